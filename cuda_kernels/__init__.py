@@ -1,0 +1,1 @@
+"""Handwritten CUDA kernels, and how they are built."""

@@ -1,0 +1,1 @@
+"""Images into LMDB, and LMDB records into batches."""

@@ -1,0 +1,246 @@
+"""Digit scenes: a handwritten digit drawn over a crop of a real photograph, with its box.
+
+Everything comes from what installed packages ship: scikit-learn's UCI digits and two photographs,
+scikit-image's photographs. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.errors import DataError
+
+Bytes = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+
+TRAIN, VAL = 0, 1
+SHORT_SIDE = (72, 112)
+ASPECT = 4.0 / 3.0
+INK_SIZE = (0.50, 0.85)
+"""Height of the digit over the short side of the image."""
+OVERHANG = 0.10
+"""Part of the digit that may lie outside the central square, which is what one test crop sees."""
+VAL_DIGITS = 400
+VAL_COLUMNS = 0.35
+CONTRAST = 80.0
+"""Least difference of luma, of 255, between the ink and what lies under it."""
+_SHEET = 64
+
+_PHOTOGRAPHS = (
+    ("skimage.data", "astronaut.png"),
+    ("skimage.data", "chelsea.png"),
+    ("skimage.data", "coffee.png"),
+    ("skimage.data", "rocket.jpg"),
+    ("skimage.data", "motorcycle_left.png"),
+    ("skimage.data", "camera.png"),
+    ("skimage.data", "brick.png"),
+    ("skimage.data", "grass.png"),
+    ("skimage.data", "gravel.png"),
+    ("skimage.data", "hubble_deep_field.jpg"),
+    ("sklearn.datasets.images", "china.jpg"),
+    ("sklearn.datasets.images", "flower.jpg"),
+)
+
+
+@dataclass(frozen=True)
+class Box:
+    """Edges in pixels: the ink lies in columns xmin to xmax - 1, rows ymin to ymax - 1."""
+
+    xmin: int
+    ymin: int
+    xmax: int
+    ymax: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image, its class and the tight box of its digit.
+
+    Shapes: image (height, width, 3), BGR.
+    """
+
+    image: Bytes
+    label: int
+    box: Box
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What one split draws from; the other split's digits and photograph regions are absent.
+
+    Shapes: digits (count, 8, 8) in 0 to 1; each photograph (height, width, 3), BGR.
+    """
+
+    digits: Floats
+    labels: npt.NDArray[np.int64]
+    digit_index: npt.NDArray[np.int64]
+    photographs: tuple[Bytes, ...]
+
+
+def split_digits(labels: npt.NDArray[np.int64], split: int) -> npt.NDArray[np.int64]:
+    """Give the indices of the digits of `split`, the same for every seed of the data set."""
+    order = np.random.Generator(np.random.PCG64(1797)).permutation(len(labels))
+    return np.sort(order[VAL_DIGITS:] if split == TRAIN else order[:VAL_DIGITS])
+
+
+def split_columns(width: int, index: int, split: int) -> slice:
+    """Give the columns of photograph `index` that belong to `split`.
+
+    Validation has the right part of every other photograph, the left part of the rest, so that
+    neither split is all sky or all ground.
+    """
+    val = round(width * VAL_COLUMNS)
+    if index % 2 == 0:
+        return slice(0, width - val) if split == TRAIN else slice(width - val, width)
+    return slice(val, width) if split == TRAIN else slice(0, val)
+
+
+def load_sources(split: int) -> Sources:
+    """Read the digits and photographs of `split` from the installed packages.
+
+    Raises:
+        DataError: a package does not ship one of the photographs.
+    """
+    from sklearn.datasets import load_digits
+
+    bunch: Any = load_digits()
+    labels = np.asarray(bunch.target, np.int64)
+    keep = split_digits(labels, split)
+    photographs = [
+        np.ascontiguousarray(image[:, split_columns(image.shape[1], index, split)])
+        for index, image in enumerate(_read_photograph(*where) for where in _PHOTOGRAPHS)
+    ]
+    digits = np.asarray(bunch.images, np.float32)[keep] / np.float32(16)
+    return Sources(digits, labels[keep], keep, tuple(photographs))
+
+
+def _read_photograph(package: str, name: str) -> Bytes:
+    try:
+        data = (importlib.resources.files(package) / name).read_bytes()
+    except (OSError, ModuleNotFoundError) as cause:
+        root = package.partition(".")[0]
+        raise DataError(
+            f"{package}/{name}: photograph of the embedded data set is missing; expected it "
+            f"inside the installed {root} package; reinstall scikit-image and scikit-learn"
+        ) from cause
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None:
+        raise DataError(
+            f"{package}/{name}: photograph does not decode; expected a PNG or JPEG of "
+            f"{len(data)} bytes; reinstall scikit-image and scikit-learn"
+        )
+    return np.asarray(image, np.uint8)
+
+
+def draw_scene(sources: Sources, label: int, rng: np.random.Generator) -> Scene:
+    """Draw a scene with a digit of class `label`; the same `rng` state gives the same scene."""
+    canvas = _background(sources, rng)
+    height, width = canvas.shape[:2]
+    sheet = sources.digits[rng.choice(np.flatnonzero(sources.labels == label))]
+    ink = _ink(sheet, rng.uniform(*INK_SIZE) * min(height, width), rng)
+    top = _place(height, min(height, width), ink.shape[0], rng)
+    left = _place(width, min(height, width), ink.shape[1], rng)
+    box = Box(left, top, left + ink.shape[1], top + ink.shape[0])
+    cover = np.zeros((height, width), np.float32)
+    cover[box.ymin : box.ymax, box.xmin : box.xmax] = ink
+    return Scene(_paint(canvas, cover, box, rng), label, box)
+
+
+def _background(sources: Sources, rng: np.random.Generator) -> Floats:
+    """Crop a photograph at a random place and scale, resized to a random size and aspect."""
+    short = rng.integers(SHORT_SIDE[0], SHORT_SIDE[1], endpoint=True)
+    ratio = ASPECT ** rng.uniform(-1.0, 1.0)
+    height = round(short * max(1.0, 1.0 / ratio))
+    width = round(short * max(1.0, ratio))
+    photograph = sources.photographs[rng.integers(len(sources.photographs))]
+    rows, columns = photograph.shape[:2]
+    # A crop below two thirds of the image's own size would show the photograph's pixels.
+    largest = min(rows / height, columns / width)
+    scale = rng.uniform(min(0.67, largest), min(2.5, largest))
+    crop_h, crop_w = round(height * scale), round(width * scale)
+    top = rng.integers(0, max(0, rows - crop_h), endpoint=True)
+    left = rng.integers(0, max(0, columns - crop_w), endpoint=True)
+    crop = photograph[top : top + crop_h, left : left + crop_w]
+    how = cv2.INTER_AREA if scale > 1 else cv2.INTER_CUBIC
+    resized = cv2.resize(crop, (width, height), interpolation=how)
+    if rng.random() < 0.5:
+        resized = resized[:, ::-1]
+    return np.asarray(resized, np.float32)
+
+
+def _ink(sheet: Floats, size: float, rng: np.random.Generator) -> Floats:
+    """Turn an 8x8 digit into smooth ink about `size` pixels high, cut to its tight box.
+
+    The digit is enlarged, turned and slanted a little, and thresholded softly, where the
+    threshold sets the width of the pen.
+    """
+    padded = np.pad(sheet, 2)
+    large = cv2.resize(padded, (_SHEET * 2, _SHEET * 2), interpolation=cv2.INTER_CUBIC)
+    large = cv2.GaussianBlur(large, (0, 0), 3.0)
+    # Eight pixels leave holes half filled and thin strokes half white: sharpen before the threshold.
+    large = 3.0 * large - 2.0 * cv2.GaussianBlur(large, (0, 0), 12.0)
+    zoom = size / _SHEET / (8 / 6)
+    angle = np.deg2rad(rng.uniform(-10.0, 10.0))
+    slant = rng.uniform(-0.15, 0.15)
+    stretch = zoom * np.exp(rng.uniform(-0.15, 0.15))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    linear = turn @ np.array([[stretch, slant * zoom], [0.0, zoom]])
+    side = int(np.ceil(size * 2.2))
+    shift = side / 2 - linear @ np.array([_SHEET, _SHEET])
+    warped = cv2.warpAffine(
+        large, np.column_stack([linear, shift]), (side, side), flags=cv2.INTER_LINEAR
+    )
+    pen = rng.uniform(0.40, 0.60)
+    soft = 0.10
+    ink = np.clip((warped - (pen - soft)) / (2 * soft), 0.0, 1.0)
+    ink = ink * ink * (3.0 - 2.0 * ink)
+    rows = np.flatnonzero(ink.max(axis=1) > 0.5)
+    columns = np.flatnonzero(ink.max(axis=0) > 0.5)
+    return np.asarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.float32)
+
+
+def _place(side: int, short: int, extent: int, rng: np.random.Generator) -> int:
+    """Draw where a digit of `extent` begins on a side: inside the image, near the square."""
+    overhang = OVERHANG * extent
+    first = max(0.0, (side - short) / 2 - overhang)
+    last = min(float(side - extent), (side + short) / 2 + overhang - extent)
+    return round(rng.uniform(first, max(first, last)))
+
+
+def _paint(canvas: Floats, cover: Floats, box: Box, rng: np.random.Generator) -> Bytes:
+    """Lay a contrasting colour over `canvas` where `cover` is, with a soft shadow around it."""
+    weight = cover[box.ymin : box.ymax, box.xmin : box.xmax]
+    under = canvas[box.ymin : box.ymax, box.xmin : box.xmax]
+    mean = (under * weight[..., None]).sum(axis=(0, 1)) / weight.sum()
+    colour = _contrasting(mean, rng)
+    height = box.ymax - box.ymin
+    shadow = cv2.GaussianBlur(cover, (0, 0), max(1.0, height / 20))
+    shadow = np.clip(shadow * rng.uniform(0.3, 0.8), 0.0, 0.7)[..., None]
+    away = 0.0 if _luma(colour) > _luma(mean) else 255.0
+    shaded = canvas * (1 - shadow) + away * shadow
+    ramp = np.linspace(-1, 1, canvas.shape[0], dtype=np.float32)[:, None, None]
+    ink = np.clip(colour + rng.uniform(-20, 20) * ramp, 0, 255)
+    mixed = shaded * (1 - cover[..., None]) + ink * cover[..., None]
+    return np.asarray(np.rint(np.clip(mixed, 0, 255)), np.uint8)
+
+
+def _luma(bgr: npt.NDArray[Any]) -> float:
+    return float(0.114 * bgr[0] + 0.587 * bgr[1] + 0.299 * bgr[2])
+
+
+def _contrasting(mean: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
+    """Draw colours until one differs enough from `mean`, at most 20 times; keep the best."""
+    draws = rng.uniform(0, 255, (20, 3)).astype(np.float32)
+    best = draws[0]
+    for draw in draws:
+        if abs(_luma(draw) - _luma(mean)) > abs(_luma(best) - _luma(mean)):
+            best = draw
+        if abs(_luma(best) - _luma(mean)) >= CONTRAST:
+            break
+    return np.asarray(best, np.float32)

@@ -1,0 +1,287 @@
+"""Frozen geometries: what an op needs to know of a layer, and where its output shape comes from.
+
+One pure module serves shape inference, op contracts, summaries and multiply-add counts.
+Dimension letters: N images, C input channels, H x W input, K output channels, R x S kernel,
+P x Q output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from prototxt_gen.errors import ProtoError, ShapeError
+
+Pair = tuple[int, int]
+
+
+def _pair(param: Any, name: str, default: int, where: str) -> Pair:
+    """Read a spatial setting of ConvolutionParameter: `x_h`/`x_w`, or repeated `x` of 1 or 2."""
+    stem = {"kernel_size": "kernel"}.get(name, name)
+    if param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w"):
+        if len(getattr(param, name)):
+            raise ProtoError(
+                f"{where}: both {name} and {stem}_h/{stem}_w are given; "
+                "expected one form; remove the other"
+            )
+        return int(getattr(param, f"{stem}_h")), int(getattr(param, f"{stem}_w"))
+    values = [int(v) for v in getattr(param, name)]
+    if not values:
+        return default, default
+    if len(values) == 1:
+        return values[0], values[0]
+    if len(values) == 2:
+        return values[0], values[1]
+    raise ProtoError(
+        f"{where}: {name} has {len(values)} values; expected one, or one for each of 2 spatial axes"
+    )
+
+
+@dataclass(frozen=True)
+class ConvGeometry:
+    """A 2-D convolution over NCHW blobs.
+
+    Shapes: x (N,C,H,W); weight (K,C/group,R,S); bias (K,); y (N,K,P,Q).
+    Caffe: base_conv_layer.cpp, conv_layer.cpp (the output size is rounded down).
+    """
+
+    n: int
+    c: int
+    h: int
+    w: int
+    k: int
+    kernel: Pair
+    pad: Pair = (0, 0)
+    stride: Pair = (1, 1)
+    dilation: Pair = (1, 1)
+    group: int = 1
+    p: int = field(init=False)
+    q: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", self._out(self.h, 0))
+        object.__setattr__(self, "q", self._out(self.w, 1))
+
+    def _out(self, size: int, axis: int) -> int:
+        extent = self.dilation[axis] * (self.kernel[axis] - 1) + 1
+        return (size + 2 * self.pad[axis] - extent) // self.stride[axis] + 1
+
+    @classmethod
+    def from_param(cls, param: Any, shape: Sequence[int], where: str) -> ConvGeometry:
+        """Read a ConvolutionParameter against a bottom's shape.
+
+        Raises:
+            ShapeError: the bottom is not 4-D, or the kernel does not fit into it.
+            ProtoError: num_output, kernel, stride or group make no sense.
+        """
+        geom = cls.deconv_input(param, shape, where)
+        if geom.p < 1 or geom.q < 1:
+            raise ShapeError(
+                f"{where}: the output would be {geom.p}x{geom.q}; expected at least 1x1, got input "
+                f"{geom.h}x{geom.w} with kernel {geom.kernel}, pad {geom.pad}; enlarge the input "
+                "or the pad"
+            )
+        return geom
+
+    @classmethod
+    def deconv_input(cls, param: Any, shape: Sequence[int], where: str) -> ConvGeometry:
+        """Read the parameter without asking that the kernel fit: a Deconvolution starts here."""
+        if len(shape) != 4:
+            raise ShapeError(
+                f"{where}: expected a 4-D bottom (N,C,H,W), got shape {tuple(shape)}; "
+                "reshape it before this layer"
+            )
+        kernel = _pair(param, "kernel_size", 0, where)
+        stride = _pair(param, "stride", 1, where)
+        pad = _pair(param, "pad", 0, where)
+        dilations = [int(v) for v in param.dilation] or [1]
+        dilation = (dilations[0], dilations[-1])
+        n, c, h, w = (int(d) for d in shape)
+        k, group = int(param.num_output), int(param.group)
+        if k < 1:
+            raise ProtoError(f"{where}: num_output is {k}; expected at least 1")
+        if min(kernel) < 1:
+            raise ProtoError(f"{where}: kernel is {kernel}; expected kernel_size of at least 1")
+        if min(stride) < 1 or min(dilation) < 1:
+            raise ProtoError(
+                f"{where}: stride {stride}, dilation {dilation}; expected at least 1 each"
+            )
+        if group < 1 or c % group or k % group:
+            raise ShapeError(
+                f"{where}: group {group} does not divide {c} input and {k} output channels; "
+                "choose a group that divides both"
+            )
+        return cls(n, c, h, w, k, kernel, pad, stride, dilation, group)
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        return (self.k, self.c // self.group, *self.kernel)
+
+    @property
+    def in_shape(self) -> tuple[int, int, int, int]:
+        return (self.n, self.c, self.h, self.w)
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return (self.n, self.k, self.p, self.q)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of the direct algorithm for the whole batch, one pass."""
+        r, s = self.kernel
+        return self.n * self.k * self.p * self.q * (self.c // self.group) * r * s
+
+    @property
+    def is_3x3_same(self) -> bool:
+        """A 3x3, stride 1, undilated, ungrouped convolution: Winograd's case."""
+        return (
+            self.kernel == (3, 3)
+            and self.stride == (1, 1)
+            and self.dilation == (1, 1)
+            and self.group == 1
+        )
+
+    @property
+    def is_1x1(self) -> bool:
+        """A pointwise convolution, which is one GEMM."""
+        return self.kernel == (1, 1) and self.pad == (0, 0) and self.stride == (1, 1)
+
+    def __str__(self) -> str:
+        """Say the geometry as a benchmark or plan prints it."""
+        text = (
+            f"{self.n}x{self.c}x{self.h}x{self.w} -> {self.k}x{self.p}x{self.q} "
+            f"k{self.kernel[0]}x{self.kernel[1]} s{self.stride[0]} p{self.pad[0]}"
+        )
+        text += f" d{self.dilation[0]}" if self.dilation != (1, 1) else ""
+        return text + (f" g{self.group}" if self.group > 1 else "")
+
+
+@dataclass(frozen=True)
+class PoolGeometry:
+    """Pooling over NCHW planes.
+
+    Shapes: x (N,C,H,W); y (N,C,P,Q).
+    Caffe: pooling_layer.cpp. The output is rounded up unless round_mode is FLOOR; with padding, a
+    last window that would start beyond the padded input is dropped.
+    """
+
+    n: int
+    c: int
+    h: int
+    w: int
+    kernel: Pair
+    stride: Pair = (1, 1)
+    pad: Pair = (0, 0)
+    ceil: bool = True
+    p: int = field(init=False)
+    q: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "p", self._out(self.h, 0))
+        object.__setattr__(self, "q", self._out(self.w, 1))
+
+    def _out(self, size: int, axis: int) -> int:
+        span = size + 2 * self.pad[axis] - self.kernel[axis]
+        stride = self.stride[axis]
+        out = (-(-span // stride) if self.ceil else span // stride) + 1
+        if self.pad[axis] and (out - 1) * stride >= size + self.pad[axis]:
+            out -= 1
+        return out
+
+    @classmethod
+    def from_param(cls, param: Any, shape: Sequence[int], where: str) -> PoolGeometry:
+        """Read a PoolingParameter against a bottom's shape.
+
+        Raises:
+            ShapeError: the bottom is not 4-D, or the window does not fit into it.
+            ProtoError: kernel, stride or pad are missing, doubled or impossible.
+        """
+        if len(shape) != 4:
+            raise ShapeError(
+                f"{where}: expected a 4-D bottom (N,C,H,W), got shape {tuple(shape)}; "
+                "reshape it before this layer"
+            )
+        n, c, h, w = (int(d) for d in shape)
+        kernel = _pool_kernel(param, (h, w), where)
+        stride = _single_or_hw(param, "stride", where)
+        pad = _single_or_hw(param, "pad", where)
+        if param.global_pooling and (pad != (0, 0) or stride != (1, 1)):
+            raise ProtoError(
+                f"{where}: with global_pooling, expected pad 0 and stride 1, "
+                f"got pad {pad} and stride {stride}; remove them"
+            )
+        if min(kernel) < 1 or min(stride) < 1:
+            raise ProtoError(
+                f"{where}: kernel {kernel}, stride {stride}; expected at least 1 each"
+            )
+        if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
+            raise ProtoError(f"{where}: pad {pad}; expected less than the kernel {kernel}")
+        ceil = param.round_mode == param.DESCRIPTOR.fields_by_name["round_mode"].default_value
+        geom = cls(n, c, h, w, kernel, stride, pad, bool(ceil))
+        if geom.p < 1 or geom.q < 1:
+            raise ShapeError(
+                f"{where}: the output would be {geom.p}x{geom.q}; expected at least 1x1, got input "
+                f"{h}x{w} with kernel {kernel}; use a smaller kernel"
+            )
+        return geom
+
+    @property
+    def in_shape(self) -> tuple[int, int, int, int]:
+        return (self.n, self.c, self.h, self.w)
+
+    @property
+    def out_shape(self) -> tuple[int, int, int, int]:
+        return (self.n, self.c, self.p, self.q)
+
+
+def _single_or_hw(param: Any, name: str, where: str) -> Pair:
+    if param.HasField(f"{name}_h") or param.HasField(f"{name}_w"):
+        if param.HasField(name):
+            raise ProtoError(
+                f"{where}: both {name} and {name}_h/{name}_w are given; expected one form"
+            )
+        if not (param.HasField(f"{name}_h") and param.HasField(f"{name}_w")):
+            raise ProtoError(f"{where}: expected both {name}_h and {name}_w, got one of them")
+        return int(getattr(param, f"{name}_h")), int(getattr(param, f"{name}_w"))
+    return int(getattr(param, name)), int(getattr(param, name))
+
+
+def _pool_kernel(param: Any, plane: Pair, where: str) -> Pair:
+    given = [f for f in ("kernel_size", "kernel_h", "kernel_w") if param.HasField(f)]
+    if param.global_pooling:
+        if given:
+            raise ProtoError(f"{where}: global_pooling takes no {given[0]}; remove it")
+        return plane
+    if not given:
+        raise ProtoError(f"{where}: no kernel; expected kernel_size, or kernel_h and kernel_w")
+    return _single_or_hw_kernel(param, where)
+
+
+def _single_or_hw_kernel(param: Any, where: str) -> Pair:
+    if param.HasField("kernel_size"):
+        if param.HasField("kernel_h") or param.HasField("kernel_w"):
+            raise ProtoError(f"{where}: both kernel_size and kernel_h/kernel_w; expected one form")
+        return int(param.kernel_size), int(param.kernel_size)
+    if not (param.HasField("kernel_h") and param.HasField("kernel_w")):
+        raise ProtoError(f"{where}: expected both kernel_h and kernel_w, got one of them")
+    return int(param.kernel_h), int(param.kernel_w)
+
+
+@dataclass(frozen=True)
+class LRNGeometry:
+    """Local response normalisation across channels.
+
+    Shapes: x, scale, y (N,C,H,W). y = x * scale^-beta,
+    scale = k + alpha / size * (sum of x^2 over `size` channels).
+    Caffe: lrn_layer.cpp. Paper: 2.1 (net A-LRN).
+    """
+
+    n: int
+    c: int
+    h: int
+    w: int
+    size: int = 5
+    alpha: float = 1.0
+    beta: float = 0.75
+    k: float = 1.0

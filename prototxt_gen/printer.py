@@ -1,0 +1,79 @@
+"""Canonical prototxt: one net, one text, whatever protobuf is installed.
+
+protobuf's own printer writes 1 or 1.0 by version and implementation; files that are compared,
+hashed and kept under version control need one form. The fields come in the schema's order.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from typing import Any
+
+from google.protobuf import text_encoding
+
+from prototxt_gen.proto import Message, is_repeated
+
+INDENT = "  "
+
+
+def to_text(message: Message) -> str:
+    """The message as prototxt, two spaces a level, ending in a newline; "" when it is empty.
+
+    Floats have the fewest digits that give the same float32 back: 0.0005, not 0.000500000024.
+    Repeated fields have a line each, as Caffe writes them.
+    """
+    lines: list[str] = []
+    _print(message, "", lines)
+    return "".join(lines)
+
+
+def shortest_float(value: float) -> str:
+    """The fewest digits that read back as the same float32, without a needless ".0"."""
+    if not math.isfinite(value):
+        return str(value)
+    # 9 significant digits always identify a float32.
+    for digits in range(1, 10):
+        short = float(f"{value:.{digits}g}")
+        if _same_float32(short, value):
+            return shortest_double(short)
+    return shortest_double(value)
+
+
+def shortest_double(value: float) -> str:
+    """The fewest digits that read back as the same double, without a needless ".0"."""
+    return repr(value).removesuffix(".0")
+
+
+def _same_float32(short: float, value: float) -> bool:
+    try:
+        return struct.pack("<f", short) == struct.pack("<f", value)
+    except OverflowError:
+        # The largest floats, rounded to few digits, leave the range of float32.
+        return False
+
+
+def _print(message: Message, indent: str, lines: list[str]) -> None:
+    # ListFields comes by number, which would put a solver's `net` behind its schedule.
+    for field, value in sorted(message.ListFields(), key=lambda item: int(item[0].index)):
+        for item in value if is_repeated(field) else (value,):
+            if field.message_type is not None:
+                lines.append(f"{indent}{field.name} {{\n")
+                _print(item, indent + INDENT, lines)
+                lines.append(f"{indent}}}\n")
+            else:
+                lines.append(f"{indent}{field.name}: {_scalar(field, item)}\n")
+
+
+def _scalar(field: Any, value: Any) -> str:
+    if field.type == field.TYPE_FLOAT:
+        return shortest_float(value)
+    if field.type == field.TYPE_DOUBLE:
+        return shortest_double(value)
+    if field.type == field.TYPE_BOOL:
+        return "true" if value else "false"
+    if field.type == field.TYPE_ENUM:
+        return str(field.enum_type.values_by_number[value].name)
+    if field.type in (field.TYPE_STRING, field.TYPE_BYTES):
+        return f'"{text_encoding.CEscape(value, isinstance(value, str))}"'
+    return str(value)

@@ -1,0 +1,272 @@
+"""The sidecar: what original Caffe's solver has no field for, in `solver.verydeep.toml`.
+
+It stands beside `solver.prototxt` and is read by this runtime alone; original Caffe trains from
+the same prototxt without it. Where there is no sidecar, training is plain Caffe's.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prototxt_gen.errors import ProtoError
+from prototxt_gen.files import atomic_write_text
+from prototxt_gen.toml_tables import Table, is_integer, is_number, read_toml, shown, toml_lines
+
+SUFFIX = ".verydeep.toml"
+STORED = "stored"
+Scale = int | tuple[int, int] | None
+"""A short side S in pixels, a range [Smin, Smax] to draw it from, or None: as stored."""
+
+
+@dataclass(frozen=True)
+class ColourPca:
+    """Principal components of the pixels of a training set, for the colour shift.
+
+    With normal draws a_i, a pixel is shifted by the sum of a_i * eigenvalues[i] * eigenvectors[i].
+
+    Units: channels in B, G, R; an eigenvalue in grey levels (0-255) per unit of its draw.
+    """
+
+    eigenvalues: tuple[float, ...]
+    eigenvectors: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        sizes = [len(row) for row in (self.eigenvalues, *self.eigenvectors)]
+        if sizes != [3, 3, 3, 3]:
+            raise ProtoError(
+                "pca: wrong sizes; expected 3 eigenvalues and 3 eigenvectors of 3 numbers, "
+                f"got {sizes[0]} and {sizes[1:]}; take them from compute_image_mean"
+            )
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a phase's images are rescaled, shifted in colour, shuffled and read ahead.
+
+    The crop, the mean and the mirror stand in the prototxt's transform_param.
+    """
+
+    short_side: Scale = None
+    """The isotropic rescale that precedes the crop (paper: S, section 3.1)."""
+    colour_shift: float = 0.0
+    """Standard deviation of the three draws of an image's shift; 0 for no shift."""
+    pca: str | ColourPca | None = None
+    """The components, or the path of a file written by compute_image_mean."""
+    shuffle: bool = False
+    """A new order of the records in every epoch, where Caffe reads them as stored."""
+    seed: int | None = None
+    """Seed of order and augmentation; None for the solver's random_seed."""
+    workers: int | None = None
+    """Decoders at work at once; None for the runtime's choice."""
+    prefetch: int | None = None
+    """Batches prepared ahead; None for the prototxt's data_param.prefetch."""
+
+    def __post_init__(self) -> None:
+        low, high = smallest_and_largest(self.short_side)
+        require(1 <= low <= high, "short_side", "S of 1 or more, or [Smin, Smax]", self.short_side)
+        require(self.colour_shift >= 0, "colour_shift", "at least 0", self.colour_shift)
+        if self.colour_shift and not self.pca:
+            raise ProtoError(
+                "pca: missing; expected the colour components, which a colour_shift of "
+                f"{self.colour_shift} needs, got none; give the file that compute_image_mean "
+                "writes, or set colour_shift = 0"
+            )
+        for key, value, least in (
+            ("seed", self.seed, 0),
+            ("workers", self.workers, 1),
+            ("prefetch", self.prefetch, 1),
+        ):
+            require(value is None or value >= least, key, f"at least {least}", value)
+
+
+@dataclass(frozen=True)
+class PlateauOptions:
+    """Dropping the learning rate when a test score stops improving (paper: section 3.1)."""
+
+    metric: str = "accuracy/top1"
+    """The test net's output blob that is watched."""
+    mode: str = "max"
+    """Whether more is better (max), as for an accuracy, or less (min), as for a loss."""
+    factor: float = 0.1
+    """What the rate is multiplied by."""
+    patience: int = 5
+    """Tests in a row without improvement before the rate drops."""
+    min_delta: float = 0.0
+    """An improvement is more than this."""
+    max_drops: int = 3
+    stop_after_last: bool = False
+    """End when the score stops improving after the last drop, before max_iter."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.metric), "metric", "the name of an output blob", self.metric)
+        require(self.mode in ("max", "min"), "mode", "'max' or 'min'", self.mode)
+        require(0 < self.factor < 1, "factor", "a number between 0 and 1", self.factor)
+        require(self.patience >= 1, "patience", "at least 1 test", self.patience)
+        require(self.min_delta >= 0, "min_delta", "at least 0", self.min_delta)
+        require(self.max_drops >= 0, "max_drops", "at least 0", self.max_drops)
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """All that stands beside a solver; the defaults are plain Caffe's behaviour."""
+
+    train: DataOptions = field(default_factory=DataOptions)
+    test: DataOptions = field(default_factory=DataOptions)
+    schedule: PlateauOptions | None = None
+    """In force instead of the prototxt's lr_policy; None for the prototxt's."""
+    shards: int | None = None
+    """Equal parts in which a batch's gradient is computed; None for the runtime's choice."""
+    weights_layers: tuple[str, ...] = ()
+    """The layers to copy from the solver's `weights`; empty for every layer of equal name."""
+
+    def __post_init__(self) -> None:
+        ok = self.shards is None or self.shards >= 1
+        require(ok, "parallel.shards", "at least 1", self.shards)
+
+
+def require(ok: bool, key: str, expected: str, got: object) -> None:
+    """Refuse a value that is out of range, by its key.
+
+    Raises:
+        ProtoError: `ok` is false.
+    """
+    if not ok:
+        raise ProtoError(
+            f"{key}: out of range; expected {expected}, got {shown(got)}; change the value"
+        )
+
+
+def smallest_and_largest(scale: Scale) -> tuple[int, int]:
+    """The ends of a scale's range; (1, 1) for images as stored, whose size is not known."""
+    if isinstance(scale, tuple):
+        return scale
+    return (1, 1) if scale is None else (scale, scale)
+
+
+def sidecar_path(solver_path: str | os.PathLike[str]) -> Path:
+    """Where the sidecar of a solver prototxt stands."""
+    return Path(solver_path).with_suffix(SUFFIX)
+
+
+def read_sidecar(solver_path: str | os.PathLike[str]) -> Sidecar:
+    """The sidecar of a solver prototxt, or plain Caffe's behaviour where there is none.
+
+    Raises:
+        ProtoError: names the file and the key that is unknown, of the wrong kind or out of range.
+    """
+    path = sidecar_path(solver_path)
+    if not path.exists():
+        return Sidecar()
+    root = read_toml(path)
+    data, parallel, weights = root.table("data"), root.table("parallel"), root.table("weights")
+    train, test, schedule = data.table("train"), data.table("test"), root.table("schedule")
+    train_options = data_options(train, DataOptions())
+    test_options = data_options(test, DataOptions())
+    plateau = plateau_options(schedule, PlateauOptions()) if "schedule" in root else None
+    shards = parallel.optional_integer("shards")
+    layers = weights.texts("layers", ())
+    for table in (root, data, train, test, schedule, parallel, weights):
+        table.close()
+    with root.located():
+        return Sidecar(train_options, test_options, plateau, shards, layers)
+
+
+def write_sidecar(solver_path: str | os.PathLike[str], sidecar: Sidecar) -> Path:
+    """Replace the sidecar of a solver prototxt; returns its path."""
+    path = sidecar_path(solver_path)
+    atomic_write_text(path, sidecar_text(sidecar, Path(solver_path).name), ProtoError)
+    return path
+
+
+def sidecar_text(sidecar: Sidecar, solver_name: str) -> str:
+    """The sidecar as TOML: the same sidecar, the same bytes."""
+    lines = [f"# What original Caffe has no field for; verydeep reads it with {solver_name}."]
+    lines += ["", "[data.train]", *toml_lines(data_pairs(sidecar.train))]
+    lines += ["", "[data.test]", *toml_lines(data_pairs(sidecar.test))]
+    if sidecar.schedule is not None:
+        lines += ["", "[schedule]", *toml_lines(plateau_pairs(sidecar.schedule))]
+    if sidecar.shards is not None:
+        lines += ["", "[parallel]", *toml_lines([("shards", sidecar.shards)])]
+    if sidecar.weights_layers:
+        lines += ["", "[weights]", *toml_lines([("layers", sidecar.weights_layers)])]
+    return "\n".join(lines) + "\n"
+
+
+def data_pairs(options: DataOptions) -> list[tuple[str, object]]:
+    """DataOptions as TOML's keys and values."""
+    pca = options.pca
+    inline = isinstance(pca, ColourPca)
+    return [
+        ("short_side", STORED if options.short_side is None else options.short_side),
+        ("colour_shift", options.colour_shift),
+        ("pca", None if inline else pca),
+        ("pca.eigenvalues", pca.eigenvalues if isinstance(pca, ColourPca) else None),
+        ("pca.eigenvectors", pca.eigenvectors if isinstance(pca, ColourPca) else None),
+        ("shuffle", options.shuffle),
+        ("seed", options.seed),
+        ("workers", options.workers),
+        ("prefetch", options.prefetch),
+    ]
+
+
+def plateau_pairs(options: PlateauOptions) -> list[tuple[str, object]]:
+    """PlateauOptions as TOML's keys and values."""
+    return list(vars(options).items())
+
+
+def data_options(table: Table, default: DataOptions) -> DataOptions:
+    """The keys of DataOptions in a table, which may have others that its reader knows."""
+    values = (
+        scale_of(table, default.short_side),
+        table.number("colour_shift", default.colour_shift),
+        _pca_of(table, default.pca),
+        table.boolean("shuffle", default.shuffle),
+        table.optional_integer("seed", default.seed),
+        table.optional_integer("workers", default.workers),
+        table.optional_integer("prefetch", default.prefetch),
+    )
+    with table.located():
+        return DataOptions(*values)
+
+
+def plateau_options(table: Table, default: PlateauOptions) -> PlateauOptions:
+    """The keys of PlateauOptions in a table."""
+    values = (
+        table.text("metric", default.metric),
+        table.text("mode", default.mode),
+        table.number("factor", default.factor),
+        table.integer("patience", default.patience),
+        table.number("min_delta", default.min_delta),
+        table.integer("max_drops", default.max_drops),
+        table.boolean("stop_after_last", default.stop_after_last),
+    )
+    with table.located():
+        return PlateauOptions(*values)
+
+
+def scale_of(table: Table, default: Scale) -> Scale:
+    """A table's `short_side`: 256, [256, 512], or "stored" for images as they are."""
+    value = table.raw("short_side")
+    if value is None:
+        return default
+    if value == STORED:
+        return None
+    if is_integer(value):
+        return int(value)
+    if isinstance(value, list) and len(value) == 2 and all(map(is_integer, value)):
+        return value[0], value[1]
+    raise table.error("short_side", f'S, [Smin, Smax] or "{STORED}"', value)
+
+
+def _pca_of(table: Table, default: str | ColourPca | None) -> str | ColourPca | None:
+    value = table.raw("pca")
+    if not isinstance(value, dict):
+        return table.optional_text("pca") or default
+    parts = table.table("pca")
+    eigenvalues = parts.numbers("eigenvalues", ())
+    rows = parts.rows("eigenvectors", is_number, "three lists of three numbers")
+    parts.close()
+    with table.located():
+        return ColourPca(eigenvalues, tuple(tuple(map(float, row)) for row in rows))

@@ -1,0 +1,322 @@
+"""The specification of a net and its training: what the generator needs to know, checked.
+
+docs/SPEC.md describes the same in its written form, TOML, which spec_toml.py reads and writes.
+An error names the key as that form spells it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+from prototxt_gen import vgg
+from prototxt_gen.errors import ProtoError
+from prototxt_gen.sidecar import (
+    ColourPca,
+    DataOptions,
+    PlateauOptions,
+    Scale,
+    require,
+    smallest_and_largest,
+)
+from prototxt_gen.vgg import Convolution, Stages
+
+INITIALISATIONS = ("gaussian", "from-net-a", "xavier", "msra", "paper-literal")
+LR_POLICIES = ("plateau", "multistep", "fixed")
+SOLVER_MODES = ("CPU", "GPU")
+ILSVRC_PCA = ColourPca(
+    eigenvalues=(55.46, 4.794, 1.148),
+    eigenvectors=(
+        (-0.5836, -0.5808, -0.5675),
+        (-0.6948, -0.0045, 0.7192),
+        (0.4203, -0.8140, 0.4009),
+    ),
+)
+"""The colour components of the ILSVRC-2012 training set, as they are commonly given."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class LrnValues:
+    """The constants of local response normalisation; `alpha` is divided by `local_size`, as Caffe
+    counts it.
+    """
+
+    local_size: int = 5
+    alpha: float = 1e-4
+    beta: float = 0.75
+    k: float = 2.0
+
+    def __post_init__(self) -> None:
+        odd = self.local_size >= 1 and self.local_size % 2 == 1
+        require(odd, "lrn.local_size", "an odd number", self.local_size)
+        for key, value in (("alpha", self.alpha), ("beta", self.beta), ("k", self.k)):
+            require(value > 0, f"lrn.{key}", "more than 0", value)
+
+
+@dataclass(frozen=True)
+class Initialisation:
+    """How weights are drawn; biases are zero. `weights` are net A's, for from-net-a."""
+
+    method: str = "gaussian"
+    weights: str | None = None
+
+    def __post_init__(self) -> None:
+        known = self.method in INITIALISATIONS
+        require(known, "init.method", f"one of {', '.join(INITIALISATIONS)}", self.method)
+        if (self.method == "from-net-a") != bool(self.weights):
+            raise ProtoError(
+                "init.weights: only from-net-a reads weights, and it must have them; expected "
+                f"{'a .caffemodel of net A' if not self.weights else 'none'} for method "
+                f"{self.method!r}, got {self.weights!r}; give both or neither"
+            )
+
+
+@dataclass(frozen=True)
+class TrainData:
+    """Where training images come from; `batch_size` is the whole batch of an iteration."""
+
+    source: str = "ilsvrc12_train_lmdb"
+    batch_size: int = 256
+    mirror: bool = True
+    options: DataOptions = field(
+        default_factory=lambda: DataOptions(256, colour_shift=0.1, pca=ILSVRC_PCA, shuffle=True)
+    )
+
+    def __post_init__(self) -> None:
+        require(bool(self.source), "data.train.source", "the path of an LMDB", self.source)
+        require(self.batch_size >= 1, "data.train.batch_size", "at least 1", self.batch_size)
+
+
+@dataclass(frozen=True)
+class TestData:
+    """Where the images come from on which training is judged."""
+
+    __test__ = False
+
+    source: str = "ilsvrc12_val_lmdb"
+    batch_size: int = 50
+    options: DataOptions = field(default_factory=lambda: DataOptions(256))
+
+    def __post_init__(self) -> None:
+        require(bool(self.source), "data.test.source", "the path of an LMDB", self.source)
+        require(self.batch_size >= 1, "data.test.batch_size", "at least 1", self.batch_size)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Both phases' images and the mean that is subtracted from them.
+
+    Units: `mean_value` in grey levels (0-255), in B, G, R; one for all channels, or three.
+    """
+
+    train: TrainData = field(default_factory=TrainData)
+    test: TestData = field(default_factory=TestData)
+    mean_value: tuple[float, ...] = vgg.MEAN_PIXEL
+    mean_file: str | None = None
+
+    def __post_init__(self) -> None:
+        ok = len(self.mean_value) in (0, 1, 3) and all(0 <= v <= 255 for v in self.mean_value)
+        expected = "one or three numbers (B, G, R) from 0 to 255, or none"
+        require(ok, "data.mean_value", expected, self.mean_value)
+        if self.mean_file and self.mean_value:
+            raise ProtoError(
+                "data.mean_file: two means; expected mean_file or mean_value, got "
+                f"{self.mean_file!r} and {list(self.mean_value)}; remove one"
+            )
+
+
+@dataclass(frozen=True)
+class SolverValues:
+    """The solver's fields, by Caffe's names (paper: section 3.1)."""
+
+    base_lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    lr_policy: str = "plateau"
+    stepvalue: tuple[int, ...] = ()
+    """Iterations at which multistep drops the rate; empty for the generator's own."""
+    max_iter: int = 370_000
+    iter_size: int = 1
+    test_iter: int = 1000
+    test_interval: int = 5000
+    display: int = 20
+    snapshot: int = 10_000
+    random_seed: int = 1
+    solver_mode: str = "GPU"
+
+    def __post_init__(self) -> None:
+        require(self.base_lr > 0, "solver.base_lr", "more than 0", self.base_lr)
+        require(0 <= self.momentum < 1, "solver.momentum", "from 0 to below 1", self.momentum)
+        require(self.weight_decay >= 0, "solver.weight_decay", "at least 0", self.weight_decay)
+        for key, value, known in (
+            ("lr_policy", self.lr_policy, LR_POLICIES),
+            ("solver_mode", self.solver_mode, SOLVER_MODES),
+        ):
+            require(value in known, f"solver.{key}", f"one of {', '.join(known)}", value)
+        for key in ("max_iter", "iter_size", "test_iter", "test_interval"):
+            require(getattr(self, key) >= 1, f"solver.{key}", "at least 1", getattr(self, key))
+        for key in ("display", "snapshot", "random_seed"):
+            require(getattr(self, key) >= 0, f"solver.{key}", "at least 0", getattr(self, key))
+        rising = all(a < b for a, b in zip((0, *self.stepvalue), self.stepvalue))
+        expected = "iterations from 1 on, each later than the one before"
+        require(rising, "solver.stepvalue", expected, self.stepvalue)
+
+
+@dataclass(frozen=True)
+class NetSpecification:
+    """A net of stages of convolutions, and how it is trained."""
+
+    name: str
+    stages: Stages
+    fc: tuple[int, ...] = vgg.FC_WIDTHS
+    classes: int = vgg.CLASSES
+    crop: int = vgg.CROP
+    width: Fraction = Fraction(1)
+    """What every width but the number of classes is multiplied by."""
+    dropout: float = 0.5
+    lrn: LrnValues = field(default_factory=LrnValues)
+    init: Initialisation = field(default_factory=Initialisation)
+    data: Data = field(default_factory=Data)
+    solver: SolverValues = field(default_factory=SolverValues)
+    schedule: PlateauOptions = field(default_factory=PlateauOptions)
+    """When lr_policy "plateau" drops the rate; its factor and number serve multistep too."""
+    shards: int | None = None
+
+    def __post_init__(self) -> None:
+        pattern = "letters, digits, '_', '.' and '-', as it becomes part of file names"
+        require(bool(_NAME.fullmatch(self.name)), "name", pattern, self.name)
+        require(len(self.stages) >= 1, "stages", "at least one stage", len(self.stages))
+        require(all(w >= 1 for w in self.fc), "fc", "widths of at least 1", self.fc)
+        require(self.classes >= 2, "classes", "at least 2", self.classes)
+        require(0 < self.width, "width", "more than 0", str(self.width))
+        require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
+        require(self.shards is None or self.shards >= 1, "parallel.shards", "1 or more", self.shards)
+        _check_stages(self)
+        _check_sizes(self)
+        _check_net_a(self)
+
+    def scaled(self, width: int) -> int:
+        """A width times the multiplier, rounded to the nearest number that is at least 1."""
+        return max(1, round(width * self.width))
+
+    @property
+    def train_batch(self) -> int:
+        """The batch of one pass; `iter_size` passes make the whole batch of an iteration."""
+        return self.data.train.batch_size // self.solver.iter_size
+
+
+def _check_stages(spec: NetSpecification) -> None:
+    for number, units in enumerate(spec.stages, start=1):
+        first = units[0] if units else None
+        if not isinstance(first, Convolution):
+            raise ProtoError(
+                f"stages: stage {number} does not start with a convolution; expected "
+                f"'conv<kernel>-<channels>', got {[str(unit) for unit in units]}; add one"
+            )
+
+
+def _check_sizes(spec: NetSpecification) -> None:
+    least = 2 ** len(spec.stages)
+    if spec.crop < least:
+        raise ProtoError(
+            f"crop: {spec.crop} pixels are too few for {len(spec.stages)} poolings, each of which "
+            f"halves them; expected at least {least}, got {spec.crop}; enlarge the crop or use "
+            "fewer stages"
+        )
+    for phase, options in (("train", spec.data.train.options), ("test", spec.data.test.options)):
+        low, _ = smallest_and_largest(options.short_side)
+        if options.short_side is not None and low < spec.crop:
+            raise ProtoError(
+                f"data.{phase}.short_side: the crop does not fit into the image; expected at least "
+                f"the crop of {spec.crop}, got {low}; enlarge short_side or lower the crop"
+            )
+    batch, iter_size = spec.data.train.batch_size, spec.solver.iter_size
+    if batch % iter_size:
+        raise ProtoError(
+            f"solver.iter_size: the batch does not divide into {iter_size} passes; expected a "
+            f"divisor of data.train.batch_size = {batch}, got {iter_size}; change either"
+        )
+
+
+def _check_net_a(spec: NetSpecification) -> None:
+    """Net A's layers are found by name, and must fit."""
+    if spec.init.method != "from-net-a":
+        return
+    kernels = {
+        f"conv{name}": unit.kernel
+        for _, name, unit in vgg.named_units(spec.stages)
+        if isinstance(unit, Convolution)
+    }
+    first = vgg.fc_number(spec.stages)
+    kernels |= {f"fc{first + index}": 3 for index in range(len(spec.fc) + 1)}
+    unfit = [name for name in vgg.INITIAL_NET.layers if kernels.get(name) != 3]
+    if unfit:
+        raise ProtoError(
+            f"init.method: net A's layers do not fit this net; expected {', '.join(unfit)} with "
+            f"net A's shapes, got {', '.join(kernels)}; choose gaussian or xavier"
+        )
+
+
+def builtin_spec(name: str, crop: int = vgg.CROP) -> NetSpecification:
+    """The specification of a net of the paper, trained as the paper trains on ILSVRC-2012.
+
+    Net A starts from gaussian noise as in the paper, and so do the nets of its depth. In the
+    deeper ones such noise dies out before it reaches the loss; the paper starts them from net A,
+    whose weights not everybody has, or by the procedure of Glorot and Bengio, which is the default.
+
+    Raises:
+        ProtoError: the paper has no net of that name.
+    """
+    short_side = paper_train_scale(crop)
+    train = dataclasses.replace(TrainData().options, short_side=short_side)
+    test = dataclasses.replace(TestData().options, short_side=paper_test_scale(short_side))
+    deep = vgg.initial_net_for(name) is not None
+    return NetSpecification(
+        name=f"VGG-{name}",
+        stages=vgg.stages_of(name),
+        crop=crop,
+        init=Initialisation("xavier" if deep else "gaussian"),
+        data=Data(train=TrainData(options=train), test=TestData(options=test)),
+    )
+
+
+def paper_train_scale(crop: int) -> int:
+    """The short side S that is to the crop as the paper's 256 is to 224."""
+    return crop * 8 // 7
+
+
+def paper_test_scale(train: Scale) -> Scale:
+    """The test scale Q that section 4.1 uses for a training scale: S, or the middle of its range."""
+    return sum(train) // 2 if isinstance(train, tuple) else train
+
+
+def with_values(spec: NetSpecification, values: Mapping[str, Any]) -> NetSpecification:
+    """The specification with other values, by dotted names such as "data.train.batch_size".
+
+    All are put in place before any is checked against the others.
+
+    Raises:
+        ProtoError: a value is out of range, or they contradict one another.
+    """
+    return NetSpecification(**_replaced(spec, values))
+
+
+def _replaced(part: Any, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a dataclass, with dotted values put into it and the dataclasses inside."""
+    fields = dict(vars(part))
+    inner: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        head, _, rest = name.partition(".")
+        if rest:
+            inner.setdefault(head, {})[rest] = value
+        else:
+            fields[head] = value
+    for head, rest_values in inner.items():
+        fields[head] = type(fields[head])(**_replaced(fields[head], rest_values))
+    return fields

@@ -1,0 +1,112 @@
+"""Prototxt files: read with the place of every error, brought to the current form, written whole."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from google.protobuf import text_format
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError
+from prototxt_gen.files import atomic_write_text
+from prototxt_gen.printer import to_text
+from prototxt_gen.proto import Message
+from prototxt_gen.text_errors import missing_fields, translate
+from prototxt_gen.upgrade import set_snapshot_prefix, upgrade_net, upgrade_solver
+
+__all__ = ["parse", "read", "read_net", "read_solver", "to_text", "write"]
+
+_LOG = logging.getLogger("verydeep")
+_HEAD = 4096
+# Tab, newline, form feed and carriage return are the control characters that text has.
+_NOT_TEXT = bytes(set(range(32)) - {9, 10, 12, 13})
+_SIGNATURES = (
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+    (b"\xff\xfe", "UTF-16 text"),
+    (b"\xfe\xff", "UTF-16 text"),
+    (b"\x1f\x8b", "a gzip file"),
+    (b"PK\x03\x04", "a zip file"),
+)
+
+
+def parse(text: str | bytes, message_or_class: Message, where: str = "prototxt") -> Message:
+    """Read prototxt into a message, or into a new message of a class, and return it.
+
+    Raises:
+        ProtoError: the text does not parse; says `where:line:column`, what, and how to fix it.
+    """
+    message = message_or_class() if isinstance(message_or_class, type) else message_or_class
+    if isinstance(text, bytes):
+        text = _decode(text, where)
+    try:
+        text_format.Parse(text, message)
+    except text_format.ParseError as cause:
+        raise translate(cause, text, message.DESCRIPTOR, where) from None
+    if not message.IsInitialized():
+        raise missing_fields(message.FindInitializationErrors(), where)
+    return message
+
+
+def read(path: str | os.PathLike[str], cls: Message) -> Message:
+    """The message of class `cls` in a prototxt file, as written, nothing upgraded.
+
+    Raises:
+        ProtoError: the file is missing, unreadable, binary, or does not parse.
+    """
+    try:
+        with Path(path).open("rb") as stream:
+            # Weights given by mistake may be half a gigabyte: their head gives them away.
+            head = stream.read(_HEAD)
+            _refuse_binary(head, str(path))
+            content = head + stream.read()
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else None
+        raise ProtoError(
+            f"{path}: cannot be read: {reason or cause}; expected a prototxt file; "
+            f"check the path (the current folder is {Path.cwd()})"
+        ) from cause
+    return parse(content, cls, str(path))
+
+
+def read_net(path: str | os.PathLike[str]) -> Message:
+    """The NetParameter in a file of any of Caffe's three forms, upgraded to the current one."""
+    net = read(path, proto.NetParameter)
+    _log(path, upgrade_net(net, str(path)))
+    return net
+
+
+def read_solver(path: str | os.PathLike[str]) -> Message:
+    """The SolverParameter in a file, upgraded, its snapshot_prefix set as Caffe sets it."""
+    solver = read(path, proto.SolverParameter)
+    _log(path, upgrade_solver(solver, str(path)) + set_snapshot_prefix(solver, path))
+    return solver
+
+
+def write(path: str | os.PathLike[str], message: Message) -> None:
+    """Replace the file at `path` by the message's canonical text."""
+    atomic_write_text(path, to_text(message), ProtoError)
+
+
+def _log(path: str | os.PathLike[str], sentences: list[str]) -> None:
+    for sentence in sentences:
+        _LOG.info("%s: %s", path, sentence)
+
+
+def _decode(content: bytes, where: str) -> str:
+    _refuse_binary(content[:_HEAD], where)
+    # Comments may be in any encoding, as original Caffe allows: bytes that are not UTF-8 pass
+    # here as surrogates, and fail with their place when they stand in a string.
+    return content.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
+
+
+def _refuse_binary(head: bytes, where: str) -> None:
+    kind = next((name for start, name in _SIGNATURES if head.startswith(start)), None)
+    if kind is None and head.translate(None, _NOT_TEXT) != head:
+        kind = "binary data, such as a .caffemodel or .binaryproto"
+    if kind is not None:
+        raise ProtoError(
+            f"{where}:1:1: this is no prototxt; expected text in UTF-8, got {kind}; "
+            "give the .prototxt here, and weights where weights are asked for"
+        )

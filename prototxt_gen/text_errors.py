@@ -1,0 +1,102 @@
+"""What a person should read when a prototxt does not parse."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from typing import Any
+
+from google.protobuf import text_format
+
+from prototxt_gen.errors import ProtoError
+
+_SHOWN = 80
+_UNKNOWN_FIELD = re.compile(r'Message type "([\w.]+)" has no field named "([^"]*)"')
+_TWICE = re.compile(r'Message type "([\w.]+)" should not have multiple "([^"]*)" fields')
+_UNKNOWN_ENUM = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) "?([^".]*)')
+_NUMBER = re.compile(r"Couldn't parse (integer|float): ?(.*)")
+_RANGE = re.compile(r"Value out of range: ?(.*)")
+_STRING = re.compile(r"Expected string but found: ?(.*)")
+_EXPECTED = re.compile(r"Expected (.+?)(?:, got .*)?\.$")
+_TOKEN = re.compile(r'"[^"\n]*"?|[\w.+-]+|\S')
+
+
+def translate(cause: text_format.ParseError, text: str, descriptor: Any, where: str) -> ProtoError:
+    """The library's complaint as `file:line:column: what; expected, got; how to fix`."""
+    line = cause.GetLine() or 1
+    column = cause.GetColumn() or 1
+    lines = text.split("\n")
+    content = lines[line - 1] if line <= len(lines) else ""
+    complaint = re.sub(r"^\d+:\d+ : ", "", str(cause)).removeprefix(f"'{content}': ")
+    token = _TOKEN.match(content, column - 1)
+    got = _shown(token[0]) if token and not _ends_open(complaint) else "the end of the text"
+    return ProtoError(f"{where}:{line}:{column}: {_explain(complaint, got, descriptor.file.pool)}")
+
+
+def missing_fields(missing: list[str], where: str) -> ProtoError:
+    """Required fields that the text does not give."""
+    return ProtoError(
+        f"{where}:1:1: required fields are missing; expected {', '.join(missing)}, got nothing "
+        "for them; add them"
+    )
+
+
+def _ends_open(complaint: str) -> bool:
+    # The library asks for a closing brace at the end only, and points at the last token there.
+    return complaint in ('Expected "}".', 'Expected ">".')
+
+
+def _explain(complaint: str, got: str, pool: Any) -> str:
+    if match := _UNKNOWN_FIELD.search(complaint):
+        return _unknown_field(pool.FindMessageTypeByName(match[1]), match[2])
+    if match := _UNKNOWN_ENUM.search(complaint):
+        return _unknown_enum(pool.FindEnumTypeByName(match[1]), _shown(match[2]))
+    if match := _TWICE.search(complaint):
+        message = match[1].rpartition(".")[2]
+        return (
+            f"field {match[2]!r} of {message} is given twice; expected it once, "
+            f"got it again; remove one of them"
+        )
+    if match := _NUMBER.search(complaint):
+        kind = "a whole number" if match[1] == "integer" else "a number"
+        return f"not a number; expected {kind}, got {got}; correct the value"
+    if _RANGE.search(complaint):
+        return f"a number out of range; expected one that fits the field, got {got}; correct it"
+    if _STRING.search(complaint):
+        return f'not a string; expected text in quotes, got {got}; write it in quotes: "..."'
+    if "codec can't" in complaint:
+        return (
+            f"text that is not UTF-8; expected UTF-8 in a string, got {got}; save the file as UTF-8"
+        )
+    if "missing ending quote" in complaint:
+        return f"a string without an end; expected a closing quote, got {got}; close the string"
+    if match := _EXPECTED.match(complaint):
+        wanted = match[1].replace('"', "'")
+        return f"unexpected text; expected {wanted}, got {got}; check the braces and colons here"
+    return f"unreadable text; expected prototxt, got {got} ({_shown(complaint)}); correct it"
+
+
+def _unknown_field(message: Any, name: str) -> str:
+    known = [field.name for field in message.fields]
+    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    expected = " or ".join(repr(near) for near in nearest) or "one of " + ", ".join(known[:12])
+    return (
+        f"{message.name} has no field {_shown(name)!r}; expected {expected}, "
+        f"got {_shown(name)!r}; correct the name or remove it"
+    )
+
+
+def _unknown_enum(enum: Any, name: str) -> str:
+    known = [value.name for value in enum.values]
+    nearest = difflib.get_close_matches(name.upper(), known, n=3, cutoff=0.5)
+    expected = " or ".join(nearest or known)
+    hint = "write one of them, without quotes"
+    if enum.full_name == "caffe.V1LayerParameter.LayerType":
+        hint += "; a type in quotes belongs in layer { }, not in layers { }"
+    return f"{enum.name} has no value {name}; expected {expected}, got {name}; {hint}"
+
+
+def _shown(text: str) -> str:
+    """The text, shortened, with what does not print made visible."""
+    short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
+    return short if short.isprintable() else ascii(short)[1:-1]

@@ -1,0 +1,198 @@
+"""TOML read strictly, a typed key at a time, and written so that equal values give equal bytes.
+
+What a reader did not ask for is an error: a misspelt key must not silently leave its default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen.errors import ProtoError
+
+
+class Table:
+    """One table of a TOML file, which names the file and the key in every error.
+
+    A key that the file lacks has its default. Values of the wrong kind raise ProtoError.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+        self.where = where
+        self.prefix = prefix
+        self._values = values
+        self._known: dict[str, None] = {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def raw(self, key: str) -> Any:
+        """The value of a key as TOML has it, or None; the key is known from now on."""
+        self._known[key] = None
+        return self._values.get(key)
+
+    def integer(self, key: str, default: int) -> int:
+        value = self.optional_integer(key)
+        return default if value is None else value
+
+    def optional_integer(self, key: str, default: int | None = None) -> int | None:
+        value: int | None = self._of_kind(key, is_integer, "an integer")
+        return default if value is None else value
+
+    def number(self, key: str, default: float) -> float:
+        value = self._of_kind(key, is_number, "a finite number")
+        return default if value is None else float(value)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value: bool | None = self._of_kind(key, _is_boolean, "true or false")
+        return default if value is None else value
+
+    def text(self, key: str, default: str) -> str:
+        value = self.optional_text(key)
+        return default if value is None else value
+
+    def optional_text(self, key: str, default: str | None = None) -> str | None:
+        value: str | None = self._of_kind(key, _is_text, "a string in quotes")
+        return default if value is None else value
+
+    def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        value = self._list_of(key, is_integer, "a list of integers")
+        return default if value is None else tuple(value)
+
+    def numbers(self, key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        value = self._list_of(key, is_number, "a list of numbers")
+        return default if value is None else tuple(map(float, value))
+
+    def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        value = self._list_of(key, _is_text, "a list of strings")
+        return default if value is None else tuple(value)
+
+    def rows(self, key: str, kind: Callable[[object], bool], expected: str) -> list[list[Any]]:
+        """A list of lists; empty where the file has none."""
+        value = self._list_of(key, lambda row: isinstance(row, list) and all(map(kind, row)), expected)
+        return value or []
+
+    def table(self, key: str) -> Table:
+        """The table under a key, empty where the file has none."""
+        value = self._of_kind(key, lambda item: isinstance(item, dict), "a table")
+        return Table(value or {}, self.where, f"{self.prefix}{key}.")
+
+    def _of_kind(self, key: str, kind: Callable[[object], bool], expected: str) -> Any:
+        value = self.raw(key)
+        if value is not None and not kind(value):
+            raise self.error(key, expected, value)
+        return value
+
+    def _list_of(self, key: str, kind: Callable[[object], bool], expected: str) -> Any:
+        return self._of_kind(
+            key, lambda value: isinstance(value, list) and all(map(kind, value)), expected
+        )
+
+    def error(self, key: str, expected: str, got: object) -> ProtoError:
+        """What to raise for a value of the wrong kind."""
+        return ProtoError(
+            f"{self.where}: {self.prefix}{key}: a value of the wrong kind; expected {expected}, "
+            f"got {shown(got)}; correct the value"
+        )
+
+    @contextlib.contextmanager
+    def located(self) -> Iterator[None]:
+        """Put the file and this table before the key that an error inside the block names."""
+        try:
+            yield
+        except ProtoError as error:
+            raise ProtoError(f"{self.where}: {self.prefix}{error}") from error
+
+    def close(self) -> None:
+        """Refuse every key that was not asked for.
+
+        Raises:
+            ProtoError: names the key and the known one nearest to it.
+        """
+        for key in self._values:
+            if key in self._known:
+                continue
+            near = difflib.get_close_matches(key, self._known, 1, 0.5)
+            hint = f"did you mean {near[0]!r}?" if near else "remove it"
+            raise ProtoError(
+                f"{self.where}: {self.prefix}{key}: unknown key; expected one of "
+                f"{', '.join(self._known)}, got {key!r}; {hint}"
+            )
+
+
+def is_integer(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_boolean(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def shown(value: object) -> str:
+    """A value as it may stand in an error: not too long, and true rather than True."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def read_toml(path: str | os.PathLike[str]) -> Table:
+    """The table of a whole TOML file.
+
+    Raises:
+        ProtoError: the file cannot be read or is no TOML; names line and column.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise ProtoError(
+            f"{path}: cannot be read: {reason}; expected a TOML file in UTF-8; "
+            f"check the path (the current folder is {Path.cwd()})"
+        ) from cause
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> Table:
+    """The table of a TOML text. See `read_toml`."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return Table(tomllib.loads(text), where)
+    except tomllib.TOMLDecodeError as cause:
+        raise ProtoError(
+            f"{where}: this is no TOML: {cause}; expected lines such as 'crop = 224' and "
+            "'[solver]'; correct the place named"
+        ) from cause
+
+
+def toml_value(value: object) -> str:
+    """A value as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(toml_value, value))}]"
+    # JSON's escapes are TOML's too, but for DEL, which TOML wants escaped.
+    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def toml_lines(values: Iterable[tuple[str, object]]) -> list[str]:
+    """Lines `key = value`, without the keys whose value is None."""
+    return [f"{key} = {toml_value(value)}" for key, value in values if value is not None]

@@ -1,0 +1,176 @@
+"""Whatever form of net or solver Caffe has ever written, brought to the current one in place."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError
+from prototxt_gen.proto import Message
+from prototxt_gen.upgrade_v0 import needs_v0_upgrade, upgrade_v0_net
+from prototxt_gen.upgrade_v1 import (
+    DATA_PARAMS,
+    TRANSFORM_FIELDS,
+    V1_TYPE_NAMES,
+    needs_data_upgrade,
+    upgrade_data_transformation,
+    upgrade_v1_layer,
+    upgrade_v1_net,
+    v1_type_name,
+)
+
+__all__ = [
+    "SOLVER_TYPE_NAMES",
+    "V1_TYPE_NAMES",
+    "ignored_transformations",
+    "needs_upgrade",
+    "set_snapshot_prefix",
+    "upgrade_net",
+    "upgrade_solver",
+    "upgrade_v1_layer",
+    "v1_type_name",
+]
+
+SOLVER_TYPE_NAMES = {
+    "SGD": "SGD",
+    "NESTEROV": "Nesterov",
+    "ADAGRAD": "AdaGrad",
+    "RMSPROP": "RMSProp",
+    "ADADELTA": "AdaDelta",
+    "ADAM": "Adam",
+}
+# Before there was `shape`, every blob had four dimensions.
+_LEGACY_AXES = 4
+_BATCH_NORM_BLOBS = 3
+
+
+def needs_upgrade(net: Message) -> bool:
+    """Whether the net has anything of an older form, so that `upgrade_net` changes it."""
+    return bool(len(net.layers) or len(net.input)) or any(map(_old_batch_norm, net.layer))
+
+
+def upgrade_net(net: Message, where: str) -> list[str]:
+    """Bring a NetParameter to the current form in place; returns a sentence for each thing done.
+
+    Weights in the layers come along. A net of the current form stays as it is: no sentences.
+
+    Raises:
+        ProtoError: the net contradicts itself, or has a type that Caffe never had.
+    """
+    sentences: list[str] = []
+    if needs_v0_upgrade(net):
+        sentences += upgrade_v0_net(net, where)
+    if needs_data_upgrade(net):
+        sentences += upgrade_data_transformation(net)
+    if len(net.layers):
+        sentences += upgrade_v1_net(net, where)
+    if len(net.input):
+        sentences += _upgrade_inputs(net, where)
+    for layer in filter(_old_batch_norm, net.layer):
+        # Those blobs are statistics; the layer itself now keeps the solver from them.
+        layer.ClearField("param")
+        sentences.append(f"layer {layer.name!r}: param of BatchNorm's three statistics removed")
+    return sentences
+
+
+def upgrade_solver(solver: Message, where: str) -> list[str]:
+    """Bring a SolverParameter, and the nets written in it, to the current form in place.
+
+    Raises:
+        ProtoError: the solver's type is given in both forms, or a net contradicts itself.
+    """
+    sentences: list[str] = []
+    if solver.HasField("solver_type"):
+        if solver.HasField("type"):
+            raise ProtoError(
+                f"{where}: the solver's type is given twice; expected type alone, got type "
+                f"{solver.type!r} and solver_type; remove solver_type"
+            )
+        name = proto.SolverParameter.SolverType.Name(solver.solver_type)
+        solver.type = SOLVER_TYPE_NAMES[name]
+        solver.ClearField("solver_type")
+        sentences.append(f"solver_type {name} upgraded to type {solver.type!r}")
+    for name in ("net_param", "train_net_param"):
+        if solver.HasField(name):
+            sentences += upgrade_net(getattr(solver, name), f"{where} ({name})")
+    for index, net in enumerate(solver.test_net_param):
+        sentences += upgrade_net(net, f"{where} (test_net_param {index})")
+    return sentences
+
+
+def set_snapshot_prefix(solver: Message, path: str | os.PathLike[str]) -> list[str]:
+    """Give a solver read from `path` its snapshot_prefix where it has none, or has a folder.
+
+    Caffe: without one it is the solver file's path less its ending; a folder is completed by the
+    solver file's name.
+    """
+    if not solver.HasField("snapshot_prefix"):
+        solver.snapshot_prefix = str(Path(path).with_suffix(""))
+    elif Path(solver.snapshot_prefix).is_dir():
+        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / Path(path).stem)
+    else:
+        return []
+    return [f"snapshot_prefix set to {solver.snapshot_prefix!r}"]
+
+
+def ignored_transformations(net: Message) -> list[str]:
+    """Sentences on fields of current data layers that Caffe reads and does not use.
+
+    Only V1's layers had their own scale, mean_file, crop_size and mirror; Caffe upgrades those,
+    and silently passes over the same fields in a layer of the current form.
+    """
+    sentences = []
+    for layer in net.layer:
+        name = DATA_PARAMS.get(layer.type, "")
+        if name and layer.HasField(name):
+            param = getattr(layer, name)
+            fields = [field for field in TRANSFORM_FIELDS if param.HasField(field)]
+            if fields:
+                sentences.append(
+                    f"layer {layer.name!r}: {', '.join(fields)} in {name} has no effect, as in "
+                    "Caffe; write it in transform_param"
+                )
+    return sentences
+
+
+def _old_batch_norm(layer: Message) -> bool:
+    return bool(layer.type == "BatchNorm" and len(layer.param) == _BATCH_NORM_BLOBS)
+
+
+def _upgrade_inputs(net: Message, where: str) -> list[str]:
+    names = list(net.input)
+    shapes = _input_shapes(net, where)
+    sentences = [f"input {', '.join(map(repr, names))} without a shape removed"]
+    if shapes:
+        layer = proto.LayerParameter(name="input", type="Input", top=names)
+        layer.input_param.shape.extend(shapes)
+        layers = list(net.layer)
+        net.ClearField("layer")
+        net.layer.append(layer)
+        net.layer.extend(layers)
+        sentences = [f"input {', '.join(map(repr, names))} made a layer of type Input"]
+    for field in ("input", "input_shape", "input_dim"):
+        net.ClearField(field)
+    return sentences
+
+
+def _input_shapes(net: Message, where: str) -> list[Message]:
+    """A shape for each of the net's inputs; none where the net gives none at all."""
+    count = len(net.input)
+    if len(net.input_shape):
+        shapes = list(net.input_shape)
+        given, expected = f"{len(shapes)} input_shape", f"{count} input_shape"
+    elif len(net.input_dim):
+        dims = list(net.input_dim)
+        starts = range(0, len(dims) - _LEGACY_AXES + 1, _LEGACY_AXES)
+        shapes = [proto.BlobShape(dim=dims[at : at + _LEGACY_AXES]) for at in starts]
+        given, expected = f"{len(dims)} input_dim", f"{count * _LEGACY_AXES} input_dim"
+    else:
+        return []
+    if given != expected:
+        raise ProtoError(
+            f"{where}: inputs and their shapes do not fit together; expected {expected} for "
+            f"{count} input, got {given}; give each input its shape"
+        )
+    return shapes

@@ -1,0 +1,1 @@
+"""Executes, trains and evaluates Caffe nets."""

@@ -1,0 +1,1 @@
+"""Where ops run: the seam between layers and devices."""

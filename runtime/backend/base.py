@@ -1,0 +1,225 @@
+"""The seam between layers and devices: the ops every backend offers, and their contracts.
+
+Common to all ops: arrays belong to this backend, are C-contiguous, and have the backend's dtype
+unless said otherwise. `Array` is opaque to layers. Outputs are overwritten unless said to
+accumulate. Results are the same bits from run to run and do not depend on the number of threads.
+Where a contract names (outer, channels, inner), an array is read as that 3-D shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
+
+Array = Any
+HostArray = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a blob is read around one axis: (outer, channels, inner)."""
+
+    outer: int
+    channels: int
+    inner: int
+
+
+@dataclass
+class ConvPlan:
+    """What a backend decided for one convolution: which algorithm, with how much workspace.
+
+    The choice is a function of the geometry alone, never of a timing. `cache` is the backend's
+    own: filters transformed for a given weight version stay there.
+    """
+
+    geometry: ConvGeometry
+    algorithm: str
+    workspace_bytes: int
+    cache: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Names the random numbers of one op: sample n of the array draws for `first_sample + n`.
+
+    Counter-based, so that no result depends on how a batch is split (see data_prep/philox.py).
+    """
+
+    seed: int
+    stream: int
+    first_sample: int
+
+
+class Backend(Protocol):
+    """About 30 layer-grained ops on one device."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shares_host_memory: bool
+    """Device arrays are numpy arrays: SyncedMemory then keeps one copy."""
+
+    # Memory.
+    def empty(self, count: int, dtype: np.dtype[Any]) -> Array:
+        """Allocate a flat array of unspecified contents."""
+
+    def view(self, array: Array, offset: int, shape: tuple[int, ...]) -> Array:
+        """See a part of a flat array, from element `offset` on, in a shape. No copy."""
+
+    def upload(self, host: HostArray, device: Array) -> None:
+        """Copy host to device; same count and dtype."""
+
+    def download(self, device: Array, host: HostArray) -> None:
+        """Copy device to host; same count and dtype. Returns when the bytes are there."""
+
+    def copy(self, src: Array, dst: Array) -> None:
+        """dst = src; same count, any shapes."""
+
+    def copy_2d(
+        self, src: Array, dst: Array, rows: int, cols: int, src_at: tuple[int, int],
+        dst_at: tuple[int, int],
+    ) -> None:
+        """Copy `rows` runs of `cols` elements; `*_at` is (offset, row stride) in elements."""
+
+    def fill(self, x: Array, value: float) -> None:
+        """x = value."""
+
+    def synchronize(self) -> None:
+        """Wait until everything asked for has happened."""
+
+    # Vectors of any shape.
+    def axpy(self, alpha: float, x: Array, y: Array) -> None:
+        """y += alpha * x."""
+
+    def scal(self, alpha: float, x: Array) -> None:
+        """x *= alpha."""
+
+    def sub(self, x: Array, y: Array, out: Array) -> None:
+        """out = x - y."""
+
+    def asum(self, x: Array) -> float:
+        """Sum of absolute values, in a fixed order. Waits for the device."""
+
+    def sumsq(self, x: Array) -> float:
+        """Sum of squares, in a fixed order. Waits for the device."""
+
+    def dot(self, x: Array, y: Array) -> float:
+        """Inner product, in a fixed order. Waits for the device."""
+
+    # Products.
+    def gemm(
+        self, trans_a: bool, trans_b: bool, alpha: float, a: Array, b: Array, beta: float, c: Array
+    ) -> None:
+        """c = alpha * op(a) op(b) + beta * c.
+
+        Shapes: op(a) (M,K), op(b) (K,N), c (M,N); 2-D as given, before `op`.
+        """
+
+    def bias_forward(self, layout: Layout, bias: Array, y: Array) -> None:
+        """y += bias along channels. Shapes: bias (channels,)."""
+
+    def bias_backward(self, layout: Layout, dy: Array, db: Array) -> None:
+        """db += sum of dy over outer and inner: accumulates."""
+
+    # Convolution. `weight_version` changes whenever the weights may have: a backend keeps filters
+    # it has transformed for the same version; None forbids keeping.
+    def plan_conv(self, geometry: ConvGeometry) -> ConvPlan:
+        """Choose algorithm and workspace from a deterministic table."""
+
+    def conv_forward(
+        self, plan: ConvPlan, x: Array, weight: Array, bias: Array | None, y: Array,
+        weight_version: int | None, relu: bool = False,
+    ) -> None:
+        """y = conv(x, weight) + bias, then max(., 0) if `relu`. Shapes: see ConvGeometry."""
+
+    def conv_backward_data(
+        self, plan: ConvPlan, dy: Array, weight: Array, dx: Array, weight_version: int | None
+    ) -> None:
+        """dx = the gradient of the input."""
+
+    def conv_backward_weight(self, plan: ConvPlan, x: Array, dy: Array, dw: Array) -> None:
+        """dw += the gradient of the weights: accumulates."""
+
+    # Neurons; y may be x, and dx may be dy.
+    def relu_forward(self, x: Array, y: Array, negative_slope: float) -> None:
+        """y = x where x > 0, else negative_slope * x; NaN passes."""
+
+    def relu_backward(self, x: Array, dy: Array, dx: Array, negative_slope: float) -> None:
+        """dx = dy where x > 0, else negative_slope * dy (so 0 at 0). x may be the output."""
+
+    def dropout_forward(
+        self, x: Array, y: Array, mask: Array, ratio: float, draw: Draw
+    ) -> None:
+        """Keep an element with probability 1 - ratio and scale it by 1 / (1 - ratio).
+
+        Shapes: x, y (N, ...); mask uint8, 1 where kept. Element j of sample n takes word j of that
+        sample's stream; it is kept when uniform >= ratio.
+        """
+
+    def dropout_backward(self, dy: Array, mask: Array, dx: Array, ratio: float) -> None:
+        """dx = dy * mask / (1 - ratio)."""
+
+    # Pooling; dx is overwritten.
+    def max_pool_forward(self, geom: PoolGeometry, x: Array, y: Array, mask: Array) -> None:
+        """Max over each window, padding left out; the first maximum in row-major order wins.
+
+        Shapes: mask (N,C,P,Q) int32, value h*W+w in its plane, -1 for a window with no number.
+        """
+
+    def max_pool_backward(self, geom: PoolGeometry, dy: Array, mask: Array, dx: Array) -> None:
+        """dx[mask] += dy, from zero, in the order of the outputs."""
+
+    def ave_pool_forward(self, geom: PoolGeometry, x: Array, y: Array) -> None:
+        """Mean over each window clipped to the padded input; padding counts as zeros."""
+
+    def ave_pool_backward(self, geom: PoolGeometry, dy: Array, dx: Array) -> None:
+        """Spread dy over its window by the divisor of the forward pass."""
+
+    # Normalisation across channels.
+    def lrn_forward(self, geom: LRNGeometry, x: Array, scale: Array, y: Array) -> None:
+        """scale and y as LRNGeometry says; both overwritten."""
+
+    def lrn_backward(
+        self, geom: LRNGeometry, x: Array, y: Array, scale: Array, dy: Array, dx: Array
+    ) -> None:
+        """dx = dy * scale^-beta - 2 alpha beta / size * x * sum over the window of dy*y/scale."""
+
+    # Soft-max and scores.
+    def softmax_forward(self, layout: Layout, x: Array, y: Array) -> None:
+        """y = exp(x - max) / sum along channels; y may be x."""
+
+    def softmax_backward(self, layout: Layout, y: Array, dy: Array, dx: Array) -> None:
+        """dx = (dy - sum(dy * y)) * y; dx may be dy."""
+
+    def softmax_loss_forward(
+        self, layout: Layout, prob: Array, label: Array, ignore_label: int | None,
+        normalizer: float | None, loss: Array, stats: Array,
+    ) -> None:
+        """loss[0] = -sum log max(prob[label], FLT_MIN) / n over labels not ignored.
+
+        Shapes: prob (outer,channels,inner); label (outer*inner,); loss (1,); stats (1,) receives n,
+        which is `normalizer`, or where that is None the number of labels not ignored, at least 1.
+        Labels are whole numbers below `channels`: the layer has looked.
+        """
+
+    def softmax_loss_backward(
+        self, layout: Layout, prob: Array, label: Array, ignore_label: int | None,
+        loss_weight: float, stats: Array, dx: Array,
+    ) -> None:
+        """dx = (prob - onehot(label)) * loss_weight / stats[0]; 0 where ignored."""
+
+    def accuracy_forward(
+        self, layout: Layout, x: Array, label: Array, ignore_label: int | None, top_k: int,
+        out: Array,
+    ) -> None:
+        """out[0] = share of labels whose score is among the top_k; a tie counts against it."""
+
+    # Updates.
+    def sgd_update(
+        self, w: Array, dw: Array, history: Array, lr: float, momentum: float, decay: float
+    ) -> None:
+        """history = momentum*history + lr*(dw + decay*w); w -= history."""

@@ -1,0 +1,1 @@
+"""The CPU backend: numpy, and the native extension where it is built."""

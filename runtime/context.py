@@ -1,0 +1,33 @@
+"""What a run shares with its layers, handed over explicitly instead of living in globals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prototxt_gen.sidecar import DataOptions
+from runtime.rng import CaffeRandom
+
+
+@dataclass
+class RunContext:
+    """Randomness, the clock, and what the sidecar says, of one net.
+
+    `pass_number` counts the forward passes of the run, shards and iter_size included: pass p of a
+    net with batch n reads samples p*n .. p*n+n-1. Every random draw and every data position is a
+    function of the sample number, so a resumed or differently split run sees the same numbers.
+    """
+
+    seed: int = 0
+    rng: CaffeRandom = field(default_factory=lambda: CaffeRandom(0))
+    pass_number: int = 0
+    data: DataOptions = field(default_factory=DataOptions)
+    fill_weights: bool = True
+    """False builds shapes only: fillers are not run and sources are not opened."""
+    allow_python_layers: bool = False
+    root: Path = field(default_factory=Path)
+    """Relative sources and files in a prototxt start here; Caffe's rule is the working folder."""
+
+    def path(self, name: str) -> Path:
+        """Resolve a file or folder that a prototxt names."""
+        return self.root / name

@@ -1,0 +1,70 @@
+"""Accuracy. Caffe: accuracy_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.layer import Blobs, Layer, between, exactly
+from runtime.layer_factory import register
+from runtime.layers.labels import check_labels
+
+
+@register("Accuracy")
+class AccuracyLayer(Layer):
+    """The share of labels among the top_k scores; a second top holds it class by class.
+
+    Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and (C,).
+    """
+
+    num_bottom, num_top = exactly(2), between(1, 2)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check scores against labels."""
+        param = self.param.accuracy_param
+        self.layout = bottom[0].layout(param.axis, self.label)
+        self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
+        if self.layout.outer * self.layout.inner != bottom[1].count():
+            raise ShapeError(
+                f"{self.label}: expected {self.layout.outer * self.layout.inner} labels for scores "
+                f"{bottom[0].shape}, got {bottom[1].count()}"
+            )
+        if param.top_k > self.layout.channels:
+            raise ProtoError(
+                f"{self.label}: top_k is {param.top_k}; expected at most the "
+                f"{self.layout.channels} classes"
+            )
+        top[0].reshape(())
+        if len(top) == 2:
+            top[1].reshape((self.layout.channels,))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Count the hits."""
+        check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
+        self.backend.accuracy_forward(
+            self.layout, bottom[0].data.dev(), bottom[1].data.dev(), self.ignore,
+            int(self.param.accuracy_param.top_k), top[0].data.mutable_dev(),
+        )
+        if len(top) == 2:
+            self._per_class(bottom, top)
+
+    def _per_class(self, bottom: Blobs, top: Blobs) -> None:
+        layout = self.layout
+        scores = bottom[0].data.host().reshape(layout.outer, layout.channels, layout.inner)
+        labels = bottom[1].data.host().reshape(layout.outer, layout.inner).astype(np.int64)
+        counted = labels != self.ignore if self.ignore is not None else labels == labels
+        safe = np.where(counted, labels, 0)
+        own = np.take_along_axis(scores, safe[:, None], axis=1)
+        hits = (scores >= own).sum(axis=1) - 1 < self.param.accuracy_param.top_k
+        seen = np.bincount(labels[counted], minlength=layout.channels)
+        right = np.bincount(labels[counted & hits], minlength=layout.channels)
+        top[1].data.mutable_host()[...] = np.where(seen > 0, right / np.maximum(seen, 1), 0.0)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Refuse: an accuracy has no gradient."""
+        if any(propagate_down):
+            raise ProtoError(
+                f"{self.label}: has no gradient; give it no loss_weight, or propagate_down: false"
+            )

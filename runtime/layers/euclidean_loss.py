@@ -1,0 +1,55 @@
+"""EuclideanLoss. Caffe: euclidean_loss_layer.cpp. Paper: A.1 (localisation)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ShapeError
+from runtime.layer import Blobs, Layer, exactly
+from runtime.layer_factory import register
+from runtime.syncedmem import SyncedMemory
+
+
+@register("EuclideanLoss")
+class EuclideanLossLayer(Layer):
+    """Half the mean over the batch of squared distances; both bottoms may learn.
+
+    Shapes: bottoms alike (N, ...); top scalar.
+    """
+
+    num_bottom = exactly(2)
+    auto_top_blobs = is_loss = True
+
+    def allow_force_backward(self, bottom_index: int) -> bool:
+        """Both sides have a gradient."""
+        return True
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Make room for the differences."""
+        self.difference = SyncedMemory(self.backend)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check that the bottoms agree."""
+        if bottom[0].shape[:1] != bottom[1].shape[:1] or bottom[0].count() != bottom[1].count():
+            raise ShapeError(
+                f"{self.label}: expected bottoms of equal shape, got {bottom[0].shape} and "
+                f"{bottom[1].shape}"
+            )
+        top[0].reshape(())
+        self.difference.reshape(bottom[0].shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Sum of squares / 2N."""
+        second = self.backend.view(bottom[1].data.dev(), 0, bottom[0].shape)
+        self.backend.sub(bottom[0].data.dev(), second, self.difference.mutable_dev())
+        total = self.backend.sumsq(self.difference.dev())
+        self.backend.fill(top[0].data.mutable_dev(), total / (2 * bottom[0].shape[0]))
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Plus and minus the differences / N."""
+        for i, (blob, down) in enumerate(zip(bottom, propagate_down)):
+            if down:
+                weight = float(top[0].diff.host().ravel()[0]) / blob.shape[0]
+                dx = self.backend.view(blob.diff.mutable_dev(), 0, self.difference.shape)
+                self.backend.copy(self.difference.dev(), dx)
+                self.backend.scal(-weight if i else weight, dx)

@@ -1,0 +1,34 @@
+"""Flatten: several axes into one. Caffe: flatten_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ProtoError
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("Flatten")
+class FlattenLayer(Layer):
+    """The axes `axis` .. `end_axis` become one; memory is shared."""
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Merge the axes."""
+        if top[0] is bottom[0]:
+            raise ProtoError(f"{self.label}: cannot work in place; give its top another name")
+        param = self.param.flatten_param
+        start = bottom[0].canonical_axis(param.axis, self.label)
+        end = bottom[0].canonical_axis(param.end_axis, self.label) + 1
+        shape = bottom[0].shape
+        top[0].reshape((*shape[:start], bottom[0].count(start, end), *shape[end:]))
+        top[0].share_data(bottom[0])
+        top[0].share_diff(bottom[0])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Share again: a bottom that grew has new memory."""
+        top[0].share_data(bottom[0])
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Share the gradient as well."""
+        bottom[0].share_diff(top[0])

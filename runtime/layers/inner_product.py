@@ -1,0 +1,76 @@
+"""InnerProduct: the fully connected layer. Caffe: inner_product_layer.cpp. Paper: 2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prototxt_gen.errors import ShapeError
+from runtime.backend.base import Layout
+from runtime.blob import Blob
+from runtime.filler import fill
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("InnerProduct")
+class InnerProductLayer(Layer):
+    """y = x W^T + b over everything from `axis` on.
+
+    Shapes: bottom (M..., K...); blobs[0] (num_output,K), or (K,num_output) with transpose;
+    blobs[1] (num_output,); top (M..., num_output).
+    """
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Make and fill weights and bias."""
+        param = self.param.inner_product_param
+        self.axis = bottom[0].canonical_axis(param.axis, self.label)
+        self.outputs, self.inputs = int(param.num_output), bottom[0].count(self.axis)
+        self.transpose = bool(param.transpose)
+        shape = (self.inputs, self.outputs) if self.transpose else (self.outputs, self.inputs)
+        self.blobs = [Blob(self.backend, shape, "weight")]
+        fill(self.blobs[0], param.weight_filler, self.context, self.label)
+        if param.bias_term:
+            self.blobs.append(Blob(self.backend, (self.outputs,), "bias"))
+            fill(self.blobs[1], param.bias_filler, self.context, self.label)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Everything before `axis` is kept."""
+        if bottom[0].count(self.axis) != self.inputs:
+            raise ShapeError(
+                f"{self.label}: expected {self.inputs} inputs as when the net was made, got "
+                f"{bottom[0].count(self.axis)} (bottom shape {bottom[0].shape}); for images of "
+                "another size turn the layer into a convolution (a dense net)"
+            )
+        self.rows = bottom[0].count(0, self.axis)
+        top[0].reshape((*bottom[0].shape[: self.axis], self.outputs))
+
+    def _flat(self, array: Any, columns: int) -> Any:
+        return self.backend.view(array, 0, (self.rows, columns))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """One product, then the bias."""
+        x = self._flat(bottom[0].data.dev(), self.inputs)
+        y = self._flat(top[0].data.mutable_dev(), self.outputs)
+        weight = self.blobs[0].data.dev()
+        self.backend.gemm(False, not self.transpose, 1.0, x, weight, 0.0, y)
+        if len(self.blobs) > 1:
+            layout = Layout(self.rows, self.outputs, 1)
+            self.backend.bias_forward(layout, self.blobs[1].data.dev(), y)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradients of weights, bias and input."""
+        x = self._flat(bottom[0].data.dev(), self.inputs)
+        dy = self._flat(top[0].diff.dev(), self.outputs)
+        if self.propagates_to_params(0):
+            dw = self.blobs[0].diff.mutable_dev()
+            first, second = (x, dy) if self.transpose else (dy, x)
+            self.backend.gemm(True, False, 1.0, first, second, 1.0, dw)
+        if len(self.blobs) > 1 and self.propagates_to_params(1):
+            layout = Layout(self.rows, self.outputs, 1)
+            self.backend.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())
+        if propagate_down[0]:
+            dx = self._flat(bottom[0].diff.mutable_dev(), self.inputs)
+            self.backend.gemm(
+                False, self.transpose, 1.0, dy, self.blobs[0].data.dev(), 0.0, dx
+            )

@@ -1,0 +1,32 @@
+"""Input: blobs that the caller fills. Caffe: input_layer.cpp."""
+
+from __future__ import annotations
+
+from prototxt_gen.errors import ProtoError
+from runtime.layer import Blobs, Layer, at_least, exactly
+from runtime.layer_factory import register
+
+
+@register("Input")
+class InputLayer(Layer):
+    """Tops of the shapes in input_param: none (shaped later), one for all, or one each."""
+
+    num_bottom, num_top = exactly(0), at_least(1)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Shape the tops once; later reshapes are the caller's."""
+        shapes = self.param.input_param.shape
+        if len(shapes) not in (0, 1, len(top)):
+            raise ProtoError(
+                f"{self.label}: expected 0, 1 or {len(top)} shapes in input_param, "
+                f"got {len(shapes)}"
+            )
+        for i, blob in enumerate(top):
+            if len(shapes):
+                blob.reshape([int(d) for d in shapes[i if len(shapes) > 1 else 0].dim])
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Keep whatever shape the caller gave."""
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Leave the data as the caller wrote it."""

@@ -1,0 +1,93 @@
+"""Local response normalisation. Caffe: lrn_layer.cpp. Paper: 2.1 (net A-LRN)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.geometry import LRNGeometry, PoolGeometry
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+from runtime.syncedmem import SyncedMemory
+
+
+@register("LRN")
+class LRNLayer(Layer):
+    """ACROSS_CHANNELS divides by sums over neighbouring channels, WITHIN_CHANNEL over a square.
+
+    Shapes: bottom, top (N,C,H,W).
+    """
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Check the window."""
+        param = self.param.lrn_param
+        if param.local_size % 2 == 0:
+            raise ProtoError(
+                f"{self.label}: local_size is {param.local_size}; expected an odd number"
+            )
+        self.within = param.norm_region == proto.LRNParameter.WITHIN_CHANNEL
+        self.scale = SyncedMemory(self.backend)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Top and scale as bottom."""
+        if bottom[0].num_axes != 4:
+            raise ShapeError(
+                f"{self.label}: expected a 4-D bottom (N,C,H,W), got shape {bottom[0].shape}"
+            )
+        param = self.param.lrn_param
+        n, c, h, w = bottom[0].shape
+        self.geom = LRNGeometry(
+            n, c, h, w, int(param.local_size), param.alpha, param.beta, param.k
+        )
+        size, pad = int(param.local_size), (int(param.local_size) - 1) // 2
+        self.square = PoolGeometry(n, c, h, w, (size, size), (1, 1), (pad, pad))
+        top[0].reshape_like(bottom[0])
+        self.scale.reshape(bottom[0].shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Normalise."""
+        x, y = bottom[0].data, top[0].data
+        if self.within:
+            self._within_forward(bottom, top)
+            return
+        self.backend.lrn_forward(
+            self.geom, x.dev(), self.scale.mutable_dev(), y.mutable_dev()
+        )
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradient of the input."""
+        if not propagate_down[0]:
+            return
+        if self.within:
+            self._within_backward(top, bottom)
+            return
+        self.backend.lrn_backward(
+            self.geom, bottom[0].data.dev(), top[0].data.dev(), self.scale.dev(),
+            top[0].diff.dev(), bottom[0].diff.mutable_dev(),
+        )
+
+    def _within_forward(self, bottom: Blobs, top: Blobs) -> None:
+        """y = x * (1 + alpha * mean of x^2)^-beta, the mean being AVE pooling's; k is not used."""
+        squares, means = SyncedMemory(self.backend), SyncedMemory(self.backend)
+        squares.reshape(bottom[0].shape)
+        means.reshape(bottom[0].shape)
+        np.square(bottom[0].data.host(), out=squares.mutable_host())
+        self.backend.ave_pool_forward(self.square, squares.dev(), means.mutable_dev())
+        scale = self.scale.mutable_host()
+        np.multiply(means.host(), self.geom.alpha, out=scale)
+        scale += 1
+        np.multiply(bottom[0].data.host(), scale**-self.geom.beta, out=top[0].data.mutable_host())
+
+    def _within_backward(self, top: Blobs, bottom: Blobs) -> None:
+        x, scale, dy = bottom[0].data.host(), self.scale.host(), top[0].diff.host()
+        ratio, spread = SyncedMemory(self.backend), SyncedMemory(self.backend)
+        ratio.reshape(x.shape)
+        spread.reshape(x.shape)
+        np.divide(dy * top[0].data.host(), scale, out=ratio.mutable_host())
+        self.backend.ave_pool_backward(self.square, ratio.dev(), spread.mutable_dev())
+        dx = dy * scale**-self.geom.beta
+        dx -= (2 * self.geom.alpha * self.geom.beta) * x * spread.host()
+        bottom[0].diff.mutable_host()[...] = dx

@@ -1,0 +1,69 @@
+"""Pooling: MAX and AVE. Caffe: pooling_layer.cpp. Paper: 2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError, UnsupportedError
+from prototxt_gen.geometry import PoolGeometry
+from runtime.layer import Blobs, Layer, between
+from runtime.layer_factory import register
+from runtime.syncedmem import SyncedMemory
+
+
+@register("Pooling")
+class PoolingLayer(Layer):
+    """A window slides over each plane; a second top of MAX gives the maximum's place in its plane.
+
+    Shapes: bottom (N,C,H,W); tops (N,C,P,Q).
+    """
+
+    num_top = between(1, 2)
+
+    geom: PoolGeometry
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Check the method."""
+        method = self.param.pooling_param.pool
+        self.is_max = method == proto.PoolingParameter.MAX
+        if method == proto.PoolingParameter.STOCHASTIC:
+            raise UnsupportedError(
+                f"{self.label}: STOCHASTIC pooling is not offered (original Caffe has it on GPUs "
+                "only); expected MAX or AVE"
+            )
+        if len(top) == 2 and not self.is_max:
+            raise ProtoError(f"{self.label}: a second top is for MAX pooling; remove it")
+        self.mask = SyncedMemory(self.backend, np.dtype(np.int32))
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Shape tops and mask."""
+        self.geom = PoolGeometry.from_param(
+            self.param.pooling_param, bottom[0].shape, self.label
+        )
+        for blob in top:
+            blob.reshape(self.geom.out_shape)
+        if self.is_max:
+            self.mask.reshape(self.geom.out_shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Pool."""
+        x, y = bottom[0].data.dev(), top[0].data.mutable_dev()
+        if not self.is_max:
+            self.backend.ave_pool_forward(self.geom, x, y)
+            return
+        self.backend.max_pool_forward(self.geom, x, y, self.mask.mutable_dev())
+        if len(top) == 2:
+            top[1].data.mutable_host()[...] = self.mask.host()
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Send the gradient to the maximum, or spread it over the window."""
+        if not propagate_down[0]:
+            return
+        dy, dx = top[0].diff.dev(), bottom[0].diff.mutable_dev()
+        if self.is_max:
+            self.backend.max_pool_backward(self.geom, dy, self.mask.dev(), dx)
+        else:
+            self.backend.ave_pool_backward(self.geom, dy, dx)

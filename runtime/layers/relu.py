@@ -1,0 +1,34 @@
+"""ReLU. Caffe: relu_layer.cpp. Paper: 2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("ReLU")
+class ReLULayer(Layer):
+    """y = max(x, 0), or negative_slope * x below 0. May work in place."""
+
+    fused: bool = False
+    """The convolution before it, in place, has done the forward pass already."""
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Top as bottom."""
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Rectify."""
+        if not self.fused:
+            slope = self.param.relu_param.negative_slope
+            self.backend.relu_forward(bottom[0].data.dev(), top[0].data.mutable_dev(), slope)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Pass the gradient where the input was positive; in place, the output tells as well."""
+        if propagate_down[0]:
+            slope = self.param.relu_param.negative_slope
+            self.backend.relu_backward(
+                bottom[0].data.dev(), top[0].diff.dev(), bottom[0].diff.mutable_dev(), slope
+            )

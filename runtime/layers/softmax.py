@@ -1,0 +1,29 @@
+"""Softmax. Caffe: softmax_layer.cpp. Paper: 2.1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("Softmax")
+class SoftmaxLayer(Layer):
+    """Exponentials along an axis that sum to one. May work in place."""
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Top as bottom."""
+        self.layout = bottom[0].layout(self.param.softmax_param.axis, self.label)
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Normalise the exponentials."""
+        self.backend.softmax_forward(self.layout, bottom[0].data.dev(), top[0].data.mutable_dev())
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradient of the scores."""
+        if propagate_down[0]:
+            self.backend.softmax_backward(
+                self.layout, top[0].data.dev(), top[0].diff.dev(), bottom[0].diff.mutable_dev()
+            )

@@ -1,0 +1,71 @@
+"""SoftmaxWithLoss: multinomial logistic loss of a soft-max. Caffe: softmax_loss_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.layer import Blobs, Layer, between, exactly
+from runtime.layer_factory import register
+from runtime.layers.labels import check_labels
+from runtime.layers.normalization import fixed_normalizer
+from runtime.syncedmem import SyncedMemory
+
+
+@register("SoftmaxWithLoss")
+class SoftmaxWithLossLayer(Layer):
+    """The mean of -log p(label); a second top holds the probabilities. Paper: 3.1.
+
+    Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and as the scores.
+    """
+
+    num_bottom, num_top = exactly(2), between(1, 2)
+    auto_top_blobs = is_loss = True
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Make room for the probabilities."""
+        param = self.param.loss_param
+        self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
+        self.prob = SyncedMemory(self.backend)
+        self.stats = SyncedMemory(self.backend)
+        self.stats.reshape((1,))
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check scores against labels."""
+        self.layout = bottom[0].layout(self.param.softmax_param.axis, self.label)
+        if self.layout.outer * self.layout.inner != bottom[1].count():
+            raise ShapeError(
+                f"{self.label}: expected {self.layout.outer * self.layout.inner} labels for scores "
+                f"{bottom[0].shape}, got {bottom[1].count()}; one label a soft-max, without the "
+                "class axis"
+            )
+        top[0].reshape(())
+        self.prob.reshape(bottom[0].shape)
+        if len(top) == 2:
+            top[1].reshape_like(bottom[0])
+            top[1].data.share(self.prob)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Soft-max, then the mean loss."""
+        check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
+        self.backend.softmax_forward(
+            self.layout, bottom[0].data.dev(), self.prob.mutable_dev()
+        )
+        self.backend.softmax_loss_forward(
+            self.layout, self.prob.dev(), bottom[1].data.dev(), self.ignore,
+            fixed_normalizer(self.param.loss_param, self.layout),
+            top[0].data.mutable_dev(), self.stats.mutable_dev(),
+        )
+        if len(top) == 2:
+            top[1].data.share(self.prob)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """prob - onehot, over the normalizer."""
+        if len(propagate_down) > 1 and propagate_down[1]:
+            raise ProtoError(f"{self.label}: labels have no gradient; set propagate_down: false")
+        if propagate_down[0]:
+            self.backend.softmax_loss_backward(
+                self.layout, self.prob.dev(), bottom[1].data.dev(), self.ignore,
+                float(top[0].diff.host().ravel()[0]), self.stats.dev(),
+                bottom[0].diff.mutable_dev(),
+            )

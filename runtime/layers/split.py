@@ -1,0 +1,38 @@
+"""Split: one blob for several readers. Caffe: split_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ProtoError
+from runtime.layer import Blobs, Layer, at_least
+from runtime.layer_factory import register
+
+
+@register("Split")
+class SplitLayer(Layer):
+    """Tops share the bottom's data; their gradients add up."""
+
+    num_top = at_least(1)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Tops look at the bottom's data."""
+        for blob in top:
+            if blob is bottom[0]:
+                raise ProtoError(f"{self.label}: cannot work in place; give its tops other names")
+            blob.reshape_like(bottom[0])
+            blob.share_data(bottom[0])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Share again: a bottom that grew has new memory."""
+        for blob in top:
+            blob.share_data(bottom[0])
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Sum of the tops' gradients, in their order."""
+        if not propagate_down[0]:
+            return
+        dx = bottom[0].diff.mutable_dev()
+        self.backend.copy(top[0].diff.dev(), dx)
+        for blob in top[1:]:
+            self.backend.axpy(1.0, blob.diff.dev(), dx)

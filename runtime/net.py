@@ -1,0 +1,246 @@
+"""Net: layers wired over blobs. Caffe: net.cpp."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Any
+
+from prototxt_gen.errors import ProtoError
+from runtime.backend.base import Backend
+from runtime.blob import Blob
+from runtime.context import RunContext
+from runtime.layer import Layer
+from runtime.layer_factory import create_layer
+from runtime.net_build import filter_net, insert_splits, net_state
+from runtime.net_params import ParamTable
+
+log = logging.getLogger("verydeep.net")
+
+Hook = Callable[[int], None]
+
+
+class Net:
+    """A net on one backend, in one phase.
+
+    `blobs` and `layers` are in the order of the prototxt, implicit splits included. Inputs are the
+    tops of Input layers, outputs the tops that nobody reads, in Caffe's (alphabetical) order.
+    """
+
+    def __init__(
+        self, param: Any, phase: int, backend: Backend, context: RunContext | None = None,
+        level: int = 0, stages: Sequence[str] = (),
+    ) -> None:
+        """Filter, split, wire and shape the net of a NetParameter in the current form.
+
+        Raises:
+            ProtoError, ShapeError, UnsupportedError, DataError: what does not fit, and where.
+        """
+        self.phase = phase
+        self.backend = backend
+        self.context = context if context is not None else RunContext()
+        self.param = insert_splits(filter_net(param, net_state(phase, level, stages)))
+        self.name = str(self.param.name)
+        self.layers: list[Layer] = []
+        self.blobs: dict[str, Blob] = {}
+        self.bottoms: list[list[Blob]] = []
+        self.tops: list[list[Blob]] = []
+        self.params = ParamTable()
+        self.layer_need_backward: list[bool] = []
+        self.bottom_need_backward: list[list[bool]] = []
+        self.before_forward: list[Hook] = []
+        self.after_forward: list[Hook] = []
+        self.before_backward: list[Hook] = []
+        self.after_backward: list[Hook] = []
+        self._blob_need_backward: dict[str, bool] = {}
+        self._unread: set[str] = set()
+        try:
+            for layer_param in self.param.layer:
+                self._append(layer_param)
+        except BaseException:
+            self.close()
+            raise
+        self._mark_liveness()
+        if self.param.force_backward:
+            self._force_backward()
+        self.inputs = [t for p in self.param.layer if p.type == "Input" for t in p.top]
+        self.outputs = sorted(self._unread)
+        for output in self.outputs:
+            log.info("This network produces output %s", output)
+        log.info("Network initialization done.")
+
+    # Building.
+
+    def _append(self, param: Any) -> None:
+        if not param.HasField("phase"):
+            param.phase = self.phase
+        if any(layer.param.name == param.name for layer in self.layers):
+            log.warning("Two layers are named %s; weights are copied by name", param.name)
+        layer = create_layer(param, self.phase, self.backend, self.context)
+        log.info("Creating Layer %s", param.name)
+        bottom, need = self._append_bottoms(param)
+        top = self._append_tops(layer, param)
+        self.layers.append(layer)
+        self.bottoms.append(bottom)
+        self.tops.append(top)
+        layer.setup(bottom, top)
+        for blob in top:
+            log.info("Top shape: %s (%d)", " ".join(map(str, blob.shape)), blob.count())
+        wanted = self.params.append(layer, param)
+        layer.param_propagate_down = wanted
+        self.bottom_need_backward.append(need)
+        needed = any(need) or any(wanted)
+        self.layer_need_backward.append(needed)
+        for name in param.top:
+            self._blob_need_backward[name] = needed
+
+    def _append_bottoms(self, param: Any) -> tuple[list[Blob], list[bool]]:
+        bottom, need = [], []
+        asked = list(param.propagate_down)
+        if asked and len(asked) != len(param.bottom):
+            raise ProtoError(
+                f"layer '{param.name}': expected no propagate_down or one for each of "
+                f"{len(param.bottom)} bottom(s), got {len(asked)}"
+            )
+        for i, name in enumerate(param.bottom):
+            if name not in self._unread:
+                raise ProtoError(
+                    f"layer '{param.name}': unknown bottom blob '{name}' (bottom index {i}); "
+                    "expected a top of an earlier layer"
+                )
+            log.info("%s <- %s", param.name, name)
+            self._unread.discard(name)
+            bottom.append(self.blobs[name])
+            need.append(asked[i] if asked else self._blob_need_backward[name])
+        return bottom, need
+
+    def _append_tops(self, layer: Layer, param: Any) -> list[Blob]:
+        if layer.auto_top_blobs:
+            missing = max(layer.num_top.low, 1) - len(param.top)
+            param.top.extend(f"(automatic) {param.name}_{i}" for i in range(missing))
+        top = []
+        for i, name in enumerate(param.top):
+            if i < len(param.bottom) and name == param.bottom[i]:
+                log.info("%s -> %s (in-place)", param.name, name)
+            elif name in self.blobs:
+                raise ProtoError(
+                    f"layer '{param.name}': top blob '{name}' is made by an earlier layer too; "
+                    "expected a new name, or the name of its own bottom for in-place work"
+                )
+            else:
+                log.info("%s -> %s", param.name, name)
+                self.blobs[name] = Blob(self.backend, (0,), name)
+            self._unread.add(name)
+            top.append(self.blobs[name])
+        return top
+
+    def _mark_liveness(self) -> None:
+        """Backward runs only between a loss and something that learns. Caffe: Net::Init."""
+        under_loss: set[str] = set()
+        skip: set[str] = set()
+        for i in reversed(range(len(self.layers))):
+            layer, param = self.layers[i], self.layers[i].param
+            contributes = all_skipped = False
+            tops = list(param.top)
+            contributes = any(
+                name in under_loss or weight
+                for name, weight in zip(tops, layer.loss_weights)
+            )
+            all_skipped = all(name in skip for name in tops)
+            if self.layer_need_backward[i] and all_skipped:
+                self.layer_need_backward[i] = False
+                self.bottom_need_backward[i] = [False] * len(param.bottom)
+            if not contributes:
+                self.layer_need_backward[i] = False
+            word = "needs" if self.layer_need_backward[i] else "does not need"
+            log.info("%s %s backward computation.", param.name, word)
+            for j, name in enumerate(param.bottom):
+                if contributes:
+                    under_loss.add(name)
+                else:
+                    self.bottom_need_backward[i][j] = False
+                if not self.bottom_need_backward[i][j]:
+                    skip.add(name)
+
+    def _force_backward(self) -> None:
+        for i, layer in enumerate(self.layers):
+            self.layer_need_backward[i] = True
+            self.bottom_need_backward[i] = [
+                need or layer.allow_force_backward(j)
+                for j, need in enumerate(self.bottom_need_backward[i])
+            ]
+            layer.param_propagate_down = [True] * len(layer.blobs)
+
+    # Running.
+
+    def forward(self, start: int = 0, end: int | None = None) -> float:
+        """Run the layers start..end (inclusive) and return the weighted sum of their losses."""
+        last = len(self.layers) - 1 if end is None else end
+        loss = 0.0
+        for i in range(start, last + 1):
+            for hook in self.before_forward:
+                hook(i)
+            layer = self.layers[i]
+            layer.reshape(self.bottoms[i], self.tops[i])
+            layer.forward(self.bottoms[i], self.tops[i])
+            for blob, weight in zip(self.tops[i], layer.loss_weights):
+                if weight:
+                    loss += self.backend.dot(blob.data.dev(), blob.diff.dev())
+            for hook in self.after_forward:
+                hook(i)
+        if last == len(self.layers) - 1:
+            self.context.pass_number += 1
+        return loss
+
+    def backward(self, start: int | None = None, end: int = 0) -> None:
+        """Run the gradients from layer `start` down to layer `end` (inclusive)."""
+        first = len(self.layers) - 1 if start is None else start
+        for i in range(first, end - 1, -1):
+            for hook in self.before_backward:
+                hook(i)
+            if self.layer_need_backward[i]:
+                self.layers[i].backward(self.tops[i], self.bottom_need_backward[i], self.bottoms[i])
+            for hook in self.after_backward:
+                hook(i)
+
+    def reshape(self) -> None:
+        """Propagate the inputs' shapes. Caffe: Net::Reshape."""
+        for layer, bottom, top in zip(self.layers, self.bottoms, self.tops):
+            layer.reshape(bottom, top)
+
+    def clear_param_diffs(self) -> None:
+        """Zero the gradients of all weights, as each iteration begins."""
+        for blob in self.params.learnable:
+            self.backend.fill(blob.diff.mutable_dev(), 0.0)
+
+    def close(self) -> None:
+        """Stop readers and close files; the net computes no more."""
+        for layer in self.layers:
+            layer.close()
+
+    def __enter__(self) -> Net:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # Looking.
+
+    @property
+    def layer_names(self) -> list[str]:
+        return [str(layer.param.name) for layer in self.layers]
+
+    def layer_by_name(self, name: str) -> Layer | None:
+        return next((layer for layer in self.layers if layer.param.name == name), None)
+
+    def output_weight(self, name: str) -> float:
+        """The loss weight of an output blob, 0 where it is no loss."""
+        for layer in self.layers:
+            for top, weight in zip(layer.param.top, layer.loss_weights):
+                if top == name and weight:
+                    return weight
+        return 0.0

@@ -1,0 +1,160 @@
+"""From a NetParameter as written to one as executed: phase rules, then implicit splits.
+
+Caffe: Net::FilterNet (net.cpp) and insert_splits.cpp.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError
+
+log = logging.getLogger("verydeep.net")
+
+TopIndex = tuple[int, int]
+PHASE_NAMES = ("TRAIN", "TEST")
+
+
+def net_state(phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
+    """Make the NetState that rules are held against."""
+    state = proto.NetState()
+    state.phase, state.level = phase, level
+    state.stage.extend(stages)
+    return state
+
+
+def state_meets_rule(state: Any, rule: Any) -> str:
+    """Return '' where the state meets the rule, else the sentence that says why not."""
+    if rule.HasField("phase") and rule.phase != state.phase:
+        return (
+            f"The NetState phase ({PHASE_NAMES[state.phase]}) differed from the phase "
+            f"({PHASE_NAMES[rule.phase]}) specified by a rule"
+        )
+    if rule.HasField("min_level") and state.level < rule.min_level:
+        return f"The NetState level ({state.level}) is below the min_level ({rule.min_level})"
+    if rule.HasField("max_level") and state.level > rule.max_level:
+        return f"The NetState level ({state.level}) is above the max_level ({rule.max_level})"
+    stages = set(state.stage)
+    for stage in rule.stage:
+        if stage not in stages:
+            return f"The NetState did not contain stage '{stage}' specified by a rule"
+    for stage in rule.not_stage:
+        if stage in stages:
+            return f"The NetState contained a not_stage '{stage}' specified by a rule"
+    return ""
+
+
+def filter_net(param: Any, state: Any) -> Any:
+    """Keep the layers whose include and exclude rules the state meets.
+
+    Raises:
+        ProtoError: a layer has both include and exclude rules.
+    """
+    kept = type(param)()
+    kept.CopyFrom(param)
+    del kept.layer[:]
+    kept.state.CopyFrom(state)
+    for layer in param.layer:
+        if layer.include and layer.exclude:
+            raise ProtoError(
+                f"layer '{layer.name}': has include and exclude rules; expected one kind; "
+                "say it with one of them"
+            )
+        if layer.include:
+            reasons = [state_meets_rule(state, rule) for rule in layer.include]
+            keep = "" in reasons
+        else:
+            reasons = [state_meets_rule(state, rule) for rule in layer.exclude]
+            keep = "" not in reasons
+        if keep:
+            kept.layer.add().CopyFrom(layer)
+        else:
+            for reason in filter(None, reasons):
+                log.info("%s in layer %s", reason, layer.name)
+    return kept
+
+
+def split_layer_name(layer: str, blob: str, index: int) -> str:
+    return f"{blob}_{layer}_{index}_split"
+
+
+def split_blob_name(layer: str, blob: str, index: int, split: int) -> str:
+    return f"{split_layer_name(layer, blob, index)}_{split}"
+
+
+class _Usage:
+    """Who reads which top, and how often."""
+
+    def __init__(self, param: Any) -> None:
+        self.source: dict[TopIndex, TopIndex] = {}
+        self.readers: Counter[TopIndex] = Counter()
+        self.loss_weight: dict[TopIndex, float] = {}
+        latest: dict[str, TopIndex] = {}
+        for i, layer in enumerate(param.layer):
+            for j, blob in enumerate(layer.bottom):
+                if blob not in latest:
+                    raise ProtoError(_unknown_bottom(layer, j, blob, latest))
+                self.source[i, j] = latest[blob]
+                self.readers[latest[blob]] += 1
+            for j, blob in enumerate(layer.top):
+                latest[blob] = (i, j)
+            for j, weight in enumerate(list(layer.loss_weight)[: len(layer.top)]):
+                if weight:
+                    # A top that counts as a loss and is read as well needs a copy for the loss.
+                    self.loss_weight[i, j] = weight
+                    self.readers[i, j] += 1
+
+
+def _unknown_bottom(layer: Any, index: int, blob: str, known: dict[str, TopIndex]) -> str:
+    near = difflib.get_close_matches(blob, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else "add the layer that makes it, before this one"
+    have = ", ".join(known) or "none"
+    return (
+        f"layer '{layer.name}': unknown bottom blob '{blob}' (bottom index {index}); expected a "
+        f"top of an earlier layer ({have}); {hint}"
+    )
+
+
+def insert_splits(param: Any) -> Any:
+    """Give every reader of a shared top its own copy, through Split layers named as Caffe's.
+
+    Raises:
+        ProtoError: a bottom that no earlier layer makes.
+    """
+    usage = _Usage(param)
+    split = type(param)()
+    split.CopyFrom(param)
+    del split.layer[:]
+    next_copy: Counter[TopIndex] = Counter()
+    for i, layer in enumerate(param.layer):
+        out = split.layer.add()
+        out.CopyFrom(layer)
+        for j, blob in enumerate(layer.bottom):
+            source = usage.source[i, j]
+            if usage.readers[source] > 1:
+                name = param.layer[source[0]].name
+                out.bottom[j] = split_blob_name(name, blob, source[1], next_copy[source])
+                next_copy[source] += 1
+        for j, blob in enumerate(layer.top):
+            if usage.readers[i, j] > 1:
+                weight = usage.loss_weight.get((i, j), 0.0)
+                _add_split(split, layer.name, blob, j, usage.readers[i, j], weight)
+                if weight:
+                    out.ClearField("loss_weight")
+                    next_copy[i, j] += 1
+    return split
+
+
+def _add_split(param: Any, layer: str, blob: str, index: int, copies: int, weight: float) -> None:
+    out = param.layer.add()
+    out.name, out.type = split_layer_name(layer, blob, index), "Split"
+    out.bottom.append(blob)
+    for k in range(copies):
+        out.top.append(split_blob_name(layer, blob, index, k))
+        if weight:
+            out.loss_weight.append(weight if k == 0 else 0.0)

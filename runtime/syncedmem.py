@@ -1,0 +1,143 @@
+"""Memory that lives on the host, on a device, or on both, and is copied only when it must be."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import Array, Backend, HostArray
+
+
+class Head(enum.Enum):
+    """Where the newest bytes are. Caffe: SyncedHead."""
+
+    UNINITIALIZED = 0
+    AT_HOST = 1
+    AT_DEVICE = 2
+    SYNCED = 3
+
+
+class Storage:
+    """A flat allocation; several blobs may look at it. Fresh memory reads as zeros.
+
+    `version` grows with every access that may write, so whoever derives something from the
+    contents (transformed filters) knows when to derive it again. Once a host array has been handed
+    out to keep (`exposed`), writes can no longer be seen, and `version` is None.
+    """
+
+    def __init__(self, backend: Backend, count: int, dtype: np.dtype[Any]) -> None:
+        self.backend = backend
+        self.count = count
+        self.dtype = dtype
+        self.head = Head.UNINITIALIZED
+        self.exposed = False
+        self._version = 0
+        self._host: HostArray | None = None
+        self._device: Array | None = None
+
+    @classmethod
+    def around(cls, backend: Backend, device: Array, count: int, dtype: np.dtype[Any]) -> Storage:
+        """Storage over a device array that somebody else owns, such as a slice of a flat buffer."""
+        storage = cls(backend, count, dtype)
+        storage._device = device
+        storage.head = Head.AT_DEVICE
+        if backend.shares_host_memory:
+            storage._host, storage.head = device, Head.SYNCED
+        return storage
+
+    @property
+    def version(self) -> int | None:
+        return None if self.exposed else self._version
+
+    def host(self, write: bool) -> HostArray:
+        """The flat host array, brought up to date."""
+        if self._host is None:
+            self._host = np.zeros(self.count, self.dtype)
+        if self.backend.shares_host_memory:
+            self.head = Head.SYNCED
+        elif self.head is Head.AT_DEVICE:
+            self.backend.download(self._device, self._host)
+            self.head = Head.SYNCED
+        elif self.head is Head.UNINITIALIZED:
+            self.head = Head.AT_HOST
+        if write:
+            self._version += 1
+            if not self.backend.shares_host_memory:
+                self.head = Head.AT_HOST
+        return self._host
+
+    def device(self, write: bool) -> Array:
+        """The flat device array, brought up to date."""
+        if self.backend.shares_host_memory:
+            return self.host(write)
+        if self._device is None:
+            self._device = self.backend.empty(self.count, self.dtype)
+        if self.head is Head.AT_HOST:
+            assert self._host is not None
+            self.backend.upload(self._host, self._device)
+            self.head = Head.SYNCED
+        elif self.head is Head.UNINITIALIZED:
+            self.backend.fill(self._device, 0.0)
+            self.head = Head.AT_DEVICE
+        if write:
+            self._version += 1
+            self.head = Head.AT_DEVICE
+        return self._device
+
+
+class SyncedMemory:
+    """One shaped look at a Storage. `share` makes two of them look at the same bytes."""
+
+    def __init__(self, backend: Backend, dtype: np.dtype[Any] | None = None) -> None:
+        self.backend = backend
+        self.dtype = np.dtype(dtype if dtype is not None else backend.dtype)
+        self.shape: tuple[int, ...] = (0,)
+        self.count = 0
+        self._storage = Storage(backend, 0, self.dtype)
+
+    @property
+    def storage(self) -> Storage:
+        return self._storage
+
+    @property
+    def version(self) -> int | None:
+        """Changes whenever the contents may have; None when that cannot be known."""
+        return self._storage.version
+
+    def reshape(self, shape: tuple[int, ...]) -> None:
+        """Take a new shape; the allocation is kept while it is large enough."""
+        self.shape = shape
+        self.count = int(np.prod(shape, dtype=np.int64))
+        if self.count > self._storage.count:
+            self._storage = Storage(self.backend, self.count, self.dtype)
+
+    def share(self, other: SyncedMemory) -> None:
+        """Look at the other's storage from now on, in the own shape."""
+        self._storage = other._storage
+
+    def bind(self, storage: Storage) -> None:
+        """Look at this storage from now on, in the own shape."""
+        self._storage = storage
+
+    def host(self) -> HostArray:
+        """Host array to read, in the shape. Do not keep it: the next pass may make it stale."""
+        return self._storage.host(write=False)[: self.count].reshape(self.shape)
+
+    def mutable_host(self) -> HostArray:
+        """Host array to read and write, in the shape."""
+        return self._storage.host(write=True)[: self.count].reshape(self.shape)
+
+    def exposed_host(self) -> HostArray:
+        """Host array that the caller keeps and may write at any time (pycaffe's `.data`)."""
+        self._storage.exposed = True
+        return self.mutable_host()
+
+    def dev(self) -> Array:
+        """Device array to read, in the shape."""
+        return self.backend.view(self._storage.device(write=False), 0, self.shape)
+
+    def mutable_dev(self) -> Array:
+        """Device array to read and write, in the shape."""
+        return self.backend.view(self._storage.device(write=True), 0, self.shape)
