@@ -3,8 +3,8 @@
 Images are (H, W, C) everywhere in this package, in the channel order of the record: BGR for colour.
 A raw Datum stores (C, H, W) and is seen through a transposed view, so nothing is copied.
 
-Orientation tags (EXIF) are ignored, as in the OpenCV of the paper's time: pixels stay as stored, and
-bounding boxes, which are written for the stored pixels, keep fitting.
+Orientation tags (EXIF) are ignored, as in the OpenCV of the paper's time: pixels stay as stored,
+and bounding boxes, which are written for the stored pixels, keep fitting.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ def _imdecode(data: bytes, flags: int) -> Image | None:
 def _describe(data: bytes) -> str:
     header = read_header(data)
     if header is not None:
-        return f"{header.format} header of {header.height}x{header.width}, data truncated or corrupt"
+        return f"{header.format} header of {header.height}x{header.width}, truncated or corrupt"
     return "no JPEG or PNG header" if data else "empty"
 
 

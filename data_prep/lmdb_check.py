@@ -1,12 +1,12 @@
 """Proves an LMDB file sound before liblmdb maps it, and lists its keys on the way.
 
-liblmdb trusts the file: a truncated or bit-flipped database ends the process with SIGBUS, SIGSEGV or
-a failed assertion instead of an error. So the tree's pages are walked here first, within bounds: the
-file is as long as its header says, every branch and leaf page is what it claims to be, every node and
-every value lies inside. Values themselves are not read; their damage shows when they are parsed.
+liblmdb trusts the file: a truncated or bit-flipped database ends the process with SIGBUS, SIGSEGV
+or a failed assertion instead of an error. So the tree's pages are walked here first, within bounds:
+the file is as long as its header says, every branch and leaf page is what it claims to be, every
+node and every value lies inside. Values are not read; their damage shows when they are parsed.
 
-Format: LMDB 0.9 (data version 1), 64-bit, little-endian; one unnamed table without duplicates, which
-is what Caffe writes.
+Format: LMDB 0.9 (data version 1), 64-bit, little-endian; one unnamed table without duplicates,
+which is what Caffe writes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _NO_ROOT = 0xFFFFFFFFFFFFFFFF
 _MAX_DEPTH = 32
 
 
-class _Damage(Exception):
+class _DamageError(Exception):
     """What is wrong with the file, in words."""
 
 
@@ -76,10 +76,10 @@ def check_and_list_keys(folder: Path) -> KeyTable:
     try:
         with path.open("rb") as stream:
             if path.stat().st_size < 2 * _HEADER:
-                raise _Damage("the file is empty or shorter than a header")
+                raise _DamageError("the file is empty or shorter than a header")
             with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Walk(data).run()
-    except _Damage as damage:
+    except _DamageError as damage:
         raise DataError(
             f"{folder}: corrupt LMDB: {damage}; expected a whole database of convert_imageset; "
             "copy it again, or make it again"
@@ -96,9 +96,8 @@ def _read_meta(data: mmap.mmap, offset: int) -> _Meta | None:
     flags, magic, version = struct.unpack_from("<10xH4xII", data, offset)
     if not flags & _META or magic != _MAGIC or version != 1:
         return None
-    page_size, depth = struct.unpack_from("<I90xH", data, offset + 40)[0], 0
-    depth = struct.unpack_from("<H", data, offset + 94)[0]
-    entries, root, last_page, txnid = struct.unpack_from("<4Q", data, offset + 120)
+    (page_size,) = struct.unpack_from("<I", data, offset + 40)
+    depth, entries, root, last_page, txnid = struct.unpack_from("<H24x4Q", data, offset + 94)
     return _Meta(page_size, depth, entries, root, last_page, txnid)
 
 
@@ -113,46 +112,48 @@ class _Walk:
     def _newest_meta(self) -> _Meta:
         first = _read_meta(self.data, 0)
         if first is None:
-            raise _Damage("data.mdb does not begin with an LMDB 0.9 header")
+            raise _DamageError("data.mdb does not begin with an LMDB 0.9 header")
         size = first.page_size
         if size < 256 or size > 1 << 16 or size & (size - 1):
-            raise _Damage(f"the header claims pages of {size} bytes")
+            raise _DamageError(f"the header claims pages of {size} bytes")
         second = _read_meta(self.data, size)
-        newest = second if second is not None and second.txnid > first.txnid else first
+        if second is None or second.page_size != size:
+            raise _DamageError("its two headers contradict each other")
+        newest = second if second.txnid > first.txnid else first
         needed = (newest.last_page + 1) * size
         if newest.last_page < 1 or needed > len(self.data):
-            raise _Damage(f"data.mdb has {len(self.data)} bytes of {needed}: it is truncated")
+            raise _DamageError(f"data.mdb has {len(self.data)} bytes of {needed}: it is truncated")
         return newest
 
     def run(self) -> KeyTable:
         if self.meta.root != _NO_ROOT:
             if not 1 <= self.meta.depth <= _MAX_DEPTH:
-                raise _Damage(f"the header claims a tree of depth {self.meta.depth}")
+                raise _DamageError(f"the header claims a tree of depth {self.meta.depth}")
             self._page(self.meta.root, 1)
         if len(self.keys) != self.meta.entries:
-            raise _Damage(f"{len(self.keys)} records found of {self.meta.entries}")
+            raise _DamageError(f"{len(self.keys)} records found of {self.meta.entries}")
         ends = np.cumsum(np.fromiter(map(len, self.keys), np.int64, len(self.keys)))
         return KeyTable(b"".join(self.keys), ends)
 
     def _page(self, number: int, level: int) -> None:
         if not 2 <= number <= self.meta.last_page:
-            raise _Damage(f"page {number} lies outside the file")
+            raise _DamageError(f"page {number} lies outside the file")
         size = self.meta.page_size
         page = self.data[number * size : (number + 1) * size]
         own_number, flags, lower, upper = struct.unpack_from("<Q2xHHH", page)
         kind = _LEAF if level == self.meta.depth else _BRANCH
         if own_number != number or flags & _KIND != kind:
-            raise _Damage(f"page {number} is overwritten")
+            raise _DamageError(f"page {number} is overwritten")
         if not _HEADER < lower <= upper <= size or lower % 2:
-            raise _Damage(f"page {number} has impossible bounds")
+            raise _DamageError(f"page {number} has impossible bounds")
         pointers = np.frombuffer(page, "<u2", (lower - _HEADER) // 2, _HEADER).astype(np.int64)
         if pointers.min() < upper or pointers.max() > size - _NODE or (pointers & 1).any():
-            raise _Damage(f"a node of page {number} lies outside it")
+            raise _DamageError(f"a node of page {number} lies outside it")
         node = np.frombuffer(page, "<u2").astype(np.int64)
         low, high, node_flags, key_size = (node[pointers // 2 + word] for word in range(4))
         key_ends = pointers + _NODE + key_size
         if key_ends.max() > size:
-            raise _Damage(f"a key of page {number} lies outside it")
+            raise _DamageError(f"a key of page {number} lies outside it")
         if kind == _BRANCH:
             for child in (low | high << 16 | node_flags << 32).tolist():
                 self._page(child, level + 1)
@@ -170,15 +171,15 @@ class _Walk:
     ) -> None:
         size = self.meta.page_size
         if (flags & ~_BIGDATA).any():
-            raise _Damage(f"page {number} holds a sub-table; Caffe's databases have none")
+            raise _DamageError(f"page {number} holds a sub-table; Caffe's databases have none")
         big = (flags & _BIGDATA) != 0
         if (starts + np.where(big, 8, sizes)).max() > size:
-            raise _Damage(f"a value of page {number} lies outside it")
+            raise _DamageError(f"a value of page {number} lies outside it")
         for start, length in zip(starts[big].tolist(), sizes[big].tolist(), strict=True):
             (first,) = struct.unpack_from("<Q", page, start)
             last = first + (_HEADER + length - 1) // size
             if first < 2 or last > self.meta.last_page:
-                raise _Damage(f"a value of page {number} lies outside the file")
+                raise _DamageError(f"a value of page {number} lies outside the file")
 
     def _add_keys(
         self,
@@ -192,6 +193,6 @@ class _Walk:
             key = page[start:end]
             # Also ends a walk over pages that point at each other.
             if not key or (previous is not None and key <= previous):
-                raise _Damage(f"the keys of page {number} are out of order")
+                raise _DamageError(f"the keys of page {number} are out of order")
             self.keys.append(key)
             previous = key

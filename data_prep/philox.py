@@ -5,11 +5,12 @@ same crop, and unit j the same dropout, whichever worker, shard or device comput
 below is a contract: the C++ and CUDA versions follow it to the bit.
 
     key      word 0  seed, low 32 bits           word 1  seed, high 32 bits
-    counter  word 0  block number b              word 1  index in the batch
-             word 2  iteration                   word 3  stream (who draws; see `stream_of`)
+    counter  word 0  block number b              word 1  sample number, low 32 bits
+             word 2  sample number, high 32 bits word 3  stream (who draws; see `stream_of`)
 
-Draw n of a sample is word n % 4 of block n // 4. Words 1 and 2 together are the sample number
-`iteration * 2**32 + index`, which callers may pass around as one 64-bit integer (`sample_number`).
+Draw n of a sample is word n % 4 of block n // 4. Images are numbered through the whole run: sample
+iteration * batch_size + index. Who rather names a sample by two small numbers, such as an epoch and
+a part of it, gives them as upper and lower half.
 
     uniform   float32 in [0, 1): (x >> 8) * 2**-24, exact in float32
     integer   in [0, high):      (x * high) >> 32 in 64 bits, for high up to 2**32
@@ -72,28 +73,23 @@ def stream_of(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def sample_number(iteration: int, index: int) -> int:
-    """Join iteration and index in the batch into the 64-bit number of a sample."""
-    return (iteration << 32) | index
+def words(seed: int, stream: int, upper: IntLike, lower: IntLike, count: int) -> Words:
+    """Draw `count` 32-bit words for every sample, named by the halves of its number.
 
-
-def words(seed: int, stream: int, iteration: IntLike, index: IntLike, count: int) -> Words:
-    """Draw `count` 32-bit words for every sample.
-
-    Shapes: iteration and index are integers or arrays that broadcast together to a shape (...);
-    the result is (..., count).
+    Shapes: upper and lower are integers or arrays that broadcast together to a shape (...); the result
+    is (..., count).
     """
-    iterations, indices = np.broadcast_arrays(
-        np.asarray(iteration, dtype=np.uint32), np.asarray(index, dtype=np.uint32)
+    uppers, lowers = np.broadcast_arrays(
+        np.asarray(upper, dtype=np.uint32), np.asarray(lower, dtype=np.uint32)
     )
     blocks = -(-count // 4)
-    counter = np.empty((*indices.shape, blocks, 4), dtype=np.uint32)
+    counter = np.empty((*lowers.shape, blocks, 4), dtype=np.uint32)
     counter[..., 0] = np.arange(blocks, dtype=np.uint32)
-    counter[..., 1] = indices[..., None]
-    counter[..., 2] = iterations[..., None]
+    counter[..., 1] = lowers[..., None]
+    counter[..., 2] = uppers[..., None]
     counter[..., 3] = np.uint32(stream & 0xFFFFFFFF)
     drawn = philox4x32(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
-    return drawn.reshape(*indices.shape, 4 * blocks)[..., :count]
+    return drawn.reshape(*lowers.shape, 4 * blocks)[..., :count]
 
 
 def to_uniform(drawn: Words) -> npt.NDArray[np.float32]:
@@ -125,21 +121,21 @@ def to_normal(drawn: Words) -> npt.NDArray[np.float64]:
 
 
 def uniform(
-    seed: int, stream: int, iteration: IntLike, index: IntLike, count: int
+    seed: int, stream: int, upper: IntLike, lower: IntLike, count: int
 ) -> npt.NDArray[np.float32]:
     """Draw `count` numbers in [0, 1) for every sample. See `words` for the shapes."""
-    return to_uniform(words(seed, stream, iteration, index, count))
+    return to_uniform(words(seed, stream, upper, lower, count))
 
 
 def integers(
-    seed: int, stream: int, iteration: IntLike, index: IntLike, count: int, high: int
+    seed: int, stream: int, upper: IntLike, lower: IntLike, count: int, high: int
 ) -> npt.NDArray[np.int64]:
     """Draw `count` integers in [0, high) for every sample. See `words` for the shapes."""
-    return to_integers(words(seed, stream, iteration, index, count), high)
+    return to_integers(words(seed, stream, upper, lower, count), high)
 
 
 def normal(
-    seed: int, stream: int, iteration: IntLike, index: IntLike, count: int
+    seed: int, stream: int, upper: IntLike, lower: IntLike, count: int
 ) -> npt.NDArray[np.float64]:
     """Draw `count` standard normal numbers for every sample. See `words` for the shapes."""
-    return to_normal(words(seed, stream, iteration, index, count + count % 2))[..., :count]
+    return to_normal(words(seed, stream, upper, lower, count + count % 2))[..., :count]

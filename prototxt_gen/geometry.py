@@ -212,9 +212,7 @@ class PoolGeometry:
                 f"got pad {pad} and stride {stride}; remove them"
             )
         if min(kernel) < 1 or min(stride) < 1:
-            raise ProtoError(
-                f"{where}: kernel {kernel}, stride {stride}; expected at least 1 each"
-            )
+            raise ProtoError(f"{where}: kernel {kernel}, stride {stride}; expected at least 1 each")
         if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
             raise ProtoError(f"{where}: pad {pad}; expected less than the kernel {kernel}")
         ceil = param.round_mode == param.DESCRIPTOR.fields_by_name["round_mode"].default_value

@@ -10,11 +10,13 @@ import math
 import struct
 from typing import Any
 
-from google.protobuf import text_encoding
-
 from prototxt_gen.proto import Message, is_repeated
 
 INDENT = "  "
+# Octal always has three digits: hexadecimal would swallow a digit that follows it.
+_ESCAPES = {code: f"\\{code:03o}" for code in (*range(32), 127)}
+_ESCAPES |= {9: "\\t", 10: "\\n", 13: "\\r", 34: '\\"', 92: "\\\\"}
+_BYTE_ESCAPES = _ESCAPES | {code: f"\\{code:03o}" for code in range(128, 256)}
 
 
 def to_text(message: Message) -> str:
@@ -75,5 +77,7 @@ def _scalar(field: Any, value: Any) -> str:
     if field.type == field.TYPE_ENUM:
         return str(field.enum_type.values_by_number[value].name)
     if field.type in (field.TYPE_STRING, field.TYPE_BYTES):
-        return f'"{text_encoding.CEscape(value, isinstance(value, str))}"'
+        characters = value if isinstance(value, str) else value.decode("latin-1")
+        escapes = _ESCAPES if isinstance(value, str) else _BYTE_ESCAPES
+        return f'"{characters.translate(escapes)}"'
     return str(value)

@@ -16,6 +16,8 @@ from prototxt_gen.toml_tables import Table, is_integer, is_number, read_toml, sh
 
 SUFFIX = ".verydeep.toml"
 STORED = "stored"
+INT_MAX = 2**31 - 1
+FLOAT_MAX = 3.4e38
 Scale = int | tuple[int, int] | None
 """A short side S in pixels, a range [Smin, Smax] to draw it from, or None: as stored."""
 
@@ -62,6 +64,8 @@ class DataOptions:
     """Decoders at work at once; None for the runtime's choice."""
     prefetch: int | None = None
     """Batches prepared ahead; None for the prototxt's data_param.prefetch."""
+    on_error: str = "fatal"
+    """A record that cannot be used ends the run (fatal) or is replaced by the next (skip)."""
 
     def __post_init__(self) -> None:
         low, high = smallest_and_largest(self.short_side)
@@ -78,7 +82,7 @@ class DataOptions:
             ("workers", self.workers, 1),
             ("prefetch", self.prefetch, 1),
         ):
-            require(value is None or value >= least, key, f"at least {least}", value)
+            require_count(key, value, least)
 
 
 @dataclass(frozen=True)
@@ -103,9 +107,9 @@ class PlateauOptions:
         require(bool(self.metric), "metric", "the name of an output blob", self.metric)
         require(self.mode in ("max", "min"), "mode", "'max' or 'min'", self.mode)
         require(0 < self.factor < 1, "factor", "a number between 0 and 1", self.factor)
-        require(self.patience >= 1, "patience", "at least 1 test", self.patience)
+        require_count("patience", self.patience, 1)
         require(self.min_delta >= 0, "min_delta", "at least 0", self.min_delta)
-        require(self.max_drops >= 0, "max_drops", "at least 0", self.max_drops)
+        require_count("max_drops", self.max_drops, 0)
 
 
 @dataclass(frozen=True)
@@ -122,20 +126,26 @@ class Sidecar:
     """The layers to copy from the solver's `weights`; empty for every layer of equal name."""
 
     def __post_init__(self) -> None:
-        ok = self.shards is None or self.shards >= 1
-        require(ok, "parallel.shards", "at least 1", self.shards)
+        require_count("parallel.shards", self.shards, 1)
 
 
 def require(ok: bool, key: str, expected: str, got: object) -> None:
     """Refuse a value that is out of range, by its key.
 
     Raises:
-        ProtoError: `ok` is false.
+        ProtoError: `ok` is false, or the number is too large for Caffe's single precision.
     """
-    if not ok:
+    if not ok or (isinstance(got, float) and abs(got) > FLOAT_MAX):
         raise ProtoError(
             f"{key}: out of range; expected {expected}, got {shown(got)}; change the value"
         )
+
+
+def require_count(key: str, value: int | None, least: int) -> None:
+    """Refuse a count below `least`, or more than the 32 bits of Caffe's fields hold."""
+    if value is not None:
+        expected = f"at least {least}" if value < least else f"at most {INT_MAX}"
+        require(least <= value <= INT_MAX, key, expected, value)
 
 
 def smallest_and_largest(scale: Scale) -> tuple[int, int]:
@@ -208,6 +218,7 @@ def data_pairs(options: DataOptions) -> list[tuple[str, object]]:
         ("seed", options.seed),
         ("workers", options.workers),
         ("prefetch", options.prefetch),
+        ("on_error", None if options.on_error == "fatal" else options.on_error),
     ]
 
 
@@ -226,6 +237,7 @@ def data_options(table: Table, default: DataOptions) -> DataOptions:
         table.optional_integer("seed", default.seed),
         table.optional_integer("workers", default.workers),
         table.optional_integer("prefetch", default.prefetch),
+        table.text("on_error", default.on_error),
     )
     with table.located():
         return DataOptions(*values)

@@ -21,8 +21,10 @@ from prototxt_gen.sidecar import (
     PlateauOptions,
     Scale,
     require,
+    require_count,
     smallest_and_largest,
 )
+from prototxt_gen.toml_tables import shown
 from prototxt_gen.vgg import Convolution, Stages
 
 INITIALISATIONS = ("gaussian", "from-net-a", "xavier", "msra", "paper-literal")
@@ -38,6 +40,7 @@ ILSVRC_PCA = ColourPca(
 )
 """The colour components of the ILSVRC-2012 training set, as they are commonly given."""
 
+_NET_A_KERNEL = "3x3"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -73,7 +76,7 @@ class Initialisation:
             raise ProtoError(
                 "init.weights: only from-net-a reads weights, and it must have them; expected "
                 f"{'a .caffemodel of net A' if not self.weights else 'none'} for method "
-                f"{self.method!r}, got {self.weights!r}; give both or neither"
+                f"{self.method!r}, got {shown(self.weights)}; give both or neither"
             )
 
 
@@ -90,7 +93,7 @@ class TrainData:
 
     def __post_init__(self) -> None:
         require(bool(self.source), "data.train.source", "the path of an LMDB", self.source)
-        require(self.batch_size >= 1, "data.train.batch_size", "at least 1", self.batch_size)
+        require_count("data.train.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ class TestData:
 
     def __post_init__(self) -> None:
         require(bool(self.source), "data.test.source", "the path of an LMDB", self.source)
-        require(self.batch_size >= 1, "data.test.batch_size", "at least 1", self.batch_size)
+        require_count("data.test.batch_size", self.batch_size, 1)
 
 
 @dataclass(frozen=True)
@@ -160,9 +163,9 @@ class SolverValues:
         ):
             require(value in known, f"solver.{key}", f"one of {', '.join(known)}", value)
         for key in ("max_iter", "iter_size", "test_iter", "test_interval"):
-            require(getattr(self, key) >= 1, f"solver.{key}", "at least 1", getattr(self, key))
+            require_count(f"solver.{key}", getattr(self, key), 1)
         for key in ("display", "snapshot", "random_seed"):
-            require(getattr(self, key) >= 0, f"solver.{key}", "at least 0", getattr(self, key))
+            require_count(f"solver.{key}", getattr(self, key), 0)
         rising = all(a < b for a, b in zip((0, *self.stepvalue), self.stepvalue))
         expected = "iterations from 1 on, each later than the one before"
         require(rising, "solver.stepvalue", expected, self.stepvalue)
@@ -192,11 +195,13 @@ class NetSpecification:
         pattern = "letters, digits, '_', '.' and '-', as it becomes part of file names"
         require(bool(_NAME.fullmatch(self.name)), "name", pattern, self.name)
         require(len(self.stages) >= 1, "stages", "at least one stage", len(self.stages))
-        require(all(w >= 1 for w in self.fc), "fc", "widths of at least 1", self.fc)
-        require(self.classes >= 2, "classes", "at least 2", self.classes)
-        require(0 < self.width, "width", "more than 0", str(self.width))
+        for width in self.fc:
+            require_count("fc", width, 1)
+        require_count("classes", self.classes, 2)
+        require_count("crop", self.crop, 1)
+        require_count("parallel.shards", self.shards, 1)
+        require(0 < self.width <= 64, "width", "more than 0, at most 64", str(self.width))
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
-        require(self.shards is None or self.shards >= 1, "parallel.shards", "1 or more", self.shards)
         _check_stages(self)
         _check_sizes(self)
         _check_net_a(self)
@@ -249,50 +254,58 @@ def _check_net_a(spec: NetSpecification) -> None:
     if spec.init.method != "from-net-a":
         return
     kernels = {
-        f"conv{name}": unit.kernel
-        for _, name, unit in vgg.named_units(spec.stages)
+        f"conv{name}": f"{unit.kernel}x{unit.kernel}"
+        for units in vgg.numbered_units(spec.stages)
+        for name, unit in units
         if isinstance(unit, Convolution)
     }
     first = vgg.fc_number(spec.stages)
-    kernels |= {f"fc{first + index}": 3 for index in range(len(spec.fc) + 1)}
-    unfit = [name for name in vgg.INITIAL_NET.layers if kernels.get(name) != 3]
+    kernels |= {f"fc{first + index}": _NET_A_KERNEL for index in range(len(spec.fc) + 1)}
+    unfit = [name for name in vgg.INITIAL_NET.layers if kernels.get(name) != _NET_A_KERNEL]
     if unfit:
+        got = (f"{name} of {kernels[name]}" if name in kernels else f"no {name}" for name in unfit)
         raise ProtoError(
-            f"init.method: net A's layers do not fit this net; expected {', '.join(unfit)} with "
-            f"net A's shapes, got {', '.join(kernels)}; choose gaussian or xavier"
+            "init.method: net A's layers do not fit this net; expected "
+            f"{', '.join(vgg.INITIAL_NET.layers)} with 3x3 kernels, got {', '.join(got)}; "
+            "choose gaussian or xavier"
         )
 
 
 def builtin_spec(name: str, crop: int = vgg.CROP) -> NetSpecification:
     """The specification of a net of the paper, trained as the paper trains on ILSVRC-2012.
 
-    Net A starts from gaussian noise as in the paper, and so do the nets of its depth. In the
-    deeper ones such noise dies out before it reaches the loss; the paper starts them from net A,
-    whose weights not everybody has, or by the procedure of Glorot and Bengio, which is the default.
-
     Raises:
-        ProtoError: the paper has no net of that name.
+        ProtoError: the paper has no net of that name, or it cannot take that crop.
     """
-    short_side = paper_train_scale(crop)
-    train = dataclasses.replace(TrainData().options, short_side=short_side)
-    test = dataclasses.replace(TestData().options, short_side=paper_test_scale(short_side))
-    deep = vgg.initial_net_for(name) is not None
     return NetSpecification(
         name=f"VGG-{name}",
         stages=vgg.stages_of(name),
         crop=crop,
-        init=Initialisation("xavier" if deep else "gaussian"),
-        data=Data(train=TrainData(options=train), test=TestData(options=test)),
+        init=default_init(name),
+        data=default_data(crop),
     )
 
 
-def paper_train_scale(crop: int) -> int:
-    """The short side S that is to the crop as the paper's 256 is to 224."""
-    return crop * 8 // 7
+def default_init(name: str | None) -> Initialisation:
+    """Gaussian noise for net A and the nets of its depth or less, as in the paper; else xavier.
+
+    In the deeper nets such noise dies out before it reaches the loss. The paper starts them from
+    net A, whose weights not everybody has; Glorot and Bengio's procedure is its other way.
+    """
+    shallow = name in vgg.NETS and vgg.initial_net_for(name) is None
+    return Initialisation("gaussian" if shallow else "xavier")
+
+
+def default_data(crop: int) -> Data:
+    """ILSVRC-2012, rescaled to the side that is to the crop as the paper's 256 is to 224."""
+    short_side = max(1, crop * 8 // 7)
+    train = dataclasses.replace(TrainData().options, short_side=short_side)
+    test = dataclasses.replace(TestData().options, short_side=paper_test_scale(short_side))
+    return Data(train=TrainData(options=train), test=TestData(options=test))
 
 
 def paper_test_scale(train: Scale) -> Scale:
-    """The test scale Q that section 4.1 uses for a training scale: S, or the middle of its range."""
+    """Section 4.1's test scale Q for a training scale: S itself, or the middle of its range."""
     return sum(train) // 2 if isinstance(train, tuple) else train
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
+from collections.abc import Iterable
 from fractions import Fraction
 
 from prototxt_gen import vgg
+from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import (
+    PlateauOptions,
+    Scale,
     data_options,
     data_pairs,
     plateau_options,
     plateau_pairs,
-    scale_of,
 )
 from prototxt_gen.spec import (
     Data,
@@ -22,10 +26,19 @@ from prototxt_gen.spec import (
     SolverValues,
     TestData,
     TrainData,
-    builtin_spec,
+    default_data,
+    default_init,
     paper_test_scale,
 )
-from prototxt_gen.toml_tables import Table, is_number, parse_toml, read_toml, toml_lines, toml_value
+from prototxt_gen.toml_tables import (
+    Table,
+    is_number,
+    is_text,
+    parse_toml,
+    read_toml,
+    toml_lines,
+    toml_value,
+)
 from prototxt_gen.vgg import Stages
 
 
@@ -57,9 +70,8 @@ def parse_width(text: str) -> Fraction:
 
 
 def to_toml(spec: NetSpecification) -> str:
-    """The specification as TOML, which reads back as an equal one: the same spec, the same bytes."""
+    """The specification as TOML, which reads back as an equal one; equal specs, equal bytes."""
     rows = [f"  {toml_value([str(unit) for unit in stage])}," for stage in spec.stages]
-    init = [("method", spec.init.method), ("weights", spec.init.weights)]
     lines = [
         *toml_lines([("name", spec.name)]),
         "# A row a stage, each ending in a 2x2 max-pooling: conv<kernel>-<channels>, or LRN.",
@@ -69,10 +81,10 @@ def to_toml(spec: NetSpecification) -> str:
         *toml_lines([("fc", spec.fc), ("classes", spec.classes), ("crop", spec.crop)]),
         "# What every width but the number of classes is multiplied by.",
         *toml_lines([("width", str(spec.width)), ("dropout", spec.dropout)]),
-        *_section("lrn", list(vars(spec.lrn).items())),
-        *_section("init", init),
+        *_section("lrn", vars(spec.lrn).items()),
+        *_section("init", vars(spec.init).items()),
         *_data_sections(spec.data),
-        *_section("solver", list(vars(spec.solver).items())),
+        *_section("solver", vars(spec.solver).items()),
         *_section("schedule", plateau_pairs(spec.schedule)),
     ]
     if spec.shards is not None:
@@ -92,40 +104,145 @@ def _data_sections(data: Data) -> list[str]:
     ]
 
 
-def _section(name: str, values: list[tuple[str, object]]) -> list[str]:
+def _section(name: str, values: Iterable[tuple[str, object]]) -> list[str]:
     return ["", f"[{name}]", *toml_lines(values)]
 
 
 def _spec_of(root: Table) -> NetSpecification:
     net = root.optional_text("net")
+    rows = root.rows("stages", is_text, "a list of stages, each a list of rows")
+    name = root.optional_text("name", f"VGG-{net}" if net else None)
+    crop = root.integer("crop", vgg.CROP)
+    values = (
+        root.integers("fc", vgg.FC_WIDTHS),
+        root.integer("classes", vgg.CLASSES),
+        crop,
+        _width(root),
+        root.number("dropout", 0.5),
+        _lrn(root),
+        _init(root, default_init(net)),
+        _data(root, default_data(crop)),
+        _solver(root),
+        _schedule(root),
+        _shards(root),
+    )
+    # A misspelt `stages` is to be reported as such, and not as missing.
+    root.close()
+    if name is None:
+        raise root.error("name", "a name, as the stages are not those of a built-in net", name)
     with root.located():
-        base = builtin_spec(net or "A", root.integer("crop", vgg.CROP))
-    stages = _stages(root, net, base.stages)
-    name = root.text("name", base.name if net else "net")
-    lrn, init = _lrn(root.table("lrn")), _init(root.table("init"), base.init)
-    data, solver = _data(root.table("data"), base.data), _solver(root.table("solver"))
-    schedule = root.table("schedule")
-    plateau = plateau_options(schedule, base.schedule)
-    parallel = root.table("parallel")
-    shards = parallel.optional_integer("shards")
-    spec_values = {
-        "fc": root.integers("fc", base.fc),
-        "classes": root.integer("classes", base.classes),
-        "dropout": root.number("dropout", base.dropout),
-        "width": _width(root),
-    }
-    for table in (root, schedule, parallel):
-        table.close()
+        return NetSpecification(name, _stages(net, rows if "stages" in root else None), *values)
+
+
+def _stages(net: str | None, rows: list[list[str]] | None) -> Stages:
+    if net is not None and rows is None:
+        return vgg.stages_of(net)
+    if rows is not None and net is None:
+        return vgg.parse_stages(rows)
+    raise ProtoError(
+        f"stages: expected either net or stages, got {'both' if net else 'neither'}; "
+        f"write net = one of {', '.join(vgg.NETS)}, or the stages of your own net"
+    )
+
+
+def _width(root: Table) -> Fraction:
+    value = root.raw("width")
+    if value is None:
+        return Fraction(1)
+    if is_number(value) or is_text(value):
+        with contextlib.suppress(ValueError):
+            return parse_width(str(value))
+    raise root.error("width", 'a number such as 0.125 or "1/8"', value)
+
+
+def _lrn(root: Table) -> LrnValues:
+    table, default = root.table("lrn"), LrnValues()
+    values = (
+        table.integer("local_size", default.local_size),
+        table.number("alpha", default.alpha),
+        table.number("beta", default.beta),
+        table.number("k", default.k),
+    )
+    table.close()
     with root.located():
-        return NetSpecification(
-            name=name,
-            stages=stages,
-            crop=base.crop,
-            lrn=lrn,
-            init=init,
-            data=data,
-            solver=solver,
-            schedule=plateau,
-            shards=shards,
-            **spec_values,
-        )
+        return LrnValues(*values)
+
+
+def _init(root: Table, default: Initialisation) -> Initialisation:
+    table = root.table("init")
+    values = (table.text("method", default.method), table.optional_text("weights"))
+    table.close()
+    with root.located():
+        return Initialisation(*values)
+
+
+def _data(root: Table, default: Data) -> Data:
+    table = root.table("data")
+    mean_file = table.optional_text("mean_file")
+    mean_value = table.numbers("mean_value", () if mean_file else default.mean_value)
+    train = _train_data(table, root, default.train)
+    test = _test_data(table, root, default.test, paper_test_scale(train.options.short_side))
+    table.close()
+    with root.located():
+        return Data(train, test, mean_value, mean_file)
+
+
+def _train_data(data: Table, root: Table, default: TrainData) -> TrainData:
+    table = data.table("train")
+    values = (
+        table.text("source", default.source),
+        table.integer("batch_size", default.batch_size),
+        table.boolean("mirror", default.mirror),
+        data_options(table, default.options),
+    )
+    table.close()
+    with root.located():
+        return TrainData(*values)
+
+
+def _test_data(data: Table, root: Table, default: TestData, scale: Scale) -> TestData:
+    table = data.table("test")
+    values = (
+        table.text("source", default.source),
+        table.integer("batch_size", default.batch_size),
+        data_options(table, dataclasses.replace(default.options, short_side=scale)),
+    )
+    table.close()
+    with root.located():
+        return TestData(*values)
+
+
+def _solver(root: Table) -> SolverValues:
+    table, default = root.table("solver"), SolverValues()
+    values = (
+        table.number("base_lr", default.base_lr),
+        table.number("momentum", default.momentum),
+        table.number("weight_decay", default.weight_decay),
+        table.text("lr_policy", default.lr_policy),
+        table.integers("stepvalue", default.stepvalue),
+        table.integer("max_iter", default.max_iter),
+        table.integer("iter_size", default.iter_size),
+        table.integer("test_iter", default.test_iter),
+        table.integer("test_interval", default.test_interval),
+        table.integer("display", default.display),
+        table.integer("snapshot", default.snapshot),
+        table.integer("random_seed", default.random_seed),
+        table.text("solver_mode", default.solver_mode),
+    )
+    table.close()
+    with root.located():
+        return SolverValues(*values)
+
+
+def _schedule(root: Table) -> PlateauOptions:
+    table = root.table("schedule")
+    options = plateau_options(table, PlateauOptions())
+    table.close()
+    return options
+
+
+def _shards(root: Table) -> int | None:
+    table = root.table("parallel")
+    shards = table.optional_integer("shards")
+    table.close()
+    return shards

@@ -1,9 +1,10 @@
-"""Prototxt files: read with the place of every error, brought to the current form, written whole."""
+"""Prototxt files: read with the place of every error, upgraded, written whole."""
 
 from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 from google.protobuf import text_format
@@ -14,7 +15,12 @@ from prototxt_gen.files import atomic_write_text
 from prototxt_gen.printer import to_text
 from prototxt_gen.proto import Message
 from prototxt_gen.text_errors import missing_fields, translate
-from prototxt_gen.upgrade import set_snapshot_prefix, upgrade_net, upgrade_solver
+from prototxt_gen.upgrade import (
+    ignored_transformations,
+    set_snapshot_prefix,
+    upgrade_net,
+    upgrade_solver,
+)
 
 __all__ = ["parse", "read", "read_net", "read_solver", "to_text", "write"]
 
@@ -22,6 +28,8 @@ _LOG = logging.getLogger("verydeep")
 _HEAD = 4096
 # Tab, newline, form feed and carriage return are the control characters that text has.
 _NOT_TEXT = bytes(set(range(32)) - {9, 10, 12, 13})
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_STRING_OR_COMMENT = re.compile(r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|#[^\n]*""")
 _SIGNATURES = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
     (b"\xff\xfe", "UTF-16 text"),
@@ -38,8 +46,7 @@ def parse(text: str | bytes, message_or_class: Message, where: str = "prototxt")
         ProtoError: the text does not parse; says `where:line:column`, what, and how to fix it.
     """
     message = message_or_class() if isinstance(message_or_class, type) else message_or_class
-    if isinstance(text, bytes):
-        text = _decode(text, where)
+    text = _decode(text.encode(errors="surrogatepass") if isinstance(text, str) else text, where)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as cause:
@@ -74,6 +81,8 @@ def read_net(path: str | os.PathLike[str]) -> Message:
     """The NetParameter in a file of any of Caffe's three forms, upgraded to the current one."""
     net = read(path, proto.NetParameter)
     _log(path, upgrade_net(net, str(path)))
+    for sentence in ignored_transformations(net):
+        _LOG.warning("%s: %s", path, sentence)
     return net
 
 
@@ -95,10 +104,23 @@ def _log(path: str | os.PathLike[str], sentences: list[str]) -> None:
 
 
 def _decode(content: bytes, where: str) -> str:
+    """The text of a file; bytes that are not UTF-8 may stand in comments, as Caffe allows.
+
+    They pass the decoder as lone surrogates, which protobuf does not survive elsewhere.
+    """
     _refuse_binary(content[:_HEAD], where)
-    # Comments may be in any encoding, as original Caffe allows: bytes that are not UTF-8 pass
-    # here as surrogates, and fail with their place when they stand in a string.
-    return content.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
+    text = content.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
+    if not _SURROGATE.search(text):
+        return text
+    text = _STRING_OR_COMMENT.sub(lambda match: match[1] or "", text)
+    if found := _SURROGATE.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        column = found.start() - text.rfind("\n", 0, found.start())
+        raise ProtoError(
+            f"{where}:{line}:{column}: text that is not UTF-8; expected UTF-8 outside of comments, "
+            f"got the byte 0x{ord(found[0]) & 0xFF:02x}; save the file as UTF-8"
+        )
+    return text
 
 
 def _refuse_binary(head: bytes, where: str) -> None:

@@ -66,7 +66,8 @@ def _explain(complaint: str, got: str, pool: Any) -> str:
         return f'not a string; expected text in quotes, got {got}; write it in quotes: "..."'
     if "codec can't" in complaint:
         return (
-            f"text that is not UTF-8; expected UTF-8 in a string, got {got}; save the file as UTF-8"
+            "escapes that are not UTF-8; expected a string whose bytes are UTF-8, "
+            f"got {got}; correct the escapes"
         )
     if "missing ending quote" in complaint:
         return f"a string without an end; expected a closing quote, got {got}; close the string"

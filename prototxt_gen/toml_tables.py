@@ -59,7 +59,7 @@ class Table:
         return default if value is None else value
 
     def optional_text(self, key: str, default: str | None = None) -> str | None:
-        value: str | None = self._of_kind(key, _is_text, "a string in quotes")
+        value: str | None = self._of_kind(key, is_text, "a string in quotes")
         return default if value is None else value
 
     def integers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -71,12 +71,14 @@ class Table:
         return default if value is None else tuple(map(float, value))
 
     def texts(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
-        value = self._list_of(key, _is_text, "a list of strings")
+        value = self._list_of(key, is_text, "a list of strings")
         return default if value is None else tuple(value)
 
     def rows(self, key: str, kind: Callable[[object], bool], expected: str) -> list[list[Any]]:
         """A list of lists; empty where the file has none."""
-        value = self._list_of(key, lambda row: isinstance(row, list) and all(map(kind, row)), expected)
+        value = self._list_of(
+            key, lambda row: isinstance(row, list) and all(map(kind, row)), expected
+        )
         return value or []
 
     def table(self, key: str) -> Table:
@@ -97,9 +99,10 @@ class Table:
 
     def error(self, key: str, expected: str, got: object) -> ProtoError:
         """What to raise for a value of the wrong kind."""
+        what = "missing" if got is None else "of the wrong kind"
         return ProtoError(
-            f"{self.where}: {self.prefix}{key}: a value of the wrong kind; expected {expected}, "
-            f"got {shown(got)}; correct the value"
+            f"{self.where}: {self.prefix}{key}: {what}; expected {expected}, "
+            f"got {shown(got)}; {'add the key' if got is None else 'correct the value'}"
         )
 
     @contextlib.contextmanager
@@ -135,7 +138,7 @@ def is_number(value: object) -> bool:
     return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def _is_text(value: object) -> bool:
+def is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
@@ -144,7 +147,9 @@ def _is_boolean(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in an error: not too long, and true rather than True."""
+    """A value as it may stand in an error: not too long, and in TOML's words."""
+    if value is None:
+        return "nothing"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from prototxt_gen import proto
+from prototxt_gen.downgrade import downgrade_v1
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade_v0 import needs_v0_upgrade, upgrade_v0_net
@@ -23,6 +24,7 @@ from prototxt_gen.upgrade_v1 import (
 __all__ = [
     "SOLVER_TYPE_NAMES",
     "V1_TYPE_NAMES",
+    "downgrade_v1",
     "ignored_transformations",
     "needs_upgrade",
     "set_snapshot_prefix",
@@ -107,7 +109,7 @@ def set_snapshot_prefix(solver: Message, path: str | os.PathLike[str]) -> list[s
     """
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = str(Path(path).with_suffix(""))
-    elif Path(solver.snapshot_prefix).is_dir():
+    elif solver.snapshot_prefix and Path(solver.snapshot_prefix).is_dir():
         solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / Path(path).stem)
     else:
         return []
@@ -140,8 +142,8 @@ def _old_batch_norm(layer: Message) -> bool:
 
 def _upgrade_inputs(net: Message, where: str) -> list[str]:
     names = list(net.input)
-    shapes = _input_shapes(net, where)
-    sentences = [f"input {', '.join(map(repr, names))} without a shape removed"]
+    listed = ", ".join(map(repr, names))
+    shapes, left = _input_shapes(net, where)
     if shapes:
         layer = proto.LayerParameter(name="input", type="Input", top=names)
         layer.input_param.shape.extend(shapes)
@@ -149,28 +151,30 @@ def _upgrade_inputs(net: Message, where: str) -> list[str]:
         net.ClearField("layer")
         net.layer.append(layer)
         net.layer.extend(layers)
-        sentences = [f"input {', '.join(map(repr, names))} made a layer of type Input"]
+        sentences = [f"input {listed} made a layer of type Input"]
+    else:
+        sentences = [f"input {listed} has no shape, left out"]
+    if left:
+        sentences.append(f"{left} belong to no input, left out")
     for field in ("input", "input_shape", "input_dim"):
         net.ClearField(field)
     return sentences
 
 
-def _input_shapes(net: Message, where: str) -> list[Message]:
-    """A shape for each of the net's inputs; none where the net gives none at all."""
+def _input_shapes(net: Message, where: str) -> tuple[list[Message], str]:
+    """A shape for each of the net's inputs, or none at all; and what is given beyond that."""
     count = len(net.input)
     if len(net.input_shape):
-        shapes = list(net.input_shape)
-        given, expected = f"{len(shapes)} input_shape", f"{count} input_shape"
-    elif len(net.input_dim):
-        dims = list(net.input_dim)
-        starts = range(0, len(dims) - _LEGACY_AXES + 1, _LEGACY_AXES)
-        shapes = [proto.BlobShape(dim=dims[at : at + _LEGACY_AXES]) for at in starts]
-        given, expected = f"{len(dims)} input_dim", f"{count * _LEGACY_AXES} input_dim"
+        field, given, needed = "input_shape", list(net.input_shape), count
+        shapes = given[:needed]
     else:
-        return []
-    if given != expected:
+        field, given, needed = "input_dim", list(net.input_dim), count * _LEGACY_AXES
+        starts = range(0, min(len(given), needed), _LEGACY_AXES)
+        shapes = [proto.BlobShape(dim=given[at : at + _LEGACY_AXES]) for at in starts]
+    if 0 < len(given) < needed:
         raise ProtoError(
-            f"{where}: inputs and their shapes do not fit together; expected {expected} for "
-            f"{count} input, got {given}; give each input its shape"
+            f"{where}: too few {field} for the net's inputs; expected {needed} for {count} input, "
+            f"got {len(given)}; give each input its shape"
         )
-    return shapes
+    surplus = len(given) - needed
+    return shapes, f"{surplus} more {field}" if surplus > 0 else ""

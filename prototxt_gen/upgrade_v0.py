@@ -32,7 +32,7 @@ V0_TYPES = {
     "tanh": "TANH",
     "window_data": "WINDOW_DATA",
 }
-"""V0's type strings and V1's enum names; "padding" has no successor, it folds into the next layer."""
+"""V0's type strings and V1's enum names; "padding" has none, it folds into the next layer."""
 
 _FILLED = ("num_output", "biasterm", "weight_filler", "bias_filler")
 _DETECTION = (
@@ -102,7 +102,7 @@ def upgrade_v0_net(net: Message, where: str) -> list[str]:
 
 def _fold_padding(net: Message, where: str) -> list[str]:
     """Take the padding layers out, giving their pad and bottom to the layers that read them."""
-    producer: dict[str, Message | None] = {name: None for name in net.input}
+    producer: dict[str, Message | None] = dict.fromkeys(net.input)
     kept: list[Message] = []
     sentences: list[str] = []
     for layer in net.layers:

@@ -6,6 +6,7 @@ A row is written as in the paper: "conv3-64" is a convolution with a 3x3 kernel 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -89,10 +90,10 @@ class Convolution:
                 f"stages: a kernel of {self.kernel} cannot keep the size of its input; expected an "
                 f"odd kernel size, got conv{self.kernel}-{self.width}; use 1, 3, 5, 7 or more"
             )
-        if self.width < 1:
+        if not 1 <= self.width < 2**31:
             raise ProtoError(
-                f"stages: a convolution without channels; expected a width of at least 1, "
-                f"got conv{self.kernel}-{self.width}; give the number after the dash"
+                f"stages: a convolution of {self.width} channels; expected from 1 to {2**31 - 1}, "
+                f"got conv{self.kernel}-{self.width}; correct the number behind the dash"
             )
 
     def __str__(self) -> str:
@@ -166,17 +167,15 @@ def parse_unit(row: str) -> Unit:
     return Convolution(int(match[1]), int(match[2]))
 
 
-def named_units(stages: Stages) -> Iterator[tuple[int, str, Unit]]:
-    """Each unit with its stage and the number its names end in, both counted from 1.
+def numbered_units(stages: Stages) -> Iterator[list[tuple[str, Unit]]]:
+    """Each stage's units with the number their layers' names end in, counted from 1.
 
-    The third convolution of stage 4 comes as (4, "4_3", ...), so its layers are conv4_3 and
-    relu4_3. A normalisation carries the number of the convolution before it.
+    The third convolution of stage 4 comes as "4_3": its layers are conv4_3 and relu4_3. A
+    normalisation has the number of the convolution before it.
     """
     for stage, units in enumerate(stages, start=1):
-        count = 0
-        for unit in units:
-            count += isinstance(unit, Convolution)
-            yield stage, f"{stage}_{count}", unit
+        numbers = itertools.accumulate(int(isinstance(unit, Convolution)) for unit in units)
+        yield [(f"{stage}_{number}", unit) for number, unit in zip(numbers, units)]
 
 
 def fc_number(stages: Stages) -> int:

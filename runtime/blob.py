@@ -53,8 +53,8 @@ class Blob:
             total *= dim
         if any(d < 0 for d in dims) or total > MAX_COUNT:
             raise ShapeError(
-                f"blob '{self.name}': cannot take the shape {dims}; expected dimensions of at least "
-                f"0 and at most {MAX_COUNT} elements in all; use a smaller batch"
+                f"blob '{self.name}': cannot take the shape {dims}; expected dimensions of at "
+                f"least 0 and at most {MAX_COUNT} elements in all; use a smaller batch"
             )
         self._shape = dims
         self.data.reshape(dims)

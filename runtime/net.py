@@ -29,8 +29,13 @@ class Net:
     """
 
     def __init__(
-        self, param: Any, phase: int, backend: Backend, context: RunContext | None = None,
-        level: int = 0, stages: Sequence[str] = (),
+        self,
+        param: Any,
+        phase: int,
+        backend: Backend,
+        context: RunContext | None = None,
+        level: int = 0,
+        stages: Sequence[str] = (),
     ) -> None:
         """Filter, split, wire and shape the net of a NetParameter in the current form.
 
@@ -144,8 +149,7 @@ class Net:
             contributes = all_skipped = False
             tops = list(param.top)
             contributes = any(
-                name in under_loss or weight
-                for name, weight in zip(tops, layer.loss_weights)
+                name in under_loss or weight for name, weight in zip(tops, layer.loss_weights)
             )
             all_skipped = all(name in skip for name in tops)
             if self.layer_need_backward[i] and all_skipped:
@@ -223,7 +227,9 @@ class Net:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None,
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self.close()

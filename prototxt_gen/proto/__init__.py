@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 from google.protobuf import descriptor_pool, message_factory
 
 from prototxt_gen.errors import ProtoError
-from prototxt_gen.proto.schema import parse_schema
+from prototxt_gen.proto.schema import SCALARS, parse_schema
 
 Message: TypeAlias = Any
 """A message of Caffe's schema; its fields are known at run time only."""
@@ -23,6 +23,7 @@ Message: TypeAlias = Any
 SCHEMA_FILE = "caffe.proto"
 PACKAGE = "caffe"
 _LOCK = threading.Lock()
+_TYPE_NAMES = {number: name for name, number in SCALARS.items()}
 
 
 def schema_text() -> str:
@@ -55,6 +56,11 @@ def is_repeated(field: Any) -> bool:
     """Whether a field holds a list; newer protobufs have dropped the field's label."""
     known = getattr(field, "is_repeated", None)
     return bool(field.label == field.LABEL_REPEATED if known is None else known)
+
+
+def type_name(field: Any) -> str:
+    """The name a schema has for the type of a field that is no message and no enum."""
+    return _TYPE_NAMES[field.type]
 
 
 def _pool() -> Any:

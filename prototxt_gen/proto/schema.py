@@ -19,7 +19,7 @@ _LABELS = {
     "repeated": _FIELD.LABEL_REPEATED,
     "required": _FIELD.LABEL_REQUIRED,
 }
-_SCALARS = {
+SCALARS = {
     "bool": _FIELD.TYPE_BOOL,
     "bytes": _FIELD.TYPE_BYTES,
     "double": _FIELD.TYPE_DOUBLE,
@@ -134,8 +134,8 @@ class _Parser:
     def _field(self, field: descriptor_pb2.FieldDescriptorProto, scope: str) -> None:
         kind = self._token
         self._take()
-        if kind.text in _SCALARS:
-            field.type = _SCALARS[kind.text]
+        if kind.text in SCALARS:
+            field.type = SCALARS[kind.text]
         else:
             self._declared.append(_Declared(field, scope, kind))
         field.name = self._take()

@@ -80,7 +80,12 @@ class Backend(Protocol):
         """dst = src; same count, any shapes."""
 
     def copy_2d(
-        self, src: Array, dst: Array, rows: int, cols: int, src_at: tuple[int, int],
+        self,
+        src: Array,
+        dst: Array,
+        rows: int,
+        cols: int,
+        src_at: tuple[int, int],
         dst_at: tuple[int, int],
     ) -> None:
         """Copy `rows` runs of `cols` elements; `*_at` is (offset, row stride) in elements."""
@@ -131,8 +136,14 @@ class Backend(Protocol):
         """Choose algorithm and workspace from a deterministic table."""
 
     def conv_forward(
-        self, plan: ConvPlan, x: Array, weight: Array, bias: Array | None, y: Array,
-        weight_version: int | None, relu: bool = False,
+        self,
+        plan: ConvPlan,
+        x: Array,
+        weight: Array,
+        bias: Array | None,
+        y: Array,
+        weight_version: int | None,
+        relu: bool = False,
     ) -> None:
         """y = conv(x, weight) + bias, then max(., 0) if `relu`. Shapes: see ConvGeometry."""
 
@@ -151,9 +162,7 @@ class Backend(Protocol):
     def relu_backward(self, x: Array, dy: Array, dx: Array, negative_slope: float) -> None:
         """dx = dy where x > 0, else negative_slope * dy (so 0 at 0). x may be the output."""
 
-    def dropout_forward(
-        self, x: Array, y: Array, mask: Array, ratio: float, draw: Draw
-    ) -> None:
+    def dropout_forward(self, x: Array, y: Array, mask: Array, ratio: float, draw: Draw) -> None:
         """Keep an element with probability 1 - ratio and scale it by 1 / (1 - ratio).
 
         Shapes: x, y (N, ...); mask uint8, 1 where kept. Element j of sample n takes word j of that
@@ -196,8 +205,14 @@ class Backend(Protocol):
         """dx = (dy - sum(dy * y)) * y; dx may be dy."""
 
     def softmax_loss_forward(
-        self, layout: Layout, prob: Array, label: Array, ignore_label: int | None,
-        normalizer: float | None, loss: Array, stats: Array,
+        self,
+        layout: Layout,
+        prob: Array,
+        label: Array,
+        ignore_label: int | None,
+        normalizer: float | None,
+        loss: Array,
+        stats: Array,
     ) -> None:
         """loss[0] = -sum log max(prob[label], FLT_MIN) / n over labels not ignored.
 
@@ -207,13 +222,24 @@ class Backend(Protocol):
         """
 
     def softmax_loss_backward(
-        self, layout: Layout, prob: Array, label: Array, ignore_label: int | None,
-        loss_weight: float, stats: Array, dx: Array,
+        self,
+        layout: Layout,
+        prob: Array,
+        label: Array,
+        ignore_label: int | None,
+        loss_weight: float,
+        stats: Array,
+        dx: Array,
     ) -> None:
         """dx = (prob - onehot(label)) * loss_weight / stats[0]; 0 where ignored."""
 
     def accuracy_forward(
-        self, layout: Layout, x: Array, label: Array, ignore_label: int | None, top_k: int,
+        self,
+        layout: Layout,
+        x: Array,
+        label: Array,
+        ignore_label: int | None,
+        top_k: int,
         out: Array,
     ) -> None:
         """out[0] = share of labels whose score is among the top_k; a tie counts against it."""

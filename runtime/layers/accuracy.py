@@ -44,8 +44,12 @@ class AccuracyLayer(Layer):
         """Count the hits."""
         check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
         self.backend.accuracy_forward(
-            self.layout, bottom[0].data.dev(), bottom[1].data.dev(), self.ignore,
-            int(self.param.accuracy_param.top_k), top[0].data.mutable_dev(),
+            self.layout,
+            bottom[0].data.dev(),
+            bottom[1].data.dev(),
+            self.ignore,
+            int(self.param.accuracy_param.top_k),
+            top[0].data.mutable_dev(),
         )
         if len(top) == 2:
             self._per_class(bottom, top)

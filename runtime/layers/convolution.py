@@ -72,8 +72,13 @@ class ConvolutionLayer(Layer):
         bias = self.blobs[1].data.dev() if len(self.blobs) > 1 else None
         for x, y in zip(bottom, top):
             self.backend.conv_forward(
-                self.plan, x.data.dev(), weight.dev(), bias, y.data.mutable_dev(),
-                weight.version, self.relu,
+                self.plan,
+                x.data.dev(),
+                weight.dev(),
+                bias,
+                y.data.mutable_dev(),
+                weight.version,
+                self.relu,
             )
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:

@@ -71,6 +71,4 @@ class InnerProductLayer(Layer):
             self.backend.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())
         if propagate_down[0]:
             dx = self._flat(bottom[0].diff.mutable_dev(), self.inputs)
-            self.backend.gemm(
-                False, self.transpose, 1.0, dy, self.blobs[0].data.dev(), 0.0, dx
-            )
+            self.backend.gemm(False, self.transpose, 1.0, dy, self.blobs[0].data.dev(), 0.0, dx)

@@ -39,9 +39,7 @@ class LRNLayer(Layer):
             )
         param = self.param.lrn_param
         n, c, h, w = bottom[0].shape
-        self.geom = LRNGeometry(
-            n, c, h, w, int(param.local_size), param.alpha, param.beta, param.k
-        )
+        self.geom = LRNGeometry(n, c, h, w, int(param.local_size), param.alpha, param.beta, param.k)
         size, pad = int(param.local_size), (int(param.local_size) - 1) // 2
         self.square = PoolGeometry(n, c, h, w, (size, size), (1, 1), (pad, pad))
         top[0].reshape_like(bottom[0])
@@ -53,9 +51,7 @@ class LRNLayer(Layer):
         if self.within:
             self._within_forward(bottom, top)
             return
-        self.backend.lrn_forward(
-            self.geom, x.dev(), self.scale.mutable_dev(), y.mutable_dev()
-        )
+        self.backend.lrn_forward(self.geom, x.dev(), self.scale.mutable_dev(), y.mutable_dev())
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradient of the input."""
@@ -65,8 +61,12 @@ class LRNLayer(Layer):
             self._within_backward(top, bottom)
             return
         self.backend.lrn_backward(
-            self.geom, bottom[0].data.dev(), top[0].data.dev(), self.scale.dev(),
-            top[0].diff.dev(), bottom[0].diff.mutable_dev(),
+            self.geom,
+            bottom[0].data.dev(),
+            top[0].data.dev(),
+            self.scale.dev(),
+            top[0].diff.dev(),
+            bottom[0].diff.mutable_dev(),
         )
 
     def _within_forward(self, bottom: Blobs, top: Blobs) -> None:

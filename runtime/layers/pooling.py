@@ -40,9 +40,7 @@ class PoolingLayer(Layer):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Shape tops and mask."""
-        self.geom = PoolGeometry.from_param(
-            self.param.pooling_param, bottom[0].shape, self.label
-        )
+        self.geom = PoolGeometry.from_param(self.param.pooling_param, bottom[0].shape, self.label)
         for blob in top:
             blob.reshape(self.geom.out_shape)
         if self.is_max:

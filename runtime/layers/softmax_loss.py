@@ -48,13 +48,15 @@ class SoftmaxWithLossLayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Soft-max, then the mean loss."""
         check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
-        self.backend.softmax_forward(
-            self.layout, bottom[0].data.dev(), self.prob.mutable_dev()
-        )
+        self.backend.softmax_forward(self.layout, bottom[0].data.dev(), self.prob.mutable_dev())
         self.backend.softmax_loss_forward(
-            self.layout, self.prob.dev(), bottom[1].data.dev(), self.ignore,
+            self.layout,
+            self.prob.dev(),
+            bottom[1].data.dev(),
+            self.ignore,
             fixed_normalizer(self.param.loss_param, self.layout),
-            top[0].data.mutable_dev(), self.stats.mutable_dev(),
+            top[0].data.mutable_dev(),
+            self.stats.mutable_dev(),
         )
         if len(top) == 2:
             top[1].data.share(self.prob)
@@ -65,7 +67,11 @@ class SoftmaxWithLossLayer(Layer):
             raise ProtoError(f"{self.label}: labels have no gradient; set propagate_down: false")
         if propagate_down[0]:
             self.backend.softmax_loss_backward(
-                self.layout, self.prob.dev(), bottom[1].data.dev(), self.ignore,
-                float(top[0].diff.host().ravel()[0]), self.stats.dev(),
+                self.layout,
+                self.prob.dev(),
+                bottom[1].data.dev(),
+                self.ignore,
+                float(top[0].diff.host().ravel()[0]),
+                self.stats.dev(),
                 bottom[0].diff.mutable_dev(),
             )

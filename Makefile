@@ -1,0 +1,56 @@
+# The two commands: `make train` runs the main job, `make test` passes the tests.
+# Both set up what they need in .venv; nothing but Python 3.10+ with pip is assumed.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+NET ?=
+DATA ?= demo
+GPUS ?=
+OUT ?=
+
+# What was installed, by extra: a stamp each, renewed when the packaging changes.
+STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
+
+.PHONY: help train test test-slow lint setup clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  The real job: make train NET=D DATA=/path/to/ilsvrc12 GPUS=0,1,2,3"
+
+train: $(STAMP)  ## prepare, train, evaluate, export and draw (embedded data set by default)
+	$(BIN)/verydeep run --data $(DATA) $(if $(NET),--net $(NET)) $(if $(GPUS),--gpu $(GPUS)) $(if $(OUT),--out $(OUT))
+
+test: $(TEST_STAMP)  ## pass the tests (minutes, no GPU)
+	$(BIN)/python -m pytest -m "not slow and not gpu"
+
+test-slow: $(TEST_STAMP)  ## pass the long tests: fuzzing, sanitizers, soaks
+	$(BIN)/python -m pytest -m "slow and not gpu"
+
+lint: $(TEST_STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(STAMP)  ## make the virtual environment and install
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+
+$(STAMP): pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(TEST_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	touch $@
+
+clean:  ## remove what was built, the virtual environment included
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	find runtime -name '*.so' -delete

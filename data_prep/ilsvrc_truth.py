@@ -1,0 +1,182 @@
+"""The lists that come with ILSVRC-2012: synsets, and the labels of the validation images.
+
+A label is the line of its synset in the synset file, from 0. In ILSVRC's own files that is the
+alphabetical order of the wnids, which original Caffe and the released VGG nets use. The
+development kit numbers classes otherwise (ILSVRC2012_ID, from 1), so its ground truth needs its own
+table of numbers.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from prototxt_gen.errors import DataError
+
+KIT_FOLDERS = (
+    "",
+    "data",
+    "devkit/data",
+    "ILSVRC2012_devkit_t12/data",
+    "ILSVRC/devkit/data",
+    "caffe_ilsvrc12",
+)
+"""Where lists are looked for, below the root of the data set, in this order."""
+SYNSET_FILES = ("synset_words.txt", "LOC_synset_mapping.txt", "synsets.txt")
+ILSVRC_CLASSES = 1000
+
+
+@dataclass(frozen=True)
+class Synset:
+    """A class: its wnid, such as n01440764, and its words, such as "tench, Tinca tinca"."""
+
+    wnid: str
+    words: str
+
+
+def find_file(root: Path, names: Sequence[str]) -> tuple[Path | None, list[Path]]:
+    """Find the first of `names` that exists, and say where it was looked for."""
+    tried = [root / folder / name for name in names for folder in KIT_FOLDERS]
+    return next((path for path in tried if path.is_file()), None), tried
+
+
+def listed(paths: Sequence[Path], most: int = 8) -> str:
+    """Name paths in a message."""
+    text = ", ".join(str(path) for path in paths[:most])
+    return text + (f" and {len(paths) - most} more" if len(paths) > most else "")
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty.
+
+    Raises:
+        DataError: the file cannot be read or is not text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as cause:
+        raise DataError(f"{path}: cannot be read: {cause.strerror}; check the path") from cause
+    except UnicodeDecodeError as cause:
+        raise DataError(f"{path}: not a text file in UTF-8; expected a list") from cause
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
+
+
+def read_synsets(path: Path) -> tuple[Synset, ...]:
+    """Read `wnid words` lines; the words may be left out.
+
+    Raises:
+        DataError: the file is missing, empty, or names a class twice.
+    """
+    synsets = []
+    for line in read_lines(path):
+        wnid, _, words = line.strip().partition(" ")
+        synsets.append(Synset(wnid, words.strip() or wnid))
+    if not synsets:
+        raise DataError(f"{path}: no synsets; expected a line `wnid words` for each class")
+    seen: set[str] = set()
+    for number, synset in enumerate(synsets, 1):
+        if synset.wnid in seen:
+            raise DataError(
+                f"{path}:{number}: {synset.wnid} stands twice; expected each class once"
+            )
+        seen.add(synset.wnid)
+    return tuple(synsets)
+
+
+def read_name_list(path: Path, classes: int) -> dict[str, int]:
+    """Read Caffe's `name label` lines, such as val.txt, to a label by file name.
+
+    Raises:
+        DataError: a line without a label, or a label outside 0 .. classes-1.
+    """
+    labels: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), 1):
+        name, _, label = line.rpartition(" ")
+        if not name or not label.isdigit() or int(label) >= classes:
+            raise DataError(
+                f"{path}:{number}: {line!r}; expected a file name and a label of 0 to {classes - 1}"
+            )
+        labels[Path(name.strip()).name] = int(label)
+    return labels
+
+
+def read_solution(path: Path, label_of: dict[str, int]) -> dict[str, int]:
+    """Read LOC_val_solution.csv (ImageId, then `wnid xmin ymin xmax ymax ...`).
+
+    Raises:
+        DataError: a line that is not so, or a wnid that is not a class.
+    """
+    labels: dict[str, int] = {}
+    for number, row in enumerate(csv.reader(read_lines(path)), 1):
+        if number == 1 and row[:1] == ["ImageId"]:
+            continue
+        wnid = row[1].split(" ")[0] if len(row) > 1 else ""
+        if wnid not in label_of:
+            raise DataError(
+                f"{path}:{number}: {wnid!r} is not a class; expected an image and a wnid of the "
+                "synset file"
+            )
+        labels[f"{row[0]}.JPEG"] = label_of[wnid]
+    return labels
+
+
+def read_ground_truth(path: Path, root: Path, synsets: Sequence[Synset]) -> list[int]:
+    """Read the development kit's numbers, a line for each image in the order of the names.
+
+    Data sets of other classes than ILSVRC's have no such kit: there number i is line i of the
+    synset file.
+
+    Raises:
+        DataError: the table of numbers is missing or lacks a class, or a line is no number.
+    """
+    label_of = {synset.wnid: label for label, synset in enumerate(synsets)}
+    table, tried = _kit_table(root)
+    if table is None:
+        if len(synsets) == ILSVRC_CLASSES:
+            raise DataError(
+                f"{path}: its numbers are the development kit's, which need its table; looked for "
+                f"{listed(tried)}; unpack ILSVRC2012_devkit_t12 there, or give a val.txt of "
+                "`name label` lines"
+            )
+        table = {number: synset.wnid for number, synset in enumerate(synsets, 1)}
+    labels = []
+    for number, line in enumerate(read_lines(path), 1):
+        wnid = table.get(int(line)) if line.strip().isdigit() else None
+        if wnid is None or wnid not in label_of:
+            raise DataError(
+                f"{path}:{number}: {line!r} is not the number of a class; "
+                f"expected 1 to {len(synsets)}"
+            )
+        labels.append(label_of[wnid])
+    return labels
+
+
+def _kit_table(root: Path) -> tuple[dict[int, str] | None, list[Path]]:
+    """The wnid of each ILSVRC2012_ID, from map_clsloc.txt or meta.mat."""
+    text, tried_text = find_file(root, ("map_clsloc.txt",))
+    matlab, tried_matlab = find_file(root, ("meta.mat",))
+    tried = tried_text + tried_matlab
+    if text is not None:
+        table = {}
+        for number, line in enumerate(read_lines(text), 1):
+            parts = line.split()
+            if len(parts) < 2 or not parts[1].isdigit():
+                raise DataError(f"{text}:{number}: {line!r}; expected `wnid number words`")
+            table[int(parts[1])] = parts[0]
+        return table, tried
+    return (None if matlab is None else _read_meta(matlab)), tried
+
+
+def _read_meta(path: Path) -> dict[int, str]:
+    from scipy.io import loadmat  # type: ignore[import-untyped]  # scipy ships no types
+
+    try:
+        rows = loadmat(str(path), squeeze_me=True)["synsets"]
+        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as cause:
+        raise DataError(
+            f"{path}: not the development kit's meta.mat ({cause}); "
+            "unpack ILSVRC2012_devkit_t12 again"
+        ) from cause

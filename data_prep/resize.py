@@ -1,0 +1,47 @@
+"""Resizing: isotropic by the short side, as in the paper, or warped to a size, as in Caffe."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from data_prep.datum import Image
+from prototxt_gen.errors import DataError
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """Height and width after the short side became `short_side`; the other is rounded half up."""
+    smaller = min(height, width)
+    return (
+        max(short_side, (2 * height * short_side + smaller) // (2 * smaller)),
+        max(short_side, (2 * width * short_side + smaller) // (2 * smaller)),
+    )
+
+
+def rescale_short_side(image: Image, short_side: int) -> Image:
+    """Rescale isotropically until the short side is `short_side`.
+
+    Area averaging where the image shrinks, because bilinear interpolation would alias; bilinear
+    where it grows.
+
+    Paper: section 3.1, S, "the smallest side of an isotropically-rescaled training image".
+    """
+    height, width = short_side_size(image.shape[0], image.shape[1], short_side)
+    shrinks = short_side < min(image.shape[:2])
+    return _resize(image, height, width, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def warp(image: Image, height: int, width: int) -> Image:
+    """Resize to exactly height x width, bilinear, as Caffe's resize_height and resize_width do."""
+    return _resize(image, height, width, cv2.INTER_LINEAR)
+
+
+def _resize(image: Image, height: int, width: int, interpolation: int) -> Image:
+    if image.shape[:2] == (height, width):
+        return image
+    if min(height, width) < 1:
+        raise DataError(f"resize: a size of {height}x{width}; expected at least 1x1")
+    resized: Image = cv2.resize(
+        np.ascontiguousarray(image), (width, height), interpolation=interpolation
+    )
+    return resized if resized.ndim == 3 else resized[:, :, None]

@@ -1,0 +1,112 @@
+"""BlobProto and arrays: mean images and other small blobs, which protobuf itself reads well.
+
+Caffe: io.cpp (ReadProtoFromBinaryFile) and pycaffe's io.blobproto_to_array. Weights, which are
+large, have a reader of their own in the runtime.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf.message import DecodeError
+
+from prototxt_gen import proto
+from prototxt_gen.errors import DataError
+from prototxt_gen.files import atomic_write
+from prototxt_gen.proto import Message
+
+Array = npt.NDArray[Any]
+
+_LEGACY_FIELDS = ("num", "channels", "height", "width")
+
+
+def blob_shape(blob: Message) -> tuple[int, ...]:
+    """The shape a BlobProto says it has; the four old dimensions win, as in Caffe."""
+    if any(blob.HasField(name) for name in _LEGACY_FIELDS):
+        return tuple(int(getattr(blob, name)) for name in _LEGACY_FIELDS)
+    return tuple(int(dim) for dim in blob.shape.dim)
+
+
+def blob_to_array(blob: Message, diff: bool = False, where: str = "BlobProto") -> Array:
+    """The numbers of a BlobProto in its shape: float32, or float64 where it stores doubles.
+
+    Raises:
+        DataError: there are more or fewer numbers than the shape says.
+    """
+    doubles, floats = (blob.double_diff, blob.diff) if diff else (blob.double_data, blob.data)
+    shape = blob_shape(blob)
+    values, dtype = (doubles, np.float64) if len(doubles) else (floats, np.float32)
+    if min(shape, default=1) < 0 or math.prod(shape) != len(values):
+        raise DataError(
+            f"{where}: shape and numbers disagree; expected as many numbers as shape {shape} "
+            f"says, got {len(values)}; write the file again"
+        )
+    return np.array(values, dtype).reshape(shape)
+
+
+def array_to_blob(array: Array, diff: Array | None = None, legacy: bool = False) -> Message:
+    """A BlobProto of an array; `legacy` gives it four old dimensions, 1 in front, for a shape.
+
+    Raises:
+        DataError: the diff is of another shape, or there are too many axes for the old form.
+    """
+    if diff is not None and diff.shape != array.shape:
+        raise DataError(
+            f"BlobProto: expected a diff of the data's shape {array.shape}, got {diff.shape}"
+        )
+    blob = proto.BlobProto()
+    if not legacy:
+        blob.shape.dim.extend(array.shape)
+    elif array.ndim > len(_LEGACY_FIELDS):
+        raise DataError(
+            f"BlobProto: expected at most {len(_LEGACY_FIELDS)} axes for num, channels, height "
+            f"and width, got shape {array.shape}; write the current form"
+        )
+    else:
+        padded = (1,) * (len(_LEGACY_FIELDS) - array.ndim) + array.shape
+        for name, dim in zip(_LEGACY_FIELDS, padded):
+            setattr(blob, name, dim)
+    blob.data.extend(array.astype(np.float32).ravel())
+    if diff is not None:
+        blob.diff.extend(diff.astype(np.float32).ravel())
+    return blob
+
+
+def read_binaryproto(path: str | os.PathLike[str]) -> Array:
+    """The array in a .binaryproto file, in the shape it was stored in.
+
+    Raises:
+        DataError: the file is missing, or is no BlobProto that agrees with itself.
+    """
+    try:
+        raw = Path(path).read_bytes()
+    except OSError as cause:
+        raise DataError(
+            f"{path}: cannot be read: {cause.strerror}; expected a .binaryproto file, such as "
+            "`verydeep compute_image_mean` writes; check the path"
+        ) from cause
+    try:
+        blob = proto.BlobProto.FromString(raw)
+    except DecodeError as cause:
+        raise DataError(
+            f"{path}: not a BlobProto ({cause}); expected a binary array such as a mean image; "
+            "make it with `verydeep compute_image_mean`"
+        ) from cause
+    if not blob_shape(blob):
+        raise DataError(
+            f"{path}: a BlobProto without a shape; expected a binary array such as a mean image; "
+            "make it with `verydeep compute_image_mean`"
+        )
+    return blob_to_array(blob, where=str(path))
+
+
+def write_binaryproto(path: str | os.PathLike[str], array: Array, legacy: bool = True) -> None:
+    """Replace a file by an array, by default with the four dimensions that Caffe's tools write."""
+    message = array_to_blob(array, legacy=legacy)
+    with atomic_write(path, "wb", DataError) as stream:
+        stream.write(message.SerializeToString(deterministic=True))

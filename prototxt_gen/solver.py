@@ -1,0 +1,68 @@
+"""A specification's solver: the part that original Caffe has fields for, and the sidecar's."""
+
+from __future__ import annotations
+
+from prototxt_gen import proto, vgg
+from prototxt_gen.proto import Message
+from prototxt_gen.sidecar import Sidecar
+from prototxt_gen.spec import NetSpecification
+
+_FIELDS = (
+    "test_interval",
+    "base_lr",
+    "display",
+    "max_iter",
+    "momentum",
+    "weight_decay",
+    "snapshot",
+    "random_seed",
+)
+
+
+def solver_param(spec: NetSpecification, net_path: str, snapshot_prefix: str) -> Message:
+    """The solver in original Caffe's fields.
+
+    Where the rate is to drop on a plateau, which Caffe has no policy for, it drops by the same
+    factor, as often, at fixed iterations.
+    """
+    values = spec.solver
+    solver = proto.SolverParameter(net=net_path, snapshot_prefix=snapshot_prefix)
+    for name in _FIELDS:
+        setattr(solver, name, getattr(values, name))
+    solver.test_iter.append(values.test_iter)
+    if values.iter_size > 1:
+        solver.iter_size = values.iter_size
+    if values.lr_policy == "fixed":
+        solver.lr_policy = "fixed"
+    else:
+        solver.lr_policy = "multistep"
+        solver.gamma = spec.schedule.factor
+        solver.stepvalue.extend(stepvalues(spec))
+    solver.solver_mode = solver.GPU if values.solver_mode == "GPU" else solver.CPU
+    if spec.init.weights:
+        solver.weights.append(spec.init.weights)
+    return solver
+
+
+def stepvalues(spec: NetSpecification) -> tuple[int, ...]:
+    """The iterations at which multistep drops the rate: the spec's own, or evenly spread ones.
+
+    The paper does not say when its rate dropped. The first rate, which takes the longest to stop
+    improving, has two fifths of the iterations; the drops share the rest.
+    """
+    if spec.solver.stepvalue:
+        return spec.solver.stepvalue
+    drops, last = spec.schedule.max_drops, spec.solver.max_iter
+    steps = (last * (2 * drops + 3 * index) // (5 * drops) for index in range(drops))
+    return tuple(dict.fromkeys(step for step in steps if step >= 1))
+
+
+def sidecar_of(spec: NetSpecification) -> Sidecar:
+    """The solver's other part, which original Caffe has no fields for."""
+    return Sidecar(
+        train=spec.data.train.options,
+        test=spec.data.test.options,
+        schedule=spec.schedule if spec.solver.lr_policy == "plateau" else None,
+        shards=spec.shards,
+        weights_layers=vgg.INITIAL_NET.layers if spec.init.method == "from-net-a" else (),
+    )

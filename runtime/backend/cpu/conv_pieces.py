@@ -1,0 +1,116 @@
+"""How a convolution is cut into pieces, and how a piece's input is gathered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import as_strided
+
+from prototxt_gen.geometry import ConvGeometry, Pair
+from runtime.backend.base import HostArray
+from runtime.backend.cpu.lanes import Lane, Runner
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Images n0..n1-1, output rows p0..p1-1."""
+
+    n0: int
+    n1: int
+    p0: int
+    p1: int
+
+    @property
+    def images(self) -> int:
+        return self.n1 - self.n0
+
+    @property
+    def rows(self) -> int:
+        return self.p1 - self.p0
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a sliding window does, be it over the input or, going backward, over the output."""
+
+    kernel: Pair
+    pad: Pair
+    stride: Pair
+    dilation: Pair
+
+    @classmethod
+    def forward(cls, geom: ConvGeometry) -> Window:
+        return cls(geom.kernel, geom.pad, geom.stride, geom.dilation)
+
+    @classmethod
+    def backward(cls, geom: ConvGeometry) -> Window:
+        """The window over dy that gives dx at stride 1; its pad may be negative, which crops."""
+        pad = (
+            geom.dilation[0] * (geom.kernel[0] - 1) - geom.pad[0],
+            geom.dilation[1] * (geom.kernel[1] - 1) - geom.pad[1],
+        )
+        return cls(geom.kernel, pad, (1, 1), geom.dilation)
+
+
+def cut(n: int, rows: int, row_units: int, limit: int, step: int = 1) -> list[Piece]:
+    """Cut n images of `rows` output rows into pieces of about `limit` units.
+
+    A piece is whole images, or some rows (a multiple of `step`) of one image.
+    """
+    per_image = rows * row_units
+    if per_image <= limit:
+        count = -(-n * per_image // limit)
+        size = -(-n // max(1, count))
+        return [Piece(at, min(at + size, n), 0, rows) for at in range(0, n, size)]
+    count = min(-(-per_image // limit), -(-rows // step))
+    size = -(-(-(-rows // count)) // step) * step
+    return [
+        Piece(image, image + 1, at, min(at + size, rows))
+        for image in range(n)
+        for at in range(0, rows, size)
+    ]
+
+
+def gather(lane: Lane, src: HostArray, window: Window, piece: Piece, q: int) -> HostArray:
+    """Lay out what the window sees of a piece. Shapes: src (N,C,H,W); result (C,R,S,n,P,Q)."""
+    (r, s), (dh, dw), (sh, sw) = window.kernel, window.dilation, window.stride
+    height = (piece.rows - 1) * sh + dh * (r - 1) + 1
+    width = (q - 1) * sw + dw * (s - 1) + 1
+    top = piece.p0 * sh - window.pad[0]
+    band = padded_band(lane, src[piece.n0 : piece.n1], (top, -window.pad[1]), (height, width))
+    image, channel, row, col = band.strides
+    shape = (src.shape[1], r, s, piece.images, piece.rows, q)
+    seen = as_strided(
+        band, shape, (channel, dh * row, dw * col, image, sh * row, sw * col), writeable=False
+    )
+    if (r, s) == (1, 1) and piece.images == 1 and seen.flags.c_contiguous:
+        return seen
+    columns = lane.scratch("conv.columns", shape, src.dtype)
+    np.copyto(columns, seen)
+    return columns
+
+
+def padded_band(lane: Lane, src: HostArray, start: Pair, size: Pair) -> HostArray:
+    """Rows and columns of images from `start` on, which may lie outside: there they are zero."""
+    n, c, h, w = src.shape
+    (top, left), (height, width) = start, size
+    if top >= 0 and left >= 0 and top + height <= h and left + width <= w:
+        return src[:, :, top : top + height, left : left + width]
+    band = lane.scratch("conv.band", (n, c, height, width), src.dtype)
+    y0, y1 = max(0, top), min(h, top + height)
+    x0, x1 = max(0, left), min(w, left + width)
+    band[...] = 0.0
+    if y0 < y1 and x0 < x1:
+        band[:, :, y0 - top : y1 - top, x0 - left : x1 - left] = src[:, :, y0:y1, x0:x1]
+    return band
+
+
+def row_blocks(runner: Runner, a: HostArray, b: HostArray, out: HostArray) -> None:
+    """out = a @ b, rows dealt to lanes in fixed blocks."""
+    rows = a.shape[0]
+
+    def task(lane: Lane, start: int, stop: int) -> None:
+        np.matmul(a[start:stop], b, out=out[start:stop])
+
+    runner.run(task, rows, max(16, -(-rows // 8)))

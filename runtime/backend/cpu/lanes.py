@@ -1,0 +1,136 @@
+"""Lanes: worker threads with memory of their own, over which an op's pieces are dealt.
+
+numpy and BLAS let go of the interpreter while they compute, so threads do run side by side. An op
+cuts its work into pieces by its geometry alone, every piece is computed by one thread with a
+single-threaded BLAS, and sums over pieces are taken in a fixed order: so the bits do not depend on
+the number of lanes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+
+from prototxt_gen.errors import DeviceError
+from runtime.backend.base import HostArray
+
+Task = Callable[["Lane", int, int], None]
+_ALIGNMENT = 64
+
+
+class Runner(Protocol):
+    """Whoever can do a task over a range: one lane alone, or all lanes."""
+
+    def run(self, task: Task, count: int, grain: int = 1) -> None:
+        """Do `task(lane, start, stop)` for 0..count in pieces of `grain`, in any order."""
+
+
+def aligned_empty(count: int, dtype: np.dtype[Any]) -> HostArray:
+    """A flat array of unspecified contents that starts on a cache line."""
+    size = count * dtype.itemsize
+    raw = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % _ALIGNMENT
+    return raw[start : start + size].view(dtype)
+
+
+class Lane:
+    """One thread's scratch memory. It runs a task by itself, piece after piece."""
+
+    def __init__(self) -> None:
+        self._scratch: dict[str, HostArray] = {}
+
+    def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:
+        """Memory under a name, kept from call to call; its contents are whatever was there."""
+        count = 1
+        for dim in shape:
+            count *= dim
+        size = count * dtype.itemsize
+        buffer = self._scratch.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._scratch[name] = aligned_empty(size, np.dtype(np.uint8))
+        return buffer[:size].view(dtype).reshape(shape)
+
+    def scratch_bytes(self) -> int:
+        return sum(buffer.nbytes for buffer in self._scratch.values())
+
+    def run(self, task: Task, count: int, grain: int = 1) -> None:
+        """See Runner.run."""
+        for start in range(0, count, grain):
+            task(self, start, min(start + grain, count))
+
+
+class Lanes:
+    """All lanes of one backend; the caller's thread is the first of them."""
+
+    def __init__(self, threads: int | None = None) -> None:
+        self.threads = default_threads() if threads is None else threads
+        if self.threads < 1:
+            raise DeviceError(
+                f"cpu backend: threads is {threads}; expected at least 1; "
+                "leave it out to use every core"
+            )
+        self.lanes = [Lane() for _ in range(self.threads)]
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def first(self) -> Lane:
+        return self.lanes[0]
+
+    def run(self, task: Task, count: int, grain: int = 1) -> None:
+        """See Runner.run."""
+        helpers = min(self.threads, -(-count // grain)) - 1
+        if helpers < 1:
+            self.first.run(task, count, grain)
+            return
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="lane")
+        starts = itertools.count(0, grain)
+        deal = [
+            self._pool.submit(_work, lane, task, starts, count, grain)
+            for lane in self.lanes[1 : 1 + helpers]
+        ]
+        try:
+            _work(self.first, task, starts, count, grain)
+        finally:
+            errors = [future.exception() for future in deal]
+        for error in errors:
+            if error is not None:
+                raise error
+
+    def scratch_bytes(self) -> int:
+        """Memory that ops have left behind for their next calls."""
+        return sum(lane.scratch_bytes() for lane in self.lanes)
+
+
+def _work(lane: Lane, task: Task, starts: itertools.count[int], count: int, grain: int) -> None:
+    """Take pieces until none is left. `next` on a shared counter is atomic."""
+    for start in starts:
+        if start >= count:
+            return
+        task(lane, start, min(start + grain, count))
+
+
+def default_threads() -> int:
+    """OMP_NUM_THREADS where it is set, else the cores this process may use."""
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def limit_blas_threads() -> None:
+    """Let numpy's BLAS compute in the calling thread only, for the whole process.
+
+    Lanes bring their own threads; and a BLAS that splits a product by its number of threads would
+    make results depend on it.
+    """
+    from threadpoolctl import ThreadpoolController  # comes with scikit-learn
+
+    ThreadpoolController().limit(limits=1, user_api="blas")

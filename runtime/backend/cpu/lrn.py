@@ -1,0 +1,105 @@
+"""Local response normalisation across channels."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prototxt_gen.geometry import LRNGeometry
+from runtime.backend.base import HostArray
+from runtime.backend.cpu.lanes import Lane, Runner
+
+_GRAIN = 1 << 16
+
+
+class LRNOps:
+    """See the section "Normalisation across channels" of Backend.
+
+    Windows are summed by shifted adds: a running sum would be shorter work for wide windows, but
+    subtracting what left the window loses digits.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def lrn_forward(
+        self, geom: LRNGeometry, x: HostArray, scale: HostArray, y: HostArray
+    ) -> None:
+        """See Backend.lrn_forward."""
+
+        def task(lane: Lane, image: HostArray, part: tuple[slice, slice, slice]) -> None:
+            square = lane.scratch("lrn.term", image.shape, image.dtype)
+            total = lane.scratch("lrn.sum", image.shape, image.dtype)
+            np.multiply(image, image, out=square)
+            _window_sum(square, total, geom.size, (geom.size - 1) // 2)
+            total *= geom.alpha / geom.size
+            total += geom.k
+            _planes(scale)[part] = total
+            power = _negative_power(total, geom.beta, square)
+            np.multiply(image, power, out=_planes(y)[part])
+
+        self._run(task, x)
+
+    def lrn_backward(
+        self,
+        geom: LRNGeometry,
+        x: HostArray,
+        y: HostArray,
+        scale: HostArray,
+        dy: HostArray,
+        dx: HostArray,
+    ) -> None:
+        """See Backend.lrn_backward."""
+
+        def task(lane: Lane, image: HostArray, part: tuple[slice, slice, slice]) -> None:
+            term = lane.scratch("lrn.term", image.shape, image.dtype)
+            total = lane.scratch("lrn.sum", image.shape, image.dtype)
+            top, divisor = _planes(dy)[part], _planes(scale)[part]
+            np.multiply(top, _planes(y)[part], out=term)
+            term /= divisor
+            _window_sum(term, total, geom.size, geom.size // 2)
+            total *= image
+            total *= 2.0 * geom.alpha * geom.beta / geom.size
+            np.copyto(term, divisor)
+            power = _negative_power(term, geom.beta, lane.scratch("lrn.t", term.shape, term.dtype))
+            np.multiply(top, power, out=_planes(dx)[part])
+            _planes(dx)[part] -= total
+
+        self._run(task, x)
+
+    def _run(self, task, x: HostArray) -> None:  # type: ignore[no-untyped-def]
+        planes = _planes(x)
+        n, channels, inner = planes.shape
+        width = max(1, min(inner, _GRAIN // channels))
+        across = -(-inner // width)
+
+        def piece(lane: Lane, start: int, stop: int) -> None:
+            image, at = divmod(start, across)
+            part = (slice(image, image + 1), slice(None), slice(at * width, (at + 1) * width))
+            task(lane, planes[part], part)
+
+        self._runner.run(piece, n * across)
+
+
+def _planes(x: HostArray) -> HostArray:
+    return x.reshape(x.shape[0], x.shape[1], -1)
+
+
+def _window_sum(term: HostArray, total: HostArray, size: int, before: int) -> None:
+    """total[c] = sum of term[c - before .. c - before + size - 1], outside counted as zero."""
+    channels = term.shape[1]
+    np.copyto(total, term)
+    for shift in range(-before, size - before):
+        if shift < 0 and -shift < channels:
+            total[:, -shift:] += term[:, :shift]
+        elif 0 < shift < channels:
+            total[:, :-shift] += term[:, shift:]
+
+
+def _negative_power(base: HostArray, beta: float, spare: HostArray) -> HostArray:
+    """base^-beta, in place of base. The usual exponent 3/4 takes two square roots."""
+    if beta == 0.75:
+        np.sqrt(base, out=base)
+        np.sqrt(base, out=spare)
+        base *= spare
+        return np.reciprocal(base, out=base)
+    return np.power(base, -beta, out=base)

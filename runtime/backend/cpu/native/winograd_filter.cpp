@@ -1,0 +1,67 @@
+// G g G^T for every filter: done once per update of the weights.
+
+#include "pool.h"
+#include "winograd.h"
+
+namespace verydeep::VD_ISA {
+namespace {
+
+struct Filters {
+    const float* weight;  // (k, c, 3, 3)
+    Index outputs, inputs;
+    Index output_step, input_step;  // floats between filters of neighbouring outputs, inputs
+    bool flip;
+};
+
+// The taps of kLanes outputs for one input channel, lanes beyond the last output zero.
+VD_INLINE void gather_taps(const Filters& f, Index block, Index input, Vec* taps) {
+    alignas(64) float lanes[9][kLanes] = {};
+    const Index first = block * kLanes, count = least(kLanes, f.outputs - first);
+    const float* w = f.weight + first * f.output_step + input * f.input_step;
+    for (Index i = 0; i < count; ++i, w += f.output_step)
+        for (int tap = 0; tap < 9; ++tap) lanes[tap][i] = w[tap];
+    for (int tap = 0; tap < 9; ++tap) taps[f.flip ? 8 - tap : tap] = load(lanes[tap]);
+}
+
+template <int M>
+void transform_filters(Pool* pool, const Filters& f, float* out) {
+    using W = Winograd<M>;
+    constexpr Index kGroup = 32;  // input channels of one item
+    const FilterLayout layout(f.inputs, f.outputs);
+    const Index groups = ceil_div(f.inputs, kGroup);
+    parallel(pool, layout.output_blocks * groups, [&](Index item, int) {
+        const Index block = item / groups, first = item % groups * kGroup;
+        const Index width = layout.panel_vectors(block / 2) * kLanes;
+        float* panel = out + block / 2 * f.inputs * kPanel + block % 2 * kLanes;
+        for (Index input = first; input < least(first + kGroup, f.inputs); ++input) {
+            Vec taps[9], half[W::kTile * 3], u[W::kPlanes];
+            gather_taps(f, block, input, taps);
+            for (int j = 0; j < 3; ++j) W::filter(taps + j, 3, half + j, 3);
+            for (int i = 0; i < W::kTile; ++i) W::filter(half + 3 * i, 1, u + W::kTile * i, 1);
+            for (int q = 0; q < W::kPlanes; ++q) store(panel + q * layout.plane + input * width, u[q]);
+        }
+    });
+}
+
+}  // namespace
+}  // namespace verydeep::VD_ISA
+
+using namespace verydeep;
+using namespace verydeep::VD_ISA;
+
+// Floats of the transformed filters of `inputs` to `outputs` channels.
+VD_EXPORT_COUNT(winograd_filter_floats)(std::int64_t m, std::int64_t inputs, std::int64_t outputs) {
+    const Index planes = m == 4 ? Winograd<4>::kPlanes : Winograd<2>::kPlanes;
+    return planes * FilterLayout(inputs, outputs).plane;
+}
+
+// Transform weights (k, c, 3, 3), for the forward pass or, turned and transposed, for the backward.
+VD_EXPORT(winograd_filter)(Pool* pool, std::int64_t m, const float* weight, std::int64_t k,
+                           std::int64_t c, std::int64_t backward, float* out) {
+    const Filters f = backward ? Filters{weight, c, k, 9, 9 * c, true}
+                               : Filters{weight, k, c, 9 * c, 9, false};
+    if (m == 4)
+        transform_filters<4>(pool, f, out);
+    else
+        transform_filters<2>(pool, f, out);
+}

@@ -1,0 +1,154 @@
+"""Max and average pooling: one pass over the planes for each place of the window."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prototxt_gen.geometry import PoolGeometry
+from runtime.backend.base import HostArray
+from runtime.backend.cpu.lanes import Lane, Runner
+from runtime.backend.cpu.pool_windows import PIECE, Place, places
+
+_LOWEST = -float(np.finfo(np.float32).max)
+_BYTE = np.dtype(np.uint8)
+_BOOL = np.dtype(np.bool_)
+
+
+class PoolOps:
+    """See the section "Pooling" of Backend."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def max_pool_forward(
+        self, geom: PoolGeometry, x: HostArray, y: HostArray, mask: HostArray
+    ) -> None:
+        """See Backend.max_pool_forward. Caffe: a strict `>` against -FLT_MAX, which NaN loses."""
+        planes, best, where = _planes(x), _planes(y), _planes(mask)
+        window = places(geom)
+        origin = _origins(geom)
+        number = np.dtype(np.uint8 if geom.kernel[0] * geom.kernel[1] < 255 else np.int32)
+        steps = _steps(geom)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            top = best[start:stop]
+            winner = lane.scratch("pool.winner", top.shape, number)
+            top[...] = _LOWEST
+            winner[...] = 0
+            for place in window:
+                self._challenge(lane, planes[start:stop], top, winner, place)
+            target = where[start:stop]
+            np.take(steps, winner, out=target)
+            target += origin
+            if not winner.all():
+                target[winner == 0] = -1
+
+        self._runner.run(task, len(planes), _grain(geom))
+
+    @staticmethod
+    def _challenge(
+        lane: Lane, x: HostArray, top: HostArray, winner: HostArray, place: Place
+    ) -> None:
+        """Let the elements at one place of the windows win where they are greater.
+
+        Winners are numbered from 1 in row-major order, so the newest winner has the largest number.
+        """
+        value, seat = x[:, place.inside[0], place.inside[1]], (slice(None), *place.outputs)
+        greater = lane.scratch("pool.greater", value.shape, _BOOL)
+        np.greater(value, top[seat], out=greater)
+        np.fmax(value, top[seat], out=top[seat])
+        claim = lane.scratch("pool.claim", value.shape, winner.dtype)
+        np.multiply(greater, winner.dtype.type(place.number + 1), out=claim)
+        np.maximum(winner[seat], claim, out=winner[seat])
+
+    def max_pool_backward(
+        self, geom: PoolGeometry, dy: HostArray, mask: HostArray, dx: HostArray
+    ) -> None:
+        """See Backend.max_pool_backward."""
+        top, where, bottom = _planes(dy), _planes(mask), _planes(dx)
+        # An input sees later outputs through earlier places: backwards is the outputs' order.
+        window = places(geom)[::-1]
+        origin, steps = _origins(geom), _steps(geom)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            relative = lane.scratch("pool.relative", top[start:stop].shape, where.dtype)
+            np.subtract(where[start:stop], origin, out=relative)
+            dx_part = bottom[start:stop]
+            dx_part[...] = 0.0
+            for place in window:
+                seat = (slice(None), *place.outputs)
+                hit = lane.scratch("pool.greater", relative[seat].shape, _BOOL)
+                np.equal(relative[seat], steps[place.number + 1], out=hit)
+                spot = dx_part[:, place.inside[0], place.inside[1]]
+                np.add(spot, top[start:stop][seat], out=spot, where=hit)
+
+        self._runner.run(task, len(top), _grain(geom))
+
+    def ave_pool_forward(self, geom: PoolGeometry, x: HostArray, y: HostArray) -> None:
+        """See Backend.ave_pool_forward."""
+        planes, mean = _planes(x), _planes(y)
+        window, divisor = places(geom), _divisors(geom, x.dtype)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            total = mean[start:stop]
+            total[...] = 0.0
+            for place in window:
+                total[:, place.outputs[0], place.outputs[1]] += planes[
+                    start:stop, place.inside[0], place.inside[1]
+                ]
+            total /= divisor
+
+        self._runner.run(task, len(planes), _grain(geom))
+
+    def ave_pool_backward(self, geom: PoolGeometry, dy: HostArray, dx: HostArray) -> None:
+        """See Backend.ave_pool_backward."""
+        top, bottom = _planes(dy), _planes(dx)
+        window, divisor = places(geom)[::-1], _divisors(geom, dy.dtype)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            share = lane.scratch("pool.share", top[start:stop].shape, top.dtype)
+            np.divide(top[start:stop], divisor, out=share)
+            part = bottom[start:stop]
+            part[...] = 0.0
+            for place in window:
+                part[:, place.inside[0], place.inside[1]] += share[
+                    :, place.outputs[0], place.outputs[1]
+                ]
+
+        self._runner.run(task, len(top), _grain(geom))
+
+
+def _planes(x: HostArray) -> HostArray:
+    """(N,C,H,W) as planes (N*C,H,W)."""
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _grain(geom: PoolGeometry) -> int:
+    return max(1, PIECE // (geom.h * geom.w))
+
+
+def _origins(geom: PoolGeometry) -> HostArray:
+    """Flat index, in the plane, of each window's first place; it may lie in the padding."""
+    rows = np.arange(geom.p, dtype=np.int32) * geom.stride[0] - geom.pad[0]
+    cols = np.arange(geom.q, dtype=np.int32) * geom.stride[1] - geom.pad[1]
+    return np.asarray(rows[:, None] * geom.w + cols, np.int32)
+
+
+def _steps(geom: PoolGeometry) -> HostArray:
+    """Flat distance of place n - 1 from the window's first place, at n; 0 stands for no winner."""
+    rows, cols = np.divmod(np.arange(geom.kernel[0] * geom.kernel[1]), geom.kernel[1])
+    return np.concatenate([[0], rows * geom.w + cols]).astype(np.int32)
+
+
+def _divisors(geom: PoolGeometry, dtype: np.dtype[np.generic]) -> HostArray:
+    """Elements of each window after clipping it to the padded input. Caffe: pool_size.
+
+    A window may lie wholly outside (kernel below stride); its mean is 0, where Caffe has 0 / 0.
+    """
+
+    def along(size: int, outputs: int, axis: int) -> HostArray:
+        start = np.arange(outputs) * geom.stride[axis] - geom.pad[axis]
+        end = np.minimum(start + geom.kernel[axis], size + geom.pad[axis])
+        return np.maximum(end - start, 1)
+
+    return np.outer(along(geom.h, geom.p, 0), along(geom.w, geom.q, 1)).astype(dtype)

@@ -1,0 +1,102 @@
+"""Matrix products and the bias, blocked so that lanes can share them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.backend.base import HostArray, Layout
+from runtime.backend.cpu.lanes import Lane, Runner
+
+# A block of a product has this many rows and columns at most; smaller products are not cut.
+_BLOCK = 1024
+_SMALL = 1 << 20
+_BIAS_GRAIN = 1 << 16
+
+
+class ProductOps:
+    """See the section "Products" of Backend."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def gemm(
+        self,
+        trans_a: bool,
+        trans_b: bool,
+        alpha: float,
+        a: HostArray,
+        b: HostArray,
+        beta: float,
+        c: HostArray,
+    ) -> None:
+        """See Backend.gemm."""
+        left, right = (a.T if trans_a else a), (b.T if trans_b else b)
+        rows, cols = c.shape
+        if rows * cols * left.shape[1] <= _SMALL:
+            block_rows, block_cols = max(rows, 1), max(cols, 1)
+        else:
+            block_rows, block_cols = _block(rows), _block(cols)
+        across = -(-cols // block_cols)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            r, s = start // across * block_rows, start % across * block_cols
+            part = (slice(r, r + block_rows), slice(s, s + block_cols))
+            _block_product(lane, alpha, left[part[0]], right[:, part[1]], beta, c[part])
+
+        self._runner.run(task, -(-rows // block_rows) * across)
+
+    def bias_forward(self, layout: Layout, bias: HostArray, y: HostArray) -> None:
+        """See Backend.bias_forward."""
+        y3 = y.reshape(layout.outer, layout.channels, layout.inner)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            if layout.inner == 1:
+                y3[start:stop, :, 0] += bias.reshape(-1)
+            else:
+                y3[start:stop] += bias.reshape(-1, 1)
+
+        self._runner.run(task, layout.outer, _outer_grain(layout))
+
+    def bias_backward(self, layout: Layout, dy: HostArray, db: HostArray) -> None:
+        """See Backend.bias_backward."""
+        dy3 = dy.reshape(layout.outer, layout.channels, layout.inner)
+        if layout.inner == 1:
+            sums = dy3[:, :, 0]
+        else:
+            sums = np.empty((layout.outer, layout.channels), dy3.dtype)
+
+            def task(lane: Lane, start: int, stop: int) -> None:
+                np.add.reduce(dy3[start:stop], axis=2, out=sums[start:stop])
+
+            self._runner.run(task, layout.outer, _outer_grain(layout))
+        db.reshape(-1)[...] += sums.sum(axis=0)
+
+
+def _block(size: int) -> int:
+    """Cut a side into equal blocks: at least 4 of them where it is long, none over the limit."""
+    if size <= 256:
+        return max(size, 1)
+    parts = max(4, -(-size // _BLOCK))
+    return -(-size // parts)
+
+
+def _block_product(
+    lane: Lane, alpha: float, a: HostArray, b: HostArray, beta: float, c: HostArray
+) -> None:
+    """Compute one block of c = alpha a b + beta c."""
+    if beta == 0.0:
+        np.matmul(a, b, out=c)
+        if alpha != 1.0:
+            c *= alpha
+        return
+    product = lane.scratch("product", c.shape, c.dtype)
+    np.matmul(a, b, out=product)
+    if alpha != 1.0:
+        product *= alpha
+    if beta != 1.0:
+        c *= beta
+    c += product
+
+
+def _outer_grain(layout: Layout) -> int:
+    return max(1, _BIAS_GRAIN // max(1, layout.channels * layout.inner))

@@ -1,0 +1,103 @@
+"""Soft-max, its loss, and accuracy."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.backend.base import HostArray, Layout
+
+_FLT_MIN = float(np.finfo(np.float32).tiny)
+
+
+def _rows(layout: Layout, x: HostArray) -> HostArray:
+    return x.reshape(layout.outer, layout.channels, layout.inner)
+
+
+class SoftmaxOps:
+    """See the section "Soft-max and scores" of Backend."""
+
+    def softmax_forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
+        """See Backend.softmax_forward."""
+        scores, prob = _rows(layout, x), _rows(layout, y)
+        np.subtract(scores, scores.max(axis=1, keepdims=True), out=prob)
+        np.exp(prob, out=prob)
+        prob /= prob.sum(axis=1, keepdims=True)
+
+    def softmax_backward(
+        self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray
+    ) -> None:
+        """See Backend.softmax_backward."""
+        prob, top, bottom = (_rows(layout, a) for a in (y, dy, dx))
+        inner_product = (top * prob).sum(axis=1, keepdims=True)
+        np.subtract(top, inner_product, out=bottom)
+        bottom *= prob
+
+    def softmax_loss_forward(
+        self,
+        layout: Layout,
+        prob: HostArray,
+        label: HostArray,
+        ignore_label: int | None,
+        normalizer: float | None,
+        loss: HostArray,
+        stats: HostArray,
+    ) -> None:
+        """See Backend.softmax_loss_forward."""
+        index, counted = _labels(layout, label, ignore_label)
+        chosen = np.take_along_axis(_rows(layout, prob), index[:, None, :], axis=1)[:, 0]
+        # A NaN stays NaN, so that a run which diverged can be seen.
+        logs = np.log(np.maximum(chosen, _FLT_MIN), dtype=np.float64)
+        count = float(max(1, np.count_nonzero(counted))) if normalizer is None else normalizer
+        stats.reshape(-1)[0] = count
+        loss.reshape(-1)[0] = -logs[counted].sum() / count
+
+    def softmax_loss_backward(
+        self,
+        layout: Layout,
+        prob: HostArray,
+        label: HostArray,
+        ignore_label: int | None,
+        loss_weight: float,
+        stats: HostArray,
+        dx: HostArray,
+    ) -> None:
+        """See Backend.softmax_loss_backward."""
+        index, counted = _labels(layout, label, ignore_label)
+        bottom = _rows(layout, dx)
+        np.copyto(bottom, _rows(layout, prob))
+        outer, inner = np.nonzero(counted)
+        bottom[outer, index[outer, inner], inner] -= 1.0
+        bottom *= loss_weight / float(stats.reshape(-1)[0])
+        if not counted.all():
+            outer, inner = np.nonzero(~counted)
+            bottom[outer, :, inner] = 0.0
+
+    def accuracy_forward(
+        self,
+        layout: Layout,
+        x: HostArray,
+        label: HostArray,
+        ignore_label: int | None,
+        top_k: int,
+        out: HostArray,
+    ) -> None:
+        """See Backend.accuracy_forward."""
+        index, counted = _labels(layout, label, ignore_label)
+        scores = _rows(layout, x)
+        chosen = np.take_along_axis(scores, index[:, None, :], axis=1)
+        # The label itself is among those not below it; with NaN every comparison is false.
+        not_below = np.count_nonzero(scores >= chosen, axis=1)
+        right = np.count_nonzero((not_below <= top_k) & counted)
+        total = np.count_nonzero(counted)
+        out.reshape(-1)[0] = right / total if total else 0.0
+
+
+def _labels(
+    layout: Layout, label: HostArray, ignore_label: int | None
+) -> tuple[HostArray, HostArray]:
+    """Whole-number labels (outer, inner), and which of them count; ignored ones become 0."""
+    index = label.reshape(layout.outer, layout.inner).astype(np.int64)
+    if ignore_label is None:
+        return index, np.ones(index.shape, np.bool_)
+    counted = index != ignore_label
+    return np.where(counted, index, 0), counted

@@ -1,0 +1,47 @@
+"""Backends by name. A device's code is imported when it is asked for, and not before."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+from prototxt_gen.errors import DeviceError
+from runtime.backend.base import Backend
+
+_CUDA = "runtime.backend.cuda"
+
+
+def _cpu(device_id: int, **options: Any) -> Backend:
+    from runtime.backend.cpu.backend import CpuBackend
+
+    if device_id != 0:
+        raise DeviceError(
+            f"backend 'cpu': there is one CPU, number 0; expected device_id 0, got {device_id}; "
+            "leave device_id out"
+        )
+    return CpuBackend(**options)
+
+
+def _cuda(name: str, device_id: int, **options: Any) -> Backend:
+    """The CUDA package offers `create_backend(name, device_id, **options)` as well."""
+    if importlib.util.find_spec(_CUDA) is None:
+        raise DeviceError(
+            f"backend '{name}': GPU support is not part of this build; expected the package "
+            f"{_CUDA}, which is missing; use the backend 'cpu' (solver_mode: CPU, no --gpu)"
+        )
+    backend: Backend = importlib.import_module(_CUDA).create_backend(name, device_id, **options)
+    return backend
+
+
+def create_backend(name: str, device_id: int = 0, **options: Any) -> Backend:
+    """Open a backend: 'cpu' (options dtype, threads, exact), 'gpu' or its emulation 'emu'.
+
+    Raises:
+        DeviceError: no backend has this name, or it cannot run here.
+    """
+    if name == "cpu":
+        return _cpu(device_id, **options)
+    if name in ("gpu", "emu"):
+        return _cuda(name, device_id, **options)
+    raise DeviceError(f"backend '{name}' is unknown; expected one of cpu, gpu, emu; check the name")

@@ -1,0 +1,193 @@
+"""Weights in .caffemodel.h5 files. Caffe: Net::ToHDF5, Net::CopyTrainedLayersFromHDF5, hdf5.cpp.
+
+Layout: a dataset /data/<layer>/<i> for each weight blob, an empty group for a layer without any;
+/diff/<layer>/<i> likewise where gradients are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.errors import SnapshotError
+from prototxt_gen.files import atomic_write
+from runtime.blob import MAX_COUNT
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+SUFFIX = ".h5"
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class DatasetBlob:
+    """One weight blob of an open file; numbers are read when they are asked for."""
+
+    where: str
+    dataset: Any
+
+    legacy = False
+    nvidia = False
+    diff = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(dim) for dim in self.dataset.shape)
+
+    @property
+    def count(self) -> int:
+        return int(self.dataset.size)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        return self.shape == tuple(shape)
+
+    def check(self) -> None:
+        """Raise unless the dataset holds as many numbers as its shape says."""
+        with reading(self.where):
+            dtype, stored = self.dataset.dtype, self.dataset.id.get_storage_size()
+            whole = self.dataset.chunks is not None or stored >= self.count * dtype.itemsize
+        if dtype.kind not in "fiu" or not whole or self.count > MAX_COUNT:
+            raise SnapshotError(
+                f"{self.where}: no weights; expected at most {MAX_COUNT} numbers, all of them "
+                f"stored, got shape {self.shape} of {dtype} in {stored} bytes; "
+                "copy or download the file again"
+            )
+
+    def array(self) -> Array:
+        """The numbers as stored, in the shape."""
+        self.check()
+        with reading(self.where):
+            return np.asarray(self.dataset[()])
+
+    def diff_array(self) -> Array | None:
+        return None
+
+    def copy_to(self, out: Array) -> None:
+        """Copy the numbers into a contiguous array of as many elements."""
+        self.check()
+        with reading(self.where):
+            if self.count and out.shape == self.shape and out.flags.c_contiguous:
+                self.dataset.read_direct(out)
+            else:
+                out[...] = np.asarray(self.dataset[()]).reshape(out.shape)
+
+    def copy_diff_to(self, out: Array) -> None:
+        raise SnapshotError(f"{self.where}: has no gradient; expected diff; read data only")
+
+
+@dataclass(frozen=True)
+class DatasetLayer:
+    """One layer of an open file. A blob that shares an owner's weights is not in the file."""
+
+    name: str
+    blobs: Mapping[int, DatasetBlob]
+
+
+@contextlib.contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Say what HDF5 finds wrong with a file in one sentence of ours."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as cause:
+        raise SnapshotError(
+            f"{where}: HDF5 cannot read this: {cause}; the file is damaged or of another kind; "
+            "copy or download it again"
+        ) from cause
+
+
+@contextlib.contextmanager
+def open_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Open a file to read.
+
+    Raises:
+        SnapshotError: it is missing or no HDF5 file.
+    """
+    import h5py
+
+    if not Path(path).is_file():
+        raise SnapshotError(
+            f"{path}: no such file; expected an HDF5 file; check the path "
+            f"(the current folder is {Path.cwd()})"
+        )
+    with reading(str(path)):
+        file = h5py.File(path, "r")
+    with file:
+        yield file
+
+
+@contextlib.contextmanager
+def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[DatasetLayer]]:
+    """The layers of a file, in HDF5's (alphabetical) order; blobs are readable inside the block.
+
+    Raises:
+        SnapshotError: the file is missing, damaged, or has no weights in it.
+    """
+    with open_hdf5(path) as file:
+        with reading(str(path)):
+            layers = _layers(file, str(path))
+        yield layers
+
+
+def _layers(file: Any, path: str) -> list[DatasetLayer]:
+    import h5py
+
+    root = file.get("data")
+    if not isinstance(root, h5py.Group):
+        raise SnapshotError(
+            f"{path}: no weights; expected a group /data, got "
+            f"{', '.join(sorted(file)) or 'nothing'}; give a .caffemodel.h5"
+        )
+    found: dict[str, dict[int, DatasetBlob]] = {}
+
+    def visit(name: str, item: Any) -> None:
+        layer, _, index = name.rpartition("/")
+        if isinstance(item, h5py.Group):
+            found.setdefault(name, {})
+        elif layer and index.isdecimal():
+            where = f"{path}: layer '{layer}', blob {index}"
+            found.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
+
+    root.visititems(visit)
+    return [DatasetLayer(name, blobs) for name, blobs in found.items()]
+
+
+def write_hdf5_weights(
+    path: str | os.PathLike[str],
+    layers: Iterable[tuple[str, Sequence[Array | None], Sequence[Array] | None]],
+) -> None:
+    """Write (name, data, diff) of each layer; data None where another layer owns the weights.
+
+    Raises:
+        SnapshotError: the disk is full or the folder read-only.
+    """
+    with atomic_hdf5(path) as file:
+        root = file.create_group("data")
+        for name, blobs, diffs in layers:
+            group = root.require_group(name)
+            for index, blob in enumerate(blobs):
+                if blob is not None:
+                    group.create_dataset(str(index), data=blob)
+            if diffs is not None:
+                gradients = file.require_group("diff").require_group(name)
+                for index, diff in enumerate(diffs):
+                    gradients.create_dataset(str(index), data=diff)
+
+
+@contextlib.contextmanager
+def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
+    """Write an HDF5 file that replaces the one at `path` when the block ends well."""
+    import h5py
+
+    with atomic_write(path, "w+b", SnapshotError) as stream:
+        try:
+            with h5py.File(stream, "w") as file:
+                yield file
+        except RuntimeError as cause:
+            raise OSError(str(cause)) from cause

@@ -1,0 +1,23 @@
+"""AbsVal. Caffe: absval_layer.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("AbsVal")
+class AbsValLayer(NeuronLayer):
+    """y = |x|."""
+
+    def value(self, x: HostArray) -> Any:
+        return np.abs(x)
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """0 at 0."""
+        return np.sign(x)

@@ -1,0 +1,64 @@
+"""ArgMax. Caffe: argmax_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("ArgMax")
+class ArgMaxLayer(Layer):
+    """Places (and values) of the top_k largest, along an axis or over a whole sample.
+
+    Shapes: with `axis`, that axis becomes top_k; without, top (N, 1 or 2, top_k).
+    """
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Check top_k."""
+        param = self.param.argmax_param
+        self.top_k = int(param.top_k)
+        self.axis: int | None = None
+        if param.HasField("axis"):
+            self.axis = bottom[0].canonical_axis(param.axis, self.label)
+        size = bottom[0].count(1) if self.axis is None else bottom[0].shape[self.axis]
+        if not 1 <= self.top_k <= size:
+            raise ProtoError(
+                f"{self.label}: top_k is {self.top_k}; expected 1 .. {size} for {bottom[0].shape}"
+            )
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """The axis shrinks to top_k."""
+        if self.axis is not None:
+            shape = list(bottom[0].shape)
+            shape[self.axis] = self.top_k
+            top[0].reshape(shape)
+            return
+        kinds = 2 if self.param.argmax_param.out_max_val else 1
+        axes = max(bottom[0].num_axes, 3)
+        top[0].reshape((bottom[0].shape[0], kinds, self.top_k, *(1,) * (axes - 3)))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Sort; of equal values the one with the larger index comes first, as in Caffe."""
+        x = bottom[0].data.host()
+        values = x.reshape(x.shape[0], -1) if self.axis is None else np.moveaxis(x, self.axis, -1)
+        # Caffe sorts pairs (value, index) downwards.
+        order = np.argsort(values, axis=-1, kind="stable")[..., ::-1][..., : self.top_k]
+        best = np.take_along_axis(values, order, axis=-1)
+        out = top[0].data.mutable_host()
+        if self.axis is not None:
+            chosen = best if self.param.argmax_param.out_max_val else order
+            out[...] = np.moveaxis(chosen, -1, self.axis)
+        elif self.param.argmax_param.out_max_val:
+            out[...] = np.stack([order, best], axis=1).reshape(out.shape)
+        else:
+            out[...] = order.reshape(out.shape)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Refuse: a place has no gradient."""
+        if propagate_down[0]:
+            raise ProtoError(f"{self.label}: has no gradient; set propagate_down: false")

@@ -1,0 +1,92 @@
+"""BatchNorm: normalise each channel. Caffe: batch_norm_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError
+from runtime.backend.base import HostArray
+from runtime.blob import Blob
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("BatchNorm")
+class BatchNormLayer(Layer):
+    """y = (x - mean) / sqrt(var + eps), without scale and shift. May work in place.
+
+    TRAIN takes mean and variance from the batch, TEST from the running sums in the blobs.
+
+    Shapes: bottom (N,C,...); blobs mean (C,), variance (C,), and (1,) that both are divided by.
+    """
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Make the running sums; the solver must leave them alone."""
+        param = self.param.batch_norm_param
+        self.global_stats = self.phase == proto.TEST
+        if param.HasField("use_global_stats"):
+            self.global_stats = bool(param.use_global_stats)
+        channels = 1 if bottom[0].num_axes == 1 else bottom[0].shape[1]
+        shapes = ((channels,), (channels,), (1,))
+        self.blobs = [Blob(self.backend, shape, "statistics") for shape in shapes]
+        for i, _ in enumerate(self.blobs):
+            if i == len(self.param.param):
+                self.param.param.add().lr_mult = 0.0
+            elif self.param.param[i].lr_mult != 0.0:
+                raise ProtoError(
+                    f"{self.label}: param {i} has lr_mult {self.param.param[i].lr_mult:g}; "
+                    "expected 0, statistics are not learnt; remove the param entries"
+                )
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Top as bottom."""
+        self.channels = self.blobs[0].count()
+        top[0].reshape_like(bottom[0])
+
+    def _planes(self, x: HostArray) -> Any:
+        """See x as (N, C, everything else)."""
+        return x.reshape(1 if x.ndim == 1 else x.shape[0], self.channels, -1)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Normalise; in TRAIN, add to the running sums."""
+        x = self._planes(bottom[0].data.host())
+        if self.global_stats:
+            divisor = float(self.blobs[2].data.host()[0])
+            factor = 0.0 if divisor == 0 else 1.0 / divisor
+            mean = self.blobs[0].data.host() * factor
+            var = self.blobs[1].data.host() * factor
+        else:
+            mean = x.mean(axis=(0, 2))
+        centred = x - mean[None, :, None]
+        if not self.global_stats:
+            var = np.square(centred).mean(axis=(0, 2))
+            self._remember(mean, var, x.size // self.channels)
+        self.std = np.sqrt(var + self.param.batch_norm_param.eps)
+        self.normal = centred / self.std[None, :, None]
+        y = top[0].data.mutable_host()
+        y[...] = self.normal.reshape(y.shape)
+
+    def _remember(self, mean: HostArray, var: HostArray, count: int) -> None:
+        fraction = self.param.batch_norm_param.moving_average_fraction
+        unbiased = count / (count - 1) if count > 1 else 1.0
+        for blob, fresh in zip(self.blobs, (mean, unbiased * var, 1.0)):
+            sums = blob.data.mutable_host()
+            sums[...] = sums * fraction + fresh
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradient of the input; in TRAIN, through mean and variance as well."""
+        if not propagate_down[0]:
+            return
+        dy = self._planes(top[0].diff.host())
+        if self.global_stats:
+            dx = dy / self.std[None, :, None]
+        else:
+            along = (dy * self.normal).mean(axis=(0, 2))[None, :, None]
+            dx = dy - dy.mean(axis=(0, 2))[None, :, None] - self.normal * along
+            dx /= self.std[None, :, None]
+        out = bottom[0].diff.mutable_host()
+        out[...] = dx.reshape(out.shape)

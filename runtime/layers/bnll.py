@@ -1,0 +1,25 @@
+"""BNLL. Caffe: bnll_layer.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("BNLL")
+class BNLLLayer(NeuronLayer):
+    """y = log(1 + exp(x)), the binomial normal log likelihood."""
+
+    def value(self, x: HostArray) -> Any:
+        """Without overflow at either end."""
+        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """Exponents are cut at 50, where float32 no longer sees a difference."""
+        e = np.exp(np.minimum(x, 50.0))
+        return e / (e + 1)

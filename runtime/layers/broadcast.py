@@ -1,0 +1,53 @@
+"""The axes that a smaller blob spans in a larger one, for Scale and Bias."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.backend.base import HostArray
+from runtime.blob import Blob
+
+
+@dataclass(frozen=True)
+class BroadcastAxes:
+    """`shape` broadcasts the small blob over the large one; `summed` are the axes it lacks."""
+
+    shape: tuple[int, ...]
+    summed: tuple[int, ...]
+
+    def reduce(self, values: HostArray) -> Any:
+        """Sum over the axes that the small blob lacks."""
+        return np.asarray(values).sum(axis=self.summed, keepdims=True)
+
+
+def factor_shape(large: Blob, axis: int, num_axes: int, where: str) -> tuple[int, ...]:
+    """The shape of a weight that spans num_axes axes from `axis` on; -1 means to the end."""
+    start = large.canonical_axis(axis, where)
+    if num_axes < -1 or (num_axes >= 0 and start + num_axes > large.num_axes):
+        raise ProtoError(
+            f"{where}: num_axes is {num_axes}; expected -1, or at most "
+            f"{large.num_axes - start} axes from axis {start} of shape {large.shape}"
+        )
+    return large.shape[start:] if num_axes == -1 else large.shape[start : start + num_axes]
+
+
+def broadcast_axes(large: Blob, small: Blob, axis: int, where: str) -> BroadcastAxes:
+    """Lay the small blob along the large one from `axis` on; a scalar spans nothing.
+
+    Raises:
+        ShapeError: the dimensions do not agree.
+    """
+    start = 0 if small.num_axes == 0 else large.canonical_axis(axis, where)
+    end = start + small.num_axes
+    if large.shape[start:end] != small.shape:
+        raise ShapeError(
+            f"{where}: expected a factor with the axes from {start} on of {large.shape}, "
+            f"got shape {small.shape}"
+        )
+    shape = (1,) * start + small.shape + (1,) * (large.num_axes - end)
+    summed = tuple(i for i in range(large.num_axes) if not start <= i < end)
+    return BroadcastAxes(shape, summed)

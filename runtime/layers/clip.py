@@ -1,0 +1,23 @@
+"""Clip. Caffe: clip_layer.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("Clip")
+class ClipLayer(NeuronLayer):
+    """y = x held between min and max."""
+
+    def value(self, x: HostArray) -> Any:
+        return np.clip(x, self.param.clip_param.min, self.param.clip_param.max)
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """1 inside the limits, both included."""
+        return (x >= self.param.clip_param.min) & (x <= self.param.clip_param.max)

@@ -1,0 +1,62 @@
+"""Crop: the part of a blob that has another's size. Caffe: crop_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.layer import Blobs, Layer, exactly
+from runtime.layer_factory import register
+
+
+@register("Crop")
+class CropLayer(Layer):
+    """From `axis` on, the top has the second bottom's sizes, read at the offsets."""
+
+    num_bottom = exactly(2)
+
+    def allow_force_backward(self, bottom_index: int) -> bool:
+        """The reference gives its shape only."""
+        return bottom_index == 0
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Place the window."""
+        axis = bottom[0].canonical_axis(self.param.crop_param.axis, self.label)
+        offsets = [int(o) for o in self.param.crop_param.offset]
+        cropped = bottom[0].num_axes - axis
+        if len(offsets) > 1 and len(offsets) != cropped:
+            raise ProtoError(
+                f"{self.label}: expected no offset, one, or {cropped} (one for each axis from "
+                f"{axis} on), got {len(offsets)}"
+            )
+        if bottom[1].num_axes != bottom[0].num_axes:
+            raise ShapeError(
+                f"{self.label}: expected bottoms with equally many axes, got {bottom[0].shape} "
+                f"and {bottom[1].shape}"
+            )
+        window, shape = [], []
+        for i, size in enumerate(bottom[0].shape):
+            at, length = 0, size
+            if i >= axis:
+                at = (offsets[i - axis] if len(offsets) > 1 else offsets[0]) if offsets else 0
+                length = bottom[1].shape[i]
+            if at + length > size:
+                raise ShapeError(
+                    f"{self.label}: axis {i}: offset {at} + size {length} exceeds {size}; "
+                    "use a smaller offset or reference"
+                )
+            window.append(slice(at, at + length))
+            shape.append(length)
+        self.window = tuple(window)
+        top[0].reshape(shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Read the window."""
+        top[0].data.mutable_host()[...] = bottom[0].data.host()[self.window]
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Zero outside the window."""
+        if propagate_down[0]:
+            dx = bottom[0].diff.mutable_host()
+            dx[...] = 0
+            dx[self.window] = top[0].diff.host()

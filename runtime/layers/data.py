@@ -1,0 +1,99 @@
+"""Data: batches from an LMDB. Caffe: data_layer.cpp, base_data_layer.cpp. Paper: 3.1."""
+
+from __future__ import annotations
+
+from data_prep.lmdb_io import Reader
+from data_prep.philox import stream_of
+from data_prep.prefetch import BatchReader
+from data_prep.sampler import make_sampler
+from data_prep.transform import TransformSpec
+from prototxt_gen import proto
+from prototxt_gen.errors import DataError, ProtoError
+from runtime.augmentation import with_options
+from runtime.layer import Blobs, Layer, between, exactly
+from runtime.layer_factory import register
+
+
+@register("Data")
+class DataLayer(Layer):
+    """Reads the records of pass p at positions p*batch .. p*batch+batch-1, round and round.
+
+    What the sidecar adds (rescale, colour shift, shuffling) comes with the context. Crops and flips
+    are drawn per sample number, not from Caffe's stream, so no result depends on who decodes.
+
+    Shapes: tops (batch,C,H,W) and labels (batch,).
+    """
+
+    num_bottom, num_top = exactly(0), between(1, 2)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Open the database and start reading ahead."""
+        param, transform = self.param.data_param, self.param.transform_param
+        self.reader: BatchReader | None = None
+        self.batch = int(param.batch_size)
+        if self.batch < 1:
+            raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
+        self._draw_as_caffe(bool(transform.mirror), int(transform.crop_size), int(param.rand_skip))
+        if not self.context.fill_weights and transform.crop_size:
+            self._shape(top, (3, int(transform.crop_size), int(transform.crop_size)))
+            return
+        if param.HasField("backend") and param.backend == proto.DataParameter.LEVELDB:
+            raise DataError(
+                f"{self.label}: backend LEVELDB is not offered; expected LMDB; convert the images "
+                "with `verydeep convert_imageset` and say backend: LMDB"
+            )
+        self.reader = self._open(TransformSpec.from_param(transform, self.phase, self.label))
+        self._shape(top, self.reader.shape)
+
+    def _open(self, spec: TransformSpec) -> BatchReader:
+        options = self.context.data
+        source = Reader(self.context.path(self.param.data_param.source))
+        seed = self.context.seed if options.seed is None else options.seed
+        prefetch = int(self.param.data_param.prefetch)
+        return BatchReader(
+            source,
+            self.batch,
+            with_options(spec, options, self.context),
+            make_sampler(len(source), options.shuffle, seed),
+            seed,
+            stream_of(self.param.name),
+            workers=options.workers,
+            prefetch=options.prefetch or prefetch,
+            on_error=options.on_error,
+        )
+
+    def _draw_as_caffe(self, mirror: bool, crop: int, rand_skip: int) -> None:
+        """Take from the filler stream what Caffe's data layer takes, so later fillers agree."""
+        if rand_skip:
+            self.context.rng.raw()
+        needs_random = mirror or (self.phase == proto.TRAIN and crop > 0)
+        for _ in range(3 if needs_random else 1):
+            self.context.rng.raw()
+
+    def _shape(self, top: Blobs, image: tuple[int, int, int]) -> None:
+        top[0].reshape((self.batch, *image))
+        if len(top) > 1:
+            top[1].reshape((self.batch,))
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """The shapes are fixed."""
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Take the next batch."""
+        if self.reader is None:
+            raise DataError(f"{self.label}: the net was made for its shapes only; it has no data")
+        pass_number = self.context.pass_number
+        images, labels = self.reader.read(pass_number, 0, self.batch)
+        top[0].data.mutable_host()[...] = images
+        if len(top) > 1:
+            top[1].data.mutable_host()[...] = labels
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time spent waiting for data so far."""
+        return 0.0 if self.reader is None else self.reader.wait_seconds
+
+    def close(self) -> None:
+        """Stop reading."""
+        if self.reader is not None:
+            self.reader.close()

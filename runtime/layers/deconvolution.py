@@ -1,0 +1,99 @@
+"""Deconvolution: convolution turned round. Caffe: deconv_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ShapeError
+from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import Layout
+from runtime.layer import Blobs
+from runtime.layer_factory import register
+from runtime.layers.convolution import ConvolutionLayer
+
+
+@register("Deconvolution")
+class DeconvolutionLayer(ConvolutionLayer):
+    """Its forward pass is a convolution's backward pass on the data, and the other way round.
+
+    Shapes: bottom (N,C,H,W); blobs[0] (C,K/group,R,S), blobs[1] (K,); top (N,K,P,Q) with
+    P = stride*(H-1) + dilation*(R-1) + 1 - 2*pad. `geom` is the convolution from top to bottom.
+    """
+
+    def geometry(self, shape: Sequence[int]) -> ConvGeometry:
+        """The convolution that would make the bottom out of the top."""
+        param = self.param.convolution_param
+        given = ConvGeometry.deconv_input(param, shape, self.label)
+        size = [
+            given.stride[i] * (length - 1)
+            + given.dilation[i] * (given.kernel[i] - 1)
+            + 1
+            - 2 * given.pad[i]
+            for i, length in enumerate((given.h, given.w))
+        ]
+        if min(size) < 1:
+            raise ShapeError(
+                f"{self.label}: the output would be {size[0]}x{size[1]}; expected at least 1x1; "
+                "use a smaller pad"
+            )
+        return ConvGeometry(
+            given.n,
+            given.k,
+            size[0],
+            size[1],
+            given.c,
+            given.kernel,
+            given.pad,
+            given.stride,
+            given.dilation,
+            given.group,
+        )
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Plan again when the bottoms' shape is new."""
+        for blob in bottom:
+            if blob.shape != bottom[0].shape or blob.shape[1] != self.geom.k:
+                raise ShapeError(
+                    f"{self.label}: expected all bottoms alike with {self.geom.k} channels, "
+                    f"got {blob.shape}"
+                )
+        if bottom[0].shape != self.geom.out_shape:
+            self.geom = self.geometry(bottom[0].shape)
+            self.plan = self.backend.plan_conv(self.geom)
+        for blob in top:
+            blob.reshape(self.geom.in_shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Spread every bottom."""
+        weight = self.blobs[0].data
+        for x, y in zip(bottom, top):
+            out = y.data.mutable_dev()
+            self.backend.conv_backward_data(
+                self.plan, x.data.dev(), weight.dev(), out, weight.version
+            )
+            if len(self.blobs) > 1:
+                self.backend.bias_forward(self._layout(), self.blobs[1].data.dev(), out)
+
+    def _layout(self) -> Layout:
+        return Layout(self.geom.n, self.geom.c, self.geom.h * self.geom.w)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradients of bias, filters and bottoms."""
+        weight = self.blobs[0]
+        for x, y, down in zip(bottom, top, propagate_down):
+            dy = y.diff.dev()
+            if len(self.blobs) > 1 and self.propagates_to_params(1):
+                self.backend.bias_backward(self._layout(), dy, self.blobs[1].diff.mutable_dev())
+            if self.propagates_to_params(0):
+                self.backend.conv_backward_weight(
+                    self.plan, dy, x.data.dev(), weight.diff.mutable_dev()
+                )
+            if down:
+                self.backend.conv_forward(
+                    self.plan,
+                    dy,
+                    weight.data.dev(),
+                    None,
+                    x.diff.mutable_dev(),
+                    weight.data.version,
+                )

@@ -1,0 +1,23 @@
+"""ELU. Caffe: elu_layer.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("ELU")
+class ELULayer(NeuronLayer):
+    """y = x above 0, alpha * (exp(x) - 1) below. May work in place."""
+
+    def value(self, x: HostArray) -> Any:
+        return np.maximum(x, 0) + self.param.elu_param.alpha * (np.exp(np.minimum(x, 0)) - 1)
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """The sign of x is the sign of y, so the output tells in place."""
+        return np.where(x > 0, 1, self.param.elu_param.alpha + y)

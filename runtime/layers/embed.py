@@ -1,0 +1,68 @@
+"""Embed: a row of weights for each index. Caffe: embed_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen.errors import DataError, ProtoError
+from runtime.blob import Blob
+from runtime.filler import fill
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("Embed")
+class EmbedLayer(Layer):
+    """Look rows up.
+
+    Shapes: bottom (M...) of whole numbers below input_dim; blobs[0] (input_dim,num_output),
+    blobs[1] (num_output,); top (M..., num_output).
+    """
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Make and fill the rows and the bias."""
+        param = self.param.embed_param
+        self.rows, self.width = int(param.input_dim), int(param.num_output)
+        if self.rows < 1 or self.width < 1:
+            raise ProtoError(
+                f"{self.label}: input_dim {self.rows}, num_output {self.width}; "
+                "expected at least 1 each"
+            )
+        self.blobs = [Blob(self.backend, (self.rows, self.width), "weight")]
+        fill(self.blobs[0], param.weight_filler, self.context, self.label)
+        if param.bias_term:
+            self.blobs.append(Blob(self.backend, (self.width,), "bias"))
+            fill(self.blobs[1], param.bias_filler, self.context, self.label)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """One more axis."""
+        top[0].reshape((*bottom[0].shape, self.width))
+
+    def _indices(self, bottom: Blobs) -> np.ndarray:
+        index = bottom[0].data.host().ravel()
+        bad = ~((index >= 0) & (index < self.rows) & (index == np.floor(index)))
+        if bad.any():
+            raise DataError(
+                f"{self.label}: index {index[bad][0]:g}; expected whole numbers "
+                f"0 .. {self.rows - 1}; correct the data or input_dim"
+            )
+        return np.asarray(index.astype(np.int64))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Look up, add the bias."""
+        out = self.blobs[0].data.host()[self._indices(bottom)]
+        if len(self.blobs) > 1:
+            out = out + self.blobs[1].data.host()
+        top[0].data.mutable_host()[...] = out.reshape(top[0].shape)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradients of rows and bias; indices have none."""
+        if propagate_down[0]:
+            raise ProtoError(f"{self.label}: indices have no gradient; set propagate_down: false")
+        dy = top[0].diff.host().reshape(-1, self.width)
+        if self.propagates_to_params(0):
+            np.add.at(self.blobs[0].diff.mutable_host(), self._indices(bottom), dy)
+        if len(self.blobs) > 1 and self.propagates_to_params(1):
+            self.blobs[1].diff.mutable_host()[...] += dy.sum(axis=0)

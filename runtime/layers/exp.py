@@ -1,0 +1,35 @@
+"""Exp. Caffe: exp_layer.cpp."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError
+from runtime.backend.base import HostArray
+from runtime.layer import Blobs
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("Exp")
+class ExpLayer(NeuronLayer):
+    """y = base ^ (scale * x + shift); base -1 stands for e."""
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Fold base, scale and shift into two factors."""
+        param = self.param.exp_param
+        base = float(param.base)
+        if base != -1 and base <= 0:
+            raise ProtoError(f"{self.label}: base is {base:g}; expected above 0, or -1 for e")
+        self.inner = (1.0 if base == -1 else math.log(base)) * param.scale
+        self.outer = math.exp(param.shift) if base == -1 else base**param.shift
+
+    def value(self, x: HostArray) -> Any:
+        return self.outer * np.exp(self.inner * x)
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """From the output."""
+        return self.inner * y

@@ -1,0 +1,61 @@
+"""Filter: keep the samples that a selector marks. Caffe: filter_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.layer import Blobs, Layer, at_least
+from runtime.layer_factory import register
+
+
+@register("Filter")
+class FilterLayer(Layer):
+    """The last bottom is the selector (N,) of 0 and 1; the tops are the other bottoms, filtered."""
+
+    num_bottom, num_top = at_least(2), at_least(1)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Check tops against bottoms."""
+        if len(top) != len(bottom) - 1:
+            raise ProtoError(
+                f"{self.label}: expected {len(bottom) - 1} top(s), one for each bottom but the "
+                f"selector, got {len(top)}"
+            )
+        self.first = True
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """As many samples as are selected; before the first pass, all."""
+        selector = bottom[-1]
+        if selector.count() != selector.shape[0]:
+            raise ShapeError(
+                f"{self.label}: expected a selector of one number a sample, got {selector.shape}"
+            )
+        for blob in bottom[:-1]:
+            if blob.shape[0] != selector.shape[0]:
+                raise ShapeError(
+                    f"{self.label}: {blob.shape[0]} samples and {selector.shape[0]} selectors; "
+                    "expected equally many"
+                )
+        self.kept = np.flatnonzero(selector.data.host().ravel())
+        count = selector.shape[0] if self.first else self.kept.size
+        self.first = False
+        for blob, out in zip(bottom, top):
+            out.reshape((count, *blob.shape[1:]))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Copy the selected samples."""
+        for blob, out in zip(bottom, top):
+            out.data.mutable_host()[...] = blob.data.host()[self.kept]
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Zero where nothing was selected."""
+        if propagate_down[-1]:
+            raise ProtoError(f"{self.label}: the selector has no gradient")
+        for blob, out, down in zip(bottom, top, propagate_down):
+            if down:
+                dx = blob.diff.mutable_host()
+                dx[...] = 0
+                dx[self.kept] = out.diff.host()

@@ -1,0 +1,37 @@
+"""Log. Caffe: log_layer.cpp."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError
+from runtime.backend.base import HostArray
+from runtime.layer import Blobs
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("Log")
+class LogLayer(NeuronLayer):
+    """y = log_base(scale * x + shift); base -1 stands for e."""
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Turn the base into a factor."""
+        base = float(self.param.log_param.base)
+        if base != -1 and (base <= 0 or base == 1):
+            raise ProtoError(
+                f"{self.label}: base is {base:g}; expected above 0 and not 1, or -1 for e"
+            )
+        self.factor = 1.0 if base == -1 else 1.0 / math.log(base)
+
+    def value(self, x: HostArray) -> Any:
+        return np.log(self._inner(x)) * self.factor
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        return self.param.log_param.scale * self.factor / self._inner(x)
+
+    def _inner(self, x: HostArray) -> Any:
+        return self.param.log_param.scale * x + self.param.log_param.shift

@@ -1,0 +1,68 @@
+"""MemoryData: batches from arrays that the caller gives. Caffe: memory_data_layer.cpp."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prototxt_gen.errors import DataError, ProtoError, ShapeError
+from runtime.backend.base import HostArray
+from runtime.layer import Blobs, Layer, exactly
+from runtime.layer_factory import register
+
+
+@register("MemoryData")
+class MemoryDataLayer(Layer):
+    """Walks through the arrays of `set_input_arrays`, batch by batch, round and round.
+
+    Shapes: tops (batch,channels,height,width) and labels (batch,).
+    """
+
+    num_bottom, num_top = exactly(0), exactly(2)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Read the sizes."""
+        param = self.param.memory_data_param
+        self.shape = tuple(
+            int(d) for d in (param.batch_size, param.channels, param.height, param.width)
+        )
+        if min(self.shape) < 1:
+            raise ProtoError(
+                f"{self.label}: batch_size, channels, height, width are {self.shape}; "
+                "expected at least 1 each"
+            )
+        self.images: HostArray | None = None
+        self.labels: HostArray | None = None
+        self.position = 0
+
+    def set_input_arrays(self, images: HostArray, labels: HostArray) -> None:
+        """Take the arrays to read from; a whole number of batches.
+
+        Shapes: images (M,channels,height,width), labels (M,) or (M,1,1,1); M a multiple of batch.
+        """
+        values = np.asarray(images, np.float32)
+        if values.shape[1:] != self.shape[1:] or not len(values) or len(values) % self.shape[0]:
+            raise ShapeError(
+                f"{self.label}: images of shape {values.shape}; expected (M, "
+                f"{', '.join(map(str, self.shape[1:]))}) with M a multiple of {self.shape[0]}"
+            )
+        if np.size(labels) != len(values):
+            raise ShapeError(
+                f"{self.label}: {np.size(labels)} labels; expected one for each of "
+                f"{len(values)} images"
+            )
+        self.images, self.labels = values, np.asarray(labels, np.float32).ravel()
+        self.position = 0
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """As the parameter says."""
+        top[0].reshape(self.shape)
+        top[1].reshape(self.shape[:1])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Copy the next batch."""
+        if self.images is None or self.labels is None:
+            raise DataError(f"{self.label}: no data; call set_input_arrays before forward")
+        rows = slice(self.position, self.position + self.shape[0])
+        top[0].data.mutable_host()[...] = self.images[rows]
+        top[1].data.mutable_host()[...] = self.labels[rows]
+        self.position = rows.stop % len(self.images)

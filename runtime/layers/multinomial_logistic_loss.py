@@ -1,0 +1,43 @@
+"""MultinomialLogisticLoss: of probabilities. Caffe: multinomial_logistic_loss_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.layer import Blobs
+from runtime.layer_factory import register
+from runtime.layers.labels import check_labels
+from runtime.layers.loss import LossLayer
+
+LOG_THRESHOLD = 1e-20
+"""Probabilities are held above this before the logarithm. Caffe: kLOG_THRESHOLD."""
+
+
+@register("MultinomialLogisticLoss")
+class MultinomialLogisticLossLayer(LossLayer):
+    """The mean of -log p(label); SoftmaxWithLoss is the stabler way.
+
+    Shapes: probabilities (N,C), labels (N,); top scalar.
+    """
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Read each label's probability."""
+        prob = bottom[0].data.host().reshape(bottom[0].shape[0], -1)
+        check_labels(bottom[1], prob.shape[1], None, self.label)
+        rows = np.arange(len(prob))
+        self.labels = bottom[1].data.host().ravel().astype(np.int64)
+        self.own = np.maximum(prob[rows, self.labels], LOG_THRESHOLD)
+        top[0].data.mutable_host()[...] = -np.log(self.own).sum() / len(prob)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """-1/p at the label."""
+        self.refuse_label_gradient(propagate_down)
+        if propagate_down[0]:
+            dx = bottom[0].diff.mutable_host()
+            dx[...] = 0
+            flat = dx.reshape(dx.shape[0], -1)
+            flat[np.arange(len(flat)), self.labels] = (
+                -self.loss_weight_of(top) / len(flat) / self.own
+            )

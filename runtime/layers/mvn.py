@@ -1,0 +1,46 @@
+"""MVN: mean and variance normalisation of each sample. Caffe: mvn_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("MVN")
+class MVNLayer(Layer):
+    """y = (x - mean) / (std + eps), over a channel's plane or across the channels.
+
+    Shapes: bottom, top (N,C,H,W).
+    """
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Top as bottom."""
+        axes = 1 if self.param.mvn_param.across_channels else 2
+        self.rows = bottom[0].count(0, min(axes, bottom[0].num_axes))
+        top[0].reshape_like(bottom[0])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Normalise."""
+        x = bottom[0].data.host().reshape(self.rows, -1)
+        y: Any = x - x.mean(axis=1, keepdims=True)
+        if self.param.mvn_param.normalize_variance:
+            self.divisor = np.sqrt(np.square(y).mean(axis=1, keepdims=True))
+            self.divisor += self.param.mvn_param.eps
+            y /= self.divisor
+        top[0].data.mutable_host()[...] = y.reshape(top[0].shape)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradient of the input; eps is left out of the variance's part, as in Caffe."""
+        if not propagate_down[0]:
+            return
+        dy = top[0].diff.host().reshape(self.rows, -1)
+        dx: Any = dy - dy.mean(axis=1, keepdims=True)
+        if self.param.mvn_param.normalize_variance:
+            y = top[0].data.host().reshape(self.rows, -1)
+            dx = (dx - y * (dy * y).mean(axis=1, keepdims=True)) / self.divisor
+        bottom[0].diff.mutable_host()[...] = dx.reshape(bottom[0].shape)

@@ -1,0 +1,33 @@
+"""Parameter: a learnt blob as a top. Caffe: parameter_layer.hpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.blob import Blob
+from runtime.layer import Blobs, Layer, exactly
+from runtime.layer_factory import register
+
+
+@register("Parameter")
+class ParameterLayer(Layer):
+    """The top is the weight itself, zero at first; it learns by the top's gradient."""
+
+    num_bottom = exactly(0)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Make the weight."""
+        shape = [int(d) for d in self.param.parameter_param.shape.dim]
+        self.blobs = [Blob(self.backend, shape, "parameter")]
+        top[0].reshape(shape)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """The shape is the parameter's."""
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Show weight and gradient."""
+        top[0].share_data(self.blobs[0])
+        top[0].share_diff(self.blobs[0])
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """The gradient is in place already."""

@@ -1,0 +1,50 @@
+"""Reduction: SUM, ASUM, SUMSQ or MEAN of the trailing axes. Caffe: reduction_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen import proto
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("Reduction")
+class ReductionLayer(Layer):
+    """One number for everything from `axis` on, times coeff."""
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Keep the axes before."""
+        param = self.param.reduction_param
+        axis = bottom[0].canonical_axis(param.axis, self.label)
+        self.rows, self.cols = bottom[0].count(0, axis), bottom[0].count(axis)
+        self.operation, self.coeff = int(param.operation), float(param.coeff)
+        if self.operation == proto.ReductionParameter.MEAN:
+            self.coeff /= self.cols
+        top[0].reshape(bottom[0].shape[:axis])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Reduce."""
+        x: Any = bottom[0].data.host().reshape(self.rows, self.cols)
+        if self.operation == proto.ReductionParameter.ASUM:
+            x = np.abs(x)
+        elif self.operation == proto.ReductionParameter.SUMSQ:
+            x = np.square(x)
+        out = top[0].data.mutable_host()
+        out[...] = (x.sum(axis=1) * self.coeff).reshape(out.shape)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Spread the gradient."""
+        if not propagate_down[0]:
+            return
+        x = bottom[0].data.host().reshape(self.rows, self.cols)
+        slope: Any = np.ones_like(x)
+        if self.operation == proto.ReductionParameter.ASUM:
+            slope = np.sign(x)
+        elif self.operation == proto.ReductionParameter.SUMSQ:
+            slope = 2 * x
+        dy = top[0].diff.host().reshape(self.rows, 1) * self.coeff
+        bottom[0].diff.mutable_host()[...] = (dy * slope).reshape(bottom[0].shape)

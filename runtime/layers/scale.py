@@ -1,0 +1,82 @@
+"""Scale: multiply by a learnt or given factor, broadcast. Caffe: scale_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen import proto
+from runtime.backend.base import HostArray
+from runtime.blob import Blob
+from runtime.filler import fill
+from runtime.layer import Blobs, Layer, between
+from runtime.layer_factory import register
+from runtime.layers.broadcast import broadcast_axes, factor_shape
+
+
+@register("Scale")
+class ScaleLayer(Layer):
+    """y = x * factor (+ bias); the factor is the second bottom, or a weight. May work in place.
+
+    Shapes: the factor has the bottom's axes `axis` .. `axis + num_axes - 1`.
+    """
+
+    num_bottom = between(1, 2)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Make and fill factor and bias."""
+        param = self.param.scale_param
+        self.blobs = []
+        shape: tuple[int, ...]
+        if len(bottom) == 1:
+            shape = factor_shape(bottom[0], param.axis, param.num_axes, self.label)
+            self.blobs = [Blob(self.backend, shape, "scale")]
+            filler = param.filler
+            if not param.HasField("filler"):
+                filler = proto.FillerParameter(type="constant", value=1)
+            fill(self.blobs[0], filler, self.context, self.label)
+        else:
+            shape = bottom[1].shape
+        if param.bias_term:
+            self.blobs.append(Blob(self.backend, shape, "bias"))
+            fill(self.blobs[-1], param.bias_filler, self.context, self.label)
+        self.input: HostArray | None = None
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Find the axes that the factor spans."""
+        factor = bottom[1] if len(bottom) > 1 else self.blobs[0]
+        self.axes = broadcast_axes(bottom[0], factor, self.param.scale_param.axis, self.label)
+        top[0].reshape_like(bottom[0])
+
+    def _factor(self, bottom: Blobs) -> Any:
+        factor = bottom[1] if len(bottom) > 1 else self.blobs[0]
+        return factor.data.host().reshape(self.axes.shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Multiply and add; in place, the input is kept for the factor's gradient."""
+        x = bottom[0].data.host()
+        self.input = x.copy() if top[0] is bottom[0] else None
+        y = x * self._factor(bottom)
+        if self.param.scale_param.bias_term:
+            y += self.blobs[-1].data.host().reshape(self.axes.shape)
+        top[0].data.mutable_host()[...] = y
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradients of bias, factor and input."""
+        dy = top[0].diff.host()
+        x = bottom[0].data.host() if self.input is None else self.input
+        bias_at = len(self.blobs) - 1
+        if self.param.scale_param.bias_term and self.propagates_to_params(bias_at):
+            blob = self.blobs[-1]
+            blob.diff.mutable_host()[...] += self.axes.reduce(dy).reshape(blob.shape)
+        if len(bottom) > 1:
+            if propagate_down[1]:
+                slope = self.axes.reduce(dy * x).reshape(bottom[1].shape)
+                bottom[1].diff.mutable_host()[...] = slope
+        elif self.propagates_to_params(0):
+            blob = self.blobs[0]
+            blob.diff.mutable_host()[...] += self.axes.reduce(dy * x).reshape(blob.shape)
+        if propagate_down[0]:
+            bottom[0].diff.mutable_host()[...] = np.multiply(dy, self._factor(bottom))

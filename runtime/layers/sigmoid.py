@@ -1,0 +1,24 @@
+"""Sigmoid. Caffe: sigmoid_layer.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("Sigmoid")
+class SigmoidLayer(NeuronLayer):
+    """y = 1 / (1 + exp(-x)). May work in place."""
+
+    def value(self, x: HostArray) -> Any:
+        """By tanh, which does not overflow."""
+        return 0.5 * np.tanh(0.5 * x) + 0.5
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """From the output."""
+        return y * (1 - y)

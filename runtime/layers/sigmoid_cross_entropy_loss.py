@@ -1,0 +1,56 @@
+"""SigmoidCrossEntropyLoss. Caffe: sigmoid_cross_entropy_loss_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ShapeError
+from runtime.backend.base import Layout
+from runtime.layer import Blobs
+from runtime.layer_factory import register
+from runtime.layers.loss import LossLayer
+from runtime.layers.normalization import fixed_normalizer
+
+
+@register("SigmoidCrossEntropyLoss")
+class SigmoidCrossEntropyLossLayer(LossLayer):
+    """-sum of t log s(x) + (1-t) log(1-s(x)), over the batch size unless said otherwise.
+
+    Shapes: scores and targets (in 0..1) alike (N,...); top scalar.
+    """
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check targets against scores."""
+        super().reshape(bottom, top)
+        if bottom[0].count() != bottom[1].count():
+            raise ShapeError(
+                f"{self.label}: expected a target for every score, got {bottom[1].shape} for "
+                f"{bottom[0].shape}"
+            )
+        param = self.param.loss_param
+        self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
+        layout = Layout(bottom[0].shape[0], 1, bottom[0].count(1))
+        # This loss alone is divided by the batch size where nothing is said.
+        self.fixed = fixed_normalizer(param, layout, proto.LossParameter.BATCH_SIZE)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Without overflow, from the scores."""
+        x = bottom[0].data.host().ravel()
+        t = bottom[1].data.host().ravel()
+        counted = np.ones(x.shape, bool) if self.ignore is None else t.astype(int) != self.ignore
+        terms = x * (t - (x >= 0)) - np.log1p(np.exp(x - 2 * x * (x >= 0)))
+        self.counted = counted
+        self.normalizer = max(1.0, float(counted.sum())) if self.fixed is None else self.fixed
+        top[0].data.mutable_host()[...] = -terms[counted].sum() / self.normalizer
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """s(x) - t."""
+        self.refuse_label_gradient(propagate_down)
+        if propagate_down[0]:
+            x = bottom[0].data.host().ravel()
+            slope = 0.5 * np.tanh(0.5 * x) + 0.5 - bottom[1].data.host().ravel()
+            slope *= self.counted * (self.loss_weight_of(top) / self.normalizer)
+            bottom[0].diff.mutable_host()[...] = slope.reshape(bottom[0].shape)

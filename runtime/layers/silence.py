@@ -1,0 +1,27 @@
+"""Silence: reads blobs nobody else wants. Caffe: silence_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runtime.layer import Blobs, Layer, at_least, exactly
+from runtime.layer_factory import register
+
+
+@register("Silence")
+class SilenceLayer(Layer):
+    """No tops; its bottoms are no outputs of the net, and their gradient is 0."""
+
+    num_bottom, num_top = at_least(1), exactly(0)
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """There is nothing to shape."""
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Do nothing."""
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Zero."""
+        for blob, down in zip(bottom, propagate_down):
+            if down:
+                self.backend.fill(blob.diff.mutable_dev(), 0.0)

@@ -1,0 +1,70 @@
+"""Slice: the parts of a blob along an axis. Caffe: slice_layer.cpp."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.layer import Blobs, Layer, at_least
+from runtime.layer_factory import register
+
+
+@register("Slice")
+class SliceLayer(Layer):
+    """Cut at slice_point, or into equal parts, one a top."""
+
+    num_top = at_least(1)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Check that the axis is said once."""
+        param = self.param.slice_param
+        if param.HasField("axis") and param.HasField("slice_dim"):
+            raise ProtoError(f"{self.label}: axis and slice_dim are both given; expected one")
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Find the cuts."""
+        param = self.param.slice_param
+        wanted = int(param.slice_dim) if param.HasField("slice_dim") else int(param.axis)
+        self.axis = axis = bottom[0].canonical_axis(wanted, self.label)
+        size = bottom[0].shape[axis]
+        points = [int(p) for p in param.slice_point]
+        if points:
+            cuts = [0, *points, size]
+            if len(points) != len(top) - 1 or any(a >= b for a, b in itertools.pairwise(cuts)):
+                raise ProtoError(
+                    f"{self.label}: slice_point {points} cannot cut {size} into {len(top)} tops; "
+                    f"expected {len(top) - 1} growing numbers between 0 and {size}"
+                )
+        else:
+            if size % len(top):
+                raise ShapeError(
+                    f"{self.label}: {size} along axis {axis} is no multiple of {len(top)} tops; "
+                    "expected equal parts, or give slice_point"
+                )
+            part = size // len(top)
+            cuts = [part * i for i in range(len(top) + 1)]
+        shape = bottom[0].shape
+        for blob, (a, b) in zip(top, itertools.pairwise(cuts)):
+            blob.reshape((*shape[:axis], b - a, *shape[axis + 1 :]))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Copy each part."""
+        rows, width = bottom[0].count(0, self.axis), bottom[0].count(self.axis)
+        x, at = bottom[0].data.dev(), 0
+        for blob in top:
+            cols = blob.count(self.axis)
+            y = blob.data.mutable_dev()
+            self.backend.copy_2d(x, y, rows, cols, (at, width), (0, cols))
+            at += cols
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Put the parts' gradients side by side."""
+        if not propagate_down[0]:
+            return
+        rows, width = bottom[0].count(0, self.axis), bottom[0].count(self.axis)
+        dx, at = bottom[0].diff.mutable_dev(), 0
+        for blob in top:
+            cols = blob.count(self.axis)
+            self.backend.copy_2d(blob.diff.dev(), dx, rows, cols, (0, cols), (at, width))
+            at += cols

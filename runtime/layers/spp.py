@@ -1,0 +1,93 @@
+"""SPP: spatial pyramid pooling. Caffe: spp_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError, ShapeError, UnsupportedError
+from prototxt_gen.geometry import PoolGeometry
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+from runtime.syncedmem import SyncedMemory
+
+
+@register("SPP")
+class SPPLayer(Layer):
+    """Level l pools into 2^l x 2^l bins; the levels' numbers stand side by side.
+
+    Shapes: bottom (N,C,H,W); top (N, C * (4^levels - 1) / 3), or (N, C) for one level.
+    """
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Check height and method."""
+        param = self.param.spp_param
+        if param.pyramid_height < 1:
+            raise ProtoError(
+                f"{self.label}: pyramid_height is {param.pyramid_height}; expected at least 1"
+            )
+        if param.pool == proto.SPPParameter.STOCHASTIC:
+            raise UnsupportedError(f"{self.label}: STOCHASTIC pooling; expected MAX or AVE")
+        self.is_max = param.pool == proto.SPPParameter.MAX
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """One geometry a level."""
+        if bottom[0].num_axes != 4:
+            raise ShapeError(
+                f"{self.label}: expected a 4-D bottom (N,C,H,W), got shape {bottom[0].shape}"
+            )
+        n, c, h, w = bottom[0].shape
+        self.levels = [
+            self._level(n, c, h, w, 1 << i) for i in range(self.param.spp_param.pyramid_height)
+        ]
+        self.masks = [SyncedMemory(self.backend, np.dtype(np.int32)) for _ in self.levels]
+        for mask, geom in zip(self.masks, self.levels):
+            mask.reshape(geom.out_shape)
+        top[0].reshape((n, sum(c * geom.p * geom.q for geom in self.levels)))
+
+    def _level(self, n: int, c: int, h: int, w: int, bins: int) -> PoolGeometry:
+        kernel = (-(-h // bins), -(-w // bins))
+        pad = ((kernel[0] * bins - h + 1) // 2, (kernel[1] * bins - w + 1) // 2)
+        if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
+            raise ShapeError(
+                f"{self.label}: {h}x{w} is too small for {bins}x{bins} bins; "
+                "use a smaller pyramid_height"
+            )
+        return PoolGeometry(n, c, h, w, kernel, kernel, pad)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Pool level by level."""
+        x, y, width = bottom[0].data.dev(), top[0].data.mutable_dev(), top[0].shape[1]
+        at = 0
+        for geom, mask in zip(self.levels, self.masks):
+            pooled = SyncedMemory(self.backend)
+            pooled.reshape(geom.out_shape)
+            if self.is_max:
+                self.backend.max_pool_forward(geom, x, pooled.mutable_dev(), mask.mutable_dev())
+            else:
+                self.backend.ave_pool_forward(geom, x, pooled.mutable_dev())
+            cols = geom.c * geom.p * geom.q
+            self.backend.copy_2d(pooled.dev(), y, geom.n, cols, (0, cols), (at, width))
+            at += cols
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Sum of the levels' gradients."""
+        if not propagate_down[0]:
+            return
+        dy, dx, width = top[0].diff.dev(), bottom[0].diff.mutable_dev(), top[0].shape[1]
+        self.backend.fill(dx, 0.0)
+        at = 0
+        for geom, mask in zip(self.levels, self.masks):
+            part, spread = SyncedMemory(self.backend), SyncedMemory(self.backend)
+            part.reshape(geom.out_shape)
+            spread.reshape(geom.in_shape)
+            cols = geom.c * geom.p * geom.q
+            self.backend.copy_2d(dy, part.mutable_dev(), geom.n, cols, (at, width), (0, cols))
+            if self.is_max:
+                self.backend.max_pool_backward(geom, part.dev(), mask.dev(), spread.mutable_dev())
+            else:
+                self.backend.ave_pool_backward(geom, part.dev(), spread.mutable_dev())
+            self.backend.axpy(1.0, spread.dev(), dx)
+            at += cols

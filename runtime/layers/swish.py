@@ -1,0 +1,27 @@
+"""Swish. Caffe: swish_layer.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("Swish")
+class SwishLayer(NeuronLayer):
+    """y = x * sigmoid(beta * x)."""
+
+    def value(self, x: HostArray) -> Any:
+        return x * self._gate(x)
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """beta * y + sigmoid * (1 - beta * y)."""
+        scaled = self.param.swish_param.beta * y
+        return scaled + self._gate(x) * (1 - scaled)
+
+    def _gate(self, x: HostArray) -> Any:
+        return 0.5 * np.tanh(0.5 * self.param.swish_param.beta * x) + 0.5

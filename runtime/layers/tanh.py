@@ -1,0 +1,23 @@
+"""TanH. Caffe: tanh_layer.cpp."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("TanH")
+class TanHLayer(NeuronLayer):
+    """y = tanh(x). May work in place."""
+
+    def value(self, x: HostArray) -> Any:
+        return np.tanh(x)
+
+    def slope(self, x: HostArray, y: HostArray) -> Any:
+        """From the output."""
+        return 1 - y * y

@@ -1,0 +1,25 @@
+"""Threshold. Caffe: threshold_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prototxt_gen.errors import ProtoError
+from runtime.backend.base import HostArray
+from runtime.layer import Blobs
+from runtime.layer_factory import register
+from runtime.layers.neuron import NeuronLayer
+
+
+@register("Threshold")
+class ThresholdLayer(NeuronLayer):
+    """y = 1 above the threshold, else 0; no gradient."""
+
+    def value(self, x: HostArray) -> Any:
+        return x > self.param.threshold_param.threshold
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Refuse: a step has no gradient."""
+        if propagate_down[0]:
+            raise ProtoError(f"{self.label}: has no gradient; set propagate_down: false")

@@ -1,0 +1,40 @@
+"""Tile: repeat a blob along an axis. Caffe: tile_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError
+from runtime.layer import Blobs, Layer
+from runtime.layer_factory import register
+
+
+@register("Tile")
+class TileLayer(Layer):
+    """`tiles` copies side by side along `axis`."""
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Multiply the axis."""
+        param = self.param.tile_param
+        if param.tiles < 1:
+            raise ProtoError(f"{self.label}: tiles is {param.tiles}; expected at least 1")
+        self.axis = axis = bottom[0].canonical_axis(param.axis, self.label)
+        shape = list(bottom[0].shape)
+        shape[axis] *= int(param.tiles)
+        top[0].reshape(shape)
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Repeat."""
+        x = bottom[0].data.host()
+        tiles = int(self.param.tile_param.tiles)
+        top[0].data.mutable_host()[...] = np.concatenate([x] * tiles, axis=self.axis)
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Sum over the copies."""
+        if propagate_down[0]:
+            tiles, shape = int(self.param.tile_param.tiles), bottom[0].shape
+            axis = self.axis
+            dy = top[0].diff.host().reshape((*shape[:axis], tiles, *shape[axis:]))
+            bottom[0].diff.mutable_host()[...] = dy.sum(axis=axis)

@@ -1,0 +1,107 @@
+"""Log lines as original Caffe writes them (glog), so that tools made for Caffe's logs work here."""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TextIO
+
+from prototxt_gen.errors import VerydeepError
+
+ROOT = "verydeep"
+_LOGGER = logging.getLogger(f"{ROOT}.caffe")
+_LETTERS = {
+    logging.DEBUG: "I",
+    logging.INFO: "I",
+    logging.WARNING: "W",
+    logging.ERROR: "E",
+    logging.CRITICAL: "F",
+}
+
+
+class GlogFormatter(logging.Formatter):
+    """`I1121 08:19:32.223253 16787 solver.cpp:239] Iteration 0, lr = 0.02`.
+
+    The date is month and day: Caffe's parse_log.py and extract_seconds.py read exactly that, and
+    stop at the year that newer glogs put before it.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Put glog's prefix before the message; further lines of a message stay bare."""
+        time = datetime.datetime.fromtimestamp(record.created)
+        letter = _LETTERS.get(record.levelno, "I")
+        at = getattr(record, "caffe_at", f"{record.filename}:{record.lineno}")
+        text = f"{letter}{time:%m%d %H:%M:%S.%f} {record.process or 0:5d} {at}] "
+        text += record.getMessage()
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+class _Stderr(logging.StreamHandler[TextIO]):
+    """Writes to whatever sys.stderr is at the time: a progress bar puts itself in its place."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def caffe_log(at: str, message: str, *args: object, level: int = logging.INFO) -> None:
+    """Log a line of Caffe's under the file and line that Caffe logs it from: "solver.cpp:239"."""
+    _LOGGER.log(level, message, *args, extra={"caffe_at": at})
+
+
+def number(value: float) -> str:
+    """Write a number as a C++ stream does: six significant digits."""
+    return f"{float(value):.6g}"
+
+
+def setup_logging(
+    level: int = logging.INFO, log_file: str | os.PathLike[str] | None = None
+) -> None:
+    """Send the project's log to stderr, and to a file as well; for command lines only.
+
+    Called again, it replaces what it set up before.
+
+    Raises:
+        VerydeepError: the log file cannot be opened.
+    """
+    root = logging.getLogger(ROOT)
+    close_logging()
+    handlers: list[logging.Handler] = [_Stderr()]
+    if log_file is not None:
+        handlers.append(_file_handler(Path(log_file)))
+    for handler in handlers:
+        handler.setFormatter(GlogFormatter())
+        handler.set_name(ROOT)
+        root.addHandler(handler)
+    root.setLevel(level)
+    root.propagate = False
+
+
+def close_logging() -> None:
+    """Take away what setup_logging set up."""
+    root = logging.getLogger(ROOT)
+    for handler in list(root.handlers):
+        if handler.get_name() == ROOT:
+            root.removeHandler(handler)
+            handler.close()
+    root.propagate = True
+    root.setLevel(logging.NOTSET)
+
+
+def _file_handler(path: Path) -> logging.Handler:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return logging.FileHandler(path, encoding="utf-8")
+    except OSError as cause:
+        raise VerydeepError(
+            f"{path}: the log cannot be written: {cause.strerror}; expected a file that can be "
+            "appended to; choose another with --log_file"
+        ) from cause

@@ -1,0 +1,1 @@
+"""pycaffe's interface: `import runtime.pycaffe as caffe`."""

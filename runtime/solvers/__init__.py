@@ -1,0 +1,1 @@
+"""Solvers: how weights are learnt. Caffe: solver.cpp and solvers/."""

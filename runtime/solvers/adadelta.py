@@ -1,0 +1,40 @@
+"""AdaDelta. Caffe: adadelta_solver.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.solvers.update_rule import UpdateRule, register_rule
+
+
+@register_rule
+class AdaDeltaRule(UpdateRule):
+    """Steps as large as recent steps were; `momentum` is the decay of both running means.
+
+    The second history is the running mean of squared steps, taken before the rate.
+    """
+
+    type = "AdaDelta"
+    histories = 2
+
+    def check(self, param: Any) -> None:
+        """See UpdateRule.check."""
+        self.delta = self.scalar(param.delta)
+
+    def compute(
+        self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int
+    ) -> HostArray:
+        """See UpdateRule.compute."""
+        squared_gradients, squared_steps = history
+        fresh = self.scalar(1) - self.momentum
+        squared_gradients *= self.momentum
+        squared_gradients += fresh * (gradient * gradient)
+        ratio = (squared_steps + self.delta) / (squared_gradients + self.delta)
+        step = gradient * np.sqrt(ratio)
+        squared_steps *= self.momentum
+        squared_steps += fresh * (step * step)
+        return np.asarray(rate * step)

@@ -1,0 +1,30 @@
+"""AdaGrad. Caffe: adagrad_solver.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from runtime.backend.base import HostArray
+from runtime.solvers.update_rule import UpdateRule, refuse_momentum, register_rule
+
+
+@register_rule
+class AdaGradRule(UpdateRule):
+    """Each weight's rate is divided by the root of the sum of its squared gradients."""
+
+    type = "AdaGrad"
+
+    def check(self, param: Any) -> None:
+        """See UpdateRule.check."""
+        refuse_momentum(param, self.type)
+        self.delta = self.scalar(param.delta)
+
+    def compute(
+        self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int
+    ) -> HostArray:
+        """See UpdateRule.compute."""
+        history[0] += gradient * gradient
+        return np.asarray(rate * (gradient / (np.sqrt(history[0]) + self.delta)))

@@ -1,0 +1,54 @@
+"""Adam. Caffe: adam_solver.cpp."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError
+from runtime.backend.base import HostArray
+from runtime.solvers.update_rule import UpdateRule, register_rule
+
+
+@register_rule
+class AdamRule(UpdateRule):
+    """Running means of gradient (`momentum`) and squared gradient (`momentum2`).
+
+    Both start at zero; the correction for that goes by the solver's iteration, so a net that is
+    fine-tuned starts it anew.
+    """
+
+    type = "Adam"
+    histories = 2
+
+    def check(self, param: Any) -> None:
+        """See UpdateRule.check."""
+        for key in ("momentum", "momentum2"):
+            value = getattr(param, key)
+            if not 0 <= value < 1:
+                raise ProtoError(
+                    f"solver: {key} should lie between 0 and 1 for Adam; "
+                    f"expected 0 <= {key} < 1, got {value:g}; correct it"
+                )
+        self.delta = self.scalar(param.delta)
+        self.momentum2 = self.scalar(param.momentum2)
+
+    def compute(
+        self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int
+    ) -> HostArray:
+        """See UpdateRule.compute."""
+        mean, mean_square = history
+        one = self.scalar(1)
+        mean *= self.momentum
+        mean += (one - self.momentum) * gradient
+        mean_square *= self.momentum2
+        mean_square += (one - self.momentum2) * (gradient * gradient)
+        correction = self.scalar(self._correction(iteration + 1))
+        return np.asarray((rate * correction) * (mean / (np.sqrt(mean_square) + self.delta)))
+
+    def _correction(self, updates: int) -> float:
+        second = 1.0 - float(self.momentum2) ** updates
+        return math.sqrt(second) / (1.0 - float(self.momentum) ** updates)

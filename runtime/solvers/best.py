@@ -1,0 +1,59 @@
+"""The best test score of a run, and when it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prototxt_gen.errors import SnapshotError
+from prototxt_gen.sidecar import PlateauOptions
+from runtime.solvers.hooks import TestResult
+
+
+class BestScore:
+    """Follows the schedule's metric, else the first test net's first accuracy, else its loss."""
+
+    def __init__(self, schedule: PlateauOptions | None) -> None:
+        self._schedule = schedule
+        self.name = ""
+        self.value = 0.0
+        self.iteration = -1
+
+    def observe(self, iteration: int, result: TestResult) -> None:
+        """Take the result of a test into account."""
+        if self._schedule is not None:
+            found = [s for s in result.scores if s.name == self._schedule.metric]
+            larger = self._schedule.mode == "max"
+        elif result.net_id == 0:
+            found = [s for s in result.scores if not s.loss_weight] or list(result.scores)
+            larger = not (found and found[0].loss_weight)
+        else:
+            return
+        if not found:
+            return
+        value = found[0].value
+        better = value > self.value if larger else value < self.value
+        if self.iteration < 0 or better:
+            self.name, self.value, self.iteration = found[0].name, value, iteration
+
+    def to_json(self) -> dict[str, Any] | None:
+        """The score as the snapshot keeps it; None before the first test."""
+        if self.iteration < 0:
+            return None
+        return {"name": self.name, "value": self.value, "iteration": self.iteration}
+
+    def from_json(self, values: Any) -> None:
+        """Take over what `to_json` gave.
+
+        Raises:
+            SnapshotError: keys are missing.
+        """
+        if values is None:
+            return
+        try:
+            self.name, self.value = str(values["name"]), float(values["value"])
+            self.iteration = int(values["iteration"])
+        except (KeyError, TypeError, ValueError) as cause:
+            raise SnapshotError(
+                f"best: damaged; expected name, value and iteration, got {values!r}; "
+                "use the snapshot before it"
+            ) from cause

@@ -1,0 +1,73 @@
+"""Builds the nets of a solver and loads the weights it starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prototxt_gen.sidecar import DataOptions
+from runtime.backend.base import Backend
+from runtime.context import RunContext
+from runtime.log import caffe_log
+from runtime.net import Net
+from runtime.net_io import copy_trained_layers
+from runtime.rng import CaffeRandom
+from runtime.solvers.nets import (
+    NetSource,
+    share_trained_layers,
+    test_net_sources,
+    train_net_source,
+)
+from runtime.solvers.options import SolverOptions
+from runtime.solvers.testing import TestNets
+
+
+def build_nets(
+    param: Any, backend: Backend, options: SolverOptions, seed: int
+) -> tuple[Net, TestNets]:
+    """Make the train net and the test nets, which share its weights.
+
+    All draw their first weights from one stream, in Caffe's order.
+
+    Raises:
+        ProtoError, ShapeError, UnsupportedError, DataError, SnapshotError: what does not fit.
+    """
+    rng = CaffeRandom(seed)
+
+    def build(source: NetSource, data: DataOptions) -> Net:
+        context = RunContext(
+            seed=seed,
+            rng=rng,
+            data=data,
+            root=options.root,
+            allow_python_layers=options.allow_python_layers,
+        )
+        state = source.state
+        return Net(source.param, state.phase, backend, context, state.level, list(state.stage))
+
+    source = train_net_source(param, options.root)
+    caffe_log("solver.cpp:102", "Creating training net %s", source.source)
+    net = build(source, options.sidecar.train)
+    tests = TestNets([], net, param.test_iter)
+    try:
+        _load_weights(net, param, options)
+        for index, source in enumerate(test_net_sources(param, options.root)):
+            caffe_log(
+                "solver.cpp:190", "Creating test net (#%d) specified by %s", index, source.source
+            )
+            tests.nets.append(build(source, options.sidecar.test))
+            if share_trained_layers(tests.nets[-1], net):
+                # Layers that only the test net has may have weights in the files as well.
+                _load_weights(tests.nets[-1], param, options)
+    except BaseException:
+        for made in (net, *tests.nets):
+            made.close()
+        raise
+    return net, tests
+
+
+def _load_weights(net: Net, param: Any, options: SolverOptions) -> None:
+    layers = options.sidecar.weights_layers or None
+    for names in param.weights:
+        for name in filter(None, (part.strip() for part in names.split(","))):
+            caffe_log("solver.cpp:72", "Finetuning from %s", name)
+            copy_trained_layers(net, options.root / name, layers=layers)

@@ -1,0 +1,79 @@
+"""Caffe's debug_info: the mean absolute value of every blob, pass by pass. Caffe: net.cpp."""
+
+from __future__ import annotations
+
+import math
+
+from runtime.log import caffe_log, number
+from runtime.net import Net
+
+
+class DebugInfo:
+    """Attached to a net's hooks; says something while `enabled`."""
+
+    def __init__(self, net: Net, enabled: bool = False) -> None:
+        self.net = net
+        self.enabled = enabled
+        net.after_forward.append(self.after_forward)
+        net.after_backward.append(self.after_backward)
+
+    def after_forward(self, index: int) -> None:
+        """Say how large a layer's tops and weights are."""
+        if not self.enabled:
+            return
+        layer = self.net.layers[index]
+        asum = self.net.backend.asum
+        for blob in self.net.tops[index]:
+            mean = asum(blob.data.dev()) / max(blob.count(), 1)
+            self._say("net.cpp:628", "Forward", index, f"top blob {blob.name} data", mean)
+        for i, blob in enumerate(layer.blobs):
+            mean = asum(blob.data.dev()) / max(blob.count(), 1)
+            name = self._param_name(index, i)
+            self._say("net.cpp:640", "Forward", index, f"param blob {name} data", mean)
+
+    def after_backward(self, index: int) -> None:
+        """Say how large the gradients of a layer's bottoms and weights are."""
+        if not self.enabled:
+            return
+        if self.net.layer_need_backward[index]:
+            self._gradients(index)
+        if index == 0:
+            self._all_params()
+
+    def _gradients(self, index: int) -> None:
+        asum = self.net.backend.asum
+        needed = self.net.bottom_need_backward[index]
+        for blob, need in zip(self.net.bottoms[index], needed):
+            if need:
+                mean = asum(blob.diff.dev()) / max(blob.count(), 1)
+                self._say("net.cpp:654", "Backward", index, f"bottom blob {blob.name} diff", mean)
+        layer = self.net.layers[index]
+        for i, blob in enumerate(layer.blobs):
+            if layer.propagates_to_params(i):
+                mean = asum(blob.diff.dev()) / max(blob.count(), 1)
+                self._say("net.cpp:664", "Backward", index, f"param blob {i} diff", mean)
+
+    def _all_params(self) -> None:
+        backend = self.net.backend
+        l1, l2 = [0.0, 0.0], [0.0, 0.0]
+        for blob in self.net.params.learnable:
+            for k, memory in enumerate((blob.data, blob.diff)):
+                l1[k] += backend.asum(memory.dev())
+                l2[k] += backend.sumsq(memory.dev())
+        caffe_log(
+            "net.cpp:745",
+            "    [Backward] All net params (data, diff): L1 norm = (%s, %s); L2 norm = (%s, %s)",
+            number(l1[0]),
+            number(l1[1]),
+            number(math.sqrt(l2[0])),
+            number(math.sqrt(l2[1])),
+        )
+
+    def _param_name(self, layer: int, index: int) -> str:
+        given = self.net.layers[layer].param.param
+        return str(given[index].name) if index < len(given) and given[index].name else str(index)
+
+    def _say(self, at: str, way: str, index: int, what: str, mean: float) -> None:
+        caffe_log(
+            at, "    [%s] Layer %s, %s: %s", way, self.net.layer_names[index], what, number(mean)
+        )

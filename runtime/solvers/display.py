@@ -1,0 +1,200 @@
+"""Caffe's own log lines of a run, and the same numbers as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from prototxt_gen.errors import VerydeepError
+from runtime.log import caffe_log, number
+from runtime.net import Net
+from runtime.solvers.guard import batch_size
+from runtime.solvers.hooks import Progress, Score, SolverHook, TestResult
+from runtime.solvers.testing import score_line
+
+if TYPE_CHECKING:
+    from runtime.solvers.solver import Solver
+
+log = logging.getLogger("verydeep.solver")
+
+
+class LossSmoother:
+    """The mean of the last average_loss losses, computed as Caffe does. Caffe: UpdateSmoothedLoss.
+
+    It starts anew with every call of `step`.
+    """
+
+    def __init__(self, average_loss: int) -> None:
+        self.average_loss = average_loss
+        self.value = 0.0
+        self._losses: list[float] = []
+        self._next = 0
+
+    def add(self, loss: float) -> float:
+        """Take a loss in and return the mean."""
+        if len(self._losses) < self.average_loss:
+            self._losses.append(loss)
+            size = len(self._losses)
+            self.value = (self.value * (size - 1) + loss) / size
+        else:
+            self.value += (loss - self._losses[self._next]) / self.average_loss
+            self._losses[self._next] = loss
+            self._next = (self._next + 1) % self.average_loss
+        return self.value
+
+
+class CaffeLines(SolverHook):
+    """`Iteration N (X iter/s, Ys/D iters), loss = ...` and what belongs to it."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self._iteration: int | None = None
+
+    def on_start(self, solver: Solver) -> None:
+        """Start the clock with the first iteration."""
+        if self._iteration is None:
+            self._since, self._iteration = time.perf_counter(), solver.iter
+
+    def on_iteration(self, solver: Solver, progress: Progress) -> None:
+        """Write the lines of an iteration to show."""
+        if not progress.display:
+            return
+        now = time.perf_counter()
+        lapse, done = now - self._since, progress.iteration - (self._iteration or 0)
+        caffe_log(
+            "solver.cpp:239",
+            "Iteration %d (%s iter/s, %ss/%d iters), loss = %s",
+            progress.iteration,
+            number(done / lapse if lapse > 0 else 0.0),
+            number(lapse),
+            solver.param.display,
+            number(progress.smoothed_loss),
+        )
+        for index, score in enumerate(progress.scores):
+            caffe_log("solver.cpp:258", "%s", score_line(index, "Train", score))
+        self._since, self._iteration = now, progress.iteration
+
+    def on_rate(self, solver: Solver, iteration: int, rate: float) -> None:
+        """Write the learning rate where the loss is written."""
+        if solver.param.display and iteration % solver.param.display == 0:
+            caffe_log("sgd_solver.cpp:112", "Iteration %d, lr = %s", iteration, number(rate))
+
+
+def data_wait_seconds(net: Net) -> float:
+    """How long the layers of a net have waited for their data, from the start."""
+    return float(sum(getattr(layer, "wait_seconds", 0.0) for layer in net.layers))
+
+
+class JsonLog(SolverHook):
+    """One JSON object a line: what the Caffe lines say, and the times.
+
+    `event` is start, train, test, snapshot or end. A resumed run appends; where iterations come
+    twice, the later line counts.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._stream: IO[str] | None = None
+        self._rate = 0.0
+        self._start = self._since = time.perf_counter()
+        self._iteration = 0
+        self._waited = 0.0
+
+    def on_solve(self, solver: Solver) -> None:
+        """Open the file and say what begins."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self.path.open("a", encoding="utf-8")
+        except OSError as cause:
+            raise VerydeepError(
+                f"{self.path}: the JSON log cannot be written: {cause.strerror}; expected a file "
+                "that can be appended to; choose another with --log_json"
+            ) from cause
+        self._start = self._since = time.perf_counter()
+        self._iteration = solver.iter
+        self._waited = data_wait_seconds(solver.net)
+        self._write(
+            "start",
+            solver.iter,
+            net=solver.net.name,
+            solver=solver.rule.type,
+            max_iter=solver.param.max_iter,
+            batch=batch_size(solver.net) * solver.engine.shards * solver.param.iter_size,
+            seed=solver.seed,
+        )
+
+    def on_rate(self, solver: Solver, iteration: int, rate: float) -> None:
+        """Write the iteration that was shown, now that its rate is known."""
+        progress = solver.progress
+        if progress is None or not progress.display:
+            return
+        now, waited = time.perf_counter(), data_wait_seconds(solver.net)
+        done = max(iteration - self._iteration, 0)
+        images = batch_size(solver.net) * solver.engine.shards * solver.param.iter_size * done
+        lapse = now - self._since
+        self._write(
+            "train",
+            iteration,
+            loss=progress.smoothed_loss,
+            lr=rate,
+            outputs=_outputs(progress.scores),
+            images_per_second=images / lapse if lapse > 0 and done else None,
+            data_wait_seconds=waited - self._waited,
+        )
+        self._since, self._iteration, self._waited = now, iteration, waited
+
+    def on_test(self, solver: Solver, result: TestResult) -> None:
+        """Write a test's means."""
+        self._write(
+            "test",
+            result.iteration,
+            net=result.net_id,
+            loss=result.loss,
+            outputs=_outputs(result.scores),
+        )
+
+    def on_snapshot(self, solver: Solver, files: tuple[Path, ...]) -> None:
+        """Write which files a snapshot has."""
+        self._write("snapshot", solver.iter, files=[str(path) for path in files])
+
+    def on_end(self, solver: Solver, reason: str) -> None:
+        """Write how it ended, and close."""
+        self._write("end", solver.iter, reason=reason)
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _write(self, event: str, iteration: int, **values: Any) -> None:
+        if self._stream is None:
+            return
+        seconds = round(time.perf_counter() - self._start, 6)
+        record = {"event": event, "iteration": iteration, **values, "seconds": seconds}
+        try:
+            self._stream.write(json.dumps(_finite(record)) + "\n")
+            self._stream.flush()
+        except OSError as cause:
+            # Losing log lines is no reason to lose the run.
+            log.warning("%s: the JSON log ends here: %s", self.path, cause.strerror)
+            self._stream = None
+
+
+def _outputs(scores: Iterable[Score]) -> dict[str, float]:
+    outputs: dict[str, float] = {}
+    for score in scores:
+        outputs.setdefault(score.name, score.value)
+    return outputs
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,122 @@
+"""The learning rate as a function of the iteration. Caffe: SGDSolver::GetLearningRate.
+
+Pure functions of (SolverParameter, iteration, current_step), in float64 as C++'s `pow` computes
+them; `iteration` counts the updates already made. `plateau` is in plateau.py: it needs a test
+score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from prototxt_gen.errors import ProtoError
+
+Policy = Callable[[Any, int, int], tuple[float, int]]
+"""Returns the rate and the new current_step."""
+
+
+def _pow(base: float, exponent: float) -> float:
+    """C's pow: NaN and infinity where Python raises."""
+    try:
+        return math.pow(base, exponent)
+    except ValueError:
+        return math.inf if base == 0 else math.nan
+    except OverflowError:
+        return math.inf
+
+
+def fixed(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """base_lr."""
+    return param.base_lr, current_step
+
+
+def step(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """base_lr * gamma ^ floor(iteration / stepsize)."""
+    current_step = iteration // param.stepsize
+    return param.base_lr * _pow(param.gamma, current_step), current_step
+
+
+def exp(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """base_lr * gamma ^ iteration."""
+    return param.base_lr * _pow(param.gamma, iteration), current_step
+
+
+def inv(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """base_lr * (1 + gamma * iteration) ^ -power."""
+    return param.base_lr * _pow(1 + param.gamma * iteration, -param.power), current_step
+
+
+def multistep(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """base_lr * gamma ^ (how many stepvalue are reached), at most one more at each call."""
+    if current_step < len(param.stepvalue) and iteration >= param.stepvalue[current_step]:
+        current_step += 1
+    return param.base_lr * _pow(param.gamma, current_step), current_step
+
+
+def poly(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """base_lr * (1 - iteration / max_iter) ^ power."""
+    return param.base_lr * _pow(1 - iteration / param.max_iter, param.power), current_step
+
+
+def sigmoid(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """base_lr / (1 + exp(-gamma * (iteration - stepsize)))."""
+    growth = _pow(math.e, -param.gamma * (iteration - param.stepsize))
+    return param.base_lr / (1 + growth), current_step
+
+
+POLICIES: dict[str, Policy] = {
+    "fixed": fixed,
+    "step": step,
+    "exp": exp,
+    "inv": inv,
+    "multistep": multistep,
+    "poly": poly,
+    "sigmoid": sigmoid,
+}
+_GAMMA = ("step", "exp", "inv", "multistep", "sigmoid")
+_STEPSIZE = ("step", "sigmoid")
+
+
+def learning_rate(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """The rate of an iteration and the new current_step.
+
+    Raises:
+        ProtoError: see check_policy.
+    """
+    check_policy(param)
+    return POLICIES[param.lr_policy](param, iteration, current_step)
+
+
+def check_policy(param: Any) -> None:
+    """Refuse a policy that is unknown or lacks what it needs.
+
+    Raises:
+        ProtoError: says which field, and what it should be.
+    """
+    policy = param.lr_policy
+    if policy == "plateau":
+        raise ProtoError(
+            "solver: lr_policy 'plateau' is not original Caffe's; expected the policy in the "
+            "[schedule] table of the solver's .verydeep.toml, and one of Caffe's policies here; "
+            "move it there"
+        )
+    if policy not in POLICIES:
+        raise ProtoError(
+            f"solver: Unknown learning rate policy: '{policy}'; expected one of "
+            f"{', '.join(POLICIES)}; set lr_policy"
+        )
+    needs = []
+    if policy in _GAMMA:
+        needs.append(("gamma", param.gamma, param.gamma >= 0, "at least 0"))
+    if policy in _STEPSIZE:
+        needs.append(("stepsize", param.stepsize, param.stepsize > 0, "more than 0"))
+    if policy == "poly":
+        needs.append(("max_iter", param.max_iter, param.max_iter > 0, "more than 0"))
+    for key, value, ok, expected in needs:
+        if not ok:
+            raise ProtoError(
+                f"solver: {key} does not suit lr_policy '{policy}'; expected {expected}, "
+                f"got {value:g}; set {key}"
+            )

@@ -1,0 +1,150 @@
+"""Which nets a solver trains and tests, in which state.
+
+Caffe: Solver::InitTrainNet, Solver::InitTestNets.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen import proto, text
+from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.upgrade import upgrade_net
+from runtime.net import Net
+
+log = logging.getLogger("verydeep.solver")
+
+_TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
+
+
+@dataclass(frozen=True)
+class NetSource:
+    """A net to build: its text in the current form, its state, and where it came from."""
+
+    param: Any
+    state: Any
+    source: str
+
+
+def train_net_source(param: Any, root: Path) -> NetSource:
+    """The train net of a SolverParameter.
+
+    Raises:
+        ProtoError: none or several of the four fields that can name it.
+    """
+    given = [key for key in _TRAIN_FIELDS if param.HasField(key)]
+    names = ", ".join(_TRAIN_FIELDS)
+    if not given:
+        raise ProtoError(
+            f"solver: SolverParameter must specify a train net using one of these fields: {names}; "
+            "expected one, got none; add net"
+        )
+    if len(given) > 1:
+        raise ProtoError(
+            "solver: SolverParameter must not contain more than one of these fields specifying a "
+            f"train_net: {names}; expected one, got {', '.join(given)}; remove the others"
+        )
+    key = given[0]
+    if key.endswith("_param"):
+        net, source = _embedded(getattr(param, key), key), f"specified in {key}."
+    else:
+        path = getattr(param, key)
+        net, source = text.read_net(root / path), f"from {key} file: {path}"
+    return NetSource(net, _state(proto.TRAIN, net, param.train_state), source)
+
+
+def test_net_sources(param: Any, root: Path) -> list[NetSource]:
+    """The test nets: test_net_param first, then test_net, then the train net for what is left.
+
+    Raises:
+        ProtoError: not one test_iter (and test_state, if any) a test net, or no test_interval.
+    """
+    named = len(param.test_net_param) + len(param.test_net)
+    generic = param.HasField("net") or param.HasField("net_param")
+    count = len(param.test_iter)
+    if count < named or (count != named and not generic):
+        raise ProtoError(
+            "solver: test_iter must be specified for each test network.; expected "
+            f"{'at least ' if generic else ''}{named}, got {count}; give one test_iter a test net"
+        )
+    if param.test_state and len(param.test_state) != count:
+        raise ProtoError(
+            "solver: test_state must be unspecified or specified once per test net.; expected "
+            f"0 or {count}, got {len(param.test_state)}; correct test_state"
+        )
+    if count and param.test_interval <= 0:
+        raise ProtoError(
+            "solver: test_interval must be positive where there is a test net; expected at least "
+            f"1, got {param.test_interval}; set test_interval, or remove test_iter"
+        )
+    if any(batches <= 0 for batches in param.test_iter):
+        raise ProtoError(
+            f"solver: test_iter must be positive; expected at least 1, got {list(param.test_iter)};"
+            " correct it"
+        )
+    found = [(_embedded(net, "test_net_param"), "test_net_param") for net in param.test_net_param]
+    found += [(text.read_net(root / path), f"test_net file: {path}") for path in param.test_net]
+    for _ in range(count - named):
+        if param.HasField("net_param"):
+            found.append((_embedded(param.net_param, "net_param"), "net_param"))
+        else:
+            found.append((text.read_net(root / param.net), f"net file: {param.net}"))
+    states = list(param.test_state) or [proto.NetState() for _ in found]
+    return [
+        NetSource(net, _state(proto.TEST, net, state), source)
+        for (net, source), state in zip(found, states)
+    ]
+
+
+def share_trained_layers(target: Net, source: Net) -> list[str]:
+    """Let layers of the same name hold the source's weights; names layers left with their own.
+
+    Caffe: Net::ShareTrainedLayersWith.
+
+    Raises:
+        ShapeError: two layers of one name whose blobs differ in number or shape.
+    """
+    shared = set()
+    for layer in source.layers:
+        other = target.layer_by_name(layer.param.name)
+        if other is None:
+            continue
+        shared.add(str(layer.param.name))
+        if len(layer.blobs) != len(other.blobs):
+            raise ShapeError(
+                f"{other.label}: Incompatible number of blobs; expected {len(layer.blobs)} as in "
+                f"the train net, got {len(other.blobs)}; make the layers alike, or rename one"
+            )
+        for mine, theirs in zip(other.blobs, layer.blobs):
+            if mine.shape != theirs.shape:
+                raise ShapeError(
+                    f"{other.label}: Cannot share weights with the train net; shape mismatch; "
+                    f"expected {theirs.shape}, got {mine.shape}; make the layers alike, or rename "
+                    "one"
+                )
+            mine.share_data(theirs)
+    return [
+        str(layer.param.name)
+        for layer in target.layers
+        if layer.blobs and layer.param.name not in shared
+    ]
+
+
+def _embedded(net: Any, key: str) -> Any:
+    copy = type(net)()
+    copy.CopyFrom(net)
+    for sentence in upgrade_net(copy, key):
+        log.info("%s: %s", key, sentence)
+    return copy
+
+
+def _state(phase: int, net: Any, own: Any) -> Any:
+    """Merge the solver's default, what the net says, and what the solver says of this net."""
+    state = proto.NetState()
+    state.phase = phase
+    state.MergeFrom(net.state)
+    state.MergeFrom(own)
+    return state

@@ -1,0 +1,24 @@
+"""What a solver prototxt has no field for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from prototxt_gen.sidecar import Sidecar
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """How a solver runs here; the defaults are original Caffe's ways."""
+
+    sidecar: Sidecar = field(default_factory=Sidecar)
+    seed: int | None = None
+    """Where the prototxt has no random_seed: the seed to use; None draws one, and logs it."""
+    root: Path = field(default_factory=Path)
+    """Where relative paths of nets and data start; Caffe's rule is the working folder."""
+    keep: int | None = None
+    """Whole snapshots to keep; None for all."""
+    stop_on_snapshot_error: bool = False
+    """Whether a snapshot that cannot be written ends the run; the last one always does."""
+    allow_python_layers: bool = False

@@ -1,0 +1,126 @@
+"""P_iter_N.state.json: what Caffe's solverstate lacks, so that a resumed run goes on exactly.
+
+It is written last: a snapshot is whole when it is there and its checksums hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen.errors import SnapshotError
+from prototxt_gen.files import atomic_write_text
+
+FORMAT = 1
+SUFFIX = ".state.json"
+_CHUNK = 1 << 22
+
+
+@dataclass
+class FileSum:
+    """Size and SHA-256 of one file of a snapshot."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass
+class ResumeState:
+    """Where data, randomness and schedule stand at a snapshot."""
+
+    iteration: int
+    seed: int
+    shards: int
+    """Equal parts of a batch, which `train_pass` counts one by one."""
+    train_pass: int
+    test_passes: list[int]
+    plateau: dict[str, Any] | None = None
+    best: dict[str, Any] | None = None
+    files: list[FileSum] = field(default_factory=list)
+    format: int = FORMAT
+
+    def write(self, path: Path) -> None:
+        """Replace the file at `path`."""
+        atomic_write_text(path, json.dumps(asdict(self), indent=1) + "\n", SnapshotError)
+
+    @classmethod
+    def read(cls, path: Path) -> ResumeState:
+        """Read what `write` wrote.
+
+        Raises:
+            SnapshotError: unreadable, no JSON, or not of this form.
+        """
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as cause:
+            raise SnapshotError(
+                f"{path}: cannot be read: {cause}; expected the JSON written with a snapshot; "
+                "use the snapshot before it (--snapshot auto)"
+            ) from cause
+        if isinstance(values, dict) and values.get("format") != FORMAT:
+            raise SnapshotError(
+                f"{path}: unknown format; expected {FORMAT}, got {values.get('format')!r}; "
+                "resume with the version that wrote it"
+            )
+        state = _checked(values)
+        if state is None:
+            raise SnapshotError(
+                f"{path}: damaged; expected the keys {', '.join(f.name for f in fields(cls))} "
+                f"with numbers in them, got {str(values)[:200]}; use the snapshot before it "
+                "(--snapshot auto)"
+            )
+        return state
+
+    def fault(self, folder: Path) -> str:
+        """Say what is wrong with the files, or '' where the checksums hold."""
+        for expected in self.files:
+            path = folder / expected.name
+            if not path.is_file():
+                return f"{path} is missing"
+            size = path.stat().st_size
+            if size != expected.bytes:
+                return f"{path} has {size} bytes, {expected.bytes} expected"
+            if sha256_of(path) != expected.sha256:
+                return f"{path} is corrupt: its SHA-256 is not the one noted"
+        return ""
+
+
+def sum_files(paths: Sequence[Path]) -> list[FileSum]:
+    """Size and SHA-256 of files just written, read back from the disk."""
+    return [FileSum(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        SnapshotError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(_CHUNK):
+                digest.update(block)
+    except OSError as cause:
+        raise SnapshotError(
+            f"{path}: cannot be read back: {cause.strerror}; expected a readable file; "
+            "check the disk and the permissions"
+        ) from cause
+    return digest.hexdigest()
+
+
+def _checked(values: Any) -> ResumeState | None:
+    try:
+        files = [FileSum(**entry) for entry in values.pop("files")]
+        state = ResumeState(**values, files=files)
+        numbers = (state.iteration, state.seed, state.shards, state.train_pass, *state.test_passes)
+        sane = all(isinstance(n, int) and n >= 0 for n in numbers) and state.shards >= 1
+        named = all(Path(entry.name).name == entry.name for entry in files)
+    except (TypeError, KeyError, AttributeError):
+        return None
+    return state if sane and named else None

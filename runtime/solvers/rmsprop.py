@@ -1,0 +1,39 @@
+"""RMSProp. Caffe: rmsprop_solver.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError
+from runtime.backend.base import HostArray
+from runtime.solvers.update_rule import UpdateRule, refuse_momentum, register_rule
+
+
+@register_rule
+class RMSPropRule(UpdateRule):
+    """Each weight's rate is divided by the root of a running mean of its squared gradients."""
+
+    type = "RMSProp"
+
+    def check(self, param: Any) -> None:
+        """See UpdateRule.check."""
+        refuse_momentum(param, self.type)
+        if not 0 <= param.rms_decay < 1:
+            raise ProtoError(
+                "solver: rms_decay should lie between 0 and 1.; expected 0 <= rms_decay < 1, "
+                f"got {param.rms_decay:g}; correct it"
+            )
+        self.delta = self.scalar(param.delta)
+        self.rms_decay = self.scalar(param.rms_decay)
+
+    def compute(
+        self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int
+    ) -> HostArray:
+        """See UpdateRule.compute."""
+        mean_square = history[0]
+        mean_square *= self.rms_decay
+        mean_square += (self.scalar(1) - self.rms_decay) * (gradient * gradient)
+        return np.asarray(rate * (gradient / (np.sqrt(mean_square) + self.delta)))

@@ -1,0 +1,33 @@
+"""Stochastic gradient descent with momentum. Caffe: sgd_solver.cpp."""
+
+from __future__ import annotations
+
+from runtime.solvers.update_rule import ParamSlot, UpdateRule, register_rule
+
+
+@register_rule
+class SGDRule(UpdateRule):
+    """history = momentum * history + rate * gradient; weights -= history.
+
+    The rate is inside the history, so what has been gathered keeps its old rate when the rate
+    drops. Paper: section 3.1.
+    """
+
+    type = "SGD"
+
+    def update(self, slot: ParamSlot, rate: float, iteration: int) -> None:
+        """Run on the device, as one op: this is the update that large nets make."""
+        decay = self.weight_decay * slot.decay_mult
+        if decay and self.regularization_type == "L1":
+            self.regularize(slot.diff.mutable_host(), slot.data.host(), decay)
+            decay = 0.0
+        history = slot.history[0].mutable_dev()
+        self.backend.sgd_update(
+            slot.data.mutable_dev(),
+            slot.diff.dev(),
+            history,
+            float(self.local_rate(slot, rate)),
+            float(self.momentum),
+            float(self.scalar(decay)),
+        )
+        self.backend.copy(history, slot.diff.mutable_dev())

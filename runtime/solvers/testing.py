@@ -1,0 +1,94 @@
+"""Test nets: run on the weights being learnt, as they are. Caffe: Solver::Test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from runtime.log import caffe_log, number
+from runtime.net import Net
+from runtime.solvers.hooks import Score, TestResult
+from runtime.solvers.nets import share_trained_layers
+
+
+def read_scores(net: Net) -> list[Score]:
+    """The numbers of a net's output blobs, in Caffe's order."""
+    return [
+        Score(name, float(value), net.output_weight(name))
+        for name in net.outputs
+        for value in net.blobs[name].data.host().ravel()
+    ]
+
+
+def score_line(index: int, phase: str, score: Score) -> str:
+    """`    Test net output #0: loss = 1.72728 (* 1 = 1.72728 loss)`."""
+    return f"    {phase} net output #{index}: {score_text(score)}"
+
+
+def score_text(score: Score) -> str:
+    """`loss = 1.72728 (* 1 = 1.72728 loss)`."""
+    text = f"{score.name} = {number(score.value)}"
+    if score.loss_weight:
+        text += f" (* {number(score.loss_weight)} = {number(score.loss_weight * score.value)} loss)"
+    return text
+
+
+class TestNets:
+    """The test nets of one solver."""
+
+    __test__ = False
+
+    def __init__(self, nets: Sequence[Net], train_net: Net, test_iter: Sequence[int]) -> None:
+        self.nets = list(nets)
+        self.train_net = train_net
+        self.test_iter = [int(n) for n in test_iter]
+        self._passes_before: list[int] | None = None
+
+    @property
+    def passes(self) -> list[int]:
+        """Where each net's data stands; during a test, where it stood before.
+
+        A snapshot taken during a test leads to the test being run again, on the same images.
+        """
+        return self._passes_before or [net.context.pass_number for net in self.nets]
+
+    def begin(self) -> None:
+        """Note where the data stands, before a round of tests."""
+        self._passes_before = [net.context.pass_number for net in self.nets]
+
+    def end(self, complete: bool) -> None:
+        """End a round of tests; one that was broken off has not moved the data."""
+        if not complete and self._passes_before is not None:
+            self.set_passes(self._passes_before)
+        self._passes_before = None
+
+    def set_passes(self, passes: Sequence[int]) -> None:
+        """Set where each net's data stands."""
+        for net, pass_number in zip(self.nets, passes):
+            net.context.pass_number = pass_number
+
+    def run(
+        self, net_id: int, iteration: int, compute_loss: bool, go_on: Callable[[], bool]
+    ) -> TestResult | None:
+        """Mean outputs of one test net over its test_iter batches, or None where told to stop."""
+        net = self.nets[net_id]
+        caffe_log("solver.cpp:347", "Iteration %d, Testing net (#%d)", iteration, net_id)
+        share_trained_layers(net, self.train_net)
+        total: list[float] = []
+        loss = 0.0
+        for _ in range(self.test_iter[net_id]):
+            if not go_on():
+                caffe_log("solver.cpp:396", "Test interrupted.")
+                return None
+            loss += net.forward()
+            values = [score.value for score in read_scores(net)]
+            total = [a + b for a, b in zip(total, values)] if total else values
+        batches = self.test_iter[net_id]
+        scores = tuple(
+            Score(score.name, value / batches, score.loss_weight)
+            for score, value in zip(read_scores(net), total)
+        )
+        if compute_loss:
+            caffe_log("solver.cpp:401", "Test loss: %s", number(loss / batches))
+        for index, score in enumerate(scores):
+            caffe_log("solver.cpp:414", "%s", score_line(index, "Test", score))
+        return TestResult(iteration, net_id, scores, loss / batches if compute_loss else None)

@@ -1,0 +1,96 @@
+"""Any file of weights, opened by what is in it: .caffemodel of every form, .h5 or .npz."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from prototxt_gen.errors import SnapshotError
+from runtime.caffemodel import read_caffemodel
+from runtime.hdf5_weights import SIGNATURE as HDF5_SIGNATURE
+from runtime.hdf5_weights import open_hdf5_weights
+from runtime.npz_weights import SIGNATURE as NPZ_SIGNATURE
+from runtime.npz_weights import read_npz_weights
+
+Array = npt.NDArray[Any]
+
+
+class FileBlob(Protocol):
+    """One weight blob of an open file."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def has_diff(self) -> bool: ...
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a blob of this shape may take the numbers."""
+
+    def check(self) -> None:
+        """Raise SnapshotError unless the numbers are all there."""
+
+    def array(self) -> Array:
+        """The numbers as stored, in the shape."""
+
+    def copy_to(self, out: Array) -> None:
+        """Copy into a contiguous array of as many elements."""
+
+    def copy_diff_to(self, out: Array) -> None:
+        """Copy the gradient, where `has_diff`."""
+
+
+@dataclass(frozen=True)
+class FileLayer:
+    """A layer of an open file. HDF5 leaves out blobs whose weights another layer owns."""
+
+    name: str
+    type: str
+    """"" where the format does not say."""
+    blobs: Mapping[int, FileBlob]
+
+
+@contextlib.contextmanager
+def open_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
+    """The layers of a file of weights; their blobs can be read inside the block.
+
+    Raises:
+        SnapshotError: the file is missing, damaged, or no file of weights.
+    """
+    head = _head(path)
+    if head.startswith(HDF5_SIGNATURE):
+        with open_hdf5_weights(path) as datasets:
+            yield [FileLayer(layer.name, "", layer.blobs) for layer in datasets]
+    elif head.startswith(NPZ_SIGNATURE):
+        yield [FileLayer(name, "", blobs) for name, blobs in read_npz_weights(path).items()]
+    else:
+        yield [
+            FileLayer(layer.name, layer.type, dict(enumerate(layer.blobs)))
+            for layer in read_caffemodel(path)
+        ]
+
+
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is HDF5, whatever its name."""
+    return _head(path).startswith(HDF5_SIGNATURE)
+
+
+def _head(path: str | os.PathLike[str]) -> bytes:
+    try:
+        with Path(path).open("rb") as stream:
+            return stream.read(len(HDF5_SIGNATURE))
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else None
+        raise SnapshotError(
+            f"{path}: cannot be read: {reason or cause}; expected a file of weights; check the "
+            f"path (the current folder is {Path.cwd()})"
+        ) from cause

@@ -1,0 +1,108 @@
+"""Inputs, batch normalisation and solvers brought to the current form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError
+from prototxt_gen.text import parse, to_text
+from prototxt_gen.upgrade import (
+    SOLVER_TYPE_NAMES,
+    ignored_transformations,
+    set_snapshot_prefix,
+    upgrade_net,
+    upgrade_solver,
+)
+from tests.prototxt_gen.upgrading import check, refused, upgraded
+
+
+def test_current_data_layers_ignore_old_fields_as_caffe_does() -> None:
+    net = upgraded('layer { name: "d" type: "Data" data_param { scale: 2 crop_size: 3 } }')
+    assert not net.layer[0].HasField("transform_param")
+    assert ignored_transformations(net) == [
+        "layer 'd': scale, crop_size in data_param has no effect, as in Caffe; write it in "
+        "transform_param"
+    ]
+    assert ignored_transformations(upgraded('layer { type: "Data" }')) == []
+
+
+def test_inputs_become_a_layer_in_front() -> None:
+    check(
+        'input: "a" input: "b" input_dim: [1, 2, 3, 4, 5, 6, 7, 8] layer { name: "x" }',
+        'layer { name: "input" type: "Input" top: "a" top: "b" input_param { '
+        'shape { dim: [1, 2, 3, 4] } shape { dim: [5, 6, 7, 8] } } } layer { name: "x" }',
+    )
+    check(
+        'input: "a" input_shape { dim: [7, 8] } input_dim: [1, 1, 1, 1]',
+        'layer { name: "input" type: "Input" top: "a" input_param { shape { dim: [7, 8] } } }',
+    )
+    check('input: "a" layer { name: "x" }', 'layer { name: "x" }')
+
+
+def test_inputs_and_shapes_that_do_not_fit() -> None:
+    refused(
+        'input: "a" input: "b" input_dim: [1, 2, 3, 4]',
+        "n: too few input_dim for the net's inputs; expected 8 for 2 input, got 4; give each",
+    )
+    refused('input: "a" input: "b" input_shape { dim: 1 }', "too few input_shape .* expected 2")
+    net = parse('input: "a" input_dim: [1, 2, 3, 4, 5]', proto.NetParameter)
+    assert upgrade_net(net, "n") == [
+        "input 'a' made a layer of type Input",
+        "1 more input_dim belong to no input, left out",
+    ]
+
+
+def test_batch_norm_loses_its_three_params_only() -> None:
+    three = 'layer {{ name: "b" type: "{}" {} }}'
+    params = "param { lr_mult: 0 }"
+    check(three.format("BatchNorm", params * 3), 'layer { name: "b" type: "BatchNorm" }')
+    for kind, count in (("BatchNorm", 2), ("BatchNorm", 4), ("Scale", 3)):
+        text = three.format(kind, params * count)
+        check(text, text)
+
+
+@pytest.mark.parametrize(("enum", "name"), SOLVER_TYPE_NAMES.items())
+def test_solver_type(enum: str, name: str) -> None:
+    solver = parse(f"solver_type: {enum} base_lr: 1", proto.SolverParameter)
+    assert upgrade_solver(solver, "s") == [f"solver_type {enum} upgraded to type {name!r}"]
+    assert to_text(solver) == f'base_lr: 1\ntype: "{name}"\n'
+    assert upgrade_solver(solver, "s") == []
+
+
+def test_every_solver_type_has_its_name() -> None:
+    assert list(SOLVER_TYPE_NAMES) == proto.SolverParameter.SolverType.keys()
+
+
+def test_solver_type_given_twice() -> None:
+    solver = parse('solver_type: SGD type: "Adam"', proto.SolverParameter)
+    with pytest.raises(ProtoError, match="s: the solver's type is given twice; expected type alo"):
+        upgrade_solver(solver, "s")
+
+
+def test_nets_in_a_solver_are_upgraded() -> None:
+    old = "{ layers { type: RELU } }"
+    text = f"net_param {old} train_net_param {old} test_net_param {old} test_net_param {old}"
+    solver = parse(text, proto.SolverParameter)
+    assert len(upgrade_solver(solver, "s")) == 4
+    nets = [solver.net_param, solver.train_net_param, *solver.test_net_param]
+    assert [net.layer[0].type for net in nets] == ["ReLU"] * 4
+    solver = parse("test_net_param { layer {} layers {} }", proto.SolverParameter)
+    with pytest.raises(ProtoError, match=r"s \(test_net_param 0\): the net mixes"):
+        upgrade_solver(solver, "s")
+
+
+def test_snapshot_prefix(tmp_path: Path) -> None:
+    solver = proto.SolverParameter()
+    assert set_snapshot_prefix(solver, "models/a.b/solver.prototxt") == [
+        "snapshot_prefix set to 'models/a.b/solver'"
+    ]
+    assert set_snapshot_prefix(solver, "other.prototxt") == []
+    assert solver.snapshot_prefix == "models/a.b/solver"
+    solver.snapshot_prefix = str(tmp_path)
+    set_snapshot_prefix(solver, "models/solver.prototxt")
+    assert solver.snapshot_prefix == str(tmp_path / "solver")
+    solver.snapshot_prefix = ""
+    assert set_snapshot_prefix(solver, "solver.prototxt") == []
