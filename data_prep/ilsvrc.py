@@ -161,8 +161,8 @@ class Ilsvrc:
             first = [paths[0] for paths in (tried, tried_solution, tried_kit)]
             raise DataError(
                 f"{self.root}: no labels of the validation images; looked for {listed(first)}, "
-                f"also in {', '.join(filter(None, truth.KIT_FOLDERS))}, and for folders in {self.val}; "
-                "copy one of them there"
+                f"also in {', '.join(filter(None, truth.KIT_FOLDERS))}, "
+                f"and for folders in {self.val}; copy one of them there"
             )
         labels = truth.read_ground_truth(kit, self.root, self.synsets)
         if len(labels) != len(names):

@@ -76,8 +76,8 @@ def stream_of(name: str) -> int:
 def words(seed: int, stream: int, upper: IntLike, lower: IntLike, count: int) -> Words:
     """Draw `count` 32-bit words for every sample, named by the halves of its number.
 
-    Shapes: upper and lower are integers or arrays that broadcast together to a shape (...); the result
-    is (..., count).
+    Shapes: upper and lower are integers or arrays that broadcast together to a shape (...); the
+    result is (..., count).
     """
     uppers, lowers = np.broadcast_arrays(
         np.asarray(upper, dtype=np.uint32), np.asarray(lower, dtype=np.uint32)

@@ -147,26 +147,32 @@ def write_caffemodel(
         SnapshotError: over 2 GB, or a shape that V1 cannot say; or the disk is full.
         UnsupportedError: V1 was asked for and lacks a layer type.
     """
-    old = form == V1
-    number = _LAYERS_V1 if old else _LAYER
-    messages = _v1_layers(net) if old else [(layer, layer) for layer in net.layer]
-    head, tail = _around(_without_layers(downgrade_v1(net) if old else net), number)
-    total = len(head) + len(tail)
+    total = 0
     with atomic_write(path, "wb", SnapshotError) as stream:
-        stream.write(head)
-        for (_, message), arrays in zip(messages, blobs, strict=True):
-            if message is None:
-                continue
-            pieces = _layer_pieces(number, message, arrays, V1 if old else CURRENT)
-            total += sum(map(len, pieces))
+        for piece in net_pieces(net, blobs, form):
+            total += len(piece)
             if total > MAX_BYTES:
                 raise SnapshotError(
-                    f"{path}: too large; expected at most 2 GB, protobuf's limit, got more at "
-                    f"layer '{message.name}'; save as .caffemodel.h5 (snapshot_format: HDF5)"
+                    f"{path}: too large; expected at most 2 GB, protobuf's limit, got more; "
+                    "save as .caffemodel.h5 (snapshot_format: HDF5)"
                 )
-            for piece in pieces:
-                stream.write(piece)
-        stream.write(tail)
+            stream.write(piece)
+
+
+def net_pieces(
+    net: Message, blobs: Iterable[Sequence[BlobData]], form: str = CURRENT
+) -> Iterator[Piece]:
+    """The bytes of a NetParameter with weights; see `write_caffemodel`."""
+    old = downgrade_v1(net) if form == V1 else None
+    number = _LAYER if old is None else _LAYERS_V1
+    head, tail = _around(_without_layers(net if old is None else old), number)
+    messages = iter(net.layer if old is None else old.layers)
+    yield head
+    for layer, arrays in zip(net.layer, blobs, strict=True):
+        # V1 has inputs as fields of the net.
+        if old is None or layer.type != "Input":
+            yield from _layer_pieces(number, next(messages), arrays, form)
+    yield tail
 
 
 def current_shape(blob: WeightBlob, layer_type: str, index: int) -> tuple[int, ...] | None:
@@ -272,12 +278,6 @@ def _without_layers(net: Message) -> bytes:
     rest.ClearField("layer")
     rest.ClearField("layers")
     return bytes(rest.SerializeToString(deterministic=True))
-
-
-def _v1_layers(net: Message) -> list[tuple[Message, Message | None]]:
-    """Each layer and its V1 form; None for an Input layer, which V1 has as fields of the net."""
-    old = iter(downgrade_v1(net).layers)
-    return [(layer, None if layer.type == "Input" else next(old)) for layer in net.layer]
 
 
 def _around(message: bytes, number: int) -> tuple[bytes, bytes]:

@@ -33,9 +33,7 @@ class DatasetBlob:
     where: str
     dataset: Any
 
-    legacy = False
-    nvidia = False
-    diff = None
+    has_diff = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -66,9 +64,6 @@ class DatasetBlob:
         with reading(self.where):
             return np.asarray(self.dataset[()])
 
-    def diff_array(self) -> Array | None:
-        return None
-
     def copy_to(self, out: Array) -> None:
         """Copy the numbers into a contiguous array of as many elements."""
         self.check()
@@ -79,7 +74,7 @@ class DatasetBlob:
                 out[...] = np.asarray(self.dataset[()]).reshape(out.shape)
 
     def copy_diff_to(self, out: Array) -> None:
-        raise SnapshotError(f"{self.where}: has no gradient; expected diff; read data only")
+        raise SnapshotError(f"{self.where}: has no gradient; expected weights only; read those")
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,10 @@ class WeightBlob:
     def count(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def has_diff(self) -> bool:
+        return self.diff is not None
+
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a blob of this shape may take the numbers. Caffe: Blob::ShapeEquals."""
         if not self.legacy:

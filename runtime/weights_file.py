@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from runtime.hdf5_weights import SIGNATURE as HDF5_SIGNATURE
 from runtime.hdf5_weights import open_hdf5_weights
 from runtime.npz_weights import SIGNATURE as NPZ_SIGNATURE
 from runtime.npz_weights import read_npz_weights
+
+log = logging.getLogger("verydeep.net")
 
 Array = npt.NDArray[Any]
 
@@ -51,12 +54,12 @@ class FileBlob(Protocol):
 
 @dataclass(frozen=True)
 class FileLayer:
-    """A layer of an open file. HDF5 leaves out blobs whose weights another layer owns."""
+    """A layer of an open file."""
 
     name: str
-    type: str
-    """"" where the format does not say."""
     blobs: Mapping[int, FileBlob]
+    leaves_out_shared: bool = False
+    """Blobs whose weights another layer owns are not in the file: HDF5's way."""
 
 
 @contextlib.contextmanager
@@ -69,14 +72,14 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
     head = _head(path)
     if head.startswith(HDF5_SIGNATURE):
         with open_hdf5_weights(path) as datasets:
-            yield [FileLayer(layer.name, "", layer.blobs) for layer in datasets]
+            yield [FileLayer(layer.name, layer.blobs, True) for layer in datasets]
     elif head.startswith(NPZ_SIGNATURE):
-        yield [FileLayer(name, "", blobs) for name, blobs in read_npz_weights(path).items()]
+        yield [FileLayer(name, blobs) for name, blobs in read_npz_weights(path).items()]
     else:
-        yield [
-            FileLayer(layer.name, layer.type, dict(enumerate(layer.blobs)))
-            for layer in read_caffemodel(path)
-        ]
+        layers = read_caffemodel(path)
+        if any(layer.nvidia for layer in layers):
+            log.info("%s was written by NVIDIA's Caffe", path)
+        yield [FileLayer(layer.name, dict(enumerate(layer.blobs))) for layer in layers]
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:

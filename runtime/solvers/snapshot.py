@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from prototxt_gen.errors import SnapshotError
 from runtime.log import caffe_log
-from runtime.net_io import copy_trained_layers, save_caffemodel
+from runtime.net_io import copy_trained_layers, save
 from runtime.solvers.resume_state import SUFFIX, ResumeState, sum_files
 from runtime.solverstate import read_solverstate, write_solverstate
 
@@ -95,7 +95,7 @@ def write_snapshot(solver: Solver, state: ResumeState) -> SnapshotFiles:
         else ("solver.cpp:464", "sgd_solver.cpp:284")
     )
     caffe_log(at[0], "Snapshotting to %s file %s", kind, files.model)
-    save_caffemodel(solver.net, files.model, write_diff=param.snapshot_diff)
+    save(solver.net, files.model, write_diff=param.snapshot_diff)
     caffe_log(at[1], "Snapshotting solver state to %s file %s", kind, files.solverstate)
     history = [blob.data.host() for blob in solver.engine.history]
     write_solverstate(

@@ -73,8 +73,12 @@ class Solver:
         schedule = self.options.sidecar.schedule
         self.plateau = None if schedule is None else Plateau(schedule, self.param.base_lr)
         self.net, self.tests = build_nets(self.param, backend, self.options, self.seed)
-        if self.plateau is not None:
-            self.plateau.check_metric([net.outputs for net in self.tests.nets])
+        try:
+            if self.plateau is not None:
+                self.plateau.check_metric([net.outputs for net in self.tests.nets])
+        except ProtoError:
+            self.close()
+            raise
         self.best = BestScore(schedule)
         self.engine = Engine(self.net, self.rule)
         self._debug = [DebugInfo(self.net)]
@@ -300,21 +304,14 @@ class Solver:
         self.best.from_json(state.best)
         if self.plateau is not None and state.plateau is not None:
             self.plateau.state = PlateauState.from_json(state.plateau, str(path))
-        self._take_seed(state.seed)
-
-    def _take_seed(self, seed: int) -> None:
-        if self.param.random_seed >= 0:
-            if seed != self.seed:
-                log.warning(
-                    "The snapshot's run had the seed %d; this one goes on with random_seed %d, so "
-                    "with other data orders and dropout masks than an unbroken run",
-                    seed,
-                    self.seed,
-                )
-            return
-        self.seed = seed
-        for net in (self.net, *self.tests.nets):
-            net.context.seed = seed
+        if state.seed != self.seed:
+            log.warning(
+                "The snapshot's run had the seed %d and this one has %d: data orders and dropout "
+                "masks go on otherwise than in an unbroken run; set random_seed: %d to avoid that",
+                state.seed,
+                self.seed,
+                state.seed,
+            )
 
     def _snapshot_or_go_on(self) -> None:
         try:

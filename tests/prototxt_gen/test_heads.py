@@ -172,10 +172,13 @@ def test_no_dropout_means_no_dropout_layers() -> None:
     spec = narrow("A", dropout=0.0)
     for head in (heads.train_val, heads.deploy, heads.dense):
         assert not layers(head(spec), "Dropout")
-    ratios = [
-        layer.dropout_param.dropout_ratio for layer in layers(heads.deploy(narrow("A")), "Dropout")
-    ]
-    assert ratios == [0.5, 0.5]
+
+
+def test_dropout_follows_the_layers_before_the_classifier() -> None:
+    for head in (heads.train_val, heads.deploy, heads.dense):
+        drops = layers(head(narrow("A", dropout=0.25)), "Dropout")
+        ratios = [(layer.name, layer.dropout_param.dropout_ratio) for layer in drops]
+        assert ratios == [("drop6", 0.25), ("drop7", 0.25)]
 
 
 @pytest.mark.parametrize(("crop", "kernel"), [(224, 7), (64, 2), (32, 1), (100, 4)])
@@ -232,6 +235,13 @@ def with_weights(net: Any, weights: dict[str, tuple[np.ndarray, np.ndarray]]) ->
             layer.blobs.add(data=values.ravel()).shape.dim.extend(shapes[layer.name])
             layer.blobs.add(data=bias).shape.dim.extend(bias.shape)
     return np.frombuffer(model.SerializeToString(), np.uint8)
+
+
+def test_the_score_map_is_averaged_over_space_before_the_soft_max() -> None:
+    score, prob = heads.dense(narrow("A")).layer[-2:]
+    assert (list(score.bottom), score.type) == (["fc8-conv"], "Pooling")
+    assert to_text(score.pooling_param) == "pool: AVE\nglobal_pooling: true\n"
+    assert (list(prob.bottom), prob.type) == (["score"], "Softmax")
 
 
 @pytest.mark.skipif(

@@ -184,11 +184,18 @@ def test_types_of_the_users_own() -> None:
     assert not hasattr(P, "__wrapped__")
 
 
-def test_parameters_given_twice_are_not_consumed() -> None:
+def test_parameters_are_not_consumed() -> None:
     common = {"num_output": 2, "ntop": 1}
-    first, second = L.InnerProduct(data(), **common), L.InnerProduct(data(), **common)
+    first, second = (Function("InnerProduct", (data(),), common).tops[0] for _ in range(2))
     assert to_text(first.to_proto()) == to_text(first.to_proto()) == to_text(second.to_proto())
     assert common == {"num_output": 2, "ntop": 1}
+
+
+def test_branches_come_in_the_order_they_are_read() -> None:
+    x = data()
+    left, right = L.Sigmoid(L.AbsVal(x)), L.TanH(x)
+    types = [layer.type for layer in L.Eltwise(left, right).to_proto().layer]
+    assert types == ["DummyData", "AbsVal", "Sigmoid", "TanH", "Eltwise"]
 
 
 def test_deep_nets() -> None:

@@ -10,10 +10,13 @@ from prototxt_gen.sidecar import (
     DataOptions,
     PlateauOptions,
     Sidecar,
+    data_options,
+    plateau_options,
     read_sidecar,
     sidecar_path,
     write_sidecar,
 )
+from prototxt_gen.toml_tables import Table
 
 PCA = ColourPca((3.0, 2.0, 1.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
 FULL = Sidecar(
@@ -52,6 +55,12 @@ def test_a_part_that_is_left_out_has_its_defaults(tmp_path: Path) -> None:
     path.write_text("[schedule]\n[data.train]\nshort_side = 72\n")
     sidecar = read_sidecar(tmp_path / "solver.prototxt")
     assert sidecar == Sidecar(DataOptions(72), DataOptions(), PlateauOptions())
+
+
+def test_a_reader_may_bring_its_own_defaults() -> None:
+    assert data_options(Table({}, "spec"), FULL.train) == FULL.train
+    assert FULL.schedule is not None
+    assert plateau_options(Table({}, "spec"), FULL.schedule) == FULL.schedule
 
 
 def test_stored_means_no_rescale(tmp_path: Path) -> None:

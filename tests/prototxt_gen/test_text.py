@@ -237,6 +237,12 @@ def test_write_then_read(tmp_path: Path) -> None:
         write(path / "below", net)
 
 
+def test_files_of_any_size(tmp_path: Path) -> None:
+    path = tmp_path / "net.prototxt"
+    path.write_text('layer { name: "ü" }\n' * 1000, encoding="utf-8")
+    assert [layer.name for layer in read_net(path).layer] == ["ü"] * 1000
+
+
 def test_read_net_upgrades_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text('layers { name: "r" type: RELU bottom: "a" top: "a" }', encoding="utf-8")

@@ -23,4 +23,29 @@ struct FilterLayout {
     Index panel_vectors(Index panel) const { return least(2, output_blocks - 2 * panel); }
 };
 
+// The nine taps of kLanes filters: from rows of taps to vectors over filters, and back.
+struct TapRows {
+    alignas(64) float tap[kLanes][16];
+};
+VD_INLINE void taps_from_rows(const TapRows& rows, Vec* taps) {
+    for (int first = 0; first + (kLanes > 9 ? 9 : kLanes) <= 9; first += kLanes) {
+        Vec r[kLanes];
+        for (int i = 0; i < kLanes; ++i) r[i] = load(rows.tap[i] + first);
+        transpose(r);
+        for (int i = 0; i < (kLanes > 9 ? 9 : kLanes); ++i) taps[first + i] = r[i];
+    }
+    if (kLanes < 9)
+        for (int i = 0; i < kLanes; ++i) taps[8][i] = rows.tap[i][8];
+}
+VD_INLINE void taps_to_rows(const Vec* taps, TapRows& rows) {
+    for (int first = 0; first + (kLanes > 9 ? 9 : kLanes) <= 9; first += kLanes) {
+        Vec r[kLanes] = {};
+        for (int i = 0; i < (kLanes > 9 ? 9 : kLanes); ++i) r[i] = taps[first + i];
+        transpose(r);
+        for (int i = 0; i < kLanes; ++i) store(rows.tap[i] + first, r[i]);
+    }
+    if (kLanes < 9)
+        for (int i = 0; i < kLanes; ++i) rows.tap[i][8] = taps[8][i];
+}
+
 }  // namespace verydeep::VD_ISA

@@ -15,12 +15,14 @@ struct Filters {
 
 // The taps of kLanes outputs for one input channel, lanes beyond the last output zero.
 VD_INLINE void gather_taps(const Filters& f, Index block, Index input, Vec* taps) {
-    alignas(64) float lanes[9][kLanes] = {};
+    TapRows rows = {};
     const Index first = block * kLanes, count = least(kLanes, f.outputs - first);
     const float* w = f.weight + first * f.output_step + input * f.input_step;
     for (Index i = 0; i < count; ++i, w += f.output_step)
-        for (int tap = 0; tap < 9; ++tap) lanes[tap][i] = w[tap];
-    for (int tap = 0; tap < 9; ++tap) taps[f.flip ? 8 - tap : tap] = load(lanes[tap]);
+        __builtin_memcpy(rows.tap[i], w, 9 * sizeof(float));
+    Vec turned[9];
+    taps_from_rows(rows, turned);
+    for (int tap = 0; tap < 9; ++tap) taps[f.flip ? 8 - tap : tap] = turned[tap];
 }
 
 template <int M>

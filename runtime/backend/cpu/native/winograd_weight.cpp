@@ -152,22 +152,24 @@ template <int M>
 void finish(const ConvShape& g, const Plan<M>& plan, const float* sums, Index block, Index first,
             Index last, float* dw) {
     using W = Winograd<M>;
+    constexpr Index kAhead = 4;  // more streams than the hardware follows
     const Index outputs = least(kLanes, g.k - block * kLanes);
     for (Index c = first; c < last; ++c) {
         Vec u[W::kPlanes], half[3 * W::kTile], taps[9];
         const float* from = sums + (block * plan.inputs + c) * kLanes;
         for (int q = 0; q < W::kPlanes; ++q) {
             u[q] = load(from + q * plan.sum_plane);
+            __builtin_prefetch(from + q * plan.sum_plane + kAhead * kLanes);
             for (Index e = 1; e < plan.groups; ++e)
                 u[q] += load(from + q * plan.sum_plane + e * plan.group_floats);
         }
         for (int j = 0; j < W::kTile; ++j) W::filter_gradient(u + j, W::kTile, half + j, W::kTile);
         for (int i = 0; i < 3; ++i) W::filter_gradient(half + i * W::kTile, 1, taps + 3 * i, 1);
-        alignas(64) float lanes[9][kLanes];
-        for (int tap = 0; tap < 9; ++tap) store(lanes[tap], taps[tap]);
+        TapRows rows;
+        taps_to_rows(taps, rows);
         float* to = dw + (block * kLanes * g.c + c) * 9;
         for (Index i = 0; i < outputs; ++i, to += g.c * 9)
-            for (int tap = 0; tap < 9; ++tap) to[tap] += lanes[tap][i];
+            for (int tap = 0; tap < 9; ++tap) to[tap] += rows.tap[i][tap];
     }
 }
 

@@ -1,0 +1,261 @@
+"""Images and labels into an LMDB of Datums. Caffe: tools/convert_imageset.cpp.
+
+Beyond Caffe: resizing by the short side, threads, resuming, and a choice of what a corrupt image
+means. JPEG bytes that need no change are stored as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import datum as datums
+from data_prep.batch import FATAL, SKIP
+from data_prep.datum import COLOR, GRAY, Image
+from data_prep.ilsvrc_truth import read_lines
+from data_prep.image_header import read_header
+from data_prep.lmdb_io import Writer
+from data_prep.prefetch import default_workers
+from data_prep.progress import Progress
+from data_prep.resize import rescale_short_side, warp
+from data_prep.sampler import permutation
+from prototxt_gen.errors import DataError
+
+Entry = tuple[str, int]
+"""File name below the root folder, and label."""
+
+_LOG = logging.getLogger("verydeep.data")
+_AHEAD = 8
+_JPEG_NAMES = frozenset({"jpg", "jpeg", "jpe"})
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Caffe's flags and ours.
+
+    `short_side` rescales isotropically; with `shrink_only` an image whose short side is smaller
+    stays as it is. `encode_type` ("jpg", "png") implies `encoded`; without it the file's own.
+    """
+
+    gray: bool = False
+    shuffle: bool = False
+    seed: int = 0
+    resize_height: int = 0
+    resize_width: int = 0
+    short_side: int = 0
+    shrink_only: bool = False
+    check_size: bool = False
+    encoded: bool = False
+    encode_type: str = ""
+    quality: int = 95
+    jobs: int | None = None
+    resume: bool = False
+    on_error: str = FATAL
+
+    def __post_init__(self) -> None:
+        sizes = self.resize_height, self.resize_width
+        problem = None
+        if min(*sizes, self.short_side) < 0 or (max(sizes) > 0 and min(sizes) == 0):
+            problem = (
+                f"sizes of {sizes} and short side {self.short_side}; expected both, or neither"
+            )
+        elif self.short_side and max(sizes):
+            problem = "resize_height and resize_width with short_side; expected one of the two ways"
+        elif self.on_error not in (FATAL, SKIP):
+            problem = f"on_error {self.on_error!r}; expected {FATAL!r} or {SKIP!r}"
+        elif not 1 <= self.quality <= 100:
+            problem = f"quality {self.quality}; expected 1 to 100"
+        if problem is not None:
+            raise DataError(f"convert_imageset: {problem}")
+
+
+@dataclass
+class ConvertResult:
+    """What was written, and what was left out with the reason of each."""
+
+    records: int = 0
+    resumed_at: int = 0
+    skipped: list[str] = field(default_factory=list)
+
+
+def read_list(path: str | Path) -> list[Entry]:
+    """Read a LISTFILE: `name label` lines, the label after the last space, as in Caffe.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or a label is not a 32-bit integer.
+    """
+    entries = []
+    for number, line in enumerate(read_lines(Path(path)), 1):
+        name, _, label = line.rpartition(" ")
+        try:
+            value = int(label)
+        except ValueError:
+            value = 1 << 31
+        if not name.strip() or not -(1 << 31) <= value < 1 << 31:
+            raise DataError(
+                f"{path}:{number}: {line!r}; expected a file name, a space and an integer label"
+            )
+        entries.append((name.strip(), value))
+    if not entries:
+        raise DataError(f"{path}: the list is empty; expected `name label` lines")
+    return entries
+
+
+def convert(
+    root: str | Path,
+    entries: Sequence[Entry],
+    database: str | Path,
+    options: ConvertOptions | None = None,
+    progress: Progress | None = None,
+) -> ConvertResult:
+    """Write the images of a list to a new LMDB, in the order of the list.
+
+    The key is `%08d_name` with the line's number, from 0. The same list, options and library
+    versions give the same records, whatever the number of threads.
+
+    Raises:
+        DataError: the database exists, the disk is full, a list that does not continue the
+            database, or an image that cannot be used where `on_error` is fatal.
+    """
+    chosen = options or ConvertOptions()
+    ordered = list(entries)
+    if not ordered:
+        raise DataError(f"{database}: no images to convert; expected a list of at least one")
+    if chosen.shuffle:
+        ordered = [entries[place] for place in permutation(len(entries), chosen.seed, 0)]
+    with Writer(database, append=chosen.resume) as writer:
+        result = ConvertResult(resumed_at=_resume_at(writer, ordered))
+        shape: tuple[int, ...] | None = None
+        done = result.resumed_at
+        with contextlib.closing(_in_order(Path(root), ordered, done, chosen)) as records:
+            for name, made in records:
+                record = _record_or_reason(made, chosen, shape)
+                if isinstance(record, str):
+                    result.skipped.append(record)
+                    _LOG.warning("skipped: %s", record)
+                else:
+                    shape = record.shape
+                    writer.put(_key(done, name), record.data)
+                done += 1
+                if progress is not None:
+                    progress(done, len(ordered))
+        writer.commit()
+        result.records = writer.count
+    if not result.records:
+        raise DataError(
+            f"{database}: none of {len(ordered)} images could be used, first: {result.skipped[0]}"
+        )
+    return result
+
+
+def _key(line: int, name: str) -> bytes:
+    return f"{line:08d}_{name}".encode()
+
+
+def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:
+    """The line to go on with; checks that the database was begun from this list."""
+    last = writer.last_key()
+    if last is None:
+        return 0
+    digits = last.partition(b"_")[0]
+    line = int(digits) if digits.isdigit() else len(entries)
+    if line >= len(entries) or last != _key(line, entries[line][0]):
+        raise DataError(
+            f"{writer.path}: its last record is {last.decode(errors='replace')!r}, which this list "
+            "does not have at that place; expected the list (and --shuffle, --seed) the database "
+            "was begun with; use them, or begin a new database"
+        )
+    return line + 1
+
+
+@dataclass(frozen=True)
+class _Record:
+    data: bytes
+    shape: tuple[int, ...]
+
+
+def _in_order(
+    root: Path, entries: Sequence[Entry], start: int, options: ConvertOptions
+) -> Generator[tuple[str, Future[_Record]], None, None]:
+    """Make records in threads, some ahead of the writing, and yield them in the list's order."""
+    jobs = default_workers() if options.jobs is None else max(1, options.jobs)
+    pool = ThreadPoolExecutor(jobs, "convert")
+    waiting: deque[tuple[str, Future[_Record]]] = deque()
+    try:
+        for name, label in entries[start:]:
+            waiting.append((name, pool.submit(_make_record, root / name, label, options)))
+            if len(waiting) >= _AHEAD * jobs:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _record_or_reason(
+    made: Future[_Record], options: ConvertOptions, shape: tuple[int, ...] | None
+) -> _Record | str:
+    """The record, or why it is skipped."""
+    try:
+        record = made.result()
+        if options.check_size and shape is not None and record.shape != shape:
+            raise DataError(
+                f"an image of {record.shape} (height, width, channels); expected {shape} as the "
+                "images before it; resize them, or leave check_size out"
+            )
+    except DataError as error:
+        if options.on_error == SKIP:
+            return str(error)
+        raise DataError(
+            f"{error}; what was committed is kept: go on with --resume, "
+            "and with --on_error skip to leave such images out"
+        ) from error
+    return record
+
+
+def _make_record(path: Path, label: int, options: ConvertOptions) -> _Record:
+    try:
+        content = path.read_bytes()
+    except OSError as cause:
+        raise DataError(
+            f"{path}: cannot be read: {cause.strerror}; check ROOTFOLDER and the list"
+        ) from cause
+    original = datums.decode(content, str(path), GRAY if options.gray else COLOR)
+    image = _resized(original, options)
+    if not (options.encoded or options.encode_type):
+        message = datums.from_array(np.ascontiguousarray(image.transpose(2, 0, 1)), label)
+    else:
+        extension = options.encode_type or path.suffix.lstrip(".") or "jpg"
+        keeps = image is original and _is_stored_so(content, extension, image.shape[2])
+        data = content if keeps else datums.encode(image, extension, options.quality, str(path))
+        message = datums.from_encoded(data, label)
+    return _Record(message.SerializeToString(), image.shape)
+
+
+def _resized(image: Image, options: ConvertOptions) -> Image:
+    if options.resize_height:
+        return warp(image, options.resize_height, options.resize_width)
+    if options.short_side:
+        if options.shrink_only and min(image.shape[:2]) <= options.short_side:
+            return image
+        return rescale_short_side(image, options.short_side)
+    return image
+
+
+def _is_stored_so(content: bytes, extension: str, channels: int) -> bool:
+    """Whether the file is of the wanted format and channels, so that Caffe decodes it as meant.
+
+    Caffe decodes to the channels the file has: a gray JPEG among colour ones would end its
+    training. The content decides, not the name: ILSVRC has a PNG named JPEG.
+    """
+    header = read_header(content)
+    wanted = extension.lower().lstrip(".")
+    wanted = "jpeg" if wanted in _JPEG_NAMES else wanted
+    return header is not None and header.format == wanted and header.channels == channels

@@ -1,0 +1,106 @@
+"""`verydeep convert_imageset`: images and labels into an LMDB, with Caffe's flags and some more."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+
+from data_prep.batch import FATAL, SKIP
+from data_prep.convert_imageset import ConvertOptions, convert, read_list
+from data_prep.progress import show_progress
+from prototxt_gen.errors import UnsupportedError
+from runtime.log import setup_logging
+
+NAME = "convert_imageset"
+SUMMARY = "write a list of images and labels into an LMDB"
+EXAMPLE = (
+    "verydeep convert_imageset --encoded --short_side 512 --shrink_only "
+    "ilsvrc12/train/ train.txt ilsvrc12_train_lmdb"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "root_folder", metavar="ROOTFOLDER/", help="what names in LISTFILE begin at"
+    )
+    parser.add_argument("list_file", metavar="LISTFILE", help="lines of `name label`")
+    parser.add_argument("db_name", metavar="DB_NAME", help="the folder to make")
+    _switch(parser, "gray", "store one channel")
+    _switch(parser, "shuffle", "shuffle the list once, by --seed")
+    _switch(parser, "check_size", "all images must have one size")
+    _switch(parser, "encoded", "store image files instead of raw pixels")
+    _switch(parser, "resume", "go on with a database that was interrupted")
+    _switch(parser, "shrink_only", "let --short_side leave smaller images as they are")
+    parser.add_argument("--encode_type", default="", help="jpg or png; implies --encoded")
+    parser.add_argument("--backend", default="lmdb", help="lmdb, the only one")
+    parser.add_argument("--resize_width", type=int, default=0, help="warp to this width")
+    parser.add_argument("--resize_height", type=int, default=0, help="warp to this height")
+    parser.add_argument(
+        "--short_side", type=int, default=0, help="rescale isotropically to this short side"
+    )
+    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1 to 100 (95)")
+    parser.add_argument("--seed", type=int, default=0, help="of --shuffle (0)")
+    parser.add_argument("--jobs", type=int, default=None, help="threads (one for each core)")
+    parser.add_argument(
+        "--on_error", choices=(FATAL, SKIP), default=FATAL, help="what a corrupt image means"
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def _switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
+    """A boolean flag in gflags' ways: --name, --name=true, --name=false, --noname."""
+    parser.add_argument(f"--{name}", action="store_true", help=text)
+    for words, value in (((f"--{name}=true", f"--{name}=1"), True),
+                         ((f"--{name}=false", f"--{name}=0", f"--no{name}"), False)):  # fmt: skip
+        parser.add_argument(
+            *words, dest=name, action="store_const", const=value, help=argparse.SUPPRESS
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logging()
+    if args.backend != "lmdb":
+        raise UnsupportedError(
+            f"convert_imageset: backend {args.backend!r}; expected lmdb; Caffe reads LMDB as well"
+        )
+    log = logging.getLogger("verydeep.data")
+    if args.encode_type and not args.encoded:
+        log.info("encode_type specified, assuming encoded=true.")
+    options = ConvertOptions(
+        gray=args.gray,
+        shuffle=args.shuffle,
+        seed=args.seed,
+        resize_height=args.resize_height,
+        resize_width=args.resize_width,
+        short_side=args.short_side,
+        shrink_only=args.shrink_only,
+        check_size=args.check_size,
+        encoded=args.encoded,
+        encode_type=args.encode_type,
+        quality=args.quality,
+        jobs=args.jobs,
+        resume=args.resume,
+        on_error=args.on_error,
+    )
+    entries = read_list(args.list_file)
+    log.info("A total of %d images.", len(entries))
+    with show_progress("converting") as progress:
+        result = convert(args.root_folder, entries, args.db_name, options, progress)
+    log.info("Processed %d files.", len(entries) - result.resumed_at)
+    if args.json:
+        json.dump(
+            {
+                "database": args.db_name,
+                "records": result.records,
+                "resumed_at": result.resumed_at,
+                "skipped": result.skipped,
+            },
+            sys.stdout,
+            indent=2,
+        )
+        print()
+    else:
+        print(f"{args.db_name}: {result.records} records, {len(result.skipped)} images skipped")
+    return 0
