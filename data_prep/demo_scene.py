@@ -28,8 +28,11 @@ OVERHANG = 0.10
 """Part of the digit that may lie outside the central square, which is what one test crop sees."""
 VAL_DIGITS = 400
 VAL_COLUMNS = 0.35
-CONTRAST = 80.0
-"""Least difference of luma, of 255, between the ink and what lies under it."""
+DIMMING = (0.55, 0.90)
+SHADOW = (0.4, 0.8)
+CONTRAST = 100.0
+"""Least luma, of 255, by which the ink is brighter than what lies around it. Ink that may be
+darker as well as brighter makes a net of this size take several times as long to start learning."""
 _SHEET = 64
 
 _PHOTOGRAPHS = (
@@ -214,33 +217,29 @@ def _place(side: int, short: int, extent: int, rng: np.random.Generator) -> int:
 
 
 def _paint(canvas: Floats, cover: Floats, box: Box, rng: np.random.Generator) -> Bytes:
-    """Lay a contrasting colour over `canvas` where `cover` is, with a soft shadow around it."""
-    weight = cover[box.ymin : box.ymax, box.xmin : box.xmax]
-    under = canvas[box.ymin : box.ymax, box.xmin : box.xmax]
-    mean = (under * weight[..., None]).sum(axis=(0, 1)) / weight.sum()
-    colour = _contrasting(mean, rng)
-    height = box.ymax - box.ymin
-    shadow = cv2.GaussianBlur(cover, (0, 0), max(1.0, height / 20))
-    shadow = np.clip(shadow * rng.uniform(0.3, 0.8), 0.0, 0.7)[..., None]
-    away = 0.0 if _luma(colour) > _luma(mean) else 255.0
-    shaded = canvas * (1 - shadow) + away * shadow
-    ramp = np.linspace(-1, 1, canvas.shape[0], dtype=np.float32)[:, None, None]
-    ink = np.clip(colour + rng.uniform(-20, 20) * ramp, 0, 255)
-    mixed = shaded * (1 - cover[..., None]) + ink * cover[..., None]
-    return np.asarray(np.rint(np.clip(mixed, 0, 255)), np.uint8)
+    """Lay a bright colour over the dimmed `canvas` where `cover` is, with a dark soft shadow."""
+    blur = cv2.GaussianBlur(cover, (0, 0), max(1.0, (box.ymax - box.ymin) / 12))
+    shadow = np.clip(1.2 * blur / blur.max(), 0.0, 1.0) * rng.uniform(*SHADOW)
+    shaded = canvas * (rng.uniform(*DIMMING) * (1.0 - shadow))[..., None]
+    mean = shaded[box.ymin : box.ymax, box.xmin : box.xmax].mean(axis=(0, 1))
+    colour = _brighter(mean, rng)
+    ramp = np.linspace(-1.0, 1.0, canvas.shape[0], dtype=np.float32)[:, None, None]
+    ink = np.clip(colour + rng.uniform(-20.0, 20.0) * ramp, 0.0, 255.0)
+    mixed = shaded * (1.0 - cover[..., None]) + ink * cover[..., None]
+    return np.asarray(np.rint(np.clip(mixed, 0.0, 255.0)), np.uint8)
 
 
 def _luma(bgr: npt.NDArray[Any]) -> float:
     return float(0.114 * bgr[0] + 0.587 * bgr[1] + 0.299 * bgr[2])
 
 
-def _contrasting(mean: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
-    """Draw colours until one differs enough from `mean`, at most 20 times; keep the best."""
-    draws = rng.uniform(0, 255, (20, 3)).astype(np.float32)
+def _brighter(mean: npt.NDArray[Any], rng: np.random.Generator) -> Floats:
+    """Draw colours until one is brighter than `mean` by `CONTRAST`, at most 20; keep the best."""
+    draws = rng.uniform(0.0, 255.0, (20, 3)).astype(np.float32)
     best = draws[0]
     for draw in draws:
-        if abs(_luma(draw) - _luma(mean)) > abs(_luma(best) - _luma(mean)):
+        if _luma(draw) > _luma(best):
             best = draw
-        if abs(_luma(best) - _luma(mean)) >= CONTRAST:
+        if _luma(best) - _luma(mean) >= CONTRAST:
             break
     return np.asarray(best, np.float32)

@@ -183,14 +183,13 @@ class Writer:
             ) from cause
 
     def _make_folder(self) -> None:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir()
-        except FileExistsError:
+        if self.path.exists():
             raise DataError(
                 f"{self.path}: exists already; expected a new folder; "
                 "remove it, give another name, or continue it with --resume"
-            ) from None
+            )
+        try:
+            self.path.mkdir(parents=True)
         except OSError as cause:
             raise DataError(
                 f"{self.path}: cannot be made: {cause.strerror}; "

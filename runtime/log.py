@@ -65,19 +65,16 @@ def number(value: float) -> str:
 def setup_logging(
     level: int = logging.INFO, log_file: str | os.PathLike[str] | None = None
 ) -> None:
-    """Send the project's log to stderr, and to a file as well; for command lines only.
+    """Send the project's log to stderr, and to the end of a file as well; for command lines only.
 
     Called again, it replaces what it set up before.
 
     Raises:
         VerydeepError: the log file cannot be opened.
     """
-    root = logging.getLogger(ROOT)
     close_logging()
-    handlers: list[logging.Handler] = [_Stderr()]
-    if log_file is not None:
-        handlers.append(_file_handler(Path(log_file)))
-    for handler in handlers:
+    root = logging.getLogger(ROOT)
+    for handler in (_Stderr(), *([] if log_file is None else [_file_handler(Path(log_file))])):
         handler.setFormatter(GlogFormatter())
         handler.set_name(ROOT)
         root.addHandler(handler)

@@ -31,11 +31,16 @@ class LogTable:
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
 
+    def forget(self, iteration: int) -> None:
+        """Drop what a run that starts at this iteration does again."""
+        self.train = [row for row in self.train if row["NumIters"] < iteration]
+        self.test = [row for row in self.test if row["NumIters"] < iteration]
+
 
 def read_log(path: str | os.PathLike[str]) -> LogTable:
     """Read a Caffe log (of original Caffe, or ours) or a file of JSON lines.
 
-    Where a resumed run repeats an iteration, the later row counts.
+    What a resumed run has done again counts once: the later time.
 
     Raises:
         DataError: the file cannot be read, or holds no training.
@@ -60,12 +65,12 @@ def read_log(path: str | os.PathLike[str]) -> LogTable:
         # What comes before the first rate was made with it as well.
         if math.isnan(row["LearningRate"]):
             row["LearningRate"] = first_rate
-    return LogTable(_latest(table.train), _latest(table.test))
+    return table
 
 
 def _read_caffe(lines: list[str]) -> LogTable:
     table, rate, net = LogTable(), math.nan, 0
-    iteration, seconds = -1, 0.0
+    iteration, seconds, begins = -1, 0.0, False
     start: datetime.datetime | None = None
     for line in lines:
         time = _time_of(line)
@@ -75,8 +80,12 @@ def _read_caffe(lines: list[str]) -> LogTable:
             seconds = (time - start).total_seconds()
             # A log without the year that passes New Year's Eve.
             seconds += 365 * 86400 if seconds < 0 else 0
+        begins = begins or " Solving " in line
         if found := _ITERATION.search(line):
             iteration = int(found.group(1))
+            if begins:
+                table.forget(iteration)
+                begins = False
         if iteration < 0:
             continue
         if found := _RATE.search(line):
@@ -136,7 +145,11 @@ def _read_json(lines: list[str], path: str) -> LogTable:
                 f"{path}:{place}: no JSON: {cause}; expected one object a line; "
                 "remove the line if the disk was full"
             ) from cause
-        if not isinstance(record, dict) or record.get("event") not in ("train", "test"):
+        if not isinstance(record, dict):
+            continue
+        if record.get("event") == "start":
+            table.forget(int(_number(record.get("iteration", 0))))
+        if record.get("event") not in ("train", "test"):
             continue
         rate = _number(record.get("lr")) if record["event"] == "train" else rate
         rows, net = table.train, 0
@@ -150,8 +163,3 @@ def _read_json(lines: list[str], path: str) -> LogTable:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
-
-
-def _latest(rows: list[Row]) -> list[Row]:
-    by_iteration = {row["NumIters"]: row for row in rows}
-    return [by_iteration[key] for key in sorted(by_iteration)]

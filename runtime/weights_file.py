@@ -94,6 +94,6 @@ def _head(path: str | os.PathLike[str]) -> bytes:
     except (OSError, ValueError) as cause:
         reason = cause.strerror if isinstance(cause, OSError) else None
         raise SnapshotError(
-            f"{path}: cannot be read: {reason or cause}; expected a file of weights; check the "
+            f"{path}: cannot be read: {reason or cause}; expected a file; check the "
             f"path (the current folder is {Path.cwd()})"
         ) from cause

@@ -94,8 +94,8 @@ def data_wait_seconds(net: Net) -> float:
 class JsonLog(SolverHook):
     """One JSON object a line: what the Caffe lines say, and the times.
 
-    `event` is start, train, test, snapshot or end. A resumed run appends; where iterations come
-    twice, the later line counts.
+    `event` is start, train, test, snapshot or end. A run appends to what is there: a start makes
+    lines before it void from its iteration on.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:

@@ -146,6 +146,26 @@ def newest_snapshot(prefix: str) -> Path | None:
     return None
 
 
+def files_of(solverstate: Path) -> tuple[Path, ...]:
+    """Weights, solver state and our state of a snapshot named by its solverstate."""
+    match = _NAME.match(solverstate.name)
+    if match is None:
+        return ()
+    prefix = str(solverstate.with_name(match["stem"].rpartition("_iter_")[0]))
+    hdf5 = solverstate.name.endswith(_H5)
+    return SnapshotFiles.of(prefix, int(match["iteration"]), hdf5).all
+
+
+def seed_of(path: Path) -> int | None:
+    """The seed of the run that took a snapshot, where it is known.
+
+    Raises:
+        SnapshotError: our state is there and damaged.
+    """
+    state = _state_path(path)
+    return ResumeState.read(state).seed if state is not None and state.exists() else None
+
+
 def prune_snapshots(prefix: str, keep: int) -> None:
     """Remove whole snapshots but the newest `keep`."""
     whole = sorted(entry for entry in _snapshots(prefix) if entry[2].exists())
@@ -173,9 +193,13 @@ def _glob_escape(name: str) -> str:
     return re.sub(r"([*?[])", r"[\1]", name)
 
 
-def _noted_state(path: Path, strict: bool) -> ResumeState | None:
+def _state_path(path: Path) -> Path | None:
     match = _NAME.match(path.name)
-    state_path = path.with_name(match["stem"] + SUFFIX) if match else None
+    return path.with_name(match["stem"] + SUFFIX) if match else None
+
+
+def _noted_state(path: Path, strict: bool) -> ResumeState | None:
+    state_path = _state_path(path)
     if state_path is None or not state_path.exists():
         return None
     state = ResumeState.read(state_path)

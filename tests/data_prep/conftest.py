@@ -1,31 +1,20 @@
-"""Small images and databases, made anew for every test."""
+"""Databases, made anew for every test."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
-from data_prep import datum
 from data_prep.lmdb_io import Writer
-
-
-def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth colour image, which JPEG keeps nearly as it is."""
-    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 3), None, 0, 255, cv2.NORM_MINMAX)
-
-
-def jpeg(image: np.ndarray) -> bytes:
-    return datum.encode(image, "jpg", 95, "test")
+from tests.data_prep.small_images import record
 
 
 @pytest.fixture
 def make_db(tmp_path: Path) -> Callable[..., Path]:
-    """Write a database of the given serialised Datums or images; labels count up."""
+    """Write a database of serialised Datums or images (H, W, C); labels count up."""
 
     def make(items: Sequence[bytes | np.ndarray], name: str = "db", encoded: bool = True) -> Path:
         with Writer(tmp_path / name) as writer:
@@ -35,10 +24,3 @@ def make_db(tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
-
-
-def record(image: np.ndarray, label: int, encoded: bool = True) -> bytes:
-    """A serialised Datum of an image (H, W, C)."""
-    if encoded:
-        return bytes(datum.from_encoded(jpeg(image), label).SerializeToString())
-    return bytes(datum.from_array(image.transpose(2, 0, 1), label).SerializeToString())

@@ -70,7 +70,10 @@ class Learner:
                 penalty = flat[k] if s.regularization == "L2" else np.sign(flat[k])
                 moments = float(histories[0][k]), float(histories[1][k])
                 change, new = _RULES[s.type](
-                    s, float(g) + decay * float(penalty), moments, s.rate * s.lr_mults[i],
+                    s,
+                    float(g) + decay * float(penalty),
+                    moments,
+                    s.rate * s.lr_mults[i],
                     self.updates,
                 )
                 flat[k] -= change

@@ -14,7 +14,8 @@ from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Array, ConvPlan, Draw, HostArray, Layout
 from runtime.backend.cpu.conv_im2col import Im2colConvolution
-from runtime.backend.cpu.conv_plan import IM2COL, plan_conv
+from runtime.backend.cpu.conv_plan import IM2COL, WINOGRAD, plan_conv
+from runtime.backend.cpu.conv_winograd import WinogradConvolution
 from runtime.backend.cpu.lanes import Lanes, limit_blas_threads
 from runtime.backend.cpu.lrn import LRNOps
 from runtime.backend.cpu.memory import MemoryOps
@@ -58,7 +59,10 @@ class CpuBackend:
         self._memory = MemoryOps()
         self._vectors = VectorOps(self.lanes)
         self._products = ProductOps(self.lanes)
-        self._conv = {IM2COL: Im2colConvolution(self.lanes)}
+        self._conv: dict[str, Im2colConvolution | WinogradConvolution] = {
+            IM2COL: Im2colConvolution(self.lanes),
+            WINOGRAD: WinogradConvolution(self.lanes),
+        }
         self._neurons = NeuronOps(self.lanes)
         self._pool = PoolOps(self.lanes)
         self._lrn = LRNOps(self.lanes)

@@ -13,21 +13,25 @@ from runtime.backend.cpu.lanes import Lane, Lanes, Runner
 _COLUMNS = 1 << 17
 # A product this narrow spends its time repacking the weights.
 _NARROW = 512
+# OpenBLAS multiplies matrices of up to 10^6 multiply-adds without repacking them first.
+_SMALL_PRODUCT = 1_000_000
 # With fewer pieces than this, lanes share the products inside a piece instead.
 _FEW = 4
 # Weight gradients are summed in so many partial sums at most.
 _PARTS = 8
 
 
-def pieces_for(geom: ConvGeometry, n: int, rows: int, q: int, depth: int) -> list[Piece]:
+def pieces_for(n: int, rows: int, q: int, depth: int, outputs: int) -> list[Piece]:
     """Cut one pass whose column matrix has `depth` rows and n * rows * q columns."""
-    return cut(n, rows, q, max(_COLUMNS // depth, _NARROW))
+    limit = max(_COLUMNS // depth, _NARROW)
+    small = _SMALL_PRODUCT // (depth * outputs)
+    return cut(n, rows, q, small if _NARROW <= small < limit else limit)
 
 
 def workspace_bytes(geom: ConvGeometry, itemsize: int) -> int:
     """Scratch of one lane in the forward pass: the column matrix and the product."""
     depth = geom.c * geom.kernel[0] * geom.kernel[1]
-    piece = pieces_for(geom, geom.n, geom.p, geom.q, depth)[0]
+    piece = pieces_for(geom.n, geom.p, geom.q, depth, geom.k)[0]
     return (depth + geom.k) * piece.images * piece.rows * geom.q * itemsize
 
 
@@ -84,7 +88,7 @@ class Im2colConvolution:
         """Slide a window over src. Shapes: matrix (group, outputs / group, inputs / group * R*S)."""
         n, outputs, rows, q = dst.shape
         groups, per_group, depth = matrix.shape
-        pieces = pieces_for(geom, n, rows, q, groups * depth)
+        pieces = pieces_for(n, rows, q, groups * depth, per_group)
 
         def compute(lane: Lane, runner: Runner, piece: Piece) -> None:
             columns = gather(lane, src, window, piece, q).reshape(groups, depth, -1)
@@ -154,7 +158,7 @@ class Im2colConvolution:
         g = geom.group
         total = dw.reshape(g, geom.k // g, -1)
         depth = total.shape[2]
-        pieces = pieces_for(geom, geom.n, geom.p, geom.q, g * depth)
+        pieces = pieces_for(geom.n, geom.p, geom.q, g * depth, geom.k // g)
         parts = min(_PARTS, len(pieces))
         share = -(-len(pieces) // parts)
         sums = self._lanes.first.scratch("conv.sums", (parts, *total.shape), dw.dtype)

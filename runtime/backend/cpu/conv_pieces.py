@@ -60,8 +60,7 @@ def cut(n: int, rows: int, row_units: int, limit: int, step: int = 1) -> list[Pi
     """
     per_image = rows * row_units
     if per_image <= limit:
-        count = -(-n * per_image // limit)
-        size = -(-n // max(1, count))
+        size = max(1, limit // max(1, per_image))
         return [Piece(at, min(at + size, n), 0, rows) for at in range(0, n, size)]
     count = min(-(-per_image // limit), -(-rows // step))
     size = -(-(-(-rows // count)) // step) * step
@@ -113,4 +112,4 @@ def row_blocks(runner: Runner, a: HostArray, b: HostArray, out: HostArray) -> No
     def task(lane: Lane, start: int, stop: int) -> None:
         np.matmul(a[start:stop], b, out=out[start:stop])
 
-    runner.run(task, rows, max(16, -(-rows // 8)))
+    runner.run(task, rows, rows if isinstance(runner, Lane) else max(16, -(-rows // 8)))

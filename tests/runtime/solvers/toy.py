@@ -41,6 +41,8 @@ layer {{ name: "accuracy" type: "Accuracy" bottom: "ip2" bottom: "label" top: "a
   include {{ phase: TEST }} }}
 """
 
+DEFAULTS = "base_lr: 0.1 lr_policy: 'fixed' random_seed: 5"
+
 
 def samples(first: int, count: int, width: int, seed: int) -> npt.NDArray[np.float64]:
     """Row n of the endless table of a seed, whichever batch it comes in."""
@@ -75,8 +77,8 @@ def feed(net: Net) -> None:
 
 def solver_param(fields: str, net: str = LEAST_SQUARES, batch: int = 4) -> Any:
     """A SolverParameter with the net in it; `fields` is prototxt."""
-    param = text.parse(f"base_lr: 0.1 lr_policy: 'fixed' random_seed: 5 {fields}",
-                       proto.SolverParameter)
+    param = text.parse(DEFAULTS, proto.SolverParameter)
+    param.MergeFrom(text.parse(fields, proto.SolverParameter))
     param.net_param.CopyFrom(text.parse(net.format(batch=batch), proto.NetParameter))
     return param
 

@@ -1,0 +1,105 @@
+// im2col, one stretch at a time: where a convolution reads, as affine coordinates.
+#pragma once
+
+#include "shapes.h"
+#include "vector.h"
+
+namespace verydeep::VD_ISA {
+
+// One spatial axis: output `o` at tap `j` reads source coordinate o * step + base + j * slope.
+struct Axis {
+    Index size, step, base, slope, taps;
+};
+
+VD_INLINE Axis forward_axis(Index size, Index pad, Index stride, Index dilation, Index taps) {
+    return {size, stride, -pad, dilation, taps};
+}
+
+// Copy `count` values at source coordinates x, x + step, ...; zeros outside [0, size).
+VD_INLINE void copy_run(const float* line, Index size, Index x, Index step, Index count, float* to) {
+    if (step != 1) {
+        for (Index i = 0; i < count; ++i, x += step) to[i] = x >= 0 && x < size ? line[x] : 0.f;
+        return;
+    }
+    const Index lo = least(most(0, -x), count), hi = most(lo, least(count, size - x));
+    for (Index i = 0; i < lo; ++i) to[i] = 0.f;
+    Index i = lo;
+    for (; i + kLanes <= hi; i += kLanes) store(to + i, load(line + x + i));
+    for (; i < hi; ++i) to[i] = line[x + i];
+    for (; i < count; ++i) to[i] = 0.f;
+}
+
+// The rows of the column matrix. Its columns are outputs, counted over all images: (n, p, q); its
+// rows are (channel of the group, tap down, tap across).
+struct Gather {
+    const float* x;
+    Index channels, group_channels;  // of the array; of one group
+    Axis down, across;
+    Index out_height, out_width;
+
+    Index columns_of_image() const { return out_height * out_width; }
+    Index depth() const { return group_channels * down.taps * across.taps; }
+};
+
+struct Run {  // neighbouring outputs in one row of one image
+    Index at, count, image, row, col;
+};
+
+// Cut columns [first, first + count) into runs of at most one output row each.
+struct Runs {
+    Index count = 0;
+    Run list[kPanel];
+
+    Runs(const Gather& g, Index first, Index columns) {
+        const Index size = g.columns_of_image();
+        for (Index at = 0; at < columns;) {
+            const Index pixel = (first + at) % size, col = pixel % g.out_width;
+            const Index length = least(columns - at, g.out_width - col);
+            list[count++] = {at, length, (first + at) / size, pixel / g.out_width, col};
+            at += length;
+        }
+    }
+};
+
+struct TapIndex {
+    Index channel, down, across;
+
+    TapIndex(const Gather& g, Index k)
+        : channel(k / (g.down.taps * g.across.taps)),
+          down(k / g.across.taps % g.down.taps),
+          across(k % g.across.taps) {}
+    void next(const Gather& g) {
+        if (++across < g.across.taps) return;
+        across = 0;
+        if (++down < g.down.taps) return;
+        down = 0;
+        ++channel;
+    }
+};
+
+VD_INLINE void gather_run(const Gather& g, Index group, const TapIndex& tap, const Run& run,
+                          float* to) {
+    const Index y = run.row * g.down.step + g.down.base + tap.down * g.down.slope;
+    if (y < 0 || y >= g.down.size) {
+        for (Index i = 0; i < run.count; ++i) to[i] = 0.f;
+        return;
+    }
+    const Index plane = run.image * g.channels + group * g.group_channels + tap.channel;
+    copy_run(g.x + (plane * g.down.size + y) * g.across.size, g.across.size,
+             run.col * g.across.step + g.across.base + tap.across * g.across.slope, g.across.step,
+             run.count, to);
+}
+
+// Rows [k, k + depth) of at most kPanel columns. Shapes: out [depth][kPanel].
+VD_INLINE void gather_panel(const Gather& g, Index group, Index col, Index cols, Index k,
+                            Index depth, float* out) {
+    const Runs runs(g, col, cols);
+    TapIndex tap(g, k);
+    for (Index i = 0; i < depth; ++i, tap.next(g), out += kPanel) {
+        for (Index r = 0; r < runs.count; ++r)
+            gather_run(g, group, tap, runs.list[r], out + runs.list[r].at);
+        for (Index j = cols; j < kPanel; ++j) out[j] = 0.f;
+    }
+}
+
+}  // namespace verydeep::VD_ISA

@@ -1,0 +1,156 @@
+// Products with a small batch: one operand is a large matrix that is read, or updated, once.
+//
+// An InnerProduct layer of VGG has 4096 x 25088 weights; at batch 1 to 16 packing them would cost
+// more than the product, and memory sets the pace.
+#pragma once
+
+#include "dot.h"
+#include "pool.h"
+
+namespace verydeep::VD_ISA {
+
+struct GemmOperands {
+    bool trans_a, trans_b;
+    Index rows, cols, depth;
+    float alpha, beta;
+    const float* a;
+    const float* b;
+    float* c;
+};
+
+constexpr Index kSkinny = 16;      // the largest batch these serve
+
+// y = x weight^T, weight (cols, depth): rows of the weights against the few rows of x.
+static void skinny_forward(Pool* pool, const GemmOperands& op) {
+    constexpr Index kColumns = 2 * kDotCols;
+    constexpr Index kStretch = 2048;  // of the depth: these rows stay in the first-level cache
+    const Index stretches = most(1, ceil_div(op.depth, kStretch));
+    const Index stretch = round_up(ceil_div(op.depth, stretches), kLanes);
+    parallel(pool, ceil_div(op.cols, kColumns), [&](Index item, int) {
+        const Index first = item * kColumns, cols = least(kColumns, op.cols - first);
+        for (Index k = 0; k == 0 || k < op.depth; k += stretch) {
+            const float beta = k == 0 ? op.beta : 1.f;
+            dot_all(op.a + k, op.depth, op.rows, op.b + first * op.depth + k, op.depth, cols,
+                    least(stretch, op.depth - k), [&](Index r, Index c, float value) {
+                        float* to = op.c + r * op.cols + first + c;
+                        *to = op.alpha * value + (beta == 0.f ? 0.f : beta * *to);
+                    });
+        }
+    });
+}
+
+// Rows of c += 8 rows of a's columns times 8 rows of b, over a strip.
+template <int Rows>
+void add_rows(const GemmOperands& op, Index row, Index k, Index depth, Index first, Index cols) {
+    constexpr int kDeep = 8;
+    float x[Rows][kDeep] = {};
+    const float* b[kDeep];
+    for (int i = 0; i < kDeep; ++i) {
+        b[i] = op.b + (k + least(i, depth - 1)) * op.cols + first;
+        for (int r = 0; r < Rows; ++r)
+            if (i < depth) x[r][i] = op.alpha * op.a[(row + r) * op.depth + k + i];
+    }
+    float* c = op.c + row * op.cols + first;
+    Index j = 0;
+    for (; j + kLanes <= cols; j += kLanes) {
+        Vec sum[Rows];
+        VD_UNROLL
+        for (int r = 0; r < Rows; ++r) sum[r] = load(c + r * op.cols + j);
+        VD_UNROLL
+        for (int i = 0; i < kDeep; ++i) {
+            const Vec y = load(b[i] + j);
+            VD_UNROLL
+            for (int r = 0; r < Rows; ++r) sum[r] += x[r][i] * y;
+        }
+        VD_UNROLL
+        for (int r = 0; r < Rows; ++r) store(c + r * op.cols + j, sum[r]);
+    }
+    for (; j < cols; ++j)
+        for (int r = 0; r < Rows; ++r) {
+            float sum = c[r * op.cols + j];
+            for (int i = 0; i < kDeep; ++i) sum += x[r][i] * b[i][j];
+            c[r * op.cols + j] = sum;
+        }
+}
+
+VD_INLINE void scale(float* c, Index count, float beta) {
+    if (beta == 0.f)
+        zero(c, count);
+    else if (beta != 1.f)
+        for (Index i = 0; i < count; ++i) c[i] *= beta;
+}
+
+// dx = dy weight, weight (depth, cols): eight rows of the weights at a time into a strip of dx.
+static void skinny_backward_data(Pool* pool, const GemmOperands& op) {
+    constexpr Index kStrip = 512;  // columns of one item
+    parallel(pool, ceil_div(op.cols, kStrip), [&](Index item, int) {
+        const Index first = item * kStrip, cols = least(kStrip, op.cols - first);
+        for (Index r = 0; r < op.rows; ++r) scale(op.c + r * op.cols + first, cols, op.beta);
+        for (Index k = 0; k < op.depth; k += 8)
+            for (Index row = 0; row < op.rows;) {
+                const Index depth = least(8, op.depth - k), left = op.rows - row;
+                const Index rows = left >= 8 ? 8 : left >= 4 ? 4 : 1;
+                (rows == 8 ? add_rows<8> : rows == 4 ? add_rows<4> : add_rows<1>)(op, row, k, depth,
+                                                                                first, cols);
+                row += rows;
+            }
+    });
+}
+
+// Rows of c = beta c + a few rows of b, weighted by columns of a.
+template <int Rows>
+void update_rows(const GemmOperands& op, Index row, Index first, Index cols) {
+    float* c = op.c + row * op.cols + first;
+    const float* b = op.b + first;
+    auto weight = [&](int r, Index k) { return op.alpha * op.a[k * op.rows + row + r]; };
+    Index j = 0;
+    for (; j + kLanes <= cols; j += kLanes) {
+        Vec sum[Rows] = {};
+        for (Index k = 0; k < op.depth; ++k) {
+            const Vec y = load(b + k * op.cols + j);
+            for (int r = 0; r < Rows; ++r) sum[r] += weight(r, k) * y;
+        }
+        for (int r = 0; r < Rows; ++r) {
+            float* to = c + r * op.cols + j;
+            store(to, op.beta == 0.f ? sum[r] : sum[r] + op.beta * load(to));
+        }
+    }
+    for (; j < cols; ++j)
+        for (int r = 0; r < Rows; ++r) {
+            float sum = 0.f;
+            for (Index k = 0; k < op.depth; ++k) sum += weight(r, k) * b[k * op.cols + j];
+            float* to = c + r * op.cols + j;
+            *to = op.beta == 0.f ? sum : sum + op.beta * *to;
+        }
+}
+
+// dw += dy^T x: the large result is gone through once, four rows at a time.
+static void skinny_backward_weight(Pool* pool, const GemmOperands& op) {
+    constexpr Index kGroup = 16;    // rows of one item
+    constexpr Index kStrip = 2048;  // columns: the same of b stay near for all rows
+    parallel(pool, ceil_div(op.rows, kGroup), [&](Index item, int) {
+        const Index last = least((item + 1) * kGroup, op.rows);
+        for (Index row = item * kGroup; row < last;) {
+            const Index rows = last - row >= 4 ? 4 : 1;
+            for (Index first = 0; first < op.cols; first += kStrip)
+                (rows == 4 ? update_rows<4> : update_rows<1>)(
+                    op, row, first, least(kStrip, op.cols - first));
+            row += rows;
+        }
+    });
+}
+
+// Do the product if it is of one of these kinds.
+static bool gemm_skinny(Pool* pool, const GemmOperands& op) {
+    if (!op.trans_a && op.trans_b && op.rows <= kSkinny)
+        skinny_forward(pool, op);
+    else if (!op.trans_a && !op.trans_b && op.rows <= kSkinny && op.depth > 0)
+        skinny_backward_data(pool, op);
+    else if (op.trans_a && !op.trans_b && op.depth <= kSkinny)
+        skinny_backward_weight(pool, op);
+    else
+        return false;
+    return true;
+}
+
+}  // namespace verydeep::VD_ISA

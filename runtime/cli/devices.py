@@ -1,0 +1,96 @@
+"""The flags that choose a device, shared by the verbs that compute."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import Any
+
+from prototxt_gen.errors import DeviceError
+from runtime.backend.base import Backend
+from runtime.backend.registry import create_backend
+from runtime.log import caffe_log
+
+log = logging.getLogger("verydeep")
+
+DEVICES = ("cpu", "gpu", "emu")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --gpu, --device and --threads."""
+    parser.add_argument(
+        "--gpu",
+        default="",
+        metavar="IDS",
+        help="run on these GPUs: 0, or 0,1, or all (default: solver_mode)",
+    )
+    parser.add_argument(
+        "--device", choices=DEVICES, help="cpu, gpu, or emu: the GPU's kernels on the CPU, slowly"
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+
+
+def add_state_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add Caffe's --level and --stage."""
+    parser.add_argument("--level", type=int, default=0, help="the net's level, for its layer rules")
+    parser.add_argument("--stage", default="", help="the net's stages, with commas between them")
+
+
+def stages(args: argparse.Namespace) -> list[str]:
+    """The names that --stage lists."""
+    return [name for name in args.stage.split(",") if name]
+
+
+def parse_gpus(text: str | None) -> tuple[int, ...]:
+    """The GPUs that --gpu lists; `all` begins with the first; none without it.
+
+    Raises:
+        DeviceError: no list of numbers.
+    """
+    if not text:
+        return ()
+    if text == "all":
+        return (0,)
+    try:
+        ids = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        ids = ()
+    if not ids or len(set(ids)) < len(ids) or min(ids) < 0:
+        raise DeviceError(
+            f"--gpu: expected a number such as 0, a list such as 0,1, or all, got '{text}'; "
+            "each GPU once"
+        )
+    return ids
+
+
+def open_backend(args: argparse.Namespace, solver: Any = None) -> Backend:
+    """Open the first device that the flags name, or else the solver's solver_mode.
+
+    Where neither says anything it is the CPU.
+
+    Raises:
+        DeviceError: the flags contradict each other, or the device cannot be had.
+    """
+    name, device = args.device, 0
+    gpus = parse_gpus(args.gpu)
+    if gpus and name == "cpu":
+        raise DeviceError(
+            f"--device cpu and --gpu {args.gpu} contradict each other; expected one of them; "
+            "remove the other"
+        )
+    if gpus:
+        name, device = name or "gpu", gpus[0]
+    elif name is None and solver is not None and solver.HasField("solver_mode"):
+        name = "gpu" if solver.solver_mode == solver.GPU else "cpu"
+        device = int(solver.device_id) if name == "gpu" else 0
+    options: dict[str, Any] = {}
+    if args.threads is not None and name in (None, "cpu"):
+        if args.threads < 1:
+            raise DeviceError(f"--threads: expected at least 1, got {args.threads}; correct it")
+        options["threads"] = args.threads
+    backend = create_backend(name or "cpu", device, **options)
+    if name in (None, "cpu"):
+        caffe_log("caffe.cpp:197", "Use CPU.")
+    else:
+        caffe_log("caffe.cpp:200", "Using GPUs %d", device)
+    return backend

@@ -1,0 +1,72 @@
+"""Give a trained net to other programs: ONNX, npz, HDF5, or a .caffemodel of either form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from prototxt_gen import proto, text
+from prototxt_gen.errors import SnapshotError
+from runtime.backend.registry import create_backend
+from runtime.caffemodel import V1
+from runtime.context import RunContext
+from runtime.export_onnx import export_onnx
+from runtime.net import Net
+from runtime.net_io import CAFFEMODEL, HDF5, NPZ, copy_trained_layers, save
+
+NAME = "export"
+SUMMARY = "write a net's weights as ONNX, npz, HDF5 or .caffemodel"
+EXAMPLE = "verydeep export --model deploy.prototxt --weights d.caffemodel --to onnx --out d.onnx"
+
+ONNX = "onnx"
+_FORMATS = {NPZ: NPZ, HDF5: HDF5, CAFFEMODEL: CAFFEMODEL, "v1": V1}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="FILE", help="the deploy prototxt")
+    parser.add_argument(
+        "--weights", required=True, metavar="FILE", help=".caffemodel of any form, .h5 or .npz"
+    )
+    parser.add_argument(
+        "--to",
+        required=True,
+        choices=(ONNX, *_FORMATS),
+        help="onnx needs the extra [onnx]; v1 is the .caffemodel of the released VGG nets' time",
+    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="where to write")
+    parser.add_argument("--json", action="store_true", help="print what was written as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    param = text.read_net(args.model)
+    with Net(param, proto.TEST, create_backend("cpu"), RunContext(fill_weights=False)) as net:
+        report = copy_trained_layers(net, args.weights)
+        if report.missing:
+            raise SnapshotError(
+                f"{args.weights}: lacks weights of the net; expected every layer of {args.model} "
+                f"that has some; give the weights that belong to it\n{report.table()}"
+            )
+        print(report.summary(), file=sys.stderr)
+        result = {"format": args.to, "output": args.out, "parameters": report.parameters}
+        if args.to == ONNX:
+            result["difference"] = export_onnx(net, args.out)
+            print(_verdict(result["difference"]), file=sys.stderr)
+        else:
+            save(net, args.out, fmt=_FORMATS[args.to])
+    result["bytes"] = Path(args.out).stat().st_size
+    print(json.dumps(result) if args.json else args.out)
+    return 0
+
+
+def _verdict(difference: float | None) -> str:
+    if difference is None:
+        return (
+            "the model was not run: onnxruntime is missing; "
+            "`pip install 'verydeep[onnx]'` to have it compared with this net"
+        )
+    return (
+        "checked with onnxruntime on random input: the largest difference of any blob from this "
+        f"net's is {difference:.1e} of its largest value"
+    )

@@ -1,0 +1,61 @@
+"""`verydeep run`: the main job, from images to a trained and exported net."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+
+from prototxt_gen.vgg import NETS
+from runtime.cli.devices import add_device_arguments, open_backend
+from runtime.log import setup_logging
+
+log = logging.getLogger("verydeep.job")
+
+NAME = "run"
+SUMMARY = "Prepare a data set, train a net of the paper, evaluate, export and draw."
+EXAMPLE = "verydeep run --net D --data /data/ilsvrc12 --gpu 0,1,2,3"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `verydeep run`."""
+    parser.add_argument("--net", choices=list(NETS), default="A", help="net of the paper (A)")
+    parser.add_argument(
+        "--data",
+        default="demo",
+        metavar="DIR",
+        help="folder in ILSVRC-2012's layout, or 'demo': the embedded data set (default)",
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where everything goes (build/demo, build/NET)"
+    )
+    add_device_arguments(parser)
+    parser.add_argument("--max-iter", type=int, metavar="N", help="train for N iterations instead")
+    parser.add_argument(
+        "--fresh", action="store_true", help="train from the beginning, whatever is there already"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the job and say where everything is."""
+    from runtime.job.run import JobOptions, run_job
+
+    out = args.out or Path("build", "demo" if args.data == "demo" else f"VGG-{args.net}")
+    setup_logging(log_file=out / "run.log")
+    backend = open_backend(args)
+    if args.data != "demo" and args.gpu is None:
+        log.warning("The paper's nets train for weeks on CPUs; GPUS=0 (or --gpu 0) names a GPU")
+    options = JobOptions(args.net, args.data, out, args.threads, args.max_iter, args.fresh)
+    result = run_job(options, backend)
+    found = json.loads(result.read_text(encoding="utf-8"))
+    print(
+        f"\n{found['net']}: top-1 error {100 * found['top1_error']:.1f} %, top-5 error "
+        f"{100 * found['top5_error']:.1f} % on {found['held_out_images']} held-out images, "
+        f"{found['iterations']} iterations, {found['seconds']:.0f} s\n"
+    )
+    for key, value in found.items():
+        if isinstance(value, str) and key != "net":
+            print(f"  {key.replace('_', ' '):16} {value}")
+    print(f"  {'all of this':16} {result}")
+    return 0

@@ -1,0 +1,118 @@
+"""Bring a net, a solver or weights of any age to the current form, or a net back to V1.
+
+Caffe: upgrade_net_proto_text, upgrade_net_proto_binary and upgrade_solver_proto_text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+
+from prototxt_gen import proto, text
+from prototxt_gen.downgrade import downgrade_v1
+from prototxt_gen.errors import ProtoError, UnsupportedError
+from prototxt_gen.proto import Message
+from prototxt_gen.upgrade import upgrade_net, upgrade_solver
+from runtime.caffemodel import CURRENT, V1, blob_data, read_caffemodel, read_net, write_caffemodel
+from runtime.weights_file import is_hdf5
+
+NAME = "upgrade"
+SUMMARY = "bring a net, solver or weights of an older Caffe to the current form"
+EXAMPLE = "verydeep upgrade VGG_ILSVRC_16_layers.caffemodel vgg16.caffemodel"
+
+# Bytes that no prototxt has.
+_CONTROL = bytes(set(range(32)) - {9, 10, 12, 13})
+_SOLVER_WORD = re.compile(
+    r"^\s*(base_lr|lr_policy|max_iter|solver_mode|(train_|test_)?net)\s*:", re.M
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "input", metavar="IN", help="a net or solver prototxt, or a .caffemodel; told by content"
+    )
+    parser.add_argument("output", metavar="OUT", help="where to write; may be IN")
+    parser.add_argument(
+        "--to",
+        choices=("current", "v1"),
+        default="current",
+        help="v1: the form of the time of the released VGG nets, for old readers",
+    )
+    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    form = V1 if args.to == "v1" else CURRENT
+    if is_hdf5(args.input):
+        raise UnsupportedError(
+            f"{args.input}: weights in HDF5 have one form only; expected a prototxt or a "
+            ".caffemodel; there is nothing to upgrade"
+        )
+    if _is_text(args.input):
+        kind, sentences = _upgrade_text(args.input, args.output, form)
+    else:
+        kind, sentences = _upgrade_weights(args.input, args.output, form)
+    if args.json:
+        print(json.dumps({"kind": kind, "done": sentences, "output": args.output}))
+        return 0
+    for sentence in sentences:
+        print(f"{args.input}: {sentence}", file=sys.stderr)
+    print(args.output)
+    return 0
+
+
+def _is_text(path: str) -> bool:
+    with Path(path).open("rb") as stream:
+        head = stream.read(4096)
+    return head.translate(None, _CONTROL) == head
+
+
+def _upgrade_text(path: str, output: str, form: str) -> tuple[str, list[str]]:
+    message = _read_text(path)
+    if isinstance(message, proto.SolverParameter):
+        if form == V1:
+            raise UnsupportedError(
+                f"{path}: a solver has no V1 form; expected a net or weights for --to v1; "
+                "leave --to out"
+            )
+        kind, sentences = "solver", upgrade_solver(message, path)
+    else:
+        kind, sentences = "net", upgrade_net(message, path)
+        if form == V1:
+            message = downgrade_v1(message, path)
+            sentences = [f"{len(message.layers)} layers written in the V1 form"]
+    text.write(output, message)
+    return kind, sentences or ["is of the current form already"]
+
+
+def _read_text(path: str) -> Message:
+    """A net or a solver, whichever the text parses as."""
+    try:
+        return text.read(path, proto.NetParameter)
+    except ProtoError as error:
+        net_error = error
+    try:
+        return text.read(path, proto.SolverParameter)
+    except ProtoError as solver_error:
+        content = Path(path).read_text(encoding="utf-8", errors="replace")
+        raise (solver_error if _SOLVER_WORD.search(content) else net_error) from None
+
+
+def _upgrade_weights(path: str, output: str, form: str) -> tuple[str, list[str]]:
+    layers = read_caffemodel(path)
+    net, blobs = read_net(path)
+    named = list(zip(net.layer, blobs, strict=True))
+    data = (
+        [blob_data(blob, layer.type, index) for index, blob in enumerate(of_layer)]
+        for layer, of_layer in named
+    )
+    write_caffemodel(output, net, data, form)
+    sentences = []
+    if any(layer.nvidia for layer in layers):
+        sentences.append("NVIDIA's fields, raw data among them, written as BVLC's")
+    if layers[0].form != form:
+        sentences.append(f"{len(layers)} layers of the {layers[0].form} form written in {form}")
+    return "weights", sentences or [f"is of the {form} form already"]

@@ -1,0 +1,1 @@
+"""The main job: prepare the data, train, evaluate, export, draw."""

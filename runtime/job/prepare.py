@@ -1,0 +1,140 @@
+"""From a folder of images to databases, mean pixel and colour components. Paper: 3.1."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.colour import write_pca
+from data_prep.convert_imageset import ConvertOptions, convert
+from data_prep.demo import make_demo
+from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
+from data_prep.image_mean import compute_image_mean
+from data_prep.lmdb_io import Reader
+from data_prep.progress import show_progress
+from prototxt_gen.errors import DataError
+from prototxt_gen.files import atomic_write_text
+
+log = logging.getLogger("verydeep.job")
+
+DEMO = "demo"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What training and evaluation read.
+
+    Units: mean_pixel in 0-255, BGR.
+    """
+
+    root: Path
+    train: Path
+    val: Path
+    pca: Path
+    mean_pixel: tuple[float, float, float]
+    train_images: int
+    val_images: int
+    synsets: tuple[str, ...]
+
+
+def prepare(data: str, out: Path, short_side: int, jobs: int | None = None) -> Prepared:
+    """Make (or find complete) the databases of a data set in ILSVRC-2012's layout.
+
+    Args:
+        data: "demo" for the embedded data set, else its folder.
+        out: where databases go; begun ones are continued.
+        short_side: images larger than this are stored rescaled by their short side.
+        jobs: threads; None for as many as there are cores.
+
+    Raises:
+        DataError: the data set is incomplete, or the disk is full; what is written stays.
+    """
+    opened = open_ilsvrc(_demo(out) if data == DEMO else Path(data))
+    lists = {"train": opened.train_list(), "val": opened.val_list()}
+    train, val = (
+        _database(out / f"{split}_lmdb", opened, entries, short_side, jobs, split == "train")
+        for split, entries in lists.items()
+    )
+    pca = out / "train_pca.json"
+    mean = _mean(train, out / "train_mean.json", pca)
+    with Reader(train) as first, Reader(val) as second:
+        counts = len(first), len(second)
+    names = tuple(f"{s.wnid} {s.words}".strip() for s in opened.synsets)
+    atomic_write_text(out / "synset_words.txt", "\n".join(names) + "\n", DataError)
+    return Prepared(opened.root, train, val, pca, mean, *counts, names)
+
+
+def _demo(out: Path) -> Path:
+    with show_progress("drawing the embedded data set") as progress:
+        made = make_demo(out / "images", progress=progress)
+    log.info(
+        "Embedded data set: %d training and %d held-out images in %s%s",
+        made.train_images,
+        made.val_images,
+        made.root,
+        " (found complete)" if made.reused else "",
+    )
+    return made.root
+
+
+def _database(
+    path: Path,
+    opened: Ilsvrc,
+    entries: list[Entry],
+    short_side: int,
+    jobs: int | None,
+    shuffle: bool,
+) -> Path:
+    """Convert a list, unless a note beside the database says that it is done."""
+    wanted = {"images": len(entries), "short_side": short_side, "root": str(opened.root)}
+    note = path.with_suffix(".json")
+    if note.is_file() and _noted(note) == wanted:
+        log.info("%s: found complete (%d images)", path, len(entries))
+        return path
+    options = ConvertOptions(
+        short_side=short_side,
+        shrink_only=True,
+        encoded=True,
+        shuffle=shuffle,
+        jobs=jobs,
+        resume=path.exists(),
+        on_error="skip",
+    )
+    with show_progress(f"converting {path.name}") as progress:
+        result = convert(opened.root, entries, path, options, progress)
+    log.info(
+        "%s: %d images, %d of them found from an earlier start, %d skipped",
+        path,
+        result.records,
+        result.resumed_at,
+        len(result.skipped),
+    )
+    atomic_write_text(note, json.dumps(wanted, indent=2) + "\n", DataError)
+    return path
+
+
+def _noted(note: Path) -> object:
+    try:
+        return json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as cause:
+        raise DataError(
+            f"{note}: cannot be read: {cause}; delete it to convert the images again"
+        ) from cause
+
+
+def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:
+    """Mean pixel and colour components of the training images, computed once."""
+    if note.is_file() and pca.is_file():
+        values = json.loads(note.read_text(encoding="utf-8"))["mean_pixel"]
+    else:
+        with Reader(database) as reader, show_progress("computing the mean") as progress:
+            found = compute_image_mean(reader, progress=progress)
+        write_pca(pca, found.pca(), images=found.records)
+        values = [round(float(v), 3) for v in found.pixel]
+        content = {"mean_pixel": values, "order": "BGR", "images": found.records}
+        atomic_write_text(note, json.dumps(content, indent=2) + "\n", DataError)
+    log.info("Mean pixel (BGR): %s", ", ".join(f"{v:g}" for v in values))
+    blue, green, red = values
+    return blue, green, red

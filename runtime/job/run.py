@@ -1,0 +1,142 @@
+"""The main job, step by step; what is done already is found and kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from prototxt_gen import generate, proto, text
+from prototxt_gen.errors import TrainingError
+from prototxt_gen.files import atomic_write_text
+from prototxt_gen.sidecar import read_sidecar
+from runtime import net_io
+from runtime.backend.base import Backend
+from runtime.context import RunContext
+from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
+from runtime.job.pictures import draw_predictions
+from runtime.job.plan import base_spec, fit_to_data, stored_side
+from runtime.job.prepare import DEMO, Prepared, prepare
+from runtime.learning_curve import plot_learning_curve
+from runtime.net import Net
+from runtime.training import AUTO, TrainJob, train
+
+log = logging.getLogger("verydeep.job")
+
+_KEEP = 3
+"""Snapshots kept: the newest may be torn by a power cut, the one before is whole."""
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """What to train, on what, where."""
+
+    net: str = "A"
+    data: str = DEMO
+    out: Path = Path("build/demo")
+    jobs: int | None = None
+    """Threads that prepare the data; None for as many as there are cores."""
+    max_iter: int | None = None
+    fresh: bool = False
+    """Train again from the beginning, also where a finished or begun run is found."""
+
+
+def run_job(options: JobOptions, backend: Backend) -> Path:
+    """Prepare, train, evaluate, export and draw; returns the path of result.json.
+
+    Raises:
+        VerydeepError: what stands in the way; everything written so far is found next time.
+    """
+    started = time.monotonic()
+    demo = options.data == DEMO
+    spec = base_spec(options.net, demo)
+    side = stored_side(demo, spec.data.train.options.short_side)
+    data = prepare(options.data, options.out / "data", side, options.jobs)
+    spec = fit_to_data(spec, data, not backend.name.startswith("cpu"), options.max_iter)
+    folder = options.out / "net"
+    generate.write_all(spec, folder)
+    log.info("Nets of %s written to %s", spec.name, folder)
+    trained = _train(folder / generate.SOLVER, backend, options)
+    evaluation = _evaluate(folder, trained.weights, data, backend)
+    files = _export(options.out, folder, trained, backend)
+    files["log"] = trained.log
+    files["learning_curve"] = plot_learning_curve(
+        trained.log, options.out / "learning_curve.png", f"{spec.name}: learning curve"
+    )
+    top1, top5 = evaluation.error(1), evaluation.error(5)
+    files["predictions"] = draw_predictions(
+        data.val,
+        evaluation,
+        data.synsets,
+        options.out / "predictions.png",
+        f"{spec.name} on held-out images: top-1 error {100 * top1:.1f} %",
+    )
+    result = {
+        "net": spec.name,
+        "iterations": trained.iterations,
+        "top1_error": top1,
+        "top5_error": top5,
+        "held_out_images": len(evaluation.labels),
+        "seconds": round(time.monotonic() - started, 1),
+        **{key: str(path) for key, path in files.items()},
+    }
+    path = options.out / "result.json"
+    atomic_write_text(path, json.dumps(result, indent=2) + "\n")
+    return path
+
+
+@dataclass(frozen=True)
+class _Trained:
+    iterations: int
+    weights: Path
+    solverstate: Path
+    log: Path
+
+
+def _train(solver: Path, backend: Backend, options: JobOptions) -> _Trained:
+    """Train, going on from the newest snapshot that is whole."""
+    prefix = str(text.read_solver(solver).snapshot_prefix)
+    log_json = Path(f"{prefix}.log.jsonl")
+    if options.fresh:
+        log_json.unlink(missing_ok=True)
+    job = TrainJob(str(solver), None if options.fresh else AUTO, log_json=str(log_json), keep=_KEEP)
+    done = train(job, lambda param: backend)
+    if done.stopped:
+        raise TrainingError(
+            f"stopped at iteration {done.iterations}, as asked; "
+            f"the snapshot is {done.solverstate}; the same command goes on from there"
+        )
+    stem = f"{prefix}_iter_{done.iterations}"
+    files = Path(f"{stem}.caffemodel"), Path(f"{stem}.solverstate")
+    return _Trained(done.iterations, *files, log_json)
+
+
+def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> Evaluation:
+    """Every held-out image once, through the TEST net."""
+    param = text.read_net(folder / generate.TRAIN_VAL)
+    scores, labels = next(
+        (layer.bottom[0], layer.bottom[1]) for layer in param.layer if layer.type == "Accuracy"
+    )
+    context = RunContext(data=read_sidecar(folder / generate.SOLVER).test)
+    with Net(param, proto.TEST, backend, context) as net:
+        net_io.copy_trained_layers(net, weights, strict=True)
+        return evaluate_central_crop(net, data.val_images, scores, labels)
+
+
+def _export(out: Path, folder: Path, trained: _Trained, backend: Backend) -> dict[str, Path]:
+    """The trained net for original Caffe and others: weights in both of Caffe's formats."""
+    deploy = folder / generate.DEPLOY
+    h5 = out / f"{trained.weights.name}.h5"
+    with Net(text.read_net(deploy), proto.TEST, backend) as net:
+        net_io.copy_trained_layers(net, trained.weights, strict=True)
+        net_io.save(net, h5)
+    return {
+        "caffemodel": trained.weights,
+        "caffemodel_h5": h5,
+        "deploy": deploy,
+        "dense": folder / generate.DENSE,
+        "solverstate": trained.solverstate,
+        "synset_words": out / "data" / "synset_words.txt",
+    }

@@ -1,0 +1,219 @@
+"""One training run from its files: solver, sidecar, snapshot or weights. The job behind `train`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen import text
+from prototxt_gen.errors import ProtoError, SnapshotError
+from prototxt_gen.sidecar import read_sidecar
+from runtime.backend.base import Backend
+from runtime.log import caffe_log
+from runtime.progress import progress_hook
+from runtime.solvers.display import JsonLog
+from runtime.solvers.guard import LossGuard, batch_size
+from runtime.solvers.hooks import Score, SolverHook, TestResult
+from runtime.solvers.options import SolverOptions
+from runtime.solvers.signals import Action, SignalHandler
+from runtime.solvers.snapshot import files_of, newest_snapshot, seed_of
+from runtime.solvers.solver import Solver
+
+log = logging.getLogger("verydeep.solver")
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """What to train, from where, and how to behave meanwhile."""
+
+    solver: str | os.PathLike[str]
+    """The solver prototxt; its sidecar stands beside it."""
+    snapshot: str | os.PathLike[str] | None = None
+    """A solverstate to go on from, or `auto` for the newest whole one, if any."""
+    weights: str | None = None
+    """Files of weights to start from, with commas between them, instead of the solver's own."""
+    level: int = 0
+    stages: Sequence[str] = ()
+    log_json: str | os.PathLike[str] | None = None
+    """Where JSON lines go; None for <snapshot_prefix>.log.jsonl."""
+    keep: int | None = None
+    """Whole snapshots to keep; None for all."""
+    stop_on_snapshot_error: bool = False
+    sigint: Action = Action.STOP
+    sighup: Action = Action.SNAPSHOT
+
+
+@dataclass
+class TrainResult:
+    """What a run came to; seconds are those of this start."""
+
+    iterations: int
+    stopped: bool
+    seconds: float
+    files: tuple[Path, ...] = ()
+    """The last snapshot: weights, solver state, our state."""
+    log_json: Path | None = None
+    test: dict[str, float] = field(default_factory=dict)
+    """Outputs of the last test of the first test net."""
+    best: dict[str, Any] | None = None
+
+    @property
+    def model(self) -> Path:
+        """The .caffemodel of the last snapshot, or of the one resumed from. See `solverstate`."""
+        return self._file(0)
+
+    @property
+    def solverstate(self) -> Path:
+        """The .solverstate of the last snapshot.
+
+        Raises:
+            SnapshotError: the run took none.
+        """
+        return self._file(1)
+
+    def to_json(self) -> str:
+        """One JSON object."""
+        values = {key: getattr(self, key) for key in ("iterations", "stopped", "seconds")}
+        values |= {"files": [str(path) for path in self.files], "test": self.test}
+        values |= {"best": self.best}
+        values |= {"log_json": str(self.log_json) if self.log_json else None}
+        return json.dumps(values)
+
+    def _file(self, index: int) -> Path:
+        if not self.files:
+            raise SnapshotError(
+                "the run took no snapshot; expected one at its end; set snapshot_after_train: true"
+            )
+        return self.files[index]
+
+
+class _Outcome(SolverHook):
+    """Remembers what happened last."""
+
+    def __init__(self) -> None:
+        self.files: tuple[Path, ...] = ()
+        self.scores: tuple[Score, ...] = ()
+        self.reason = ""
+
+    def on_test(self, solver: Solver, result: TestResult) -> None:
+        if result.net_id == 0:
+            self.scores = result.scores
+
+    def on_snapshot(self, solver: Solver, files: tuple[Path, ...]) -> None:
+        self.files = files
+
+    def on_end(self, solver: Solver, reason: str) -> None:
+        self.reason = reason
+
+
+def train(
+    job: TrainJob, open_backend: Callable[[Any], Backend], hooks: Sequence[SolverHook] = ()
+) -> TrainResult:
+    """Train as the files say; Ctrl-C snapshots and stops.
+
+    `open_backend` is given the SolverParameter, which may name the device.
+
+    Raises:
+        VerydeepError: see Solver; snapshots already taken stay.
+    """
+    param, resume = prepare(job)
+    log_json = _json_path(job, param)
+    outcome, start = _Outcome(), time.perf_counter()
+    if resume is not None:
+        outcome.files = files_of(resume)
+    watchers = [LossGuard(), outcome, progress_hook(), *hooks]
+    if log_json is not None:
+        watchers.append(JsonLog(log_json))
+    with SignalHandler(job.sigint, job.sighup) as signals:
+        solver = Solver(param, open_backend(param), _solver_options(job, resume), watchers)
+        try:
+            solver.requested_action = signals.poll
+            _say_batch(solver)
+            if resume is not None:
+                caffe_log("caffe.cpp:230", "Resuming from %s", resume)
+                solver.restore(resume, strict=True)
+            caffe_log("caffe.cpp:239", "Starting Optimization")
+            solver.solve()
+            caffe_log("caffe.cpp:250", "Optimization Done.")
+        finally:
+            solver.close()
+    return TrainResult(
+        iterations=solver.iter,
+        stopped=outcome.reason == "stopped",
+        seconds=time.perf_counter() - start,
+        files=outcome.files,
+        log_json=log_json,
+        test={score.name: score.value for score in outcome.scores},
+        best=solver.best.to_json(),
+    )
+
+
+def prepare(job: TrainJob) -> tuple[Any, Path | None]:
+    """The SolverParameter with the job's changes, and the solverstate to go on from.
+
+    Raises:
+        ProtoError: the solver does not read, or snapshot and weights are both given.
+        SnapshotError: the snapshot is not there.
+    """
+    if job.snapshot and job.weights:
+        raise ProtoError(
+            "Give a snapshot to resume training or weights to finetune but not both.; expected "
+            f"one, got --snapshot {job.snapshot} and --weights {job.weights}; remove one"
+        )
+    param = text.read_solver(job.solver)
+    param.train_state.level = job.level
+    param.train_state.stage.extend(job.stages)
+    if job.weights:
+        del param.weights[:]
+        param.weights.append(job.weights)
+    if not job.snapshot:
+        return param, None
+    resume: Path | None = Path(os.fspath(job.snapshot))
+    if job.snapshot == AUTO:
+        resume = newest_snapshot(param.snapshot_prefix)
+        if resume is None:
+            log.info("No whole snapshot of %s: starting anew", param.snapshot_prefix)
+            return param, None
+    elif not Path(job.snapshot).exists():
+        raise SnapshotError(
+            f"{job.snapshot}: the snapshot is missing; expected a .solverstate; check the "
+            "path, or say --snapshot auto for the newest one"
+        )
+    # The weights that the solver names would be read only to be overwritten.
+    del param.weights[:]
+    return param, resume
+
+
+def _solver_options(job: TrainJob, resume: Path | None) -> SolverOptions:
+    return SolverOptions(
+        sidecar=read_sidecar(job.solver),
+        seed=None if resume is None else seed_of(resume),
+        keep=job.keep,
+        stop_on_snapshot_error=job.stop_on_snapshot_error,
+    )
+
+
+def _json_path(job: TrainJob, param: Any) -> Path | None:
+    if job.log_json is not None:
+        return Path(job.log_json)
+    return Path(f"{param.snapshot_prefix}.log.jsonl") if param.snapshot_prefix else None
+
+
+def _say_batch(solver: Solver) -> None:
+    batch, iter_size = batch_size(solver.net) * solver.engine.shards, solver.param.iter_size
+    log.info(
+        "Effective batch %d: %d images in %d shard(s), iter_size %d, on %s",
+        batch * iter_size,
+        batch,
+        solver.engine.shards,
+        iter_size,
+        solver.net.backend.name,
+    )

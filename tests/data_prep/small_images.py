@@ -1,0 +1,26 @@
+"""Small images and records for the tests of this folder."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from data_prep import datum
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth colour image, which JPEG keeps nearly as it is."""
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    smooth = cv2.GaussianBlur(noise, (0, 0), 3)
+    return cv2.normalize(smooth, None, 0, 255, cv2.NORM_MINMAX)
+
+
+def jpeg(image: np.ndarray) -> bytes:
+    return datum.encode(image, "jpg", 95, "test")
+
+
+def record(image: np.ndarray, label: int, encoded: bool = True) -> bytes:
+    """A serialised Datum of an image (H, W, C)."""
+    if encoded:
+        return datum.from_encoded(jpeg(image), label).SerializeToString()
+    return datum.from_array(image.transpose(2, 0, 1), label).SerializeToString()

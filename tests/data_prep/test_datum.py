@@ -1,0 +1,139 @@
+"""Datums: raw, float and encoded; and what a damaged one is answered with."""
+
+from __future__ import annotations
+
+import struct
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep import datum
+from prototxt_gen import proto
+from prototxt_gen.errors import DataError
+from tests.data_prep.small_images import jpeg, photograph
+
+
+def _again(message: proto.Message) -> proto.Message:
+    return datum.parse(message.SerializeToString(), "record")
+
+
+def test_raw_bytes_keep_their_order() -> None:
+    image = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    message = _again(datum.from_array(image, 7))
+    assert (message.channels, message.height, message.width, message.label) == (2, 3, 4, 7)
+    assert message.data == bytes(range(24))
+    np.testing.assert_array_equal(datum.to_array(message), image)
+    assert datum.image_of(message, "record")[2, 3, 1] == image[1, 2, 3]
+
+
+def test_floats_round_trip() -> None:
+    image = np.linspace(-3, 3, 12).reshape(3, 2, 2)
+    message = _again(datum.from_array(image, 0))
+    assert message.data == b""
+    back = datum.to_array(message)
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, image.astype(np.float32))
+
+
+def test_an_encoded_datum_has_no_sizes_and_decodes_to_bgr() -> None:
+    image = photograph(6, 5)
+    message = _again(datum.from_encoded(datum.encode(image, "png", 95, "x"), 3))
+    assert message.encoded
+    assert not message.HasField("channels")
+    np.testing.assert_array_equal(datum.to_array(message), image.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("mode", "channels"), [(datum.NATIVE, 1), (datum.COLOR, 3), (datum.GRAY, 1)]
+)
+def test_channels_of_a_gray_file(mode: str, channels: int) -> None:
+    gray = jpeg(photograph(8, 9)[:, :, 0])
+    assert datum.decode(gray, "gray.jpg", mode).shape == (8, 9, channels)
+
+
+def _with_orientation(data: bytes, orientation: int) -> bytes:
+    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
+    body = b"Exif\0\0" + tiff
+    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
+
+
+@pytest.mark.parametrize("mode", [datum.NATIVE, datum.COLOR, datum.GRAY])
+def test_orientation_tags_are_ignored(mode: str) -> None:
+    plain = jpeg(photograph(16, 24))
+    turned = _with_orientation(plain, 6)
+    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (24, 16, 3)
+    np.testing.assert_array_equal(
+        datum.decode(turned, "turned", mode), datum.decode(plain, "plain", mode)
+    )
+
+
+def test_decoding_at_a_fraction_never_falls_below_what_is_needed() -> None:
+    data = jpeg(photograph(257, 400))
+    sizes = {need: datum.decode(data, "x", datum.COLOR, need).shape[:2] for need in range(20, 300)}
+    for need, (height, width) in sizes.items():
+        assert min(height, width) >= min(need, 257)
+    assert sizes[32] == (33, 50)
+    assert sizes[64] == (65, 100)
+    assert sizes[128] == (129, 200)
+    assert sizes[129] == (257, 400)
+
+
+def test_bytes_that_are_no_datum() -> None:
+    with pytest.raises(DataError, match=r"record 5: not a Datum message .*expected a record"):
+        datum.parse(b"\xff\xff\xff\xff", "record 5")
+
+
+@pytest.mark.parametrize(
+    "sizes", [(3, 2, 3), (1 << 30, 1 << 30, 1 << 30), (0, 0, 0), (-3, 2, -2), (-1, -3, 4)]
+)
+def test_sizes_that_do_not_fit_the_data(sizes: tuple[int, int, int]) -> None:
+    message = proto.Datum(data=bytes(12))
+    message.channels, message.height, message.width = sizes
+    with pytest.raises(DataError, match=r"r1: Datum of .* with 12 values; expected channels x"):
+        datum.image_of(message, "r1")
+
+
+def _truncated_jpeg() -> bytes:
+    data = jpeg(photograph(64, 64))
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"", "empty"),
+        (b"not an image", "no JPEG or PNG header"),
+        (_truncated_jpeg(), "jpeg header of 64x64, truncated or corrupt"),
+        (datum.encode(photograph(40, 30), "png", 0, "x")[:-20], "png header of 40x30, truncated"),
+    ],
+)
+def test_images_that_do_not_decode(data: bytes, words: str) -> None:
+    with pytest.raises(DataError, match=rf"k: the image does not decode .*{words}.*replace the"):
+        datum.decode(data, "k")
+
+
+def test_a_forged_size_is_refused_before_it_is_allocated() -> None:
+    data = bytearray(jpeg(photograph(16, 16)))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = struct.pack(">HH", 30000, 30000)
+    with pytest.raises(DataError, match="k: the header claims 30000x30000 pixels; expected at mo"):
+        datum.decode(bytes(data), "k")
+
+
+def test_sixteen_bits_need_a_forced_mode() -> None:
+    done, data = cv2.imencode(".png", np.full((4, 4), 40000, np.uint16))
+    assert done
+    with pytest.raises(DataError, match="k: an image of uint16; expected 8 bits a channel; set fo"):
+        datum.decode(data.tobytes(), "k")
+    assert datum.decode(data.tobytes(), "k", datum.GRAY).dtype == np.uint8
+
+
+def test_formats_that_cannot_be_written() -> None:
+    with pytest.raises(DataError, match=r"k: an image of .* cannot be encoded as 'xyz'"):
+        datum.encode(photograph(4, 4), "xyz", 95, "k")
+
+
+def test_arrays_of_other_dimensions() -> None:
+    with pytest.raises(DataError, match=r"array_to_datum: an array of shape \(4, 4\); expected"):
+        datum.from_array(np.zeros((4, 4), np.uint8), 0)

@@ -1,0 +1,258 @@
+"""LMDB databases: what is written is read, whatever is broken is said."""
+
+from __future__ import annotations
+
+import errno
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from data_prep.lmdb_io import Reader, Writer
+from prototxt_gen.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = 4096
+
+
+def _fill(path: Path, count: int, size: int = 100, **options: int) -> None:
+    with Writer(path, **options) as writer:
+        for number in range(count):
+            writer.put(f"{number:08d}_x".encode(), bytes([number % 256]) * size)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """120 records, some of them on overflow pages."""
+    with Writer(tmp_path / "db") as writer:
+        for number in range(120):
+            writer.put(f"{number:08d}_x".encode(), bytes([number]) * (50 + 60 * number))
+    return tmp_path / "db"
+
+
+def test_records_by_position_and_in_order(database: Path) -> None:
+    with Reader(database) as reader:
+        assert len(reader) == 120
+        assert reader.key(119) == "00000119_x"
+        assert reader.get(7) == bytes([7]) * 470
+        assert [(key[:8], len(value)) for key, value in reader] == [
+            (b"%08d" % number, 50 + 60 * number) for number in range(120)
+        ]
+        with pytest.raises(IndexError):
+            reader.get(120)
+
+
+def test_many_threads_read_one_reader(database: Path) -> None:
+    with Reader(database) as reader, ThreadPoolExecutor(8) as pool:
+        places = [random.Random(1).randrange(120) for _ in range(2000)]
+        assert list(pool.map(lambda p: reader.get(p)[0], places)) == places
+
+
+def test_readers_of_one_file_share_it_and_the_last_closes_it(database: Path) -> None:
+    first, second = Reader(database), Reader(database)
+    first.close()
+    assert second.get(3)[0] == 3
+    with pytest.raises(DataError, match="the database was closed; open a new Reader"):
+        first.get(3)
+    with pytest.raises(DataError, match=r"cannot be opened for writing: .* close its readers"):
+        Writer(database, append=True)
+    second.close()
+    with Writer(database, append=True) as writer:
+        writer.put(b"00000120_x", b"more")
+    with Reader(database) as reader:
+        assert len(reader) == 121
+
+
+def test_the_map_grows_by_itself(tmp_path: Path) -> None:
+    _fill(tmp_path / "db", 500, size=5000, map_size=1 << 16, commit_every=64)
+    with Reader(tmp_path / "db") as reader:
+        assert len(reader) == 500
+        assert all(value == bytes([n % 256]) * 5000 for n, (_, value) in enumerate(reader))
+
+
+def test_an_error_keeps_what_was_committed(tmp_path: Path) -> None:
+    def fail() -> None:
+        with Writer(tmp_path / "db", commit_every=10) as writer:
+            for number in range(25):
+                writer.put(b"%08d" % number, b"x")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    with Writer(tmp_path / "db", append=True) as writer:
+        assert (writer.count, writer.last_key()) == (20, b"00000019")
+
+
+def test_a_new_database_has_no_last_key(tmp_path: Path) -> None:
+    with Writer(tmp_path / "db", append=True) as writer:
+        assert writer.last_key() is None
+
+
+def test_an_existing_folder_is_refused(database: Path) -> None:
+    with pytest.raises(DataError, match=r"exists already; expected a new folder; .*--resume"):
+        Writer(database)
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file/db: cannot be made: Not a directory; choose a fol"):
+        Writer(tmp_path / "file" / "db")
+
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    with pytest.raises(DataError, match=r"cannot be made: Read-only file system; choose a folder"):
+        Writer(tmp_path / "db")
+
+
+def test_keys_too_long(tmp_path: Path) -> None:
+    with Writer(tmp_path / "db") as writer:
+        with pytest.raises(DataError, match=r"a key of 600 bytes .* use shorter file names"):
+            writer.put(b"k" * 600, b"x")
+        writer.put(b"k" * 511, b"x")
+
+
+FILL_A_SMALL_DISK = """
+import resource, sys
+from data_prep.lmdb_io import Writer
+from prototxt_gen.errors import DataError
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 21, 1 << 21))
+try:
+    with Writer(sys.argv[1], commit_every=50) as writer:
+        for number in range(2000):
+            writer.put(b"%08d" % number, bytes(6000))
+except DataError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of a file as Linux does")
+def test_a_full_disk_is_said_and_what_was_committed_stays(tmp_path: Path) -> None:
+    path = tmp_path / "db"
+    done = subprocess.run(
+        [sys.executable, "-c", FILL_A_SMALL_DISK, str(path)],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert "50 records could not be written" in done.stdout
+    assert "full disk" in done.stdout
+    assert "go on with --resume" in done.stdout
+    with Reader(path) as reader:
+        assert f"the {len(reader)} records committed before are safe" in done.stdout
+        assert 50 <= len(reader) < 2000
+        assert all(value == bytes(6000) for _, value in reader)
+
+
+def _missing(folder: Path) -> None:
+    folder.rmdir()
+
+
+def _file(folder: Path) -> None:
+    folder.rmdir()
+    folder.write_text("")
+
+
+def _nothing(folder: Path) -> None:
+    del folder
+
+
+def _leveldb(folder: Path) -> None:
+    (folder / "CURRENT").write_text("MANIFEST-000002\n")
+    (folder / "MANIFEST-000002").write_bytes(b"")
+
+
+def _garbage(folder: Path) -> None:
+    (folder / "data.mdb").write_bytes(random.Random(0).randbytes(3 * PAGE))
+
+
+def _empty_file(folder: Path) -> None:
+    (folder / "data.mdb").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "words"),
+    [
+        (_missing, "no such database; expected a folder with data.mdb; make it with `verydeep"),
+        (_file, "a file; expected the folder that holds data.mdb"),
+        (_nothing, "not an LMDB database: there is no data.mdb in it"),
+        (_leveldb, "a LevelDB database; expected LMDB; make it again .*--backend lmdb"),
+        (_garbage, "corrupt LMDB: data.mdb does not begin with an LMDB 0.9 header"),
+        (_empty_file, "corrupt LMDB: the file is empty or shorter than a header"),
+    ],
+)
+def test_what_is_not_a_database(
+    tmp_path: Path, prepare: Callable[[Path], None], words: str
+) -> None:
+    folder = tmp_path / "db"
+    folder.mkdir()
+    prepare(folder)
+    with pytest.raises(DataError, match=words):
+        Reader(folder)
+
+
+def test_an_empty_database(tmp_path: Path) -> None:
+    _fill(tmp_path / "db", 0)
+    with pytest.raises(DataError, match="the database is empty; expected at least one record"):
+        Reader(tmp_path / "db")
+
+
+def test_a_truncated_database(database: Path) -> None:
+    file = database / "data.mdb"
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(
+        DataError, match=r"corrupt LMDB: data.mdb has \d+ bytes of \d+: it is trunc"
+    ):
+        Reader(database)
+    with pytest.raises(DataError, match="it is truncated"):
+        Writer(database, append=True)
+
+
+def _read_all(folder: Path) -> str:
+    """The words of the DataError, or "ok"."""
+    try:
+        with Reader(folder) as reader:
+            assert all(isinstance(value, bytes) for _, value in reader)
+    except DataError as error:
+        return str(error)
+    return "ok"
+
+
+@pytest.mark.parametrize("part", ["header", "bounds", "first node", "whole page"])
+def test_every_damaged_page_is_found_or_harmless(database: Path, part: str) -> None:
+    """liblmdb itself would end the process on some of these."""
+    file = database / "data.mdb"
+    whole = file.read_bytes()
+    chance = random.Random(part)
+    answers = []
+    for page in range(len(whole) // PAGE):
+        damaged = bytearray(whole)
+        start, stop = {
+            "header": (0, 12), "bounds": (12, 16), "first node": (16, 40), "whole page": (0, PAGE),
+        }[part]  # fmt: skip
+        damaged[page * PAGE + start : page * PAGE + stop] = chance.randbytes(stop - start)
+        file.write_bytes(damaged)
+        answers.append(_read_all(database))
+    assert any("corrupt LMDB" in answer for answer in answers)
+
+
+@pytest.mark.slow
+def test_random_damage_never_ends_the_process(database: Path) -> None:
+    file = database / "data.mdb"
+    whole = file.read_bytes()
+    chance = random.Random(3)
+    answers = set()
+    for _ in range(4000):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice([1, 4, 40])):
+            at = chance.randrange(len(whole) // PAGE) * PAGE + chance.randrange(120)
+            damaged[at] ^= 1 << chance.randrange(8)
+        if chance.random() < 0.2:
+            del damaged[chance.randrange(len(whole)) :]
+        file.write_bytes(damaged)
+        answers.add(_read_all(database).partition(": ")[2][:30])
+    assert len(answers) > 3

@@ -1,0 +1,374 @@
+"""Batches read ahead: the same whatever the workers, the split and the order of asking."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_prep import datum
+from data_prep.colour import ColourShift
+from data_prep.lmdb_io import Reader
+from data_prep.prefetch import BatchReader, default_workers
+from data_prep.sampler import make_sampler
+from data_prep.transform import TransformSpec
+from prototxt_gen.errors import DataError, ProtoError, ShapeError
+from prototxt_gen.sidecar import ColourPca
+from tests.data_prep.small_images import jpeg, photograph, record
+
+ROOT = Path(__file__).resolve().parents[2]
+PCA = ColourPca((30.0, 20.0, 10.0), ((0.6, 0.8, 0.0), (0.0, 0.0, 1.0), (0.8, -0.6, 0.0)))
+AUGMENTED = TransformSpec(
+    train=True,
+    crop_size=12,
+    mirror=True,
+    mean_values=(104.0, 117.0, 123.0),
+    short_side=(12, 20),
+    colour=ColourShift(PCA),
+)
+
+
+class Records:
+    """Serialised Datums in memory."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def get(self, index: int) -> bytes:
+        return self.values[index]
+
+    def key(self, index: int) -> str:
+        return f"{index:08d}_image{index}.jpg"
+
+
+@pytest.fixture(scope="module")
+def source() -> Records:
+    return Records([record(photograph(16 + n % 3, 20, seed=n), n) for n in range(23)])
+
+
+def _reader(source: Records, batch: int = 10, spec: TransformSpec = AUGMENTED, **more: object):
+    shuffled = make_sampler(len(source), shuffle=True, seed=5)
+    return BatchReader(source, batch, spec, shuffled, 5, 77, **more)
+
+
+@pytest.fixture(scope="module")
+def straight(source: Records) -> tuple[np.ndarray, np.ndarray]:
+    """Six iterations of 10, made by the caller's own thread."""
+    with _reader(source, workers=0) as reader:
+        batches = [reader.read(iteration, 0, 10) for iteration in range(6)]
+    return np.stack([data for data, _ in batches]), np.stack([labels for _, labels in batches])
+
+
+def test_records_come_in_the_sampler_s_order(
+    source: Records, straight: tuple[np.ndarray, np.ndarray]
+) -> None:
+    sampler = make_sampler(23, shuffle=True, seed=5)
+    assert straight[1].ravel().tolist() == [sampler.record_at(p) for p in range(60)]
+    assert straight[0].shape == (6, 10, 3, 12, 12)
+    assert np.isfinite(straight[0]).all()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("prefetch", [1, 4])
+def test_workers_change_nothing(
+    source: Records, straight: tuple[np.ndarray, np.ndarray], workers: int, prefetch: int
+) -> None:
+    with _reader(source, workers=workers, prefetch=prefetch) as reader:
+        for iteration in range(6):
+            data, labels = reader.read(iteration, 0, 10)
+            np.testing.assert_array_equal(data, straight[0][iteration])
+            np.testing.assert_array_equal(labels, straight[1][iteration])
+        assert reader.images == 60
+        assert reader.wait_seconds > 0
+
+
+@pytest.mark.parametrize("pieces", [(10,), (5, 5), (3, 3, 4), (1,) * 10])
+def test_a_batch_in_pieces_is_the_batch(
+    source: Records, straight: tuple[np.ndarray, np.ndarray], pieces: tuple[int, ...]
+) -> None:
+    with _reader(source, workers=2) as reader:
+        for iteration in range(3):
+            first = 0
+            for count in pieces:
+                data, _ = reader.read(iteration, first, count)
+                np.testing.assert_array_equal(data, straight[0][iteration, first : first + count])
+                first += count
+
+
+def test_replicas_with_windows_see_their_parts(
+    source: Records, straight: tuple[np.ndarray, np.ndarray]
+) -> None:
+    for low, high in ((0, 5), (5, 10), (3, 7)):
+        with _reader(source, workers=2, window=(low, high)) as reader:
+            for iteration in range(4):
+                data, _ = reader.read(iteration, low, high - low)
+                np.testing.assert_array_equal(data, straight[0][iteration, low:high])
+
+
+def test_passes_of_a_split_batch_draw_what_the_whole_batch_draws(
+    source: Records, straight: tuple[np.ndarray, np.ndarray]
+) -> None:
+    with _reader(source, batch=5, workers=2) as reader:
+        for number in range(8):
+            data, _ = reader.read(number, 0, 5)
+            start = 5 * (number % 2)
+            np.testing.assert_array_equal(data, straight[0][number // 2, start : start + 5])
+
+
+def test_jumps(source: Records, straight: tuple[np.ndarray, np.ndarray]) -> None:
+    with _reader(source, workers=3, prefetch=2) as reader:
+        for iteration, first, count in [(4, 0, 10), (0, 0, 10), (1, 2, 3), (1, 0, 10), (3, 0, 10),
+                                        (3, 0, 10), (4, 0, 10), (2, 9, 1)]:  # fmt: skip
+            data, labels = reader.read(iteration, first, count)
+            expected = slice(first, first + count)
+            np.testing.assert_array_equal(data, straight[0][iteration, expected])
+            np.testing.assert_array_equal(labels, straight[1][iteration, expected])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_caller_s_arrays_are_filled(
+    source: Records, straight: tuple[np.ndarray, np.ndarray], workers: int
+) -> None:
+    data, labels = np.empty((10, 3, 12, 12)), np.empty(10)
+    with _reader(source, workers=workers) as reader:
+        for iteration in range(6):
+            result = reader.read(iteration, 0, 10, data, labels)
+            assert result[0] is data
+            np.testing.assert_array_equal(data, straight[0][iteration])
+            np.testing.assert_array_equal(labels, straight[1][iteration])
+
+
+def test_returned_arrays_belong_to_the_caller(
+    source: Records, straight: tuple[np.ndarray, np.ndarray]
+) -> None:
+    with _reader(source, workers=2) as reader:
+        kept = [reader.read(iteration, 0, 10)[0] for iteration in range(6)]
+    np.testing.assert_array_equal(np.stack(kept), straight[0])
+
+
+def test_work_goes_on_ahead_of_the_consumer(source: Records) -> None:
+    made = threading.Event()
+
+    class Watched(Records):
+        def get(self, index: int) -> bytes:
+            if index == 7:
+                made.set()
+            return super().get(index)
+
+    with BatchReader(Watched(source.values), 2, AUGMENTED, make_sampler(23, False, 0),
+                     workers=1, prefetch=4) as reader:  # fmt: skip
+        reader.read(0, 0, 2)
+        assert made.wait(timeout=30), "record 7 belongs to iteration 3, which nobody asked for yet"
+
+
+def _broken(source: Records, *places: int) -> Records:
+    values = list(source.values)
+    for place in places:
+        values[place] = datum.from_encoded(b"\xff\xd8 not a jpeg", 0).SerializeToString()
+    return Records(values)
+
+
+def _sequential(source: Records, batch: int = 5, **more: object):
+    return BatchReader(source, batch, AUGMENTED, make_sampler(len(source), False, 0), **more)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 4])
+def test_a_bad_record_is_named_and_the_reader_goes_on(source: Records, workers: int) -> None:
+    with _sequential(_broken(source, 7, 8), workers=workers) as reader:
+        reader.read(0, 0, 5)
+        with pytest.raises(DataError, match=r"record 00000007_image7.jpg: the image does not deco"):
+            reader.read(1, 0, 5)
+        assert reader.read(2, 0, 5)[1].tolist() == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_bad_records_may_be_skipped(
+    source: Records, workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = _broken(source, 0, 7, 8, 22)
+    with (
+        caplog.at_level(logging.WARNING, "verydeep.data"),
+        _sequential(bad, workers=workers, on_error="skip") as reader,
+    ):
+        assert reader.read(0, 0, 5)[1].tolist() == [1, 1, 2, 3, 4]
+        assert reader.read(1, 0, 5)[1].tolist() == [5, 6, 9, 9, 9]
+        assert reader.read(4, 0, 5)[1].tolist() == [20, 21, 1, 1, 1]
+    assert "skipped: record 00000007_image7.jpg: the image does not decode" in caplog.text
+
+
+def test_nothing_but_bad_records() -> None:
+    bad = Records([b"\xff\xff"] * 3)
+    with pytest.raises(
+        DataError, match=r"image0.jpg: neither it nor the 2 records after it can be"
+    ):
+        _sequential(bad, on_error="skip")
+    with pytest.raises(DataError, match=r"00000000_image0.jpg: not a Datum message"):
+        _sequential(bad)
+
+
+def test_labels_outside_the_classes(source: Records) -> None:
+    with _sequential(source, workers=2, num_labels=8) as reader:
+        reader.read(0, 0, 5)
+        with pytest.raises(
+            DataError, match=r"_image8.jpg: label 8; expected 0 to 7; make the data"
+        ):
+            reader.read(1, 0, 5)
+
+
+def test_images_of_another_size(source: Records) -> None:
+    values = [record(photograph(16, 20, n), n, encoded=False) for n in range(4)]
+    values[2] = record(photograph(16, 21), 2, encoded=False)
+    with BatchReader(Records(values), 4, TransformSpec(), make_sampler(4, False, 0)) as reader:
+        assert reader.shape == (3, 16, 20)
+        with pytest.raises(ShapeError, match=r"image2.jpg: an image of 16x21; expected 16x20"):
+            reader.read(0, 0, 4)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_unforeseen_errors_reach_the_consumer_typed(source: Records, workers: int) -> None:
+    class Failing(Records):
+        def get(self, index: int) -> bytes:
+            if index == 3:
+                raise RuntimeError("the disk caught fire")
+            return super().get(index)
+
+    with (
+        _sequential(Failing(source.values), workers=workers) as reader,
+        pytest.raises(DataError, match=r"image 3 of iteration 0: RuntimeError\('the disk caught"),
+    ):
+        reader.read(0, 0, 5)
+
+
+def test_asking_for_what_is_not_there(source: Records) -> None:
+    with _sequential(source, workers=1) as reader:
+        for first, count in ((0, 6), (3, 3), (-1, 2), (0, 0)):
+            with pytest.raises(
+                DataError, match=r"data: images .* of a batch of 5; expected a part"
+            ):
+                reader.read(0, first, count)
+    with pytest.raises(DataError, match="data: the reader was closed; open a new one"):
+        reader.read(0, 0, 5)
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"batch": 0}, "data_param: batch_size 0; expected at least 1"),
+        ({"on_error": "hope"}, "on_error: 'hope'; expected 'fatal' or 'skip'"),
+        ({"window": (3, 3)}, "data: a window of 3 to 3; expected a part of 0 to 5"),
+        ({"window": (0, 6)}, "data: a window of 0 to 6; expected a part of 0 to 5"),
+    ],
+)
+def test_settings_that_cannot_be(source: Records, settings: dict[str, object], words: str) -> None:
+    with pytest.raises(ProtoError, match=words):
+        _sequential(source, **settings)
+
+
+def _data_threads() -> int:
+    return sum(thread.name.startswith("data-") for thread in threading.enumerate())
+
+
+def test_no_thread_outlives_its_reader(source: Records) -> None:
+    before = _data_threads()
+    reader = _sequential(source, workers=3)
+    reader.read(0, 0, 5)
+    assert _data_threads() == before + 3
+    reader.close()
+    assert _data_threads() == before
+    dropped = _sequential(source, workers=3)
+    dropped.read(0, 0, 5)
+    del dropped
+    assert _data_threads() == before
+
+
+def test_closing_releases_a_waiting_consumer(source: Records) -> None:
+    release = threading.Event()
+    asked = threading.Event()
+
+    class Slow(Records):
+        def get(self, index: int) -> bytes:
+            if index == 2:
+                asked.set()
+                release.wait(30)
+            return super().get(index)
+
+    reader = _sequential(Slow(source.values), workers=1)
+    answers: list[str] = []
+
+    def consume() -> None:
+        try:
+            reader.read(0, 0, 5)
+        except DataError as error:
+            answers.append(str(error))
+
+    consumer = threading.Thread(target=consume)
+    consumer.start()
+    assert asked.wait(30)
+    closer = threading.Thread(target=reader.close)
+    closer.start()
+    consumer.join(30)
+    release.set()
+    closer.join(30)
+    assert answers == ["data: the reader was closed; open a new one"]
+
+
+LEAVE_OPEN = """
+import sys
+from data_prep.lmdb_io import Reader
+from data_prep.prefetch import BatchReader
+from data_prep.sampler import make_sampler
+from data_prep.transform import TransformSpec
+source = Reader(sys.argv[1])
+spec = TransformSpec(train=True, crop_size=12)
+reader = BatchReader(source, 8, spec, make_sampler(len(source), True, 0), workers=4)
+reader.read(0, 0, 8)
+print("read")
+"""
+
+
+def test_the_interpreter_ends_with_a_reader_left_open(make_db: Callable[..., Path]) -> None:
+    path = make_db([photograph(40, 40, n) for n in range(30)])
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE_OPEN, str(path)],
+        capture_output=True, text=True, timeout=60, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "read\n", "")
+
+
+def test_from_a_database(make_db: Callable[..., Path]) -> None:
+    images = [photograph(10, 12, n) for n in range(5)]
+    with Reader(make_db(images, encoded=False)) as source:
+        spec = TransformSpec(scale=0.5)
+        with BatchReader(source, 3, spec, make_sampler(5, False, 0), workers=2) as reader:
+            data, labels = reader.read(1, 0, 3)
+    assert labels.tolist() == [3, 4, 0]
+    expected = np.stack([images[n].transpose(2, 0, 1) for n in (3, 4, 0)]) * np.float32(0.5)
+    np.testing.assert_array_equal(data, expected)
+
+
+def test_a_quick_decode_is_close_and_big_enough() -> None:
+    image = photograph(128, 160)
+    source = Records([datum.from_encoded(jpeg(image), 0).SerializeToString()])
+    batches = []
+    for reduced in (False, True):
+        spec = TransformSpec(
+            crop_size=28, short_side=(30, 30), mode=datum.COLOR, reduced_decode=reduced
+        )
+        with BatchReader(source, 1, spec, make_sampler(1, False, 0), workers=0) as reader:
+            batches.append(reader.read(0, 0, 1)[0])
+    difference = np.abs(batches[0] - batches[1])
+    assert 0 < difference.mean() < 4
+
+
+def test_default_workers() -> None:
+    assert 1 <= default_workers() <= 8
