@@ -1,11 +1,11 @@
 """The embedded data set: digit scenes in ILSVRC-2012's layout, made in seconds without a network.
 
-    train/<wnid>/<wnid>_<n>.JPEG     val/ILSVRC2012_val_<n>.JPEG
-    bbox/train/<wnid>/*.xml          bbox/val/*.xml
-    val.txt                          name and label, as Caffe's list
-    synset_words.txt                 wnid and words; the line number is the label
-    ILSVRC2012_validation_ground_truth.txt   as the development kit's: labels from 1, in order
-    demo.json                        the marker: version, seed, counts
+train/<wnid>/<wnid>_<n>.JPEG     val/ILSVRC2012_val_<n>.JPEG
+bbox/train/<wnid>/*.xml          bbox/val/*.xml
+val.txt                          name and label, as Caffe's list
+synset_words.txt                 wnid and words; the line number is the label
+ILSVRC2012_validation_ground_truth.txt   as the development kit's: labels from 1, in order
+demo.json                        the marker: version, seed, counts
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 
 from data_prep.demo_scene import TRAIN, VAL, Scene, Sources, draw_scene, load_sources
+from data_prep.progress import Progress
 from prototxt_gen.errors import DataError
 
 VERSION = 1
@@ -34,9 +35,6 @@ VAL_IMAGES = 1000
 MARKER = "demo.json"
 JPEG_QUALITY = 92
 _CHUNK = 64
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images written and their total."""
 
 
 @dataclass(frozen=True)
@@ -126,10 +124,12 @@ def _marker(root: Path) -> dict[str, int] | None:
 
 
 def _refuse_foreign(root: Path) -> None:
-    if root.is_dir() and any(root.iterdir()) and _marker(root) is None:
+    if not root.exists() or _marker(root) is not None:
+        return
+    if not root.is_dir() or any(root.iterdir()):
         raise DataError(
-            f"{root}: folder holds something that is not the embedded data set; expected it to be "
-            f"absent, empty or marked by {MARKER}; choose another folder or empty this one"
+            f"{root}: holds something that is not the embedded data set; expected it to be absent, "
+            f"an empty folder or one with {MARKER}; choose another folder or empty this one"
         )
 
 
@@ -142,14 +142,7 @@ def _replacing(root: Path) -> Iterator[Path]:
         work = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent))
         work.chmod(0o755)
         yield work
-        if root.exists():
-            # A folder with files in it cannot be renamed over: the old set steps aside first.
-            old = work.with_suffix(".old")
-            root.rename(old)
-            work.rename(root)
-            shutil.rmtree(old)
-        else:
-            work.rename(root)
+        _rename_over(work, root)
     except OSError as cause:
         raise DataError(
             f"{root}: the data set cannot be written: {cause.strerror or cause}; "
@@ -158,6 +151,21 @@ def _replacing(root: Path) -> Iterator[Path]:
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)
+
+
+def _rename_over(work: Path, root: Path) -> None:
+    """Rename a folder to `root`; what is there steps aside first, as it may hold files."""
+    if not root.exists():
+        work.rename(root)
+        return
+    old = work.with_suffix(".old")
+    root.rename(old)
+    try:
+        work.rename(root)
+    except OSError:
+        old.rename(root)
+        raise
+    shutil.rmtree(old)
 
 
 def _val_label(index: int) -> int:

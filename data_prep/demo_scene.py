@@ -29,11 +29,13 @@ OVERHANG = 0.10
 VAL_DIGITS = 400
 VAL_COLUMNS = 0.35
 DIMMING = (0.55, 0.90)
+BRIGHTEST = 140.0
+"""Most luma of the photograph where the ink comes, so that white sky leaves room for contrast."""
 SHADOW = (0.4, 0.8)
 CONTRAST = 100.0
 """Least luma, of 255, by which the ink is brighter than what lies around it. Ink that may be
 darker as well as brighter makes a net of this size take several times as long to start learning."""
-_SHEET = 64
+_ENLARGED = 6
 
 _PHOTOGRAPHS = (
     ("skimage.data", "astronaut.png"),
@@ -77,10 +79,10 @@ class Scene:
 class Sources:
     """What one split draws from; the other split's digits and photograph regions are absent.
 
-    Shapes: digits (count, 8, 8) in 0 to 1; each photograph (height, width, 3), BGR.
+    Shapes: sheets (count, 72, 72), ink above about 0.5; each photograph (height, width, 3), BGR.
     """
 
-    digits: Floats
+    sheets: Floats
     labels: npt.NDArray[np.int64]
     digit_index: npt.NDArray[np.int64]
     photographs: tuple[Bytes, ...]
@@ -120,7 +122,8 @@ def load_sources(split: int) -> Sources:
         for index, image in enumerate(_read_photograph(*where) for where in _PHOTOGRAPHS)
     ]
     digits = np.asarray(bunch.images, np.float32)[keep] / np.float32(16)
-    return Sources(digits, labels[keep], keep, tuple(photographs))
+    sheets = np.stack([_enlarge(digit) for digit in digits])
+    return Sources(sheets, labels[keep], keep, tuple(photographs))
 
 
 def _read_photograph(package: str, name: str) -> Bytes:
@@ -141,14 +144,25 @@ def _read_photograph(package: str, name: str) -> Bytes:
     return np.asarray(image, np.uint8)
 
 
+def _enlarge(digit: Floats) -> Floats:
+    """Enlarge an 8x8 digit smoothly, with a margin of two of its pixels."""
+    side = (8 + 2 * 2) * _ENLARGED
+    large = cv2.resize(np.pad(digit, 2), (side, side), interpolation=cv2.INTER_CUBIC)
+    large = cv2.GaussianBlur(large, (0, 0), 0.28 * _ENLARGED)
+    # Eight pixels leave holes half filled and thin strokes half white: sharpen.
+    wide = cv2.GaussianBlur(large, (0, 0), 1.1 * _ENLARGED)
+    return np.asarray(3.0 * large - 2.0 * wide, np.float32)
+
+
 def draw_scene(sources: Sources, label: int, rng: np.random.Generator) -> Scene:
     """Draw a scene with a digit of class `label`; the same `rng` state gives the same scene."""
     canvas = _background(sources, rng)
     height, width = canvas.shape[:2]
-    sheet = sources.digits[rng.choice(np.flatnonzero(sources.labels == label))]
-    ink = _ink(sheet, rng.uniform(*INK_SIZE) * min(height, width), rng)
-    top = _place(height, min(height, width), ink.shape[0], rng)
-    left = _place(width, min(height, width), ink.shape[1], rng)
+    sheet = sources.sheets[rng.choice(np.flatnonzero(sources.labels == label))]
+    short = min(height, width)
+    ink = _fit(_ink(sheet, rng.uniform(*INK_SIZE) * short, rng), short)
+    top = _place(height, short, ink.shape[0], rng)
+    left = _place(width, short, ink.shape[1], rng)
     box = Box(left, top, left + ink.shape[1], top + ink.shape[0])
     cover = np.zeros((height, width), np.float32)
     cover[box.ymin : box.ymax, box.xmin : box.xmax] = ink
@@ -178,26 +192,21 @@ def _background(sources: Sources, rng: np.random.Generator) -> Floats:
 
 
 def _ink(sheet: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """Turn an 8x8 digit into smooth ink about `size` pixels high, cut to its tight box.
+    """Turn a digit into smooth ink about `size` pixels high, cut to its tight box.
 
-    The digit is enlarged, turned and slanted a little, and thresholded softly, where the
-    threshold sets the width of the pen.
+    The digit is turned and slanted a little, and thresholded softly, where the threshold sets the
+    width of the pen.
     """
-    padded = np.pad(sheet, 2)
-    large = cv2.resize(padded, (_SHEET * 2, _SHEET * 2), interpolation=cv2.INTER_CUBIC)
-    large = cv2.GaussianBlur(large, (0, 0), 3.0)
-    # Eight pixels leave holes half filled and thin strokes half white: sharpen before the threshold.
-    large = 3.0 * large - 2.0 * cv2.GaussianBlur(large, (0, 0), 12.0)
-    zoom = size / _SHEET / (8 / 6)
+    zoom = size / (8 * _ENLARGED)
     angle = np.deg2rad(rng.uniform(-10.0, 10.0))
     slant = rng.uniform(-0.15, 0.15)
     stretch = zoom * np.exp(rng.uniform(-0.15, 0.15))
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     linear = turn @ np.array([[stretch, slant * zoom], [0.0, zoom]])
-    side = int(np.ceil(size * 2.2))
-    shift = side / 2 - linear @ np.array([_SHEET, _SHEET])
+    side = int(np.ceil(size * 1.6))
+    shift = (side - 1) / 2 - linear @ np.full(2, (len(sheet) - 1) / 2)
     warped = cv2.warpAffine(
-        large, np.column_stack([linear, shift]), (side, side), flags=cv2.INTER_LINEAR
+        sheet, np.column_stack([linear, shift]), (side, side), flags=cv2.INTER_LINEAR
     )
     pen = rng.uniform(0.40, 0.60)
     soft = 0.10
@@ -206,6 +215,16 @@ def _ink(sheet: Floats, size: float, rng: np.random.Generator) -> Floats:
     rows = np.flatnonzero(ink.max(axis=1) > 0.5)
     columns = np.flatnonzero(ink.max(axis=0) > 0.5)
     return np.asarray(ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.float32)
+
+
+def _fit(ink: Floats, short: int) -> Floats:
+    """Shrink the rare digit that slant and stretch have made larger than the image."""
+    excess = max(ink.shape) / short
+    if excess <= 1.0:
+        return ink
+    height, width = (max(1, int(extent / excess)) for extent in ink.shape)
+    shrunk = cv2.resize(ink, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(shrunk, np.float32)
 
 
 def _place(side: int, short: int, extent: int, rng: np.random.Generator) -> int:
@@ -220,8 +239,10 @@ def _paint(canvas: Floats, cover: Floats, box: Box, rng: np.random.Generator) ->
     """Lay a bright colour over the dimmed `canvas` where `cover` is, with a dark soft shadow."""
     blur = cv2.GaussianBlur(cover, (0, 0), max(1.0, (box.ymax - box.ymin) / 12))
     shadow = np.clip(1.2 * blur / blur.max(), 0.0, 1.0) * rng.uniform(*SHADOW)
-    shaded = canvas * (rng.uniform(*DIMMING) * (1.0 - shadow))[..., None]
-    mean = shaded[box.ymin : box.ymax, box.xmin : box.xmax].mean(axis=(0, 1))
+    area = (slice(box.ymin, box.ymax), slice(box.xmin, box.xmax))
+    exposure = min(rng.uniform(*DIMMING), BRIGHTEST / max(1.0, _luma(canvas[area].mean((0, 1)))))
+    shaded = canvas * (exposure * (1.0 - shadow))[..., None]
+    mean = shaded[area].mean((0, 1))
     colour = _brighter(mean, rng)
     ramp = np.linspace(-1.0, 1.0, canvas.shape[0], dtype=np.float32)[:, None, None]
     ink = np.clip(colour + rng.uniform(-20.0, 20.0) * ramp, 0.0, 255.0)

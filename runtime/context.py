@@ -25,6 +25,9 @@ class RunContext:
     fill_weights: bool = True
     """False builds shapes only: fillers are not run and sources are not opened."""
     allow_python_layers: bool = False
+    caffe_dropout: bool = False
+    """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
+    expected; they depend on how a batch is split and on what was drawn before."""
     root: Path = field(default_factory=Path)
     """Relative sources and files in a prototxt start here; Caffe's rule is the working folder."""
 

@@ -79,7 +79,7 @@ def _read_caffe(lines: list[str]) -> LogTable:
                 start = time
             seconds = (time - start).total_seconds()
             # A log without the year that passes New Year's Eve.
-            seconds += 365 * 86400 if seconds < 0 else 0
+            seconds += 366 * 86400 if seconds < 0 else 0
         begins = begins or " Solving " in line
         if found := _ITERATION.search(line):
             iteration = int(found.group(1))

@@ -53,8 +53,6 @@ def _pooling(step: Step) -> list[str]:
     param = step.layer.param.pooling_param
     if len(step.top) > 1:
         raise step.refuse("the second top, the place of the maximum,")
-    if param.pool == proto.PoolingParameter.STOCHASTIC:
-        raise step.refuse("stochastic pooling")
     average = param.pool == proto.PoolingParameter.AVE
     if param.global_pooling:
         return [step.op("GlobalAveragePool" if average else "GlobalMaxPool", step.inputs[0])]

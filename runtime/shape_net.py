@@ -40,7 +40,10 @@ def shape_net(
     if image is not None:
         param = _with_images(filter_net(param, net_state(phase, level, stages)), image)
     net = Net(param, phase, backend, _quiet(context or RunContext()), level, stages)
-    return net if batch is None else of_batch(net, batch)
+    if batch is None:
+        return net
+    with net:
+        return of_batch(net, batch)
 
 
 def of_batch(net: Net, batch: int) -> Net:

@@ -30,6 +30,7 @@ _FOREIGN = (
     (b"<", "a web page or XML; download the file itself"),
 )
 _TEXT = frozenset(range(32, 127)) | {9, 10, 13}
+_TELLING = 16
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -155,7 +156,7 @@ class WireReader:
         for signature, kind in _FOREIGN:
             if head.startswith(signature):
                 return f"this is {kind}"
-        if head and _TEXT.issuperset(head):
+        if len(head) >= _TELLING and _TEXT.issuperset(head):
             return "this is text, such as a prototxt; give the binary file"
         return "copy or download it again, in full"
 

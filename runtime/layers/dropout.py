@@ -20,7 +20,8 @@ class DropoutLayer(Layer):
     """TRAIN drops elements and scales the rest up; TEST is the identity. May work in place.
 
     The mask is a function of (seed, layer, sample number, element): the same on every device and
-    for every split of the batch. Original Caffe draws it from its one stream instead.
+    for every split of the batch. Original Caffe draws it from its one stream instead, which the
+    context can ask for.
     """
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -41,7 +42,12 @@ class DropoutLayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Drop, or copy."""
         x, y = bottom[0].data, top[0].data
-        if self.phase == proto.TRAIN:
+        if self.phase == proto.TRAIN and self.context.caffe_dropout:
+            kept = self.context.rng.bernoulli(self.mask.count, 1.0 - self.ratio)
+            self.mask.mutable_host()[...] = kept.reshape(self.mask.shape)
+            # The mask is applied forward as it is backward.
+            self.backend.dropout_backward(x.dev(), self.mask.dev(), y.mutable_dev(), self.ratio)
+        elif self.phase == proto.TRAIN:
             samples = bottom[0].shape[0] if bottom[0].num_axes else 1
             draw = Draw(self.context.seed, self.stream, self.context.pass_number * samples)
             self.backend.dropout_forward(

@@ -7,22 +7,23 @@ from collections.abc import Sequence
 from typing import Any
 
 from prototxt_gen.errors import UnsupportedError
+from runtime.blob_view import BlobVec, BlobView
 from runtime.layer import Blobs, Layer, at_least
 from runtime.layer_factory import register
-from runtime.pycaffe.blob_view import BlobView
 
 
 @register("Python")
 class PythonLayer(Layer):
     """Calls setup, reshape, forward and backward of `module.layer`, found by import path.
 
-    A prototxt that runs code of its own is a risk, so this is off unless the run allows it.
+    A prototxt that runs code of its own is a risk, so this is off unless the run allows it. What
+    the class raises ends the pass as it is.
     """
 
     num_bottom, num_top = at_least(0), at_least(0)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Import the class and set it up."""
+        """Import the class and set it up; it may add weight blobs."""
         param = self.param.python_param
         if not self.context.allow_python_layers:
             raise UnsupportedError(
@@ -36,10 +37,10 @@ class PythonLayer(Layer):
                 f"{self.label}: {param.module}.{param.layer} cannot be imported: {cause}; expected "
                 "module and class on PYTHONPATH"
             ) from cause
-        self.user: Any = cls()
+        self.user: Any = cls(self.param)
         self.user.param_str = param.param_str
         self.user.phase = self.phase
-        self.user.blobs = []
+        self.user.blobs = BlobVec(self.blobs, self.backend, str(self.param.name))
         self.user.setup(*self._views(bottom, top))
 
     def _views(self, bottom: Blobs, top: Blobs) -> tuple[list[BlobView], list[BlobView]]:

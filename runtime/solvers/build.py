@@ -31,7 +31,8 @@ def build_nets(
     Raises:
         ProtoError, ShapeError, UnsupportedError, DataError, SnapshotError: what does not fit.
     """
-    rng = CaffeRandom(seed)
+    drawn_on = options.rng if param.random_seed < 0 else None
+    rng = drawn_on if drawn_on is not None else CaffeRandom(seed)
 
     def build(source: NetSource, data: DataOptions) -> Net:
         context = RunContext(
@@ -40,6 +41,7 @@ def build_nets(
             data=data,
             root=options.root,
             allow_python_layers=options.allow_python_layers,
+            caffe_dropout=options.caffe_dropout,
         )
         state = source.state
         return Net(source.param, state.phase, backend, context, state.level, list(state.stage))

@@ -43,8 +43,6 @@ def chance_loss(net: Net) -> float | None:
         weight = next((w for w in layer.loss_weights if w), 0.0)
         if not weight:
             continue
-        if layer.type == "Split":
-            return None
         if layer.type != "SoftmaxWithLoss":
             return None
         classes = bottom[0].layout(layer.param.softmax_param.axis).channels

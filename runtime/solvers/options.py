@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prototxt_gen.sidecar import Sidecar
+from runtime.rng import CaffeRandom
 
 
 @dataclass(frozen=True)
@@ -22,3 +23,7 @@ class SolverOptions:
     stop_on_snapshot_error: bool = False
     """Whether a snapshot that cannot be written ends the run; the last one always does."""
     allow_python_layers: bool = False
+    rng: CaffeRandom | None = None
+    """Where the prototxt has no random_seed: the stream that first weights are drawn from."""
+    caffe_dropout: bool = False
+    """See RunContext."""

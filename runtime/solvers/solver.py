@@ -69,6 +69,7 @@ class Solver:
         self.requested_action: Callable[[], Action] = lambda: Action.NONE
         self.hooks: list[SolverHook] = [CaffeLines(), *hooks]
         self._early_exit = False
+        self._snapshot_failed = False
         self._clock: int | None = None
         schedule = self.options.sidecar.schedule
         self.plateau = None if schedule is None else Plateau(schedule, self.param.base_lr)
@@ -144,7 +145,8 @@ class Solver:
         param = self.param
         smoother = LossSmoother(param.average_loss)
         self._step(param.max_iter - self.iter, smoother)
-        if param.snapshot_after_train and not (param.snapshot and self.iter % param.snapshot == 0):
+        scheduled = param.snapshot and self.iter % param.snapshot == 0
+        if self._snapshot_failed or (param.snapshot_after_train and not scheduled):
             self.snapshot()
         if self._early_exit:
             caffe_log("solver.cpp:311", "Optimization stopped early.")
@@ -277,6 +279,7 @@ class Solver:
             best=self.best.to_json(),
         )
         files = snapshots.write_snapshot(self, state)
+        self._snapshot_failed = False
         if self.options.keep is not None:
             snapshots.prune_snapshots(self.param.snapshot_prefix, self.options.keep)
         for hook in self.hooks:
@@ -319,6 +322,7 @@ class Solver:
         except SnapshotError as error:
             if self.options.stop_on_snapshot_error:
                 raise
+            self._snapshot_failed = True
             log.error("The run goes on without this snapshot: %s", error)
 
     def _rescue(self) -> None:

@@ -35,8 +35,6 @@ def score_text(score: Score) -> str:
 class TestNets:
     """The test nets of one solver."""
 
-    __test__ = False
-
     def __init__(self, nets: Sequence[Net], train_net: Net, test_iter: Sequence[int]) -> None:
         self.nets = list(nets)
         self.train_net = train_net

@@ -44,7 +44,9 @@ class Device:
         kind = np.dtype(dtype or self.dtype)
         return self.up(np.full(shape, np.nan if kind.kind == "f" else 77), kind)
 
-    def down(self, array: Array, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Host:
+    def down(
+        self, array: Array, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None
+    ) -> Host:
         host = np.empty(shape, dtype or self.dtype)
         self.backend.download(array, host)
         return host

@@ -57,7 +57,9 @@ def _conv_ids(case: ConvCase) -> str:
 def test_conv_forward(device: Device, case: ConvCase) -> None:
     geom = case.geom
     x, weight, bias = device.cast(
-        make("normal", geom.in_shape), make("normal", geom.weight_shape, 1), make("normal", (geom.k,))
+        make("normal", geom.in_shape),
+        make("normal", geom.weight_shape, 1),
+        make("normal", (geom.k,)),
     )
     plain = conv.forward(geom, x, weight)
     length, scale = weight[0].size + 1, float(np.abs(x).max() * np.abs(weight).max())
@@ -103,7 +105,8 @@ def test_conv_backward_data(device: Device, case: ConvCase) -> None:
 def test_conv_backward_weight_accumulates(device: Device, case: ConvCase) -> None:
     geom = case.geom
     x, dy, before = device.cast(
-        make("normal", geom.in_shape), make("normal", geom.out_shape, 1),
+        make("normal", geom.in_shape),
+        make("normal", geom.out_shape, 1),
         make("normal", geom.weight_shape, 2),
     )
     plan = device.backend.plan_conv(geom)

@@ -116,7 +116,8 @@ def test_gemm_large_enough_to_be_cut(device: Device) -> None:
 def test_bias(device: Device, layout: Layout) -> None:
     shape = (layout.outer, layout.channels, layout.inner)
     y, bias, before = device.cast(
-        make("normal", shape), make("normal", (layout.channels,), 1),
+        make("normal", shape),
+        make("normal", (layout.channels,), 1),
         make("normal", (layout.channels,), 2),
     )
     out = device.up(y)
@@ -174,7 +175,9 @@ def test_dropout(device: Device, shape: tuple[int, ...], ratio: float) -> None:
 def test_dropout_does_not_depend_on_how_a_batch_is_split(device: Device) -> None:
     whole, half = device.junk((6, 20), np.uint8), device.junk((3, 20), np.uint8)
     ones = np.ones((6, 20))
-    device.backend.dropout_forward(device.up(ones), device.junk((6, 20)), whole, 0.5, Draw(1, 2, 40))
+    device.backend.dropout_forward(
+        device.up(ones), device.junk((6, 20)), whole, 0.5, Draw(1, 2, 40)
+    )
     device.backend.dropout_forward(
         device.up(ones[:3]), device.junk((3, 20)), half, 0.5, Draw(1, 2, 43)
     )
@@ -217,9 +220,7 @@ def test_softmax_loss(
         device.backend.softmax_loss_forward(
             layout, device.up(prob), names, ignore, normalizer, loss, stats
         )
-        device.backend.softmax_loss_backward(
-            layout, device.up(prob), names, ignore, 0.7, stats, dx
-        )
+        device.backend.softmax_loss_backward(layout, device.up(prob), names, ignore, 0.7, stats, dx)
         return [device.down(loss, (1,)), device.down(stats, (1,)), device.down(dx, shape)]
 
     loss, stats, dx = device.twice(run)

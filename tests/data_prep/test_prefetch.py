@@ -170,6 +170,24 @@ def test_work_goes_on_ahead_of_the_consumer(source: Records) -> None:
         assert made.wait(timeout=30), "record 7 belongs to iteration 3, which nobody asked for yet"
 
 
+def test_only_the_window_is_made_ahead(source: Records) -> None:
+    asked: list[int] = []
+
+    class Watched(Records):
+        def get(self, index: int) -> bytes:
+            asked.append(index)
+            return super().get(index)
+
+    watched = Watched(source.values)
+    order = make_sampler(23, False, 0)
+    with BatchReader(watched, 7, AUGMENTED, order, workers=1, window=(4, 6)) as reader:
+        asked.clear()
+        for iteration in range(3):
+            reader.read(iteration, 4, 2)
+    parts = [(7 * iteration + index) % 23 for iteration in range(8) for index in (4, 5)]
+    assert asked == parts[: len(asked)]
+
+
 def _broken(source: Records, *places: int) -> Records:
     values = list(source.values)
     for place in places:
@@ -207,9 +225,7 @@ def test_bad_records_may_be_skipped(
 
 def test_nothing_but_bad_records() -> None:
     bad = Records([b"\xff\xff"] * 3)
-    with pytest.raises(
-        DataError, match=r"image0.jpg: neither it nor the 2 records after it can be"
-    ):
+    with pytest.raises(DataError, match=r"image0.jpg: neither it nor the 2 records after it can"):
         _sequential(bad, on_error="skip")
     with pytest.raises(DataError, match=r"00000000_image0.jpg: not a Datum message"):
         _sequential(bad)
@@ -218,9 +234,7 @@ def test_nothing_but_bad_records() -> None:
 def test_labels_outside_the_classes(source: Records) -> None:
     with _sequential(source, workers=2, num_labels=8) as reader:
         reader.read(0, 0, 5)
-        with pytest.raises(
-            DataError, match=r"_image8.jpg: label 8; expected 0 to 7; make the data"
-        ):
+        with pytest.raises(DataError, match=r"_image8.jpg: label 8; expected 0 to 7; make the"):
             reader.read(1, 0, 5)
 
 
@@ -251,9 +265,7 @@ def test_unforeseen_errors_reach_the_consumer_typed(source: Records, workers: in
 def test_asking_for_what_is_not_there(source: Records) -> None:
     with _sequential(source, workers=1) as reader:
         for first, count in ((0, 6), (3, 3), (-1, 2), (0, 0)):
-            with pytest.raises(
-                DataError, match=r"data: images .* of a batch of 5; expected a part"
-            ):
+            with pytest.raises(DataError, match=r"data: images .* of a batch of 5; expected a"):
                 reader.read(0, first, count)
     with pytest.raises(DataError, match="data: the reader was closed; open a new one"):
         reader.read(0, 0, 5)

@@ -33,5 +33,7 @@ def backward(geom: LRNGeometry, x: Array, dy: Array) -> Array:
         dx[:, c] += dy[:, c] * scale[:, c] ** -geom.beta
         for other in _window(geom, c):
             slope = 2.0 * geom.alpha / geom.size * x[:, other]
-            dx[:, other] += dy[:, c] * x[:, c] * -geom.beta * scale[:, c] ** (-geom.beta - 1) * slope
+            dx[:, other] += (
+                dy[:, c] * x[:, c] * -geom.beta * scale[:, c] ** (-geom.beta - 1) * slope
+            )
     return dx

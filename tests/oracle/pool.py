@@ -21,7 +21,10 @@ def _windows(geom: PoolGeometry) -> Iterator[tuple[int, int, int, int, range, ra
         bottom = min(top + geom.kernel[0], geom.h + geom.pad[0])
         right = min(left + geom.kernel[1], geom.w + geom.pad[1])
         divisor = (bottom - top) * (right - left)
-        rows, cols = range(max(top, 0), min(bottom, geom.h)), range(max(left, 0), min(right, geom.w))
+        rows, cols = (
+            range(max(top, 0), min(bottom, geom.h)),
+            range(max(left, 0), min(right, geom.w)),
+        )
         yield n, c, p, q, rows, cols, divisor
 
 

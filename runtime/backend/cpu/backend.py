@@ -66,7 +66,7 @@ class CpuBackend:
         self._neurons = NeuronOps(self.lanes)
         self._pool = PoolOps(self.lanes)
         self._lrn = LRNOps(self.lanes)
-        self._softmax = SoftmaxOps()
+        self._softmax = SoftmaxOps(self.lanes)
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:
         return self._memory.empty(count, dtype)
@@ -158,9 +158,7 @@ class CpuBackend:
     def relu_backward(self, x: Array, dy: Array, dx: Array, negative_slope: float) -> None:
         self._neurons.relu_backward(x, dy, dx, negative_slope)
 
-    def dropout_forward(
-        self, x: Array, y: Array, mask: Array, ratio: float, draw: Draw
-    ) -> None:
+    def dropout_forward(self, x: Array, y: Array, mask: Array, ratio: float, draw: Draw) -> None:
         self._neurons.dropout_forward(x, y, mask, ratio, draw)
 
     def dropout_backward(self, dy: Array, mask: Array, dx: Array, ratio: float) -> None:

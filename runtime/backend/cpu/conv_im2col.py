@@ -1,38 +1,68 @@
-"""Convolution as im2col and a matrix product: any geometry, every product in plain order."""
+"""Convolution as im2col and matrix products: any geometry, every sum term by term."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, HostArray
-from runtime.backend.cpu.conv_pieces import Piece, Window, cut, gather, row_blocks
+from runtime.backend.cpu.conv_fold import scatter
+from runtime.backend.cpu.conv_pieces import Piece, Window, cut, gather
 from runtime.backend.cpu.lanes import Lane, Lanes, Runner
 
-# Elements of the column matrix of one piece: half a core's second-level cache in float32.
-_COLUMNS = 1 << 17
-# A product this narrow spends its time repacking the weights.
-_NARROW = 512
-# OpenBLAS multiplies matrices of up to 10^6 multiply-adds without repacking them first.
+# Elements of the column matrices of one piece: about a core's second-level cache in float32.
+_COLUMNS = 1 << 18
+# Maps smaller than this are folded: all images of a piece side by side in one matrix, because a
+# product with few columns spends its time reading the weights.
+_NARROW = 256
+_FOLDED_COLUMNS = 512
+# OpenBLAS multiplies matrices of up to 10^6 multiply-adds without repacking them first, which is
+# faster where one side is short.
 _SMALL_PRODUCT = 1_000_000
+_SMALL_COLUMNS = 64
 # With fewer pieces than this, lanes share the products inside a piece instead.
 _FEW = 4
-# Weight gradients are summed in so many partial sums at most.
+# Weight gradients are added up in so many partial sums at most, and in so many bytes.
 _PARTS = 8
+_PARTS_BYTES = 32 << 20
 
 
-def pieces_for(n: int, rows: int, q: int, depth: int, outputs: int) -> list[Piece]:
-    """Cut one pass whose column matrix has `depth` rows and n * rows * q columns."""
-    limit = max(_COLUMNS // depth, _NARROW)
-    small = _SMALL_PRODUCT // (depth * outputs)
-    return cut(n, rows, q, small if _NARROW <= small < limit else limit)
+@dataclass(frozen=True)
+class _Cut:
+    """How one pass is cut: pieces, whether they are folded, and rows of one small product."""
+
+    pieces: list[Piece]
+    folded: bool
+    depth: int
+    outputs: int
+    q: int
+
+    @classmethod
+    def of(cls, n: int, rows: int, q: int, depth: int, outputs: int) -> _Cut:
+        """Cut n images of rows x q outputs; `depth` and `outputs` count all groups."""
+        folded = n > 1 and rows * q < _NARROW
+        limit = max(_COLUMNS // depth, _FOLDED_COLUMNS)
+        return cls(cut(n, rows, q, limit), folded, depth, outputs, q)
+
+    def split(self, piece: Piece, groups: int) -> int:
+        """In how many bands of rows the product of each image is best computed."""
+        if self.folded:
+            return 1
+        columns = piece.rows * self.q
+        bands = -(-columns * self.depth * self.outputs // (groups**2 * _SMALL_PRODUCT))
+        while piece.rows % bands and bands < piece.rows:
+            bands += 1
+        return bands if columns >= bands * _SMALL_COLUMNS else 1
 
 
 def workspace_bytes(geom: ConvGeometry, itemsize: int) -> int:
-    """Scratch of one lane in the forward pass: the column matrix and the product."""
+    """Scratch of one lane in the forward pass: the column matrices."""
     depth = geom.c * geom.kernel[0] * geom.kernel[1]
-    piece = pieces_for(geom.n, geom.p, geom.q, depth, geom.k)[0]
-    return (depth + geom.k) * piece.images * piece.rows * geom.q * itemsize
+    piece = _Cut.of(geom.n, geom.p, geom.q, depth, geom.k).pieces[0]
+    return depth * piece.images * piece.rows * geom.q * itemsize
 
 
 class Im2colConvolution:
@@ -54,8 +84,7 @@ class Im2colConvolution:
         """See Backend.conv_forward."""
         geom = plan.geometry
         matrix = weight.reshape(geom.group, geom.k // geom.group, -1)
-        column = None if bias is None else bias.reshape(-1, 1, 1, 1)
-        self._correlate(geom, Window.forward(geom), x, matrix, column, y, relu)
+        self._correlate(Window.forward(geom), x, matrix, bias, y, relu)
 
     def backward_data(
         self,
@@ -68,16 +97,15 @@ class Im2colConvolution:
         """See Backend.conv_backward_data."""
         geom = plan.geometry
         if geom.stride != (1, 1):
-            self._scatter(geom, dy, weight, dx)
+            scatter(self._lanes, geom, dy, weight, dx)
             return
         g, (r, s) = geom.group, geom.kernel
         grouped = weight.reshape(g, geom.k // g, geom.c // g, r, s)[..., ::-1, ::-1]
         matrix = np.ascontiguousarray(grouped.swapaxes(1, 2)).reshape(g, geom.c // g, -1)
-        self._correlate(geom, Window.backward(geom), dy, matrix, None, dx, False)
+        self._correlate(Window.backward(geom), dy, matrix, None, dx, False)
 
     def _correlate(
         self,
-        geom: ConvGeometry,
         window: Window,
         src: HostArray,
         matrix: HostArray,
@@ -88,25 +116,31 @@ class Im2colConvolution:
         """Slide a window over src. Shapes: matrix (group, outputs / group, inputs / group * R*S)."""
         n, outputs, rows, q = dst.shape
         groups, per_group, depth = matrix.shape
-        pieces = pieces_for(n, rows, q, groups * depth, per_group)
+        how = _Cut.of(n, rows, q, groups * depth, outputs)
+        column = None if bias is None else bias.reshape(-1, 1, 1)
 
         def compute(lane: Lane, runner: Runner, piece: Piece) -> None:
-            columns = gather(lane, src, window, piece, q).reshape(groups, depth, -1)
-            shape = (groups, per_group, columns.shape[2])
-            product = lane.scratch("conv.product", shape, src.dtype)
-            for group in range(groups):
-                row_blocks(runner, matrix[group], columns[group], product[group])
-            result = product.reshape(outputs, piece.images, piece.rows, q)
-            target = dst[piece.n0 : piece.n1, :, piece.p0 : piece.p1].swapaxes(0, 1)
-            if bias is not None:
-                result += bias
+            bands = how.split(piece, groups)
+            columns = _matrices(gather(lane, src, window, piece, q, how.folded), how, groups, bands)
+            target = piece.of(dst)
+            product = target
+            if how.folded:
+                product = lane.scratch("conv.product", (outputs, *_folded(piece, q)), src.dtype)
+            results = _results(product, how, groups, bands)
+            _multiply(runner, matrix, columns, results)
+            if how.folded:
+                product = product.swapaxes(0, 1)
+            if column is not None:
+                product += column
             if relu:
-                np.maximum(result, 0.0, out=result)
-            np.copyto(target, result)
+                zeros = lane.zeros(piece.rows * q, src.dtype).reshape(piece.rows, q)
+                np.maximum(product, zeros, out=product)
+            if how.folded:
+                np.copyto(target, product)
 
-        self._over(pieces, compute)
+        self._over(how.pieces, compute)
 
-    def _over(self, pieces: list[Piece], compute) -> None:  # type: ignore[no-untyped-def]
+    def _over(self, pieces: list[Piece], compute: Callable[[Lane, Runner, Piece], None]) -> None:
         """Deal pieces to lanes; where they are few, let lanes share each of them."""
         if len(pieces) < _FEW:
             for piece in pieces:
@@ -118,94 +152,86 @@ class Im2colConvolution:
 
         self._lanes.run(task, len(pieces))
 
-    def _scatter(
-        self, geom: ConvGeometry, dy: HostArray, weight: HostArray, dx: HostArray
-    ) -> None:
-        """Gradient of the input at any stride: W^T dy, added where its columns came from."""
-        g, (r, s) = geom.group, geom.kernel
-        per_group = geom.c // g
-        plane = r * s * geom.p * geom.q
-        block = max(1, min(per_group, _COLUMNS // plane))
-        images = max(1, min(geom.n, _COLUMNS // (plane * block)))
-        blocks = -(-per_group // block)
-        matrix = weight.reshape(g, geom.k // g, per_group, r * s)
-
-        def task(lane: Lane, start: int, stop: int) -> None:
-            batch, part = divmod(start, g * blocks)
-            group, at = divmod(part, blocks)
-            low, high = at * block, min(per_group, (at + 1) * block)
-            image = slice(batch * images, (batch + 1) * images)
-            top = dy[image].reshape(-1, g, geom.k // g, geom.p * geom.q)[:, group]
-            filters = matrix[group, :, low:high].reshape(geom.k // g, -1)
-            columns = lane.scratch(
-                "conv.columns", (len(top), filters.shape[1], geom.p * geom.q), dy.dtype
-            )
-            np.matmul(filters.T, top, out=columns)
-            _fold(
-                geom,
-                columns.reshape(len(top), high - low, r, s, geom.p, geom.q),
-                dx[image, group * per_group + low : group * per_group + high],
-                lane,
-            )
-
-        self._lanes.run(task, -(-geom.n // images) * g * blocks)
-
-    def backward_weight(
-        self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray
-    ) -> None:
+    def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
         """See Backend.conv_backward_weight."""
         geom = plan.geometry
-        g = geom.group
+        g, window = geom.group, Window.forward(geom)
         total = dw.reshape(g, geom.k // g, -1)
-        depth = total.shape[2]
-        pieces = pieces_for(geom.n, geom.p, geom.q, g * depth, geom.k // g)
-        parts = min(_PARTS, len(pieces))
-        share = -(-len(pieces) // parts)
+        how = _Cut.of(geom.n, geom.p, geom.q, g * total.shape[2], geom.k)
+        most = max(1, min(_PARTS, _PARTS_BYTES // total.nbytes))
+        share = -(-len(how.pieces) // most)
+        parts = -(-len(how.pieces) // share)
         sums = self._lanes.first.scratch("conv.sums", (parts, *total.shape), dw.dtype)
 
-        def add(lane: Lane, runner: Runner, piece: Piece, into: HostArray, first: bool) -> None:
-            columns = gather(lane, x, Window.forward(geom), piece, geom.q).reshape(g, depth, -1)
-            top = _channel_major(lane, dy, piece).reshape(g, geom.k // g, -1)
-            product = into if first else lane.scratch("conv.product", into.shape, dw.dtype)
-            for group in range(g):
-                row_blocks(runner, top[group], columns[group].T, product[group])
-            if not first:
-                into += product
-
         def task(lane: Lane, start: int, stop: int) -> None:
-            for index, piece in enumerate(pieces[start * share : stop * share]):
-                add(lane, self._lanes if parts < _FEW else lane, piece, sums[start], index == 0)
+            runner: Runner = self._lanes if parts < _FEW else lane
+            sums[start] = 0.0
+            for piece in how.pieces[start * share : stop * share]:
+                bands = how.split(piece, g)
+                columns = gather(lane, x, window, piece, geom.q, how.folded)
+                top = piece.of(dy)
+                if how.folded:
+                    top = lane.scratch("conv.product", (geom.k, *_folded(piece, geom.q)), dy.dtype)
+                    np.copyto(top, piece.of(dy).swapaxes(0, 1))
+                _accumulate(
+                    runner,
+                    _results(top, how, g, bands),
+                    _matrices(columns, how, g, bands),
+                    sums[start],
+                )
 
-        parts = -(-len(pieces) // share)
-        if parts < _FEW:
-            self._lanes.first.run(task, parts)
-        else:
-            self._lanes.run(task, parts)
-        for part in sums[:parts]:
+        runner: Runner = self._lanes.first if parts < _FEW else self._lanes
+        runner.run(task, parts)
+        for part in sums:
             total += part
 
 
-def _channel_major(lane: Lane, src: HostArray, piece: Piece) -> HostArray:
-    """A piece of (N,K,P,Q) as (K, n*P*Q), copied only where it must be."""
-    part = src[piece.n0 : piece.n1, :, piece.p0 : piece.p1].swapaxes(0, 1)
-    if piece.images == 1:
-        return part.reshape(part.shape[0], -1)
-    copied = lane.scratch("conv.top", part.shape, src.dtype)
-    np.copyto(copied, part)
-    return copied.reshape(part.shape[0], -1)
+def _folded(piece: Piece, q: int) -> tuple[int, int, int]:
+    return piece.images, piece.rows, q
 
 
-def _fold(geom: ConvGeometry, columns: HostArray, dx: HostArray, lane: Lane) -> None:
-    """Add columns (n,C,R,S,P,Q) to the places of dx (n,C,H,W) that they were gathered from."""
-    (r, s), (ph, pw), (sh, sw), (dh, dw) = geom.kernel, geom.pad, geom.stride, geom.dilation
-    n, c = dx.shape[:2]
-    height = max(geom.h + 2 * ph, (geom.p - 1) * sh + dh * (r - 1) + 1)
-    width = max(geom.w + 2 * pw, (geom.q - 1) * sw + dw * (s - 1) + 1)
-    band = lane.scratch("conv.band", (n, c, height, width), dx.dtype)
-    band[...] = 0.0
-    for i in range(r):
-        for j in range(s):
-            rows = slice(i * dh, i * dh + (geom.p - 1) * sh + 1, sh)
-            cols = slice(j * dw, j * dw + (geom.q - 1) * sw + 1, sw)
-            band[:, :, rows, cols] += columns[:, :, i, j]
-    np.copyto(dx, band[:, :, ph : ph + geom.h, pw : pw + geom.w])
+def _matrices(columns: HostArray, how: _Cut, groups: int, bands: int) -> HostArray:
+    """Columns as (group, image, band, depth, columns); folded, all images are one."""
+    images = 1 if how.folded else columns.shape[0]
+    split = columns.reshape(images, groups, how.depth // groups, bands, -1)
+    return split.transpose(1, 0, 3, 2, 4)
+
+
+def _results(array: HostArray, how: _Cut, groups: int, bands: int) -> HostArray:
+    """Outputs as (group, image, band, outputs, columns): a view, also of some rows of images."""
+    if how.folded:
+        return array.reshape(groups, 1, 1, how.outputs // groups, -1)
+    n, outputs, rows, q = array.shape
+    split = array.reshape(n, groups, outputs // groups, bands, rows // bands * q)
+    return split.transpose(1, 0, 3, 2, 4)
+
+
+def _multiply(runner: Runner, matrix: HostArray, columns: HostArray, results: HostArray) -> None:
+    """results = matrix @ columns; lanes that share a piece take some outputs each."""
+    outputs = matrix.shape[1]
+
+    def task(lane: Lane, start: int, stop: int) -> None:
+        for group, filters in enumerate(matrix):
+            part = results[group, :, :, start:stop]
+            np.matmul(filters[start:stop], columns[group], out=part)
+
+    runner.run(task, outputs, _grain(runner, outputs))
+
+
+def _accumulate(runner: Runner, top: HostArray, columns: HostArray, total: HostArray) -> None:
+    """total += the products of top and columns transposed, summed over images and bands."""
+    outputs = total.shape[1]
+
+    def task(lane: Lane, start: int, stop: int) -> None:
+        for group, into in enumerate(total):
+            left, right = top[group, :, :, start:stop], columns[group].swapaxes(-1, -2)
+            shape = (*left.shape[:2], stop - start, into.shape[1])
+            products = lane.scratch("conv.products", shape, total.dtype)
+            np.matmul(left, right, out=products)
+            into[start:stop] += products.sum(axis=(0, 1))
+
+    runner.run(task, outputs, _grain(runner, outputs))
+
+
+def _grain(runner: Runner, outputs: int) -> int:
+    return outputs if isinstance(runner, Lane) else max(16, -(-outputs // 8))

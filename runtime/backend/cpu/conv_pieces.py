@@ -9,7 +9,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from prototxt_gen.geometry import ConvGeometry, Pair
 from runtime.backend.base import HostArray
-from runtime.backend.cpu.lanes import Lane, Runner
+from runtime.backend.cpu.lanes import Lane
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,10 @@ class Piece:
     @property
     def rows(self) -> int:
         return self.p1 - self.p0
+
+    def of(self, array: HostArray) -> HostArray:
+        """This piece of an array (N,K,P,Q)."""
+        return array[self.n0 : self.n1, :, self.p0 : self.p1]
 
 
 @dataclass(frozen=True)
@@ -53,17 +57,17 @@ class Window:
         return cls(geom.kernel, pad, (1, 1), geom.dilation)
 
 
-def cut(n: int, rows: int, row_units: int, limit: int, step: int = 1) -> list[Piece]:
-    """Cut n images of `rows` output rows into pieces of about `limit` units.
+def cut(n: int, rows: int, row_units: int, limit: int) -> list[Piece]:
+    """Cut n images of `rows` output rows into pieces of at most about `limit` units.
 
-    A piece is whole images, or some rows (a multiple of `step`) of one image.
+    A piece is whole images, or some rows of one image; rows are shared out evenly.
     """
     per_image = rows * row_units
     if per_image <= limit:
         size = max(1, limit // max(1, per_image))
         return [Piece(at, min(at + size, n), 0, rows) for at in range(0, n, size)]
-    count = min(-(-per_image // limit), -(-rows // step))
-    size = -(-(-(-rows // count)) // step) * step
+    count = min(-(-per_image // limit), rows)
+    size = -(-rows // count)
     return [
         Piece(image, image + 1, at, min(at + size, rows))
         for image in range(n)
@@ -71,21 +75,27 @@ def cut(n: int, rows: int, row_units: int, limit: int, step: int = 1) -> list[Pi
     ]
 
 
-def gather(lane: Lane, src: HostArray, window: Window, piece: Piece, q: int) -> HostArray:
-    """Lay out what the window sees of a piece. Shapes: src (N,C,H,W); result (C,R,S,n,P,Q)."""
+def gather(
+    lane: Lane, src: HostArray, window: Window, piece: Piece, q: int, folded: bool
+) -> HostArray:
+    """Lay out what the window sees of a piece of src (N,C,H,W).
+
+    Shapes: (n,C,R,S,P,Q), one column matrix an image; folded (C,R,S,n,P,Q), one for all of them.
+    """
     (r, s), (dh, dw), (sh, sw) = window.kernel, window.dilation, window.stride
     height = (piece.rows - 1) * sh + dh * (r - 1) + 1
     width = (q - 1) * sw + dw * (s - 1) + 1
     top = piece.p0 * sh - window.pad[0]
     band = padded_band(lane, src[piece.n0 : piece.n1], (top, -window.pad[1]), (height, width))
     image, channel, row, col = band.strides
-    shape = (src.shape[1], r, s, piece.images, piece.rows, q)
-    seen = as_strided(
-        band, shape, (channel, dh * row, dw * col, image, sh * row, sw * col), writeable=False
-    )
-    if (r, s) == (1, 1) and piece.images == 1 and seen.flags.c_contiguous:
+    shape = (piece.images, src.shape[1], r, s, piece.rows, q)
+    strides = (image, channel, dh * row, dw * col, sh * row, sw * col)
+    seen = as_strided(band, shape, strides, writeable=False)
+    if (r, s) == (1, 1) and not folded and strides[4] == q * strides[5] == q * src.itemsize:
         return seen
-    columns = lane.scratch("conv.columns", shape, src.dtype)
+    if folded:
+        seen = seen.transpose(1, 2, 3, 0, 4, 5)
+    columns = lane.scratch("conv.columns", seen.shape, src.dtype)
     np.copyto(columns, seen)
     return columns
 
@@ -103,13 +113,3 @@ def padded_band(lane: Lane, src: HostArray, start: Pair, size: Pair) -> HostArra
     if y0 < y1 and x0 < x1:
         band[:, :, y0 - top : y1 - top, x0 - left : x1 - left] = src[:, :, y0:y1, x0:x1]
     return band
-
-
-def row_blocks(runner: Runner, a: HostArray, b: HostArray, out: HostArray) -> None:
-    """out = a @ b, rows dealt to lanes in fixed blocks."""
-    rows = a.shape[0]
-
-    def task(lane: Lane, start: int, stop: int) -> None:
-        np.matmul(a[start:stop], b, out=out[start:stop])
-
-    runner.run(task, rows, rows if isinstance(runner, Lane) else max(16, -(-rows // 8)))

@@ -8,7 +8,7 @@ from prototxt_gen.geometry import LRNGeometry
 from runtime.backend.base import HostArray
 from runtime.backend.cpu.lanes import Lane, Runner
 
-_GRAIN = 1 << 16
+_GRAIN = 1 << 14
 
 
 class LRNOps:
@@ -21,9 +21,7 @@ class LRNOps:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def lrn_forward(
-        self, geom: LRNGeometry, x: HostArray, scale: HostArray, y: HostArray
-    ) -> None:
+    def lrn_forward(self, geom: LRNGeometry, x: HostArray, scale: HostArray, y: HostArray) -> None:
         """See Backend.lrn_forward."""
 
         def task(lane: Lane, image: HostArray, part: tuple[slice, slice, slice]) -> None:

@@ -10,7 +10,7 @@ from data_prep import philox
 from runtime.backend.base import Draw, HostArray
 from runtime.backend.cpu.lanes import Lane, Runner
 
-_GRAIN = 1 << 16
+_GRAIN = 1 << 15
 _WORD = 0xFFFFFFFF
 
 
@@ -26,13 +26,14 @@ class NeuronOps:
 
         def task(lane: Lane, start: int, stop: int) -> None:
             part, out = source[start:stop], target[start:stop]
+            zeros = lane.zeros(stop - start, part.dtype)
             if negative_slope == 0.0:
-                np.maximum(part, 0.0, out=out)
+                np.maximum(part, zeros, out=out)
                 return
             low = lane.scratch("neuron", (stop - start,), part.dtype)
-            np.minimum(part, 0.0, out=low)
+            np.minimum(part, zeros, out=low)
             low *= negative_slope
-            np.maximum(part, 0.0, out=out)
+            np.maximum(part, zeros, out=out)
             out += low
 
         self._runner.run(task, source.size, _GRAIN)
@@ -77,9 +78,7 @@ class NeuronOps:
 
         self._runner.run(task, samples, max(1, _GRAIN // 4 // max(1, count)))
 
-    def dropout_backward(
-        self, dy: HostArray, mask: HostArray, dx: HostArray, ratio: float
-    ) -> None:
+    def dropout_backward(self, dy: HostArray, mask: HostArray, dx: HostArray, ratio: float) -> None:
         """See Backend.dropout_backward."""
         top, kept, bottom = dy.reshape(-1), mask.reshape(-1), dx.reshape(-1)
 

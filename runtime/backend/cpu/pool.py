@@ -10,7 +10,6 @@ from runtime.backend.cpu.lanes import Lane, Runner
 from runtime.backend.cpu.pool_windows import PIECE, Place, places
 
 _LOWEST = -float(np.finfo(np.float32).max)
-_BYTE = np.dtype(np.uint8)
 _BOOL = np.dtype(np.bool_)
 
 
@@ -25,62 +24,45 @@ class PoolOps:
     ) -> None:
         """See Backend.max_pool_forward. Caffe: a strict `>` against -FLT_MAX, which NaN loses."""
         planes, best, where = _planes(x), _planes(y), _planes(mask)
-        window = places(geom)
-        origin = _origins(geom)
-        number = np.dtype(np.uint8 if geom.kernel[0] * geom.kernel[1] < 255 else np.int32)
-        steps = _steps(geom)
+        window, origin, steps = places(geom), _origins(geom), _steps(geom)
+        number = np.dtype(np.uint8 if len(steps) <= 256 else np.int32)
 
         def task(lane: Lane, start: int, stop: int) -> None:
-            top = best[start:stop]
+            top, target = best[start:stop], where[start:stop]
             winner = lane.scratch("pool.winner", top.shape, number)
             top[...] = _LOWEST
             winner[...] = 0
             for place in window:
-                self._challenge(lane, planes[start:stop], top, winner, place)
-            target = where[start:stop]
-            np.take(steps, winner, out=target)
+                _challenge(lane, planes[start:stop], top, winner, place)
+            np.take(steps, winner, out=target, mode="clip")
             target += origin
             if not winner.all():
                 target[winner == 0] = -1
 
         self._runner.run(task, len(planes), _grain(geom))
 
-    @staticmethod
-    def _challenge(
-        lane: Lane, x: HostArray, top: HostArray, winner: HostArray, place: Place
-    ) -> None:
-        """Let the elements at one place of the windows win where they are greater.
-
-        Winners are numbered from 1 in row-major order, so the newest winner has the largest number.
-        """
-        value, seat = x[:, place.inside[0], place.inside[1]], (slice(None), *place.outputs)
-        greater = lane.scratch("pool.greater", value.shape, _BOOL)
-        np.greater(value, top[seat], out=greater)
-        np.fmax(value, top[seat], out=top[seat])
-        claim = lane.scratch("pool.claim", value.shape, winner.dtype)
-        np.multiply(greater, winner.dtype.type(place.number + 1), out=claim)
-        np.maximum(winner[seat], claim, out=winner[seat])
-
     def max_pool_backward(
         self, geom: PoolGeometry, dy: HostArray, mask: HostArray, dx: HostArray
     ) -> None:
         """See Backend.max_pool_backward."""
         top, where, bottom = _planes(dy), _planes(mask), _planes(dx)
-        # An input sees later outputs through earlier places: backwards is the outputs' order.
-        window = places(geom)[::-1]
-        origin, steps = _origins(geom), _steps(geom)
+        plane = geom.h * geom.w
+        overlapping = geom.stride[0] < geom.kernel[0] or geom.stride[1] < geom.kernel[1]
 
         def task(lane: Lane, start: int, stop: int) -> None:
-            relative = lane.scratch("pool.relative", top[start:stop].shape, where.dtype)
-            np.subtract(where[start:stop], origin, out=relative)
-            dx_part = bottom[start:stop]
-            dx_part[...] = 0.0
-            for place in window:
-                seat = (slice(None), *place.outputs)
-                hit = lane.scratch("pool.greater", relative[seat].shape, _BOOL)
-                np.equal(relative[seat], steps[place.number + 1], out=hit)
-                spot = dx_part[:, place.inside[0], place.inside[1]]
-                np.add(spot, top[start:stop][seat], out=spot, where=hit)
+            gradient, at = top[start:stop].reshape(-1), where[start:stop]
+            index = lane.scratch("pool.index", at.shape, np.dtype(np.intp))
+            np.add(at, np.arange(stop - start)[:, None, None] * plane, out=index)
+            flat = index.reshape(-1)
+            if at.min() < 0:
+                won = at.reshape(-1) >= 0
+                flat, gradient = flat[won], gradient[won]
+            spread = bottom[start:stop].reshape(-1)
+            spread[...] = 0.0
+            if overlapping:
+                np.add.at(spread, flat, gradient)
+            else:
+                spread[flat] = gradient
 
         self._runner.run(task, len(top), _grain(geom))
 
@@ -116,6 +98,24 @@ class PoolOps:
                 ]
 
         self._runner.run(task, len(top), _grain(geom))
+
+
+def _challenge(lane: Lane, x: HostArray, top: HostArray, winner: HostArray, place: Place) -> None:
+    """Let the elements at one place of the windows win where they are greater.
+
+    Winners are numbered from 1 in row-major order, so the newest winner has the largest number.
+    """
+    value = lane.scratch("pool.value", top.shape, top.dtype)
+    inside = x[:, place.inside[0], place.inside[1]]
+    if inside.shape != top.shape:
+        value[...] = np.nan  # beats nothing, and nothing minds it
+    np.copyto(value[:, place.outputs[0], place.outputs[1]], inside)
+    greater = lane.scratch("pool.greater", top.shape, _BOOL)
+    np.greater(value, top, out=greater)
+    np.fmax(value, top, out=top)
+    claim = lane.scratch("pool.claim", top.shape, winner.dtype)
+    np.multiply(greater.view(np.uint8), winner.dtype.type(place.number + 1), out=claim)
+    np.maximum(winner, claim, out=winner)
 
 
 def _planes(x: HostArray) -> HostArray:

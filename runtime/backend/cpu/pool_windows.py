@@ -34,9 +34,7 @@ def _places(geom: PoolGeometry) -> Iterator[Place]:
             rows = _along(geom.h, geom.p, r, geom.stride[0], geom.pad[0])
             cols = _along(geom.w, geom.q, s, geom.stride[1], geom.pad[1])
             if rows is not None and cols is not None:
-                yield Place(
-                    r * geom.kernel[1] + s, r, s, (rows[0], cols[0]), (rows[1], cols[1])
-                )
+                yield Place(r * geom.kernel[1] + s, r, s, (rows[0], cols[0]), (rows[1], cols[1]))
 
 
 def _along(

@@ -10,6 +10,8 @@ from runtime.backend.cpu.lanes import Lane, Runner
 # A block of a product has this many rows and columns at most; smaller products are not cut.
 _BLOCK = 1024
 _SMALL = 1 << 20
+# A block that is added to something waits in a core's cache.
+_ADDED = (256, 512)
 _BIAS_GRAIN = 1 << 16
 
 
@@ -34,8 +36,10 @@ class ProductOps:
         rows, cols = c.shape
         if rows * cols * left.shape[1] <= _SMALL:
             block_rows, block_cols = max(rows, 1), max(cols, 1)
+        elif beta == 0.0:
+            block_rows, block_cols = _block(rows, _BLOCK), _block(cols, _BLOCK)
         else:
-            block_rows, block_cols = _block(rows), _block(cols)
+            block_rows, block_cols = _block(rows, _ADDED[0]), _block(cols, _ADDED[1])
         across = -(-cols // block_cols)
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -72,11 +76,11 @@ class ProductOps:
         db.reshape(-1)[...] += sums.sum(axis=0)
 
 
-def _block(size: int) -> int:
+def _block(size: int, limit: int) -> int:
     """Cut a side into equal blocks: at least 4 of them where it is long, none over the limit."""
-    if size <= 256:
+    if size <= min(256, limit):
         return max(size, 1)
-    parts = max(4, -(-size // _BLOCK))
+    parts = max(4, -(-size // limit))
     return -(-size // parts)
 
 

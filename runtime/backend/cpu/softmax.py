@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.backend.base import HostArray, Layout
+from runtime.backend.cpu.lanes import Lane, Runner
 
+_GRAIN = 1 << 16
 _FLT_MIN = float(np.finfo(np.float32).tiny)
 
 
@@ -16,21 +18,32 @@ def _rows(layout: Layout, x: HostArray) -> HostArray:
 class SoftmaxOps:
     """See the section "Soft-max and scores" of Backend."""
 
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
     def softmax_forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
         """See Backend.softmax_forward."""
         scores, prob = _rows(layout, x), _rows(layout, y)
-        np.subtract(scores, scores.max(axis=1, keepdims=True), out=prob)
-        np.exp(prob, out=prob)
-        prob /= prob.sum(axis=1, keepdims=True)
 
-    def softmax_backward(
-        self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray
-    ) -> None:
+        def task(lane: Lane, start: int, stop: int) -> None:
+            part = prob[start:stop]
+            np.subtract(scores[start:stop], scores[start:stop].max(axis=1, keepdims=True), out=part)
+            np.exp(part, out=part)
+            part /= part.sum(axis=1, keepdims=True)
+
+        self._runner.run(task, layout.outer, _outer_grain(layout))
+
+    def softmax_backward(self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray) -> None:
         """See Backend.softmax_backward."""
         prob, top, bottom = (_rows(layout, a) for a in (y, dy, dx))
-        inner_product = (top * prob).sum(axis=1, keepdims=True)
-        np.subtract(top, inner_product, out=bottom)
-        bottom *= prob
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            part = slice(start, stop)
+            inner_product = (top[part] * prob[part]).sum(axis=1, keepdims=True)
+            np.subtract(top[part], inner_product, out=bottom[part])
+            bottom[part] *= prob[part]
+
+        self._runner.run(task, layout.outer, _outer_grain(layout))
 
     def softmax_loss_forward(
         self,
@@ -46,8 +59,9 @@ class SoftmaxOps:
         index, counted = _labels(layout, label, ignore_label)
         chosen = np.take_along_axis(_rows(layout, prob), index[:, None, :], axis=1)[:, 0]
         # A NaN stays NaN, so that a run which diverged can be seen.
-        logs = np.log(np.maximum(chosen, _FLT_MIN), dtype=np.float64)
-        count = float(max(1, np.count_nonzero(counted))) if normalizer is None else normalizer
+        with np.errstate(all="ignore"):
+            logs = np.log(np.maximum(chosen, _FLT_MIN), dtype=np.float64)
+        count = float(max(1, int(counted.sum()))) if normalizer is None else normalizer
         stats.reshape(-1)[0] = count
         loss.reshape(-1)[0] = -logs[counted].sum() / count
 
@@ -90,6 +104,10 @@ class SoftmaxOps:
         right = np.count_nonzero((not_below <= top_k) & counted)
         total = np.count_nonzero(counted)
         out.reshape(-1)[0] = right / total if total else 0.0
+
+
+def _outer_grain(layout: Layout) -> int:
+    return max(1, _GRAIN // max(1, layout.channels * layout.inner))
 
 
 def _labels(

@@ -10,7 +10,7 @@ from runtime.backend.base import HostArray
 from runtime.backend.cpu.lanes import Lane, Runner
 
 # Two or three arrays of this many elements stay in a core's cache.
-_GRAIN = 1 << 16
+_GRAIN = 1 << 15
 
 
 class VectorOps:

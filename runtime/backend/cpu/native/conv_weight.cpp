@@ -6,7 +6,7 @@
 
 #include "dot.h"
 #include "gather.h"
-#include "pool.h"
+#include "team.h"
 
 namespace verydeep::VD_ISA {
 namespace {
@@ -116,7 +116,7 @@ VD_EXPORT_COUNT(conv_weight_bytes)(const ConvShape* g, std::int64_t threads) {
 }
 
 // dw += the gradient of the weights.
-VD_EXPORT(conv_backward_weight)(Pool* pool, const ConvShape* g, const float* x, const float* dy,
+VD_EXPORT(conv_backward_weight)(Team* team, const ConvShape* g, const float* x, const float* dy,
                                 float* dw, void* workspace) {
     const Plan plan(*g);
     const Gather gather{x, g->c, g->c / g->group,
@@ -126,7 +126,7 @@ VD_EXPORT(conv_backward_weight)(Pool* pool, const ConvShape* g, const float* x, 
     float* sums = direct ? dw : static_cast<float*>(workspace);
     float* scratch = static_cast<float*>(workspace) + (direct ? 0 : plan.groups * plan.sum_floats);
     const Index blocks = plan.items() / plan.groups;
-    parallel(pool, plan.items(), [&](Index item, int worker) {
+    parallel(team, plan.items(), [&](Index item, int worker) {
         const Index group = item / blocks;
         weight_item(*g, plan, gather, dy, group, block_at(plan, item % blocks),
                     sums + group * plan.sum_floats, !direct, scratch + worker * plan.worker_floats);
@@ -134,7 +134,7 @@ VD_EXPORT(conv_backward_weight)(Pool* pool, const ConvShape* g, const float* x, 
     if (direct) return;
     constexpr Index kPart = 4096;
     const Index count = g->k * plan.cols;
-    parallel(pool, ceil_div(count, kPart), [&](Index item, int) {
+    parallel(team, ceil_div(count, kPart), [&](Index item, int) {
         const Index last = least((item + 1) * kPart, count);
         for (Index i = item * kPart; i < last; ++i) {
             float sum = sums[i];

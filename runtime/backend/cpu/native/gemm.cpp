@@ -52,11 +52,11 @@ VD_EXPORT_COUNT(gemm_bytes)(std::int64_t rows, std::int64_t cols, std::int64_t d
 }
 
 // Shapes: op(a) (rows, depth), op(b) (depth, cols), c (rows, cols); beta 0 overwrites.
-VD_EXPORT(gemm)(Pool* pool, std::int64_t trans_a, std::int64_t trans_b, std::int64_t rows,
+VD_EXPORT(gemm)(Team* team, std::int64_t trans_a, std::int64_t trans_b, std::int64_t rows,
                 std::int64_t cols, std::int64_t depth, float alpha, const float* a, const float* b,
                 float beta, float* c, void* workspace) {
     const GemmOperands op{trans_a != 0, trans_b != 0, rows, cols, depth, alpha, beta, a, b, c};
-    if (gemm_skinny(pool, op)) return;
-    const ProductPlan plan(1, rows, cols, depth, pool_threads(pool));
-    product(pool, Gemm(op), plan, static_cast<char*>(workspace));
+    if (gemm_skinny(team, op)) return;
+    const ProductPlan plan(1, rows, cols, depth, team_size(team));
+    product(team, Gemm(op), plan, static_cast<char*>(workspace));
 }

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "dot.h"
-#include "pool.h"
+#include "team.h"
 
 namespace verydeep::VD_ISA {
 
@@ -21,12 +21,12 @@ struct GemmOperands {
 constexpr Index kSkinny = 16;      // the largest batch these serve
 
 // y = x weight^T, weight (cols, depth): rows of the weights against the few rows of x.
-static void skinny_forward(Pool* pool, const GemmOperands& op) {
+static void skinny_forward(Team* team, const GemmOperands& op) {
     constexpr Index kColumns = 2 * kDotCols;
     constexpr Index kStretch = 2048;  // of the depth: these rows stay in the first-level cache
     const Index stretches = most(1, ceil_div(op.depth, kStretch));
     const Index stretch = round_up(ceil_div(op.depth, stretches), kLanes);
-    parallel(pool, ceil_div(op.cols, kColumns), [&](Index item, int) {
+    parallel(team, ceil_div(op.cols, kColumns), [&](Index item, int) {
         const Index first = item * kColumns, cols = least(kColumns, op.cols - first);
         for (Index k = 0; k == 0 || k < op.depth; k += stretch) {
             const float beta = k == 0 ? op.beta : 1.f;
@@ -81,9 +81,9 @@ VD_INLINE void scale(float* c, Index count, float beta) {
 }
 
 // dx = dy weight, weight (depth, cols): eight rows of the weights at a time into a strip of dx.
-static void skinny_backward_data(Pool* pool, const GemmOperands& op) {
+static void skinny_backward_data(Team* team, const GemmOperands& op) {
     constexpr Index kStrip = 512;  // columns of one item
-    parallel(pool, ceil_div(op.cols, kStrip), [&](Index item, int) {
+    parallel(team, ceil_div(op.cols, kStrip), [&](Index item, int) {
         const Index first = item * kStrip, cols = least(kStrip, op.cols - first);
         for (Index r = 0; r < op.rows; ++r) scale(op.c + r * op.cols + first, cols, op.beta);
         for (Index k = 0; k < op.depth; k += 8)
@@ -125,10 +125,10 @@ void update_rows(const GemmOperands& op, Index row, Index first, Index cols) {
 }
 
 // dw += dy^T x: the large result is gone through once, four rows at a time.
-static void skinny_backward_weight(Pool* pool, const GemmOperands& op) {
+static void skinny_backward_weight(Team* team, const GemmOperands& op) {
     constexpr Index kGroup = 16;    // rows of one item
     constexpr Index kStrip = 2048;  // columns: the same of b stay near for all rows
-    parallel(pool, ceil_div(op.rows, kGroup), [&](Index item, int) {
+    parallel(team, ceil_div(op.rows, kGroup), [&](Index item, int) {
         const Index last = least((item + 1) * kGroup, op.rows);
         for (Index row = item * kGroup; row < last;) {
             const Index rows = last - row >= 4 ? 4 : 1;
@@ -141,13 +141,13 @@ static void skinny_backward_weight(Pool* pool, const GemmOperands& op) {
 }
 
 // Do the product if it is of one of these kinds.
-static bool gemm_skinny(Pool* pool, const GemmOperands& op) {
+static bool gemm_skinny(Team* team, const GemmOperands& op) {
     if (!op.trans_a && op.trans_b && op.rows <= kSkinny)
-        skinny_forward(pool, op);
+        skinny_forward(team, op);
     else if (!op.trans_a && !op.trans_b && op.rows <= kSkinny && op.depth > 0)
-        skinny_backward_data(pool, op);
+        skinny_backward_data(team, op);
     else if (op.trans_a && !op.trans_b && op.depth <= kSkinny)
-        skinny_backward_weight(pool, op);
+        skinny_backward_weight(team, op);
     else
         return false;
     return true;

@@ -5,13 +5,14 @@
 // rows, columns and threads cut no sum: every element adds up in one order.
 #pragma once
 
-#include "pool.h"
+#include "team.h"
 #include "vector.h"
 
 namespace verydeep::VD_ISA {
 
 constexpr Index kDepth = 256;                       // of one block: its panel of b stays near
 constexpr Index kBlockRows = 240 / kRows * kRows;   // a block of a, packed, fills a quarter of L2
+constexpr Index kSmallFloats = 1 << 15;             // a block of b no larger stays in L1 and L2
 constexpr Index kBlockCols = 512;                   // a block of b, packed, fills half of it
 
 // out[k * stride + i] = line[i * line_stride + k] for i < lines, k < depth: lines stood upright.
@@ -119,25 +120,29 @@ void product_rows(const Problem& problem, Tile tile, Index cols, Index last_row,
             if (depth > 0)
                 problem.pack_a(tile.batch, row0 + from, count, k, depth, a + run * depth * kRows);
         }
-        for (Index col = 0; col < cols; col += kPanel)
-            for (Index run = 0; run < runs; ++run) {
-                const Index from = rows * run / runs;
-                tile.rows = rows * (run + 1) / runs - from;
-                tile.row = row0 + from;
-                tile.col = first_col + col;
-                tile.cols = least(kPanel, cols - col);
-                kPacked.by_rows[tile.rows - 1][tile.cols > kLanes](a + run * depth * kRows,
-                                                                  b + col * depth, depth, sums);
-                problem.put(tile);
-            }
+        const Index panels = ceil_div(cols, kPanel);
+        // A small b stays in cache for every row, and results then leave in long rows.
+        const bool by_rows = depth * cols <= kSmallFloats;
+        for (Index i = 0; i < panels * runs; ++i) {
+            const Index run = by_rows ? i / panels : i % runs;
+            const Index col = (by_rows ? i % panels : i / runs) * kPanel;
+            const Index from = rows * run / runs;
+            tile.rows = rows * (run + 1) / runs - from;
+            tile.row = row0 + from;
+            tile.col = first_col + col;
+            tile.cols = least(kPanel, cols - col);
+            kPacked.by_rows[tile.rows - 1][tile.cols > kLanes](a + run * depth * kRows,
+                                                              b + col * depth, depth, sums);
+            problem.put(tile);
+        }
     }
 }
 
 // `problem` packs rows of a (pack_a: into [k][kRows]) and columns of b (pack_b: into [k][kPanel]),
 // and takes the tiles (put).
 template <class Problem>
-void product(Pool* pool, const Problem& problem, const ProductPlan& plan, char* workspace) {
-    parallel(pool, plan.items(), [&](Index item, int worker) {
+void product(Team* team, const Problem& problem, const ProductPlan& plan, char* workspace) {
+    parallel(team, plan.items(), [&](Index item, int worker) {
         Arena arena{workspace + worker * plan.worker_floats * 4};
         float* sums = arena.floats(kRows * kPanel);
         float* a = arena.floats(plan.depth_block * kBlockRows);

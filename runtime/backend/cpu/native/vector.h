@@ -20,6 +20,8 @@
     extern "C" __attribute__((visibility("default"))) void VD_JOIN(VD_ISA, _, name)
 #define VD_EXPORT_COUNT(name) \
     extern "C" __attribute__((visibility("default"))) std::int64_t VD_JOIN(VD_ISA, _, name)
+#define VD_EXPORT_DOUBLE(name) \
+    extern "C" __attribute__((visibility("default"))) double VD_JOIN(VD_ISA, _, name)
 #define VD_INLINE static inline __attribute__((always_inline))
 
 #ifdef __clang__

@@ -5,7 +5,7 @@
 // stay in one thread's scratch: handing them between threads costs up to 1.5 times the time where
 // two cores share no cache.
 
-#include "pool.h"
+#include "team.h"
 #include "shapes.h"
 #include "winograd.h"
 
@@ -176,9 +176,9 @@ void convolve_item(const Job& job, const Plan<M>& plan, const Operands& op, Inde
 }
 
 template <int M>
-void convolve(Pool* pool, const Job& job, const Operands& op, void* workspace) {
-    const Plan<M> plan(job, pool_threads(pool));
-    parallel(pool, plan.chunks * plan.slices, [&](Index item, int worker) {
+void convolve(Team* team, const Job& job, const Operands& op, void* workspace) {
+    const Plan<M> plan(job, team_size(team));
+    parallel(team, plan.chunks * plan.slices, [&](Index item, int worker) {
         Arena arena{static_cast<char*>(workspace) + worker * plan.worker_floats * 4};
         convolve_item<M>(job, plan, op, item, arena);
     });
@@ -199,13 +199,13 @@ VD_EXPORT_COUNT(winograd_bytes)(std::int64_t m, const ConvShape* shape, std::int
 }
 
 // y = conv(x, weight) + bias, then max(., 0) if `relu`; backward: x is dy, y is dx.
-VD_EXPORT(winograd)(Pool* pool, std::int64_t m, const ConvShape* shape, std::int64_t backward,
+VD_EXPORT(winograd)(Team* team, std::int64_t m, const ConvShape* shape, std::int64_t backward,
                     const float* x, const float* filters, const float* bias, std::int64_t relu,
                     float* y, void* workspace) {
     const Job job(*shape, backward != 0);
     const Operands op{x, filters, bias, y, relu != 0};
     if (m == 4)
-        convolve<4>(pool, job, op, workspace);
+        convolve<4>(team, job, op, workspace);
     else
-        convolve<2>(pool, job, op, workspace);
+        convolve<2>(team, job, op, workspace);
 }

@@ -1,6 +1,6 @@
 // G g G^T for every filter: done once per update of the weights.
 
-#include "pool.h"
+#include "team.h"
 #include "winograd.h"
 
 namespace verydeep::VD_ISA {
@@ -26,12 +26,12 @@ VD_INLINE void gather_taps(const Filters& f, Index block, Index input, Vec* taps
 }
 
 template <int M>
-void transform_filters(Pool* pool, const Filters& f, float* out) {
+void transform_filters(Team* team, const Filters& f, float* out) {
     using W = Winograd<M>;
     constexpr Index kGroup = 32;  // input channels of one item
     const FilterLayout layout(f.inputs, f.outputs);
     const Index groups = ceil_div(f.inputs, kGroup);
-    parallel(pool, layout.output_blocks * groups, [&](Index item, int) {
+    parallel(team, layout.output_blocks * groups, [&](Index item, int) {
         const Index block = item / groups, first = item % groups * kGroup;
         const Index width = layout.panel_vectors(block / 2) * kLanes;
         float* panel = out + block / 2 * f.inputs * kPanel + block % 2 * kLanes;
@@ -58,12 +58,12 @@ VD_EXPORT_COUNT(winograd_filter_floats)(std::int64_t m, std::int64_t inputs, std
 }
 
 // Transform weights (k, c, 3, 3), for the forward pass or, turned and transposed, for the backward.
-VD_EXPORT(winograd_filter)(Pool* pool, std::int64_t m, const float* weight, std::int64_t k,
+VD_EXPORT(winograd_filter)(Team* team, std::int64_t m, const float* weight, std::int64_t k,
                            std::int64_t c, std::int64_t backward, float* out) {
     const Filters f = backward ? Filters{weight, c, k, 9, 9 * c, true}
                                : Filters{weight, k, c, 9 * c, 9, false};
     if (m == 4)
-        transform_filters<4>(pool, f, out);
+        transform_filters<4>(team, f, out);
     else
-        transform_filters<2>(pool, f, out);
+        transform_filters<2>(team, f, out);
 }

@@ -4,7 +4,7 @@
 // in order and the groups are added in order, so the number of threads changes no bit. A group may
 // be shared out by tile rows and slices of output channels: these touch no sum twice.
 
-#include "pool.h"
+#include "team.h"
 #include "shapes.h"
 #include "winograd.h"
 
@@ -174,13 +174,13 @@ void finish(const ConvShape& g, const Plan<M>& plan, const float* sums, Index bl
 }
 
 template <int M>
-void weight_gradient(Pool* pool, const ConvShape& g, const float* x, const float* dy, float* dw,
+void weight_gradient(Team* team, const ConvShape& g, const float* x, const float* dy, float* dw,
                      char* workspace) {
     using W = Winograd<M>;
-    const Plan<M> plan(g, pool_threads(pool));
+    const Plan<M> plan(g, team_size(team));
     Arena shared{workspace};
     float* sums = shared.floats(plan.groups * plan.group_floats);
-    parallel(pool, plan.groups * plan.row_slices * plan.output_slices, [&](Index item, int worker) {
+    parallel(team, plan.groups * plan.row_slices * plan.output_slices, [&](Index item, int worker) {
         Arena arena{shared.next + worker * plan.worker_floats * 4};
         float* v = arena.floats(W::kPlanes * plan.v_plane);
         float* d = arena.floats(W::kPlanes * plan.d_plane);
@@ -197,7 +197,7 @@ void weight_gradient(Pool* pool, const ConvShape& g, const float* x, const float
     });
     constexpr Index kInputs = 32;  // of one item
     const Index parts = ceil_div(g.c, kInputs);
-    parallel(pool, plan.output_blocks * parts, [&](Index item, int) {
+    parallel(team, plan.output_blocks * parts, [&](Index item, int) {
         const Index first = item % parts * kInputs;
         finish<M>(g, plan, sums, item / parts, first, least(first + kInputs, g.c), dw);
     });
@@ -215,10 +215,10 @@ VD_EXPORT_COUNT(winograd_weight_bytes)(std::int64_t m, const ConvShape* g, std::
 }
 
 // dw += the gradient of the weights.
-VD_EXPORT(winograd_weight)(Pool* pool, std::int64_t m, const ConvShape* g, const float* x,
+VD_EXPORT(winograd_weight)(Team* team, std::int64_t m, const ConvShape* g, const float* x,
                            const float* dy, float* dw, void* workspace) {
     if (m == 4)
-        weight_gradient<4>(pool, *g, x, dy, dw, static_cast<char*>(workspace));
+        weight_gradient<4>(team, *g, x, dy, dw, static_cast<char*>(workspace));
     else
-        weight_gradient<2>(pool, *g, x, dy, dw, static_cast<char*>(workspace));
+        weight_gradient<2>(team, *g, x, dy, dw, static_cast<char*>(workspace));
 }

@@ -1,10 +1,10 @@
-// The thread pool, and the questions about the processor.
+// The thread team, and the questions about the processor.
 //
 // Why not OpenMP: its runtime is one per process and spins beside OpenBLAS's; it breaks in a forked
-// child, and every Python thread that calls gets a team of its own. This pool belongs to one
+// child, and every Python thread that calls gets a team of its own. This team belongs to one
 // backend, survives a fork, and lets a caller finish alone when no core is free for its workers.
 
-#include "pool.h"
+#include "team.h"
 
 #include <unistd.h>
 
@@ -33,8 +33,8 @@ constexpr std::uint64_t kItemBits = 32;
 constexpr std::uint64_t kItemMask = (std::uint64_t{1} << kItemBits) - 1;
 }  // namespace
 
-struct Pool {
-    explicit Pool(int threads) : count(threads) {}
+struct Team {
+    explicit Team(int threads) : count(threads) {}
 
     int count;
     pid_t owner = 0;  // the process whose threads these are; a forked child has none of them
@@ -63,7 +63,7 @@ struct Pool {
 };
 
 // Claim and run items until none is left.
-bool Pool::take_items(int worker) {
+bool Team::take_items(int worker) {
     bool any = false;
     std::uint64_t now = claim.load(std::memory_order_acquire);
     for (;;) {
@@ -81,7 +81,7 @@ bool Pool::take_items(int worker) {
     }
 }
 
-void Pool::wait_for_job(std::uint64_t seen) {
+void Team::wait_for_job(std::uint64_t seen) {
     auto waiting = [&] {
         // Sequentially consistent, as are `sleepers` and the caller's claim: one of the two sees
         // the other's store, so no wake-up is lost.
@@ -97,14 +97,14 @@ void Pool::wait_for_job(std::uint64_t seen) {
     sleepers.fetch_sub(1);
 }
 
-void Pool::work(int worker) {
+void Team::work(int worker) {
     while (!stop.load(std::memory_order_acquire)) {
         const std::uint64_t seen = claim.load(std::memory_order_acquire) >> kItemBits;
         if (!take_items(worker)) wait_for_job(seen);
     }
 }
 
-void Pool::start() {
+void Team::start() {
     // Of a parent's threads only the handles came over; letting go of them is all one may do.
     if (owner != 0)
         for (auto& worker : workers) worker.detach();
@@ -118,7 +118,7 @@ void Pool::start() {
     }
 }
 
-void Pool::finish() {
+void Team::finish() {
     if (owner != getpid()) {
         for (auto& worker : workers) worker.detach();
         return;
@@ -131,32 +131,32 @@ void Pool::finish() {
     for (auto& worker : workers) worker.join();
 }
 
-int pool_threads(const Pool* pool) { return pool->count; }
+int team_size(const Team* team) { return team->count; }
 
-void pool_run(Pool* pool, std::ptrdiff_t items,
+void team_run(Team* team, std::ptrdiff_t items,
               void (*body)(void* context, std::ptrdiff_t item, int worker), void* context) {
     if (items <= 0) return;
-    if (pool->count == 1 || items == 1) {
+    if (team->count == 1 || items == 1) {
         for (std::ptrdiff_t i = 0; i < items; ++i) body(context, i, 0);
         return;
     }
-    std::lock_guard<std::mutex> turn(pool->caller);
-    if (pool->owner != getpid()) pool->start();
+    std::lock_guard<std::mutex> turn(team->caller);
+    if (team->owner != getpid()) team->start();
     // All items of the last job are taken. Close it before its fields change: a worker that still
     // holds its number then fails to claim.
-    const std::uint64_t job = (pool->claim.load() >> kItemBits) + 1;
-    pool->claim.store((job << kItemBits) | kItemMask, std::memory_order_release);
-    pool->done.store(0);
-    pool->body.store(body, std::memory_order_relaxed);
-    pool->context.store(context, std::memory_order_relaxed);
-    pool->items.store(static_cast<std::uint64_t>(items), std::memory_order_release);
-    pool->claim.store((job + 1) << kItemBits);
-    if (pool->sleepers.load() > 0) {
-        std::lock_guard<std::mutex> lock(pool->sleep);
-        pool->wake.notify_all();
+    const std::uint64_t job = (team->claim.load() >> kItemBits) + 1;
+    team->claim.store((job << kItemBits) | kItemMask, std::memory_order_release);
+    team->done.store(0);
+    team->body.store(body, std::memory_order_relaxed);
+    team->context.store(context, std::memory_order_relaxed);
+    team->items.store(static_cast<std::uint64_t>(items), std::memory_order_release);
+    team->claim.store((job + 1) << kItemBits);
+    if (team->sleepers.load() > 0) {
+        std::lock_guard<std::mutex> lock(team->sleep);
+        team->wake.notify_all();
     }
-    pool->take_items(0);
-    for (int i = 0; pool->done.load(std::memory_order_acquire) < static_cast<std::uint64_t>(items);
+    team->take_items(0);
+    for (int i = 0; team->done.load(std::memory_order_acquire) < static_cast<std::uint64_t>(items);
          ++i) {
         if (i < kSpins)
             VD_PAUSE();
@@ -169,14 +169,14 @@ void pool_run(Pool* pool, std::ptrdiff_t items,
 
 #define VD_PUBLIC extern "C" __attribute__((visibility("default")))
 
-VD_PUBLIC verydeep::Pool* verydeep_pool_create(int threads) {
-    return new (std::nothrow) verydeep::Pool(threads < 1 ? 1 : threads);
+VD_PUBLIC verydeep::Team* verydeep_team_create(int threads) {
+    return new (std::nothrow) verydeep::Team(threads < 1 ? 1 : threads);
 }
 
-VD_PUBLIC void verydeep_pool_destroy(verydeep::Pool* pool) {
-    if (pool == nullptr) return;
-    pool->finish();
-    delete pool;
+VD_PUBLIC void verydeep_team_destroy(verydeep::Team* team) {
+    if (team == nullptr) return;
+    team->finish();
+    delete team;
 }
 
 // Whether this processor, and its operating system, run the code of one instruction set.

@@ -1,0 +1,99 @@
+// ReLU and dropout.
+
+#include "team.h"
+#include "vector.h"
+
+namespace verydeep::VD_ISA {
+namespace {
+
+constexpr Index kPart = 1 << 16;  // elements of one item
+
+// Philox4x32-10, kWide blocks at a time; data_prep/philox.py says what the counter's words mean.
+struct Philox {
+    static constexpr int kWide = 16;
+    std::uint32_t key[2], sample[2], stream;
+
+    // Words 0..3 of blocks [block, block + kWide). Shapes: out [block][4].
+    void draw(std::uint32_t block, std::uint32_t* out) const {
+        std::uint32_t c[4][kWide];
+        for (int i = 0; i < kWide; ++i) {
+            c[0][i] = block + static_cast<std::uint32_t>(i);
+            c[1][i] = sample[0];
+            c[2][i] = sample[1];
+            c[3][i] = stream;
+        }
+        std::uint32_t k0 = key[0], k1 = key[1];
+        for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
+            for (int i = 0; i < kWide; ++i) {
+                const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c[0][i];
+                const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c[2][i];
+                c[0][i] = static_cast<std::uint32_t>(p1 >> 32) ^ c[1][i] ^ k0;
+                c[2][i] = static_cast<std::uint32_t>(p0 >> 32) ^ c[3][i] ^ k1;
+                c[1][i] = static_cast<std::uint32_t>(p1);
+                c[3][i] = static_cast<std::uint32_t>(p0);
+            }
+        for (int i = 0; i < kWide; ++i)
+            for (int word = 0; word < 4; ++word) out[i * 4 + word] = c[word][i];
+    }
+};
+
+}  // namespace
+}  // namespace verydeep::VD_ISA
+
+using namespace verydeep;
+using namespace verydeep::VD_ISA;
+
+// y = x where x > 0, else slope x; NaN passes, and no slope multiplies infinity by zero.
+VD_EXPORT(relu_forward)(Team* team, std::int64_t count, float slope, const float* x, float* y) {
+    parallel_parts(team, count, kPart, [=](Index first, Index last) {
+        if (slope == 0.f)
+            for (Index i = first; i < last; ++i) y[i] = x[i] < 0.f ? 0.f : x[i];
+        else
+            for (Index i = first; i < last; ++i) y[i] = x[i] < 0.f ? slope * x[i] : x[i];
+    });
+}
+
+// dx = dy where x > 0, else slope dy
+VD_EXPORT(relu_backward)(Team* team, std::int64_t count, float slope, const float* x,
+                         const float* dy, float* dx) {
+    parallel_parts(team, count, kPart, [=](Index first, Index last) {
+        for (Index i = first; i < last; ++i) dx[i] = dy[i] * (x[i] > 0.f ? 1.f : slope);
+    });
+}
+
+// Element j of sample n is kept when word j of that sample's stream, cut to 24 bits, is at least
+// `threshold`. Shapes: x, y, mask (samples, count).
+VD_EXPORT(dropout_forward)(Team* team, std::int64_t samples, std::int64_t count,
+                           std::uint64_t first_sample, std::uint64_t seed, std::uint32_t stream,
+                           std::uint32_t threshold, float scale, const float* x,
+                           std::uint8_t* mask, float* y) {
+    constexpr Index kDraw = 4 * Philox::kWide, kDraws = 64;  // kDraws * kDraw elements an item
+    const Index parts = ceil_div(count, kDraw * kDraws);
+    parallel(team, samples * parts, [=](Index item, int) {
+        const std::uint64_t number = first_sample + static_cast<std::uint64_t>(item / parts);
+        const Philox philox{{static_cast<std::uint32_t>(seed), static_cast<std::uint32_t>(seed >> 32)},
+                            {static_cast<std::uint32_t>(number),
+                             static_cast<std::uint32_t>(number >> 32)},
+                            stream};
+        const Index row = item / parts * count, begin = item % parts * kDraw * kDraws;
+        const Index end = least(begin + kDraw * kDraws, count);
+        for (Index at = begin; at < end; at += kDraw) {
+            std::uint32_t words[kDraw];
+            philox.draw(static_cast<std::uint32_t>(at / 4), words);
+            const Index n = least(kDraw, end - at);
+            for (Index i = 0; i < n; ++i) {
+                const bool kept = (words[i] >> 8) >= threshold;
+                mask[row + at + i] = kept;
+                y[row + at + i] = x[row + at + i] * (kept ? 1.f : 0.f) * scale;
+            }
+        }
+    });
+}
+
+// dx = dy mask scale
+VD_EXPORT(dropout_backward)(Team* team, std::int64_t count, float scale, const float* dy,
+                            const std::uint8_t* mask, float* dx) {
+    parallel_parts(team, count, kPart, [=](Index first, Index last) {
+        for (Index i = first; i < last; ++i) dx[i] = dy[i] * static_cast<float>(mask[i]) * scale;
+    });
+}

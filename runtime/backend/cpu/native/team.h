@@ -1,0 +1,41 @@
+// Threads that share out the items of a loop.
+//
+// A kernel decides by its geometry alone what an item is and in which order an item adds up its
+// numbers; the team only decides who works on it. So results do not depend on the number of threads.
+#pragma once
+
+#include <cstddef>
+
+namespace verydeep {
+
+struct Team;
+
+int team_size(const Team* team);
+
+// Call body(context, item, worker) for each item in [0, items); worker < team_size(team) and no
+// two items of one worker run at the same time. Returns when all are done.
+void team_run(Team* team, std::ptrdiff_t items,
+              void (*body)(void* context, std::ptrdiff_t item, int worker), void* context);
+
+// Static, so that every object has its own: see vector.h on inline functions.
+template <class Body>
+static inline void parallel(Team* team, std::ptrdiff_t items, const Body& body) {
+    team_run(
+        team, items,
+        [](void* context, std::ptrdiff_t item, int worker) {
+            (*static_cast<const Body*>(context))(item, worker);
+        },
+        const_cast<void*>(static_cast<const void*>(&body)));
+}
+
+// body(first, last) over parts of [0, count) of at most `part` elements.
+template <class Body>
+static inline void parallel_parts(Team* team, std::ptrdiff_t count, std::ptrdiff_t part,
+                                  const Body& body) {
+    parallel(team, (count + part - 1) / part, [&](std::ptrdiff_t item, int) {
+        const std::ptrdiff_t last = (item + 1) * part;
+        body(item * part, last < count ? last : count);
+    });
+}
+
+}  // namespace verydeep

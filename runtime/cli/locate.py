@@ -1,0 +1,59 @@
+"""Where in a prototxt a layer stands, for errors that a net finds after the text was read."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from prototxt_gen.errors import VerydeepError
+
+_LAYER = re.compile(r"layer '([^']+)'")
+_TOKEN = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}<>]|\w+|\n""")
+
+
+@contextlib.contextmanager
+def located(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put `file:line:column` before errors that a net raises about a layer of this file.
+
+    Errors that name no layer of the file get the file alone, unless they name it already.
+    """
+    try:
+        yield
+    except VerydeepError as error:
+        message = str(error)
+        if message.startswith(f"{path}:"):
+            raise
+        name = _LAYER.search(message)
+        place = layer_place(_text(path), name[1]) if name else None
+        where = f"{path}:{place[0]}:{place[1]}" if place else f"{path}"
+        raise type(error)(f"{where}: {message}") from error
+
+
+def layer_place(text: str, layer: str) -> tuple[int, int] | None:
+    """Line and column of the name of a layer, counted from 1, or None where there is none.
+
+    Names at the depth of a layer's fields count; the net's own name and those of weights do not.
+    """
+    depth, line, start = 0, 1, 0
+    field = ""
+    for token in _TOKEN.finditer(text):
+        word = token[0]
+        if word == "\n":
+            line, start = line + 1, token.end()
+        elif word in "{<":
+            depth += 1
+        elif word in "}>":
+            depth -= 1
+        elif word[0] in "\"'":
+            if depth == 1 and field == "name" and word[1:-1] == layer:
+                return line, token.start() - start + 1
+        elif word[0] != "#":
+            field = word
+    return None
+
+
+def _text(path: str | os.PathLike[str]) -> str:
+    return Path(path).read_text(encoding="utf-8", errors="replace")

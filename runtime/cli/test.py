@@ -1,0 +1,106 @@
+"""Score a model on its TEST data. Caffe: tools/caffe.cpp, test."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from prototxt_gen import proto, text
+from prototxt_gen.errors import ProtoError
+from prototxt_gen.sidecar import SUFFIX, DataOptions, read_sidecar
+from runtime.cli.devices import (
+    add_device_arguments,
+    add_state_arguments,
+    open_backend,
+    stages,
+)
+from runtime.context import RunContext
+from runtime.log import caffe_log, number, setup_logging
+from runtime.net import Net
+from runtime.net_io import copy_trained_layers
+from runtime.solvers.hooks import Score
+from runtime.solvers.testing import read_scores, score_text
+
+NAME = "test"
+SUMMARY = "score a model's weights on the data of its TEST phase"
+EXAMPLE = "verydeep test --model nets/D/train_val.prototxt --weights D.caffemodel --iterations 50"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="FILE", help="the train_val prototxt")
+    parser.add_argument("--weights", required=True, metavar="FILES", help="weights: W, or W1,W2")
+    parser.add_argument(
+        "--iterations", type=int, default=50, metavar="N", help="batches (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--solver",
+        metavar="FILE",
+        help="the solver whose sidecar says how images are rescaled (default: the only one beside "
+        "the model)",
+    )
+    add_device_arguments(parser)
+    add_state_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the means as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logging()
+    if args.iterations < 1:
+        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
+    backend = open_backend(args)
+    context = RunContext(data=test_data_options(args.model, args.solver))
+    param = text.read_net(args.model)
+    with Net(param, proto.TEST, backend, context, args.level, stages(args)) as net:
+        for name in filter(None, args.weights.split(",")):
+            copy_trained_layers(net, name)
+        loss, scores = score(net, args.iterations)
+    if args.json:
+        outputs = {each.name: each.value for each in scores}
+        print(json.dumps({"iterations": args.iterations, "loss": loss, "outputs": outputs}))
+        return 0
+    print(f"Loss: {number(loss)}")
+    for each in scores:
+        print(score_text(each))
+    return 0
+
+
+def test_data_options(model: str, solver: str | None) -> DataOptions:
+    """How the images of a test are rescaled, which no prototxt has a field for.
+
+    Raises:
+        ProtoError: several solvers with a sidecar stand beside the model.
+    """
+    if solver is None:
+        found = sorted(Path(model).parent.glob(f"*{SUFFIX}"))
+        if len(found) > 1:
+            raise ProtoError(
+                f"{model}: several sidecars stand beside it ({', '.join(p.name for p in found)}); "
+                "expected one; name the solver with --solver"
+            )
+        if not found:
+            return DataOptions()
+        solver = str(found[0]).removesuffix(SUFFIX) + ".prototxt"
+        caffe_log("caffe.cpp:275", "Images are read as the sidecar of %s says", solver)
+    return read_sidecar(solver).test
+
+
+def score(net: Net, iterations: int) -> tuple[float, list[Score]]:
+    """Mean loss and mean outputs of a net over its next batches."""
+    caffe_log("caffe.cpp:281", "Running for %d iterations.", iterations)
+    loss = 0.0
+    total: list[float] = []
+    for batch in range(iterations):
+        loss += net.forward()
+        scores = read_scores(net)
+        for each in scores:
+            caffe_log("caffe.cpp:304", "Batch %d, %s = %s", batch, each.name, number(each.value))
+        total = [a + each.value for a, each in zip(total or [0.0] * len(scores), scores)]
+    means = [
+        Score(each.name, value / iterations, each.loss_weight)
+        for each, value in zip(read_scores(net), total)
+    ]
+    caffe_log("caffe.cpp:309", "Loss: %s", number(loss / iterations))
+    for each in means:
+        caffe_log("caffe.cpp:321", "%s", score_text(each))
+    return loss / iterations, means

@@ -1,0 +1,180 @@
+"""Time a model layer by layer. Caffe: tools/caffe.cpp, time."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import dataclass, field
+
+from prototxt_gen import proto, text
+from prototxt_gen.errors import ProtoError
+from runtime.cli.devices import (
+    add_device_arguments,
+    add_state_arguments,
+    open_backend,
+    stages,
+)
+from runtime.log import caffe_log, number, setup_logging
+from runtime.net import Net
+from runtime.net_io import copy_trained_layers
+
+NAME = "time"
+SUMMARY = "time a model forward and backward, layer by layer"
+EXAMPLE = "verydeep time --model nets/D/deploy.prototxt --iterations 10"
+
+
+@dataclass
+class Timing:
+    """Mean times. Units: ms."""
+
+    forward: float = 0.0
+    backward: float = 0.0
+    total: float = 0.0
+    layer_forward: list[float] = field(default_factory=list)
+    layer_backward: list[float] = field(default_factory=list)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, metavar="FILE", help="the net's prototxt")
+    parser.add_argument("--weights", metavar="FILE", help="weights (default: as the fillers say)")
+    parser.add_argument(
+        "--iterations", type=int, default=50, metavar="N", help="passes (default: %(default)s)"
+    )
+    parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TRAIN")
+    parser.add_argument("--forward_only", action="store_true", help="leave out the backward pass")
+    add_device_arguments(parser)
+    add_state_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logging()
+    if args.iterations < 1:
+        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
+    phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
+    backend = open_backend(args)
+    with Net(
+        text.read_net(args.model), phase, backend, level=args.level, stages=stages(args)
+    ) as net:
+        if args.weights:
+            copy_trained_layers(net, args.weights)
+        timing = measure(net, args.iterations, args.forward_only)
+        print(json_table(net, timing) if args.json else table(net, timing))
+    return 0
+
+
+def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
+    """Mean times of passes after a first one that is not counted; logs Caffe's lines."""
+    caffe_log("caffe.cpp:360", "Performing Forward")
+    caffe_log("caffe.cpp:365", "Initial loss: %s", number(net.forward()))
+    if not forward_only:
+        caffe_log("caffe.cpp:366", "Performing Backward")
+        net.backward()
+    count = len(net.layers)
+    timing = Timing(layer_forward=[0.0] * count, layer_backward=[0.0] * count)
+    caffe_log("caffe.cpp:375", "*** Benchmark begins ***")
+    caffe_log("caffe.cpp:376", "Testing for %d iterations.", iterations)
+    for iteration in range(iterations):
+        start = time.perf_counter()
+        timing.forward += _forward(net, timing.layer_forward)
+        if not forward_only:
+            timing.backward += _backward(net, timing.layer_backward)
+        lapse = 1e3 * (time.perf_counter() - start)
+        timing.total += lapse
+        caffe_log(
+            "caffe.cpp:404",
+            "Iteration: %d forward-backward time: %s ms.",
+            iteration + 1,
+            number(lapse),
+        )
+    total = timing.total
+    timing.forward /= iterations
+    timing.backward /= iterations
+    timing.total /= iterations
+    timing.layer_forward = [value / iterations for value in timing.layer_forward]
+    timing.layer_backward = [value / iterations for value in timing.layer_backward]
+    _log(net, timing, total)
+    return timing
+
+
+def _forward(net: Net, spent: list[float]) -> float:
+    begin = last = time.perf_counter()
+    for i, layer in enumerate(net.layers):
+        layer.reshape(net.bottoms[i], net.tops[i])
+        layer.forward(net.bottoms[i], net.tops[i])
+        net.backend.synchronize()
+        now = time.perf_counter()
+        spent[i] += 1e3 * (now - last)
+        last = now
+    net.context.pass_number += 1
+    return 1e3 * (last - begin)
+
+
+def _backward(net: Net, spent: list[float]) -> float:
+    """Of every layer, as Caffe does: also where no loss asks for it, as in a deploy net."""
+    begin = last = time.perf_counter()
+    for i in reversed(range(len(net.layers))):
+        net.layers[i].backward(net.tops[i], net.bottom_need_backward[i], net.bottoms[i])
+        net.backend.synchronize()
+        now = time.perf_counter()
+        spent[i] += 1e3 * (now - last)
+        last = now
+    return 1e3 * (last - begin)
+
+
+def _log(net: Net, timing: Timing, total: float) -> None:
+    caffe_log("caffe.cpp:407", "Average time per layer: ")
+    for name, forward, backward in zip(
+        net.layer_names, timing.layer_forward, timing.layer_backward
+    ):
+        caffe_log("caffe.cpp:410", "%10s\tforward: %s ms.", name, number(forward))
+        caffe_log("caffe.cpp:413", "%10s\tbackward: %s ms.", name, number(backward))
+    caffe_log("caffe.cpp:418", "Average Forward pass: %s ms.", number(timing.forward))
+    caffe_log("caffe.cpp:420", "Average Backward pass: %s ms.", number(timing.backward))
+    caffe_log("caffe.cpp:422", "Average Forward-Backward: %s ms.", number(timing.total))
+    caffe_log("caffe.cpp:424", "Total Time: %s ms.", number(total))
+    caffe_log("caffe.cpp:425", "*** Benchmark ends ***")
+
+
+def algorithm(net: Net, index: int) -> str:
+    """How the backend computes a layer, where it had a choice."""
+    return str(getattr(getattr(net.layers[index], "plan", None), "algorithm", ""))
+
+
+def table(net: Net, timing: Timing) -> str:
+    """Layers under each other, times in ms."""
+    rows = [("layer", "type", "forward", "backward", "algorithm")]
+    rows += [
+        (
+            layer.param.name,
+            layer.type,
+            f"{timing.layer_forward[i]:.3f}",
+            f"{timing.layer_backward[i]:.3f}",
+            algorithm(net, i),
+        )
+        for i, layer in enumerate(net.layers)
+    ]
+    rows.append(("all", "", f"{timing.forward:.3f}", f"{timing.backward:.3f}", ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
+    return "\n".join(
+        f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {forward:>{widths[2]}}  "
+        f"{backward:>{widths[3]}}  {how}".rstrip()
+        for name, kind, forward, backward, how in rows
+    )
+
+
+def json_table(net: Net, timing: Timing) -> str:
+    """The same as one JSON object; times in ms."""
+    layers = [
+        {
+            "name": layer.param.name,
+            "type": layer.type,
+            "forward_ms": timing.layer_forward[i],
+            "backward_ms": timing.layer_backward[i],
+            "algorithm": algorithm(net, i) or None,
+        }
+        for i, layer in enumerate(net.layers)
+    ]
+    means = {"forward_ms": timing.forward, "backward_ms": timing.backward, "ms": timing.total}
+    return json.dumps({**means, "layers": layers})

@@ -1,0 +1,192 @@
+"""Where a pixel of one top lies in another, and the crop that aligns them. Caffe: coord_map.py.
+
+A map is (axis, scale, shift): the first spatial axis it is about (None for any), and
+`scale * i + shift` in the layer's input for index i of its output, a number for every axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from prototxt_gen.netspec import Function, Top, layers
+from runtime.pycaffe.errors import (
+    AlignmentError,
+    AxisMismatchException,
+    CallError,
+    UndefinedMapException,
+)
+
+__all__ = [
+    "PASS_THROUGH_LAYERS",
+    "AxisMismatchException",
+    "UndefinedMapException",
+    "compose",
+    "conv_params",
+    "coord_map",
+    "coord_map_from_to",
+    "crop",
+    "crop_params",
+    "inverse",
+]
+
+Map: TypeAlias = "tuple[int | None, Any, Any]"
+
+PASS_THROUGH_LAYERS = (
+    "AbsVal",
+    "BatchNorm",
+    "Bias",
+    "BNLL",
+    "Clip",
+    "Dropout",
+    "Eltwise",
+    "ELU",
+    "Log",
+    "LRN",
+    "Exp",
+    "MVN",
+    "Power",
+    "ReLU",
+    "PReLU",
+    "Scale",
+    "Sigmoid",
+    "Split",
+    "Swish",
+    "TanH",
+    "Threshold",
+)
+_TWO_SIDED = ("pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w")
+_IDENTITY: Map = (None, 1, 0)
+
+
+def conv_params(fn: Function) -> tuple[int, Any, Any, Any]:
+    """Axis, stride, extent of the kernel with its dilation, and padding of a window layer."""
+    own = fn.params.get("convolution_param", fn.params.get("pooling_param", fn.params))
+    legacy = [name for name in _TWO_SIDED if name in own]
+    if legacy or "kernel_size" not in own:
+        raise AlignmentError(
+            f"coord_map: a {fn.type_name} with {', '.join(legacy) or 'no kernel_size'}; expected "
+            "kernel_size, stride and pad; cropping does not support the legacy _h and _w fields"
+        )
+    kernel = np.array(own["kernel_size"], ndmin=1)
+    dilation = np.array(own.get("dilation", 1), ndmin=1)
+    stride, pad = (np.array(own.get(*item), ndmin=1) for item in (("stride", 1), ("pad", 0)))
+    return own.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
+
+
+def crop_params(fn: Function) -> tuple[int, Any]:
+    """Axis and offsets of a Crop layer."""
+    own = fn.params.get("crop_param", fn.params)
+    return own.get("axis", 2), np.array(own.get("offset", 0), ndmin=1)
+
+
+def coord_map(fn: Function) -> Map:
+    """The map of one layer, from its output to its input.
+
+    Raises:
+        UndefinedMapException: the layer does not keep places, such as InnerProduct.
+    """
+    if fn.type_name in ("Convolution", "Pooling", "Im2col"):
+        axis, stride, extent, pad = conv_params(fn)
+        return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
+    if fn.type_name == "Deconvolution":
+        axis, stride, extent, pad = conv_params(fn)
+        return axis, stride, (extent - 1) / 2 - pad
+    if fn.type_name in PASS_THROUGH_LAYERS:
+        return _IDENTITY
+    if fn.type_name == "Crop":
+        axis, offset = crop_params(fn)
+        return axis - 1, 1, -offset
+    raise UndefinedMapException(
+        f"coord_map: {fn.type_name} maps no coordinates; expected a window layer, Crop or one of "
+        f"{', '.join(PASS_THROUGH_LAYERS)}"
+    )
+
+
+def compose(base_map: Map, next_map: Map) -> Map:
+    """The map that applies `next_map` after `base_map`.
+
+    Raises:
+        AxisMismatchException: they are about different axes.
+    """
+    axis, scale, shift = base_map
+    next_axis, next_scale, next_shift = next_map
+    if axis is not None and next_axis is not None and axis != next_axis:
+        raise AxisMismatchException(
+            f"coord_map: maps of axis {axis} and of axis {next_axis} meet; expected one axis"
+        )
+    found = next_axis if axis is None else axis
+    return found, scale * next_scale, scale * next_shift + shift
+
+
+def inverse(coord_map: Map) -> Map:
+    """The map in the other direction."""
+    axis, scale, shift = coord_map
+    return axis, 1 / scale, -shift / scale
+
+
+def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
+    """The map between two tops, by way of an ancestor that both have.
+
+    Raises:
+        CallError: they have none that spatial layers lead to; also a RuntimeError.
+    """
+    reached = _walk(top_from, lambda top: False)
+    to = _walk(top_to, lambda top: top in reached)
+    common = next((top for top in to if top in reached), None)
+    if common is None:
+        raise CallError(
+            "coord_map: Could not compute map between tops; are they connected by spatial layers? "
+            f"expected a common ancestor of a {top_from.fn.type_name} and a {top_to.fn.type_name}"
+        )
+    return compose(to[common], inverse(reached[common]))
+
+
+def _walk(top: Top, arrived: Callable[[Top], bool]) -> dict[Top, Map]:
+    """The maps from a top to its ancestors, as far as they are defined or one is arrived at."""
+    maps: dict[Top, Map] = {top: _IDENTITY}
+    frontier = [top]
+    while frontier:
+        current = frontier.pop()
+        if arrived(current):
+            break
+        try:
+            own = coord_map(current.fn)
+        except UndefinedMapException:
+            continue
+        for bottom in _mapped_bottoms(current.fn):
+            if bottom not in maps:
+                maps[bottom] = compose(maps[current], own)
+                frontier.append(bottom)
+    return maps
+
+
+def _mapped_bottoms(fn: Function) -> Sequence[Top]:
+    # A Crop's second bottom gives nothing but its size.
+    return fn.inputs[:1] if fn.type_name == "Crop" else fn.inputs
+
+
+def crop(top_from: Top, top_to: Top) -> Any:
+    """A Crop layer that cuts `top_from` to the place and size of `top_to`.
+
+    Raises:
+        AlignmentError: their scales differ, or the offset is negative or no whole number; also an
+            AssertionError.
+    """
+    axis, scale, shift = coord_map_from_to(top_from, top_to)
+    scale, shift = np.atleast_1d(scale), np.atleast_1d(shift)
+    for fault, wrong in (
+        (f"scale mismatch on crop (a = {scale})", scale != 1),
+        (f"cannot crop negative offset (b = {shift})", shift > 0),
+        (f"cannot crop noninteger offset (b = {shift})", np.round(shift) != shift),
+    ):
+        if np.any(wrong):
+            raise AlignmentError(
+                f"crop: {fault}; expected tops of one scale, the first reaching around the second "
+                "by whole pixels; correct pad or stride"
+            )
+    first = 2 if axis is None else axis + 1
+    offset = [int(-value) for value in np.round(shift)]
+    return layers.Crop(top_from, top_to, crop_param=dict(axis=first, offset=offset))

@@ -1,0 +1,115 @@
+"""Images as pycaffe has them: (H,W,C) float32 in [0, 1], RGB. Caffe: io.py."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.datum import NATIVE, decode
+from prototxt_gen.errors import DataError
+from runtime.pycaffe.errors import ArrayError
+
+Image = npt.NDArray[np.float32]
+
+# Of RGB; scikit-image's, which pycaffe uses: those of CRT phosphors, not the 0.299 ... of video.
+_LUMINANCE = (0.2125, 0.7154, 0.0721)
+
+
+def load_image(filename: str | os.PathLike[str], color: bool = True) -> Image:
+    """Read an image file; grey becomes colour or colour grey, and transparency is dropped.
+
+    Shapes: (H,W,3) RGB, or (H,W,1) without `color`; float32 in [0, 1].
+
+    Raises:
+        DataError: the file is missing or does not decode.
+    """
+    try:
+        data = Path(filename).read_bytes()
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise DataError(
+            f"{filename}: the image cannot be read: {reason}; expected an image file; check the "
+            "path"
+        ) from cause
+    pixels = decode(data, str(filename), NATIVE)[:, :, :3]
+    if pixels.shape[2] == 2:
+        pixels = pixels[:, :, :1]
+    image: Image = pixels[:, :, ::-1].astype(np.float32) / np.float32(255)
+    if color:
+        return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+    if image.shape[2] == 1:
+        return image
+    return np.asarray(image @ np.array(_LUMINANCE, np.float32), np.float32)[:, :, None]
+
+
+def resize_image(im: npt.NDArray[Any], new_dims: Sequence[int], interp_order: int = 1) -> Image:
+    """Resize to exactly `new_dims` (height, width), by splines of the order given.
+
+    Images of 1 or 3 channels go the way of scikit-image, which today smooths before it shrinks;
+    others that of scipy, which does not. What has the size already is left as it is.
+
+    Shapes: im (H,W,C), result (height,width,C) float32.
+    """
+    image = np.asarray(im)
+    height, width = (int(size) for size in new_dims)
+    if image.ndim != 3 or min(height, width) < 1 or 0 in image.shape:
+        raise ArrayError(
+            f"resize_image: an image of shape {image.shape} to {height}x{width}; expected "
+            "(height,width,channels) and a size of at least 1x1"
+        )
+    if image.shape[:2] == (height, width):
+        return image.astype(np.float32)
+    if image.shape[2] not in (1, 3):
+        return _zoom(image, height, width, interp_order)
+    from skimage.transform import resize
+
+    low, high = float(image.min()), float(image.max())
+    if high <= low:
+        return np.full((height, width, image.shape[2]), low, np.float32)
+    unit = (image - low) / (high - low)
+    resized = resize(unit, (height, width), order=interp_order, mode="constant")
+    return np.asarray(resized * (high - low) + low, np.float32)
+
+
+def _zoom(image: npt.NDArray[Any], height: int, width: int, order: int) -> Image:
+    # scikit-image needs scipy, so it is always there; it ships no types.
+    from scipy.ndimage import zoom  # type: ignore[import-untyped]
+
+    factors = (height / image.shape[0], width / image.shape[1], 1)
+    return np.asarray(zoom(image, factors, order=order), np.float32)
+
+
+def oversample(images: Sequence[npt.NDArray[Any]], crop_dims: Sequence[int]) -> Image:
+    """Ten crops of every image: top left, top right, bottom left, bottom right, centre; mirrored.
+
+    Shapes: images (H,W,C), all alike; crop_dims (h,w); result (10 * images,h,w,C).
+
+    Raises:
+        ArrayError: no images, images that differ in size, or a crop larger than they are.
+    """
+    shapes = {np.shape(image) for image in images}
+    height, width = (int(size) for size in crop_dims)
+    if len(shapes) != 1 or len(min(shapes)) != 3:
+        raise ArrayError(
+            f"oversample: expected images of one size (height,width,channels), got shapes "
+            f"{sorted(shapes)}; resize them first"
+        )
+    rows, columns, channels = min(shapes)
+    if not (0 < height <= rows and 0 < width <= columns):
+        raise ArrayError(
+            f"oversample: crops of {height}x{width} from images of {rows}x{columns}; expected "
+            "crops of at most the image; resize it first"
+        )
+    down, right = rows - height, columns - width
+    corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+    crops = np.empty((len(images), 10, height, width, channels), np.float32)
+    for crop, image in zip(crops, images):
+        for i, (y, x) in enumerate(corners):
+            crop[i] = image[y : y + height, x : x + width]
+        crop[5:] = crop[:5, :, ::-1]
+    return crops.reshape(-1, height, width, channels)

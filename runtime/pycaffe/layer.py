@@ -1,0 +1,85 @@
+"""Layers as a script sees them, and the base class of layers written in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from runtime.blob_view import BlobVec, BlobView
+from runtime.layer import Layer as CoreLayer
+from runtime.layers.python_layer import PythonLayer
+
+Views = Sequence[BlobView]
+
+
+class Layer:
+    """Base of a Python layer: `class Mine(caffe.Layer)` with setup, reshape, forward, backward.
+
+    `param_str`, `phase` and `blobs` are there from `setup` on; `self.blobs.add_blob(64, 3)` adds
+    weights that learn and are saved. Caffe: python_layer.hpp.
+    """
+
+    blobs: BlobVec
+    phase: int
+    param_str: str = ""
+
+    def __init__(self, param: Any = None) -> None:
+        """Keep the LayerParameter; whoever overrides this hands it on."""
+        self.layer_param = param
+
+    @property
+    def type(self) -> str:
+        return "Python" if self.layer_param is None else str(self.layer_param.type)
+
+    @property
+    def param_str_(self) -> str:
+        """`param_str`, as it was called before 2015."""
+        return self.param_str
+
+    def setup(self, bottom: Views, top: Views) -> None:
+        """Check the arguments and make the weights. Runs once."""
+
+    def reshape(self, bottom: Views, top: Views) -> None:
+        """Shape the tops: `top[0].reshape(*bottom[0].shape)`. Runs before every pass."""
+
+    def forward(self, bottom: Views, top: Views) -> None:
+        """Write the tops' data."""
+
+    def backward(self, top: Views, propagate_down: Sequence[bool], bottom: Views) -> None:
+        """Write the bottoms' diffs where asked; add to the weights' diffs."""
+
+
+class BuiltinLayer(Layer):
+    """A layer of a net that is not written by the user: its type and its weights."""
+
+    def __init__(self, core: CoreLayer) -> None:
+        super().__init__(core.param)
+        self.core = core
+        self.phase = core.phase
+        self.blobs = BlobVec(core.blobs, core.backend, str(core.param.name))
+
+    def setup(self, bottom: Views, top: Views) -> None:
+        """Set up anew: weights are made and filled again."""
+        self.core.layer_setup(_blobs(bottom), _blobs(top))
+        self.blobs = BlobVec(self.core.blobs, self.core.backend, str(self.core.param.name))
+
+    def reshape(self, bottom: Views, top: Views) -> None:
+        """Shape the tops after the bottoms."""
+        self.core.reshape(_blobs(bottom), _blobs(top))
+
+    def forward(self, bottom: Views, top: Views) -> None:
+        """Compute the tops' data."""
+        self.core.forward(_blobs(bottom), _blobs(top))
+
+    def backward(self, top: Views, propagate_down: Sequence[bool], bottom: Views) -> None:
+        """Compute the bottoms' diffs; add to the weights' diffs."""
+        self.core.backward(_blobs(top), list(propagate_down), _blobs(bottom))
+
+
+def layer_view(core: CoreLayer) -> Any:
+    """What `net.layers` holds for a layer: of a Python layer, the user's own object."""
+    return core.user if isinstance(core, PythonLayer) else BuiltinLayer(core)
+
+
+def _blobs(views: Views) -> list[Any]:
+    return [view.blob for view in views]

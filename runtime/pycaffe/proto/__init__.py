@@ -1,0 +1,1 @@
+"""Stands for pycaffe's package of generated messages."""

@@ -1,0 +1,98 @@
+"""Builds the CPU kernels. They are optional: without a compiler numpy serves."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
+
+SOURCES = Path("runtime", "backend", "cpu", "native")
+# One object of every kernel source per instruction set; the best that the processor runs is chosen
+# when the library is loaded. Other machines have one set: what the compiler takes for granted.
+INSTRUCTION_SETS: dict[str, list[str]] = {
+    "sse4": ["-msse4.2", "-mpopcnt"],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma"],
+}
+# Not -ffast-math: it would also let denormals be flushed for the whole process, and NaN be assumed
+# away. -Wno-psabi: GCC remarks that vectors passed to functions depend on the instruction set; all
+# such functions are inlined.
+FLAGS = [
+    "-O3",
+    "-g0",
+    "-std=c++17",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-Wno-psabi",
+    "-pthread",
+]
+COMMON = ("module.cpp", "team.cpp")
+
+
+def instruction_sets() -> dict[str, list[str]]:
+    """The sets of this machine's architecture; one of several architectures has none of its own."""
+    several = os.environ.get("ARCHFLAGS", "").count("-arch") > 1
+    if platform.machine().lower() in ("x86_64", "amd64") and not several:
+        return INSTRUCTION_SETS
+    return {"generic": []}
+
+
+class BuildNative(build_ext):
+    """Compiles each kernel source once per instruction set, and survives a compiler that fails."""
+
+    def build_extension(self, ext: Extension) -> None:
+        kernels = [source for source in ext.sources if Path(source).name not in COMMON]
+        ext.sources = [source for source in ext.sources if Path(source).name in COMMON]
+        try:
+            for name, flags in instruction_sets().items():
+                ext.extra_objects += self._compile(ext, kernels, name, flags)
+            super().build_extension(ext)
+        except (CCompilerError, BaseError, OSError) as cause:
+            reason = str(cause).splitlines()[-1] if str(cause) else type(cause).__name__
+            print(
+                f"verydeep: the CPU kernels were not built ({reason}); numpy will serve in their "
+                "place, several times slower. They need GCC 9 or Clang 10 or newer, and Python's "
+                "headers.",
+                file=sys.stderr,
+            )
+
+    def _compile(
+        self, ext: Extension, sources: list[str], name: str, flags: list[str]
+    ) -> list[str]:
+        objects: list[str] = self.compiler.compile(
+            sources,
+            output_dir=str(Path(self.build_temp, name)),
+            macros=[("VD_ISA", name)],
+            include_dirs=ext.include_dirs,
+            debug=self.debug,
+            extra_postargs=FLAGS + flags,
+            depends=ext.depends,
+        )
+        return objects
+
+
+def extension(**options: Any) -> Extension:
+    sources = sorted(str(path) for path in SOURCES.glob("*.cpp"))
+    return Extension(
+        "runtime.backend.cpu._native",
+        sources=sources,
+        depends=sorted(str(path) for path in SOURCES.glob("*.h")),
+        include_dirs=[str(SOURCES)],
+        extra_compile_args=FLAGS,
+        extra_link_args=["-pthread"],
+        language="c++",
+        optional=True,
+        **options,
+    )
+
+
+if __name__ == "__main__":
+    setup(ext_modules=[extension()], cmdclass={"build_ext": BuildNative})

@@ -1,0 +1,228 @@
+"""Images into a database: what is stored, under which key, and what stops it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from data_prep import datum
+from data_prep.convert_imageset import ConvertOptions, convert, read_list
+from data_prep.lmdb_io import Reader, Writer
+from prototxt_gen.errors import DataError
+from tests.data_prep.small_images import jpeg, photograph
+
+SIZES = [(40, 60), (60, 40), (50, 50), (33, 90), (48, 48)]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number, (height, width) in enumerate(SIZES):
+        (folder / f"{number}.JPEG").write_bytes(jpeg(photograph(height, width, number)))
+    return folder
+
+
+ENTRIES = [(f"{number}.JPEG", 10 + number) for number in range(5)]
+
+
+def _records(path: Path) -> dict[str, tuple[np.ndarray, int, bytes]]:
+    with Reader(path) as reader:
+        parsed = {key.decode(): datum.parse(value, "r") for key, value in reader}
+    return {key: (datum.to_array(d), d.label, d.data) for key, d in parsed.items()}
+
+
+def _decoded(path: Path) -> np.ndarray:
+    return cv2.imread(str(path)).transpose(2, 0, 1)
+
+
+def test_raw_records_and_their_keys(root: Path, tmp_path: Path) -> None:
+    result = convert(root, ENTRIES, tmp_path / "db")
+    assert (result.records, result.resumed_at, result.skipped) == (5, 0, [])
+    records = _records(tmp_path / "db")
+    assert list(records) == [f"{number:08d}_{number}.JPEG" for number in range(5)]
+    for number, (image, label, _) in enumerate(records.values()):
+        np.testing.assert_array_equal(image, _decoded(root / f"{number}.JPEG"))
+        assert label == 10 + number
+
+
+def test_jpeg_bytes_stay_as_they_are(root: Path, tmp_path: Path) -> None:
+    convert(root, ENTRIES, tmp_path / "db", ConvertOptions(encoded=True))
+    for number, (_, _, data) in enumerate(_records(tmp_path / "db").values()):
+        assert data == (root / f"{number}.JPEG").read_bytes()
+
+
+def test_files_that_caffe_would_misread_are_encoded_anew(root: Path, tmp_path: Path) -> None:
+    (root / "gray.JPEG").write_bytes(jpeg(photograph(20, 20)[:, :, 0]))
+    (root / "png.JPEG").write_bytes(datum.encode(photograph(20, 20), "png", 95, "x"))
+    entries = [("gray.JPEG", 0), ("png.JPEG", 1)]
+    convert(root, entries, tmp_path / "db", ConvertOptions(encoded=True))
+    for image, _, data in _records(tmp_path / "db").values():
+        assert image.shape == (3, 20, 20)
+        assert data[:2] == b"\xff\xd8"
+    convert(root, entries, tmp_path / "gray", ConvertOptions(encoded=True, gray=True))
+    stored = _records(tmp_path / "gray")
+    assert all(image.shape == (1, 20, 20) for image, _, _ in stored.values())
+    assert stored["00000000_gray.JPEG"][2] == (root / "gray.JPEG").read_bytes()
+
+
+def test_encode_type_implies_encoded(root: Path, tmp_path: Path) -> None:
+    convert(root, ENTRIES, tmp_path / "db", ConvertOptions(encode_type="png"))
+    for number, (image, _, data) in enumerate(_records(tmp_path / "db").values()):
+        assert data[:4] == b"\x89PNG"
+        np.testing.assert_array_equal(image, _decoded(root / f"{number}.JPEG"))
+
+
+def test_quality_is_jpeg_s(root: Path, tmp_path: Path) -> None:
+    sizes = []
+    for quality in (30, 95):
+        options = ConvertOptions(encoded=True, short_side=20, quality=quality)
+        convert(root, ENTRIES, tmp_path / str(quality), options)
+        sizes.append(sum(len(r[2]) for r in _records(tmp_path / str(quality)).values()))
+    assert sizes[0] < 0.7 * sizes[1]
+
+
+def test_resizing(root: Path, tmp_path: Path) -> None:
+    def shapes(**options: int | bool) -> list[tuple[int, int]]:
+        name = "_".join(f"{key}{value}" for key, value in options.items())
+        convert(root, ENTRIES, tmp_path / name, ConvertOptions(**options))
+        return [image.shape[1:] for image, _, _ in _records(tmp_path / name).values()]
+
+    assert shapes(resize_height=20, resize_width=30) == [(20, 30)] * 5
+    expected = [(48, 72), (72, 48), (48, 48), (48, 131), (48, 48)]
+    assert shapes(short_side=48) == expected
+    smaller = [(40, 60), (60, 40), (48, 48), (33, 90), (48, 48)]
+    assert shapes(short_side=48, shrink_only=True) == smaller
+    shapes(short_side=48, encoded=True)
+    same = _records(tmp_path / "short_side48_encodedTrue")["00000004_4.JPEG"][2]
+    assert same == (root / "4.JPEG").read_bytes()
+
+
+def test_threads_change_nothing(root: Path, tmp_path: Path) -> None:
+    entries = ENTRIES * 40
+    for jobs in (1, 5):
+        options = ConvertOptions(encoded=True, short_side=30, jobs=jobs, shuffle=True, seed=3)
+        convert(root, entries, tmp_path / str(jobs), options)
+    with Reader(tmp_path / "1") as one, Reader(tmp_path / "5") as five:
+        assert len(one) == 200
+        assert list(one) == list(five)
+
+
+def test_shuffling_keeps_every_image(root: Path, tmp_path: Path) -> None:
+    entries = [(f"{number % 5}.JPEG", number) for number in range(50)]
+    convert(root, entries, tmp_path / "db", ConvertOptions(shuffle=True, seed=1))
+    records = _records(tmp_path / "db")
+    labels = [label for _, label, _ in records.values()]
+    assert sorted(labels) == list(range(50))
+    assert labels != sorted(labels)
+    assert [int(key[:8]) for key in records] == list(range(50))
+    assert all(int(key[9]) == label % 5 for key, (_, label, _) in records.items())
+
+
+def test_progress_is_told(root: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    convert(root, ENTRIES, tmp_path / "db", progress=lambda done, total: told.append((done, total)))
+    assert told == [(number, 5) for number in range(1, 6)]
+
+
+def test_a_corrupt_image_is_fatal_or_skipped(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = (root / "2.JPEG").read_bytes()
+    (root / "2.JPEG").write_bytes(whole[: len(whole) // 2])
+    entries = [*ENTRIES, ("absent.JPEG", 0)]
+    words = r"2.JPEG: the image does not decode .*go on with --resume, and with --on_error skip"
+    with pytest.raises(DataError, match=words):
+        convert(root, entries, tmp_path / "fatal")
+    with caplog.at_level(logging.WARNING, "verydeep.data"):
+        result = convert(root, entries, tmp_path / "db", ConvertOptions(on_error="skip"))
+    assert result.records == 4
+    assert "2.JPEG: the image does not decode" in result.skipped[0]
+    assert "absent.JPEG: cannot be read: No such file" in result.skipped[1]
+    assert "skipped: " in caplog.text
+    assert [key[:8] for key in _records(tmp_path / "db")] == [
+        "00000000", "00000001", "00000003", "00000004",
+    ]  # fmt: skip
+    with pytest.raises(DataError, match=r"none of 1 images could be used, first: .*absent.JPEG"):
+        convert(root, entries[-1:], tmp_path / "none", ConvertOptions(on_error="skip"))
+
+
+def test_an_interrupted_conversion_goes_on(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = ENTRIES * 30
+    options = ConvertOptions(shuffle=True, seed=9, encoded=True)
+    convert(root, entries, tmp_path / "straight", options)
+    monkeypatch.setattr(Writer.__init__, "__defaults__", (False, 1 << 20, 20))
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 71:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(root, entries, tmp_path / "db", options, interrupt)
+    resumed = ConvertOptions(shuffle=True, seed=9, encoded=True, resume=True)
+    result = convert(root, entries, tmp_path / "db", resumed)
+    assert (result.resumed_at, result.records) == (60, 150)
+    with Reader(tmp_path / "straight") as one, Reader(tmp_path / "db") as other:
+        assert list(one) == list(other)
+    again = convert(root, entries, tmp_path / "db", resumed)
+    assert (again.resumed_at, again.records) == (150, 150)
+
+
+def test_going_on_needs_the_same_list(root: Path, tmp_path: Path) -> None:
+    convert(root, ENTRIES, tmp_path / "db")
+    resume = ConvertOptions(resume=True)
+    words = r"its last record is '00000004_4.JPEG', which this list does not have at that place"
+    for entries in (ENTRIES[:4], [*ENTRIES[:4], ("other.JPEG", 0)]):
+        with pytest.raises(DataError, match=words):
+            convert(root, entries, tmp_path / "db", resume)
+    with pytest.raises(DataError, match="exists already; expected a new folder"):
+        convert(root, ENTRIES, tmp_path / "db")
+
+
+def test_check_size(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"an image of \(60, 40, 3\) .*; expected \(40, 60, 3\) as "
+    ):
+        convert(root, ENTRIES, tmp_path / "db", ConvertOptions(check_size=True))
+    options = ConvertOptions(check_size=True, resize_height=9, resize_width=9)
+    assert convert(root, ENTRIES, tmp_path / "same", options).records == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"resize_height": 5}, "expected both, or neither"),
+        ({"short_side": -1}, "expected both, or neither"),
+        ({"resize_height": 5, "resize_width": 5, "short_side": 5}, "expected one of the two ways"),
+        ({"on_error": "x"}, "on_error 'x'; expected 'fatal' or 'skip'"),
+        ({"quality": 0}, "quality 0; expected 1 to 100"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, object], words: str) -> None:
+    with pytest.raises(DataError, match=words):
+        ConvertOptions(**options)
+
+
+def test_lists(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("a b/c d.jpg 3\n\nx.jpg -1\r\n")
+    assert read_list(path) == [("a b/c d.jpg", 3), ("x.jpg", -1)]
+    for text in ("x.jpg\n", "x.jpg one\n", "x.jpg 1.5\n", "x.jpg 2147483648\n", " 3\n"):
+        path.write_text("ok.jpg 0\n" + text)
+        with pytest.raises(
+            DataError, match=r"list.txt:2: .*; expected a file name, a space and an"
+        ):
+            read_list(path)
+    path.write_text("")
+    with pytest.raises(DataError, match=r"list.txt: the list is empty; expected"):
+        read_list(path)
+    with pytest.raises(DataError, match=r"absent.txt: cannot be read: No such file"):
+        read_list(tmp_path / "absent.txt")
+    with pytest.raises(DataError, match="no images to convert; expected a list of at least one"):
+        convert(tmp_path, [], tmp_path / "db")

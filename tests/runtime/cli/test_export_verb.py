@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from runtime.caffemodel import read_caffemodel
+from runtime.cli.main import main
+from runtime.net_io import copy_trained_layers, save
+from tests.runtime.small_net import SMALL, build, same_weights, weights
+
+HAS_ONNX = importlib.util.find_spec("onnx") is not None
+
+
+@pytest.fixture(autouse=True)
+def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("deploy.prototxt").write_text(SMALL)
+    with build(SMALL, seed=21) as net:
+        save(net, "w.caffemodel")
+
+
+def export(*words: str) -> int:
+    return main(["export", "--model", "deploy.prototxt", "--weights", *words])
+
+
+@pytest.mark.parametrize("form", ["npz", "h5", "caffemodel", "v1"])
+def test_every_format_holds_the_same_weights(form: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("w.caffemodel", "--to", form, "--out", "out", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {
+        "format": form,
+        "output": "out",
+        "parameters": 2573,
+        "bytes": Path("out").stat().st_size,
+    }
+    assert "w.caffemodel: 3 layers loaded (2.6 k parameters), 0 missing, 0 unused" in err
+    with build(SMALL) as net, build(SMALL) as other:
+        copy_trained_layers(net, "w.caffemodel")
+        copy_trained_layers(other, "out", strict=True)
+        assert same_weights(other, weights(net))
+    # And from there on.
+    assert export("out", "--to", "caffemodel", "--out", "again") == 0
+    assert Path("again").read_bytes() == Path("w.caffemodel").read_bytes()
+
+
+def test_npz_is_numpy_s(capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("w.caffemodel", "--to", "npz", "--out", "w.npz") == 0
+    assert capsys.readouterr().out == "w.npz\n"
+    found = np.load("w.npz")
+    assert found.files == ["conv1/0", "conv1/1", "fc6/0", "fc6/1", "fc7/0", "fc7/1"]
+    expected = read_caffemodel("w.caffemodel")[1].blobs[0].array()
+    np.testing.assert_array_equal(found["conv1/0"], expected, strict=True)
+
+
+def test_weights_that_do_not_suffice(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("deploy.prototxt").write_text(SMALL.replace('"fc7"', '"fc8"'))
+    assert export("w.caffemodel", "--to", "npz", "--out", "w.npz") == 2
+    err = capsys.readouterr().err
+    assert "w.caffemodel: lacks weights of the net; expected every layer of deploy.prototxt" in err
+    assert "  missing  fc8" in err
+    assert not Path("w.npz").exists()
+
+
+@pytest.mark.skipif(not HAS_ONNX, reason="onnx is not installed: extra [onnx]")
+def test_onnx_says_how_it_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("w.caffemodel", "--to", "onnx", "--out", "w.onnx", "--json") == 0
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["bytes"] == Path("w.onnx").stat().st_size
+    if result["difference"] is None:
+        assert "the model was not run: onnxruntime is missing" in err
+    else:
+        assert result["difference"] < 1e-5
+        assert "checked with onnxruntime on random input: the largest difference" in err
+
+
+@pytest.mark.skipif(HAS_ONNX, reason="onnx is installed")
+def test_onnx_without_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert export("w.caffemodel", "--to", "onnx", "--out", "w.onnx") == 2
+    assert "pip install 'verydeep[onnx]'" in capsys.readouterr().err
+    assert not Path("w.onnx").exists()

@@ -1,0 +1,124 @@
+"""`verydeep test` and `verydeep time`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from prototxt_gen import proto, text
+from prototxt_gen.errors import ProtoError
+from runtime.backend.registry import create_backend
+from runtime.cli.main import main
+from runtime.cli.test import test_data_options as options_beside
+from runtime.log import close_logging
+from runtime.net import Net
+from runtime.net_io import save
+
+NET = """
+name: "scored"
+layer { name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param { shape { dim: 4 dim: 3 dim: 8 dim: 8 } shape { dim: 4 }
+    data_filler { type: "constant" value: 1 } data_filler { type: "constant" value: 1 } } }
+layer { name: "conv" type: "Convolution" bottom: "data" top: "conv"
+  convolution_param { num_output: 4 kernel_size: 3 } }
+layer { name: "ip" type: "InnerProduct" bottom: "conv" top: "ip"
+  inner_product_param { num_output: 2 } }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+Out = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "net.prototxt").write_text(NET)
+    with Net(text.parse(NET, proto.NetParameter), proto.TEST, create_backend("cpu")) as net:
+        layer = net.layer_by_name("ip")
+        assert layer is not None
+        layer.blobs[1].data.mutable_host()[...] = [0.0, 2.0]
+        save(net, tmp_path / "w.caffemodel")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    close_logging()
+
+
+SCORE = ["test", "--model", "net.prototxt", "--weights", "w.caffemodel", "--iterations", "2"]
+
+
+def test_scores_in_caffes_lines(capsys: Out) -> None:
+    assert main(SCORE) == 0
+    out, err = capsys.readouterr()
+    # Zero weights and biases (0, 2): every image is of class 1, with the loss ln(1 + e^-2).
+    means = ["Loss: 0.126928", "accuracy = 1", "loss = 0.126928 (* 1 = 0.126928 loss)"]
+    assert out.splitlines() == means
+    said = [line.partition("] ")[2] for line in err.splitlines() if " caffe.cpp:" in line]
+    batches = [f"Batch {i}, {what}" for i in (0, 1) for what in ("accuracy = 1", "loss = 0.126928")]
+    assert said == ["Use CPU.", "Running for 2 iterations.", *batches, *means]
+
+
+def test_scores_as_json(capsys: Out) -> None:
+    assert main([*SCORE, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["outputs"]["accuracy"] == 1 and result["loss"] == pytest.approx(0.126928)
+
+
+def test_a_table_of_times(capsys: Out) -> None:
+    assert main(["time", "-model", "net.prototxt", "-iterations", "2", "-phase=TEST"]) == 0
+    out, err = capsys.readouterr()
+    rows = [line.split() for line in out.splitlines()]
+    assert rows[0] == ["layer", "type", "forward", "backward", "algorithm"]
+    assert [row[0] for row in rows[1:]][:3] == ["data", "label_data_1_split", "conv"]
+    conv = next(row for row in rows if row[0] == "conv")
+    assert len(conv) == 5 and float(conv[2]) > 0
+    for pattern in (
+        r"Initial loss: 0\.693147",
+        r"\*\*\* Benchmark begins \*\*\*",
+        r"Testing for 2 iterations\.",
+        r"Iteration: 2 forward-backward time: \S+ ms\.",
+        r"      conv\tforward: \S+ ms\.",
+        r"      conv\tbackward: \S+ ms\.",
+        r"Average Forward pass: \S+ ms\.",
+        r"Average Backward pass: \S+ ms\.",
+        r"Average Forward-Backward: \S+ ms\.",
+        r"Total Time: \S+ ms\.",
+        r"\*\*\* Benchmark ends \*\*\*",
+    ):
+        assert re.search(pattern, err), pattern
+
+
+def test_times_as_json_forward_only(capsys: Out) -> None:
+    flags = ["--iterations", "1", "--forward_only", "--weights", "w.caffemodel", "--json"]
+    assert main(["time", "--model", "net.prototxt", *flags]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["backward_ms"] == 0 and result["forward_ms"] > 0
+    assert {"name": "conv", "type": "Convolution"}.items() <= result["layers"][1].items()
+    assert result["layers"][1]["algorithm"] and result["layers"][2]["algorithm"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["test", "--model", "net.prototxt", "--weights", "none"], "none"),
+        (["test", "--model", "none", "--weights", "w.caffemodel"], "none: cannot be read"),
+        ([*SCORE, "--iterations", "0"], "--iterations: expected at least 1, got 0"),
+        (["time", "--model", "net.prototxt", "--iterations", "-1"], "--iterations: expected at"),
+    ],
+)
+def test_errors_end_with_status_2(arguments: list[str], message: str, capsys: Out) -> None:
+    assert main(arguments) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_images_are_read_as_in_training(folder: Path) -> None:
+    assert options_beside("net.prototxt", None).short_side is None
+    (folder / "solver.verydeep.toml").write_text("[data.test]\nshort_side = 64\n")
+    assert options_beside("net.prototxt", None).short_side == 64
+    (folder / "other.verydeep.toml").write_text("[data.test]\nshort_side = 32\n")
+    assert options_beside("net.prototxt", "other.prototxt").short_side == 32
+    with pytest.raises(ProtoError, match="several sidecars stand beside it .*--solver"):
+        options_beside("net.prototxt", None)

@@ -1,0 +1,142 @@
+"""`verydeep train`, as a user types it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.cli.main import main
+from runtime.log import close_logging
+
+NET = """
+name: "dummy"
+layer { name: "data" type: "DummyData" top: "data" top: "label"
+  dummy_data_param { shape { dim: 64 dim: 5 } shape { dim: 64 }
+    data_filler { type: "gaussian" std: 1 } data_filler { type: "constant" value: 1 } } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 3 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+layer { name: "accuracy" type: "Accuracy" bottom: "ip" bottom: "label" top: "accuracy"
+  include { phase: TEST } }
+"""
+SOLVER = """
+net: "net.prototxt"
+base_lr: 0.1
+lr_policy: "fixed"
+max_iter: 4
+display: 2
+test_iter: 1
+test_interval: 2
+snapshot_prefix: "snap"
+random_seed: 1
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "net.prototxt").write_text(NET)
+    (tmp_path / "solver.prototxt").write_text(SOLVER)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    close_logging()
+
+
+Out = pytest.CaptureFixture[str]
+
+
+def test_caffes_way(folder: Path, capsys: Out) -> None:
+    assert main(["train", "-solver=solver.prototxt", "-log_file", "train.log"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[:5] == [
+        "iterations: 4",
+        "snap_iter_4.caffemodel",
+        "snap_iter_4.solverstate",
+        "snap_iter_4.state.json",
+        "snap.log.jsonl",
+    ]
+    assert "accuracy: " in out
+    for words in (
+        "caffe.cpp:197] Use CPU.",
+        "solver.cpp:45] Initializing solver from parameters: \n",
+        "caffe.cpp:239] Starting Optimization",
+        "solver.cpp:239] Iteration 2 (",
+        "caffe.cpp:250] Optimization Done.",
+    ):
+        assert words in err
+    assert (folder / "train.log").read_text() == err
+
+
+def test_json(capsys: Out) -> None:
+    assert main(["train", "--solver", "solver.prototxt", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["iterations"] == 4 and result["files"][0] == "snap_iter_4.caffemodel"
+    assert set(result["test"]) == {"accuracy", "loss"}
+
+
+def test_resume_and_finetune(folder: Path, capsys: Out) -> None:
+    assert main(["train", "--solver", "solver.prototxt"]) == 0
+    (folder / "solver.prototxt").write_text(SOLVER.replace("max_iter: 4", "max_iter: 6"))
+    assert main(["train", "--solver", "solver.prototxt", "--snapshot", "auto"]) == 0
+    assert "Resuming from snap_iter_4.solverstate" in capsys.readouterr().err
+    assert (folder / "snap_iter_6.caffemodel").exists()
+    assert main(["train", "--solver", "solver.prototxt", "-weights", "snap_iter_4.caffemodel"]) == 0
+    assert "Finetuning from snap_iter_4.caffemodel" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--snapshot", "a", "--weights", "b"], "Give a snapshot to resume training or weights"),
+        (["--snapshot", "none.solverstate"], "none.solverstate: the snapshot is missing"),
+        (["--weights", "none.caffemodel"], "none.caffemodel"),
+        (["--sigint_effect", "quit"], 'Invalid signal effect "quit" was specified'),
+        (["--replicas", "2"], "--replicas 2: training on several devices is not part of this"),
+        (["--gpu", "0,1"], "--gpu 0,1: training on several devices is not part of this build"),
+        (["--gpu", "x"], "--gpu: expected a number such as 0"),
+        (["--gpu", "0", "--device", "cpu"], "--device cpu and --gpu 0 contradict each other"),
+        (["--threads", "0"], "--threads: expected at least 1, got 0"),
+        (["--keep", "0"], "--keep: expected at least 1 snapshot, got 0"),
+        (["--log_file", "net.prototxt/x"], "the log cannot be written"),
+        (["--log_json", "net.prototxt/x"], "the JSON log cannot be written"),
+    ],
+)
+def test_errors_end_with_status_2(flags: list[str], message: str, capsys: Out) -> None:
+    assert main(["train", "--solver", "solver.prototxt", *flags]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("verydeep train: ") and message in error
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("solver.prototxt", "base_lr", "base_rate", "solver.prototxt:3:1"),
+        ("solver.prototxt", "net.prototxt", "none.prototxt", "none.prototxt: cannot be read"),
+        ("net.prototxt", "InnerProduct", "InnerProdukt", "unknown layer type 'InnerProdukt'"),
+        ("net.prototxt", 'bottom: "data"', 'bottom: "date"', "unknown bottom blob 'date'"),
+        ("net.prototxt", "value: 1 } } }", "value: 7 } } }", "label"),
+    ],
+)
+def test_bad_files_end_with_status_2(
+    name: str, old: str, new: str, message: str, folder: Path, capsys: Out
+) -> None:
+    content = (folder / name).read_text()
+    assert old in content
+    (folder / name).write_text(content.replace(old, new, 1))
+    assert main(["train", "--solver", "solver.prototxt"]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_gpu_where_there_is_none_is_said(folder: Path, capsys: Out) -> None:
+    from runtime.backend.registry import create_backend
+
+    try:
+        create_backend("gpu")
+    except Exception as error:  # noqa: BLE001 - whatever says that there is no GPU here
+        assert main(["train", "--solver", "solver.prototxt", "--gpu", "all"]) == 2
+        assert str(error) in capsys.readouterr().err
+        (folder / "solver.prototxt").write_text(SOLVER + "solver_mode: GPU\n")
+        assert main(["train", "--solver", "solver.prototxt"]) == 2
+        assert main(["train", "--solver", "solver.prototxt", "--device", "cpu"]) == 0
