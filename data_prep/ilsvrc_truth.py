@@ -170,7 +170,7 @@ def _kit_table(root: Path) -> tuple[dict[int, str] | None, list[Path]]:
 
 
 def _read_meta(path: Path) -> dict[int, str]:
-    from scipy.io import loadmat  # type: ignore[import-untyped]  # scipy ships no types
+    from scipy.io import loadmat
 
     try:
         rows = loadmat(str(path), squeeze_me=True)["synsets"]

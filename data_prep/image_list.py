@@ -6,34 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep import datum as datums
+from data_prep.convert_imageset import read_list
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError
-
-
-def read_list(path: str | Path) -> list[tuple[str, int]]:
-    """Read lines of `path label`; the label is what follows the last blank.
-
-    Raises:
-        DataError: the file is missing, or a line has no label; says which.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise DataError(f"{path}: the image list cannot be read: {cause}") from cause
-    found = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        name, _, label = line.strip().rpartition(" ")
-        try:
-            found.append((name.strip(), int(label)))
-        except ValueError as cause:
-            raise DataError(
-                f"{path}:{number}: expected `path label`, got {line.strip()!r}"
-            ) from cause
-    if not found:
-        raise DataError(f"{path}: the image list is empty; expected lines of `path label`")
-    return found
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
-from prototxt_gen.files import atomic_write, atomic_write_text
+from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
 
 RANKDIRS = ("LR", "TB", "BT", "RL")
@@ -18,7 +18,6 @@ TEXT_FORMATS = (".dot", ".gv", ".raw")
 IMAGE_FORMATS = (".png", ".svg", ".pdf", ".jpg", ".gif", ".eps", ".ps")
 # Graphviz is quick on nets of hundreds of layers; a minute means that it will not end.
 _TIMEOUT_SECONDS = 60
-_NEURON = 'shape=box, style=filled, fillcolor="#90EE90"'
 _BLOB = 'shape=octagon, style=filled, fillcolor="#E0E0E0"'
 _COLOURS = {
     "Convolution": "#FF5050",
@@ -26,11 +25,15 @@ _COLOURS = {
     "Pooling": "#FF9900",
     "InnerProduct": "#CC33FF",
 }
-_OTHER_COLOUR = "#6495ED"
+_NEURON_COLOUR, _OTHER_COLOUR = "#90EE90", "#6495ED"
 
 
 def draw_net_to_file(
-    net: Message, path: str | os.PathLike[str], rankdir: str = "LR", phase: int | None = None
+    net: Message,
+    path: str | os.PathLike[str],
+    rankdir: str = "LR",
+    phase: int | None = None,
+    lr_mults: bool = False,
 ) -> None:
     """Draw a net of the current form into a file of the kind its ending says.
 
@@ -40,26 +43,38 @@ def draw_net_to_file(
         UnsupportedError: an unknown ending, or an image without Graphviz.
         ProtoError: `rankdir` is unknown, or the file cannot be written.
     """
-    text = net_to_dot(net, rankdir, phase)
-    suffix = Path(path).suffix.lower()
+    image = draw_net(net, Path(path).suffix.lower(), rankdir, phase, lr_mults, str(path))
+    with atomic_write(path, "wb", ProtoError) as stream:
+        stream.write(image)
+
+
+def draw_net(
+    net: Message,
+    suffix: str,
+    rankdir: str = "LR",
+    phase: int | None = None,
+    lr_mults: bool = False,
+    where: str = "drawing",
+) -> bytes:
+    """The bytes of a file with the ending `suffix`. See draw_net_to_file."""
+    text = net_to_dot(net, rankdir, phase, lr_mults)
     if suffix in TEXT_FORMATS:
-        atomic_write_text(path, text, ProtoError)
-    elif suffix in IMAGE_FORMATS:
-        image = _render(text, suffix, path)
-        with atomic_write(path, "wb", ProtoError) as stream:
-            stream.write(image)
-    else:
-        raise UnsupportedError(
-            f"{path}: not a format for drawings; expected one of "
-            f"{' '.join(TEXT_FORMATS + IMAGE_FORMATS)}, got {suffix!r}; rename the file"
-        )
+        return text.encode()
+    if suffix in IMAGE_FORMATS:
+        return _render(text, suffix, where)
+    raise UnsupportedError(
+        f"{where}: not a format for drawings; expected one of "
+        f"{' '.join(TEXT_FORMATS + IMAGE_FORMATS)}, got {suffix!r}; rename the file"
+    )
 
 
-def net_to_dot(net: Message, rankdir: str = "LR", phase: int | None = None) -> str:
+def net_to_dot(
+    net: Message, rankdir: str = "LR", phase: int | None = None, lr_mults: bool = False
+) -> str:
     """The net in Graphviz's language: the same net, the same text.
 
-    With a phase only its layers are drawn. An in-place layer stands beside its blob, joined by
-    one double arrow.
+    With a phase only its layers are drawn; with `lr_mults` those that learn say how fast. An
+    in-place layer stands beside its blob, joined by one double arrow.
 
     Caffe: draw.py; the labels, shapes and colours are its own.
     """
@@ -68,19 +83,19 @@ def net_to_dot(net: Message, rankdir: str = "LR", phase: int | None = None) -> s
             f"rankdir: unknown direction; expected one of {' '.join(RANKDIRS)}, got {rankdir!r}; "
             "LR draws from left to right, TB from top to bottom"
         )
-    chosen = [layer for layer in net.layer if phase is None or _in_phase(layer, phase)]
+    chosen = layers_of_phase(net, phase)
     blobs = dict.fromkeys(name for layer in chosen for name in (*layer.bottom, *layer.top))
     lines = [f"digraph {_quoted(net.name or 'Net')} {{", f"  rankdir={rankdir};"]
     lines += [f"  {_blob_id(name)} [label={_quoted(name)}, {_BLOB}];" for name in blobs]
     for index, layer in enumerate(chosen):
-        label = _quoted(layer_label(layer, rankdir))
-        style = _NEURON if _in_place(layer) else _style(layer.type)
+        label = _quoted(layer_label(layer, rankdir, lr_mults))
+        style = f'shape=box, style=filled, fillcolor="{layer_colour(layer)}"'
         lines.append(f"  layer{index} [label={label}, {style}];")
         lines += _edges(layer, f"layer{index}")
     return "\n".join([*lines, "}", ""])
 
 
-def layer_label(layer: Message, rankdir: str = "LR") -> str:
+def layer_label(layer: Message, rankdir: str = "LR", lr_mults: bool = False) -> str:
     """What stands in a layer's box: its name, its type, and the geometry of its window."""
     # Space is free along the lines of a box in a tall drawing, across them in a wide one.
     separator = " " if rankdir in ("TB", "BT") else "\n"
@@ -102,6 +117,8 @@ def layer_label(layer: Message, rankdir: str = "LR") -> str:
             f"stride: {_sizes(param, 'stride', 'stride_h', 'stride_w', 1)}",
             f"pad: {_sizes(param, 'pad', 'pad_h', 'pad_w', 0)}",
         ]
+    if lr_mults and len(layer.param):
+        parts.append(f"lr mult: {', '.join(f'{spec.lr_mult:g}' for spec in layer.param)}")
     return separator.join(parts)
 
 
@@ -142,6 +159,11 @@ def _in_place(layer: Message) -> bool:
     return len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top)
 
 
+def layers_of_phase(net: Message, phase: int | None) -> list[Message]:
+    """The layers that a phase has; without one, all."""
+    return [layer for layer in net.layer if phase is None or _in_phase(layer, phase)]
+
+
 def _in_phase(layer: Message, phase: int) -> bool:
     """Whether the rules let the layer into some net of the phase; levels and stages aside."""
     if len(layer.include):
@@ -149,8 +171,9 @@ def _in_phase(layer: Message, phase: int) -> bool:
     return all(not rule.HasField("phase") or rule.phase != phase for rule in layer.exclude)
 
 
-def _style(layer_type: str) -> str:
-    return f'shape=box, style=filled, fillcolor="{_COLOURS.get(layer_type, _OTHER_COLOUR)}"'
+def layer_colour(layer: Message) -> str:
+    """What a layer's box is filled with."""
+    return _NEURON_COLOUR if _in_place(layer) else _COLOURS.get(layer.type, _OTHER_COLOUR)
 
 
 def _blob_id(name: str) -> str:
@@ -162,7 +185,12 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def _render(text: str, suffix: str, path: str | os.PathLike[str]) -> bytes:
+def has_graphviz() -> bool:
+    """Whether Graphviz is installed, so that images can be drawn."""
+    return shutil.which("dot") is not None
+
+
+def _render(text: str, suffix: str, path: str) -> bytes:
     program = shutil.which("dot")
     if program is None:
         raise UnsupportedError(

@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from prototxt_gen.errors import VerydeepError
 
@@ -41,7 +41,13 @@ class GlogFormatter(logging.Formatter):
         return text
 
 
-class _Stderr(logging.StreamHandler[TextIO]):
+if TYPE_CHECKING:
+    _TextHandler = logging.StreamHandler[TextIO]
+else:
+    _TextHandler = logging.StreamHandler  # takes no parameter before Python 3.11
+
+
+class _Stderr(_TextHandler):
     """Writes to whatever sys.stderr is at the time: a progress bar puts itself in its place."""
 
     def __init__(self) -> None:

@@ -15,7 +15,13 @@ from runtime.rng import CaffeRandom
 
 Shape = tuple[int, ...]
 
-_BATCH_PARAMS = {"Data": "data_param", "ImageData": "image_data_param"}
+_BATCH_PARAMS = {
+    "Data": "data_param",
+    "ImageData": "image_data_param",
+    "HDF5Data": "hdf5_data_param",
+    "MemoryData": "memory_data_param",
+}
+_IMAGE_SOURCES = ("Data", "ImageData")
 _IMAGE_AXES = 4
 
 
@@ -37,10 +43,16 @@ def shape_net(
     Raises:
         ProtoError, ShapeError, UnsupportedError, DataError: what does not fit, and where.
     """
+    if batch is not None and batch < 1:
+        raise ShapeError(f"batch: expected at least 1 image, got {batch}; correct it")
+    if image is not None or batch is not None:
+        param = filter_net(param, net_state(phase, level, stages))
     if image is not None:
-        param = _with_images(filter_net(param, net_state(phase, level, stages)), image)
+        param = _with_images(param, image)
+    if batch is not None:
+        param = _with_batch(param, batch)
     net = Net(param, phase, backend, _quiet(context or RunContext()), level, stages)
-    if batch is None:
+    if batch is None or batch_of(net) == batch:
         return net
     with net:
         return of_batch(net, batch)
@@ -100,12 +112,11 @@ def _with_images(param: Any, image: Shape) -> Any:
         )
     shapes: dict[str, list[Shape]] = {}
     for layer in filter(is_source, param.layer):
-        if layer.type in _BATCH_PARAMS:
+        if layer.type in _IMAGE_SOURCES:
             batch = int(getattr(layer, _BATCH_PARAMS[layer.type]).batch_size)
             shapes[layer.name] = [(batch, *image), (batch,)][: len(layer.top)]
         elif layer.type == "Input" and len(layer.input_param.shape):
             given = [tuple(int(d) for d in shape.dim) for shape in layer.input_param.shape]
-            given = given if len(given) > 1 else given * len(layer.top)
             if any(len(shape) == _IMAGE_AXES for shape in given):
                 shapes[layer.name] = [
                     (shape[0], *image) if len(shape) == _IMAGE_AXES else shape for shape in given
@@ -116,6 +127,21 @@ def _with_images(param: Any, image: Shape) -> Any:
             "expected a Data or ImageData layer, or an Input layer with a 4-D shape"
         )
     return _with_inputs(param, shapes)
+
+
+def _with_batch(param: Any, batch: int) -> Any:
+    """The net with another batch in the sources that say theirs."""
+    changed = type(param)()
+    changed.CopyFrom(param)
+    old = None
+    for layer in filter(is_source, changed.layer):
+        if layer.type in _BATCH_PARAMS:
+            getattr(layer, _BATCH_PARAMS[layer.type]).batch_size = batch
+        for shape in (*layer.input_param.shape, *layer.dummy_data_param.shape):
+            if len(shape.dim):
+                old = shape.dim[0] if old is None else old
+                shape.dim[0] = batch if shape.dim[0] == old else shape.dim[0]
+    return changed
 
 
 def _with_inputs(param: Any, shapes: dict[str, list[Shape]]) -> Any:

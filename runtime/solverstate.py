@@ -93,7 +93,8 @@ def _pieces(
 def _read_binary(path: str | os.PathLike[str]) -> SolverState:
     reader = map_file(path)
     numbers = {_ITER: 0, _CURRENT_STEP: 0}
-    learned_net, history, seen = "", [], False
+    learned_net, seen = "", False
+    history: list[Array] = []
     for item in reader.fields(0, reader.size):
         wire = _WIRES.get(item.number)
         if wire is None:

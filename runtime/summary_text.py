@@ -143,7 +143,11 @@ def _scaled(value: int, unit: int) -> str:
 
 
 def _shortened(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 3] + "..."
+    """The text without its middle: long names differ at their ends."""
+    if len(text) <= width:
+        return text
+    tail = (width - 2) // 2
+    return f"{text[: width - 2 - tail]}..{text[-tail:]}"
 
 
 def _side(pair: tuple[Fraction, Fraction]) -> str:

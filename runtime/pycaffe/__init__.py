@@ -1,1 +1,89 @@
-"""pycaffe's interface: `import runtime.pycaffe as caffe`."""
+"""pycaffe's interface: `import runtime.pycaffe as caffe`. docs/PYCAFFE.md says where it differs."""
+
+from __future__ import annotations
+
+from runtime.pycaffe import coord_map, draw, io, net_spec, proto
+from runtime.pycaffe.alias import install_as_caffe
+from runtime.pycaffe.classifier import Classifier
+from runtime.pycaffe.detector import Detector
+from runtime.pycaffe.layer import Layer
+from runtime.pycaffe.net import Net
+from runtime.pycaffe.net_spec import NetSpec, layers, params, to_proto
+from runtime.pycaffe.proto import caffe_pb2
+from runtime.pycaffe.settings import (
+    NCCL,
+    Timer,
+    has_nccl,
+    init_log,
+    layer_type_list,
+    log,
+    set_device,
+    set_dropout_stream,
+    set_mode_cpu,
+    set_mode_gpu,
+    set_multiprocess,
+    set_random_seed,
+    set_solver_count,
+    set_solver_rank,
+    solver_count,
+    solver_rank,
+)
+from runtime.pycaffe.solver import (
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    NesterovSolver,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
+    get_solver,
+)
+
+TRAIN, TEST = 0, 1
+__version__ = "1.0.0"
+"""The version of pycaffe whose interface this is."""
+
+__all__ = [
+    "NCCL",
+    "TEST",
+    "TRAIN",
+    "AdaDeltaSolver",
+    "AdaGradSolver",
+    "AdamSolver",
+    "Classifier",
+    "Detector",
+    "Layer",
+    "NesterovSolver",
+    "Net",
+    "NetSpec",
+    "RMSPropSolver",
+    "SGDSolver",
+    "Solver",
+    "Timer",
+    "__version__",
+    "caffe_pb2",
+    "coord_map",
+    "draw",
+    "get_solver",
+    "has_nccl",
+    "init_log",
+    "install_as_caffe",
+    "io",
+    "layer_type_list",
+    "layers",
+    "log",
+    "net_spec",
+    "params",
+    "proto",
+    "set_device",
+    "set_dropout_stream",
+    "set_mode_cpu",
+    "set_mode_gpu",
+    "set_multiprocess",
+    "set_random_seed",
+    "set_solver_count",
+    "set_solver_rank",
+    "solver_count",
+    "solver_rank",
+    "to_proto",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,8 @@ import numpy.typing as npt
 from prototxt_gen import proto
 from runtime.backend.base import HostArray
 from runtime.pycaffe.errors import ArrayError, CallError
-from runtime.pycaffe.image import Image, oversample, resize_image
+from runtime.pycaffe.image import Image, resize_image
+from runtime.pycaffe.image import oversample as ten_crops
 from runtime.pycaffe.net import Net
 from runtime.pycaffe.net_arguments import PathLike
 from runtime.pycaffe.transformer import Transformer
@@ -51,13 +53,14 @@ class ImageNet(Net):
         if channel_swap is not None:
             self.transformer.set_channel_swap(name, channel_swap)
 
-    def predict_prepared(self, images: Sequence[npt.NDArray[np.floating]]) -> HostArray:
+    def predict_prepared(self, images: Sequence[Image] | Image) -> HostArray:
         """The first output for each image, which the transformer prepares."""
         if not len(images):
             raise ArrayError("predict: no images; expected at least one")
         name = self.inputs[0]
         prepared = np.stack([self.transformer.preprocess(name, image) for image in images])
-        return self.forward_all(**{name: prepared})[self.outputs[0]]
+        inputs: dict[str, Any] = {name: prepared}
+        return self.forward_all(**inputs)[self.outputs[0]]
 
 
 class Classifier(ImageNet):
@@ -93,7 +96,7 @@ class Classifier(ImageNet):
             return self.predict_prepared([self._centre(image) for image in resized])
         if not resized:
             raise ArrayError("predict: no images; expected at least one")
-        scores = self.predict_prepared(_oversample(resized, self.crop_dims))
+        scores = self.predict_prepared(ten_crops(resized, self.crop_dims))
         return np.asarray(scores.reshape(len(resized), 10, -1).mean(axis=1))
 
     def _centre(self, image: Image) -> Image:
@@ -105,7 +108,3 @@ class Classifier(ImageNet):
                 f"{self.crop_dims}; expected at least that"
             )
         return image[top : top + height, left : left + width]
-
-
-# `predict` has a parameter of this name, as pycaffe has.
-_oversample = oversample

@@ -1,7 +1,7 @@
 """Where a pixel of one top lies in another, and the crop that aligns them. Caffe: coord_map.py.
 
-A map is (axis, scale, shift): the first spatial axis it is about (None for any), and
-`scale * i + shift` in the layer's input for index i of its output, a number for every axis.
+A map is (axis, scale, shift): the axis after which places count (None for any), and the place
+`scale * i + shift` in the one top for place i in the other, with a number for every axis.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def crop_params(fn: Function) -> tuple[int, Any]:
 
 
 def coord_map(fn: Function) -> Map:
-    """The map of one layer, from its output to its input.
+    """The map of one layer, from its input to its output.
 
     Raises:
         UndefinedMapException: the layer does not keep places, such as InnerProduct.
@@ -106,7 +106,7 @@ def coord_map(fn: Function) -> Map:
 
 
 def compose(base_map: Map, next_map: Map) -> Map:
-    """The map that applies `next_map` after `base_map`.
+    """The map that applies `base_map` after `next_map`.
 
     Raises:
         AxisMismatchException: they are about different axes.
@@ -128,7 +128,7 @@ def inverse(coord_map: Map) -> Map:
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
-    """The map between two tops, by way of an ancestor that both have.
+    """The map from places in one top to those in another, by way of an ancestor of both.
 
     Raises:
         CallError: they have none that spatial layers lead to; also a RuntimeError.
@@ -145,7 +145,7 @@ def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
 
 
 def _walk(top: Top, arrived: Callable[[Top], bool]) -> dict[Top, Map]:
-    """The maps from a top to its ancestors, as far as they are defined or one is arrived at."""
+    """The maps from a top's ancestors to it, as far as they are defined or one is arrived at."""
     maps: dict[Top, Map] = {top: _IDENTITY}
     frontier = [top]
     while frontier:
@@ -189,4 +189,4 @@ def crop(top_from: Top, top_to: Top) -> Any:
             )
     first = 2 if axis is None else axis + 1
     offset = [int(-value) for value in np.round(shift)]
-    return layers.Crop(top_from, top_to, crop_param=dict(axis=first, offset=offset))
+    return layers.Crop(top_from, top_to, crop_param={"axis": first, "offset": offset})

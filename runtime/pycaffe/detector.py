@@ -89,13 +89,13 @@ class Detector(ImageNet):
         """
         rows, columns = im.shape[:2]
         ymin, xmin, ymax, xmax = (round(float(value)) for value in window)
-        if not (0 <= ymin < ymax <= rows and 0 <= xmin < xmax <= columns):
+        if not (ymin < min(ymax, rows) and xmin < min(xmax, columns) and min(ymax, xmax) > 0):
             raise ArrayError(
                 f"Detector: window {tuple(window)} of an image of {rows}x{columns}; expected "
-                "ymin < ymax and xmin < xmax inside of it"
+                "ymin, xmin, ymax, xmax that hold a part of it"
             )
         if not self.context_pad:
-            return im[ymin:ymax, xmin:xmax]
+            return im[max(ymin, 0) : ymax, max(xmin, 0) : xmax]
         return self._with_context(im, (ymin, xmin, ymax, xmax))
 
     def _with_context(self, im: Image, window: tuple[int, int, int, int]) -> Image:

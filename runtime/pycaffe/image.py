@@ -77,8 +77,8 @@ def resize_image(im: npt.NDArray[Any], new_dims: Sequence[int], interp_order: in
 
 
 def _zoom(image: npt.NDArray[Any], height: int, width: int, order: int) -> Image:
-    # scikit-image needs scipy, so it is always there; it ships no types.
-    from scipy.ndimage import zoom  # type: ignore[import-untyped]
+    # scikit-image needs scipy, so it is always there.
+    from scipy.ndimage import zoom
 
     factors = (height / image.shape[0], width / image.shape[1], 1)
     return np.asarray(zoom(image, factors, order=order), np.float32)

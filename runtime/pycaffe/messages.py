@@ -57,7 +57,7 @@ def arraylist_to_blobprotovector_str(arraylist: Iterable[Array]) -> bytes:
     return bytes(proto.BlobProtoVector(blobs=blobs).SerializeToString())
 
 
-def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:  # noqa: A002  pycaffe's name
+def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:
     """The arrays of a serialised BlobProtoVector.
 
     Raises:

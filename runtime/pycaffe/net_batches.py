@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,7 +75,7 @@ def _count(where: str, arrays: Mapping[str, HostArray]) -> int:
     return next(iter(lengths.values()))
 
 
-def _batches(net: Net, arrays: Mapping[str, HostArray]) -> Iterator[Arrays]:
+def _batches(net: Net, arrays: Mapping[str, HostArray]) -> Iterator[dict[str, Any]]:
     if not arrays:
         return
     size = net.blobs[net.inputs[0]].shape[0] if net.inputs else net._blobs[0].shape[0]

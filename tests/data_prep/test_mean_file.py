@@ -31,16 +31,18 @@ def test_the_new_forms(tmp_path: Path, dims: tuple[int, ...], field: str) -> Non
 
 
 def test_errors(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"absent: the mean file cannot be read: No such file.*ver"):
+    with pytest.raises(
+        DataError, match=r"absent: cannot be read: No such file.*; expected .*verydeep"
+    ):
         read_mean(tmp_path / "absent")
     (tmp_path / "bad").write_bytes(b"\xff\xff\xff")
-    with pytest.raises(DataError, match=r"bad: not a BlobProto .*; expected a mean image in bin"):
+    with pytest.raises(DataError, match=r"bad: .*BlobProto"):
         read_mean(tmp_path / "bad")
     forged = proto.BlobProto(num=1, channels=3, height=1 << 30, width=1 << 30, data=[1.0])
     (tmp_path / "forged").write_bytes(forged.SerializeToString())
-    with pytest.raises(DataError, match=r"forged: a blob of shape .* with 1 values; expected one"):
+    with pytest.raises(DataError, match=r"forged: shape and numbers disagree; expected .* got 1;"):
         read_mean(tmp_path / "forged")
     several = proto.BlobProto(num=2, channels=1, height=1, width=1, data=[1.0, 2.0])
     (tmp_path / "several").write_bytes(several.SerializeToString())
-    with pytest.raises(DataError, match=r"several: a blob of shape \(2, 1, 1, 1\) with 2 values"):
+    with pytest.raises(DataError, match=r"several: a blob of shape \(2, 1, 1, 1\); expected one"):
         read_mean(tmp_path / "several")

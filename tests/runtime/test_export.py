@@ -148,6 +148,12 @@ def test_crop_and_parameter() -> None:
 
 
 @needs_runtime
+@pytest.mark.parametrize("settings", ["", "argmax_param { axis: 1 }"])
+def test_the_last_of_equal_maxima_counts(settings: str) -> None:
+    check(net_of("Threshold() x -> steps", f"ArgMax({settings}) steps -> y"))
+
+
+@needs_runtime
 def test_names_in_place_and_shared() -> None:
     shared = net_of(
         "ReLU() x -> x",

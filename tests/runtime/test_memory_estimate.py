@@ -74,6 +74,13 @@ def test_the_estimate_is_what_a_pass_takes() -> None:
         assert estimate.buffers == touched(masks)
 
 
+def test_layers_with_several_masks_count_all_of_them() -> None:
+    net = shapes_of(
+        input_layer(2, 3, 8, 8) + layer("SPP", "spp", "data", "spp_param { pyramid_height: 3 }")
+    )
+    assert memory_estimate(net).buffers == 2 * 3 * (1 + 4 + 16) * 4
+
+
 def test_net_d_is_counted_by_hand() -> None:
     estimate = memory_estimate(vgg("D", batch=2), solver=solver())
     weights = 4 * 138_357_544

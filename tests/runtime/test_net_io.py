@@ -146,6 +146,21 @@ def test_layers_are_found_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert report.table() in caplog.text
 
 
+def test_nothing_is_copied_from_a_file_that_is_damaged_further_on(tmp_path: Path) -> None:
+    path = tmp_path / "w.caffemodel"
+    with build(SMALL, seed=15) as net, build(SMALL, seed=16) as other:
+        damaged = net_to_proto(net)
+        del damaged.layer[-2].blobs[1].data[-1]
+        path.write_bytes(damaged.SerializeToString())
+        before = weights(other)
+        with pytest.raises(
+            SnapshotError,
+            match=r"layer 'fc7', blob 1: shape and numbers disagree; expected 5 numbers for shape ",
+        ):
+            copy_trained_layers(other, path)
+        assert same_weights(other, before)
+
+
 def test_chosen_layers_only(tmp_path: Path) -> None:
     path = tmp_path / "w.caffemodel"
     with build(SMALL, seed=6) as net, build(SMALL, seed=7) as other:

@@ -114,15 +114,22 @@ def test_the_field_is_the_set_of_pixels_that_matter(name: str) -> None:
     assert field.stride[0] == below[0] - seen[0]
 
 
-def test_a_deconvolution_brings_numbers_closer_together() -> None:
-    up = layer(
-        "Deconvolution", "up", "c", "convolution_param { num_output: 1 kernel_size: 4 stride: 2 }"
+@pytest.mark.parametrize(("kernel", "meet"), [(2, 1), (3, 2), (4, 2), (5, 3)])
+def test_a_deconvolution_brings_numbers_closer_together(kernel: int, meet: int) -> None:
+    """As many numbers of c as overlap meet in one of up's, 4 pixels apart, with 3 pixels each."""
+    param = f"convolution_param {{ num_output: 1 kernel_size: {kernel} stride: 2 }}"
+    layers = conv("c", "data", 1, 3, "stride: 4") + layer("Deconvolution", "up", "c", param)
+    found = fields_of(shapes_of(input_layer(1, 1, 16, 16) + layers))
+    assert found["up"] == square(3 + 4 * (meet - 1), 2)
+
+
+def test_a_crop_takes_the_size_only_from_its_second_bottom() -> None:
+    layers = (
+        conv("narrow", "data", 1, 3)
+        + conv("wide", "data", 1, 9)
+        + layer("Crop", "crop", "narrow wide", "crop_param { axis: 2 offset: 1 }")
     )
-    found = fields_of(
-        shapes_of(input_layer(1, 1, 16, 16) + conv("c", "data", 1, 3, "stride: 4") + up)
-    )
-    # Two numbers of c meet in each of up's: 3 pixels, and 3 more at a distance of 4.
-    assert found["up"] == square(3 + 4, 2)
+    assert fields_of(shapes_of(input_layer(1, 1, 16, 16) + layers))["crop"] == square(3, 1)
 
 
 def test_windows_that_are_no_squares() -> None:

@@ -129,6 +129,14 @@ def test_multiply_adds_are_of_one_image() -> None:
     assert one.multiply_adds == five.multiply_adds == 4 * 5 * 6 * 2 * 9 + 6 * 4 * 5 * 7
 
 
+def test_a_convolution_of_two_blobs_does_twice_the_work() -> None:
+    layers = input_layer(1, 2, 5, 5) + input_layer(1, 2, 5, 5, name="more")
+    both = conv("c", "data", 4, 3).replace('bottom: "data"', 'bottom: "data" bottom: "more"')
+    summary = summarize(shapes_of(layers + both.replace('top: "c"', 'top: "c" top: "d"')))
+    assert summary.multiply_adds == 2 * 3 * 3 * 2 * 4 * 9
+    assert row(summary, "c").tops == (("c", (1, 4, 3, 3)), ("d", (1, 4, 3, 3)))
+
+
 def test_a_deconvolution_does_the_work_of_the_convolution_turned_round() -> None:
     up = layer(
         "Deconvolution",

@@ -86,22 +86,7 @@ def test_from_start_to_end(solver: Path, caplog: pytest.LogCaptureFixture) -> No
     assert caplog.messages[-1] == "Optimization Done."
 
 
-def test_stopped_and_resumed_is_straight(solver: Path, tmp_path: Path) -> None:
-    straight = train(TrainJob(str(solver)), _backend, [_Feed()])
-    bytes_of = {path.name: path.read_bytes() for path in straight.files[:2]}
-    for path in (tmp_path / "run").glob("toy_iter*"):
-        path.unlink()
-    for stop in (3, 5, 9):
-        result = train(TrainJob(str(solver), AUTO), _backend, [_Feed(stop)])
-        assert result.stopped and result.iterations == stop
-    result = train(TrainJob(str(solver), AUTO), _backend, [_Feed()])
-    # No random_seed in the solver: the runs draw one, unless they are one run.
-    assert {p.name: p.read_bytes() for p in result.files[:2]} != bytes_of
-    again = train(TrainJob(str(solver), result.files[1]), _backend, [_Feed()])
-    assert again.iterations == 10
-
-
-def test_with_a_seed_resumed_is_straight_bit_for_bit(solver: Path, tmp_path: Path) -> None:
+def test_stopped_and_resumed_is_straight_bit_for_bit(solver: Path, tmp_path: Path) -> None:
     solver.write_text(solver.read_text() + "random_seed: 3\n")
     straight = train(TrainJob(str(solver)), _backend, [_Feed()])
     bytes_of = [path.read_bytes() for path in straight.files[:2]]
@@ -158,7 +143,7 @@ def test_weights_replace_the_solvers_and_a_snapshot_needs_none(
 def test_errors(solver: Path, tmp_path: Path) -> None:
     with pytest.raises(ProtoError, match="Give a snapshot to resume training or weights to finet"):
         prepare(TrainJob(str(solver), snapshot="a", weights="b"))
-    with pytest.raises(SnapshotError, match="the snapshot is missing; expected a .solverstate"):
+    with pytest.raises(SnapshotError, match=r"the snapshot is missing; expected a \.solverstate"):
         prepare(TrainJob(str(solver), snapshot=tmp_path / "none.solverstate"))
     solver.write_text(solver.read_text() + "snapshot_after_train: false\n")
     result = train(TrainJob(str(solver)), _backend, [_Feed(2)])

@@ -58,7 +58,7 @@ class Window:
 
 
 def cut(n: int, rows: int, row_units: int, limit: int) -> list[Piece]:
-    """Cut n images of `rows` output rows into pieces of at most about `limit` units.
+    """Cut n images of `rows` output rows into pieces of at most `limit` units, or of one row.
 
     A piece is whole images, or some rows of one image; rows are shared out evenly.
     """
@@ -66,8 +66,8 @@ def cut(n: int, rows: int, row_units: int, limit: int) -> list[Piece]:
     if per_image <= limit:
         size = max(1, limit // max(1, per_image))
         return [Piece(at, min(at + size, n), 0, rows) for at in range(0, n, size)]
-    count = min(-(-per_image // limit), rows)
-    size = -(-rows // count)
+    most = max(1, limit // row_units)
+    size = -(-rows // -(-rows // most))
     return [
         Piece(image, image + 1, at, min(at + size, rows))
         for image in range(n)

@@ -12,13 +12,17 @@ from numpy.lib.stride_tricks import as_strided
 
 from prototxt_gen.geometry import Pair
 from runtime.backend.base import HostArray
-from runtime.backend.cpu.conv_pieces import Piece, cut
+from runtime.backend.cpu.conv_pieces import Piece, cut, padded_band
 from runtime.backend.cpu.lanes import Lane, Runner
 from runtime.backend.cpu.winograd_matrices import PLANES, SPAN, TILE, Matrices
 
 FLOAT = np.dtype(np.float32)
 # Tiles times channels, or filters, that are transformed in one go: they stay in the cache.
 _GRAIN = 4096
+# Pixels whose channels are read one by one: a line of cache each, half of the first level.
+_PIXELS = 256
+# Keeps the pixels of a band off a multiple of 256 bytes.
+_GAP = 4
 
 
 def tiles_along(size: int) -> int:
@@ -132,14 +136,14 @@ class Transforms:
                 flat += bias_row[: flat.shape[1]]
             if relu:
                 np.maximum(flat, lane.zeros(flat.shape[1], FLOAT), out=flat)
-            shape = (part.images, part.rows, TILE, across, TILE, channels)
-            band = lane.scratch("wino.band", shape, FLOAT)
+            shape = (part.images, part.rows, TILE, across, TILE, channels + _GAP)
+            band = lane.scratch("wino.band", shape, FLOAT)[..., :channels]
             placed = result.reshape(TILE, TILE, part.images, part.rows, across, channels)
             np.copyto(band, placed.transpose(2, 3, 0, 4, 1, 5))
             top = TILE * (piece.p0 + part.p0)
             target = dst[piece.n0 + part.n0 : piece.n0 + part.n1, :, top : top + TILE * part.rows]
             whole = band.reshape(part.images, TILE * part.rows, TILE * across, channels)
-            np.copyto(target, whole[:, : target.shape[2], :width].transpose(0, 3, 1, 2))
+            _channels_first(whole[:, : target.shape[2], :width], target)
 
         runner.run(task, len(parts))
 
@@ -169,15 +173,22 @@ def _tiles_of(part: Piece, piece: Piece, across: int) -> slice:
 
 
 def _channels_last(lane: Lane, src: HostArray, start: Pair, size: Pair) -> HostArray:
-    """A region of (N,C,H,W) as (N,H,W,C); what lies outside is zero."""
-    n, c, h, w = src.shape
-    (top, left), (height, width) = start, size
+    """A region of (N,C,H,W) as (N,H,W,C); what lies outside is zero.
+
+    The detour over a compact copy pays: planes of a large map lie a multiple of 4 KiB apart, and
+    reading one element of each in turn would miss the cache every time.
+    """
+    compact = padded_band(lane, src, start, size)
+    n, c, height, width = compact.shape
     band = lane.scratch("wino.band", (n, height, width, c), FLOAT)
-    y0, y1 = max(0, top), min(h, top + height)
-    x0, x1 = max(0, left), min(w, left + width)
-    if y0 > top or x0 > left or y1 < top + height or x1 < left + width:
-        band[...] = 0.0
-    if y0 < y1 and x0 < x1:
-        inside = src[:, :, y0:y1, x0:x1].transpose(0, 2, 3, 1)
-        np.copyto(band[:, y0 - top : y1 - top, x0 - left : x1 - left], inside)
+    np.copyto(band, compact.transpose(0, 2, 3, 1))
     return band
+
+
+def _channels_first(src: HostArray, dst: HostArray) -> None:
+    """dst (N,K,P,Q) = src (N,P,Q,K), a few rows at a time so that they stay in the cache."""
+    rows, width = dst.shape[2:]
+    step = max(1, _PIXELS // width)
+    for row in range(0, rows, step):
+        part = slice(row, row + step)
+        np.copyto(dst[:, :, part], src[:, part].transpose(0, 3, 1, 2))

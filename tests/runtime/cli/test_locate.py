@@ -14,13 +14,14 @@ layer {
   top: "name" bottom: "conv"
   name: 'conv'
 }
-layers < name : "}" top: "a \\" name" > layer{name:"old"}
+layers < name # "old" }
+: "}" top: "a \\" name" > layer{name:"old"}
 """
 
 
 @pytest.mark.parametrize(
     ("layer", "place"),
-    [("conv", (5, 9)), ("}", (7, 17)), ("old", (7, 51)), ("name", None), ("a", None)],
+    [("conv", (5, 9)), ("}", (8, 3)), ("old", (8, 37)), ("name", None), ("a", None)],
 )
 def test_the_name_of_a_layer_is_found(layer: str, place: tuple[int, int] | None) -> None:
     assert layer_place(TEXT, layer) == place

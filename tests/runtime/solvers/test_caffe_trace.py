@@ -80,7 +80,7 @@ def _compare_logs(here: Path, records: list[logging.LogRecord]) -> None:
 
 def _words(path: Path) -> list[str]:
     """What a log says, without glog's prefix, paths, speeds and the digits of losses."""
-    lines = [line.partition(" ")[2].split(" ", 2)[2] for line in path.read_text().splitlines()]
+    lines = [re.sub(r"^\S+ \S+ +\d+ ", "", line) for line in path.read_text().splitlines()]
     lines = [re.sub(r"\([^()]* iters\)", "(...)", line).replace("cli/", "") for line in lines]
     return [re.sub(r"loss = [^ )]+|= [^ ]+ loss", "loss", line) for line in lines]
 

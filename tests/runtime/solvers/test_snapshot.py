@@ -247,19 +247,25 @@ def test_a_disk_that_takes_no_snapshot(tmp_path: Path, caplog: pytest.LogCapture
         folder.unlink()
 
 
-def test_a_failed_snapshot_leaves_the_one_before_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("step", ["save", "write_solverstate", "sum_files", "ResumeState.write"])
+@pytest.mark.parametrize("error", [SnapshotError("no space left on device"), KeyboardInterrupt()])
+def test_whenever_it_is_broken_off_the_one_before_it_stays(
+    step: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     solver, stem = _three_snapshots(tmp_path)
 
-    def full(*_: object) -> None:
-        raise SnapshotError("no space left on device")
+    def broken(*_: object, **__: object) -> None:
+        raise error
 
-    # The disk fills up after the weights: no solverstate, no state.
-    monkeypatch.setattr("runtime.solvers.snapshot.write_solverstate", full)
-    solver.step(2)
-    assert (tmp_path / "toy_iter_8.caffemodel").exists()
+    monkeypatch.setattr(f"runtime.solvers.snapshot.{step}", broken)
+    if isinstance(error, SnapshotError):
+        solver.step(2)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            solver.step(2)
+    monkeypatch.undo()
     assert newest_snapshot(stem) == tmp_path / "toy_iter_6.solverstate"
+    _make(tmp_path, "").restore(tmp_path / "toy_iter_6.solverstate", strict=True)
 
 
 class _Broken(SolverHook):

@@ -13,7 +13,6 @@ from runtime.solvers.update_rule import solver_types
 from tests.oracle import solvers as oracle
 from tests.oracle.tolerance import assert_close
 from tests.runtime.solvers.toy import (
-    feed,
     history,
     least_squares_batch,
     make_solver,
@@ -98,8 +97,20 @@ def test_the_diff_holds_what_was_taken_off() -> None:
             np.testing.assert_array_equal(old - blob.diff.host(), blob.data.host())
 
 
-def test_clip_divide_and_step_in_this_order() -> None:
-    # Four passes with the gradient (3, 4): 20 in all, clipped to 5, divided by 4: (0.75, 1).
+@pytest.mark.parametrize(
+    ("iter_size", "limit", "step"),
+    [
+        # Four passes with the gradient (3, 4): 20 in all, clipped to 5, divided by 4.
+        (4, 5.0, (-0.75, -1.0)),
+        (1, 4.0, (-2.4, -3.2)),
+        (1, 5.5, (-3.0, -4.0)),
+        (1, 0.0, (0.0, 0.0)),
+        (1, -1.0, (-3.0, -4.0)),
+    ],
+)
+def test_clip_divide_and_step_in_this_order(
+    iter_size: int, limit: float, step: tuple[float, float]
+) -> None:
     net = """
     layer {{ name: "data" type: "Input" top: "data" top: "target"
       input_param {{ shape {{ dim: 1 dim: 2 }} shape {{ dim: 1 dim: 1 }} }} }}
@@ -107,12 +118,12 @@ def test_clip_divide_and_step_in_this_order() -> None:
       inner_product_param {{ num_output: 1 bias_term: false }} }}
     layer {{ name: "loss" type: "EuclideanLoss" bottom: "ip" bottom: "target" top: "loss" }}
     """
-    solver = make_solver("base_lr: 1 iter_size: 4 clip_gradients: 5", net, batch=1)
+    solver = make_solver(f"base_lr: 1 iter_size: {iter_size} clip_gradients: {limit}", net, 1)
     solver.net.before_forward.clear()
     solver.net.blobs["data"].data.mutable_host()[...] = [[3, 4]]
     solver.net.blobs["target"].data.mutable_host()[...] = [[-1]]
     solver.step(1)
-    np.testing.assert_allclose(weights(solver)[0], [[-0.75, -1.0]], rtol=1e-6)
+    np.testing.assert_allclose(weights(solver)[0], [step], rtol=1e-6)
 
 
 @pytest.mark.parametrize("type_name", ["SGD", "Adam"])
@@ -158,7 +169,6 @@ def test_settings_a_type_does_not_have_are_refused(fields: str, message: str) ->
 
 def test_feeding_depends_on_the_sample_alone() -> None:
     solver = make_solver()
-    assert feed is not None
     whole, parts = least_squares_batch(0, 8), [least_squares_batch(k, 4) for k in (0, 4)]
     for i in range(2):
         np.testing.assert_array_equal(whole[i], np.concatenate([p[i] for p in parts]))

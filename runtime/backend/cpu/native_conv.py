@@ -1,0 +1,167 @@
+"""Convolution by the compiled kernels: which algorithm serves each pass, and the calls."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+import numpy as np
+
+from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.cpu.lanes import aligned_empty
+from runtime.backend.cpu.native_library import FLOAT, NativeLibrary, floats
+from runtime.backend.cpu.native_signatures import ConvShape
+
+DIRECT = 0
+"""Sums taken term by term. Other algorithms are Winograd's F(m x m, 3 x 3), and this is m."""
+
+_NAMES = {DIRECT: "direct", 2: "winograd_2x2", 4: "winograd_4x4"}
+# With fewer channels on one side the transforms cost more than the products they save.
+_FEW_CHANNELS = 8
+# F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with few tiles that decides.
+_FEW_TILES = 32
+_LARGE_FILTERS = 256 * 256
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The algorithm of each pass of one geometry: a function of the geometry alone."""
+
+    forward: int
+    backward_data: int
+    backward_weight: int
+
+    @classmethod
+    def of(cls, geom: ConvGeometry, exact: bool) -> Passes:
+        """Choose by table. `exact` wants every sum term by term."""
+        padded = max(geom.pad) <= 2
+        if exact or not geom.is_3x3_same or not padded or min(geom.c, geom.k) < _FEW_CHANNELS:
+            return cls(DIRECT, DIRECT, DIRECT)
+        return cls(
+            _tile(geom, geom.p, geom.q), _tile(geom, geom.h, geom.w), _tile(geom, geom.p, geom.q)
+        )
+
+    def __str__(self) -> str:
+        names = [_NAMES[m] for m in (self.forward, self.backward_data, self.backward_weight)]
+        return names[0] if len(set(names)) == 1 else "/".join(names)
+
+
+def _tile(geom: ConvGeometry, height: int, width: int) -> int:
+    """Side of the tiles that cover the outputs of a pass."""
+    tiles = geom.n * -(-height // 4) * -(-width // 4)
+    return 2 if tiles < _FEW_TILES and geom.c * geom.k >= _LARGE_FILTERS else 4
+
+
+def plan_native(library: NativeLibrary, geom: ConvGeometry, exact: bool) -> ConvPlan:
+    """See Backend.plan_conv. The workspace is the largest of the three passes'."""
+    passes, shape = Passes.of(geom, exact), ConvShape.of(geom)
+    sizes = (
+        _pass_bytes(library, passes.forward, shape, 0),
+        _pass_bytes(library, passes.backward_data, shape, 1),
+        _weight_bytes(library, passes.backward_weight, shape),
+    )
+    cache = {"passes": passes, "shape": shape, "bytes": sizes}
+    return ConvPlan(geom, f"native {passes}", max(sizes), cache)
+
+
+def _pass_bytes(library: NativeLibrary, m: int, shape: ConvShape, backward: int) -> int:
+    if m == DIRECT:
+        return library.count("conv_bytes", shape, backward, library.threads)
+    return library.count("winograd_bytes", m, shape, backward, library.threads)
+
+
+def _weight_bytes(library: NativeLibrary, m: int, shape: ConvShape) -> int:
+    if m == DIRECT:
+        return library.count("conv_weight_bytes", shape, library.threads)
+    return library.count("winograd_weight_bytes", m, shape, library.threads)
+
+
+class NativeConvolution:
+    """See the section "Convolution" of Backend."""
+
+    def __init__(self, library: NativeLibrary) -> None:
+        self._library = library
+
+    def forward(
+        self,
+        plan: ConvPlan,
+        x: HostArray,
+        weight: HostArray,
+        bias: HostArray | None,
+        y: HostArray,
+        weight_version: int | None,
+        relu: bool,
+    ) -> None:
+        """See Backend.conv_forward."""
+        geom, where = plan.geometry, "conv_forward"
+        m, size = plan.cache["passes"].forward, plan.cache["bytes"][0]
+        source = floats(f"{where}: x", x, _count(geom.in_shape))
+        target = floats(f"{where}: y", y, _count(geom.out_shape))
+        offset = None if bias is None else floats(f"{where}: bias", bias, geom.k)
+        shape, space = ctypes.byref(plan.cache["shape"]), self._library.workspace(size)
+        if m == DIRECT:
+            filters = floats(f"{where}: weight", weight, _count(geom.weight_shape))
+            self._library.run("conv_forward", shape, source, filters, offset, relu, target, space)
+            return
+        filters = self._filters(plan, m, weight, weight_version, backward=False)
+        self._library.run("winograd", m, shape, 0, source, filters, offset, relu, target, space)
+
+    def backward_data(
+        self,
+        plan: ConvPlan,
+        dy: HostArray,
+        weight: HostArray,
+        dx: HostArray,
+        weight_version: int | None,
+    ) -> None:
+        """See Backend.conv_backward_data."""
+        geom, where = plan.geometry, "conv_backward_data"
+        m, size = plan.cache["passes"].backward_data, plan.cache["bytes"][1]
+        source = floats(f"{where}: dy", dy, _count(geom.out_shape))
+        target = floats(f"{where}: dx", dx, _count(geom.in_shape))
+        shape, space = ctypes.byref(plan.cache["shape"]), self._library.workspace(size)
+        if m == DIRECT:
+            filters = floats(f"{where}: weight", weight, _count(geom.weight_shape))
+            self._library.run("conv_backward_data", shape, source, filters, target, space)
+            return
+        filters = self._filters(plan, m, weight, weight_version, backward=True)
+        self._library.run("winograd", m, shape, 1, source, filters, None, 0, target, space)
+
+    def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
+        """See Backend.conv_backward_weight."""
+        geom, where = plan.geometry, "conv_backward_weight"
+        m, size = plan.cache["passes"].backward_weight, plan.cache["bytes"][2]
+        operands = (
+            floats(f"{where}: x", x, _count(geom.in_shape)),
+            floats(f"{where}: dy", dy, _count(geom.out_shape)),
+            floats(f"{where}: dw", dw, _count(geom.weight_shape)),
+            self._library.workspace(size),
+        )
+        shape = ctypes.byref(plan.cache["shape"])
+        if m == DIRECT:
+            self._library.run("conv_backward_weight", shape, *operands)
+        else:
+            self._library.run("winograd_weight", m, shape, *operands)
+
+    def _filters(
+        self, plan: ConvPlan, m: int, weight: HostArray, version: int | None, backward: bool
+    ) -> int:
+        """Transformed filters, kept in the plan for their version; their address."""
+        geom, name = plan.geometry, "turned" if backward else "filters"
+        inputs, outputs = (geom.k, geom.c) if backward else (geom.c, geom.k)
+        kept = plan.cache.get(name)
+        if kept is None:
+            count = self._library.count("winograd_filter_floats", m, inputs, outputs)
+            kept = (None, aligned_empty(count, FLOAT))
+        filters: HostArray = kept[1]
+        where = floats("transformed filters", filters, filters.size)
+        if version is None or kept[0] != version:
+            source = floats("convolution: weight", weight, _count(geom.weight_shape))
+            self._library.run("winograd_filter", m, source, geom.k, geom.c, backward, where)
+        plan.cache[name] = (version, filters)
+        return where
+
+
+def _count(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape))

@@ -1,0 +1,187 @@
+"""Loads the compiled kernels, chooses the instruction set and keeps the threads and the workspace.
+
+The kernels are optional: `load` says by None that they were not built, and `why_not` says why.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.util
+import mmap
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import DeviceError, ShapeError
+from runtime.backend.base import HostArray
+from runtime.backend.cpu.native_signatures import COUNTS, KERNELS, POINTER, SUMS
+
+MODULE = "runtime.backend.cpu._native"
+# Best first. Machines other than x86-64 have the one set that their compiler takes for granted.
+INSTRUCTION_SETS = ("avx512", "avx2", "sse4", "generic")
+FLOAT = np.dtype(np.float32)
+_HUGE_PAGE = 2 << 20
+
+
+def find_library() -> Path | None:
+    """The shared object beside this module, or None where it was not built."""
+    spec = importlib.util.find_spec(MODULE)
+    return Path(spec.origin) if spec is not None and spec.origin else None
+
+
+def why_not() -> str | None:
+    """Why the kernels cannot be used, in one sentence; None where they can."""
+    path = find_library()
+    if path is None:
+        return (
+            "the CPU kernels are not built; numpy serves, several times slower; "
+            "install a C++ compiler and run `python setup.py build_ext --inplace`"
+        )
+    if not available_sets(_open(path)):
+        return (
+            f"{path} has no code for this processor; numpy serves, several times slower; "
+            "build it on this machine: `python setup.py build_ext --inplace --force`"
+        )
+    return None
+
+
+def load(threads: int, isa: str | None = None) -> NativeLibrary | None:
+    """Open the kernels for a team of threads; None where they cannot be used (see `why_not`).
+
+    `isa` forces an instruction set; the default is the best that the processor runs.
+
+    Raises:
+        DeviceError: this instruction set is unknown, or not one the processor runs.
+    """
+    path = find_library()
+    if path is None:
+        return None
+    dll = _open(path)
+    sets = available_sets(dll)
+    if not sets:
+        return None
+    if isa is not None and isa not in sets:
+        raise DeviceError(
+            f"cpu kernels: instruction set is {isa!r}; expected one of {', '.join(sets)}, which "
+            "this processor runs; leave it out to use the best"
+        )
+    return NativeLibrary(dll, isa or sets[0], threads)
+
+
+def available_sets(dll: ctypes.CDLL) -> list[str]:
+    """Instruction sets that were built and that this processor runs, best first."""
+
+    def runs(isa: str) -> bool:
+        question = getattr(dll, f"verydeep_cpu_runs_{isa}", None)
+        return hasattr(dll, f"{isa}_gemm") and (question is None or bool(question()))
+
+    return [isa for isa in INSTRUCTION_SETS if runs(isa)]
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as cause:
+        raise DeviceError(
+            f"{path}: the CPU kernels do not load: {cause}; "
+            "build them anew with `python setup.py build_ext --inplace --force`, or delete the file"
+        ) from cause
+
+
+class NativeLibrary:
+    """The kernels of one instruction set with a team of threads and a workspace.
+
+    One thread may call it at a time, as its workspace is one; replicas have a library each. The
+    interpreter is free while a kernel runs.
+    """
+
+    def __init__(self, dll: ctypes.CDLL, isa: str, threads: int) -> None:
+        self.isa = isa
+        self.threads = threads
+        dll.verydeep_team_create.restype = POINTER
+        dll.verydeep_team_create.argtypes = [ctypes.c_int]
+        dll.verydeep_team_destroy.restype = None
+        dll.verydeep_team_destroy.argtypes = [POINTER]
+        self._team = dll.verydeep_team_create(threads)
+        if not self._team:
+            raise DeviceError(f"cpu kernels: no memory for {threads} threads; use fewer threads")
+        weakref.finalize(self, dll.verydeep_team_destroy, self._team)
+        self._functions: dict[str, Callable[..., Any]] = {}
+        for table, result, lead in (
+            (KERNELS, None, [POINTER]),
+            (SUMS, ctypes.c_double, [POINTER]),
+            (COUNTS, ctypes.c_int64, []),
+        ):
+            for name, arguments in table.items():
+                function = getattr(dll, f"{isa}_{name}")
+                function.restype, function.argtypes = result, [*lead, *arguments]
+                self._functions[name] = function
+        self._workspace = np.empty(0, np.uint8)
+
+    def run(self, name: str, *arguments: Any) -> Any:
+        """Call a kernel with this library's team."""
+        return self._functions[name](self._team, *arguments)
+
+    def count(self, name: str, *arguments: Any) -> int:
+        """Ask a function that tells a size."""
+        return int(self._functions[name](*arguments))
+
+    def workspace(self, size: int) -> int:
+        """The address of at least `size` bytes, whose contents nobody relies on.
+
+        In huge pages where the system has them: kernels go through dozens of streams at once, more
+        than the translation buffers hold in small pages.
+        """
+        if self._workspace.size < size:
+            self._workspace = np.empty(0, np.uint8)
+            self._workspace = _huge_pages(size)
+        return address(self._workspace)
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What the workspace has grown to."""
+        return int(self._workspace.size)
+
+
+def _huge_pages(size: int) -> HostArray:
+    memory = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system built without them: small pages serve
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    raw = np.frombuffer(memory, np.uint8)
+    start = -address(raw) % _HUGE_PAGE
+    return raw[start : start + size]
+
+
+def address(array: HostArray) -> int:
+    """Where the array's first element lies."""
+    return int(array.__array_interface__["data"][0])
+
+
+def floats(what: str, array: HostArray, count: int) -> int:
+    """The address of a contiguous float32 array of `count` elements.
+
+    Raises:
+        ShapeError: it is something else.
+    """
+    return elements(what, array, count, FLOAT)
+
+
+def elements(what: str, array: HostArray, count: int, dtype: np.dtype[Any]) -> int:
+    """The address of a contiguous array of `count` elements of this dtype.
+
+    Raises:
+        ShapeError: it is something else.
+    """
+    if array.dtype != dtype or array.size != count or not array.flags.c_contiguous:
+        layout = "contiguous" if array.flags.c_contiguous else "strided"
+        raise ShapeError(
+            f"{what}: expected a contiguous {dtype} array of {count} elements, got a {layout} "
+            f"{array.dtype} array of shape {array.shape}; "
+            "allocate it with the backend's empty() and view()"
+        )
+    return address(array)

@@ -1,0 +1,101 @@
+"""The C functions of the kernels: their structs and arguments, as ctypes sees them.
+
+A function of an instruction set is exported as `<set>_<name>`. Those that compute take the team of
+threads first, which the table leaves out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from prototxt_gen.geometry import ConvGeometry, PoolGeometry
+
+I64 = ctypes.c_int64
+U64 = ctypes.c_uint64
+U32 = ctypes.c_uint32
+F32 = ctypes.c_float
+POINTER = ctypes.c_void_p
+
+
+class ConvShape(ctypes.Structure):
+    """shapes.h: ConvShape."""
+
+    _fields_ = [
+        (name, I64)
+        for name in (
+            *("n", "c", "h", "w", "k", "r", "s", "p", "q"),
+            *("pad_h", "pad_w", "stride_h", "stride_w", "dilation_h", "dilation_w", "group"),
+        )
+    ]
+
+    @classmethod
+    def of(cls, g: ConvGeometry) -> ConvShape:
+        spatial = (*g.pad, *g.stride, *g.dilation)
+        return cls(g.n, g.c, g.h, g.w, g.k, *g.kernel, g.p, g.q, *spatial, g.group)
+
+
+class PoolShape(ctypes.Structure):
+    """shapes.h: PoolShape."""
+
+    _fields_ = [
+        (name, I64)
+        for name in (
+            *("planes", "h", "w", "p", "q"),
+            *("kernel_h", "kernel_w", "pad_h", "pad_w", "stride_h", "stride_w"),
+        )
+    ]
+
+    @classmethod
+    def of(cls, g: PoolGeometry) -> PoolShape:
+        return cls(g.n * g.c, g.h, g.w, g.p, g.q, *g.kernel, *g.pad, *g.stride)
+
+
+CONV = ctypes.POINTER(ConvShape)
+POOL = ctypes.POINTER(PoolShape)
+
+# Functions that compute: called with the team first.
+KERNELS: dict[str, tuple[Any, ...]] = {
+    "winograd_filter": (I64, POINTER, I64, I64, I64, POINTER),
+    "winograd": (I64, CONV, I64, POINTER, POINTER, POINTER, I64, POINTER, POINTER),
+    "winograd_weight": (I64, CONV, POINTER, POINTER, POINTER, POINTER),
+    "conv_forward": (CONV, POINTER, POINTER, POINTER, I64, POINTER, POINTER),
+    "conv_backward_data": (CONV, POINTER, POINTER, POINTER, POINTER),
+    "conv_backward_weight": (CONV, POINTER, POINTER, POINTER, POINTER),
+    "gemm": (I64, I64, I64, I64, I64, F32, POINTER, POINTER, F32, POINTER, POINTER),
+    "fill": (I64, F32, POINTER),
+    "copy": (I64, POINTER, POINTER),
+    "axpy": (I64, F32, POINTER, POINTER),
+    "scal": (I64, F32, POINTER),
+    "sub": (I64, POINTER, POINTER, POINTER),
+    "bias_forward": (I64, I64, I64, POINTER, POINTER),
+    "bias_backward": (I64, I64, I64, POINTER, POINTER),
+    "sgd_update": (I64, F32, F32, F32, POINTER, POINTER, POINTER),
+    "relu_forward": (I64, F32, POINTER, POINTER),
+    "relu_backward": (I64, F32, POINTER, POINTER, POINTER),
+    "dropout_forward": (I64, I64, U64, U64, U32, U32, F32, POINTER, POINTER, POINTER),
+    "dropout_backward": (I64, F32, POINTER, POINTER, POINTER),
+    "max_pool_forward": (POOL, POINTER, POINTER, POINTER),
+    "max_pool_backward": (POOL, POINTER, POINTER, POINTER),
+    "ave_pool_forward": (POOL, POINTER, POINTER),
+    "ave_pool_backward": (POOL, POINTER, POINTER),
+    "lrn_forward": (*(I64,) * 4, *(F32,) * 3, *(POINTER,) * 4),
+    "lrn_backward": (*(I64,) * 4, *(F32,) * 2, *(POINTER,) * 6),
+}
+# Of these, the functions that return a double.
+SUMS: dict[str, tuple[Any, ...]] = {
+    "asum": (I64, POINTER, POINTER),
+    "sumsq": (I64, POINTER, POINTER),
+    "dot": (I64, POINTER, POINTER, POINTER),
+}
+# Functions that tell a size; they take no team.
+COUNTS: dict[str, tuple[Any, ...]] = {
+    "winograd_filter_floats": (I64, I64, I64),
+    "winograd_bytes": (I64, CONV, I64, I64),
+    "winograd_weight_bytes": (I64, CONV, I64),
+    "conv_bytes": (CONV, I64, I64),
+    "conv_weight_bytes": (CONV, I64),
+    "gemm_bytes": (I64, I64, I64, I64),
+    "sum_bytes": (I64,),
+    "lrn_bytes": (I64, I64),
+}

@@ -1,0 +1,97 @@
+"""Write a net's blobs into databases, batch by batch. Caffe: tools/extract_features.cpp."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+
+import numpy as np
+
+from data_prep.datum import from_array
+from data_prep.lmdb_io import Writer
+from prototxt_gen import proto, text
+from prototxt_gen.errors import ProtoError, UnsupportedError
+from runtime.backend.registry import create_backend
+from runtime.context import RunContext
+from runtime.log import setup_logging
+from runtime.net import Net
+from runtime.net_io import copy_trained_layers
+
+NAME = "extract_features"
+SUMMARY = "run a net over its data and write blobs of it into LMDBs"
+EXAMPLE = "verydeep extract_features D.caffemodel val.prototxt fc7,fc8 fc7_lmdb,fc8_lmdb 10 lmdb"
+
+log = logging.getLogger("verydeep")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("pretrained_net_param", metavar="WEIGHTS", help="the net's weights")
+    parser.add_argument("feature_extraction_proto_file", metavar="NET", help="a net with its data")
+    parser.add_argument("blob_names", metavar="BLOBS", help="blobs to write: fc7 or fc7,fc8")
+    parser.add_argument("dataset_names", metavar="DATABASES", help="a new folder for each of them")
+    parser.add_argument("num_mini_batches", metavar="BATCHES", type=int, help="batches to run")
+    parser.add_argument("db_type", nargs="?", default="lmdb", help="lmdb, the only one")
+    parser.add_argument("mode", nargs="?", default="CPU", metavar="CPU|GPU", help="where to run")
+    parser.add_argument("device_id", nargs="?", default="0", metavar="DEVICE_ID", help="which GPU")
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logging()
+    names = args.blob_names.split(",")
+    folders = args.dataset_names.split(",")
+    _check(args, names, folders)
+    device = args.device_id.removeprefix("DEVICE_ID=")
+    if not device.isdecimal():
+        raise ProtoError(f"DEVICE_ID: expected a number such as 0, got {args.device_id!r}")
+    backend = create_backend(args.mode.lower(), int(device) if args.mode == "GPU" else 0)
+    param = text.read_net(args.feature_extraction_proto_file)
+    with contextlib.ExitStack() as stack:
+        net = stack.enter_context(Net(param, proto.TEST, backend, RunContext()))
+        copy_trained_layers(net, args.pretrained_net_param)
+        for name in names:
+            if name not in net.blobs:
+                raise ProtoError(
+                    f"Unknown feature blob name {name} in the network "
+                    f"{args.feature_extraction_proto_file}; expected one of {', '.join(net.blobs)}"
+                )
+        writers = [stack.enter_context(Writer(folder)) for folder in folders]
+        counts = _extract(net, dict(zip(names, writers)), args.num_mini_batches)
+    for name, folder in zip(names, folders):
+        print(f"{folder}: {counts[name]} features of {name}")
+    return 0
+
+
+def _check(args: argparse.Namespace, names: list[str], folders: list[str]) -> None:
+    if len(names) != len(folders):
+        raise ProtoError(
+            "extract_features: the number of blob names and dataset names must be equal; got "
+            f"{len(names)} and {len(folders)}"
+        )
+    if len(set(folders)) < len(folders) or len(set(names)) < len(names):
+        raise ProtoError("extract_features: expected each blob and each database once")
+    if args.num_mini_batches < 1:
+        raise ProtoError(f"BATCHES: expected at least 1, got {args.num_mini_batches}")
+    if args.db_type != "lmdb":
+        raise UnsupportedError(
+            f"extract_features: backend {args.db_type!r}; expected lmdb, the only one offered"
+        )
+    if args.mode not in ("CPU", "GPU"):
+        raise ProtoError(f"extract_features: expected CPU or GPU, got {args.mode!r}")
+
+
+def _extract(net: Net, writers: dict[str, Writer], batches: int) -> dict[str, int]:
+    """Write one float Datum an image, keyed 0000000000, 0000000001 ... as Caffe does."""
+    counts = dict.fromkeys(writers, 0)
+    for batch in range(batches):
+        net.forward()
+        for name, writer in writers.items():
+            blob = net.blobs[name]
+            rows = blob.data.host().reshape(blob.legacy_shape(f"blob '{name}'"))
+            for row in np.asarray(rows, np.float32):
+                datum = from_array(row, 0)
+                datum.ClearField("label")
+                writer.put(f"{counts[name]:010d}".encode(), datum.SerializeToString())
+                counts[name] += 1
+        log.info("Extracted features of %d batches", batch + 1)
+    return counts
