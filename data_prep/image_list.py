@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep import datum as datums
 from data_prep.convert_imageset import read_list
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError

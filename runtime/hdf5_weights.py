@@ -22,6 +22,8 @@ from runtime.blob import MAX_COUNT
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIX = ".h5"
+# What deflate can make of a byte: chunked datasets may be compressed.
+_MAX_DEFLATION = 1032
 
 Array = npt.NDArray[Any]
 
@@ -50,7 +52,8 @@ class DatasetBlob:
         """Raise unless the dataset holds as many numbers as its shape says."""
         with reading(self.where):
             dtype, stored = self.dataset.dtype, self.dataset.id.get_storage_size()
-            whole = self.dataset.chunks is not None or stored >= self.count * dtype.itemsize
+            most = stored * (1 if self.dataset.chunks is None else _MAX_DEFLATION)
+            whole = self.count * dtype.itemsize <= most
         if dtype.kind not in "fiu" or not whole or self.count > MAX_COUNT:
             raise SnapshotError(
                 f"{self.where}: no weights; expected at most {MAX_COUNT} numbers, all of them "
@@ -90,7 +93,8 @@ def reading(where: str) -> Iterator[None]:
     """Say what HDF5 finds wrong with a file in one sentence of ours."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as cause:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as cause:
+        # An attribute is missing where a file has a group in the place of a dataset.
         raise SnapshotError(
             f"{where}: HDF5 cannot read this: {cause}; the file is damaged or of another kind; "
             "copy or download it again"
@@ -145,7 +149,7 @@ def _layers(file: Any, path: str) -> list[DatasetLayer]:
         layer, _, index = name.rpartition("/")
         if isinstance(item, h5py.Group):
             found.setdefault(name, {})
-        elif layer and index.isdecimal():
+        elif layer and index.isdecimal() and isinstance(item, h5py.Dataset):
             where = f"{path}: layer '{layer}', blob {index}"
             found.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
 

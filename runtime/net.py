@@ -179,7 +179,10 @@ class Net:
     # Running.
 
     def forward(self, start: int = 0, end: int | None = None) -> float:
-        """Run the layers start..end (inclusive) and return the weighted sum of their losses."""
+        """Run the layers start..end (inclusive) and return the weighted sum of their losses.
+
+        A pass that starts at the first layer, where data comes in, moves the clock on.
+        """
         last = len(self.layers) - 1 if end is None else end
         loss = 0.0
         for i in range(start, last + 1):

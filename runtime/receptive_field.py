@@ -115,7 +115,7 @@ def _window(layer: Layer) -> _Window | None:
         if not isinstance(layer, DeconvolutionLayer):
             return _Window(_pair(extent), _pair(geom.stride))
         # Turned round: the numbers that meet in one of the top's, which stand closer together.
-        reach = [e // s for e, s in zip(extent, geom.stride)]
+        reach = [-(-e // s) for e, s in zip(extent, geom.stride)]
         return _Window(_pair(reach), (Fraction(1, geom.stride[0]), Fraction(1, geom.stride[1])))
     if isinstance(layer, PoolingLayer):
         return _Window(_pair(layer.geom.kernel), _pair(layer.geom.stride))

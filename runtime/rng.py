@@ -8,6 +8,7 @@ depend on how a batch is split.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -55,18 +56,24 @@ class _Ziggurat:
     y: Float32
 
     @classmethod
-    def build(cls, layers: int, start: float, kind: str) -> _Ziggurat:
-        """Cut the area under exp(-x^2/2) or exp(-x) into layers of equal area."""
-        if kind == "normal":
-            area = start * math.exp(-start * start / 2)
-            area += math.sqrt(math.pi / 2) * math.erfc(start / math.sqrt(2))
-            height = lambda x: math.exp(-x * x / 2)  # noqa: E731
-            inverse = lambda y: math.sqrt(-2 * math.log(y))  # noqa: E731
-        else:
-            area = (start + 1) * math.exp(-start)
-            height = lambda x: math.exp(-x)  # noqa: E731
-            inverse = lambda y: -math.log(y)  # noqa: E731
-        x, y = [area / height(start), start], [0.0, height(start)]
+    def normal(cls, layers: int, start: float) -> _Ziggurat:
+        """Cut the area under exp(-x^2/2) into layers of equal area."""
+        tail = math.sqrt(math.pi / 2) * math.erfc(start / math.sqrt(2))
+        base = math.exp(-start * start / 2)
+        return cls._cut(layers, start, base, tail, lambda y: math.sqrt(-2 * math.log(y)))
+
+    @classmethod
+    def exponential(cls, layers: int, start: float) -> _Ziggurat:
+        """Cut the area under exp(-x) into layers of equal area."""
+        base = math.exp(-start)
+        return cls._cut(layers, start, base, base, lambda y: -math.log(y))
+
+    @classmethod
+    def _cut(
+        cls, layers: int, start: float, base: float, tail: float, inverse: Callable[[float], float]
+    ) -> _Ziggurat:
+        area = start * base + tail
+        x, y = [area / base, start], [0.0, base]
         for _ in range(2, layers):
             y.append(y[-1] + area / x[-1])
             x.append(inverse(y[-1]))
@@ -75,12 +82,12 @@ class _Ziggurat:
 
 @cache
 def _normal_table() -> _Ziggurat:
-    return _Ziggurat.build(128, 3.4426198558966521214, "normal")
+    return _Ziggurat.normal(128, 3.4426198558966521214)
 
 
 @cache
 def _exponential_table() -> _Ziggurat:
-    return _Ziggurat.build(256, 7.6971174701310497140, "exponential")
+    return _Ziggurat.exponential(256, 7.6971174701310497140)
 
 
 class CaffeRandom:

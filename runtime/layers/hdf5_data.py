@@ -37,8 +37,7 @@ class HDF5DataLayer(Layer):
         if self.batch < 1:
             raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
         self.files = self._list(self.context.path(param.source))
-        self.round = -1
-        self._open_next()
+        self._rewind()
         for name, blob in zip(self.param.top, top):
             blob.reshape((self.batch, *self.file[name].shape[1:]))
 
@@ -53,6 +52,10 @@ class HDF5DataLayer(Layer):
         if not lines:
             raise DataError(f"{self.label}: source {source} lists no files")
         return [self.context.path(line) for line in lines]
+
+    def _rewind(self) -> None:
+        self.round, self.position = -1, 0
+        self._open_next()
 
     def _open_next(self) -> None:
         """Open the file after the current one; after the last, begin another round."""
@@ -91,6 +94,7 @@ class HDF5DataLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Copy rows until the batch is full; a file's end is no batch's end."""
+        self._seek(self.context.pass_number * self.batch)
         out = [blob.data.mutable_host() for blob in top]
         filled = 0
         while filled < self.batch:
@@ -101,6 +105,18 @@ class HDF5DataLayer(Layer):
                 array[filled : filled + count] = self._read(name, count)
             self.next_row += count
             filled += count
+        self.position += self.batch
+
+    def _seek(self, position: int) -> None:
+        """Stand at the row that comes `position` rows after the very first, as after a resume."""
+        if position < self.position:
+            self._rewind()
+        while self.position < position:
+            if self.next_row == self.rows:
+                self._open_next()
+            count = min(position - self.position, self.rows - self.next_row)
+            self.next_row += count
+            self.position += count
 
     def _read(self, name: str, count: int) -> HostArray:
         rows = slice(self.next_row, self.next_row + count)

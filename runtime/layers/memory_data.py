@@ -32,7 +32,7 @@ class MemoryDataLayer(Layer):
             )
         self.images: HostArray | None = None
         self.labels: HostArray | None = None
-        self.position = 0
+        self.first_pass = 0
 
     def set_input_arrays(self, images: HostArray, labels: HostArray) -> None:
         """Take the arrays to read from; a whole number of batches.
@@ -51,7 +51,7 @@ class MemoryDataLayer(Layer):
                 f"{len(values)} images"
             )
         self.images, self.labels = values, np.asarray(labels, np.float32).ravel()
-        self.position = 0
+        self.first_pass = self.context.pass_number
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """As the parameter says."""
@@ -62,7 +62,8 @@ class MemoryDataLayer(Layer):
         """Copy the next batch."""
         if self.images is None or self.labels is None:
             raise DataError(f"{self.label}: no data; call set_input_arrays before forward")
-        rows = slice(self.position, self.position + self.shape[0])
+        batches = len(self.images) // self.shape[0]
+        start = (self.context.pass_number - self.first_pass) % batches * self.shape[0]
+        rows = slice(start, start + self.shape[0])
         top[0].data.mutable_host()[...] = self.images[rows]
         top[1].data.mutable_host()[...] = self.labels[rows]
-        self.position = rows.stop % len(self.images)

@@ -30,16 +30,26 @@ class ImageNet(Net):
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
     ) -> None:
-        """Make the net in TEST and set up the transformer; see Transformer.
+        """Make the net in TEST and set up the transformer; see Transformer."""
+        super().__init__(model_file, proto.TEST, weights=pretrained_file)
+        self.prepare(mean, input_scale, raw_scale, channel_swap)
+
+    def prepare(
+        self,
+        mean: npt.ArrayLike | None = None,
+        input_scale: float | None = None,
+        raw_scale: float | None = None,
+        channel_swap: Sequence[int] | None = None,
+    ) -> None:
+        """Set up the transformer anew.
 
         Raises:
             CallError: the net has no input, or one that takes no images.
         """
-        super().__init__(model_file, proto.TEST, weights=pretrained_file)
         if not self.inputs or len(self.blobs[self.inputs[0]].shape) != 4:
             raise CallError(
-                f"{model_file}: expected a net with an input of 4 axes (deploy form), got inputs "
-                f"{[(name, self.blobs[name].shape) for name in self.inputs]}"
+                f"net '{self.core.name}': expected an input of 4 axes, as in a deploy prototxt, "
+                f"got inputs {[(name, self.blobs[name].shape) for name in self.inputs]}"
             )
         name = self.inputs[0]
         self.transformer = Transformer({name: self.blobs[name].shape})
@@ -81,8 +91,12 @@ class Classifier(ImageNet):
     ) -> None:
         """Load the net; `image_dims` (height, width) is the size that images are cropped from."""
         super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
-        self.crop_dims = self.blobs[self.inputs[0]].shape[2:]
-        self.image_dims = tuple(image_dims) if image_dims is not None else self.crop_dims
+        self.image_dims = self.crop_dims if image_dims is None else tuple(image_dims)
+
+    @property
+    def crop_dims(self) -> tuple[int, ...]:
+        """Height and width of the net's input."""
+        return self.blobs[self.inputs[0]].shape[2:]
 
     def predict(self, inputs: Sequence[Image], oversample: bool = True) -> HostArray:
         """Class probabilities of images, which are first resized to `image_dims`.

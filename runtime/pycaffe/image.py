@@ -28,6 +28,17 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Image:
     Raises:
         DataError: the file is missing or does not decode.
     """
+    return to_unit(read_pixels(filename), color)
+
+
+def read_pixels(filename: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """The pixels of an image file as they are stored.
+
+    Shapes: (H,W,C), BGR where there is colour.
+
+    Raises:
+        DataError: the file is missing or does not decode.
+    """
     try:
         data = Path(filename).read_bytes()
     except (OSError, ValueError) as cause:
@@ -36,9 +47,12 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Image:
             f"{filename}: the image cannot be read: {reason}; expected an image file; check the "
             "path"
         ) from cause
-    pixels = decode(data, str(filename), NATIVE)[:, :, :3]
-    if pixels.shape[2] == 2:
-        pixels = pixels[:, :, :1]
+    return decode(data, str(filename), NATIVE)
+
+
+def to_unit(pixels: npt.NDArray[np.uint8], color: bool = True) -> Image:
+    """Turn stored pixels into an image as `load_image` gives it."""
+    pixels = pixels[:, :, :3] if pixels.shape[2] != 2 else pixels[:, :, :1]
     image: Image = pixels[:, :, ::-1].astype(np.float32) / np.float32(255)
     if color:
         return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ from runtime.pycaffe.layer import layer_view
 from runtime.pycaffe.net_arguments import PathLike, read_arguments, require_file
 from runtime.pycaffe.session import SESSION
 from runtime.solvers.nets import share_trained_layers
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Arrays = dict[str, HostArray]
 Names = Sequence[str]
@@ -67,7 +70,7 @@ class Net:
             self.copy_from(given.weights)
 
     @classmethod
-    def around(cls, core: CoreNet) -> Net:
+    def around(cls, core: CoreNet) -> Self:
         """Show a net that is there already, such as a solver's."""
         net = cls.__new__(cls)
         net._adopt(core)

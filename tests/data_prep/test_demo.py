@@ -105,6 +105,17 @@ def test_image_sizes_boxes_and_annotations_agree(small: DemoSet) -> None:
     assert len(shapes) > 40, "sizes hardly vary"
 
 
+def test_the_annotation_holds_the_scene_s_box(train_sources: Sources, tmp_path: Path) -> None:
+    scene = draw_scene(train_sources, 7, rng(3))
+    (tmp_path / "val").mkdir()
+    (tmp_path / "bbox" / "val").mkdir(parents=True)
+    demo._write_scene(tmp_path, VAL, 4, scene)
+    (box,) = read_boxes(tmp_path / "bbox" / "val" / "ILSVRC2012_val_00000005.xml")
+    assert (box.xmin, box.ymin) == (scene.box.xmin, scene.box.ymin)
+    assert (box.xmax, box.ymax) == (scene.box.xmax, scene.box.ymax)
+    assert box.name == "n00000007"
+
+
 # The splits ---------------------------------------------------------------------------------
 
 

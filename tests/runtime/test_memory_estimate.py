@@ -177,6 +177,13 @@ def test_advice_keeps_the_images_of_an_iteration() -> None:
     assert memory_estimate(net, 128, solver()).total > budget
 
 
+def test_advice_takes_the_largest_batch_that_fits() -> None:
+    net = vgg("A", batch=12)
+    for batch, passes in ((6, 2), (4, 3), (1, 12)):
+        advice = budget_advice(net, memory_estimate(net, batch, solver()).total, solver=solver())
+        assert f"set batch_size: {batch} in the net and iter_size: {passes} in" in advice
+
+
 def test_advice_for_a_net_that_only_runs_forward() -> None:
     net = vgg("D", proto.TEST, batch=60)
     advice = budget_advice(net, 2 * GIB)

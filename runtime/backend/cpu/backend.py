@@ -13,9 +13,7 @@ import numpy.typing as npt
 from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Array, ConvPlan, Draw, HostArray, Layout
-from runtime.backend.cpu.conv_im2col import Im2colConvolution
-from runtime.backend.cpu.conv_plan import IM2COL, WINOGRAD, plan_conv
-from runtime.backend.cpu.conv_winograd import WinogradConvolution
+from runtime.backend.cpu.conv import ConvolutionOps
 from runtime.backend.cpu.lanes import Lanes, limit_blas_threads
 from runtime.backend.cpu.lrn import LRNOps
 from runtime.backend.cpu.memory import MemoryOps
@@ -53,16 +51,12 @@ class CpuBackend:
                 "use float32 for training and float64 for gradient checks"
             )
         self.name = "cpu" if self.dtype == np.float32 else "cpu64"
-        self.exact = exact
         self.lanes = Lanes(threads)
         limit_blas_threads()
         self._memory = MemoryOps()
         self._vectors = VectorOps(self.lanes)
         self._products = ProductOps(self.lanes)
-        self._conv: dict[str, Im2colConvolution | WinogradConvolution] = {
-            IM2COL: Im2colConvolution(self.lanes),
-            WINOGRAD: WinogradConvolution(self.lanes),
-        }
+        self._conv = ConvolutionOps(self.lanes, self.dtype, exact)
         self._neurons = NeuronOps(self.lanes)
         self._pool = PoolOps(self.lanes)
         self._lrn = LRNOps(self.lanes)
@@ -130,7 +124,7 @@ class CpuBackend:
         self._products.bias_backward(layout, dy, db)
 
     def plan_conv(self, geometry: ConvGeometry) -> ConvPlan:
-        return plan_conv(geometry, self.dtype, self.exact)
+        return self._conv.plan(geometry)
 
     def conv_forward(
         self,
@@ -142,15 +136,15 @@ class CpuBackend:
         weight_version: int | None,
         relu: bool = False,
     ) -> None:
-        self._conv[plan.algorithm].forward(plan, x, weight, bias, y, weight_version, relu)
+        self._conv.forward(plan, x, weight, bias, y, weight_version, relu)
 
     def conv_backward_data(
         self, plan: ConvPlan, dy: Array, weight: Array, dx: Array, weight_version: int | None
     ) -> None:
-        self._conv[plan.algorithm].backward_data(plan, dy, weight, dx, weight_version)
+        self._conv.backward_data(plan, dy, weight, dx, weight_version)
 
     def conv_backward_weight(self, plan: ConvPlan, x: Array, dy: Array, dw: Array) -> None:
-        self._conv[plan.algorithm].backward_weight(plan, x, dy, dw)
+        self._conv.backward_weight(plan, x, dy, dw)
 
     def relu_forward(self, x: Array, y: Array, negative_slope: float) -> None:
         self._neurons.relu_forward(x, y, negative_slope)

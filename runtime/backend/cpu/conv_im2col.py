@@ -113,9 +113,9 @@ class Im2colConvolution:
         dst: HostArray,
         relu: bool,
     ) -> None:
-        """Slide a window over src. Shapes: matrix (group, outputs / group, inputs / group * R*S)."""
+        """Slide a window over src. Shapes: matrix (group, outputs/group, inputs/group * R*S)."""
         n, outputs, rows, q = dst.shape
-        groups, per_group, depth = matrix.shape
+        groups, _, depth = matrix.shape
         how = _Cut.of(n, rows, q, groups * depth, outputs)
         column = None if bias is None else bias.reshape(-1, 1, 1)
 

@@ -16,10 +16,10 @@ from runtime.backend.cpu.winograd_transforms import FLOAT, Transforms, planes, t
 _LANE_WEIGHTS = 128 * 128
 # OpenBLAS multiplies matrices of up to 10^6 multiply-adds without repacking them first.
 _SMALL_PRODUCT = 1_000_000
-_MOST_TILES = 256
+_MOST_TILES = 128
 _FEWEST_TILES = 32
 _WANTED_PIECES = 8
-_SHARED_BYTES = 48 << 20
+_SHARED_BYTES = 32 << 20
 # Weight gradients of pieces taken by lanes are added up in so many partial sums at most.
 _PARTS = 8
 # Planes that a lane multiplies in one go where lanes share a piece.

@@ -1,0 +1,177 @@
+"""Say what is in images. Caffe: python/classify.py, examples/cpp_classification."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.datum import Image
+from data_prep.mean_file import read_mean
+from data_prep.resize import rescale_short_side, warp
+from prototxt_gen import proto, text
+from prototxt_gen.errors import DataError, ProtoError, ShapeError
+from runtime.cli.devices import add_device_arguments, open_backend
+from runtime.context import RunContext
+from runtime.log import setup_logging
+from runtime.net import Net
+from runtime.net_io import copy_trained_layers
+from runtime.pycaffe.classifier import Classifier
+from runtime.pycaffe.image import read_pixels, to_unit
+
+NAME = "classify"
+SUMMARY = "say what is in images, with probabilities"
+EXAMPLE = (
+    "verydeep classify cat.jpg --model deploy.prototxt --weights D.caffemodel "
+    "--labels synset_words.txt --mean-value 103.939,116.779,123.68"
+)
+
+log = logging.getLogger("verydeep")
+
+_CROPS = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("--model", required=True, metavar="FILE", help="the deploy prototxt")
+    parser.add_argument("--weights", required=True, metavar="FILE", help="the net's weights")
+    parser.add_argument("--labels", metavar="FILE", help="the classes' names, a line each")
+    mean = parser.add_mutually_exclusive_group()
+    mean.add_argument(
+        "--mean-value", type=_numbers, metavar="B,G,R", help="mean pixel, in 0 to 255"
+    )
+    mean.add_argument("--mean", metavar="FILE", help="mean image, of which the mean pixel is taken")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument(
+        "--short-side",
+        type=int,
+        metavar="S",
+        help="rescale to this short side before cropping (default: 8/7 of the crop, 256 for 224)",
+    )
+    size.add_argument(
+        "--images_dim", type=_numbers, metavar="H,W", help="warp to this size, as Caffe does"
+    )
+    parser.add_argument("--input_scale", type=float, help="multiply by this in the end")
+    parser.add_argument(
+        "--oversample", action="store_true", help="average over ten crops, not the centre alone"
+    )
+    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes to show")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logging(logging.WARNING)
+    if args.top < 1:
+        raise ProtoError(f"--top: expected at least 1, got {args.top}; correct it")
+    with Net(text.read_net(args.model), proto.TEST, open_backend(args), RunContext()) as net:
+        copy_trained_layers(net, args.weights)
+        classifier = _classifier(net, args)
+        labels = _read_labels(args.labels, classifier)
+        found = []
+        for path in args.images:
+            found.append({"image": path, "predictions": _classify(classifier, path, labels, args)})
+            if not args.json:
+                _print(found[-1])
+    if args.json:
+        print(json.dumps(found, indent=2))
+    return 0
+
+
+def _classifier(net: Net, args: argparse.Namespace) -> Classifier:
+    classifier = Classifier.around(net)
+    color = _input_shape(net)[1] == 3
+    classifier.prepare(_mean(args), args.input_scale, 255.0, (2, 1, 0) if color else None)
+    # One image is one pass: no more crops than it has.
+    shape = _input_shape(net)
+    net.blobs[net.inputs[0]].reshape((_CROPS if args.oversample else 1, *shape[1:]))
+    net.reshape()
+    return classifier
+
+
+def _input_shape(net: Net) -> tuple[int, ...]:
+    shape = net.blobs[net.inputs[0]].shape if net.inputs else ()
+    if len(shape) != 4 or shape[1] not in (1, 3) or not net.outputs:
+        raise ShapeError(
+            f"net '{net.name}': expected an input of images (N,3,H,W) or (N,1,H,W), got {shape}; "
+            "give the deploy prototxt, not the train_val one"
+        )
+    return shape
+
+
+def _mean(args: argparse.Namespace) -> npt.NDArray[Any] | None:
+    if args.mean_value is not None:
+        return np.array(args.mean_value)
+    if args.mean is not None:
+        return np.asarray(read_mean(args.mean).mean(axis=(1, 2)))
+    log.warning("neither --mean-value nor --mean: nothing is subtracted from the images")
+    return None
+
+
+def _read_labels(path: str | None, classifier: Classifier) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        labels = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise DataError(f"{path}: the labels cannot be read: {cause}; expected UTF-8") from cause
+    output = classifier.blobs[classifier.outputs[0]]
+    classes = output.count // output.shape[0]
+    if len(labels) != classes:
+        raise DataError(
+            f"{path}: {len(labels)} labels for a net of {classes} classes; expected a line for "
+            "each class; give the list that belongs to these weights"
+        )
+    return labels
+
+
+def _classify(
+    classifier: Classifier, path: str, labels: list[str] | None, args: argparse.Namespace
+) -> list[dict[str, Any]]:
+    pixels = _resized(read_pixels(path), classifier.crop_dims, args)
+    image = to_unit(pixels, color=classifier.blobs[classifier.inputs[0]].shape[1] == 3)
+    classifier.image_dims = image.shape[:2]
+    scores = classifier.predict([image], oversample=args.oversample).ravel()
+    best = np.argsort(-scores, kind="stable")[: args.top]
+    return [
+        {
+            "class": int(index),
+            "label": labels[index] if labels else str(index),
+            "probability": float(scores[index]),
+        }
+        for index in best
+    ]
+
+
+def _resized(pixels: Image, crop: tuple[int, ...], args: argparse.Namespace) -> Image:
+    """Resize as the data of a net in TEST is, so that accuracies there hold here."""
+    if args.images_dim is not None:
+        if len(args.images_dim) != 2:
+            raise ProtoError(f"--images_dim: expected H,W, got {len(args.images_dim)} number(s)")
+        return warp(pixels, *(int(side) for side in args.images_dim))
+    side = args.short_side if args.short_side is not None else max(crop) * 8 // 7
+    if side < max(crop):
+        raise ProtoError(
+            f"--short-side: expected at least the side of the net's input, {max(crop)}, got {side}"
+        )
+    return rescale_short_side(pixels, side)
+
+
+def _print(found: dict[str, Any]) -> None:
+    print(f"---------- Prediction for {found['image']} ----------")
+    for each in found["predictions"]:
+        print(f'{each["probability"]:.4f} - "{each["label"]}"')
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"expected numbers with commas between them, got {text!r}"
+        ) from None
