@@ -69,11 +69,14 @@ def number(value: float) -> str:
 
 
 def setup_logging(
-    level: int = logging.INFO, log_file: str | os.PathLike[str] | None = None
+    level: int = logging.INFO,
+    log_file: str | os.PathLike[str] | None = None,
+    terse: bool = False,
 ) -> None:
     """Send the project's log to stderr, and to the end of a file as well; for command lines only.
 
-    Called again, it replaces what it set up before.
+    With `terse`, how nets are wired goes to the file alone. Called again, it replaces what it set
+    up before.
 
     Raises:
         VerydeepError: the log file cannot be opened.
@@ -83,9 +86,17 @@ def setup_logging(
     for handler in (_Stderr(), *([] if log_file is None else [_file_handler(Path(log_file))])):
         handler.setFormatter(GlogFormatter())
         handler.set_name(ROOT)
+        if terse and isinstance(handler, _Stderr):
+            handler.addFilter(_is_short)
         root.addHandler(handler)
     root.setLevel(level)
     root.propagate = False
+
+
+def _is_short(record: logging.LogRecord) -> bool:
+    """Leave out the lines by the hundred that a net's making takes, but no warning."""
+    wiring = record.name == f"{ROOT}.net" or "\n" in record.getMessage()
+    return record.levelno > logging.INFO or not wiring
 
 
 def close_logging() -> None:

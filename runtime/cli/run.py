@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     from runtime.job.run import JobOptions, run_job
 
     out = args.out or Path("build", "demo" if args.data == "demo" else f"VGG-{args.net}")
-    setup_logging(log_file=out / "run.log")
+    setup_logging(log_file=out / "run.log", terse=True)
     backend = open_backend(args)
     if args.data != "demo" and args.gpu is None:
         log.warning("The paper's nets train for weeks on CPUs; GPUS=0 (or --gpu 0) names a GPU")

@@ -15,7 +15,7 @@ log = logging.getLogger("verydeep.job")
 DEMO_CROP = 64
 DEMO_VALUES: dict[str, Any] = {
     "width": Fraction(1, 8),
-    "init.method": "msra",
+    "init.method": "xavier",
     "data.train.options.short_side": (64, 72),
     "data.test.options.short_side": 64,
     "data.train.batch_size": 64,

@@ -21,7 +21,7 @@ from runtime.job.plan import base_spec, fit_to_data, stored_side
 from runtime.job.prepare import DEMO, Prepared, prepare
 from runtime.learning_curve import plot_learning_curve
 from runtime.net import Net
-from runtime.training import AUTO, TrainJob, train
+from runtime.training import AUTO, TrainJob, TrainResult, train
 
 log = logging.getLogger("verydeep.job")
 
@@ -58,12 +58,13 @@ def run_job(options: JobOptions, backend: Backend) -> Path:
     folder = options.out / "net"
     generate.write_all(spec, folder)
     log.info("Nets of %s written to %s", spec.name, folder)
-    trained = _train(folder / generate.SOLVER, backend, options)
-    evaluation = _evaluate(folder, trained.weights, data, backend)
+    train_log = options.out / "train.jsonl"
+    trained = _train(folder / generate.SOLVER, train_log, backend, options.fresh)
+    evaluation = _evaluate(folder, trained.model, data, backend)
     files = _export(options.out, folder, trained, backend)
-    files["log"] = trained.log
+    files["log"] = train_log
     files["learning_curve"] = plot_learning_curve(
-        trained.log, options.out / "learning_curve.png", f"{spec.name}: learning curve"
+        train_log, options.out / "learning_curve.png", f"{spec.name}: learning curve"
     )
     top1, top5 = evaluation.error(1), evaluation.error(5)
     files["predictions"] = draw_predictions(
@@ -87,30 +88,18 @@ def run_job(options: JobOptions, backend: Backend) -> Path:
     return path
 
 
-@dataclass(frozen=True)
-class _Trained:
-    iterations: int
-    weights: Path
-    solverstate: Path
-    log: Path
-
-
-def _train(solver: Path, backend: Backend, options: JobOptions) -> _Trained:
+def _train(solver: Path, log_json: Path, backend: Backend, fresh: bool) -> TrainResult:
     """Train, going on from the newest snapshot that is whole."""
-    prefix = str(text.read_solver(solver).snapshot_prefix)
-    log_json = Path(f"{prefix}.log.jsonl")
-    if options.fresh:
+    if fresh:
         log_json.unlink(missing_ok=True)
-    job = TrainJob(str(solver), None if options.fresh else AUTO, log_json=str(log_json), keep=_KEEP)
+    job = TrainJob(str(solver), None if fresh else AUTO, log_json=str(log_json), keep=_KEEP)
     done = train(job, lambda param: backend)
     if done.stopped:
         raise TrainingError(
             f"stopped at iteration {done.iterations}, as asked; "
             f"the snapshot is {done.solverstate}; the same command goes on from there"
         )
-    stem = f"{prefix}_iter_{done.iterations}"
-    files = Path(f"{stem}.caffemodel"), Path(f"{stem}.solverstate")
-    return _Trained(done.iterations, *files, log_json)
+    return done
 
 
 def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> Evaluation:
@@ -125,15 +114,15 @@ def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> 
         return evaluate_central_crop(net, data.val_images, scores, labels)
 
 
-def _export(out: Path, folder: Path, trained: _Trained, backend: Backend) -> dict[str, Path]:
+def _export(out: Path, folder: Path, trained: TrainResult, backend: Backend) -> dict[str, Path]:
     """The trained net for original Caffe and others: weights in both of Caffe's formats."""
     deploy = folder / generate.DEPLOY
-    h5 = out / f"{trained.weights.name}.h5"
+    h5 = out / f"{trained.model.name}.h5"
     with Net(text.read_net(deploy), proto.TEST, backend) as net:
-        net_io.copy_trained_layers(net, trained.weights, strict=True)
+        net_io.copy_trained_layers(net, trained.model, strict=True)
         net_io.save(net, h5)
     return {
-        "caffemodel": trained.weights,
+        "caffemodel": trained.model,
         "caffemodel_h5": h5,
         "deploy": deploy,
         "dense": folder / generate.DENSE,

@@ -58,11 +58,11 @@ class Session:
                 f"set_random_seed: expected an integer of 0 to 4294967295, got {seed!r}; "
                 "choose another seed"
             )
-        self.take_stream(int(seed), CaffeRandom(int(seed)))
+        self.start_stream(int(seed))
 
-    def take_stream(self, seed: int, rng: CaffeRandom) -> None:
-        """Go on with a stream that something else started, such as a solver's random_seed."""
-        self.seed, self.rng = seed, rng
+    def start_stream(self, seed: int) -> None:
+        """Draw from a new stream; only the seed's low 32 bits matter to it."""
+        self.seed, self.rng = seed, CaffeRandom(seed)
 
     def backend(self) -> Backend:
         """The backend of the mode; one for each device, so that nets can share weights.

@@ -39,6 +39,8 @@ class Solver:
         param = text.read_solver(path)
         if self.type:
             param.type = self.type
+        if param.random_seed >= 0:
+            SESSION.start_stream(int(param.random_seed))
         options = SolverOptions(
             sidecar=read_sidecar(path),
             seed=SESSION.seed,
@@ -47,7 +49,6 @@ class Solver:
             caffe_dropout=SESSION.caffe_dropout,
         )
         self.core = CoreSolver(param, SESSION.backend(), options)
-        SESSION.take_stream(self.core.seed, self.core.net.context.rng)
         self.net = Net.around(self.core.net)
         self.test_nets = [Net.around(net) for net in self.core.test_nets]
 

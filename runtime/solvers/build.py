@@ -31,8 +31,7 @@ def build_nets(
     Raises:
         ProtoError, ShapeError, UnsupportedError, DataError, SnapshotError: what does not fit.
     """
-    drawn_on = options.rng if param.random_seed < 0 else None
-    rng = drawn_on if drawn_on is not None else CaffeRandom(seed)
+    rng = options.rng if options.rng is not None else CaffeRandom(seed)
 
     def build(source: NetSource, data: DataOptions) -> Net:
         context = RunContext(

@@ -24,6 +24,6 @@ class SolverOptions:
     """Whether a snapshot that cannot be written ends the run; the last one always does."""
     allow_python_layers: bool = False
     rng: CaffeRandom | None = None
-    """Where the prototxt has no random_seed: the stream that first weights are drawn from."""
+    """The stream that first weights are drawn from; None starts one with the seed."""
     caffe_dropout: bool = False
     """See RunContext."""

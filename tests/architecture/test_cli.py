@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import pkgutil
@@ -37,7 +38,7 @@ def test_every_module_is_a_verb_or_a_known_helper() -> None:
 
 @pytest.mark.parametrize("module", VERBS.values(), ids=VERBS)
 def test_a_verb_is_named_and_described(module: ModuleType) -> None:
-    assert module.NAME == module.__name__.rpartition(".")[2]
+    assert module.__name__ == f"runtime.cli.{module.NAME}"
     assert module.SUMMARY.strip() == module.SUMMARY != ""
     assert "\n" not in module.SUMMARY
     assert not module.SUMMARY.endswith(".")
@@ -103,6 +104,14 @@ def test_an_unknown_verb_lists_those_there_are(capsys: pytest.CaptureFixture[str
 )
 def test_flags_as_caffe_writes_them(given: str, taken: str) -> None:
     assert caffe_flags(["train", given]) == ["train", taken]
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_every_flag_of_every_verb_is_taken_that_way(name: str) -> None:
+    parser = argparse.ArgumentParser()
+    VERBS[name].add_arguments(parser)
+    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
+    assert caffe_flags([flag[1:] for flag in flags]) == flags
 
 
 @pytest.mark.parametrize(
