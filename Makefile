@@ -8,6 +8,7 @@ NET ?=
 DATA ?= demo
 GPUS ?=
 OUT ?=
+EXTRAS ?= test,lint
 
 # What was installed, by extra: a stamp each, renewed when the packaging changes.
 STAMP := $(VENV)/.installed
@@ -47,7 +48,7 @@ $(STAMP): pyproject.toml setup.py | $(BIN)/python
 	touch $@
 
 $(TEST_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --editable '.[test,lint]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:  ## remove what was built, the virtual environment included

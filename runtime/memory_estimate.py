@@ -110,10 +110,9 @@ def budget_advice(net: Net, budget: int, batch: int | None = None, solver: Any =
         f"net '{net.name}': a batch of {whole} takes {in_gib(estimate.total)}; expected at most "
         f"the {in_gib(budget)} there are"
     )
-    for passes in _divisors(whole)[1:]:
+    passes = passes_within(net, budget, whole, solver)
+    if passes is not None:
         smaller = memory_estimate(net, whole // passes, solver)
-        if smaller.total > budget:
-            continue
         if not learns(net):
             return f"{excess}; use a batch of {smaller.batch}: {in_gib(smaller.total)}"
         done = int(solver.iter_size) if solver is not None else 1
@@ -125,6 +124,14 @@ def budget_advice(net: Net, budget: int, batch: int | None = None, solver: Any =
     return (
         f"{excess}; even one image takes {in_gib(least.total)}: use a smaller net, or more memory"
     )
+
+
+def passes_within(net: Net, budget: int, batch: int, solver: Any = None) -> int | None:
+    """In how few equal passes `batch` images fit into `budget` bytes; None where not even one."""
+    for passes in _divisors(batch):
+        if memory_estimate(net, batch // passes, solver).total <= budget:
+            return passes
+    return None
 
 
 def learns(net: Net) -> bool:

@@ -55,7 +55,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """A net's layers, without the splits that Caffe inserts, and what they add up to."""
+    """A net's layers, splits left out, and what they add up to."""
 
     name: str
     phase: int

@@ -35,7 +35,7 @@ def verbs() -> dict[str, ModuleType]:
 def caffe_flags(argv: Sequence[str]) -> list[str]:
     """Rewrite Caffe's `-solver=x` to `--solver=x`; short flags and negative numbers stay."""
     return [
-        f"-{word}" if re.match(r"-[A-Za-z][A-Za-z0-9]*[-_A-Za-z]\w*(=|$)", word) else word
+        f"-{word}" if re.match(r"-[A-Za-z]\w*[-_A-Za-z][-\w]*(=|$)", word) else word
         for word in argv
     ]
 

@@ -14,7 +14,7 @@ from runtime.log import setup_logging
 log = logging.getLogger("verydeep.job")
 
 NAME = "run"
-SUMMARY = "Prepare a data set, train a net of the paper, evaluate, export and draw."
+SUMMARY = "prepare a data set, train a net of the paper, evaluate, export and draw"
 EXAMPLE = "verydeep run --net D --data /data/ilsvrc12 --gpu 0,1,2,3"
 
 

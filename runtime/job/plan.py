@@ -6,9 +6,15 @@ import logging
 from fractions import Fraction
 from typing import Any
 
+from prototxt_gen import heads, proto
+from prototxt_gen.errors import DeviceError
 from prototxt_gen.sidecar import Scale
+from prototxt_gen.solver import solver_param
 from prototxt_gen.spec import NetSpecification, builtin_spec, with_values
+from runtime.backend.base import Backend
 from runtime.job.prepare import Prepared
+from runtime.memory_estimate import in_gib, passes_within
+from runtime.shape_net import shape_net
 
 log = logging.getLogger("verydeep.job")
 
@@ -73,3 +79,29 @@ def fit_to_data(
         values |= {"solver.snapshot": min(spec.solver.snapshot, max_iter)}
         values |= {"solver.test_interval": min(spec.solver.test_interval, max_iter)}
     return with_values(spec, values)
+
+
+def within_memory(spec: NetSpecification, backend: Backend, budget: int) -> NetSpecification:
+    """The spec with the batch cut into as many passes as memory asks for; the gradient is the same.
+
+    Raises:
+        DeviceError: not even one image fits.
+    """
+    solver = solver_param(spec, "", "")
+    net = shape_net(heads.train_val(spec), proto.TRAIN, backend)
+    passes = passes_within(net, budget, spec.train_batch, solver)
+    if passes is None:
+        raise DeviceError(
+            f"net {spec.name}: even one image does not fit into {in_gib(budget)}; expected more "
+            "memory; use a narrower net or a smaller crop"
+        )
+    if passes == 1:
+        return spec
+    iter_size = spec.solver.iter_size * passes
+    log.info(
+        "The batch of %d is computed in %d passes, to fit into %s",
+        spec.data.train.batch_size,
+        iter_size,
+        in_gib(budget),
+    )
+    return with_values(spec, {"solver.iter_size": iter_size})

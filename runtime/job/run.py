@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from runtime.backend.base import Backend
 from runtime.context import RunContext
 from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
 from runtime.job.pictures import draw_predictions
-from runtime.job.plan import base_spec, fit_to_data, stored_side
+from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
 from runtime.job.prepare import DEMO, Prepared, prepare
 from runtime.learning_curve import plot_learning_curve
 from runtime.net import Net
@@ -54,7 +55,10 @@ def run_job(options: JobOptions, backend: Backend) -> Path:
     spec = base_spec(options.net, demo)
     side = stored_side(demo, spec.data.train.options.short_side)
     data = prepare(options.data, options.out / "data", side, options.jobs)
-    spec = fit_to_data(spec, data, not backend.name.startswith("cpu"), options.max_iter)
+    on_host = backend.shares_host_memory
+    spec = fit_to_data(spec, data, not on_host, options.max_iter)
+    if on_host:
+        spec = within_memory(spec, backend, _host_memory() // 2)
     folder = options.out / "net"
     generate.write_all(spec, folder)
     log.info("Nets of %s written to %s", spec.name, folder)
@@ -86,6 +90,11 @@ def run_job(options: JobOptions, backend: Backend) -> Path:
     path = options.out / "result.json"
     atomic_write_text(path, json.dumps(result, indent=2) + "\n")
     return path
+
+
+def _host_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _train(solver: Path, log_json: Path, backend: Backend, fresh: bool) -> TrainResult:

@@ -55,7 +55,7 @@ def to_unit(pixels: npt.NDArray[np.uint8], color: bool = True) -> Image:
     pixels = pixels[:, :, :3] if pixels.shape[2] != 2 else pixels[:, :, :1]
     image: Image = pixels[:, :, ::-1].astype(np.float32) / np.float32(255)
     if color:
-        return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+        return np.array(np.broadcast_to(image, (*image.shape[:2], 3)))
     if image.shape[2] == 1:
         return image
     return np.asarray(image @ np.array(_LUMINANCE, np.float32), np.float32)[:, :, None]

@@ -172,6 +172,13 @@ def test_dropout(device: Device, shape: tuple[int, ...], ratio: float) -> None:
     assert_close("dx", dx, dy.astype(np.float64) * want_mask * scale, 2, 4.0 * max(1.0, scale))
 
 
+def test_dropout_keeps_a_number_equal_to_the_ratio(device: Device) -> None:
+    (word, *_) = neurons.philox((0, 5, 0, 2), (1, 0))
+    ratio, mask, x = (word >> 8) / 2**24, device.junk((1, 1), np.uint8), device.up([[1.0]])
+    device.backend.dropout_forward(x, x, mask, ratio, Draw(seed=1, stream=2, first_sample=5))
+    assert device.down(mask, (1, 1), np.uint8)[0, 0] == 1
+
+
 def test_dropout_does_not_depend_on_how_a_batch_is_split(device: Device) -> None:
     whole, half = device.junk((6, 20), np.uint8), device.junk((3, 20), np.uint8)
     ones = np.ones((6, 20))

@@ -63,9 +63,7 @@ def test_files_without_weights(tmp_path: Path, name: str, value: np.ndarray, tex
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with (
-        pytest.raises(
-            SnapshotError, match=r"w\.h5: no such file; expected an HDF5 file; check"
-        ),
+        pytest.raises(SnapshotError, match=r"w\.h5: no such file; expected an HDF5 file; check"),
         open_hdf5_weights(tmp_path / "w.h5"),
     ):
         pass

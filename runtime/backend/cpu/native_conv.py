@@ -17,11 +17,13 @@ DIRECT = 0
 """Sums taken term by term. Other algorithms are Winograd's F(m x m, 3 x 3), and this is m."""
 
 _NAMES = {DIRECT: "direct", 2: "winograd_2x2", 4: "winograd_4x4"}
-# With fewer channels on one side the transforms cost more than the products they save.
-_FEW_CHANNELS = 8
-# F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with few tiles that decides.
-_FEW_TILES = 32
+# With fewer filters than this the transforms cost more than the products they save.
+_FEW_FILTERS = 64
+# F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with large filters and few tiles that decides.
+# The weight gradient goes through sums of that size once more.
 _LARGE_FILTERS = 256 * 256
+_FEW_TILES = 32
+_FEW_TILES_WEIGHT = 48
 
 
 @dataclass(frozen=True)
@@ -35,22 +37,21 @@ class Passes:
     @classmethod
     def of(cls, geom: ConvGeometry, exact: bool) -> Passes:
         """Choose by table. `exact` wants every sum term by term."""
-        padded = max(geom.pad) <= 2
-        if exact or not geom.is_3x3_same or not padded or min(geom.c, geom.k) < _FEW_CHANNELS:
+        if exact or not geom.is_3x3_same or max(geom.pad) > 2:
             return cls(DIRECT, DIRECT, DIRECT)
+        few = geom.c * geom.k < _FEW_FILTERS
+        outputs = geom.n * -(-geom.p // 4) * -(-geom.q // 4)
+        inputs = geom.n * -(-geom.h // 4) * -(-geom.w // 4)
+        large = geom.c * geom.k >= _LARGE_FILTERS
         return cls(
-            _tile(geom, geom.p, geom.q), _tile(geom, geom.h, geom.w), _tile(geom, geom.p, geom.q)
+            DIRECT if few else 2 if large and outputs < _FEW_TILES else 4,
+            2 if large and inputs < _FEW_TILES else 4,
+            DIRECT if few else 2 if large and outputs < _FEW_TILES_WEIGHT else 4,
         )
 
     def __str__(self) -> str:
         names = [_NAMES[m] for m in (self.forward, self.backward_data, self.backward_weight)]
         return names[0] if len(set(names)) == 1 else "/".join(names)
-
-
-def _tile(geom: ConvGeometry, height: int, width: int) -> int:
-    """Side of the tiles that cover the outputs of a pass."""
-    tiles = geom.n * -(-height // 4) * -(-width // 4)
-    return 2 if tiles < _FEW_TILES and geom.c * geom.k >= _LARGE_FILTERS else 4
 
 
 def plan_native(library: NativeLibrary, geom: ConvGeometry, exact: bool) -> ConvPlan:

@@ -10,6 +10,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #ifndef VD_ISA
 #error "VD_ISA must name the instruction set, for instance -DVD_ISA=avx2"
 #endif
@@ -62,6 +66,24 @@ VD_INLINE Vec load(const float* p) {
     return v;
 }
 VD_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
+// A store past the caches, to vector-aligned memory that nobody reads soon. `stream_end` comes after
+// the last of them, before another thread may read.
+VD_INLINE void stream(float* p, Vec v) {
+#if defined(__AVX512F__)
+    _mm512_stream_ps(p, v);
+#elif defined(__AVX__)
+    _mm256_stream_ps(p, v);
+#elif defined(__SSE2__)
+    _mm_stream_ps(p, v);
+#else
+    store(p, v);
+#endif
+}
+VD_INLINE void stream_end() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
 VD_INLINE IntVec load(const std::int32_t* p) {
     IntVec v;
     __builtin_memcpy(&v, p, sizeof v);

@@ -9,6 +9,9 @@ namespace verydeep::VD_ISA {
 // one to each plane, would all fall into one set of the first-level cache.
 VD_INLINE Index plane_stride(Index floats) { return round_up(floats, 1024) + 16; }
 
+// Filters beyond this many floats do not stay in a cache between their making and their use.
+constexpr Index kFarFloats = 1 << 22;
+
 // Transformed filters: [plane][panel][input channel][kPanel output channels]. The last panel has
 // kLanes output channels where that is enough.
 struct FilterLayout {

@@ -14,7 +14,7 @@ namespace {
 
 constexpr Index kChunkFloats = 1 << 18;  // transformed tiles and products: a second-level cache
 // Fewer tiles, and reading the filters costs more than the products; more where they come from memory.
-constexpr Index kLeastTiles = 48, kLeastTilesFar = 98, kFarFloats = 1 << 22;
+constexpr Index kLeastTiles = 48, kLeastTilesFar = 98;
 constexpr Index kPrefetch = 512;  // floats ahead in the filters: a panel is longer than the prefetcher's page
 
 struct Job {  // one convolution of `inputs` channels to `outputs`

@@ -6,6 +6,8 @@
 namespace verydeep::VD_ISA {
 namespace {
 
+constexpr Index kGroup = 8;  // input channels of one item
+
 struct Filters {
     const float* weight;  // (k, c, 3, 3)
     Index outputs, inputs;
@@ -25,23 +27,46 @@ VD_INLINE void gather_taps(const Filters& f, Index block, Index input, Vec* taps
     for (int tap = 0; tap < 9; ++tap) taps[f.flip ? 8 - tap : tap] = turned[tap];
 }
 
+// One panel's filters for inputs [first, last). They are put together here and leave in runs of
+// kGroup inputs: line by line to so many planes, each store would wait for memory.
+template <int M>
+void transform_group(const Filters& f, const FilterLayout& layout, Index panel, Index first,
+                     Index last, float* out) {
+    using W = Winograd<M>;
+    const Index vectors = layout.panel_vectors(panel), width = vectors * kLanes;
+    alignas(64) Vec staged[W::kPlanes][kGroup * 2];
+    for (Index input = first; input < last; ++input)
+        for (Index e = 0; e < vectors; ++e) {
+            Vec taps[9], half[W::kTile * 3];
+            gather_taps(f, 2 * panel + e, input, taps);
+            for (int j = 0; j < 3; ++j) W::filter(taps + j, 3, half + j, 3);
+            for (int i = 0; i < W::kTile; ++i) {
+                Vec u[W::kTile];
+                W::filter(half + 3 * i, 1, u, 1);
+                for (int j = 0; j < W::kTile; ++j)
+                    staged[W::kTile * i + j][(input - first) * vectors + e] = u[j];
+            }
+        }
+    float* to = out + panel * layout.inputs * kPanel + first * width;
+    const bool far = W::kPlanes * layout.plane > kFarFloats;
+    for (int q = 0; q < W::kPlanes; ++q)
+        for (Index i = 0; i < (last - first) * vectors; ++i) {
+            float* at = to + q * layout.plane + i * kLanes;
+            if (far)
+                stream(at, staged[q][i]);
+            else
+                store(at, staged[q][i]);
+        }
+    if (far) stream_end();
+}
+
 template <int M>
 void transform_filters(Team* team, const Filters& f, float* out) {
-    using W = Winograd<M>;
-    constexpr Index kGroup = 32;  // input channels of one item
     const FilterLayout layout(f.inputs, f.outputs);
     const Index groups = ceil_div(f.inputs, kGroup);
-    parallel(team, layout.output_blocks * groups, [&](Index item, int) {
-        const Index block = item / groups, first = item % groups * kGroup;
-        const Index width = layout.panel_vectors(block / 2) * kLanes;
-        float* panel = out + block / 2 * f.inputs * kPanel + block % 2 * kLanes;
-        for (Index input = first; input < least(first + kGroup, f.inputs); ++input) {
-            Vec taps[9], half[W::kTile * 3], u[W::kPlanes];
-            gather_taps(f, block, input, taps);
-            for (int j = 0; j < 3; ++j) W::filter(taps + j, 3, half + j, 3);
-            for (int i = 0; i < W::kTile; ++i) W::filter(half + 3 * i, 1, u + W::kTile * i, 1);
-            for (int q = 0; q < W::kPlanes; ++q) store(panel + q * layout.plane + input * width, u[q]);
-        }
+    parallel(team, layout.panels() * groups, [&](Index item, int) {
+        const Index first = item % groups * kGroup;
+        transform_group<M>(f, layout, item / groups, first, least(first + kGroup, f.inputs), out);
     });
 }
 
@@ -57,7 +82,7 @@ VD_EXPORT_COUNT(winograd_filter_floats)(std::int64_t m, std::int64_t inputs, std
     return planes * FilterLayout(inputs, outputs).plane;
 }
 
-// Transform weights (k, c, 3, 3), for the forward pass or, turned and transposed, for the backward.
+// Transform weights (k, c, 3, 3) into `out`, which starts on a cache line: for the forward pass or, turned and transposed, for the backward.
 VD_EXPORT(winograd_filter)(Team* team, std::int64_t m, const float* weight, std::int64_t k,
                            std::int64_t c, std::int64_t backward, float* out) {
     const Filters f = backward ? Filters{weight, c, k, 9, 9 * c, true}

@@ -1,0 +1,18 @@
+// Shared memory of the running block: made when it is first named, filled with NaN, fenced.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace emu {
+
+// A half-word that is NaN as bfloat16 and half, and twice or four times as float and double.
+constexpr uint16_t FENCE_HALF = 0xfff5;
+
+// Forgets the last block's arrays. `dynamic_size` is what the launch granted.
+void open_arena(size_t dynamic_size);
+
+// The array whose fence was written over, or null.
+const char* broken_fence();
+
+}  // namespace emu

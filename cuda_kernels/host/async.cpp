@@ -1,0 +1,66 @@
+// cp.async: a copy may happen at any time until it is waited for. In forward order it happens at
+// once, in reversed order when it is waited for, shuffled at either: a kernel that reads too early
+// or writes too soon differs between them.
+#include "async.h"
+
+#include "runtime.h"
+
+namespace emu {
+namespace {
+
+constexpr int MAX_COPIES = 64;  // of a thread, under way at once
+
+struct Copy {
+    void* to;
+    const void* from;
+    int size, valid, group;
+};
+
+struct Queue {
+    Copy copies[MAX_COPIES];
+    int first, count, group;
+};
+
+Queue queues[MAX_THREADS];
+
+// Called from kernel code, so that sanitizers, which see only that, see the accesses.
+using Mover = void (*)(void* to, const void* from, int size, int valid);
+Mover mover = nullptr;
+
+}  // namespace
+
+void set_mover(Mover move) { mover = move; }
+
+void drop_copies() {
+    for (Queue& queue : queues) {
+        queue.first = queue.count = queue.group = 0;
+    }
+}
+
+void copy_later(void* to, const void* from, int size, int valid) {
+    const bool now = order() == Order::FORWARD || (order() == Order::SHUFFLED && random_below(2));
+    if (now) {
+        mover(to, from, size, valid);
+        return;
+    }
+    Queue& queue = queues[current_thread()];
+    if (queue.count == MAX_COPIES) {
+        fail("more than 64 asynchronous copies of a thread under way");
+    }
+    const int place = (queue.first + queue.count++) % MAX_COPIES;
+    queue.copies[place] = {to, from, size, valid, queue.group};
+}
+
+void copy_commit() { ++queues[current_thread()].group; }
+
+void copy_wait(int groups_left) {
+    Queue& queue = queues[current_thread()];
+    while (queue.count > 0 && queue.copies[queue.first].group < queue.group - groups_left) {
+        const Copy copy = queue.copies[queue.first];
+        queue.first = (queue.first + 1) % MAX_COPIES;
+        --queue.count;
+        mover(copy.to, copy.from, copy.size, copy.valid);
+    }
+}
+
+}  // namespace emu

@@ -1,0 +1,79 @@
+#include "fault.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+
+#include <cstdio>
+
+namespace emu {
+
+#if defined(EMU_ASAN) || defined(EMU_TSAN)
+
+void guarded(void (*work)(size_t), size_t argument) { work(argument); }
+
+#else
+
+namespace {
+
+constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
+struct sigaction saved[3];
+sigjmp_buf way_out;
+pthread_t owner;
+alignas(16) char handler_stack[64 << 10];
+
+int slot(int signal) { return signal == SIGSEGV ? 0 : signal == SIGBUS ? 1 : 2; }
+
+void handle(int signal, siginfo_t* info, void*) {
+    if (!pthread_equal(pthread_self(), owner)) {
+        // Another thread's fault is none of ours: let it happen again as it would have.
+        sigaction(signal, &saved[slot(signal)], nullptr);
+        return;
+    }
+    char text[120];
+    if (signal == SIGFPE) {
+        snprintf(text, sizeof text, "an integer division by zero");
+    } else if (in_guard_page(fiber_of(current_thread()), info->si_addr)) {
+        snprintf(text, sizeof text, "more than %zu bytes of local arrays and calls", STACK_SIZE);
+    } else {
+        snprintf(text, sizeof text, "a read or write at the wild address %p", info->si_addr);
+    }
+    fail_from_handler(text);
+    siglongjmp(way_out, 1);
+}
+
+void install() {
+    owner = pthread_self();
+    struct sigaction action = {};
+    action.sa_sigaction = handle;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigemptyset(&action.sa_mask);
+    for (int signal : SIGNALS) {
+        sigaction(signal, &action, &saved[slot(signal)]);
+    }
+}
+
+void restore() {
+    for (int signal : SIGNALS) {
+        sigaction(signal, &saved[slot(signal)], nullptr);
+    }
+}
+
+}  // namespace
+
+void guarded(void (*work)(size_t), size_t argument) {
+    stack_t ours = {}, theirs = {};
+    ours.ss_sp = handler_stack;
+    ours.ss_size = sizeof handler_stack;
+    sigaltstack(&ours, &theirs);
+    install();
+    if (sigsetjmp(way_out, 1) == 0) {
+        work(argument);
+    }
+    restore();
+    sigaltstack(&theirs, nullptr);
+}
+
+#endif
+
+}  // namespace emu

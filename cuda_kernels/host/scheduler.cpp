@@ -1,0 +1,339 @@
+// Runs a kernel over its grid: blocks one after another, a block's threads as fibers, warp by
+// warp, each until it waits or ends.
+#include <cstdio>
+#include <cstring>
+#include <mutex>
+#include <utility>
+
+#include "arena.h"
+#include "async.h"
+#include "fault.h"
+#include "fiber.h"
+#include "runtime.h"
+
+namespace emu {
+
+uint3 thread_index, block_index;
+dim3 block_dim, grid_dim;
+
+namespace {
+
+enum class State : uint8_t { READY, AT_BARRIER, AT_WARP, ENDED };
+
+struct Thread {
+    Fiber fiber;
+    State state;
+    uint3 index;
+    unsigned mask;      // of the warp instruction it waits at
+    const char* site;   // where it waits
+    unsigned barriers;  // how many it has passed
+    unsigned exchanges;
+};
+
+struct Warp {
+    volatile uint32_t area[2][WARP_LANES][EXCHANGE_WORDS];
+    char keys[2];  // for the race detector, one per area
+};
+
+// Two keys in turn: with one, a thread that wakes late would also observe what early ones did
+// after the barrier, and a read that is overtaken by the next round's write would pass.
+char barrier_keys[2], start_key, end_key;
+
+Thread threads[MAX_THREADS];
+Warp warps[MAX_THREADS / WARP_LANES];
+int thread_count, current;
+bool failed;
+char failure[512];
+Order chosen_order;
+uint64_t random_state;
+void (*kernel_body)(const void*);
+const void* kernel_args;
+std::mutex one_launch;
+
+void write_failure(const char* what) {
+    if (!failed) {
+        failed = true;
+        snprintf(failure, sizeof failure, "%s", what);
+    }
+}
+
+void describe(char* text, size_t size, const Thread& thread) {
+    snprintf(text, size, "thread (%u, %u, %u)", thread.index.x, thread.index.y, thread.index.z);
+}
+
+void leave(State state) {
+    Thread& thread = threads[current];
+    thread.state = state;
+    leave_fiber(thread.fiber, state == State::ENDED);
+}
+
+void fiber_entry() {
+    fiber_started();
+    observe(&start_key);
+    kernel_body(kernel_args);
+    publish(&end_key);
+    leave(State::ENDED);
+}
+
+// Fills `sequence` with 0..count-1 in the chosen order.
+void arrange(int* sequence, int count) {
+    const bool reversed = chosen_order == Order::REVERSED;
+    for (int i = 0; i < count; ++i) {
+        sequence[i] = reversed ? count - 1 - i : i;
+    }
+    if (chosen_order == Order::SHUFFLED) {
+        for (int i = count - 1; i > 0; --i) {
+            std::swap(sequence[i], sequence[random_below(static_cast<unsigned>(i) + 1)]);
+        }
+    }
+}
+
+// Whether every lane that `thread` waits for waits with it, at the same place.
+bool complete(int first, const Thread& thread) {
+    for (int lane = 0; lane < WARP_LANES; ++lane) {
+        if (thread.mask >> lane & 1u) {
+            const int other = first + lane;
+            if (other >= thread_count || threads[other].state != State::AT_WARP ||
+                threads[other].mask != thread.mask ||
+                strcmp(threads[other].site, thread.site) != 0) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+bool release_lanes(int first, int lanes) {
+    bool any = false;
+    for (int lane = 0; lane < lanes; ++lane) {
+        const Thread& thread = threads[first + lane];
+        if (thread.state == State::AT_WARP && complete(first, thread)) {
+            const unsigned mask = thread.mask;
+            for (int i = 0; i < lanes; ++i) {
+                if (mask >> i & 1u) {
+                    threads[first + i].state = State::READY;
+                }
+            }
+            any = true;
+        }
+    }
+    return any;
+}
+
+void run_warp(int warp) {
+    const int first = warp * WARP_LANES;
+    const int lanes = thread_count - first < WARP_LANES ? thread_count - first : WARP_LANES;
+    int sequence[WARP_LANES];
+    do {
+        arrange(sequence, lanes);
+        for (int i = 0; i < lanes && !failed; ++i) {
+            Thread& thread = threads[first + sequence[i]];
+            if (thread.state == State::READY) {
+                current = first + sequence[i];
+                thread_index = thread.index;
+                enter_fiber(thread.fiber);
+            }
+        }
+    } while (!failed && release_lanes(first, lanes));
+}
+
+void stuck_lane(const Thread& thread) {
+    char who[64], text[320];
+    describe(who, sizeof who, thread);
+    snprintf(text, sizeof text,
+             "%s waits at %s for the lanes of mask 0x%08x, and not all of them arrive there", who,
+             thread.site, thread.mask);
+    write_failure(text);
+}
+
+void divergent(const Thread& waiting, const Thread& other) {
+    char who[64], whom[64], text[480];
+    describe(who, sizeof who, waiting);
+    describe(whom, sizeof whom, other);
+    const bool ended = other.state == State::ENDED;
+    snprintf(text, sizeof text,
+             "divergent __syncthreads: %s waits at %s, %s %s%s; every thread must reach the same "
+             "barrier",
+             who, waiting.site, whom, ended ? "has ended" : "waits at ", ended ? "" : other.site);
+    write_failure(text);
+}
+
+// Everybody has run as far as possible: whether the block is done; or lets all pass the barrier.
+bool block_done() {
+    const Thread* waiting = nullptr;
+    for (int i = 0; i < thread_count; ++i) {
+        if (threads[i].state == State::AT_WARP) {
+            stuck_lane(threads[i]);
+            return true;
+        }
+        if (threads[i].state == State::AT_BARRIER && waiting == nullptr) {
+            waiting = &threads[i];
+        }
+    }
+    if (waiting == nullptr) {
+        return true;
+    }
+    for (int i = 0; i < thread_count; ++i) {
+        const Thread& thread = threads[i];
+        if (thread.state == State::ENDED || (thread.site != waiting->site &&
+                                             strcmp(thread.site, waiting->site) != 0)) {
+            divergent(*waiting, thread);
+            return true;
+        }
+    }
+    for (int i = 0; i < thread_count; ++i) {
+        threads[i].state = State::READY;
+    }
+    return false;
+}
+
+void run_block(size_t dynamic_size) {
+    open_arena(dynamic_size);
+    drop_copies();
+    for (int i = 0; i < thread_count; ++i) {
+        prepare(threads[i].fiber, i, fiber_entry);
+        threads[i].state = State::READY;
+        threads[i].barriers = threads[i].exchanges = 0;
+    }
+    publish(&start_key);
+    const int warp_count = (thread_count + WARP_LANES - 1) / WARP_LANES;
+    int sequence[MAX_THREADS / WARP_LANES];
+    do {
+        arrange(sequence, warp_count);
+        for (int i = 0; i < warp_count && !failed; ++i) {
+            run_warp(sequence[i]);
+        }
+    } while (!failed && !block_done());
+    observe(&end_key);
+    const char* overrun = failed ? nullptr : broken_fence();
+    if (overrun != nullptr) {
+        char text[200];
+        snprintf(text, sizeof text, "a write beyond the ends of shared array '%.80s'", overrun);
+        write_failure(text);
+    }
+}
+
+bool set_up(const EmuLaunch& launch) {
+    block_dim = dim3(launch.block[0], launch.block[1], launch.block[2]);
+    grid_dim = dim3(launch.grid[0], launch.grid[1], launch.grid[2]);
+    chosen_order = static_cast<Order>(launch.order);
+    random_state = (launch.seed + 1) * 0x9e3779b97f4a7c15ull;
+    thread_count = static_cast<int>(block_dim.x * block_dim.y * block_dim.z);
+    failed = false;
+    for (int i = 0; i < thread_count; ++i) {
+        const auto n = static_cast<unsigned>(i);
+        threads[i].index = {n % block_dim.x, n / block_dim.x % block_dim.y,
+                            n / block_dim.x / block_dim.y};
+        if (!allocate_stack(threads[i].fiber, i)) {
+            write_failure("no memory for the threads' stacks");
+            return false;
+        }
+    }
+    return true;
+}
+
+// Shuffled, blocks go round the grid from a random one: an order at no cost in memory.
+void run_grid(size_t dynamic_size) {
+    const uint64_t blocks = static_cast<uint64_t>(grid_dim.x) * grid_dim.y * grid_dim.z;
+    const uint64_t start =
+        chosen_order == Order::SHUFFLED
+            ? random_below(blocks < 0x7fffffff ? static_cast<unsigned>(blocks) : 0x7fffffff)
+            : 0;
+    for (uint64_t i = 0; i < blocks && !failed; ++i) {
+        const uint64_t turn = chosen_order == Order::REVERSED ? blocks - 1 - i : i;
+        const uint64_t block = (start + turn) % blocks;
+        block_index = {static_cast<unsigned>(block % grid_dim.x),
+                       static_cast<unsigned>(block / grid_dim.x % grid_dim.y),
+                       static_cast<unsigned>(block / grid_dim.x / grid_dim.y)};
+        run_block(dynamic_size);
+    }
+}
+
+}  // namespace
+
+Order order() { return chosen_order; }
+
+unsigned random_below(unsigned bound) {
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return static_cast<unsigned>((random_state >> 11) % bound);
+}
+
+void barrier(const char* site) {
+    Thread& thread = threads[current];
+    void* key = &barrier_keys[thread.barriers++ & 1];
+    thread.site = site;
+    publish(key);
+    leave(State::AT_BARRIER);
+    observe(key);
+}
+
+void warp_sync(unsigned mask, const char* site) {
+    Thread& thread = threads[current];
+    if (!(mask >> lane() & 1u)) {
+        fail("a lane is not in the mask of its own warp instruction");
+    }
+    void* key = &warps[current / WARP_LANES].keys[thread.exchanges++ & 1];
+    thread.mask = mask;
+    thread.site = site;
+    publish(key);
+    leave(State::AT_WARP);
+    observe(key);
+}
+
+int lane() { return current % WARP_LANES; }
+
+void put(const void* value, int words) {
+    auto from = static_cast<const volatile uint32_t*>(value);
+    auto& area = warps[current / WARP_LANES].area[threads[current].exchanges & 1];
+    for (int i = 0; i < words; ++i) {
+        area[lane()][i] = from[i];
+    }
+}
+
+void get(void* value, int words, int from_lane) {
+    auto to = static_cast<volatile uint32_t*>(value);
+    auto& area = warps[current / WARP_LANES].area[(threads[current].exchanges - 1) & 1];
+    for (int i = 0; i < words; ++i) {
+        to[i] = area[from_lane][i];
+    }
+}
+
+void fail(const char* what) {
+    char who[64], text[480];
+    describe(who, sizeof who, threads[current]);
+    snprintf(text, sizeof text, "%s: %s", who, what);
+    write_failure(text);
+    leave(State::ENDED);
+    __builtin_unreachable();
+}
+
+int current_thread() { return current; }
+
+Fiber& fiber_of(int thread) { return threads[thread].fiber; }
+
+void fail_from_handler(const char* what) {
+    char who[64], text[480];
+    describe(who, sizeof who, threads[current]);
+    snprintf(text, sizeof text, "%s: %s", who, what);
+    write_failure(text);
+}
+
+}  // namespace emu
+
+extern "C" int emu_run(const EmuLaunch* launch, void (*body)(const void*), const void* args,
+                       char* error, size_t error_size) {
+    std::lock_guard<std::mutex> lock(emu::one_launch);
+    emu::kernel_body = body;
+    emu::kernel_args = args;
+    if (emu::set_up(*launch)) {
+        emu::guarded([](size_t size) { emu::run_grid(size); }, launch->shared_bytes);
+    }
+    if (!emu::failed) {
+        return 0;
+    }
+    snprintf(error, error_size, "kernel '%s', block (%u, %u, %u): %s", launch->kernel,
+             emu::block_index.x, emu::block_index.y, emu::block_index.z, emu::failure);
+    return 1;
+}

@@ -1,0 +1,83 @@
+// Instructions of a warp: lanes show each other values. Every lane named in the mask arrives.
+#pragma once
+
+namespace emu {
+
+template <class T>
+constexpr int words() {
+    static_assert(sizeof(T) <= 4 * EXCHANGE_WORDS, "more than a lane can show at once");
+    return (sizeof(T) + 3) / 4;
+}
+
+// Whole words, whatever T is: the exchange area knows nothing smaller.
+template <class T>
+union Padded {
+    uint32_t word[words<T>()];
+    T value;
+    Padded() : word{} {}
+};
+
+template <class T>
+inline T exchange(unsigned mask, T value, int from, const char* site) {
+    Padded<T> mine;
+    mine.value = value;
+    put(&mine, words<T>());
+    warp_sync(mask, site);
+    // CUDA leaves the value open where the source lane does not take part: NaN, as far as it goes.
+    Padded<T> theirs;
+    memset(&theirs, 0xff, sizeof theirs);
+    if (mask >> from & 1u) {
+        get(&theirs, words<T>(), from);
+    }
+    return theirs.value;
+}
+
+// The lane to read from, or the own one where the other lies outside the segment of `width`.
+inline int within(int other, int width) {
+    const int own = lane();
+    return (other & ~(width - 1)) == (own & ~(width - 1)) && other >= 0 ? other : own;
+}
+
+inline unsigned ballot(unsigned mask, int predicate, const char* site) {
+    const uint32_t mine = predicate != 0;
+    put(&mine, 1);
+    warp_sync(mask, site);
+    unsigned result = 0;
+    for (int i = 0; i < WARP_LANES; ++i) {
+        if (mask >> i & 1u) {
+            uint32_t theirs;
+            get(&theirs, 1, i);
+            result |= theirs << i;
+        }
+    }
+    return result;
+}
+
+template <class T>
+inline T shuffle(const char* site, unsigned mask, T value, int from, int width = 32) {
+    return exchange(mask, value, (lane() & ~(width - 1)) | (from & (width - 1)), site);
+}
+template <class T>
+inline T shuffle_up(const char* site, unsigned mask, T value, unsigned by, int width = 32) {
+    return exchange(mask, value, within(lane() - static_cast<int>(by), width), site);
+}
+template <class T>
+inline T shuffle_down(const char* site, unsigned mask, T value, unsigned by, int width = 32) {
+    return exchange(mask, value, within(lane() + static_cast<int>(by), width), site);
+}
+template <class T>
+inline T shuffle_xor(const char* site, unsigned mask, T value, int by, int width = 32) {
+    return exchange(mask, value, within(lane() ^ by, width), site);
+}
+inline void syncwarp(const char* site, unsigned mask = 0xffffffffu) { warp_sync(mask, site); }
+
+}  // namespace emu
+
+#define __shfl_sync(...) emu::shuffle(EMU_SITE, __VA_ARGS__)
+#define __shfl_up_sync(...) emu::shuffle_up(EMU_SITE, __VA_ARGS__)
+#define __shfl_down_sync(...) emu::shuffle_down(EMU_SITE, __VA_ARGS__)
+#define __shfl_xor_sync(...) emu::shuffle_xor(EMU_SITE, __VA_ARGS__)
+#define __ballot_sync(mask, predicate) emu::ballot(mask, predicate, EMU_SITE)
+#define __any_sync(mask, predicate) (emu::ballot(mask, predicate, EMU_SITE) != 0)
+#define __all_sync(mask, predicate) (emu::ballot(mask, predicate, EMU_SITE) == (mask))
+#define __syncwarp(...) emu::syncwarp(EMU_SITE, ##__VA_ARGS__)

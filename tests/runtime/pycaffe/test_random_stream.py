@@ -1,0 +1,111 @@
+"""set_random_seed: fillers and dropout draw what they draw in original Caffe."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import runtime.pycaffe as caffe
+from runtime.pycaffe.session import SESSION
+from tests.runtime.pycaffe.conftest import Write
+from tests.runtime.pycaffe.small_nets import DEPLOY, TRAINABLE, solver
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "refcases" / "rng"
+SEEDS = json.loads((GOLDEN / "seeds.json").read_text())
+DROPOUT = """layer { name: "in" type: "Input" top: "x" input_param { shape { dim: 2 dim: 500 } } }
+layer { name: "drop" type: "Dropout" bottom: "x" top: "y" dropout_param { dropout_ratio: 0.3 } }
+"""
+
+
+@pytest.mark.parametrize("name", sorted(SEEDS))
+def test_original_caffes_own_draws(name: str) -> None:
+    caffe.set_random_seed(SEEDS[name])
+    net = caffe.Net(GOLDEN / f"{name}.prototxt", caffe.TRAIN)
+    with np.load(GOLDEN / "expected.npz") as expected:
+        if name.startswith("dropout"):
+            net.blobs["d"].data[...] = 1
+            found = np.stack([net.forward()["o"].copy() for _ in range(2)])
+            assert np.array_equal(found, expected[name])
+            return
+        keys = [key for key in expected if key.startswith(f"{name}__")]
+        assert len(keys) == 4
+        for key in keys:
+            _, layer, index = key.split("__")
+            assert np.array_equal(net.params[layer][int(index)].data, expected[key])
+
+
+def weights(net: caffe.Net) -> np.ndarray:
+    return net.params["ip"][0].data.copy()
+
+
+def test_the_stream_goes_on_from_net_to_net(write: Write) -> None:
+    path = write(DEPLOY)
+    caffe.set_random_seed(5)
+    first, second = (weights(caffe.Net(path, caffe.TEST)) for _ in range(2))
+    assert not np.array_equal(first, second)
+    caffe.set_random_seed(5)
+    assert np.array_equal(weights(caffe.Net(path, caffe.TEST)), first)
+    assert np.array_equal(weights(caffe.Net(path, caffe.TEST)), second)
+
+
+def test_a_solver_takes_the_stream_or_starts_it_anew(write: Write) -> None:
+    net = write(TRAINABLE)
+    caffe.set_random_seed(5)
+    alone, next_alone = (weights(caffe.Net(net, caffe.TRAIN)) for _ in range(2))
+    caffe.set_random_seed(5)
+    assert np.array_equal(weights(caffe.get_solver(write(solver(net))).net), alone)
+    caffe.set_random_seed(1)
+    seeded = caffe.get_solver(write(solver(net, "random_seed: 5")))
+    assert np.array_equal(weights(seeded.net), alone)
+    assert SESSION.seed == 5
+    assert np.array_equal(weights(caffe.Net(net, caffe.TRAIN)), next_alone)
+
+
+def test_without_a_seed_no_two_processes_are_alike() -> None:
+    assert type(SESSION)().seed != type(SESSION)().seed
+
+
+def test_dropout_by_counter_does_not_take_from_the_stream(write: Write) -> None:
+    path = write(DROPOUT)
+
+    def masks() -> list[np.ndarray]:
+        caffe.set_random_seed(2)
+        net = caffe.Net(path, caffe.TRAIN)
+        net.blobs["x"].data[...] = 1
+        SESSION.rng.raw()
+        return [net.forward()["y"] > 0 for _ in range(2)]
+
+    shifted = masks()
+    caffe.set_dropout_stream("counter")
+    counted = masks()
+    assert not np.array_equal(counted[0], shifted[0])
+    caffe.set_random_seed(2)
+    net = caffe.Net(path, caffe.TRAIN)
+    net.blobs["x"].data[...] = 1
+    assert np.array_equal(net.forward()["y"] > 0, counted[0])  # whatever was drawn in between
+    caffe.set_dropout_stream("caffe")
+    SESSION.set_random_seed(2)
+    net = caffe.Net(path, caffe.TRAIN)
+    net.blobs["x"].data[...] = 1
+    assert not np.array_equal(net.forward()["y"] > 0, shifted[0])  # the stream was not moved on
+    with pytest.raises(RuntimeError, match="expected 'caffe' or 'counter', got 'best'"):
+        caffe.set_dropout_stream("best")
+
+
+def test_dropped_gradients_are_those_of_what_was_kept(write: Write) -> None:
+    net = caffe.Net(write("force_backward: true " + DROPOUT), caffe.TRAIN)
+    net.blobs["x"].data[...] = 2
+    y = net.forward()["y"].copy()
+    assert 0.6 < (y > 0).mean() < 0.8
+    np.testing.assert_allclose(y[y > 0], 2 / 0.7, rtol=1e-6)
+    net.blobs["y"].diff[...] = 3
+    np.testing.assert_allclose(net.backward()["x"], 1.5 * y, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 0.5])
+def test_a_seed_that_is_none(seed: int) -> None:
+    with pytest.raises(RuntimeError, match="expected an integer of 0 to 4294967295, got"):
+        caffe.set_random_seed(seed)
