@@ -124,6 +124,9 @@ def _convolutions(net: Message, spec: NetSpecification, init: Initialisation | N
                 width = spec.scaled(unit.width)
                 top = _convolution(net, f"conv{name}", top, width, unit.kernel, unit.kernel // 2)
                 _learnt(net.layer[-1], net.layer[-1].convolution_param, init)
+                if init is not None and init.first_std is not None and name == "1_1":
+                    filler = net.layer[-1].convolution_param.weight_filler
+                    filler.type, filler.std = "gaussian", init.first_std
                 _add(net, "ReLU", f"relu{name}", top, top)
             else:
                 top = _normalisation(net, spec, f"norm{name}", top)

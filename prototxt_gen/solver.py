@@ -32,8 +32,10 @@ def solver_param(spec: NetSpecification, net_path: str, snapshot_prefix: str) ->
     solver.test_iter.append(values.test_iter)
     if values.iter_size > 1:
         solver.iter_size = values.iter_size
-    if values.lr_policy == "fixed":
-        solver.lr_policy = "fixed"
+    if values.lr_policy in ("fixed", "poly"):
+        solver.lr_policy = values.lr_policy
+        if values.lr_policy == "poly":
+            solver.power = values.power
     else:
         solver.lr_policy = "multistep"
         solver.gamma = spec.schedule.factor

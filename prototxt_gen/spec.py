@@ -28,7 +28,7 @@ from prototxt_gen.toml_tables import shown
 from prototxt_gen.vgg import Convolution, Stages
 
 INITIALISATIONS = ("gaussian", "from-net-a", "xavier", "msra", "paper-literal")
-LR_POLICIES = ("plateau", "multistep", "fixed")
+LR_POLICIES = ("plateau", "multistep", "poly", "fixed")
 SOLVER_MODES = ("CPU", "GPU")
 ILSVRC_PCA = ColourPca(
     eigenvalues=(55.46, 4.794, 1.148),
@@ -68,10 +68,14 @@ class Initialisation:
 
     method: str = "gaussian"
     weights: str | None = None
+    first_std: float | None = None
+    """A gaussian for conv1_1 alone, which sees pixels of up to 150 and not activations near 1."""
 
     def __post_init__(self) -> None:
         known = self.method in INITIALISATIONS
         require(known, "init.method", f"one of {', '.join(INITIALISATIONS)}", self.method)
+        positive = self.first_std is None or self.first_std > 0
+        require(positive, "init.first_std", "more than 0", self.first_std)
         if (self.method == "from-net-a") != bool(self.weights):
             raise ProtoError(
                 "init.weights: only from-net-a reads weights, and it must have them; expected "
@@ -144,6 +148,8 @@ class SolverValues:
     lr_policy: str = "plateau"
     stepvalue: tuple[int, ...] = ()
     """Iterations at which multistep drops the rate; empty for the generator's own."""
+    power: float = 1.0
+    """Of poly: the rate is base_lr * (1 - iteration / max_iter) ^ power."""
     max_iter: int = 370_000
     iter_size: int = 1
     test_iter: int = 1000
@@ -157,6 +163,7 @@ class SolverValues:
         require(self.base_lr > 0, "solver.base_lr", "more than 0", self.base_lr)
         require(0 <= self.momentum < 1, "solver.momentum", "from 0 to below 1", self.momentum)
         require(self.weight_decay >= 0, "solver.weight_decay", "at least 0", self.weight_decay)
+        require(self.power > 0, "solver.power", "more than 0", self.power)
         for key, value, known in (
             ("lr_policy", self.lr_policy, LR_POLICIES),
             ("solver_mode", self.solver_mode, SOLVER_MODES),

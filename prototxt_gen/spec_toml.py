@@ -170,7 +170,11 @@ def _lrn(root: Table) -> LrnValues:
 
 def _init(root: Table, default: Initialisation) -> Initialisation:
     table = root.table("init")
-    values = (table.text("method", default.method), table.optional_text("weights"))
+    values = (
+        table.text("method", default.method),
+        table.optional_text("weights"),
+        table.optional_number("first_std"),
+    )
     table.close()
     with root.located():
         return Initialisation(*values)
@@ -220,6 +224,7 @@ def _solver(root: Table) -> SolverValues:
         table.number("weight_decay", default.weight_decay),
         table.text("lr_policy", default.lr_policy),
         table.integers("stepvalue", default.stepvalue),
+        table.number("power", default.power),
         table.integer("max_iter", default.max_iter),
         table.integer("iter_size", default.iter_size),
         table.integer("test_iter", default.test_iter),

@@ -50,6 +50,10 @@ class Table:
         value = self._of_kind(key, is_number, "a finite number")
         return default if value is None else float(value)
 
+    def optional_number(self, key: str) -> float | None:
+        value = self._of_kind(key, is_number, "a finite number")
+        return None if value is None else float(value)
+
     def boolean(self, key: str, default: bool) -> bool:
         value: bool | None = self._of_kind(key, _is_boolean, "true or false")
         return default if value is None else value

@@ -14,6 +14,7 @@ struct Copy {
     void* to;
     const void* from;
     int size, valid, group;
+    Mover move;
 };
 
 struct Queue {
@@ -22,25 +23,23 @@ struct Queue {
 };
 
 Queue queues[MAX_THREADS];
-
-// Called from kernel code, so that sanitizers, which see only that, see the accesses.
-using Mover = void (*)(void* to, const void* from, int size, int valid);
-Mover mover = nullptr;
+bool used = false;
 
 }  // namespace
 
-void set_mover(Mover move) { mover = move; }
-
 void drop_copies() {
-    for (Queue& queue : queues) {
-        queue.first = queue.count = queue.group = 0;
+    if (used) {
+        for (Queue& queue : queues) {
+            queue.first = queue.count = queue.group = 0;
+        }
+        used = false;
     }
 }
 
-void copy_later(void* to, const void* from, int size, int valid) {
+void copy_later(void* to, const void* from, int size, int valid, Mover move) {
     const bool now = order() == Order::FORWARD || (order() == Order::SHUFFLED && random_below(2));
     if (now) {
-        mover(to, from, size, valid);
+        move(to, from, size, valid);
         return;
     }
     Queue& queue = queues[current_thread()];
@@ -48,10 +47,14 @@ void copy_later(void* to, const void* from, int size, int valid) {
         fail("more than 64 asynchronous copies of a thread under way");
     }
     const int place = (queue.first + queue.count++) % MAX_COPIES;
-    queue.copies[place] = {to, from, size, valid, queue.group};
+    queue.copies[place] = {to, from, size, valid, queue.group, move};
+    used = true;
 }
 
-void copy_commit() { ++queues[current_thread()].group; }
+void copy_commit() {
+    ++queues[current_thread()].group;
+    used = true;
+}
 
 void copy_wait(int groups_left) {
     Queue& queue = queues[current_thread()];
@@ -59,7 +62,7 @@ void copy_wait(int groups_left) {
         const Copy copy = queue.copies[queue.first];
         queue.first = (queue.first + 1) % MAX_COPIES;
         --queue.count;
-        mover(copy.to, copy.from, copy.size, copy.valid);
+        copy.move(copy.to, copy.from, copy.size, copy.valid);
     }
 }
 

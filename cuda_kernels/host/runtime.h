@@ -41,8 +41,10 @@ void get(void* value, int words, int from_lane);
 void* shared(const void* site, size_t size, const char* name);
 void* shared_dynamic(size_t size, const char* name);
 
-// Where an asynchronous copy of the current thread waits until it is asked for.
-void copy_later(void* to, const void* from, int size, int valid);
+// Where an asynchronous copy of the current thread waits until it is asked for. `move` does it: a
+// function of the kernel's side, so that sanitizers, which see only that, see the accesses.
+using Mover = void (*)(void* to, const void* from, int size, int valid);
+void copy_later(void* to, const void* from, int size, int valid, Mover move);
 void copy_commit();
 void copy_wait(int groups_left);
 

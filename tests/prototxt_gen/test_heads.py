@@ -265,3 +265,14 @@ def test_opencv_reads_the_nets_and_dense_on_a_crop_is_the_crop_net(name: str) ->
     assert np.allclose(outputs[0].sum(axis=1), 1)
     assert np.ptp(outputs[0]) > 1e-3
     assert np.allclose(outputs[0], outputs[1], atol=1e-5)
+
+
+def test_the_first_layer_may_have_noise_of_its_own() -> None:
+    spec = narrow("A", **{"init.method": "xavier", "init.first_std": 0.02})
+    fillers = [
+        layer.convolution_param.weight_filler
+        for layer in heads.train_val(spec).layer
+        if layer.type == "Convolution"
+    ]
+    assert (fillers[0].type, round(fillers[0].std, 6)) == ("gaussian", 0.02)
+    assert {filler.type for filler in fillers[1:]} == {"xavier"}

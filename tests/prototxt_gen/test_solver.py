@@ -90,3 +90,10 @@ def test_the_mode_is_caffes_enumeration() -> None:
     solver = solver_param(spec, "n", "p")
     assert solver.solver_mode == solver.CPU
     assert "solver_mode: CPU" in to_text(solver)
+
+
+def test_poly_falls_to_nothing_at_the_end() -> None:
+    spec = with_values(builtin_spec("A"), {"solver.lr_policy": "poly", "solver.power": 0.5})
+    solver = solver_param(spec, "net", "prefix")
+    assert (solver.lr_policy, solver.power, list(solver.stepvalue)) == ("poly", 0.5, [])
+    assert not solver.HasField("gamma")

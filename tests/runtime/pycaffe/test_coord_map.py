@@ -9,8 +9,8 @@ import pytest
 
 import runtime.pycaffe as caffe
 from prototxt_gen.errors import VerydeepError
-from runtime.pycaffe import layers as L
-from runtime.pycaffe import params as P
+from runtime.pycaffe import layers as L  # noqa: N812 -- the name in every script
+from runtime.pycaffe import params as P  # noqa: N812 -- the name in every script
 from runtime.pycaffe.coord_map import (
     AxisMismatchException,
     UndefinedMapException,

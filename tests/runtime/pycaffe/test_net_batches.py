@@ -46,7 +46,7 @@ def test_gradients_of_any_number_of_images(net: caffe.Net, count: int) -> None:
 def test_a_loss_counts_as_one_row_a_batch(write: Write) -> None:
     net = caffe.Net(
         write(
-            """layer { name: "in" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+            """layer { name: "i" type: "Input" top: "data" input_param { shape { dim: [2, 3] } } }
             layer { name: "sum" type: "Reduction" bottom: "data" top: "sum" }"""
         ),
         caffe.TEST,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 import runtime.pycaffe as caffe
-from runtime.pycaffe import layers as L
-from runtime.pycaffe import params as P
+from runtime.pycaffe import layers as L  # noqa: N812 -- the name in every script
+from runtime.pycaffe import params as P  # noqa: N812 -- the name in every script
 from runtime.pycaffe.proto import caffe_pb2
 from tests.runtime.pycaffe.conftest import Write
 
