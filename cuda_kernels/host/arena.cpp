@@ -99,7 +99,7 @@ void* shared(const void* site, size_t size, const char* name) {
     }
     static_used += size;
     if (static_used > STATIC_LIMIT) {
-        char text[160];
+        char text[240];
         snprintf(text, sizeof text,
                  "%zu bytes of static shared memory with '%.60s'; expected at most %zu; use "
                  "SHARED_DYNAMIC",
@@ -112,7 +112,7 @@ void* shared(const void* site, size_t size, const char* name) {
 void* shared_dynamic(size_t size, const char* name) {
     static const char site = 0;
     if (size > granted) {
-        char text[160];
+        char text[240];
         snprintf(text, sizeof text,
                  "'%.60s' has %zu bytes of dynamic shared memory, the launch granted %zu; launch "
                  "with shared_bytes=%zu",

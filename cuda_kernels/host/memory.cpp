@@ -30,17 +30,24 @@ struct Allocation {
 std::map<uintptr_t, Allocation> allocations;  // by address
 std::mutex changing;
 
-void fence(uintptr_t from, size_t size) {
-    auto halves = reinterpret_cast<uint16_t*>(from & ~uintptr_t{1});
-    for (size_t i = 0; i < size / 2; ++i) {
-        halves[i] = FENCE_HALF;
+unsigned char fence_byte(uintptr_t at) {
+    return static_cast<unsigned char>(at % 2 == 0 ? FENCE_HALF : FENCE_HALF >> 8);
+}
+
+void fence(uintptr_t from, uintptr_t to) {
+    for (uintptr_t at = from; at < to; ++at) {
+        *reinterpret_cast<unsigned char*>(at) = fence_byte(at);
     }
+}
+
+void poison(uintptr_t from, uintptr_t to) {
+    (void)from, (void)to;
+    __asan_poison_memory_region(reinterpret_cast<void*>(from), to - from);
 }
 
 bool intact(uintptr_t from, uintptr_t to) {
     for (; from < to; ++from) {
-        const auto byte = static_cast<unsigned char>(from % 2 == 0 ? FENCE_HALF : FENCE_HALF >> 8);
-        if (*reinterpret_cast<const unsigned char*>(from) != byte) {
+        if (*reinterpret_cast<const unsigned char*>(from) != fence_byte(from)) {
             return false;
         }
     }
@@ -76,11 +83,11 @@ uint64_t emu_allocate(uint64_t size) {
     const uintptr_t address = reinterpret_cast<uintptr_t>(memory) + emu::FENCE;
     std::lock_guard<std::mutex> lock(emu::changing);
     emu::allocations[address] = {capacity, capacity};
-    emu::fence(address - emu::FENCE, emu::FENCE);
-    emu::fence(address + capacity, emu::FENCE);
+    emu::fence(address - emu::FENCE, address);
+    emu::fence(address + capacity, address + capacity + emu::FENCE);
     memset(reinterpret_cast<void*>(address), 0xff, capacity);
-    __asan_poison_memory_region(memory, emu::FENCE);
-    __asan_poison_memory_region(reinterpret_cast<void*>(address + capacity), emu::FENCE);
+    emu::poison(address - emu::FENCE, address);
+    emu::poison(address + capacity, address + capacity + emu::FENCE);
     return address;
 }
 
@@ -102,16 +109,12 @@ int emu_lend(uint64_t address, uint64_t size) {
     if (found == emu::allocations.end() || size > found->second.capacity) {
         return 1;
     }
-    const size_t slack = found->second.capacity - size;
-    void* beyond = reinterpret_cast<void*>(address + size);
+    const uintptr_t end = address + found->second.capacity;
     found->second.size = size;
     __asan_unpoison_memory_region(reinterpret_cast<void*>(address), found->second.capacity);
     memset(reinterpret_cast<void*>(address), 0xff, size);
-    for (uintptr_t at = address + size; at < address + found->second.capacity; ++at) {
-        *reinterpret_cast<unsigned char*>(at) =
-            static_cast<unsigned char>(at % 2 == 0 ? emu::FENCE_HALF : emu::FENCE_HALF >> 8);
-    }
-    __asan_poison_memory_region(beyond, slack);
+    emu::fence(address + size, end);
+    emu::poison(address + size, end);
     return 0;
 }
 
@@ -139,11 +142,8 @@ int emu_check_fences(uint64_t* address, uint64_t* size, int* before) {
             *address = at;
             *size = allocation.size;
             *before = low;
-            emu::fence(at - emu::FENCE, emu::FENCE);
-            for (uintptr_t i = at + allocation.size; i < at + allocation.capacity + emu::FENCE; ++i) {
-                *reinterpret_cast<unsigned char*>(i) = static_cast<unsigned char>(
-                    i % 2 == 0 ? emu::FENCE_HALF : emu::FENCE_HALF >> 8);
-            }
+            emu::fence(at - emu::FENCE, at);
+            emu::fence(at + allocation.size, at + allocation.capacity + emu::FENCE);
             return 1;
         }
     }

@@ -55,12 +55,11 @@ class DeviceInfo:
     total_memory: int
     shared_per_block: int
     """The most that a block may have with dynamic shared memory; static alone: 48 KiB."""
-    clock_khz: int
-    memory_clock_khz: int
-    memory_bus_bits: int
-    l2_cache: int
-    driver_version: str
-    uuid: str = ""
+    clock_khz: int = 0
+    memory_clock_khz: int = 0
+    memory_bus_bits: int = 0
+    l2_cache: int = 0
+    driver_version: str = ""
 
     @property
     def arch(self) -> int:
@@ -182,6 +181,19 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Release the device. Calls after it are errors, but for `free` and `close`."""
+
+
+def expect_contiguous(what: str, host: HostArray) -> None:
+    """Refuse a host array that is not one run of bytes.
+
+    Raises:
+        DeviceError: it is strided.
+    """
+    if not host.flags.c_contiguous:
+        raise DeviceError(
+            f"{what}: a host array with strides {host.strides} for shape {host.shape}; expected a "
+            "C-contiguous one; use numpy.ascontiguousarray"
+        )
 
 
 def checked_launch(

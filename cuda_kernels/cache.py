@@ -1,0 +1,74 @@
+"""Where built kernels are kept from run to run: a folder of the user's, one file per build."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from prototxt_gen.errors import KernelBuildError
+
+
+def cache_folder() -> Path:
+    """The folder: $XDG_CACHE_HOME/verydeep, or ~/.cache/verydeep, or one below the system's /tmp.
+
+    Raises:
+        KernelBuildError: none of them can be written.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    # Path.home() cannot be relied on where a user has no entry in the system's list.
+    home = os.environ.get("HOME", "")
+    tried = [Path(base) / "verydeep"] if base else []
+    tried += [Path(home) / ".cache" / "verydeep"] if home and not base else []
+    tried.append(Path(tempfile.gettempdir()) / f"verydeep-{os.getuid()}")
+    for folder in tried:
+        if _usable(folder):
+            return folder
+    raise KernelBuildError(
+        f"kernel cache: none of {', '.join(map(str, tried))} can be written; expected a folder of "
+        "your own for built kernels; set XDG_CACHE_HOME to one"
+    )
+
+
+def _usable(folder: Path) -> bool:
+    """Ours alone to write: what lies there is loaded as code."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        status = folder.stat()
+        return (
+            status.st_uid == os.getuid()
+            and not status.st_mode & stat.S_IWOTH
+            and os.access(folder, os.W_OK)
+        )
+    except OSError:
+        return False
+
+
+def digest(*parts: str | bytes) -> str:
+    """A name for contents: equal parts, equal name."""
+    state = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        state.update(len(data).to_bytes(8, "little"))
+        state.update(data)
+    return state.hexdigest()[:24]
+
+
+def cached(name: str, build: Callable[[Path], None]) -> Path:
+    """The file of this name in the cache; `build` makes it, at a path of its own, if need be.
+
+    Two processes that build at once both do, and the later rename wins: either file serves.
+    """
+    path = cache_folder() / name
+    if not path.exists():
+        handle, scratch = tempfile.mkstemp(prefix=f".{name}.", dir=path.parent)
+        os.close(handle)
+        try:
+            build(Path(scratch))
+            Path(scratch).replace(path)
+        finally:
+            Path(scratch).unlink(missing_ok=True)
+    return path

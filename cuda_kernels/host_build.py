@@ -1,0 +1,177 @@
+"""Builds kernels by g++ for the emulator: the runtime in host/, and each .cu as a library."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cuda_kernels import HOST_DIR, SOURCE_DIR
+from cuda_kernels.cache import cached, digest
+from cuda_kernels.manifest import Manifest
+from prototxt_gen.errors import DeviceError, KernelBuildError
+
+# -fno-strict-aliasing: kernels read float arrays as float4, which nvcc allows.
+FLAGS = (
+    "-std=c++17",
+    "-fPIC",
+    "-fno-strict-aliasing",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-exceptions",
+    "-fno-stack-protector",
+    "-U_FORTIFY_SOURCE",
+)
+WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function")
+SANITIZERS = {"address": "EMU_ASAN", "thread": "EMU_TSAN"}
+
+
+@dataclass(frozen=True)
+class HostCompiler:
+    """A g++, and a text that changes whenever its code could."""
+
+    path: str
+    identity: str
+
+
+@functools.cache
+def find_compiler() -> HostCompiler:
+    """The g++ on PATH.
+
+    Raises:
+        DeviceError: there is none.
+    """
+    path = shutil.which("g++")
+    if path is None:
+        raise DeviceError(
+            "backend 'emu': it builds the kernels with g++, and there is no g++ on PATH; expected "
+            "GCC 9 or newer; install it (Debian, Ubuntu: apt install g++), or use the backend 'cpu'"
+        )
+    version = _run([path, "--version"], "backend 'emu'")
+    # -march=native means another thing on another machine that shares the cache.
+    target = _run([path, "-march=native", "-Q", "--help=target"], "backend 'emu'")
+    return HostCompiler(path, version + target)
+
+
+def build_runtime(sanitizer: str | None = None, extra: Sequence[str] = ()) -> Path:
+    """The shared object of the scheduler and the guarded memory.
+
+    Itself it is never instrumented: a race detector must see the kernels' accesses alone.
+    """
+    compiler = find_compiler()
+    sources = sorted(str(path) for path in HOST_DIR.glob("*.cpp"))
+    flags = [*FLAGS, "-O2", "-g0", "-pthread", *extra]
+    if sanitizer:
+        flags.append(f"-D{SANITIZERS[sanitizer]}")
+    key = digest(compiler.identity, _headers(), *map(_text, sources), *flags)
+
+    def build(path: Path) -> None:
+        objects = []
+        for source in sources:
+            target = f"{path}.{Path(source).stem}.o"
+            objects.append(target)
+            _run([compiler.path, *flags, "-c", source, "-o", target], "emulator runtime")
+        try:
+            link = [f"-fsanitize={sanitizer}"] if sanitizer else []
+            _run(
+                [compiler.path, "-shared", "-pthread", *link, *objects, "-o", str(path)],
+                "emulator runtime",
+            )
+        finally:
+            for name in objects:
+                Path(name).unlink(missing_ok=True)
+
+    return cached(f"emu-runtime-{key}.so", build)
+
+
+def build_module(
+    manifest: Manifest, runtime: Path, sanitizer: str | None = None, optimize: int = 2
+) -> Path:
+    """The shared object of one .cu, linked to the runtime; `emu_launch_<kernel>` for each kernel.
+
+    Raises:
+        KernelBuildError: g++ refuses; carries its words.
+    """
+    compiler = find_compiler()
+    flags = [*FLAGS, f"-O{optimize}", f"-I{SOURCE_DIR}", f"-I{HOST_DIR}"]
+    if sanitizer:
+        flags += [f"-fsanitize={sanitizer}", "-g1", "-fno-omit-frame-pointer"]
+    else:
+        flags += ["-g0", "-march=native"]
+    entries = "".join(f"EMU_EXPORT({name})\n" for name in manifest.kernels)
+    text = f'#include "{manifest.path}"\n#include "entry.h"\n{entries}'
+    key = digest(
+        compiler.identity, _headers(), _text(manifest.path), text, str(runtime.name), *flags
+    )
+
+    def build(path: Path) -> None:
+        _run(
+            [compiler.path, *flags, "-shared", "-x", "c++", "-", "-x", "none", str(runtime)]
+            + ["-o", str(path)],
+            f"{manifest.path.name}: g++",
+            text,
+        )
+
+    return cached(f"emu-{manifest.path.stem}-{key}.so", build)
+
+
+def check_warnings(path: Path) -> str:
+    """What g++ remarks about a .cu, or nothing."""
+    flags = [*FLAGS, *WARNINGS, f"-I{SOURCE_DIR}", f"-I{HOST_DIR}", "-fsyntax-only", "-x", "c++"]
+    done = subprocess.run(
+        [find_compiler().path, *flags, str(path)], capture_output=True, text=True, check=False
+    )
+    return done.stderr
+
+
+def sanitizer_environment(sanitizer: str) -> dict[str, str]:
+    """The environment in which a Python can load modules built for a sanitizer.
+
+    The sanitizer's own library must come before all others; Python's leaks are not our affair.
+    """
+    name = {"address": "libasan.so", "thread": "libtsan.so"}[sanitizer]
+    library = _run([find_compiler().path, f"-print-file-name={name}"], "sanitizer").strip()
+    # libstdc++ comes first of all that use it, or the sanitizer finds no __cxa_throw to wrap.
+    cxx = _run([find_compiler().path, "-print-file-name=libstdc++.so.6"], "sanitizer").strip()
+    if not Path(library).is_absolute():
+        raise DeviceError(
+            f"sanitizer '{sanitizer}': g++ has no {name}; expected the sanitizers' libraries; "
+            "install them (Debian, Ubuntu: they come with g++)"
+        )
+    return {
+        **os.environ,
+        "LD_PRELOAD": f"{library} {cxx}",
+        "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=0",
+        "TSAN_OPTIONS": "halt_on_error=0:exitcode=66:report_signal_unsafe=0",
+    }
+
+
+@functools.cache
+def _headers() -> str:
+    paths = [*sorted(SOURCE_DIR.glob("*.cuh")), *sorted(HOST_DIR.glob("*.h"))]
+    return digest(*(_text(path) for path in paths))
+
+
+def _text(path: Path | str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def _run(command: list[str], what: str, stdin: str | None = None) -> str:
+    try:
+        done = subprocess.run(
+            command, input=stdin, capture_output=True, text=True, check=False, cwd="/"
+        )
+    except OSError as cause:
+        raise KernelBuildError(
+            f"{what}: {command[0]} cannot be started: {cause.strerror}; check the compiler"
+        ) from cause
+    if done.returncode != 0:
+        raise KernelBuildError(
+            f"{what}: the compiler refuses; expected code that builds, got\n{done.stderr.strip()}\n"
+            f"from the command\n{' '.join(command)}\ncorrect the source"
+        )
+    return done.stdout

@@ -1,0 +1,70 @@
+// sums.cu -- sums over a whole vector: |x|, x^2, x*y
+// v1  one block runs over everything: right, and two orders too slow
+// v2  stage 1: blocks sum pieces of 4096 elements; stage 2: one block sums the pieces. <- launched
+//     The tree depends on the count alone, so the bits are the same on every device. Pieces add up
+//     in float64: a vector of 10^8 elements has 25000 of them.
+// A third way, atomics on the result, is refused: their order is not fixed.
+// launch: block 256, grid ceil(count / 4096), then one block of 256
+// bytes: 4 an element (dot 8), read once; 138 million weights take an H200 0.12 ms.
+#include "quads.cuh"
+
+constexpr int BLOCK = 256;
+constexpr int PIECE = 4096;
+
+// x, y (count) in; partial (pieces) out. `term` maps two elements to what is summed.
+template <class Term>
+__device__ __forceinline__ void sum_piece(const float* x, const float* y, float* partial,
+                                          int64_t count, Term term) {
+    SHARED(scratch, float[BLOCK / WARP]);
+    float total = 0.0f;
+#pragma unroll
+    for (int round = 0; round < PIECE / (BLOCK * QUAD); ++round) {
+        const int64_t first =
+            static_cast<int64_t>(blockIdx.x) * PIECE + QUAD * (round * BLOCK + threadIdx.x);
+        float a[QUAD], b[QUAD];
+        load_quad(x, first, count, a);
+        load_quad(y, first, count, b);
+#pragma unroll
+        for (int i = 0; i < QUAD; ++i) {
+            total += term(a[i], b[i]);
+        }
+    }
+    total = block_sum<BLOCK>(total, scratch);
+    if (threadIdx.x == 0) {
+        partial[blockIdx.x] = total;
+    }
+}
+
+// x (count) in; partial (ceil(count / PIECE)) out
+extern "C" __global__ void __launch_bounds__(BLOCK)
+asum_pieces(const float* x, float* partial, int64_t count) {
+    sum_piece(x, x, partial, count, [](float a, float) { return fabsf(a); });
+}
+
+// x, y (count) in; partial (ceil(count / PIECE)) out. The sum of squares is dot(x, x): the second
+// load of an element finds it in the first cache.
+extern "C" __global__ void __launch_bounds__(BLOCK)
+dot_pieces(const float* x, const float* y, float* partial, int64_t count) {
+    sum_piece(x, y, partial, count, [](float a, float b) { return a * b; });
+}
+
+// partial (pieces) in; total (1) out; one block
+extern "C" __global__ void __launch_bounds__(BLOCK)
+sum_up(const float* partial, double* total, int64_t pieces) {
+    SHARED(sums, double[BLOCK]);
+    double sum = 0.0;
+    for (int64_t i = threadIdx.x; i < pieces; i += BLOCK) {
+        sum += partial[i];
+    }
+    sums[threadIdx.x] = sum;
+    __syncthreads();
+    for (int half = BLOCK / 2; half > 0; half /= 2) {
+        if (threadIdx.x < half) {
+            sums[threadIdx.x] += sums[threadIdx.x + half];
+        }
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) {
+        total[0] = sums[0];
+    }
+}
