@@ -16,64 +16,84 @@
 
 constexpr int SUM_BLOCK = 256;
 
-// a (m, k) by a_row, a_depth; b (k, n) by b_depth, b_col; c (m, n) by c_row. One of a batch lies
-// *_batch after the other. With splits, split s of batch i writes its part of the depth (`chunk`,
-// a multiple of SLAB) to matrix i * splits + s of c.
-template <int ROWS, int COLS>
-__device__ __forceinline__ void gemm_tile(const float* a, const float* b, float* c, int m, int n,
-                                          int k, int64_t a_row, int64_t a_depth, int64_t b_depth,
-                                          int64_t b_col, int64_t c_row, int64_t a_batch,
-                                          int64_t b_batch, int64_t c_batch, int splits, int chunk,
-                                          float alpha, float beta) {
-    const int row_tiles = ceil_div(m, ROWS);
-    const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
-    const int batch = blockIdx.z / splits, begin = blockIdx.z % splits * chunk;
-    const int end = min(k, begin + chunk);
+// Operands by their strides: a (m, k), b (k, n), c (m, n) with rows c_row apart; one of a batch lies
+// *_batch after the other. With splits, split s of batch i writes its part of the depth (`chunk`, a
+// multiple of SLAB) to matrix i * splits + s of c.
+struct Gemm {
+    const float *a, *b;
+    float* c;
+    int m, n, k, a_row, a_depth, b_depth, b_col, c_row, splits, chunk;
+    float alpha, beta;
+};
+
+// ALONG_A, ALONG_B: whether neighbours along the depth lie together in memory.
+template <int ROWS, int COLS, bool ALONG_A, bool ALONG_B>
+__device__ __forceinline__ void gemm_sums(const Gemm& of, int row0, int col0,
+                                          Slabs<ROWS, COLS>& slabs, float (&sums)[SUMS][SUMS]) {
     constexpr int THREADS = Tile<ROWS, COLS>::THREADS;
-    MatrixLoader<ROWS, SLAB, THREADS> load_a(a + batch * a_batch, row0, m, a_row, a_depth);
-    MatrixLoader<COLS, SLAB, THREADS> load_b(b + batch * b_batch, col0, n, b_col, b_depth);
+    const int begin = blockIdx.z % of.splits * of.chunk;
+    MatrixLoader<Walk<ROWS, SLAB, THREADS, ALONG_A>> a(of.a, row0, of.m, of.a_row, of.a_depth);
+    MatrixLoader<Walk<COLS, SLAB, THREADS, ALONG_B>> b(of.b, col0, of.n, of.b_col, of.b_depth);
+    tile_product<ROWS, COLS>(slabs, a, b, begin, min(of.k, begin + of.chunk), sums);
+}
+
+template <int ROWS, int COLS>
+__device__ __forceinline__ void gemm_tile(const Gemm& of) {
+    SHARED(slabs, Slabs<ROWS, COLS>);
+    const int row_tiles = ceil_div(of.m, ROWS);
+    const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
     float sums[SUMS][SUMS];
-    tile_product<ROWS, COLS>(load_a, load_b, begin, end, sums);
-    c += blockIdx.z * c_batch;
+    if (of.a_depth == 1 && of.b_depth == 1) {
+        gemm_sums<ROWS, COLS, true, true>(of, row0, col0, slabs, sums);
+    } else if (of.a_depth == 1) {
+        gemm_sums<ROWS, COLS, true, false>(of, row0, col0, slabs, sums);
+    } else if (of.b_depth == 1) {
+        gemm_sums<ROWS, COLS, false, true>(of, row0, col0, slabs, sums);
+    } else {
+        gemm_sums<ROWS, COLS, false, false>(of, row0, col0, slabs, sums);
+    }
     for_quads<COLS>(sums, [=](int row, int col, const float(&quad)[QUAD]) {
-        if (row0 + row >= m) {
+        if (row0 + row >= of.m) {
             return;
         }
-        float* const line = c + (row0 + row) * c_row;
+        float* const line = of.c + static_cast<int64_t>(row0 + row) * of.c_row;
         float old[QUAD] = {}, result[QUAD];
-        if (beta != 0.0f) {
-            load_quad(line, col0 + col, n, old);
+        if (of.beta != 0.0f) {
+            load_quad(line, col0 + col, of.n, old);
         }
 #pragma unroll
         for (int i = 0; i < QUAD; ++i) {
-            result[i] = alpha * quad[i] + (beta != 0.0f ? beta * old[i] : 0.0f);
+            result[i] = of.alpha * quad[i] + (of.beta != 0.0f ? of.beta * old[i] : 0.0f);
         }
-        store_quad(line, col0 + col, n, result);
+        store_quad(line, col0 + col, of.n, result);
     });
 }
 
 extern "C" __global__ void __launch_bounds__(256, 2)
-gemm_128x128(const float* a, const float* b, float* c, int m, int n, int k, int64_t a_row,
-             int64_t a_depth, int64_t b_depth, int64_t b_col, int64_t c_row, int64_t a_batch,
-             int64_t b_batch, int64_t c_batch, int splits, int chunk, float alpha, float beta) {
-    gemm_tile<128, 128>(a, b, c, m, n, k, a_row, a_depth, b_depth, b_col, c_row, a_batch, b_batch,
-                        c_batch, splits, chunk, alpha, beta);
+gemm_128x128(const float* a, const float* b, float* c, int m, int n, int k, int a_row, int a_depth,
+         int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch, int64_t c_batch,
+         int splits, int chunk, float alpha, float beta) {
+    const int64_t batch = blockIdx.z / splits;
+    gemm_tile<128, 128>({a + batch * a_batch, b + batch * b_batch, c + blockIdx.z * c_batch, m, n, k,
+                        a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
 }
 
 extern "C" __global__ void __launch_bounds__(128, 4)
-gemm_64x128(const float* a, const float* b, float* c, int m, int n, int k, int64_t a_row,
-            int64_t a_depth, int64_t b_depth, int64_t b_col, int64_t c_row, int64_t a_batch,
-            int64_t b_batch, int64_t c_batch, int splits, int chunk, float alpha, float beta) {
-    gemm_tile<64, 128>(a, b, c, m, n, k, a_row, a_depth, b_depth, b_col, c_row, a_batch, b_batch,
-                       c_batch, splits, chunk, alpha, beta);
+gemm_64x128(const float* a, const float* b, float* c, int m, int n, int k, int a_row, int a_depth,
+         int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch, int64_t c_batch,
+         int splits, int chunk, float alpha, float beta) {
+    const int64_t batch = blockIdx.z / splits;
+    gemm_tile<64, 128>({a + batch * a_batch, b + batch * b_batch, c + blockIdx.z * c_batch, m, n, k,
+                        a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
 }
 
 extern "C" __global__ void __launch_bounds__(64, 8)
-gemm_64x64(const float* a, const float* b, float* c, int m, int n, int k, int64_t a_row,
-           int64_t a_depth, int64_t b_depth, int64_t b_col, int64_t c_row, int64_t a_batch,
-           int64_t b_batch, int64_t c_batch, int splits, int chunk, float alpha, float beta) {
-    gemm_tile<64, 64>(a, b, c, m, n, k, a_row, a_depth, b_depth, b_col, c_row, a_batch, b_batch,
-                      c_batch, splits, chunk, alpha, beta);
+gemm_64x64(const float* a, const float* b, float* c, int m, int n, int k, int a_row, int a_depth,
+         int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch, int64_t c_batch,
+         int splits, int chunk, float alpha, float beta) {
+    const int64_t batch = blockIdx.z / splits;
+    gemm_tile<64, 64>({a + batch * a_batch, b + batch * b_batch, c + blockIdx.z * c_batch, m, n, k,
+                        a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
 }
 
 // partial (splits, count) in; c (count) in (where beta is not 0) and out

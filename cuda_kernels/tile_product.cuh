@@ -7,10 +7,9 @@
 // 4 + 8 different vectors of 16 bytes for 64 multiply-adds each, without a bank conflict.
 //
 // Where the numbers come from is the loaders' matter. A loader has
-//     COUNT                                    elements it stages for this thread and slab
-//     walk                                     which elements those are (Walk)
-//     fetch(slab, end, float (&staged)[COUNT]) element i is (walk.index + i * walk.index_step,
-//                                              slab + walk.depth + i * walk.depth_step);
+//     Walk                                     which elements of a slab are this thread's
+//     fetch(slab, end, float (&staged)[COUNT]) element i is (index() + i * INDEX_STEP,
+//                                              slab + depth() + i * DEPTH_STEP);
 //                                              0 beyond the matrix and from depth `end` on
 #pragma once
 
@@ -34,55 +33,55 @@ struct __align__(16) Slabs {
 
 // Which elements of a slab a thread moves: neighbours along the depth or along the other
 // dimension, whichever lies together in memory.
-template <int SIDE, int DEPTH, int THREADS>
+template <int SIDE, int DEPTH, int THREADS, bool ALONG_DEPTH>
 struct Walk {
     static constexpr int COUNT = SIDE * DEPTH / THREADS;
-    int index, index_step, depth, depth_step;
+    static constexpr int INDEX_STEP = ALONG_DEPTH ? THREADS / DEPTH : 0;
+    static constexpr int DEPTH_STEP = ALONG_DEPTH ? 0 : THREADS / SIDE;
+    static_assert(ALONG_DEPTH || THREADS >= SIDE, "a thread stays in its column");
 
-    __device__ __forceinline__ explicit Walk(bool along_depth) {
-        const int thread = threadIdx.x;
-        index = along_depth ? thread / DEPTH : thread % SIDE;
-        depth = along_depth ? thread % DEPTH : thread / SIDE;
-        index_step = along_depth ? THREADS / DEPTH : 0;
-        depth_step = along_depth ? 0 : THREADS / SIDE;
+    static __device__ __forceinline__ int index() {
+        return ALONG_DEPTH ? threadIdx.x / DEPTH : threadIdx.x % SIDE;
+    }
+    static __device__ __forceinline__ int depth() {
+        return ALONG_DEPTH ? threadIdx.x % DEPTH : threadIdx.x / SIDE;
     }
 };
 
-// A tile of a matrix with any strides.
-template <int SIDE, int DEPTH, int THREADS>
+// A tile of a matrix with any strides; the one along the walk should be 1.
+template <class Walk_>
 struct MatrixLoader {
-    static constexpr int COUNT = SIDE * DEPTH / THREADS;
-    Walk<SIDE, DEPTH, THREADS> walk;
+    using Walk = Walk_;
     const float* element;
-    int64_t step, depth_stride;
-    int left;
+    int step, depth_stride, left;
 
     // matrix (size, depth) by its strides; the tile begins at `first`
     __device__ __forceinline__ MatrixLoader(const float* matrix, int first, int size,
-                                            int64_t index_stride, int64_t depth_stride_)
-        : walk(depth_stride_ == 1), depth_stride(depth_stride_), left(size - first - walk.index) {
-        element = matrix + (first + walk.index) * index_stride + walk.depth * depth_stride;
-        step = walk.index_step * index_stride + walk.depth_step * depth_stride;
+                                            int index_stride, int depth_stride_)
+        : depth_stride(depth_stride_), left(size - first - Walk::index()) {
+        element = matrix + static_cast<int64_t>(first + Walk::index()) * index_stride +
+                  static_cast<int64_t>(Walk::depth()) * depth_stride;
+        step = Walk::INDEX_STEP * index_stride + Walk::DEPTH_STEP * depth_stride;
     }
 
-    __device__ __forceinline__ void fetch(int slab, int end, float (&staged)[COUNT]) {
-        const float* at = element + slab * depth_stride;
+    __device__ __forceinline__ void fetch(int slab, int end, float (&staged)[Walk::COUNT]) {
+        const float* at = element + static_cast<int64_t>(slab) * depth_stride;
+        const int depths_left = end - slab - Walk::depth();
 #pragma unroll
-        for (int i = 0; i < COUNT; ++i, at += step) {
-            const bool inside =
-                i * walk.index_step < left && slab + walk.depth + i * walk.depth_step < end;
+        for (int i = 0; i < Walk::COUNT; ++i, at += step) {
+            const bool inside = i * Walk::INDEX_STEP < left && i * Walk::DEPTH_STEP < depths_left;
             staged[i] = inside ? __ldg(at) : 0.0f;
         }
     }
 };
 
-template <class Loader, int SIDE>
-__device__ __forceinline__ void put(const Loader& loader, const float (&staged)[Loader::COUNT],
+template <class Walk, int SIDE>
+__device__ __forceinline__ void put(const float (&staged)[Walk::COUNT],
                                     float (&slab)[SLAB][SIDE + SLAB_PAD]) {
 #pragma unroll
-    for (int i = 0; i < Loader::COUNT; ++i) {
-        slab[loader.walk.depth + i * loader.walk.depth_step]
-            [loader.walk.index + i * loader.walk.index_step] = staged[i];
+    for (int i = 0; i < Walk::COUNT; ++i) {
+        slab[Walk::depth() + i * Walk::DEPTH_STEP][Walk::index() + i * Walk::INDEX_STEP] =
+            staged[i];
     }
 }
 
@@ -112,19 +111,18 @@ __device__ __forceinline__ void read_slab(const float* row, int apart, float (&v
 
 // sums = A B over the depths `begin` to `end`
 template <int ROWS, int COLS, class LoadA, class LoadB>
-__device__ __forceinline__ void tile_product(LoadA& load_a, LoadB& load_b, int begin, int end,
-                                             float (&sums)[SUMS][SUMS]) {
-    SHARED(slabs, Slabs<ROWS, COLS>);
+__device__ __forceinline__ void tile_product(Slabs<ROWS, COLS>& slabs, LoadA load_a, LoadB load_b,
+                                             int begin, int end, float (&sums)[SUMS][SUMS]) {
     const int row = first_row<COLS>(), col = first_col<COLS>();
-    float a[LoadA::COUNT], b[LoadB::COUNT];
+    float a[LoadA::Walk::COUNT], b[LoadB::Walk::COUNT];
 #pragma unroll
     for (int i = 0; i < SUMS * SUMS; ++i) {
         sums[i / SUMS][i % SUMS] = 0.0f;
     }
     load_a.fetch(begin, end, a);
     load_b.fetch(begin, end, b);
-    put<LoadA, ROWS>(load_a, a, slabs.a[0]);
-    put<LoadB, COLS>(load_b, b, slabs.b[0]);
+    put<typename LoadA::Walk, ROWS>(a, slabs.a[0]);
+    put<typename LoadB::Walk, COLS>(b, slabs.b[0]);
     __syncthreads();
     int now = 0;
     for (int slab = begin; slab < end; slab += SLAB) {
@@ -145,8 +143,8 @@ __device__ __forceinline__ void tile_product(LoadA& load_a, LoadB& load_b, int b
         }
         now ^= 1;
         if (more) {
-            put<LoadA, ROWS>(load_a, a, slabs.a[now]);
-            put<LoadB, COLS>(load_b, b, slabs.b[now]);
+            put<typename LoadA::Walk, ROWS>(a, slabs.a[now]);
+            put<typename LoadB::Walk, COLS>(b, slabs.b[now]);
         }
         __syncthreads();
     }

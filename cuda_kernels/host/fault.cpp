@@ -6,6 +6,8 @@
 
 #include <cstdio>
 
+#include "memory.h"
+
 namespace emu {
 
 #if defined(EMU_ASAN) || defined(EMU_TSAN)
@@ -30,13 +32,15 @@ void handle(int signal, siginfo_t* info, void*) {
         sigaction(signal, &saved[slot(signal)], nullptr);
         return;
     }
-    char text[120];
+    char text[240];
     if (signal == SIGFPE) {
         snprintf(text, sizeof text, "an integer division by zero");
     } else if (in_guard_page(fiber_of(current_thread()), info->si_addr)) {
         snprintf(text, sizeof text, "more than %zu bytes of local arrays and calls", STACK_SIZE);
     } else {
-        snprintf(text, sizeof text, "a read or write at the wild address %p", info->si_addr);
+        char place[160];
+        describe_address(info->si_addr, place, sizeof place);
+        snprintf(text, sizeof text, "a read or write %s", place);
     }
     fail_from_handler(text);
     siglongjmp(way_out, 1);

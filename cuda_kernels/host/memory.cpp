@@ -1,8 +1,12 @@
-// The emulated device's memory: every allocation lies between fences, what is lent is filled with
-// NaN, and what lies beyond it is fence as well.
+// The emulated device's memory. What is lent is filled with NaN; a fence on both sides is looked at
+// after each launch; beyond it lies a zone that faults at a touch.
+#include "memory.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <map>
 #include <mutex>
@@ -19,131 +23,151 @@
 namespace emu {
 namespace {
 
-constexpr size_t FENCE = 256;
-// Of a slack that may be large, this much is looked at after each launch.
-constexpr size_t WATCHED = 1024;
+constexpr size_t ALIGNMENT = 256, FENCE = 1024, ZONE = 1 << 20;
 
 struct Allocation {
     size_t capacity, size;
+    char* mapping;
+    size_t mapped;
 };
 
 std::map<uintptr_t, Allocation> allocations;  // by address
 std::mutex changing;
 
-unsigned char fence_byte(uintptr_t at) {
-    return static_cast<unsigned char>(at % 2 == 0 ? FENCE_HALF : FENCE_HALF >> 8);
+size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
+
+// The fence's bytes, from an even address on.
+const unsigned char* fence_pattern() {
+    static const auto* pattern = [] {
+        static uint16_t halves[FENCE / 2 + 1];
+        for (uint16_t& half : halves) {
+            half = FENCE_HALF;
+        }
+        return reinterpret_cast<const unsigned char*>(halves);
+    }();
+    return pattern;
 }
+
+size_t piece(uintptr_t from, uintptr_t to) { return to - from < FENCE ? to - from : FENCE; }
 
 void fence(uintptr_t from, uintptr_t to) {
-    for (uintptr_t at = from; at < to; ++at) {
-        *reinterpret_cast<unsigned char*>(at) = fence_byte(at);
+    __asan_unpoison_memory_region(reinterpret_cast<void*>(from), to - from);
+    for (uintptr_t at = from; at < to; at += FENCE) {
+        memcpy(reinterpret_cast<void*>(at), fence_pattern() + at % 2, piece(at, to));
     }
-}
-
-void poison(uintptr_t from, uintptr_t to) {
-    (void)from, (void)to;
     __asan_poison_memory_region(reinterpret_cast<void*>(from), to - from);
 }
 
+// Of a slack that may be large, as much as a fence is looked at.
 bool intact(uintptr_t from, uintptr_t to) {
-    for (; from < to; ++from) {
-        if (*reinterpret_cast<const unsigned char*>(from) != fence_byte(from)) {
-            return false;
-        }
-    }
-    return true;
-}
-
-uintptr_t slack_end(uintptr_t address, const Allocation& allocation) {
-    const size_t slack = allocation.capacity - allocation.size;
-    return address + allocation.size + (slack < WATCHED ? slack : WATCHED);
-}
-
-// The allocation that holds the address, or end().
-std::map<uintptr_t, Allocation>::const_iterator holder(uintptr_t address) {
-    auto next = allocations.upper_bound(address);
-    if (next == allocations.begin()) {
-        return allocations.end();
-    }
-    --next;
-    return address < next->first + next->second.capacity ? next : allocations.end();
+    return memcmp(reinterpret_cast<void*>(from), fence_pattern() + from % 2, piece(from, to)) == 0;
 }
 
 }  // namespace
+
+void describe_address(const void* address, char* text, size_t size) {
+    const auto place = reinterpret_cast<uintptr_t>(address);
+    for (const auto& [at, allocation] : allocations) {
+        const uintptr_t end = at + allocation.size;
+        if (place >= end && place - end < 2 * ZONE) {
+            snprintf(text, size, "%zu bytes beyond the allocation of %zu bytes at %#zx",
+                     static_cast<size_t>(place - end), allocation.size, static_cast<size_t>(at));
+            return;
+        }
+        if (place < at && at - place < 2 * ZONE) {
+            snprintf(text, size, "%zu bytes before the allocation of %zu bytes at %#zx",
+                     static_cast<size_t>(at - place), allocation.size, static_cast<size_t>(at));
+            return;
+        }
+    }
+    snprintf(text, size, "at address %p, far from every allocation", address);
+}
+
 }  // namespace emu
 
 extern "C" {
 
+// Fenced memory of at least `size` bytes, or 0 where the system has none.
 uint64_t emu_allocate(uint64_t size) {
-    const size_t capacity = (size + emu::FENCE - 1) / emu::FENCE * emu::FENCE;
-    void* memory = aligned_alloc(emu::FENCE, capacity + 2 * emu::FENCE);
-    if (memory == nullptr) {
+    using namespace emu;
+    const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t capacity = round_up(size, ALIGNMENT);
+    const size_t open = round_up(capacity + 2 * FENCE, page);
+    const size_t mapped = open + 2 * ZONE;
+    void* mapping = mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+                         -1, 0);
+    if (mapping == MAP_FAILED) {
         return 0;
     }
-    const uintptr_t address = reinterpret_cast<uintptr_t>(memory) + emu::FENCE;
-    std::lock_guard<std::mutex> lock(emu::changing);
-    emu::allocations[address] = {capacity, capacity};
-    emu::fence(address - emu::FENCE, address);
-    emu::fence(address + capacity, address + capacity + emu::FENCE);
-    memset(reinterpret_cast<void*>(address), 0xff, capacity);
-    emu::poison(address - emu::FENCE, address);
-    emu::poison(address + capacity, address + capacity + emu::FENCE);
+    char* const start = static_cast<char*>(mapping);
+    if (mprotect(start + ZONE, open, PROT_READ | PROT_WRITE) != 0) {
+        munmap(mapping, mapped);
+        return 0;
+    }
+    const auto address = reinterpret_cast<uintptr_t>(start + ZONE + open - FENCE - capacity);
+    std::lock_guard<std::mutex> lock(changing);
+    allocations[address] = {capacity, size, start, mapped};
+    fence(address - FENCE, address);
+    fence(address + size, address + capacity + FENCE);
+    memset(reinterpret_cast<void*>(address), 0xff, size);
     return address;
 }
 
 void emu_free(uint64_t address) {
-    std::lock_guard<std::mutex> lock(emu::changing);
-    auto found = emu::allocations.find(address);
-    if (found != emu::allocations.end()) {
-        void* memory = reinterpret_cast<void*>(address - emu::FENCE);
-        __asan_unpoison_memory_region(memory, found->second.capacity + 2 * emu::FENCE);
-        emu::allocations.erase(found);
-        free(memory);
+    using namespace emu;
+    std::lock_guard<std::mutex> lock(changing);
+    auto found = allocations.find(address);
+    if (found != allocations.end()) {
+        const Allocation gone = found->second;
+        __asan_unpoison_memory_region(gone.mapping, gone.mapped);
+        allocations.erase(found);
+        munmap(gone.mapping, gone.mapped);
     }
 }
 
-// Returns 0, or 1 when this is no allocation of that size.
+// Returns 0, or 1 when there is no such allocation of that size.
 int emu_lend(uint64_t address, uint64_t size) {
-    std::lock_guard<std::mutex> lock(emu::changing);
-    auto found = emu::allocations.find(address);
-    if (found == emu::allocations.end() || size > found->second.capacity) {
+    using namespace emu;
+    std::lock_guard<std::mutex> lock(changing);
+    auto found = allocations.find(address);
+    if (found == allocations.end() || size > found->second.capacity) {
         return 1;
     }
-    const uintptr_t end = address + found->second.capacity;
     found->second.size = size;
     __asan_unpoison_memory_region(reinterpret_cast<void*>(address), found->second.capacity);
     memset(reinterpret_cast<void*>(address), 0xff, size);
-    emu::fence(address + size, end);
-    emu::poison(address + size, end);
+    fence(address + size, address + found->second.capacity);
     return 0;
 }
 
 // How many bytes are the owner's from the address on; 0 for an address that is nobody's.
 uint64_t emu_extent(uint64_t address) {
-    std::lock_guard<std::mutex> lock(emu::changing);
-    auto found = emu::holder(address);
-    if (found == emu::allocations.end() || address > found->first + found->second.size) {
+    using namespace emu;
+    std::lock_guard<std::mutex> lock(changing);
+    auto next = allocations.upper_bound(address);
+    if (next == allocations.begin()) {
         return 0;
     }
-    return found->first + found->second.size - address;
+    --next;
+    const uint64_t end = next->first + next->second.size;
+    return address < end ? end - address : 0;
 }
 
-// Returns 0, or 1 with the size of the allocation whose surroundings were written, and on which
-// side; the fence is then made whole, so that the next launch is judged for itself.
+// Returns 0, or 1 with the allocation whose surroundings were written, and on which side; the
+// fence is then made whole, so that the next launch is judged for itself.
 int emu_check_fences(uint64_t* address, uint64_t* size, int* before) {
 #ifndef EMU_ASAN
-    std::lock_guard<std::mutex> lock(emu::changing);
-    for (const auto& [at, allocation] : emu::allocations) {
-        const bool low = !emu::intact(at - emu::FENCE, at);
-        const bool high =
-            !emu::intact(at + allocation.size, emu::slack_end(at, allocation)) ||
-            !emu::intact(at + allocation.capacity, at + allocation.capacity + emu::FENCE);
-        if (low || high) {
+    using namespace emu;
+    std::lock_guard<std::mutex> lock(changing);
+    for (const auto& [at, allocation] : allocations) {
+        const uintptr_t end = at + allocation.size, limit = at + allocation.capacity;
+        const bool low = !intact(at - FENCE, at);
+        if (low || !intact(end, limit) || !intact(limit, limit + FENCE)) {
             *address = at;
             *size = allocation.size;
             *before = low;
-            emu::fence(at - emu::FENCE, at);
-            emu::fence(at + allocation.size, at + allocation.capacity + emu::FENCE);
+            fence(at - FENCE, at);
+            fence(end, limit + FENCE);
             return 1;
         }
     }

@@ -13,6 +13,7 @@ from data_prep.lmdb_io import Writer
 from prototxt_gen import proto, text
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.backend.registry import create_backend
+from runtime.cli.test import test_data_options
 from runtime.context import RunContext
 from runtime.log import setup_logging
 from runtime.net import Net
@@ -34,6 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("db_type", nargs="?", default="lmdb", help="lmdb, the only one")
     parser.add_argument("mode", nargs="?", default="CPU", metavar="CPU|GPU", help="where to run")
     parser.add_argument("device_id", nargs="?", default="0", metavar="DEVICE_ID", help="which GPU")
+    parser.add_argument(
+        "--solver",
+        metavar="FILE",
+        help="the solver whose sidecar says how images are rescaled (default: the only one beside "
+        "the net)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,9 +52,10 @@ def run(args: argparse.Namespace) -> int:
     if not device.isdecimal():
         raise ProtoError(f"DEVICE_ID: expected a number such as 0, got {args.device_id!r}")
     backend = create_backend(args.mode.lower(), int(device) if args.mode == "GPU" else 0)
+    context = RunContext(data=test_data_options(args.feature_extraction_proto_file, args.solver))
     param = text.read_net(args.feature_extraction_proto_file)
     with contextlib.ExitStack() as stack:
-        net = stack.enter_context(Net(param, proto.TEST, backend, RunContext()))
+        net = stack.enter_context(Net(param, proto.TEST, backend, context))
         copy_trained_layers(net, args.pretrained_net_param)
         for name in names:
             if name not in net.blobs:

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     backend = open_backend(args)
     if args.data != "demo" and args.gpu is None:
         log.warning("The paper's nets train for weeks on CPUs; GPUS=0 (or --gpu 0) names a GPU")
-    options = JobOptions(args.net, args.data, out, args.threads, args.max_iter, args.fresh)
+    options = JobOptions(args.net, args.data, out, args.threads, args.max_iter, fresh=args.fresh)
     result = run_job(options, backend)
     found = json.loads(result.read_text(encoding="utf-8"))
     print(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_prep.colour import write_pca
 from data_prep.convert_imageset import ConvertOptions, convert
-from data_prep.demo import make_demo
+from data_prep.demo import TRAIN_IMAGES, VAL_IMAGES, make_demo
 from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
 from data_prep.image_mean import compute_image_mean
 from data_prep.lmdb_io import Reader
@@ -20,6 +20,7 @@ from prototxt_gen.files import atomic_write_text
 log = logging.getLogger("verydeep.job")
 
 DEMO = "demo"
+DEMO_IMAGES = (TRAIN_IMAGES, VAL_IMAGES)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,13 @@ class Prepared:
     synsets: tuple[str, ...]
 
 
-def prepare(data: str, out: Path, short_side: int, jobs: int | None = None) -> Prepared:
+def prepare(
+    data: str,
+    out: Path,
+    short_side: int,
+    jobs: int | None = None,
+    demo_images: tuple[int, int] = DEMO_IMAGES,
+) -> Prepared:
     """Make (or find complete) the databases of a data set in ILSVRC-2012's layout.
 
     Args:
@@ -47,11 +54,12 @@ def prepare(data: str, out: Path, short_side: int, jobs: int | None = None) -> P
         out: where databases go; begun ones are continued.
         short_side: images larger than this are stored rescaled by their short side.
         jobs: threads; None for as many as there are cores.
+        demo_images: training and held-out images of the embedded data set.
 
     Raises:
         DataError: the data set is incomplete, or the disk is full; what is written stays.
     """
-    opened = open_ilsvrc(_demo(out) if data == DEMO else Path(data))
+    opened = open_ilsvrc(_demo(out, demo_images) if data == DEMO else Path(data))
     lists = {"train": opened.train_list(), "val": opened.val_list()}
     train, val = (
         _database(out / f"{split}_lmdb", opened, entries, short_side, jobs, split == "train")
@@ -66,9 +74,9 @@ def prepare(data: str, out: Path, short_side: int, jobs: int | None = None) -> P
     return Prepared(opened.root, train, val, pca, mean, *counts, names)
 
 
-def _demo(out: Path) -> Path:
+def _demo(out: Path, images: tuple[int, int]) -> Path:
     with show_progress("drawing the embedded data set") as progress:
-        made = make_demo(out / "images", progress=progress)
+        made = make_demo(out / "images", *images, progress=progress)
     log.info(
         "Embedded data set: %d training and %d held-out images in %s%s",
         made.train_images,

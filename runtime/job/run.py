@@ -19,7 +19,7 @@ from runtime.context import RunContext
 from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
 from runtime.job.pictures import draw_predictions
 from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
-from runtime.job.prepare import DEMO, Prepared, prepare
+from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
 from runtime.learning_curve import plot_learning_curve
 from runtime.net import Net
 from runtime.training import AUTO, TrainJob, TrainResult, train
@@ -40,6 +40,8 @@ class JobOptions:
     jobs: int | None = None
     """Threads that prepare the data; None for as many as there are cores."""
     max_iter: int | None = None
+    demo_images: tuple[int, int] = DEMO_IMAGES
+    """How many images the embedded data set has, to train on and held out."""
     fresh: bool = False
     """Train again from the beginning, also where a finished or begun run is found."""
 
@@ -54,7 +56,7 @@ def run_job(options: JobOptions, backend: Backend) -> Path:
     demo = options.data == DEMO
     spec = base_spec(options.net, demo)
     side = stored_side(demo, spec.data.train.options.short_side)
-    data = prepare(options.data, options.out / "data", side, options.jobs)
+    data = prepare(options.data, options.out / "data", side, options.jobs, options.demo_images)
     on_host = backend.shares_host_memory
     spec = fit_to_data(spec, data, not on_host, options.max_iter)
     if on_host:

@@ -22,6 +22,7 @@ class Layer:
     blobs: BlobVec
     phase: int
     param_str: str = ""
+    layer_param: Any = None
 
     def __init__(self, param: Any = None) -> None:
         """Keep the LayerParameter; whoever overrides this hands it on."""

@@ -19,8 +19,8 @@ DIRECT = 0
 _NAMES = {DIRECT: "direct", 2: "winograd_2x2", 4: "winograd_4x4"}
 # With fewer filters than this the transforms cost more than the products they save.
 _FEW_FILTERS = 64
-# F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with large filters and few tiles that decides.
-# The weight gradient goes through sums of that size once more.
+# F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with large filters and few tiles that
+# decides. The weight gradient goes through sums of that size once more.
 _LARGE_FILTERS = 256 * 256
 _FEW_TILES = 32
 _FEW_TILES_WEIGHT = 48
@@ -54,9 +54,14 @@ class Passes:
         return names[0] if len(set(names)) == 1 else "/".join(names)
 
 
-def plan_native(library: NativeLibrary, geom: ConvGeometry, exact: bool) -> ConvPlan:
-    """See Backend.plan_conv. The workspace is the largest of the three passes'."""
-    passes, shape = Passes.of(geom, exact), ConvShape.of(geom)
+def plan_native(
+    library: NativeLibrary, geom: ConvGeometry, exact: bool, passes: Passes | None = None
+) -> ConvPlan:
+    """See Backend.plan_conv. The workspace is the largest of the three passes'.
+
+    `passes` overrules the table; Winograd's algorithms serve 3x3 at stride 1 with a pad up to 2.
+    """
+    passes, shape = passes or Passes.of(geom, exact), ConvShape.of(geom)
     sizes = (
         _pass_bytes(library, passes.forward, shape, 0),
         _pass_bytes(library, passes.backward_data, shape, 1),

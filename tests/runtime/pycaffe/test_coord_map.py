@@ -97,7 +97,7 @@ def test_a_crop_aligns(write: Write, pad: int) -> None:
 
 
 def test_a_crop_of_a_crop() -> None:
-    n = strided()
+    n = strided(pad=3)
     axis, scale, shift = coord_map_from_to(n.up, n.data)
     n.cut = L.Crop(n.up, n.data, crop_param={"axis": 2, "offset": [4]})
     assert coord_map_from_to(n.cut, n.data) == (axis, scale, shift + 4)
