@@ -43,15 +43,7 @@ __device__ __forceinline__ void gemm_tile(const Gemm& of) {
     const int row_tiles = ceil_div(of.m, ROWS);
     const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
     float sums[SUMS][SUMS];
-    if (of.a_depth == 1 && of.b_depth == 1) {
-        gemm_sums<ROWS, COLS, true, true>(of, row0, col0, slabs, sums);
-    } else if (of.a_depth == 1) {
-        gemm_sums<ROWS, COLS, true, false>(of, row0, col0, slabs, sums);
-    } else if (of.b_depth == 1) {
-        gemm_sums<ROWS, COLS, false, true>(of, row0, col0, slabs, sums);
-    } else {
-        gemm_sums<ROWS, COLS, false, false>(of, row0, col0, slabs, sums);
-    }
+    gemm_sums<ROWS, COLS, false, false>(of, row0, col0, slabs, sums);
     for_quads<COLS>(sums, [=](int row, int col, const float(&quad)[QUAD]) {
         if (row0 + row >= of.m) {
             return;

@@ -80,7 +80,8 @@ void describe_address(const void* address, char* text, size_t size) {
             return;
         }
     }
-    snprintf(text, size, "at address %p, far from every allocation", address);
+    snprintf(text, size, "at %s, far from every allocation",
+             place == 0 ? "an impossible address" : "a wild address");
 }
 
 }  // namespace emu

@@ -45,6 +45,10 @@ Graph = Any
 """Recorded launches; opaque, made by `Driver.capture`."""
 
 
+class OutOfMemoryError(DeviceError):
+    """The device has less memory than was asked for."""
+
+
 @dataclass(frozen=True)
 class DeviceInfo:
     """What a device is. Sizes in bytes."""
@@ -88,7 +92,7 @@ class Driver(Protocol):
         """The address of fresh memory of unspecified contents, aligned to 256 bytes.
 
         Raises:
-            DeviceError: out of memory; says what was asked and what is free.
+            OutOfMemoryError: says what was asked and what is free.
         """
 
     def free(self, address: int) -> None:
@@ -160,6 +164,9 @@ class Driver(Protocol):
 
     def wait(self, event: Event, stream: Stream = None) -> None:
         """Let later work of the stream begin after the event."""
+
+    def finish(self, event: Event) -> None:
+        """Wait, on the host, for an event. One that was never recorded has passed."""
 
     def elapsed_ms(self, start: Event, end: Event) -> float:
         """Time between two recorded events, in milliseconds. Waits for the second."""

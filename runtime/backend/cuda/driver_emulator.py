@@ -19,6 +19,7 @@ from runtime.backend.cuda.driver import (
     DeviceInfo,
     Extent,
     Kernel,
+    OutOfMemoryError,
     argument_values,
     checked_launch,
     expect_contiguous,
@@ -88,7 +89,7 @@ class EmulatorDriver:
         free = self.free_memory()
         address = self._library.allocate(size) if size <= free else 0
         if not address:
-            raise DeviceError(
+            raise OutOfMemoryError(
                 f"emu {self.device_id}: out of memory; asked for {size} bytes, free are {free} of "
                 f"{self.info.total_memory}; use a smaller batch_size"
             )
@@ -223,6 +224,11 @@ class EmulatorDriver:
         """See Driver.wait."""
         self._outside_capture("wait")
         (stream or self._compute).submit(event.wait)
+
+    def finish(self, event: EmulatedEvent) -> None:
+        """See Driver.finish."""
+        self._outside_capture("finish")
+        event.wait()
 
     def elapsed_ms(self, start: EmulatedEvent, end: EmulatedEvent) -> float:
         """See Driver.elapsed_ms."""

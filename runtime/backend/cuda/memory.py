@@ -1,0 +1,155 @@
+"""One pool and one workspace per driver: memory is asked of the device once, and then goes round.
+
+memory = DeviceMemory(driver)
+x = memory.empty((n, c, h, w), np.dtype(np.float32))    lives as long as x or a view of it
+scratch = memory.workspace(nbytes)                      until the next call, for one op
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import DeviceError
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.driver import Driver, OutOfMemoryError
+
+_SMALL, _LARGE = 512, 2 << 20
+# A cached block serves a request when at most this share of it would lie idle.
+_IDLE = 1 / 8
+
+
+class Block:
+    """A piece of device memory; it goes back to the pool when nobody refers to it any more."""
+
+    __slots__ = ("_returned", "address", "capacity")
+
+    def __init__(self, address: int, capacity: int, returned: deque[tuple[int, int]]) -> None:
+        self.address = address
+        self.capacity = capacity
+        self._returned = returned
+
+    def __del__(self) -> None:
+        # Any thread may be the last to let go, even in the middle of the pool's own work: all that
+        # happens here is one append, which needs no lock.
+        self._returned.append((self.address, self.capacity))
+
+
+class DeviceMemory:
+    """The pool. What is given back is used again in the order of the compute stream.
+
+    Memory that another stream still reads or writes must not be let go before that is done.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+        self.peak_bytes = 0
+        self._returned: deque[tuple[int, int]] = deque()
+        self._cached: dict[int, list[int]] = {}  # capacity -> addresses
+        self._held = 0
+        self._workspace: Block | None = None
+
+    def empty(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
+        """An array of unspecified contents.
+
+        Raises:
+            DeviceError: out of memory; says what was asked, what is free and what to change.
+        """
+        shape = (shape,) if isinstance(shape, int) else shape
+        array = DeviceArray(0, shape, np.dtype(dtype), None)
+        block = self._block(array.nbytes)
+        array.address, array.owner = block.address, block
+        return array
+
+    def workspace(self, nbytes: int) -> DeviceArray:
+        """At least `nbytes` bytes as uint8, shared by all ops: valid until the next call.
+
+        The contents are unspecified at each call. It grows to the largest request and stays there.
+        """
+        if self._workspace is None or self._workspace.capacity < nbytes:
+            self._workspace = None  # the old one may serve, or be freed, before the new is made
+            self._workspace = self._block(nbytes)
+        else:
+            self.driver.lend(self._workspace.address, nbytes)
+        return DeviceArray(self._workspace.address, (nbytes,), np.dtype(np.uint8), self._workspace)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the pool has of the device, in use or not."""
+        return self._held
+
+    @property
+    def cached_bytes(self) -> int:
+        """What the pool has and nobody uses."""
+        self._collect()
+        return sum(capacity * len(addresses) for capacity, addresses in self._cached.items())
+
+    @property
+    def workspace_bytes(self) -> int:
+        """What the workspace has grown to."""
+        return self._workspace.capacity if self._workspace is not None else 0
+
+    def trim(self) -> None:
+        """Give the device back what nobody uses."""
+        self._collect()
+        for capacity, addresses in self._cached.items():
+            for address in addresses:
+                self.driver.free(address)
+                self._held -= capacity
+        self._cached.clear()
+
+    def _block(self, nbytes: int) -> Block:
+        unit = _SMALL if nbytes < _LARGE else _LARGE
+        capacity = max(unit, -(-nbytes // unit) * unit)
+        self._collect()
+        address, capacity = self._reuse(capacity) or (self._allocate(capacity), capacity)
+        self.driver.lend(address, nbytes)
+        return Block(address, capacity, self._returned)
+
+    def _reuse(self, capacity: int) -> tuple[int, int] | None:
+        """The smallest cached block that serves."""
+        fitting = [c for c in self._cached if capacity <= c and (c - capacity) <= c * _IDLE]
+        if not fitting:
+            return None
+        best = min(fitting)
+        address = self._cached[best].pop()
+        if not self._cached[best]:
+            del self._cached[best]
+        return address, best
+
+    def _allocate(self, capacity: int) -> int:
+        try:
+            address = self.driver.allocate(capacity)
+        except OutOfMemoryError:
+            self.trim()
+            try:
+                address = self.driver.allocate(capacity)
+            except OutOfMemoryError as cause:
+                raise self._exhausted(capacity) from cause
+        self._held += capacity
+        self.peak_bytes = max(self.peak_bytes, self._held)
+        return address
+
+    def _exhausted(self, capacity: int) -> DeviceError:
+        driver = self.driver
+        return OutOfMemoryError(
+            f"{driver.name} {driver.device_id} ({driver.info.name}): out of memory; asked for "
+            f"{_size(capacity)}, free are {_size(driver.free_memory())} of "
+            f"{_size(driver.info.total_memory)}, this run holds {_size(self._held)}; use a smaller "
+            "batch_size, more GPUs (--gpu 0,1), or end what else runs on the device"
+        )
+
+    def _collect(self) -> None:
+        while self._returned:
+            address, capacity = self._returned.popleft()
+            self._cached.setdefault(capacity, []).append(address)
+
+
+def _size(nbytes: int) -> str:
+    if nbytes >= 1 << 30:
+        return f"{nbytes / (1 << 30):.2f} GiB"
+    if nbytes >= 1 << 20:
+        return f"{nbytes / (1 << 20):.1f} MiB"
+    return f"{nbytes} bytes"

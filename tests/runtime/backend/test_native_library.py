@@ -1,0 +1,191 @@
+"""The loader of the compiled kernels: what it finds, what it says, threads and forks."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from prototxt_gen.errors import DeviceError, ShapeError
+from prototxt_gen.geometry import ConvGeometry, PoolGeometry
+from runtime.backend.cpu import native_library
+from runtime.backend.cpu.native_library import NativeLibrary, elements, load
+from runtime.backend.cpu.native_ops import NativeVectors
+from runtime.backend.cpu.native_signatures import COUNTS, KERNELS, SUMS, ConvShape, PoolShape
+from tests.runtime.backend.native_kernels import built_sets, needs_kernels, normal, opened
+
+SOURCES = Path(native_library.__file__).with_name("native")
+FLOAT = np.dtype(np.float32)
+
+_PROTOTYPE = re.compile(r"VD_EXPORT(_COUNT|_DOUBLE)?\((\w+)\)\s*\(([^)]*)\)")
+_SCALARS = {
+    "std::int64_t": ctypes.c_int64,
+    "std::uint64_t": ctypes.c_uint64,
+    "std::uint32_t": ctypes.c_uint32,
+    "float": ctypes.c_float,
+    "const ConvShape*": ctypes.POINTER(ConvShape),
+    "const PoolShape*": ctypes.POINTER(PoolShape),
+}
+
+
+def prototypes() -> dict[str, tuple[str, tuple[object, ...]]]:
+    """What the sources export: name -> (kind of result, ctypes of the arguments)."""
+    found = {}
+    for path in sorted(SOURCES.glob("*.cpp")):
+        for kind, name, arguments in _PROTOTYPE.findall(path.read_text()):
+            types = [" ".join(a.split()[:-1]) for a in arguments.split(",")]
+            lead = 0 if kind == "_COUNT" else 1
+            assert types[:lead] == ["Team*"][:lead], name
+            found[name] = (
+                kind,
+                tuple(
+                    _SCALARS.get(t, ctypes.c_void_p if t.endswith("*") else t) for t in types[lead:]
+                ),
+            )
+    return found
+
+
+def test_the_signatures_are_those_of_the_sources() -> None:
+    tables = {"": KERNELS, "_DOUBLE": SUMS, "_COUNT": COUNTS}
+    ours = {name: (kind, types) for kind, table in tables.items() for name, types in table.items()}
+    assert ours == prototypes()
+
+
+@pytest.mark.parametrize("struct", [ConvShape, PoolShape])
+def test_the_structs_are_those_of_the_header(struct: type[ctypes.Structure]) -> None:
+    header = (SOURCES / "shapes.h").read_text()
+    body = header.split(f"struct {struct.__name__} {{")[1].split("};")[0]
+    names = re.findall(r"\w+", body.replace("std::int64_t", ""))
+    assert names == [field[0] for field in struct._fields_]
+
+
+def test_shapes_carry_the_geometry() -> None:
+    conv = ConvGeometry(2, 6, 13, 17, 9, (3, 5), (2, 1), (2, 3), (2, 1), 3)
+    shape = ConvShape.of(conv)
+    assert (shape.r, shape.s, shape.pad_h, shape.stride_w, shape.dilation_h) == (3, 5, 2, 3, 2)
+    assert (shape.p, shape.q, shape.group) == (conv.p, conv.q, 3)
+    pool = PoolShape.of(PoolGeometry(2, 3, 7, 9, (2, 3), (2, 1), (1, 2)))
+    assert (pool.planes, pool.kernel_w, pool.stride_h, pool.pad_w) == (6, 3, 2, 2)
+
+
+def test_without_a_library_load_gives_none_and_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_library, "MODULE", "runtime.backend.cpu._absent")
+    assert native_library.find_library() is None
+    assert load(2) is None
+    assert str(native_library.why_not()) == (
+        "the CPU kernels are not built; numpy serves, several times slower; "
+        "install a C++ compiler and run `python setup.py build_ext --inplace`"
+    )
+
+
+@needs_kernels
+def test_a_library_for_another_processor_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native_library, "INSTRUCTION_SETS", ())
+    assert load(2) is None
+    assert "has no code for this processor; numpy serves" in str(native_library.why_not())
+
+
+def test_a_file_that_is_no_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = tmp_path / "broken.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(native_library, "find_library", lambda: broken)
+    with pytest.raises(DeviceError, match=r"broken\.so: the CPU kernels do not load: .*; build"):
+        load(1)
+
+
+@needs_kernels
+def test_the_best_set_is_taken_and_any_other_on_request() -> None:
+    assert native_library.why_not() is None
+    sets = built_sets()
+    for wanted in (None, *sets):
+        library = load(2, wanted)
+        assert library is not None
+        assert library.isa == (wanted or sets[0])
+    with pytest.raises(
+        DeviceError, match=r"cpu kernels: instruction set is 'mmx'; expected one of .*, which this"
+    ):
+        load(2, "mmx")
+
+
+def test_elements_refuses_what_a_kernel_could_not_read() -> None:
+    array = np.zeros((4, 6), np.float32)
+    assert elements("x", array, 24, FLOAT) == array.ctypes.data
+    for bad in (array[:, ::2], array.astype(np.float64), array[:3]):
+        with pytest.raises(ShapeError, match="x: expected a contiguous float32 array of 24 elem"):
+            elements("x", bad, 24, FLOAT)
+
+
+@needs_kernels
+def test_the_workspace_grows_and_stays() -> None:
+    library = opened(built_sets()[0], 2)
+    small = library.workspace(1000)
+    assert library.workspace(10) == small
+    size = library.workspace_bytes + (4 << 20)
+    large = library.workspace(size)
+    assert large % (2 << 20) == 0
+    assert library.workspace_bytes == size
+    assert library.workspace(1000) == large
+
+
+def sums(library: NativeLibrary, count: int = 1 << 20) -> float:
+    return NativeVectors(library).sumsq(np.ones(count, np.float32))
+
+
+@needs_kernels
+def test_many_threads_and_many_libraries_work_side_by_side() -> None:
+    """Replicas are threads with a library each; a team may have more threads than cores."""
+    results: list[float] = []
+
+    def replica() -> None:
+        library = load(5)
+        assert library is not None
+        results.extend(sums(library, 300_000 + i) - i for i in range(50))
+
+    replicas = [threading.Thread(target=replica) for _ in range(4)]
+    for thread in replicas:
+        thread.start()
+    for thread in replicas:
+        thread.join(timeout=60)
+    assert results == [300_000.0] * 200
+
+
+@needs_kernels
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_has_threads_of_its_own() -> None:
+    library = opened(built_sets()[0], 3)
+    assert sums(library) == 1 << 20  # the parent's threads have started
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if sums(library) == 1 << 20 else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert sums(library) == 1 << 20
+
+
+@needs_kernels
+def test_a_library_that_goes_takes_its_threads_along() -> None:
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        pytest.skip("threads are counted through /proc")
+    before = len(list(tasks.iterdir()))
+    library = load(4)
+    assert library is not None
+    sums(library)
+    assert len(list(tasks.iterdir())) == before + 3
+    del library
+    assert len(list(tasks.iterdir())) == before
+
+
+@needs_kernels
+def test_denormals_are_left_alone() -> None:
+    """A library built with -ffast-math would flush them for the whole process."""
+    library = opened(built_sets()[0], 1)
+    tiny = normal(64) * np.float32(1e-40)
+    moved = np.zeros_like(tiny)
+    NativeVectors(library).axpy(1.0, tiny, moved)
+    np.testing.assert_array_equal(moved, tiny)
+    assert np.count_nonzero(tiny) == 64
