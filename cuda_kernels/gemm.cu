@@ -31,10 +31,10 @@ template <int ROWS, int COLS, bool ALONG_A, bool ALONG_B>
 __device__ __forceinline__ void gemm_sums(const Gemm& of, int row0, int col0,
                                           Slabs<ROWS, COLS>& slabs, float (&sums)[SUMS][SUMS]) {
     constexpr int THREADS = Tile<ROWS, COLS>::THREADS;
-    const int begin = blockIdx.z % of.splits * of.chunk;
-    MatrixLoader<Walk<ROWS, SLAB, THREADS, ALONG_A>> a(of.a, row0, of.m, of.a_row, of.a_depth);
-    MatrixLoader<Walk<COLS, SLAB, THREADS, ALONG_B>> b(of.b, col0, of.n, of.b_col, of.b_depth);
-    tile_product<ROWS, COLS>(slabs, a, b, begin, min(of.k, begin + of.chunk), sums);
+    const int begin = blockIdx.z % of.splits * of.chunk, end = min(of.k, begin + of.chunk);
+    MatrixLoader<Walk<ROWS, SLAB, THREADS, ALONG_A>> a(of.a, row0, of.m, of.a_row, of.a_depth, begin, end);
+    MatrixLoader<Walk<COLS, SLAB, THREADS, ALONG_B>> b(of.b, col0, of.n, of.b_col, of.b_depth, begin, end);
+    tile_product<ROWS, COLS>(slabs, a, b, ceil_div(end - begin, SLAB), sums);
 }
 
 template <int ROWS, int COLS>
@@ -43,7 +43,15 @@ __device__ __forceinline__ void gemm_tile(const Gemm& of) {
     const int row_tiles = ceil_div(of.m, ROWS);
     const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
     float sums[SUMS][SUMS];
-    gemm_sums<ROWS, COLS, false, false>(of, row0, col0, slabs, sums);
+    if (of.a_depth == 1 && of.b_depth == 1) {
+        gemm_sums<ROWS, COLS, true, true>(of, row0, col0, slabs, sums);
+    } else if (of.a_depth == 1) {
+        gemm_sums<ROWS, COLS, true, false>(of, row0, col0, slabs, sums);
+    } else if (of.b_depth == 1) {
+        gemm_sums<ROWS, COLS, false, true>(of, row0, col0, slabs, sums);
+    } else {
+        gemm_sums<ROWS, COLS, false, false>(of, row0, col0, slabs, sums);
+    }
     for_quads<COLS>(sums, [=](int row, int col, const float(&quad)[QUAD]) {
         if (row0 + row >= of.m) {
             return;
@@ -70,7 +78,7 @@ gemm_128x128(const float* a, const float* b, float* c, int m, int n, int k, int 
                         a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
 }
 
-extern "C" __global__ void __launch_bounds__(128, 4)
+extern "C" __global__ void __launch_bounds__(128, 3)
 gemm_64x128(const float* a, const float* b, float* c, int m, int n, int k, int a_row, int a_depth,
          int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch, int64_t c_batch,
          int splits, int chunk, float alpha, float beta) {
@@ -79,7 +87,7 @@ gemm_64x128(const float* a, const float* b, float* c, int m, int n, int k, int a
                         a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
 }
 
-extern "C" __global__ void __launch_bounds__(64, 8)
+extern "C" __global__ void __launch_bounds__(64, 6)
 gemm_64x64(const float* a, const float* b, float* c, int m, int n, int k, int a_row, int a_depth,
          int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch, int64_t c_batch,
          int splits, int chunk, float alpha, float beta) {

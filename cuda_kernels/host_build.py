@@ -12,8 +12,9 @@ from pathlib import Path
 
 from cuda_kernels import HOST_DIR, SOURCE_DIR
 from cuda_kernels.cache import cached, digest
+from cuda_kernels.compiler import headers_digest, run_compiler
 from cuda_kernels.manifest import Manifest
-from prototxt_gen.errors import DeviceError, KernelBuildError
+from prototxt_gen.errors import DeviceError
 
 # -fno-strict-aliasing: kernels read float arrays as float4, which nvcc allows.
 FLAGS = (
@@ -51,9 +52,9 @@ def find_compiler() -> HostCompiler:
             "backend 'emu': it builds the kernels with g++, and there is no g++ on PATH; expected "
             "GCC 9 or newer; install it (Debian, Ubuntu: apt install g++), or use the backend 'cpu'"
         )
-    version = _run([path, "--version"], "backend 'emu'")
+    version = run_compiler([path, "--version"], "backend 'emu'")
     # -march=native means another thing on another machine that shares the cache.
-    target = _run([path, "-march=native", "-Q", "--help=target"], "backend 'emu'")
+    target = run_compiler([path, "-march=native", "-Q", "--help=target"], "backend 'emu'")
     return HostCompiler(path, version + target)
 
 
@@ -67,17 +68,19 @@ def build_runtime(sanitizer: str | None = None, extra: Sequence[str] = ()) -> Pa
     flags = [*FLAGS, "-O2", "-g0", "-pthread", *extra]
     if sanitizer:
         flags.append(f"-D{SANITIZERS[sanitizer]}")
-    key = digest(compiler.identity, _headers(), *map(_text, sources), *flags)
+    key = digest(
+        compiler.identity, headers_digest("*.cuh", "host/*.h"), *map(_text, sources), *flags
+    )
 
     def build(path: Path) -> None:
         objects = []
         for source in sources:
             target = f"{path}.{Path(source).stem}.o"
             objects.append(target)
-            _run([compiler.path, *flags, "-c", source, "-o", target], "emulator runtime")
+            run_compiler([compiler.path, *flags, "-c", source, "-o", target], "emulator runtime")
         try:
             link = [f"-fsanitize={sanitizer}"] if sanitizer else []
-            _run(
+            run_compiler(
                 [compiler.path, "-shared", "-pthread", *link, *objects, "-o", str(path)],
                 "emulator runtime",
             )
@@ -105,11 +108,16 @@ def build_module(
     entries = "".join(f"EMU_EXPORT({name})\n" for name in manifest.kernels)
     text = f'#include "{manifest.path}"\n#include "entry.h"\n{entries}'
     key = digest(
-        compiler.identity, _headers(), _text(manifest.path), text, str(runtime.name), *flags
+        compiler.identity,
+        headers_digest("*.cuh", "host/*.h"),
+        _text(manifest.path),
+        text,
+        str(runtime.name),
+        *flags,
     )
 
     def build(path: Path) -> None:
-        _run(
+        run_compiler(
             [compiler.path, *flags, "-shared", "-x", "c++", "-", "-x", "none", str(runtime)]
             + ["-o", str(path)],
             f"{manifest.path.name}: g++",
@@ -134,9 +142,11 @@ def sanitizer_environment(sanitizer: str) -> dict[str, str]:
     The sanitizer's own library must come before all others; Python's leaks are not our affair.
     """
     name = {"address": "libasan.so", "thread": "libtsan.so"}[sanitizer]
-    library = _run([find_compiler().path, f"-print-file-name={name}"], "sanitizer").strip()
+    library = run_compiler([find_compiler().path, f"-print-file-name={name}"], "sanitizer").strip()
     # libstdc++ comes first of all that use it, or the sanitizer finds no __cxa_throw to wrap.
-    cxx = _run([find_compiler().path, "-print-file-name=libstdc++.so.6"], "sanitizer").strip()
+    cxx = run_compiler(
+        [find_compiler().path, "-print-file-name=libstdc++.so.6"], "sanitizer"
+    ).strip()
     if not Path(library).is_absolute():
         raise DeviceError(
             f"sanitizer '{sanitizer}': g++ has no {name}; expected the sanitizers' libraries; "
@@ -150,28 +160,5 @@ def sanitizer_environment(sanitizer: str) -> dict[str, str]:
     }
 
 
-@functools.cache
-def _headers() -> str:
-    paths = [*sorted(SOURCE_DIR.glob("*.cuh")), *sorted(HOST_DIR.glob("*.h"))]
-    return digest(*(_text(path) for path in paths))
-
-
 def _text(path: Path | str) -> str:
     return Path(path).read_text(encoding="utf-8")
-
-
-def _run(command: list[str], what: str, stdin: str | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, check=False, cwd="/"
-        )
-    except OSError as cause:
-        raise KernelBuildError(
-            f"{what}: {command[0]} cannot be started: {cause.strerror}; check the compiler"
-        ) from cause
-    if done.returncode != 0:
-        raise KernelBuildError(
-            f"{what}: the compiler refuses; expected code that builds, got\n{done.stderr.strip()}\n"
-            f"from the command\n{' '.join(command)}\ncorrect the source"
-        )
-    return done.stdout

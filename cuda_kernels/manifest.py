@@ -3,7 +3,7 @@
 The launch code packs arguments by what stands here, so a prototype and its launch cannot drift
 apart. What is understood, all of it at file scope and written out (no macros):
 
-    // requires: sm_80                                     the oldest architecture it compiles for
+    // requires: sm_80       the oldest architecture it compiles for; sm_90a: that one and no other
     constexpr int TILE = 16;                               integers, also from earlier constants
     extern "C" __global__ void __launch_bounds__(TILE * 8) a kernel
     fill(float* y, int n, float value) {
@@ -61,7 +61,7 @@ SCALARS: dict[str, str] = {
 }
 DEFAULT_ARCH = 75
 
-_REQUIRES = re.compile(r"^//\s*requires:\s*sm_(\d+)\s*$", re.MULTILINE)
+_REQUIRES = re.compile(r"^//\s*requires:\s*sm_(\d+)(a?)\s*$", re.MULTILINE)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _CONSTANT = re.compile(r"^constexpr\s+(?:int|unsigned|size_t)\s+(\w+)\s*=\s*([^;]+);", re.MULTILINE)
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+')
@@ -78,6 +78,7 @@ _ARITHMETIC: dict[type[ast.operator], Callable[[int, int], int]] = {
     ast.LShift: operator.lshift,
     ast.RShift: operator.rshift,
 }
+_DIVISIONS = (ast.FloorDiv, ast.Mod)
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,13 @@ class Manifest:
     kernels: dict[str, Signature]
     constants: dict[str, int]
     minimum_arch: int
+    """80 for sm_80."""
+    only_arch: bool = False
+    """It uses what other architectures, newer ones as well, do not have."""
+
+    def fits(self, arch: int) -> bool:
+        """Whether it compiles for an architecture."""
+        return arch == self.minimum_arch if self.only_arch else arch >= self.minimum_arch
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -181,7 +189,9 @@ def parse_manifest(text: str, path: Path) -> Manifest:
                 "once; rename one"
             )
         kernels[signature.name] = signature
-    return Manifest(path, kernels, constants, int(required[1]) if required else DEFAULT_ARCH)
+    if required is None:
+        return Manifest(path, kernels, constants, DEFAULT_ARCH)
+    return Manifest(path, kernels, constants, int(required[1]), bool(required[2]))
 
 
 def _kernel(code: str, at: int, constants: dict[str, int], where: str) -> Signature:
@@ -241,6 +251,6 @@ def _value(node: ast.expr, constants: dict[str, int]) -> int | None:
         return constants.get(node.id)
     if isinstance(node, ast.BinOp) and type(node.op) in _ARITHMETIC:
         left, right = _value(node.left, constants), _value(node.right, constants)
-        if left is not None and right is not None:
+        if left is not None and right is not None and (right or type(node.op) not in _DIVISIONS):
             return _ARITHMETIC[type(node.op)](left, right)
     return None

@@ -53,25 +53,28 @@ template <class Walk_>
 struct MatrixLoader {
     using Walk = Walk_;
     const float* element;
-    int step, depth_stride, left;
+    int step, depth_stride, left, depths_left;
 
     // matrix (size, depth) by its strides; the tile begins at `first`
     __device__ __forceinline__ MatrixLoader(const float* matrix, int first, int size,
-                                            int index_stride, int depth_stride_)
-        : depth_stride(depth_stride_), left(size - first - Walk::index()) {
+                                            int index_stride, int depth_stride_, int begin, int end)
+        : depth_stride(depth_stride_),
+          left(size - first - Walk::index()),
+          depths_left(end - begin - Walk::depth()) {
         element = matrix + static_cast<int64_t>(first + Walk::index()) * index_stride +
-                  static_cast<int64_t>(Walk::depth()) * depth_stride;
+                  static_cast<int64_t>(begin + Walk::depth()) * depth_stride;
         step = Walk::INDEX_STEP * index_stride + Walk::DEPTH_STEP * depth_stride;
     }
 
-    __device__ __forceinline__ void fetch(int slab, int end, float (&staged)[Walk::COUNT]) {
-        const float* at = element + static_cast<int64_t>(slab) * depth_stride;
-        const int depths_left = end - slab - Walk::depth();
+    __device__ __forceinline__ void fetch(float (&staged)[Walk::COUNT]) {
+        const float* at = element;
 #pragma unroll
         for (int i = 0; i < Walk::COUNT; ++i, at += step) {
             const bool inside = i * Walk::INDEX_STEP < left && i * Walk::DEPTH_STEP < depths_left;
             staged[i] = inside ? __ldg(at) : 0.0f;
         }
+        element += SLAB * depth_stride;
+        depths_left -= SLAB;
     }
 };
 
@@ -112,24 +115,24 @@ __device__ __forceinline__ void read_slab(const float* row, int apart, float (&v
 // sums = A B over the depths `begin` to `end`
 template <int ROWS, int COLS, class LoadA, class LoadB>
 __device__ __forceinline__ void tile_product(Slabs<ROWS, COLS>& slabs, LoadA load_a, LoadB load_b,
-                                             int begin, int end, float (&sums)[SUMS][SUMS]) {
+                                             int steps, float (&sums)[SUMS][SUMS]) {
     const int row = first_row<COLS>(), col = first_col<COLS>();
     float a[LoadA::Walk::COUNT], b[LoadB::Walk::COUNT];
 #pragma unroll
     for (int i = 0; i < SUMS * SUMS; ++i) {
         sums[i / SUMS][i % SUMS] = 0.0f;
     }
-    load_a.fetch(begin, end, a);
-    load_b.fetch(begin, end, b);
+    load_a.fetch(a);
+    load_b.fetch(b);
     put<typename LoadA::Walk, ROWS>(a, slabs.a[0]);
     put<typename LoadB::Walk, COLS>(b, slabs.b[0]);
     __syncthreads();
     int now = 0;
-    for (int slab = begin; slab < end; slab += SLAB) {
-        const bool more = slab + SLAB < end;
+    for (int left = steps - 1; left >= 0; --left) {
+        const bool more = left > 0;
         if (more) {
-            load_a.fetch(slab + SLAB, end, a);
-            load_b.fetch(slab + SLAB, end, b);
+            load_a.fetch(a);
+            load_b.fetch(b);
         }
 #pragma unroll
         for (int d = 0; d < SLAB; ++d) {

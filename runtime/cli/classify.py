@@ -14,12 +14,12 @@ import numpy.typing as npt
 from data_prep.datum import Image
 from data_prep.mean_file import read_mean
 from data_prep.resize import rescale_short_side, warp
-from prototxt_gen import proto, text
+from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from runtime.cli.devices import add_device_arguments, open_backend
-from runtime.context import RunContext
 from runtime.log import setup_logging
 from runtime.net import Net
+from runtime.net_file import open_net
 from runtime.net_io import copy_trained_layers
 from runtime.pycaffe.classifier import Classifier
 from runtime.pycaffe.image import read_pixels, to_unit
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     setup_logging(logging.WARNING)
     if args.top < 1:
         raise ProtoError(f"--top: expected at least 1, got {args.top}; correct it")
-    with Net(text.read_net(args.model), proto.TEST, open_backend(args), RunContext()) as net:
+    with open_net(args.model, proto.TEST, open_backend(args)) as net:
         copy_trained_layers(net, args.weights)
         classifier = _classifier(net, args)
         labels = _read_labels(args.labels, classifier)

@@ -10,13 +10,14 @@ import numpy as np
 
 from data_prep.datum import from_array
 from data_prep.lmdb_io import Writer
-from prototxt_gen import proto, text
+from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.backend.registry import create_backend
 from runtime.cli.test import test_data_options
 from runtime.context import RunContext
 from runtime.log import setup_logging
 from runtime.net import Net
+from runtime.net_file import open_net
 from runtime.net_io import copy_trained_layers
 
 NAME = "extract_features"
@@ -53,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
         raise ProtoError(f"DEVICE_ID: expected a number such as 0, got {args.device_id!r}")
     backend = create_backend(args.mode.lower(), int(device) if args.mode == "GPU" else 0)
     context = RunContext(data=test_data_options(args.feature_extraction_proto_file, args.solver))
-    param = text.read_net(args.feature_extraction_proto_file)
     with contextlib.ExitStack() as stack:
-        net = stack.enter_context(Net(param, proto.TEST, backend, context))
+        path = args.feature_extraction_proto_file
+        net = stack.enter_context(open_net(path, proto.TEST, backend, context))
         copy_trained_layers(net, args.pretrained_net_param)
         for name in names:
             if name not in net.blobs:

@@ -10,13 +10,13 @@ from typing import Any
 
 from prototxt_gen import heads, proto
 from prototxt_gen.errors import DataError, UnsupportedError
+from prototxt_gen.locate import located
 from prototxt_gen.spec import NetSpecification, builtin_spec
 from prototxt_gen.spec_toml import load_spec
 from prototxt_gen.text import read_net, read_solver
 from prototxt_gen.vgg import NETS
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import add_state_arguments, stages
-from runtime.cli.locate import located
 from runtime.context import RunContext
 from runtime.log import setup_logging
 from runtime.memory_estimate import GIB, budget_advice, in_gib

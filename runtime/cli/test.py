@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from prototxt_gen import proto, text
+from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import SUFFIX, DataOptions, read_sidecar
 from runtime.cli.devices import (
@@ -18,6 +18,7 @@ from runtime.cli.devices import (
 from runtime.context import RunContext
 from runtime.log import caffe_log, number, setup_logging
 from runtime.net import Net
+from runtime.net_file import open_net
 from runtime.net_io import copy_trained_layers
 from runtime.solvers.hooks import Score
 from runtime.solvers.testing import read_scores, score_text
@@ -50,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
         raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
     backend = open_backend(args)
     context = RunContext(data=test_data_options(args.model, args.solver))
-    param = text.read_net(args.model)
-    with Net(param, proto.TEST, backend, context, args.level, stages(args)) as net:
+    with open_net(args.model, proto.TEST, backend, context, args.level, stages(args)) as net:
         for name in filter(None, args.weights.split(",")):
             copy_trained_layers(net, name)
         loss, scores = score(net, args.iterations)

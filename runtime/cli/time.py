@@ -7,7 +7,7 @@ import json
 import time
 from dataclasses import dataclass, field
 
-from prototxt_gen import proto, text
+from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from runtime.cli.devices import (
     add_device_arguments,
@@ -17,6 +17,7 @@ from runtime.cli.devices import (
 )
 from runtime.log import caffe_log, number, setup_logging
 from runtime.net import Net
+from runtime.net_file import open_net
 from runtime.net_io import copy_trained_layers
 
 NAME = "time"
@@ -54,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
     phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
     backend = open_backend(args)
-    with Net(
-        text.read_net(args.model), phase, backend, level=args.level, stages=stages(args)
-    ) as net:
+    with open_net(args.model, phase, backend, None, args.level, stages(args)) as net:
         if args.weights:
             copy_trained_layers(net, args.weights)
         timing = measure(net, args.iterations, args.forward_only)

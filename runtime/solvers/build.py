@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from prototxt_gen.locate import located
 from prototxt_gen.sidecar import DataOptions
 from runtime.backend.base import Backend
 from runtime.context import RunContext
@@ -43,7 +45,9 @@ def build_nets(
             caffe_dropout=options.caffe_dropout,
         )
         state = source.state
-        return Net(source.param, state.phase, backend, context, state.level, list(state.stage))
+        place = contextlib.nullcontext() if source.path is None else located(source.path)
+        with place:
+            return Net(source.param, state.phase, backend, context, state.level, list(state.stage))
 
     source = train_net_source(param, options.root)
     caffe_log("solver.cpp:102", "Creating training net %s", source.source)

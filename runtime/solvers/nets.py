@@ -27,6 +27,8 @@ class NetSource:
     param: Any
     state: Any
     source: str
+    path: Path | None = None
+    """Where it stands in a file of its own: errors then say where in it they are."""
 
 
 def train_net_source(param: Any, root: Path) -> NetSource:
@@ -48,12 +50,13 @@ def train_net_source(param: Any, root: Path) -> NetSource:
             f"train_net: {names}; expected one, got {', '.join(given)}; remove the others"
         )
     key = given[0]
+    name, path = getattr(param, key), None
     if key.endswith("_param"):
-        net, source = _embedded(getattr(param, key), key), f"specified in {key}."
+        net, source = _embedded(name, key), f"specified in {key}."
     else:
-        path = getattr(param, key)
-        net, source = text.read_net(root / path), f"from {key} file: {path}"
-    return NetSource(net, _state(proto.TRAIN, net, param.train_state), source)
+        path = root / name
+        net, source = text.read_net(path), f"from {key} file: {name}"
+    return NetSource(net, _state(proto.TRAIN, net, param.train_state), source, path)
 
 
 def test_net_sources(param: Any, root: Path) -> list[NetSource]:
@@ -85,17 +88,22 @@ def test_net_sources(param: Any, root: Path) -> list[NetSource]:
             f"solver: test_iter must be positive; expected at least 1, got {list(param.test_iter)};"
             " correct it"
         )
-    found = [(_embedded(net, "test_net_param"), "test_net_param") for net in param.test_net_param]
-    found += [(text.read_net(root / path), f"test_net file: {path}") for path in param.test_net]
-    for _ in range(count - named):
-        if param.HasField("net_param"):
-            found.append((_embedded(param.net_param, "net_param"), "net_param"))
-        else:
-            found.append((text.read_net(root / param.net), f"net file: {param.net}"))
+    found: list[tuple[Any, str, Path | None]] = [
+        (_embedded(net, "test_net_param"), "test_net_param", None) for net in param.test_net_param
+    ]
+    files = [("test_net", path) for path in param.test_net]
+    if param.HasField("net_param"):
+        shared = _embedded(param.net_param, "net_param")
+        found += [(shared, "net_param", None)] * (count - named)
+    else:
+        files += [("net", param.net)] * (count - named)
+    found += [
+        (text.read_net(root / path), f"{key} file: {path}", root / path) for key, path in files
+    ]
     states = list(param.test_state) or [proto.NetState() for _ in found]
     return [
-        NetSource(net, _state(proto.TEST, net, state), source)
-        for (net, source), state in zip(found, states)
+        NetSource(net, _state(proto.TEST, net, state), source, path)
+        for (net, source, path), state in zip(found, states)
     ]
 
 

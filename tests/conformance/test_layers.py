@@ -88,6 +88,10 @@ LABELS = np.array([2, 0, 3])
 MATRIX = np.arange(1.0, 17.0).reshape(4, 4) / 7
 NCHW = (2, 3, 4, 5)
 
+GAUSSIAN = 'weight_filler { type: "gaussian" } '
+BIAS = 'bias_filler { type: "gaussian" } '
+XAVIER = 'weight_filler { type: "xavier" } '
+
 CASES = [
     Case('type: "AbsVal"', [NCHW], np.abs, kink=0.0),
     Case('type: "BNLL"', [NCHW], lambda x: np.log(1 + np.exp(x))),
@@ -217,7 +221,9 @@ CASES = [
         'type: "Tile" tile_param { axis: 1 tiles: 3 }', [(2, 2, 3)], lambda x: np.tile(x, (1, 3, 1))
     ),
     Case(
-        'type: "Scale" scale_param { axis: 1 bias_term: true filler { type: "gaussian" } bias_filler { type: "gaussian" } }',
+        'type: "Scale" scale_param { axis: 1 bias_term: true filler { type: "gaussian" } '
+        + BIAS
+        + "}",
         [NCHW],
     ),
     Case(
@@ -317,25 +323,35 @@ CASES = [
         name="within",
     ),
     Case(
-        'type: "InnerProduct" inner_product_param { num_output: 4 weight_filler { type: "xavier" } bias_filler { type: "gaussian" } }',
+        'type: "InnerProduct" inner_product_param { num_output: 4 ' + XAVIER + BIAS + "}",
         [(3, 2, 3)],
     ),
     Case(
-        'type: "InnerProduct" inner_product_param { num_output: 4 axis: 2 transpose: true weight_filler { type: "xavier" } }',
+        'type: "InnerProduct" inner_product_param { num_output: 4 axis: 2 transpose: true '
+        + XAVIER
+        + "}",
         [(3, 2, 5)],
         name="transposed",
     ),
     Case(
-        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } }',
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 pad: 1 '
+        + GAUSSIAN
+        + BIAS
+        + "}",
         [(2, 3, 5, 6)],
     ),
     Case(
-        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 dilation: 2 group: 2 pad: 2 weight_filler { type: "gaussian" } }',
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 dilation: 2 group: 2 pad: 2 '
+        + GAUSSIAN
+        + "}",
         [(2, 2, 6, 7)],
         name="group",
     ),
     Case(
-        'type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 group: 2 weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } }',
+        'type: "Deconvolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 group: 2 '
+        + GAUSSIAN
+        + BIAS
+        + "}",
         [(2, 2, 3, 4)],
     ),
     Case(
@@ -361,7 +377,7 @@ CASES = [
         ),
     ),
     Case(
-        'type: "Embed" embed_param { input_dim: 5 num_output: 3 weight_filler { type: "gaussian" } bias_filler { type: "gaussian" } }',
+        'type: "Embed" embed_param { input_dim: 5 num_output: 3 ' + GAUSSIAN + BIAS + "}",
         [(2, 3)],
         given={0: [[0, 4, 4], [1, 0, 2]]},
         gradients=(),
@@ -393,7 +409,8 @@ CASES = [
         gradients=(),
     ),
     Case(
-        'type: "DummyData" dummy_data_param { shape { dim: 2 dim: 3 } data_filler { type: "constant" value: 4 } }',
+        'type: "DummyData" dummy_data_param { shape { dim: 2 dim: 3 } '
+        'data_filler { type: "constant" value: 4 } }',
         [],
         lambda: np.full((2, 3), 4.0),
         gradients=(),
@@ -486,7 +503,8 @@ def build(case: Case, phase: int | None = None) -> Net:
     for i, shape in enumerate(case.bottoms):
         dims = " ".join(f"dim: {d}" for d in shape)
         lines.append(
-            f'layer {{ name: "in{i}" type: "Input" top: "b{i}" input_param {{ shape {{ {dims} }} }} }}'
+            f'layer {{ name: "in{i}" type: "Input" top: "b{i}" '
+            f"input_param {{ shape {{ {dims} }} }} }}"
         )
     wires = "".join(f' bottom: "b{i}"' for i in range(len(case.bottoms)))
     wires += "".join(f' top: "t{i}"' for i in range(case.tops))

@@ -28,6 +28,8 @@ _FEW = 4
 # Weight gradients are added up in so many partial sums at most, and in so many bytes.
 _PARTS = 8
 _PARTS_BYTES = 32 << 20
+# Elements of the products behind a weight gradient that are held at once.
+_PRODUCTS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -142,15 +144,12 @@ class Im2colConvolution:
 
     def _over(self, pieces: list[Piece], compute: Callable[[Lane, Runner, Piece], None]) -> None:
         """Deal pieces to lanes; where they are few, let lanes share each of them."""
-        if len(pieces) < _FEW:
-            for piece in pieces:
-                compute(self._lanes.first, self._lanes, piece)
-            return
+        few = len(pieces) < _FEW
 
         def task(lane: Lane, start: int, stop: int) -> None:
-            compute(lane, lane, pieces[start])
+            compute(lane, self._lanes if few else lane, pieces[start])
 
-        self._lanes.run(task, len(pieces))
+        (self._lanes.in_turn if few else self._lanes.run)(task, len(pieces))
 
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
         """See Backend.conv_backward_weight."""
@@ -161,11 +160,14 @@ class Im2colConvolution:
         most = max(1, min(_PARTS, _PARTS_BYTES // total.nbytes))
         share = -(-len(how.pieces) // most)
         parts = -(-len(how.pieces) // share)
-        sums = self._lanes.first.scratch("conv.sums", (parts, *total.shape), dw.dtype)
+        few = parts < _FEW
+        sums = total[None]
+        if parts > 1:
+            sums = self._lanes.first.scratch("conv.sums", (parts, *total.shape), dw.dtype)
+            sums[...] = 0.0
 
         def task(lane: Lane, start: int, stop: int) -> None:
-            runner: Runner = self._lanes if parts < _FEW else lane
-            sums[start] = 0.0
+            runner: Runner = self._lanes if few else lane
             for piece in how.pieces[start * share : stop * share]:
                 bands = how.split(piece, g)
                 columns = gather(lane, x, window, piece, geom.q, how.folded)
@@ -180,10 +182,10 @@ class Im2colConvolution:
                     sums[start],
                 )
 
-        runner: Runner = self._lanes.first if parts < _FEW else self._lanes
-        runner.run(task, parts)
-        for part in sums:
-            total += part
+        (self._lanes.in_turn if few else self._lanes.run)(task, parts)
+        if parts > 1:
+            for part in sums:
+                total += part
 
 
 def _folded(piece: Piece, q: int) -> tuple[int, int, int]:
@@ -230,7 +232,8 @@ def _accumulate(runner: Runner, top: HostArray, columns: HostArray, total: HostA
             np.matmul(left, right, out=products)
             into[start:stop] += products.sum(axis=(0, 1))
 
-    runner.run(task, outputs, _grain(runner, outputs))
+    bounded = max(1, _PRODUCTS // (columns.shape[1] * columns.shape[2] * total.shape[2]))
+    runner.run(task, outputs, min(bounded, _grain(runner, outputs)))
 
 
 def _grain(runner: Runner, outputs: int) -> int:

@@ -133,7 +133,7 @@ class WinogradConvolution:
             _multiply(runner, shared, data, filters, products)
             self._transforms.products(runner, products, bias_row, relu, piece, across, dst)
 
-        (self._lanes.first if shared else self._lanes).run(task, len(pieces))
+        (self._lanes.in_turn if shared else self._lanes.run)(task, len(pieces))
 
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
         """See Backend.conv_backward_weight."""
@@ -155,7 +155,7 @@ class WinogradConvolution:
                 self._transforms.top(runner, dy, piece, across, top)
                 _accumulate(runner, shared, top, data, sums[start], index == 0)
 
-        (self._lanes.first if shared else self._lanes).run(task, parts)
+        (self._lanes.in_turn if shared else self._lanes.run)(task, parts)
         self._transforms.fold(self._lanes, sums, dw)
 
 

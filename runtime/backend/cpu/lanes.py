@@ -93,8 +93,7 @@ class Lanes:
         """See Runner.run."""
         helpers = min(self.threads, -(-count // grain)) - 1
         if helpers < 1:
-            with np.errstate(all="ignore"):
-                self.first.run(task, count, grain)
+            self.in_turn(task, count, grain)
             return
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="lane")
@@ -110,6 +109,10 @@ class Lanes:
         for error in errors:
             if error is not None:
                 raise error
+
+    def in_turn(self, task: Task, count: int, grain: int = 1) -> None:
+        """Do a task in the caller's lane alone; it may run what is inside it over all lanes."""
+        _work(self.first, task, itertools.count(0, grain), count, grain)
 
     def scratch_bytes(self) -> int:
         """See Lane.scratch_bytes."""

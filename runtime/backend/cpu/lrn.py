@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from prototxt_gen.geometry import LRNGeometry
 from runtime.backend.base import HostArray
 from runtime.backend.cpu.lanes import Lane, Runner
 
-_GRAIN = 1 << 14
+_GRAIN = 1 << 16
+_Part = tuple[slice, slice, slice]
+_Task = Callable[[Lane, HostArray, _Part], None]
 
 
 class LRNOps:
@@ -24,7 +28,7 @@ class LRNOps:
     def lrn_forward(self, geom: LRNGeometry, x: HostArray, scale: HostArray, y: HostArray) -> None:
         """See Backend.lrn_forward."""
 
-        def task(lane: Lane, image: HostArray, part: tuple[slice, slice, slice]) -> None:
+        def task(lane: Lane, image: HostArray, part: _Part) -> None:
             square = lane.scratch("lrn.term", image.shape, image.dtype)
             total = lane.scratch("lrn.sum", image.shape, image.dtype)
             np.multiply(image, image, out=square)
@@ -48,7 +52,7 @@ class LRNOps:
     ) -> None:
         """See Backend.lrn_backward."""
 
-        def task(lane: Lane, image: HostArray, part: tuple[slice, slice, slice]) -> None:
+        def task(lane: Lane, image: HostArray, part: _Part) -> None:
             term = lane.scratch("lrn.term", image.shape, image.dtype)
             total = lane.scratch("lrn.sum", image.shape, image.dtype)
             top, divisor = _planes(dy)[part], _planes(scale)[part]
@@ -64,7 +68,7 @@ class LRNOps:
 
         self._run(task, x)
 
-    def _run(self, task, x: HostArray) -> None:  # type: ignore[no-untyped-def]
+    def _run(self, task: _Task, x: HostArray) -> None:
         planes = _planes(x)
         n, channels, inner = planes.shape
         width = max(1, min(inner, _GRAIN // channels))

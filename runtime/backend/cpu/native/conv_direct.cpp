@@ -185,13 +185,13 @@ VD_EXPORT_COUNT(conv_bytes)(const ConvShape* g, std::int64_t backward, std::int6
 VD_EXPORT(conv_forward)(Team* team, const ConvShape* g, const float* x, const float* weight,
                         const float* bias, std::int64_t relu, float* y, void* workspace) {
     const Forward forward(*g, x, weight, bias, relu != 0, y);
-    product(team, forward, forward.plan(*g, team_size(team)), static_cast<char*>(workspace));
+    product(team, forward, forward.plan(*g, team_size(team)), workspace);
 }
 
 // dx = the gradient of the input.
 VD_EXPORT(conv_backward_data)(Team* team, const ConvShape* g, const float* dy, const float* weight,
                               float* dx, void* workspace) {
     each_phase(*g, dy, weight, dx, [&](const Phase& phase) {
-        product(team, phase, phase.plan(*g, team_size(team)), static_cast<char*>(workspace));
+        product(team, phase, phase.plan(*g, team_size(team)), workspace);
     });
 }

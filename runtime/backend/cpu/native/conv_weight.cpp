@@ -4,6 +4,7 @@
 // The outputs (n, p, q) are cut into chunks and groups of chunks by the geometry alone; groups are
 // summed each on its own and added in order.
 
+#include "arena.h"
 #include "dot.h"
 #include "gather.h"
 #include "team.h"
@@ -35,11 +36,11 @@ struct Plan {
         while (groups < kMostGroups && groups * 2 <= chunks && items() < kEnoughItems &&
                groups * 2 * sum_floats <= kGroupFloats)
             groups *= 2;
-        worker_floats = 2 * kBlock * stride;
+        worker_floats = 2 * piece(kBlock * stride);
     }
     Index items() const { return groups * conv_groups * row_blocks * col_blocks; }
     Index floats(Index threads) const {
-        return (groups > 1 ? groups * sum_floats : 0) + threads * worker_floats;
+        return piece(groups > 1 ? groups * sum_floats : 0) + threads * worker_floats;
     }
 };
 
@@ -84,9 +85,9 @@ void pack_inputs(const Gather& gather, const Block& b, Index first, Index count,
 }
 
 void weight_item(const ConvShape& g, const Plan& plan, const Gather& gather, const float* dy,
-                 Index group, const Block& b, float* sums, bool overwrite, float* scratch) {
-    float* rows = scratch;
-    float* cols = scratch + kBlock * plan.stride;
+                 Index group, const Block& b, float* sums, bool overwrite, Arena arena) {
+    float* rows = arena.floats(kBlock * plan.stride);
+    float* cols = arena.floats(kBlock * plan.stride);
     const Index begin = plan.chunks * group / plan.groups;
     const Index end = plan.chunks * (group + 1) / plan.groups;
     const Index channel = b.conv_group * plan.rows + b.row;
@@ -123,13 +124,15 @@ VD_EXPORT(conv_backward_weight)(Team* team, const ConvShape* g, const float* x, 
                         forward_axis(g->h, g->pad_h, g->stride_h, g->dilation_h, g->r),
                         forward_axis(g->w, g->pad_w, g->stride_w, g->dilation_w, g->s), g->p, g->q};
     const bool direct = plan.groups == 1;
-    float* sums = direct ? dw : static_cast<float*>(workspace);
-    float* scratch = static_cast<float*>(workspace) + (direct ? 0 : plan.groups * plan.sum_floats);
+    Arena shared(workspace, plan.floats(team_size(team)));
+    float* partial = shared.floats(direct ? 0 : plan.groups * plan.sum_floats);
+    float* sums = direct ? dw : partial;
     const Index blocks = plan.items() / plan.groups;
     parallel(team, plan.items(), [&](Index item, int worker) {
         const Index group = item / blocks;
         weight_item(*g, plan, gather, dy, group, block_at(plan, item % blocks),
-                    sums + group * plan.sum_floats, !direct, scratch + worker * plan.worker_floats);
+                    sums + group * plan.sum_floats, !direct,
+                    shared.worker(worker, plan.worker_floats));
     });
     if (direct) return;
     constexpr Index kPart = 4096;

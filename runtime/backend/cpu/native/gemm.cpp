@@ -58,5 +58,5 @@ VD_EXPORT(gemm)(Team* team, std::int64_t trans_a, std::int64_t trans_b, std::int
     const GemmOperands op{trans_a != 0, trans_b != 0, rows, cols, depth, alpha, beta, a, b, c};
     if (gemm_skinny(team, op)) return;
     const ProductPlan plan(1, rows, cols, depth, team_size(team));
-    product(team, Gemm(op), plan, static_cast<char*>(workspace));
+    product(team, Gemm(op), plan, workspace);
 }

@@ -1,7 +1,7 @@
 // Local response normalisation across channels.
 
+#include "arena.h"
 #include "team.h"
-#include "vector.h"
 
 namespace verydeep::VD_ISA {
 namespace {
@@ -13,6 +13,7 @@ struct Lrn {
     float alpha, beta, k;
 
     Index blocks() const { return ceil_div(inner, kWide); }
+    Index floats() const { return piece(channels * kWide); }  // of one worker
 };
 
 // base^-beta, in place. The usual exponent 3/4 takes two square roots.
@@ -40,19 +41,20 @@ using namespace verydeep::VD_ISA;
 
 // Bytes of workspace with so many threads.
 VD_EXPORT_COUNT(lrn_bytes)(std::int64_t channels, std::int64_t threads) {
-    return threads * channels * kWide * 4;
+    return 4 * threads * piece(channels * kWide);
 }
 
 // scale = k + alpha / size * (sum of x^2 over the window), y = x scale^-beta.
 // Shapes: x, scale, y (images, channels, inner).
 VD_EXPORT(lrn_forward)(Team* team, std::int64_t images, std::int64_t channels, std::int64_t inner,
                        std::int64_t size, float alpha, float beta, float k, const float* x,
-                       float* scale, float* y, float* workspace) {
+                       float* scale, float* y, void* workspace) {
     const Lrn g{images, channels, inner, size, alpha, beta, k};
+    const Arena shared(workspace, team_size(team) * g.floats());
     parallel(team, images * g.blocks(), [=](Index item, int worker) {
         const Index first = item % g.blocks() * kWide, count = least(kWide, g.inner - first);
         const Index base = item / g.blocks() * g.channels * g.inner + first;
-        float* squares = workspace + worker * g.channels * kWide;
+        float* squares = shared.worker(worker, g.floats()).floats(g.channels * kWide);
         for (Index c = 0; c < g.channels; ++c) {
             const float* from = x + base + c * g.inner;
             for (Index i = 0; i < count; ++i) squares[c * kWide + i] = from[i] * from[i];
@@ -74,12 +76,13 @@ VD_EXPORT(lrn_forward)(Team* team, std::int64_t images, std::int64_t channels, s
 // dx = dy scale^-beta - 2 alpha beta / size * x * (sum over the window of dy y / scale)
 VD_EXPORT(lrn_backward)(Team* team, std::int64_t images, std::int64_t channels, std::int64_t inner,
                         std::int64_t size, float alpha, float beta, const float* x, const float* y,
-                        const float* scale, const float* dy, float* dx, float* workspace) {
+                        const float* scale, const float* dy, float* dx, void* workspace) {
     const Lrn g{images, channels, inner, size, alpha, beta, 0.f};
+    const Arena shared(workspace, team_size(team) * g.floats());
     parallel(team, images * g.blocks(), [=](Index item, int worker) {
         const Index first = item % g.blocks() * kWide, count = least(kWide, g.inner - first);
         const Index base = item / g.blocks() * g.channels * g.inner + first;
-        float* ratios = workspace + worker * g.channels * kWide;
+        float* ratios = shared.worker(worker, g.floats()).floats(g.channels * kWide);
         for (Index c = 0; c < g.channels; ++c) {
             const Index at = base + c * g.inner;
             for (Index i = 0; i < count; ++i)

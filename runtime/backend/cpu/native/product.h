@@ -5,8 +5,8 @@
 // rows, columns and threads cut no sum: every element adds up in one order.
 #pragma once
 
+#include "arena.h"
 #include "team.h"
-#include "vector.h"
 
 namespace verydeep::VD_ISA {
 
@@ -103,7 +103,8 @@ struct ProductPlan {
         row_parts = 1;
         if (batches * col_blocks < 3 * threads)
             row_parts = least(ceil_div(3 * threads, batches * col_blocks), ceil_div(rows, 2 * kRows));
-        worker_floats = round_up(depth_block * (kBlockRows + col_block) + kRows * kPanel + 64, 16);
+        worker_floats = piece((kRows + 1) * kPanel) + piece(depth_block * kBlockRows) +
+                        piece(depth_block * col_block);
     }
     Index items() const { return batches * col_blocks * row_parts; }
 };
@@ -141,10 +142,12 @@ void product_rows(const Problem& problem, Tile tile, Index cols, Index last_row,
 // `problem` packs rows of a (pack_a: into [k][kRows]) and columns of b (pack_b: into [k][kPanel]),
 // and takes the tiles (put).
 template <class Problem>
-void product(Team* team, const Problem& problem, const ProductPlan& plan, char* workspace) {
+void product(Team* team, const Problem& problem, const ProductPlan& plan, void* workspace) {
+    const Arena shared(workspace, team_size(team) * plan.worker_floats);
     parallel(team, plan.items(), [&](Index item, int worker) {
-        Arena arena{workspace + worker * plan.worker_floats * 4};
-        float* sums = arena.floats(kRows * kPanel);
+        Arena arena = shared.worker(worker, plan.worker_floats);
+        // One row more than the sums have: results are read in whole vectors.
+        float* sums = arena.floats((kRows + 1) * kPanel);
         float* a = arena.floats(plan.depth_block * kBlockRows);
         float* b = arena.floats(plan.depth_block * plan.col_block);
         const Index part = item % plan.row_parts, block = item / plan.row_parts;

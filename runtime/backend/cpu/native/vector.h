@@ -196,14 +196,4 @@ VD_INLINE void transpose(Vec* r) {
     }
 }
 
-// A bump allocator over the caller's workspace.
-struct Arena {
-    char* next;
-    float* floats(Index count) {
-        float* p = reinterpret_cast<float*>(next);
-        next += round_up(count * static_cast<Index>(sizeof(float)), 64);
-        return p;
-    }
-};
-
 }  // namespace verydeep::VD_ISA

@@ -1,6 +1,7 @@
 // What the Winograd kernels share: the layout of transformed filters, and of planes in scratch.
 #pragma once
 
+#include "arena.h"
 #include "winograd_tiles.h"
 
 namespace verydeep::VD_ISA {

@@ -64,7 +64,8 @@ struct Plan {
         v_plane = plane_stride(input_blocks * kLanes * max_tiles);
         m_plane = plane_stride(ceil_div(filters.panels(), slices) * kPanel * max_tiles);
         row_vectors = Winograd<M>::kTile * strip_stride(tiling.span * M + 2);
-        worker_floats = kPlanes * (v_plane + m_plane) + round_up(row_vectors * kLanes, 16);
+        worker_floats =
+            piece(kPlanes * v_plane) + piece(kPlanes * m_plane) + piece(row_vectors * kLanes);
     }
 };
 
@@ -152,7 +153,7 @@ void convolve_item(const Job& job, const Plan<M>& plan, const Operands& op, Inde
     const Index panel0 = panels * slice / plan.slices, panel1 = panels * (slice + 1) / plan.slices;
     float* v = arena.floats(W::kPlanes * plan.v_plane);
     float* m = arena.floats(W::kPlanes * plan.m_plane);
-    Vec* rows = reinterpret_cast<Vec*>(arena.floats(plan.row_vectors * kLanes));
+    Vec* rows = arena.vectors(plan.row_vectors);
 
     for (Index b = 0; b < plan.input_blocks; ++b) {
         float* to = v + b * block;
@@ -178,9 +179,9 @@ void convolve_item(const Job& job, const Plan<M>& plan, const Operands& op, Inde
 template <int M>
 void convolve(Team* team, const Job& job, const Operands& op, void* workspace) {
     const Plan<M> plan(job, team_size(team));
+    const Arena shared(workspace, team_size(team) * plan.worker_floats);
     parallel(team, plan.chunks * plan.slices, [&](Index item, int worker) {
-        Arena arena{static_cast<char*>(workspace) + worker * plan.worker_floats * 4};
-        convolve_item<M>(job, plan, op, item, arena);
+        convolve_item<M>(job, plan, op, item, shared.worker(worker, plan.worker_floats));
     });
 }
 

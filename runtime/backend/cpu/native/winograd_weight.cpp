@@ -45,7 +45,8 @@ struct Plan {
         v_plane = plane_stride(input_blocks * kLanes * max_tiles);
         d_plane = plane_stride(ceil_div(output_blocks, output_slices) * kLanes * max_tiles);
         row_vectors = W::kTile * strip_stride(tiling.span * M + 2);
-        worker_floats = W::kPlanes * (v_plane + d_plane) + round_up(row_vectors * kLanes, 16);
+        worker_floats = piece(W::kPlanes * v_plane) + piece(W::kPlanes * d_plane) +
+                        piece(row_vectors * kLanes);
     }
 
     // Share a group among so many threads: first by tile rows, which repeat less work.
@@ -62,7 +63,9 @@ struct Plan {
             output_slices = outputs;
         }
     }
-    Index floats(Index threads) const { return groups * group_floats + threads * worker_floats; }
+    Index floats(Index threads) const {
+        return piece(groups * group_floats) + threads * worker_floats;
+    }
 };
 
 // Sums of R input channels, neighbouring lanes of `v`, by Vectors output blocks.
@@ -175,16 +178,16 @@ void finish(const ConvShape& g, const Plan<M>& plan, const float* sums, Index bl
 
 template <int M>
 void weight_gradient(Team* team, const ConvShape& g, const float* x, const float* dy, float* dw,
-                     char* workspace) {
+                     void* workspace) {
     using W = Winograd<M>;
     const Plan<M> plan(g, team_size(team));
-    Arena shared{workspace};
+    Arena shared(workspace, plan.floats(team_size(team)));
     float* sums = shared.floats(plan.groups * plan.group_floats);
     parallel(team, plan.groups * plan.row_slices * plan.output_slices, [&](Index item, int worker) {
-        Arena arena{shared.next + worker * plan.worker_floats * 4};
+        Arena arena = shared.worker(worker, plan.worker_floats);
         float* v = arena.floats(W::kPlanes * plan.v_plane);
         float* d = arena.floats(W::kPlanes * plan.d_plane);
-        Vec* rows = reinterpret_cast<Vec*>(arena.floats(plan.row_vectors * kLanes));
+        Vec* rows = arena.vectors(plan.row_vectors);
         const Slice at = slice_at<M>(plan, item);
         const Index begin = plan.tiling.strips * at.group / plan.groups;
         const Index end = plan.tiling.strips * (at.group + 1) / plan.groups;
@@ -218,7 +221,7 @@ VD_EXPORT_COUNT(winograd_weight_bytes)(std::int64_t m, const ConvShape* g, std::
 VD_EXPORT(winograd_weight)(Team* team, std::int64_t m, const ConvShape* g, const float* x,
                            const float* dy, float* dw, void* workspace) {
     if (m == 4)
-        weight_gradient<4>(team, *g, x, dy, dw, static_cast<char*>(workspace));
+        weight_gradient<4>(team, *g, x, dy, dw, workspace);
     else
-        weight_gradient<2>(team, *g, x, dy, dw, static_cast<char*>(workspace));
+        weight_gradient<2>(team, *g, x, dy, dw, workspace);
 }

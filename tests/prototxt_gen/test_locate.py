@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prototxt_gen.errors import ShapeError, VerydeepError
-from runtime.cli.locate import layer_place, located
+from prototxt_gen.locate import layer_place, located
 
 TEXT = """\
 name: "conv"  # layer { name: "conv" }

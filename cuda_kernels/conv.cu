@@ -1,0 +1,109 @@
+// conv.cu -- convolution as an implicit matrix product: any kernel, stride, pad, dilation, group
+// v1  one thread an output, ten nested loops' worth of reads: a few percent of the peak
+// v2  the column matrix written out (im2col), then GEMM: nine times the input's bytes to and fro
+// v3  implicit: tiles of 128 outputs channels x 128 pixels, whose columns are gathered from the image
+//     while they are staged (tile_product.cuh, conv_loaders.cuh)                     <- launched
+// v4  a 1x1 convolution as one GEMM an image: rejected, since a tile would not reach over images (a
+//     14x14 plane fills 1.5 tiles of 128 columns, so a quarter of the work would be wasted)
+// The gradient of the input is a convolution of dy with the filters turned by 180 degrees
+// (conv_turn_filters), in which a stride of the forward pass becomes holes in dy.
+// launch: as gemm.cu; grid (row tiles * pixel tiles, 1, groups)
+// roofline on an H200 (67 TFLOP/s, 4.8 TB/s): conv1_1 of net D at batch 64 does 11 GFLOP and moves
+// 860 MB: 0.18 ms, bound by memory. conv3_2 does 237 GFLOP and moves 410 MB: 3.5 ms, bound by
+// arithmetic, as are all 3x3 layers but the first.
+#include "conv_loaders.cuh"
+
+constexpr int TURN_BLOCK = 256;
+
+template <int ROWS, int COLS, bool HOLES>
+__device__ __forceinline__ void conv_tile(const Conv& of, const float* x, const float* weight,
+                                          const float* bias, const int* steps, float* y, int relu) {
+    SHARED(slabs, Slabs<ROWS, COLS>);
+    constexpr int THREADS = Tile<ROWS, COLS>::THREADS;
+    const int row_tiles = ceil_div(of.K, ROWS);
+    const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
+    MatrixLoader<Walk<ROWS, SLAB, THREADS, true>> filters(weight, row0, of.K, of.depth, 1, 0,
+                                                          of.depth);
+    WindowLoader<Walk<COLS, SLAB, THREADS, false>, HOLES> windows(of, x, steps, col0);
+    float sums[SUMS][SUMS];
+    tile_product<ROWS, COLS>(slabs, filters, windows, ceil_div(of.depth, SLAB), sums);
+    const int plane = of.P * of.Q;
+    for_quads<COLS>(sums, [=](int row, int col, const float(&quad)[QUAD]) {
+        const int k = row0 + row, pixel = col0 + col;
+        if (k >= of.K) {
+            return;
+        }
+        const float added = bias == nullptr ? 0.0f : __ldg(bias + k);
+        float result[QUAD];
+#pragma unroll
+        for (int i = 0; i < QUAD; ++i) {
+            const float value = quad[i] + added;
+            result[i] = relu && value <= 0.0f ? 0.0f : value;
+        }
+        const int n = pixel / plane, within = pixel - n * plane;
+        float* const line = y + n * of.y_image + static_cast<int64_t>(k) * plane;
+        if (within + QUAD <= plane && pixel < of.pixels) {
+            store_quad(line, within, plane, result);
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < QUAD; ++i) {  // over the end of an image, and of the last one
+            const int image = (pixel + i) / plane;
+            if (pixel + i < of.pixels) {
+                y[image * of.y_image + static_cast<int64_t>(k) * plane + pixel + i -
+                  image * plane] = result[i];
+            }
+        }
+    });
+}
+
+// x (N, groups*C, H, W), weight (groups*K, C, R, S), bias (groups*K,) or null, steps (depth, 2) in;
+// y (N, groups*K, P, Q) out. C and K are those of a group; depth = C*R*S, pixels = N*P*Q.
+extern "C" __global__ void __launch_bounds__(256, 2)
+conv_128x128(const float* x, const float* weight, const float* bias, const int* steps, float* y, int C,
+             int H, int W, int K, int P, int Q, int pixels, int depth, int64_t x_image, int64_t y_image,
+             int stride_h, int stride_w, int pad_h, int pad_w, int hole_h, int hole_w, int relu) {
+    const Conv of{C,       H,        W,        K,     P,     Q,      pixels, depth, x_image,
+                  y_image, stride_h, stride_w, pad_h, pad_w, hole_h, hole_w};
+    const int64_t group = blockIdx.z;
+    conv_tile<128, 128, false>(of, x + group * C * H * W, weight + group * K * depth,
+                             bias == nullptr ? bias : bias + group * K, steps,
+                             y + group * K * P * Q, relu);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 3)
+conv_64x128(const float* x, const float* weight, const float* bias, const int* steps, float* y, int C,
+            int H, int W, int K, int P, int Q, int pixels, int depth, int64_t x_image, int64_t y_image,
+            int stride_h, int stride_w, int pad_h, int pad_w, int hole_h, int hole_w, int relu) {
+    const Conv of{C,       H,        W,        K,     P,     Q,      pixels, depth, x_image,
+                  y_image, stride_h, stride_w, pad_h, pad_w, hole_h, hole_w};
+    const int64_t group = blockIdx.z;
+    conv_tile<64, 128, false>(of, x + group * C * H * W, weight + group * K * depth,
+                             bias == nullptr ? bias : bias + group * K, steps,
+                             y + group * K * P * Q, relu);
+}
+
+// The same for an x with holes: the gradient of a strided convolution's input.
+extern "C" __global__ void __launch_bounds__(64, 6)
+conv_holes_64x64(const float* x, const float* weight, const float* bias, const int* steps, float* y, int C,
+                 int H, int W, int K, int P, int Q, int pixels, int depth, int64_t x_image, int64_t y_image,
+                 int stride_h, int stride_w, int pad_h, int pad_w, int hole_h, int hole_w, int relu) {
+    const Conv of{C,       H,        W,        K,     P,     Q,      pixels, depth, x_image,
+                  y_image, stride_h, stride_w, pad_h, pad_w, hole_h, hole_w};
+    const int64_t group = blockIdx.z;
+    conv_tile<64, 64, true>(of, x + group * C * H * W, weight + group * K * depth,
+                             bias == nullptr ? bias : bias + group * K, steps,
+                             y + group * K * P * Q, relu);
+}
+
+// weight (groups*K, C, R, S) in; turned (groups*C, K, R, S) out, each filter rotated by 180 degrees
+extern "C" __global__ void __launch_bounds__(TURN_BLOCK)
+conv_turn_filters(const float* weight, float* turned, int64_t count, int C, int K, int filter) {
+    const int64_t at = global_thread();
+    if (at >= count) {
+        return;
+    }
+    const int place = at % filter, k = at / filter % K, c = at / filter / K % C;
+    const int64_t group = at / filter / K / C;
+    turned[at] = weight[((group * K + k) * C + c) * filter + filter - 1 - place];
+}

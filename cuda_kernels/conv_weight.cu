@@ -1,0 +1,137 @@
+// conv_weight.cu -- the gradient of a convolution's weights as an implicit matrix product
+// v1  one block a weight, summing over images and pixels: reads x and dy once for each of them
+// v2  tiles of K x C*R*S over the depth N*P*Q, gathered as they are staged, as in conv.cu; the few
+//     tiles (conv1_2 of net D: 5) leave most of the device idle
+// v3  the depth in splits of a size that the geometry alone decides; the partial sums are added in
+//     their order by gemm_sum_splits                                                <- launched
+// launch: as gemm.cu; grid (row tiles * column tiles, splits, groups)
+// roofline on an H200: the same operations as the forward pass, and x and dy read once for every
+// 128 columns or rows of the other: bound by arithmetic from 64 channels on.
+#include "conv_loaders.cuh"
+
+// Rows: dy at the output channels; neighbours along the depth are neighbouring pixels.
+template <class Walk_>
+struct GradientLoader {
+    using Walk = Walk_;
+    const Conv& of;
+    const Pixel& pixel;
+    const float* row;
+    int left;
+
+    // dy (N,K,P,Q); the tile begins at output channel `first`
+    __device__ __forceinline__ GradientLoader(const Conv& of_, const Pixel& pixel_, const float* dy,
+                                              int first)
+        : of(of_), pixel(pixel_), left(of_.K - first - Walk::index()) {
+        row = dy + static_cast<int64_t>(first + Walk::index()) * of.P * of.Q;
+    }
+
+    __device__ __forceinline__ void fetch(float (&staged)[Walk::COUNT]) {
+        const int plane = of.P * of.Q;
+        const float* at = row + pixel.n * of.y_image + pixel.p * of.Q + pixel.q;
+#pragma unroll
+        for (int i = 0; i < Walk::COUNT; ++i, at += Walk::INDEX_STEP * plane) {
+            const bool inside = i * Walk::INDEX_STEP < left && pixel.left > 0;
+            staged[i] = inside ? __ldg(at) : 0.0f;
+        }
+    }
+};
+
+// Columns: x where weight (c, r, s) meets the pixel.
+template <class Walk_>
+struct TapLoader {
+    using Walk = Walk_;
+    const Conv& of;
+    Pixel& pixel;
+    const float* x;
+    const int2* taps;
+    int taps_left;
+
+    // x (N,C,H,W); steps (C*R*S, 2); the tile begins at weight `first`
+    __device__ __forceinline__ TapLoader(const Conv& of_, Pixel& pixel_, const float* x_,
+                                         const int* steps, int first)
+        : of(of_), pixel(pixel_), x(x_),
+          taps(reinterpret_cast<const int2*>(steps) + first + Walk::index()),
+          taps_left(of_.depth - first - Walk::index()) {}
+
+    __device__ __forceinline__ void fetch(float (&staged)[Walk::COUNT]) {
+        const int top = pixel.p * of.stride_h - of.pad_h, left = pixel.q * of.stride_w - of.pad_w;
+        const float* const image = x + pixel.n * of.x_image;
+        const int offset = top * of.W + left;
+#pragma unroll
+        for (int i = 0; i < Walk::COUNT; ++i) {
+            staged[i] = 0.0f;
+            if (i * Walk::INDEX_STEP < taps_left && pixel.left > 0) {
+                // From the first cache: kept in registers, the taps would spill others.
+                const int2 tap = __ldg(taps + i * Walk::INDEX_STEP);
+                const int h = top + (tap.y >> 16), w = left + (tap.y & 0xffff);
+                if (static_cast<unsigned>(h) < static_cast<unsigned>(of.H) &&
+                    static_cast<unsigned>(w) < static_cast<unsigned>(of.W)) {
+                    staged[i] = __ldg(image + offset + tap.x);
+                }
+            }
+        }
+        // The last to look at this slab's pixel moves it on.
+        pixel.advance(of, SLAB);
+    }
+};
+
+// One tile of one split: columns are weights of a filter, the depth runs over `chunk` pixels.
+template <int ROWS, int COLS>
+__device__ __forceinline__ void weight_tile(const Conv& of, const float* x, const float* dy,
+                                            const int* steps, float* partial, int chunk) {
+    SHARED(slabs, Slabs<ROWS, COLS>);
+    constexpr int THREADS = Tile<ROWS, COLS>::THREADS;
+    using WalkA = Walk<ROWS, SLAB, THREADS, true>;
+    using WalkB = Walk<COLS, SLAB, THREADS, true>;
+    const int row_tiles = ceil_div(of.K, ROWS);
+    const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
+    const int begin = blockIdx.y * chunk, end = min(of.pixels, begin + chunk);
+    Pixel pixel(of, begin + WalkA::depth(), end);
+    GradientLoader<WalkA> gradients(of, pixel, dy, row0);
+    TapLoader<WalkB> taps(of, pixel, x, steps, col0);
+    float sums[SUMS][SUMS];
+    tile_product<ROWS, COLS>(slabs, gradients, taps, ceil_div(end - begin, SLAB), sums);
+    for_quads<COLS>(sums, [=](int row, int col, const float(&quad)[QUAD]) {
+        if (row0 + row < of.K) {
+            store_quad(partial + static_cast<int64_t>(row0 + row) * of.depth, col0 + col, of.depth,
+                       quad);
+        }
+    });
+}
+
+// x (N, groups*C, H, W), dy (N, groups*K, P, Q), steps (depth, 2) in; partial (splits, groups*K,
+// depth) out. C and K are those of a group; depth = C*R*S, pixels = N*P*Q, a split takes `chunk` of
+// them.
+extern "C" __global__ void __launch_bounds__(256, 2)
+conv_weight_128x128(const float* x, const float* dy, const int* steps, float* partial, int C, int H,
+                    int W, int K, int P, int Q, int pixels, int depth, int64_t x_image, int64_t y_image,
+                    int stride_h, int stride_w, int pad_h, int pad_w, int chunk) {
+    const Conv of{C,       H,        W,        K,     P,     Q, pixels, depth, x_image,
+                  y_image, stride_h, stride_w, pad_h, pad_w, 1, 1};
+    const int64_t group = blockIdx.z, split = blockIdx.y;
+    weight_tile<128, 128>(of, x + group * C * H * W, dy + group * K * P * Q, steps,
+                         partial + (split * gridDim.z + group) * K * depth, chunk);
+}
+
+extern "C" __global__ void __launch_bounds__(128, 3)
+conv_weight_64x128(const float* x, const float* dy, const int* steps, float* partial, int C, int H,
+                   int W, int K, int P, int Q, int pixels, int depth, int64_t x_image, int64_t y_image,
+                   int stride_h, int stride_w, int pad_h, int pad_w, int chunk) {
+    const Conv of{C,       H,        W,        K,     P,     Q, pixels, depth, x_image,
+                  y_image, stride_h, stride_w, pad_h, pad_w, 1, 1};
+    const int64_t group = blockIdx.z, split = blockIdx.y;
+    weight_tile<64, 128>(of, x + group * C * H * W, dy + group * K * P * Q, steps,
+                         partial + (split * gridDim.z + group) * K * depth, chunk);
+}
+
+extern "C" __global__ void __launch_bounds__(64, 6)
+conv_weight_64x64(const float* x, const float* dy, const int* steps, float* partial, int C, int H,
+                  int W, int K, int P, int Q, int pixels, int depth, int64_t x_image, int64_t y_image,
+                  int stride_h, int stride_w, int pad_h, int pad_w, int chunk) {
+    const Conv of{C,       H,        W,        K,     P,     Q, pixels, depth, x_image,
+                  y_image, stride_h, stride_w, pad_h, pad_w, 1, 1};
+    const int64_t group = blockIdx.z, split = blockIdx.y;
+    weight_tile<64, 64>(of, x + group * C * H * W, dy + group * K * P * Q, steps,
+                         partial + (split * gridDim.z + group) * K * depth, chunk);
+}
+

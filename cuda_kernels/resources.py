@@ -1,0 +1,126 @@
+"""What kernels use of a multiprocessor, read from the assembler's report."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cuda_kernels.manifest import Manifest
+
+_ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
+_STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
+_REGISTERS = re.compile(r"Used (\d+) registers")
+_SHARED = re.compile(r"(\d+) bytes smem")
+_WARP = 32
+
+
+@dataclass(frozen=True)
+class Multiprocessor:
+    """Limits of one multiprocessor. CUDA C++ programming guide, technical specifications."""
+
+    threads: int
+    blocks: int
+    shared: int
+    registers: int = 65536
+
+
+# By architecture; 1 KiB of shared memory a block is the system's from sm_80 on.
+MULTIPROCESSORS = {
+    75: Multiprocessor(1024, 16, 64 << 10),
+    80: Multiprocessor(2048, 32, 164 << 10),
+    86: Multiprocessor(1536, 16, 100 << 10),
+    89: Multiprocessor(1536, 24, 100 << 10),
+    90: Multiprocessor(2048, 32, 228 << 10),
+    100: Multiprocessor(2048, 32, 228 << 10),
+    120: Multiprocessor(1536, 24, 100 << 10),
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """One kernel on one architecture. Bytes, but for registers (a thread) and threads (a block)."""
+
+    source: str
+    kernel: str
+    arch: int
+    registers: int
+    shared: int
+    stack: int
+    spill_stores: int
+    spill_loads: int
+    threads: int
+
+    @property
+    def spills(self) -> int:
+        return self.spill_stores + self.spill_loads
+
+    @property
+    def occupancy(self) -> float | None:
+        """Share of a multiprocessor's threads that run at once; dynamic shared memory left out."""
+        limits = MULTIPROCESSORS.get(self.arch)
+        if limits is None:
+            return None
+        warps = -(-self.threads // _WARP)
+        # Registers are handed out to warps in units of 256.
+        per_warp = -(-self.registers * _WARP // 256) * 256
+        reserved = 1024 if self.arch >= 80 else 0
+        blocks = min(
+            limits.blocks,
+            limits.threads // (warps * _WARP),
+            limits.registers // max(per_warp, 1) // warps,
+            limits.shared // max(self.shared + reserved, 1),
+        )
+        return blocks * warps * _WARP / limits.threads
+
+
+def parse_ptxas(report: str, manifest: Manifest, arch: int) -> list[Resources]:
+    """Read `-Xptxas -v`, in the order of the prototypes."""
+    found: dict[str, Resources] = {}
+    pieces = _ENTRY.split(report)
+    for name, text in zip(pieces[1::2], pieces[2::2], strict=True):
+        if name not in manifest.kernels:
+            continue
+        stack = _STACK.search(text)
+        registers, shared = _REGISTERS.search(text), _SHARED.search(text)
+        found[name] = Resources(
+            source=manifest.path.name,
+            kernel=name,
+            arch=arch,
+            registers=int(registers[1]) if registers else 0,
+            shared=int(shared[1]) if shared else 0,
+            stack=int(stack[1]) if stack else 0,
+            spill_stores=int(stack[2]) if stack else 0,
+            spill_loads=int(stack[3]) if stack else 0,
+            threads=manifest.kernels[name].max_threads,
+        )
+    return [found[name] for name in manifest.kernels if name in found]
+
+
+def resource_table(entries: Sequence[Resources]) -> str:
+    """One line a kernel and architecture; a kernel that spills is marked."""
+    heads = ("file", "kernel", "arch", "threads", "regs", "shared", "spill", "occupancy")
+    rows = [heads]
+    for entry in entries:
+        occupancy = entry.occupancy
+        rows.append(
+            (
+                entry.source,
+                entry.kernel,
+                f"sm_{entry.arch}",
+                str(entry.threads),
+                str(entry.registers),
+                str(entry.shared),
+                f"{entry.spills} !" if entry.spills else "0",
+                "-" if occupancy is None else f"{100 * occupancy:.0f} %",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    left = 3
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column < left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -1,0 +1,209 @@
+"""Nets applied to a set of images by a protocol: posteriors, errors, and what they were made of."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen import text
+from prototxt_gen.errors import DataError
+from prototxt_gen.proto import Message
+from runtime.backend.base import Backend
+from runtime.evaluate.cache import PosteriorCache, file_sha256
+from runtime.evaluate.dense import dense_posteriors
+from runtime.evaluate.fusion import Posteriors, fuse
+from runtime.evaluate.image_source import TestImages, open_source, preprocessing
+from runtime.evaluate.multicrop import multicrop_posteriors
+from runtime.evaluate.pace import watched
+from runtime.evaluate.protocol import DENSE, EvaluationProtocol
+from runtime.evaluate.score_net import ScoreNet
+from runtime.evaluate.surgery import crop_form
+
+log = logging.getLogger("verydeep.evaluate")
+
+
+@dataclass(frozen=True)
+class Member:
+    """A net with its weights, and how it is applied."""
+
+    model: Path
+    weights: Path
+    protocol: EvaluationProtocol
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Errors as fractions, and the protocol they were measured by."""
+
+    top1: float
+    top5: float
+    images: int
+    source: str
+    members: tuple[dict[str, Any], ...]
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it."""
+        values = dict(vars(self))
+        return values | {"top1_error": values.pop("top1"), "top5_error": values.pop("top5")}
+
+    def lines(self) -> list[str]:
+        """What a person reads: the errors, and then everything they depend on."""
+        found = [
+            f"top-1 error: {100 * self.top1:.2f} %",
+            f"top-5 error: {100 * self.top5:.2f} %",
+            f"images: {self.images} of {self.source}",
+        ]
+        for member in self.members:
+            found.append(f"net: {member['net']}, crop {member['crop']} ({member['model']})")
+            found.append(f"  weights: {member['weights']}, sha256 {member['weights_sha256']}")
+            found.append(f"  protocol: {member['protocol']}")
+            found.append(f"  preprocessing: {member['preprocessing']}")
+        return found
+
+
+class Evaluator:
+    """Evaluates nets on the first `count` images of one source, or on all of them.
+
+    Raises:
+        DataError: no such source, or fewer images than asked for.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        backend: Backend,
+        cache: PosteriorCache | None = None,
+        count: int | None = None,
+        mean_value: Sequence[float] | None = None,
+    ) -> None:
+        self.source = source
+        self._records = open_source(source)
+        self.count = len(self._records) if count is None else count
+        if not 1 <= self.count <= len(self._records):
+            raise DataError(
+                f"{source}: {len(self._records)} images; expected to use from 1 to all of them, "
+                f"got {self.count}; correct --images"
+            )
+        self._backend = backend
+        self._cache = cache
+        self._mean_value = mean_value
+        self._data: str | None = None
+        self._checksums: dict[Path, str] = {}
+
+    def posteriors(self, member: Member) -> Posteriors:
+        """The average over all parts of a member's protocol; computed or found."""
+        model = text.read_net(member.model)
+        images = TestImages(self._records, preprocessing(model, self._mean_value), self.count)
+        nets: dict[bool, ScoreNet] = {}
+        try:
+            found = [
+                self._part(member, model, images, part, nets) for part in member.protocol.parts()
+            ]
+        finally:
+            for net in nets.values():
+                net.close()
+        return fuse(found)
+
+    def measure(self, members: Sequence[Member]) -> Measured:
+        """The errors of one net, or of several with averaged posteriors."""
+        started = time.monotonic()
+        fused = fuse([self.posteriors(member) for member in members])
+        return Measured(
+            fused.error(1),
+            fused.error(5),
+            self.count,
+            str(self.source),
+            tuple(self.describe(member) for member in members),
+            round(time.monotonic() - started, 2),
+        )
+
+    def describe(self, member: Member) -> dict[str, Any]:
+        """All that a number depends on."""
+        model = text.read_net(member.model)
+        height, width = crop_form(model).crop
+        return {
+            "net": str(model.name),
+            "model": str(member.model),
+            "weights": str(member.weights),
+            "weights_sha256": self._checksum(member.weights),
+            "crop": f"{height}x{width}",
+            "kind": member.protocol.kind,
+            "scales": list(member.protocol.scales),
+            "protocol": member.protocol.describe(),
+            "preprocessing": _preprocessing_words(preprocessing(model, self._mean_value)),
+        }
+
+    def _part(
+        self,
+        member: Member,
+        model: Message,
+        images: TestImages,
+        part: dict[str, Any],
+        nets: dict[bool, ScoreNet],
+    ) -> Posteriors:
+        if self._cache is None:
+            return self._compute(member, model, images, part, nets)
+        key = self._key(self._cache, member, model, images, part)
+        found = self._cache.load(key)
+        if found is None:
+            found = self._compute(member, model, images, part, nets)
+            self._cache.store(key, found)
+        return found
+
+    def _compute(
+        self,
+        member: Member,
+        model: Message,
+        images: TestImages,
+        part: dict[str, Any],
+        nets: dict[bool, ScoreNet],
+    ) -> Posteriors:
+        dense = part["kind"] == DENSE
+        if dense not in nets:
+            nets[dense] = ScoreNet(model, member.weights, self._backend, dense)
+        net, scale = nets[dense], part["scale"]
+        with watched(f"{model.name}, {part['kind']}, Q = {scale}") as progress:
+            if dense:
+                return dense_posteriors(net, images, scale, part["average"], part["flip"], progress)
+            return multicrop_posteriors(net, images, scale, part["grid"], part["flip"], progress)
+
+    def _key(
+        self,
+        cache: PosteriorCache,
+        member: Member,
+        model: Message,
+        images: TestImages,
+        part: dict[str, Any],
+    ) -> dict[str, Any]:
+        if self._data is None:
+            self._data = cache.data_fingerprint(self.source, self._records, self.count)
+        net = text.to_text(crop_form(model).param)
+        return {
+            "weights": self._checksum(member.weights),
+            "net": hashlib.sha256(net.encode()).hexdigest(),
+            "data": self._data,
+            "images": self.count,
+            "preprocessing": _preprocessing_words(images.spec),
+            "part": part,
+        }
+
+    def _checksum(self, weights: Path) -> str:
+        if weights not in self._checksums:
+            self._checksums[weights] = file_sha256(weights)
+        return self._checksums[weights]
+
+
+def _preprocessing_words(spec: Any) -> str:
+    words = [f"{spec.mode}, BGR, mean {', '.join(f'{v:g}' for v in spec.mean_values) or 'none'}"]
+    if spec.mean_image is not None:
+        digest = hashlib.sha256(spec.mean_image.tobytes()).hexdigest()
+        words = [f"{spec.mode}, BGR, mean image {digest[:16]}"]
+    if spec.scale != 1.0:
+        words.append(f"scale {spec.scale:g}")
+    return ", ".join(words)

@@ -1,0 +1,54 @@
+"""Class posteriors of a set of images, and their average over scales, crops and nets. Paper: 4.4"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.errors import DataError, ShapeError
+from runtime.evaluate.metrics import topk_error
+
+
+@dataclass(frozen=True, eq=False)
+class Posteriors:
+    """Shapes: values (N,C), each row adding up to 1; labels (N,)."""
+
+    values: npt.NDArray[np.float64]
+    labels: npt.NDArray[np.int64]
+
+    def error(self, k: int) -> float:
+        """The top-k error as a fraction; k is cut to the number of classes.
+
+        Raises:
+            DataError: labels outside the classes.
+        """
+        classes = self.values.shape[1]
+        if self.labels.min() < 0 or self.labels.max() >= classes:
+            raise DataError(
+                f"labels from {self.labels.min()} to {self.labels.max()} for a net of {classes} "
+                f"classes; expected 0 to {classes - 1}; evaluate on the data set it was trained for"
+            )
+        return topk_error(self.values, self.labels, min(k, classes))
+
+
+def fuse(members: Sequence[Posteriors]) -> Posteriors:
+    """The average of posteriors of the same images, each with equal weight.
+
+    Raises:
+        ShapeError: there are none, or they are of other images or classes.
+    """
+    if not members:
+        raise ShapeError("fuse: nothing to average; expected at least one net's posteriors, got 0")
+    first = members[0]
+    for other in members[1:]:
+        same = other.values.shape == first.values.shape
+        if not same or not np.array_equal(other.labels, first.labels):
+            raise ShapeError(
+                f"fuse: posteriors of {first.values.shape} and {other.values.shape} (images, "
+                "classes) cannot be averaged; expected the same images with the same labels; "
+                "evaluate all nets on one source"
+            )
+    return Posteriors(sum(m.values for m in members) / len(members), first.labels)

@@ -1,0 +1,91 @@
+"""How a net is applied to a test image: densely, to crops, or both, and at which scales.
+
+Paper: sections 3.2 and 4.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prototxt_gen.errors import ProtoError
+
+DENSE, MULTICROP, BOTH = "dense", "multicrop", "both"
+KINDS = (DENSE, MULTICROP, BOTH)
+BEFORE, AFTER = "before", "after"
+GRID = 5
+"""The paper's regular grid is 5x5: with two flips, 50 crops a scale."""
+
+
+@dataclass(frozen=True)
+class EvaluationProtocol:
+    """All that decides an image's posterior besides the net and the image.
+
+    Units: `scales` are short sides Q in pixels.
+    """
+
+    scales: tuple[int, ...]
+    kind: str = DENSE
+    average: str = BEFORE
+    """Whether the class score map is averaged over space before the soft-max or after it."""
+    grid: int = GRID
+    flip: bool = True
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ProtoError(f"protocol: expected one of {', '.join(KINDS)}, got {self.kind!r}")
+        if self.average not in (BEFORE, AFTER):
+            raise ProtoError(f"average: expected {BEFORE} or {AFTER}, got {self.average!r}")
+        if not self.scales or min(self.scales) < 1 or len(set(self.scales)) < len(self.scales):
+            raise ProtoError(
+                "scales: expected short sides of 1 pixel or more, each once, got "
+                f"{list(self.scales)}; write for example 256,384,512"
+            )
+        if self.grid < 1:
+            raise ProtoError(f"grid: expected at least 1 crop a side, got {self.grid}; correct it")
+
+    def parts(self) -> list[dict[str, Any]]:
+        """The evaluations whose posteriors are averaged with equal weight, one scale each."""
+        found: list[dict[str, Any]] = []
+        if self.kind in (DENSE, BOTH):
+            found += [
+                {"kind": DENSE, "scale": q, "average": self.average, "flip": self.flip}
+                for q in self.scales
+            ]
+        if self.kind in (MULTICROP, BOTH):
+            found += [
+                {"kind": MULTICROP, "scale": q, "grid": self.grid, "flip": self.flip}
+                for q in self.scales
+            ]
+        return found
+
+    def describe(self) -> str:
+        """The protocol in words."""
+        ways = []
+        flips = "averaged with the flip" if self.flip else "without flips"
+        if self.kind in (DENSE, BOTH):
+            ways.append(f"dense, scores averaged over space {self.average} the soft-max, {flips}")
+        if self.kind in (MULTICROP, BOTH):
+            crops = self.grid**2 * (2 if self.flip else 1)
+            ways.append(f"{crops} crop{'s' * (crops > 1)} a scale ({self.grid}x{self.grid} grid)")
+        scales = ", ".join(map(str, self.scales))
+        return f"{' and '.join(ways)}; Q = {scales}; posteriors averaged"
+
+
+CENTRE_CROP = {"kind": MULTICROP, "grid": 1, "flip": False}
+"""The settings that make one central crop of it."""
+
+
+def parse_scales(words: str, where: str = "--scales") -> tuple[int, ...]:
+    """Read `256,384,512`.
+
+    Raises:
+        ProtoError: no list of whole numbers.
+    """
+    try:
+        return tuple(int(word) for word in words.split(","))
+    except ValueError:
+        raise ProtoError(
+            f"{where}: expected whole numbers with commas between them, got {words!r}; write for "
+            "example 256,384,512"
+        ) from None

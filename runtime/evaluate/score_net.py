@@ -1,0 +1,118 @@
+"""A net of scores with its weights: images of any size in, maps of class scores out."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ShapeError
+from prototxt_gen.proto import Message
+from runtime import net_io
+from runtime.backend.base import Backend
+from runtime.context import RunContext
+from runtime.evaluate.surgery import ScoreParam, crop_form, dense_form
+from runtime.memory_estimate import memory_estimate
+from runtime.net import Net
+
+Floats = npt.NDArray[np.float32]
+MAX_BATCH = 64
+MEMORY = 1 << 30
+"""Bytes of activations that a batch may take."""
+
+
+class ScoreNet:
+    """Scores before the soft-max; `crop` is the (H, W) of the images the net was trained on.
+
+    Raises:
+        SnapshotError, ShapeError: the weights do not fit the net exactly.
+    """
+
+    def __init__(
+        self,
+        model: Message,
+        weights: str | os.PathLike[str],
+        backend: Backend,
+        dense: bool,
+        memory: int = MEMORY,
+    ) -> None:
+        form: ScoreParam = dense_form(model, backend) if dense else crop_form(model)
+        self.name = str(model.name)
+        self.crop = form.crop
+        # The fillers would draw numbers only to be overwritten.
+        for layer in form.param.layer:
+            for param in (layer.convolution_param, layer.inner_product_param):
+                if param.HasField("weight_filler"):
+                    param.ClearField("weight_filler")
+        self._net = Net(form.param, proto.TEST, backend, RunContext())
+        self._scores = form.scores
+        self._memory = memory
+        self._batches: dict[tuple[int, int], int] = {}
+        net_io.fc_to_conv(self._net, weights, form.names, strict=True)
+        self.classes = int(self._net.blobs[self._scores].shape[1])
+
+    def score_maps(self, images: Floats) -> Floats:
+        """The class scores at every place.
+
+        Shapes: images (N,3,H,W); result (N,C,h,w), 1x1 for images of the crop's size.
+        """
+        self._reshape(images.shape)
+        self._net.blobs[self._net.inputs[0]].data.mutable_host()[...] = images
+        self._net.forward()
+        maps = self._net.blobs[self._scores].data.host()
+        return maps.reshape(*maps.shape, *(1,) * (4 - maps.ndim)).copy()
+
+    def batch_for(self, height: int, width: int) -> int:
+        """How many images of a size are computed at once within the memory allowed."""
+        if (height, width) not in self._batches:
+            self._reshape((1, 3, height, width))
+            need = memory_estimate(self._net)
+            each = max(1, need.inputs + need.activations + need.buffers)
+            room = max(1, self._memory - need.workspace) // each
+            self._batches[height, width] = int(max(1, min(MAX_BATCH, room)))
+        return self._batches[height, width]
+
+    def require_crop(self, height: int, width: int) -> None:
+        """Refuse an image that is smaller than what the net was trained on.
+
+        Raises:
+            ShapeError: it is.
+        """
+        if height < self.crop[0] or width < self.crop[1]:
+            raise ShapeError(
+                f"net '{self.name}': an image of {height}x{width}; expected at least the net's "
+                f"crop of {self.crop[0]}x{self.crop[1]}; use larger --scales"
+            )
+
+    def _reshape(self, shape: tuple[int, ...]) -> None:
+        self.require_crop(*shape[2:])
+        blob = self._net.blobs[self._net.inputs[0]]
+        if blob.shape != shape:
+            blob.reshape(shape)
+            self._net.reshape()
+
+    def close(self) -> None:
+        """Give its resources back."""
+        self._net.close()
+
+    def __enter__(self) -> ScoreNet:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Probabilities along axis 1."""
+    values = np.asarray(scores, np.float64)
+    e = np.exp(values - values.max(axis=1, keepdims=True))
+    return np.asarray(e / e.sum(axis=1, keepdims=True))
