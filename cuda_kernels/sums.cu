@@ -58,7 +58,7 @@ sum_up(const float* partial, double* total, int64_t pieces) {
     }
     sums[threadIdx.x] = sum;
     __syncthreads();
-    for (int half = BLOCK / 2; half > 0; half /= 2) {
+    for (unsigned half = BLOCK / 2; half > 0; half /= 2) {
         if (threadIdx.x < half) {
             sums[threadIdx.x] += sums[threadIdx.x + half];
         }

@@ -162,8 +162,8 @@ class PoolGeometry:
     """Pooling over NCHW planes.
 
     Shapes: x (N,C,H,W); y (N,C,P,Q).
-    Caffe: pooling_layer.cpp. The output is rounded up unless round_mode is FLOOR; with padding, a
-    last window that would start beyond the padded input is dropped.
+    Caffe: pooling_layer.cpp. The output is rounded up unless round_mode is FLOOR; with padding along
+    either axis, a last window that would start beyond the padded input is dropped on both.
     """
 
     n: int
@@ -185,7 +185,7 @@ class PoolGeometry:
         span = size + 2 * self.pad[axis] - self.kernel[axis]
         stride = self.stride[axis]
         out = (-(-span // stride) if self.ceil else span // stride) + 1
-        if self.pad[axis] and (out - 1) * stride >= size + self.pad[axis]:
+        if any(self.pad) and (out - 1) * stride >= size + self.pad[axis]:
             out -= 1
         return out
 

@@ -9,6 +9,18 @@ from prototxt_gen.sidecar import DataOptions
 from runtime.rng import CaffeRandom
 
 
+@dataclass(frozen=True)
+class PassWindow:
+    """Which passes of an iteration this net computes: low .. high-1 of `passes`.
+
+    Known to data layers so that they read ahead what will be asked for, and nothing else.
+    """
+
+    passes: int = 1
+    low: int = 0
+    high: int = 1
+
+
 @dataclass
 class RunContext:
     """Randomness, the clock, and what the sidecar says, of one net.
@@ -22,6 +34,7 @@ class RunContext:
     rng: CaffeRandom = field(default_factory=lambda: CaffeRandom(0))
     pass_number: int = 0
     data: DataOptions = field(default_factory=DataOptions)
+    window: PassWindow = field(default_factory=PassWindow)
     fill_weights: bool = True
     """False builds shapes only: fillers are not run and sources are not opened."""
     allow_python_layers: bool = False

@@ -84,6 +84,7 @@ class Net:
             log.warning("Two layers are named %s; weights are copied by name", param.name)
         layer = create_layer(param, self.phase, self.backend, self.context)
         log.info("Creating Layer %s", param.name)
+        given = len(param.param)
         bottom, need = self._append_bottoms(param)
         top = self._append_tops(layer, param)
         self.layers.append(layer)
@@ -93,9 +94,13 @@ class Net:
         for blob in top:
             log.info("Top shape: %s (%d)", " ".join(map(str, blob.shape)), blob.count())
         wanted = self.params.append(layer, param)
+        # Where the prototxt is silent Caffe holds a gradient for wanted, whatever rate the layer
+        # itself sets afterwards, as BatchNorm does.
+        wanted = [want or i >= given for i, want in enumerate(wanted)]
         layer.param_propagate_down = wanted
         self.bottom_need_backward.append(need)
-        needed = any(need) or any(wanted)
+        # What the bottoms need counts here, and not what propagate_down says of them.
+        needed = any(wanted) or any(self._blob_need_backward[name] for name in param.bottom)
         self.layer_need_backward.append(needed)
         for name in param.top:
             self._blob_need_backward[name] = needed
@@ -121,8 +126,9 @@ class Net:
         return bottom, need
 
     def _append_tops(self, layer: Layer, param: Any) -> list[Blob]:
+        named = len(param.top)
         if layer.auto_top_blobs:
-            missing = max(layer.num_top.low, 1) - len(param.top)
+            missing = max(layer.num_top.low, 1) - named
             param.top.extend(f"(automatic) {param.name}_{i}" for i in range(missing))
         top = []
         for i, name in enumerate(param.top):
@@ -136,7 +142,9 @@ class Net:
             else:
                 log.info("%s -> %s", param.name, name)
                 self.blobs[name] = Blob(self.backend, (0,), name)
-            self._unread.add(name)
+            if i < named:
+                # What the net names itself is nobody's to read, and no output either.
+                self._unread.add(name)
             top.append(self.blobs[name])
         return top
 

@@ -109,7 +109,7 @@ def _widest(fields: Sequence[Field]) -> Field:
 
 def _window(layer: Layer) -> _Window | None:
     """The window of a layer that has one."""
-    if isinstance(layer, ConvolutionLayer):
+    if isinstance(layer, ConvolutionLayer) and layer.nd is None:
         geom = layer.geom
         extent = [d * (k - 1) + 1 for k, d in zip(geom.kernel, geom.dilation)]
         if not isinstance(layer, DeconvolutionLayer):

@@ -127,7 +127,7 @@ def summarize(net: Net, solver: Any = None, types: Mapping[str, str] | None = No
 def multiply_adds(layer: Layer, bottoms: int = 1) -> int:
     """Multiply-adds of a layer's products for the whole batch, forward, by the direct algorithm."""
     if isinstance(layer, ConvolutionLayer):
-        return layer.geom.macs * bottoms
+        return layer.macs * bottoms
     if isinstance(layer, InnerProductLayer):
         return layer.rows * layer.inputs * layer.outputs
     return 0

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from typing import Any
 
 import numpy as np
 
 from runtime.backend.base import Array, Backend, HostArray
+
+
+_VERSIONS = itertools.count(1)
+"""One series for all storages: a blob that changes its storage must not meet a version again."""
 
 
 class Head(enum.Enum):
@@ -33,7 +38,7 @@ class Storage:
         self.dtype = dtype
         self.head = Head.UNINITIALIZED
         self.exposed = False
-        self._version = 0
+        self._version = next(_VERSIONS)
         self._host: HostArray | None = None
         self._device: Array | None = None
 
@@ -63,7 +68,7 @@ class Storage:
         elif self.head is Head.UNINITIALIZED:
             self.head = Head.AT_HOST
         if write:
-            self._version += 1
+            self._version = next(_VERSIONS)
             if not self.backend.shares_host_memory:
                 self.head = Head.AT_HOST
         return self._host
@@ -82,7 +87,7 @@ class Storage:
             self.backend.fill(self._device, 0.0)
             self.head = Head.AT_DEVICE
         if write:
-            self._version += 1
+            self._version = next(_VERSIONS)
             self.head = Head.AT_DEVICE
         return self._device
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import os
@@ -12,22 +14,29 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import text
-from prototxt_gen.errors import ProtoError, SnapshotError
+from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.base import Backend
 from runtime.log import caffe_log
+from runtime.parallel.collective import PATIENCE
+from runtime.parallel.crew import Crew
+from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
+from runtime.parallel.start import options_for, start_threads
 from runtime.progress import progress_hook
 from runtime.solvers.display import JsonLog
 from runtime.solvers.guard import LossGuard, batch_size
 from runtime.solvers.hooks import Score, SolverHook, TestResult
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.signals import Action, SignalHandler
-from runtime.solvers.snapshot import files_of, newest_snapshot, seed_of
+from runtime.solvers.snapshot import files_of, newest_snapshot, seed_of, shards_of
 from runtime.solvers.solver import Solver
 
 log = logging.getLogger("verydeep.solver")
 
 AUTO = "auto"
+
+StartCrew = Callable[[Solver, ShardPlan], Crew]
+"""Makes the replicas of a plan and puts the solver on them."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,12 @@ class TrainJob:
     keep: int | None = None
     """Whole snapshots to keep; None for all."""
     stop_on_snapshot_error: bool = False
+    replicas: int = 1
+    """Devices that share each batch."""
+    batch_semantics: str = GLOBAL
+    """Whether the prototxt's batch is the whole batch (global) or each device's (per-gpu)."""
+    patience: float = PATIENCE
+    """Seconds to wait for a replica that is late."""
     sigint: Action = Action.STOP
     sighup: Action = Action.SNAPSHOT
 
@@ -115,44 +130,67 @@ class _Outcome(SolverHook):
 
 
 def train(
-    job: TrainJob, open_backend: Callable[[Any], Backend], hooks: Sequence[SolverHook] = ()
+    job: TrainJob,
+    open_backend: Callable[[Any], Backend],
+    hooks: Sequence[SolverHook] = (),
+    open_replica: Callable[[Any, int], Backend] | None = None,
+    start: StartCrew | None = None,
 ) -> TrainResult:
     """Train as the files say; Ctrl-C snapshots and stops.
 
-    `open_backend` is given the SolverParameter, which may name the device.
+    `open_backend` is given the SolverParameter, which may name the device; `open_replica` is given
+    the number of a further replica as well, in the thread that it will live in. `start` makes the
+    replicas in another way, such as over MPI.
 
     Raises:
         VerydeepError: see Solver; snapshots already taken stay.
     """
     param, resume = prepare(job)
     log_json = _json_path(job, param)
-    outcome, start = _Outcome(), time.perf_counter()
+    outcome, started = _Outcome(), time.perf_counter()
     if resume is not None:
         outcome.files = files_of(resume)
     watchers = [LossGuard(), outcome, progress_hook(), *hooks]
     if log_json is not None:
         watchers.append(JsonLog(log_json))
-    with SignalHandler(job.sigint, job.sighup) as signals:
-        solver = Solver(param, open_backend(param), _solver_options(job, resume), watchers)
-        try:
-            solver.requested_action = signals.poll
-            _say_batch(solver)
-            if resume is not None:
-                caffe_log("caffe.cpp:230", "Resuming from %s", resume)
-                solver.restore(resume, strict=True)
-            caffe_log("caffe.cpp:239", "Starting Optimization")
-            solver.solve()
-            caffe_log("caffe.cpp:250", "Optimization Done.")
-        finally:
-            solver.close()
+    options, plan = _plan(job, param, resume)
+    with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:
+        solver = Solver(param, open_backend(param), options_for(options, plan), watchers)
+        stack.callback(solver.close)
+        solver.requested_action = signals.poll
+        if plan.shards > 1:
+            opener = functools.partial(open_replica or _no_replica, param)
+            start = start or functools.partial(
+                start_threads, open_replica=opener, patience=job.patience
+            )
+            stack.callback(start(solver, plan).close)
+        _say_batch(solver, plan)
+        if resume is not None:
+            caffe_log("caffe.cpp:230", "Resuming from %s", resume)
+            solver.restore(resume, strict=True)
+        caffe_log("caffe.cpp:239", "Starting Optimization")
+        solver.solve()
+        caffe_log("caffe.cpp:250", "Optimization Done.")
     return TrainResult(
         iterations=solver.iter,
         stopped=outcome.reason == "stopped",
-        seconds=time.perf_counter() - start,
+        seconds=time.perf_counter() - started,
         files=outcome.files,
         log_json=log_json,
         test={score.name: score.value for score in outcome.scores},
         best=solver.best.to_json(),
+    )
+
+
+def _plan(job: TrainJob, param: Any, resume: Path | None) -> tuple[SolverOptions, ShardPlan]:
+    options = _solver_options(job, resume)
+    resumed = None if resume is None else shards_of(resume)
+    return options, plan_shards(param, options, job.replicas, job.batch_semantics, resumed)
+
+
+def _no_replica(param: Any, rank: int) -> Backend:
+    raise DeviceError(
+        f"replica {rank}: no device was named for it; expected one for each replica; train on one"
     )
 
 
@@ -207,13 +245,14 @@ def _json_path(job: TrainJob, param: Any) -> Path | None:
     return Path(f"{param.snapshot_prefix}.log.jsonl") if param.snapshot_prefix else None
 
 
-def _say_batch(solver: Solver) -> None:
-    batch, iter_size = batch_size(solver.net) * solver.engine.shards, solver.param.iter_size
+def _say_batch(solver: Solver, plan: ShardPlan) -> None:
+    shards, iter_size = solver.engine.shards, solver.param.iter_size
+    batch, name = batch_size(solver.net) * shards, solver.net.backend.name
     log.info(
         "Effective batch %d: %d images in %d shard(s), iter_size %d, on %s",
         batch * iter_size,
         batch,
-        solver.engine.shards,
+        shards,
         iter_size,
-        solver.net.backend.name,
+        name if plan.replicas == 1 else f"{plan.replicas} replicas ({name})",
     )

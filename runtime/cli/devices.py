@@ -8,6 +8,7 @@ from typing import Any
 
 from prototxt_gen.errors import DeviceError
 from runtime.backend.base import Backend
+from runtime.backend.cpu.lanes import default_threads
 from runtime.backend.registry import create_backend
 from runtime.log import caffe_log
 
@@ -63,15 +64,17 @@ def parse_gpus(text: str | None) -> tuple[int, ...]:
     return ids
 
 
-def open_backend(args: argparse.Namespace, solver: Any = None) -> Backend:
-    """Open the first device that the flags name, or else the solver's solver_mode.
+def open_backend(
+    args: argparse.Namespace, solver: Any = None, rank: int = 0, replicas: int = 1
+) -> Backend:
+    """Open replica `rank`'s device: that the flags name, or else the solver's solver_mode.
 
-    Where neither says anything it is the CPU.
+    Where neither says anything it is the CPU, whose threads the replicas divide.
 
     Raises:
         DeviceError: the flags contradict each other, or the device cannot be had.
     """
-    name, device = args.device, 0
+    name, device = args.device, rank
     gpus = parse_gpus(args.gpu)
     if gpus and name == "cpu":
         raise DeviceError(
@@ -79,15 +82,20 @@ def open_backend(args: argparse.Namespace, solver: Any = None) -> Backend:
             "remove the other"
         )
     if gpus:
-        name, device = name or "gpu", gpus[0]
+        name = name or "gpu"
+        device = gpus[rank] if rank < len(gpus) else gpus[0] + rank
     elif name is None and solver is not None and solver.HasField("solver_mode"):
         name = "gpu" if solver.solver_mode == solver.GPU else "cpu"
-        device = int(solver.device_id) if name == "gpu" else 0
+        device = int(solver.device_id) + rank if name == "gpu" else 0
     options: dict[str, Any] = {}
-    if args.threads is not None and name in (None, "cpu"):
-        if args.threads < 1:
-            raise DeviceError(f"--threads: expected at least 1, got {args.threads}; correct it")
-        options["threads"] = args.threads
+    if args.threads is not None and args.threads < 1:
+        raise DeviceError(f"--threads: expected at least 1, got {args.threads}; correct it")
+    if name in (None, "cpu"):
+        device = 0
+        if args.threads is not None or replicas > 1:
+            options["threads"] = max(1, (args.threads or default_threads()) // replicas)
+    elif name == "emu":
+        device = 0
     backend = create_backend(name or "cpu", device, **options)
     if name in (None, "cpu"):
         caffe_log("caffe.cpp:197", "Use CPU.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import functools
 
-from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.errors import DeviceError, UnsupportedError
 from runtime.cli.devices import (
     add_device_arguments,
     add_state_arguments,
@@ -13,8 +14,12 @@ from runtime.cli.devices import (
     stages,
 )
 from runtime.log import setup_logging
+from runtime.parallel.collective import PATIENCE
+from runtime.parallel.mpi import World, find_world
+from runtime.parallel.mpi_crew import follow, start_mpi
+from runtime.parallel.shard_plan import GLOBAL, SEMANTICS
 from runtime.solvers.signals import Action, action_of
-from runtime.training import TrainJob, train
+from runtime.training import TrainJob, TrainResult, train
 
 NAME = "train"
 SUMMARY = "train a net as its solver prototxt says, or go on from a snapshot"
@@ -29,7 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILES", help="weights to start from: W, or W1,W2")
     add_device_arguments(parser)
     add_state_arguments(parser)
-    parser.add_argument("--replicas", type=int, default=1, metavar="N", help="copies of the net")
+    parser.add_argument(
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="copies of the net that share each batch (default: one a GPU)",
+    )
+    parser.add_argument(
+        "--batch-semantics",
+        choices=SEMANTICS,
+        default=GLOBAL,
+        help="the prototxt's batch is the whole batch, or each replica's (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--watchdog",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="give up when a replica is this late (default: %(default)g)",
+    )
     for name, effect in (("sigint", Action.STOP), ("sighup", Action.SNAPSHOT)):
         parser.add_argument(
             f"--{name}_effect",
@@ -52,8 +75,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    world = find_world()
+    if world is None:
+        return _run(args, None)
+    world.patience = args.watchdog
+    if world.rank > 0:
+        return follow(
+            world, lambda param: open_backend(args, param, world.local_rank, world.local_size)
+        )
+    try:
+        return _run(args, world)
+    finally:
+        # Without this the other ranks would wait for orders for ever.
+        world.stop()
+
+
+def _run(args: argparse.Namespace, world: World | None) -> int:
     setup_logging(log_file=args.log_file)
     _check(args)
+    local = args.replicas or max(1, len(parse_gpus(args.gpu)))
     job = TrainJob(
         solver=args.solver,
         snapshot=args.snapshot,
@@ -63,28 +103,46 @@ def run(args: argparse.Namespace) -> int:
         log_json=args.log_json,
         keep=args.keep,
         stop_on_snapshot_error=args.on_snapshot_error == "stop",
+        replicas=local if world is None else world.size,
+        batch_semantics=args.batch_semantics,
+        patience=args.watchdog,
         sigint=action_of(args.sigint_effect, "--sigint_effect"),
         sighup=action_of(args.sighup_effect, "--sighup_effect"),
     )
-    result = train(job, lambda param: open_backend(args, param))
-    if args.json:
+    beside = local if world is None else world.local_size
+    result = train(
+        job,
+        lambda param: open_backend(args, param, 0, beside),
+        open_replica=lambda param, rank: open_backend(args, param, rank, beside),
+        start=None if world is None else functools.partial(start_mpi, world),
+    )
+    _show(result, args.json)
+    return 0
+
+
+def _show(result: TrainResult, as_json: bool) -> None:
+    if as_json:
         print(result.to_json())
-        return 0
+        return
     print(f"iterations: {result.iterations}{' (stopped early)' if result.stopped else ''}")
     for path in (*result.files, result.log_json):
         print(path)
     for name, value in result.test.items():
         print(f"{name}: {value:.6g}")
-    return 0
 
 
 def _check(args: argparse.Namespace) -> None:
-    several = len(parse_gpus(args.gpu)) > 1
-    if several or args.replicas != 1:
-        asked = f"--gpu {args.gpu}" if several else f"--replicas {args.replicas}"
-        raise UnsupportedError(
-            f"{asked}: training on several devices is not part of this build; expected one; "
-            "name one GPU, and leave --replicas out"
+    if args.replicas is not None and args.replicas < 1:
+        raise UnsupportedError(f"--replicas: expected at least 1, got {args.replicas}; correct it")
+    gpus = len(parse_gpus(args.gpu))
+    if args.replicas is not None and gpus > 1 and args.replicas != gpus:
+        raise DeviceError(
+            f"--replicas {args.replicas} and --gpu {args.gpu} contradict each other; expected one "
+            f"replica a GPU, {gpus}; leave --replicas out"
         )
     if args.keep is not None and args.keep < 1:
         raise UnsupportedError(f"--keep: expected at least 1 snapshot, got {args.keep}; correct it")
+    if args.watchdog <= 0:
+        raise UnsupportedError(
+            f"--watchdog: expected seconds, more than 0, got {args.watchdog:g}; correct it"
+        )

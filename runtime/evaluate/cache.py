@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ class PosteriorCache:
             with np.load(path, allow_pickle=False) as found:
                 described = str(found["key"])
                 posteriors = Posteriors(found["values"], found["labels"])
-        except (OSError, ValueError, KeyError, EOFError) as cause:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as cause:
             raise _damaged(path, str(cause)) from cause
         if described != _canonical(key):
             raise _damaged(path, "it holds the posteriors of something else")

@@ -51,4 +51,4 @@ def fuse(members: Sequence[Posteriors]) -> Posteriors:
                 "classes) cannot be averaged; expected the same images with the same labels; "
                 "evaluate all nets on one source"
             )
-    return Posteriors(sum(m.values for m in members) / len(members), first.labels)
+    return Posteriors(np.mean([member.values for member in members], axis=0), first.labels)

@@ -1,4 +1,4 @@
-"""Multi-crop evaluation: a regular grid of crops, each with its flip. Paper: sections 3.2 and 4.3."""
+"""Multi-crop evaluation: a regular grid of crops, each flipped too. Paper: 3.2 and 4.3."""
 
 from __future__ import annotations
 

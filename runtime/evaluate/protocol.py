@@ -72,8 +72,9 @@ class EvaluationProtocol:
         return f"{' and '.join(ways)}; Q = {scales}; posteriors averaged"
 
 
-CENTRE_CROP = {"kind": MULTICROP, "grid": 1, "flip": False}
-"""The settings that make one central crop of it."""
+def centre_crop(scales: tuple[int, ...]) -> EvaluationProtocol:
+    """One central crop a scale: what a net sees in its own tests."""
+    return EvaluationProtocol(scales, MULTICROP, grid=1, flip=False)
 
 
 def parse_scales(words: str, where: str = "--scales") -> tuple[int, ...]:

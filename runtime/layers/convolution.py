@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import ClassVar
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, Layout
 from runtime.blob import Blob
 from runtime.filler import fill
 from runtime.layer import Blobs, Layer, at_least
 from runtime.layer_factory import register
+from runtime.layers.convolution_nd import ConvolutionNd, is_image
 
 
 @register("Convolution")
 class ConvolutionLayer(Layer):
     """Filters shared by all bottoms; one top a bottom.
 
-    Shapes: bottom (N,C,H,W); blobs[0] (K,C/group,R,S), blobs[1] (K,); top (N,K,P,Q).
+    Shapes: bottom (N,C,H,W); blobs[0] (K,C/group,R,S), blobs[1] (K,); top (N,K,P,Q). With `axis`,
+    or with other than two axes behind the channels, see ConvolutionNd.
     """
 
     num_bottom, num_top = at_least(1), at_least(1)
@@ -25,19 +29,23 @@ class ConvolutionLayer(Layer):
 
     geom: ConvGeometry
     plan: ConvPlan
+    nd: ConvolutionNd | None = None
+    """What the layer computes where its bottoms are not (N,C,H,W); geom and plan are unset then."""
+    transposed: ClassVar[bool] = False
     relu: bool = False
     """The net found that a ReLU follows in place and asks for it to be done here."""
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make and fill filters and bias."""
         param = self.param.convolution_param
-        if param.axis not in (1, -3):
-            raise ProtoError(
-                f"{self.label}: axis is {param.axis}; expected 1, the channels of (N,C,H,W)"
-            )
-        self.geom = self.geometry(bottom[0].shape)
-        self.plan = self.backend.plan_conv(self.geom)
-        self.blobs = [Blob(self.backend, self.geom.weight_shape, "weight")]
+        if is_image(param, bottom[0].shape):
+            self.geom = self.geometry(bottom[0].shape)
+            self.plan = self.backend.plan_conv(self.geom)
+            shape: tuple[int, ...] = self.geom.weight_shape
+        else:
+            self.nd = self._general(bottom[0].shape)
+            shape = self.nd.weight_shape
+        self.blobs = [Blob(self.backend, shape, "weight")]
         fill(self.blobs[0], param.weight_filler, self.context, self.label)
         if param.bias_term:
             self.blobs.append(Blob(self.backend, (int(param.num_output),), "bias"))
@@ -47,6 +55,16 @@ class ConvolutionLayer(Layer):
         """The geometry for a bottom's shape; Deconvolution turns it round."""
         return ConvGeometry.from_param(self.param.convolution_param, shape, self.label)
 
+    def _general(self, shape: Sequence[int]) -> ConvolutionNd:
+        return ConvolutionNd.from_param(
+            self.param.convolution_param, shape, self.label, transposed=self.transposed
+        )
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one bottom's pass."""
+        return self.geom.macs if self.nd is None else self.nd.macs
+
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Plan again when the bottoms' shape is new."""
         for blob in bottom[1:]:
@@ -55,19 +73,39 @@ class ConvolutionLayer(Layer):
                     f"{self.label}: expected all bottoms in the shape {bottom[0].shape}, "
                     f"got {blob.shape}"
                 )
-        if bottom[0].shape != self.geom.in_shape:
-            geom = self.geometry(bottom[0].shape)
+        if self.nd is None:
+            shape: tuple[int, ...] = self._plan_again(bottom[0].shape)
+        else:
+            shape = self._reshape_nd(bottom[0].shape)
+        for blob in top:
+            blob.reshape(shape)
+
+    def _reshape_nd(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.nd = self._general(shape)
+        if self.nd.weight_shape != self.blobs[0].shape:
+            raise ShapeError(
+                f"{self.label}: a bottom of shape {shape} asks for weights "
+                f"{self.nd.weight_shape}; expected channels and axes as when the net was made, "
+                f"with weights {self.blobs[0].shape}"
+            )
+        return self.nd.wide_shape if self.transposed else self.nd.narrow_shape
+
+    def _plan_again(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if shape != self.geom.in_shape:
+            geom = self.geometry(shape)
             if geom.c != self.geom.c:
                 raise ProtoError(
                     f"{self.label}: expected {self.geom.c} input channels as when the net was "
                     f"made, got {geom.c}"
                 )
             self.geom, self.plan = geom, self.backend.plan_conv(geom)
-        for blob in top:
-            blob.reshape(self.geom.out_shape)
+        return self.geom.out_shape
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Convolve every bottom."""
+        if self.nd is not None:
+            self._forward_nd(self.nd, bottom, top)
+            return
         weight = self.blobs[0].data
         bias = self.blobs[1].data.dev() if len(self.blobs) > 1 else None
         for x, y in zip(bottom, top):
@@ -83,6 +121,9 @@ class ConvolutionLayer(Layer):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of bias, filters and bottoms."""
+        if self.nd is not None:
+            self._backward_nd(self.nd, top, propagate_down, bottom)
+            return
         weight = self.blobs[0]
         layout = Layout(self.geom.n, self.geom.k, self.geom.p * self.geom.q)
         for x, y, down in zip(bottom, top, propagate_down):
@@ -97,3 +138,38 @@ class ConvolutionLayer(Layer):
                 self.backend.conv_backward_data(
                     self.plan, dy, weight.data.dev(), x.diff.mutable_dev(), weight.data.version
                 )
+
+    def _forward_nd(self, nd: ConvolutionNd, bottom: Blobs, top: Blobs) -> None:
+        weight = self.blobs[0].data.host()
+        through = nd.backward_data if self.transposed else nd.forward
+        for x, y in zip(bottom, top):
+            out = y.data.mutable_host()
+            out[...] = through(x.data.host(), weight)
+            if len(self.blobs) > 1:
+                self.backend.bias_forward(
+                    self._layout_nd(nd), self.blobs[1].data.dev(), y.data.mutable_dev()
+                )
+            if self.relu:
+                self.backend.relu_forward(y.data.dev(), y.data.mutable_dev(), 0.0)
+
+    def _backward_nd(
+        self, nd: ConvolutionNd, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs
+    ) -> None:
+        weight = self.blobs[0]
+        for x, y, down in zip(bottom, top, propagate_down):
+            if len(self.blobs) > 1 and self.propagates_to_params(1):
+                self.backend.bias_backward(
+                    self._layout_nd(nd), y.diff.dev(), self.blobs[1].diff.mutable_dev()
+                )
+            dy = y.diff.host()
+            if self.propagates_to_params(0):
+                ends = (dy, x.data.host()) if self.transposed else (x.data.host(), dy)
+                nd.backward_weight(*ends, weight.diff.mutable_host())
+            if down:
+                through = nd.forward if self.transposed else nd.backward_data
+                x.diff.mutable_host()[...] = through(dy, weight.data.host())
+
+    def _layout_nd(self, nd: ConvolutionNd) -> Layout:
+        sizes = nd.size if self.transposed else nd.out
+        channels = nd.c if self.transposed else nd.k
+        return Layout(math.prod(nd.outer), channels, math.prod(sizes))

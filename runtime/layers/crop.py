@@ -29,10 +29,10 @@ class CropLayer(Layer):
                 f"{self.label}: expected no offset, one, or {cropped} (one for each axis from "
                 f"{axis} on), got {len(offsets)}"
             )
-        if bottom[1].num_axes != bottom[0].num_axes:
+        if bottom[1].num_axes < bottom[0].num_axes:
             raise ShapeError(
-                f"{self.label}: expected bottoms with equally many axes, got {bottom[0].shape} "
-                f"and {bottom[1].shape}"
+                f"{self.label}: expected a reference with as many axes as the input, got "
+                f"{bottom[1].shape} for {bottom[0].shape}"
             )
         window, shape = [], []
         for i, size in enumerate(bottom[0].shape):

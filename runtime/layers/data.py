@@ -46,19 +46,20 @@ class DataLayer(Layer):
         self._shape(top, self.reader.shape)
 
     def _open(self, spec: TransformSpec) -> BatchReader:
-        options = self.context.data
+        options, window = self.context.data, self.context.window
         source = Reader(self.context.path(self.param.data_param.source))
         seed = self.context.seed if options.seed is None else options.seed
         prefetch = int(self.param.data_param.prefetch)
         return BatchReader(
             source,
-            self.batch,
+            self.batch * window.passes,
             with_options(spec, options, self.context),
             make_sampler(len(source), options.shuffle, seed),
             seed,
             stream_of(self.param.name),
             workers=options.workers,
             prefetch=options.prefetch or prefetch,
+            window=(self.batch * window.low, self.batch * window.high),
             on_error=options.on_error,
         )
 
@@ -82,8 +83,8 @@ class DataLayer(Layer):
         """Take the next batch."""
         if self.reader is None:
             raise DataError(f"{self.label}: the net was made for its shapes only; it has no data")
-        pass_number = self.context.pass_number
-        images, labels = self.reader.read(pass_number, 0, self.batch)
+        turn, place = divmod(self.context.pass_number, self.context.window.passes)
+        images, labels = self.reader.read(turn, place * self.batch, self.batch)
         top[0].data.mutable_host()[...] = images
         if len(top) > 1:
             top[1].data.mutable_host()[...] = labels

@@ -20,6 +20,8 @@ class DeconvolutionLayer(ConvolutionLayer):
     P = stride*(H-1) + dilation*(R-1) + 1 - 2*pad. `geom` is the convolution from top to bottom.
     """
 
+    transposed = True
+
     def geometry(self, shape: Sequence[int]) -> ConvGeometry:
         """The convolution that would make the bottom out of the top."""
         param = self.param.convolution_param
@@ -49,22 +51,21 @@ class DeconvolutionLayer(ConvolutionLayer):
             given.group,
         )
 
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Plan again when the bottoms' shape is new."""
-        for blob in bottom:
-            if blob.shape != bottom[0].shape or blob.shape[1] != self.geom.k:
-                raise ShapeError(
-                    f"{self.label}: expected all bottoms alike with {self.geom.k} channels, "
-                    f"got {blob.shape}"
-                )
-        if bottom[0].shape != self.geom.out_shape:
-            self.geom = self.geometry(bottom[0].shape)
+    def _plan_again(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        if len(shape) != 4 or shape[1] != self.geom.k:
+            raise ShapeError(
+                f"{self.label}: expected all bottoms alike with {self.geom.k} channels, got {shape}"
+            )
+        if shape != self.geom.out_shape:
+            self.geom = self.geometry(shape)
             self.plan = self.backend.plan_conv(self.geom)
-        for blob in top:
-            blob.reshape(self.geom.in_shape)
+        return self.geom.in_shape
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Spread every bottom."""
+        if self.nd is not None:
+            self._forward_nd(self.nd, bottom, top)
+            return
         weight = self.blobs[0].data
         for x, y in zip(bottom, top):
             out = y.data.mutable_dev()
@@ -79,6 +80,9 @@ class DeconvolutionLayer(ConvolutionLayer):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of bias, filters and bottoms."""
+        if self.nd is not None:
+            self._backward_nd(self.nd, top, propagate_down, bottom)
+            return
         weight = self.blobs[0]
         for x, y, down in zip(bottom, top, propagate_down):
             dy = y.diff.dev()

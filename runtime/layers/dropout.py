@@ -27,9 +27,9 @@ class DropoutLayer(Layer):
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Check the ratio."""
         self.ratio = float(self.param.dropout_param.dropout_ratio)
-        if not 0.0 < self.ratio < 1.0:
+        if not 0.0 <= self.ratio < 1.0:
             raise ProtoError(
-                f"{self.label}: dropout_ratio is {self.ratio:g}; expected between 0 and 1"
+                f"{self.label}: dropout_ratio is {self.ratio:g}; expected at least 0, below 1"
             )
         self.mask = SyncedMemory(self.backend, np.dtype(np.uint8))
         self.stream = stream_of(str(self.param.name))

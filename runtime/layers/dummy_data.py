@@ -21,14 +21,9 @@ class DummyDataLayer(Layer):
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read shapes and fillers."""
         param = self.param.dummy_data_param
-        legacy = [param.num, param.channels, param.height, param.width]
         shapes = [[int(d) for d in shape.dim] for shape in param.shape]
-        if not shapes:
-            if len({len(values) for values in legacy}) != 1:
-                raise ProtoError(
-                    f"{self.label}: expected equally many num, channels, height and width"
-                )
-            shapes = [list(map(int, dims)) for dims in zip(*legacy)]
+        if param.num or param.channels or param.height or param.width:
+            shapes = self._legacy_shapes(len(top))
         fillers = list(param.data_filler) or [proto.FillerParameter(type="constant", value=0)]
         for word, given in (("shape", shapes), ("data_filler", fillers)):
             if len(given) not in (1, len(top)):
@@ -40,6 +35,23 @@ class DummyDataLayer(Layer):
             blob.reshape(shapes[i if len(shapes) > 1 else 0])
             if self.fillers[i].type == "constant":
                 fill(blob, self.fillers[i], self.context, self.label)
+
+    def _legacy_shapes(self, tops: int) -> list[list[int]]:
+        """num, channels, height and width: each said once, or once a top."""
+        param = self.param.dummy_data_param
+        if param.shape:
+            raise ProtoError(
+                f"{self.label}: both shape and num, channels, height, width are given; expected one"
+            )
+        columns = []
+        for word in ("num", "channels", "height", "width"):
+            values = [int(v) for v in getattr(param, word)]
+            if len(values) not in (1, tops):
+                raise ProtoError(
+                    f"{self.label}: expected 1 or {tops} {word} entries, got {len(values)}"
+                )
+            columns.append(values * tops if len(values) == 1 else values)
+        return [list(dims) for dims in zip(*columns)]
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """The shapes are fixed."""

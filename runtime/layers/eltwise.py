@@ -29,7 +29,7 @@ class EltwiseLayer(Layer):
                 f"{self.label}: expected no coeff or one for each of {len(bottom)} bottoms, "
                 f"got {len(coeff)}"
             )
-        if coeff and self.operation != proto.EltwiseParameter.SUM:
+        if coeff and self.operation == proto.EltwiseParameter.PROD:
             raise ProtoError(f"{self.label}: coeff is for SUM; remove it")
         self.coeff = coeff or [1.0] * len(bottom)
 
@@ -55,9 +55,13 @@ class EltwiseLayer(Layer):
             for x, c in zip(inputs[1:], self.coeff[1:]):
                 out += x * c
         else:
-            # The first of equal bottoms wins: argmax takes the first maximum.
-            self.winner = np.argmax(np.stack(inputs), axis=0)
-            out = np.max(np.stack(inputs), axis=0)
+            # As Caffe compares: of the first two the second wins a tie, a later one must be larger.
+            self.winner = np.where(inputs[0] > inputs[1], 0, 1)
+            out = np.where(inputs[0] > inputs[1], inputs[0], inputs[1])
+            for i, x in enumerate(inputs[2:], start=2):
+                larger = x > out
+                self.winner[larger] = i
+                out[larger] = x[larger]
         top[0].data.mutable_host()[...] = out
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:

@@ -11,7 +11,10 @@ from runtime.layer_factory import register
 
 @register("HDF5Output")
 class HDF5OutputLayer(Layer):
-    """The data sets `data` and `label` hold the bottoms of the latest pass, as in Caffe."""
+    """The data sets `data` and `label` hold the bottoms of the latest pass, as in Caffe.
+
+    Shapes: data sets (N,C,H,W), missing axes 1.
+    """
 
     num_bottom, num_top = exactly(2), exactly(0)
 
@@ -34,7 +37,8 @@ class HDF5OutputLayer(Layer):
         try:
             with h5py.File(self.path, "w") as file:
                 for name, blob in zip(("data", "label"), bottom):
-                    file.create_dataset(name, data=blob.data.host())
+                    values = blob.data.host().reshape(blob.legacy_shape(self.label))
+                    file.create_dataset(name, data=values)
         except OSError as cause:
             raise DataError(f"{self.label}: {self.path}: cannot be written: {cause}") from cause
 

@@ -25,6 +25,7 @@ class ImageDataLayer(Layer):
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read the list and start reading ahead."""
         param, options = self.param.image_data_param, self.context.data
+        window = self.context.window
         self.batch = int(param.batch_size)
         if self.batch < 1:
             raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
@@ -45,12 +46,13 @@ class ImageDataLayer(Layer):
         spec = TransformSpec.from_param(self.param.transform_param, self.phase, self.label)
         self.reader = BatchReader(
             source.from_record(skip),
-            self.batch,
+            self.batch * window.passes,
             with_options(spec, options, self.context),
             make_sampler(len(source), bool(param.shuffle) or options.shuffle, seed),
             seed,
             stream_of(self.param.name),
             workers=options.workers,
+            window=(self.batch * window.low, self.batch * window.high),
             on_error=options.on_error,
         )
         top[0].reshape((self.batch, *self.reader.shape))
@@ -61,7 +63,8 @@ class ImageDataLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Take the next batch."""
-        images, labels = self.reader.read(self.context.pass_number, 0, self.batch)
+        turn, place = divmod(self.context.pass_number, self.context.window.passes)
+        images, labels = self.reader.read(turn, place * self.batch, self.batch)
         top[0].data.mutable_host()[...] = images
         top[1].data.mutable_host()[...] = labels
 

@@ -15,14 +15,14 @@ from runtime.layer_factory import register
 class MVNLayer(Layer):
     """y = (x - mean) / (std + eps), over a channel's plane or across the channels.
 
-    Shapes: bottom, top (N,C,H,W).
+    Shapes: bottom (N,C,H,W) or fewer axes, top (N,C,H,W).
     """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom."""
+        """Top as bottom, with four axes."""
         axes = 1 if self.param.mvn_param.across_channels else 2
         self.rows = bottom[0].count(0, min(axes, bottom[0].num_axes))
-        top[0].reshape_like(bottom[0])
+        top[0].reshape(bottom[0].legacy_shape(self.label))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Normalise."""

@@ -18,7 +18,7 @@ from runtime.syncedmem import SyncedMemory
 class SPPLayer(Layer):
     """Level l pools into 2^l x 2^l bins; the levels' numbers stand side by side.
 
-    Shapes: bottom (N,C,H,W); top (N, C * (4^levels - 1) / 3), or (N, C) for one level.
+    Shapes: bottom (N,C,H,W); top (N, C * (4^levels - 1) / 3), or (N,C,1,1) for one level.
     """
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -45,7 +45,10 @@ class SPPLayer(Layer):
         self.masks = [SyncedMemory(self.backend, np.dtype(np.int32)) for _ in self.levels]
         for mask, geom in zip(self.masks, self.levels):
             mask.reshape(geom.out_shape)
-        top[0].reshape((n, sum(c * geom.p * geom.q for geom in self.levels)))
+        if len(self.levels) == 1:
+            top[0].reshape(self.levels[0].out_shape)
+        else:
+            top[0].reshape((n, sum(c * geom.p * geom.q for geom in self.levels)))
 
     def _level(self, n: int, c: int, h: int, w: int, bins: int) -> PoolGeometry:
         kernel = (-(-h // bins), -(-w // bins))
@@ -59,7 +62,7 @@ class SPPLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Pool level by level."""
-        x, y, width = bottom[0].data.dev(), top[0].data.mutable_dev(), top[0].shape[1]
+        x, y, width = bottom[0].data.dev(), top[0].data.mutable_dev(), top[0].count(1)
         at = 0
         for geom, mask in zip(self.levels, self.masks):
             pooled = SyncedMemory(self.backend)
@@ -76,7 +79,7 @@ class SPPLayer(Layer):
         """Sum of the levels' gradients."""
         if not propagate_down[0]:
             return
-        dy, dx, width = top[0].diff.dev(), bottom[0].diff.mutable_dev(), top[0].shape[1]
+        dy, dx, width = top[0].diff.dev(), bottom[0].diff.mutable_dev(), top[0].count(1)
         self.backend.fill(dx, 0.0)
         at = 0
         for geom, mask in zip(self.levels, self.masks):

@@ -13,15 +13,13 @@ from runtime.layers.neuron import NeuronLayer
 
 @register("Swish")
 class SwishLayer(NeuronLayer):
-    """y = x * sigmoid(beta * x)."""
+    """y = x * sigmoid(beta * x). May work in place: the sigmoid is kept for the gradient."""
 
     def value(self, x: HostArray) -> Any:
-        return x * self._gate(x)
+        self.gate = 0.5 * np.tanh(0.5 * self.param.swish_param.beta * x) + 0.5
+        return x * self.gate
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
         """beta * y + sigmoid * (1 - beta * y)."""
         scaled = self.param.swish_param.beta * y
-        return scaled + self._gate(x) * (1 - scaled)
-
-    def _gate(self, x: HostArray) -> Any:
-        return 0.5 * np.tanh(0.5 * self.param.swish_param.beta * x) + 0.5
+        return scaled + self.gate * (1 - scaled)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from typing import Any
 
 from prototxt_gen.locate import located
 from prototxt_gen.sidecar import DataOptions
 from runtime.backend.base import Backend
-from runtime.context import RunContext
+from runtime.batch_cut import cut_batch, without_fillers
+from runtime.context import PassWindow, RunContext
 from runtime.log import caffe_log
 from runtime.net import Net
 from runtime.net_io import copy_trained_layers
@@ -35,11 +37,13 @@ def build_nets(
     """
     rng = options.rng if options.rng is not None else CaffeRandom(seed)
 
-    def build(source: NetSource, data: DataOptions) -> Net:
+    def build(source: NetSource, data: DataOptions, window: PassWindow) -> Net:
+        net_param = without_fillers(source.param) if options.empty_weights else source.param
         context = RunContext(
             seed=seed,
             rng=rng,
             data=data,
+            window=window,
             root=options.root,
             allow_python_layers=options.allow_python_layers,
             caffe_dropout=options.caffe_dropout,
@@ -47,11 +51,14 @@ def build_nets(
         state = source.state
         place = contextlib.nullcontext() if source.path is None else located(source.path)
         with place:
-            return Net(source.param, state.phase, backend, context, state.level, list(state.stage))
+            return Net(net_param, state.phase, backend, context, state.level, list(state.stage))
 
     source = train_net_source(param, options.root)
+    if options.shards > 1:
+        cut = cut_batch(source.param, source.state, options.shards)
+        source = dataclasses.replace(source, param=cut)
     caffe_log("solver.cpp:102", "Creating training net %s", source.source)
-    net = build(source, options.sidecar.train)
+    net = build(source, options.sidecar.train, options.window)
     tests = TestNets([], net, param.test_iter)
     try:
         _load_weights(net, param, options)
@@ -59,7 +66,7 @@ def build_nets(
             caffe_log(
                 "solver.cpp:190", "Creating test net (#%d) specified by %s", index, source.source
             )
-            tests.nets.append(build(source, options.sidecar.test))
+            tests.nets.append(build(source, options.sidecar.test, PassWindow()))
             if share_trained_layers(tests.nets[-1], net):
                 # Layers that only the test net has may have weights in the files as well.
                 _load_weights(tests.nets[-1], param, options)

@@ -65,7 +65,7 @@ class LossGuard(SolverHook):
     def on_solve(self, solver: Solver) -> None:
         """Look at the net once: how large a batch, which losses."""
         self._chance = chance_loss(solver.net)
-        batch = batch_size(solver.net)
+        batch = batch_size(solver.net) * solver.engine.shards
         if solver.param.iter_size == 1 and batch and not 64 <= batch <= 4 * PAPER_BATCH:
             log.warning(
                 "The effective batch is %d and iter_size is 1; the paper's is %d. With another "

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prototxt_gen.sidecar import Sidecar
+from runtime.context import PassWindow
 from runtime.rng import CaffeRandom
 
 
@@ -27,3 +28,9 @@ class SolverOptions:
     """The stream that first weights are drawn from; None starts one with the seed."""
     caffe_dropout: bool = False
     """See RunContext."""
+    shards: int = 1
+    """Equal parts that the train net's batch is cut into: the net is built for one of them."""
+    window: PassWindow = field(default_factory=PassWindow)
+    """The train net's part of an iteration's passes."""
+    empty_weights: bool = False
+    """Leave first weights zero: for a net that is about to be given another's."""

@@ -166,6 +166,16 @@ def seed_of(path: Path) -> int | None:
     return ResumeState.read(state).seed if state is not None and state.exists() else None
 
 
+def shards_of(path: Path) -> int | None:
+    """The shards that a run which took a snapshot cut its batches into, where that is known.
+
+    Raises:
+        SnapshotError: our state is there and damaged.
+    """
+    state = _state_path(path)
+    return ResumeState.read(state).shards if state is not None and state.exists() else None
+
+
 def prune_snapshots(prefix: str, keep: int) -> None:
     """Remove whole snapshots but the newest `keep`."""
     whole = sorted(entry for entry in _snapshots(prefix) if entry[2].exists())

@@ -9,6 +9,8 @@ from runtime.net import Net
 from runtime.solvers.hooks import Score, TestResult
 from runtime.solvers.nets import share_trained_layers
 
+Outcome = tuple[float, list[float]]
+
 
 def read_scores(net: Net) -> list[Score]:
     """The numbers of a net's output blobs, in Caffe's order."""
@@ -70,16 +72,13 @@ class TestNets:
         """Mean outputs of one test net over its test_iter batches, or None where told to stop."""
         net = self.nets[net_id]
         caffe_log("solver.cpp:347", "Iteration %d, Testing net (#%d)", iteration, net_id)
-        share_trained_layers(net, self.train_net)
-        total: list[float] = []
-        loss = 0.0
-        for _ in range(self.test_iter[net_id]):
-            if not go_on():
-                caffe_log("solver.cpp:396", "Test interrupted.")
-                return None
-            loss += net.forward()
-            values = [score.value for score in read_scores(net)]
-            total = [a + b for a, b in zip(total, values)] if total else values
+        outcomes = self.run_batches(net_id, go_on)
+        if outcomes is None:
+            caffe_log("solver.cpp:396", "Test interrupted.")
+            return None
+        # Added in the order of the batches, so that it does not matter who computed which.
+        loss = sum(outcome[0] for outcome in outcomes)
+        total = [sum(column) for column in zip(*(outcome[1] for outcome in outcomes))]
         batches = self.test_iter[net_id]
         scores = tuple(
             Score(score.name, value / batches, score.loss_weight)
@@ -90,3 +89,20 @@ class TestNets:
         for index, score in enumerate(scores):
             caffe_log("solver.cpp:414", "%s", score_line(index, "Test", score))
         return TestResult(iteration, net_id, scores, loss / batches if compute_loss else None)
+
+    def run_batches(self, net_id: int, go_on: Callable[[], bool]) -> list[Outcome] | None:
+        """Loss and outputs of each of test_iter batches, in order; None where told to stop."""
+        net = self.nets[net_id]
+        share_trained_layers(net, self.train_net)
+        outcomes = []
+        for _ in range(self.test_iter[net_id]):
+            if not go_on():
+                return None
+            outcomes.append(run_batch(net))
+        return outcomes
+
+
+def run_batch(net: Net) -> Outcome:
+    """One pass forward: its loss, and the numbers of its output blobs."""
+    loss = net.forward()
+    return loss, [score.value for score in read_scores(net)]

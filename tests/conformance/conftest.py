@@ -6,14 +6,14 @@ import pytest
 
 from tests.conformance.device import Device, open_device
 
-DEFAULT = ("cpu", "cpu64")
+DEFAULT = ("cpu", "numpy", "cpu64")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--backend",
         action="append",
-        help="backend to hold to the oracle (cpu, cpu64, cpu-exact, emu, gpu); may be repeated",
+        help="backend to hold to the oracle: cpu, numpy, cpu64, cpu-exact, emu, gpu; repeatable",
     )
 
 

@@ -16,6 +16,7 @@ Host = npt.NDArray[Any]
 # Names of the table beyond the registry's: the same device with other settings.
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cpu64": ("cpu", {"dtype": np.float64}),
+    "numpy": ("cpu", {"native": False}),
     "cpu-exact": ("cpu", {"exact": True}),
     "cpu-1": ("cpu", {"threads": 1}),
 }

@@ -341,9 +341,8 @@ CASES = [
         [(2, 3, 5, 6)],
     ),
     Case(
-        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 dilation: 2 group: 2 pad: 2 '
-        + GAUSSIAN
-        + "}",
+        'type: "Convolution" convolution_param { num_output: 4 kernel_size: 3 stride: 2 '
+        "dilation: 2 group: 2 pad: 2 " + GAUSSIAN + "}",
         [(2, 2, 6, 7)],
         name="group",
     ),

@@ -66,7 +66,6 @@ def test_pooling_rounds_up_and_drops_windows_of_padding(
     assert (geom.p, geom.q) == (out, out)
 
 
-@pytest.mark.xfail(strict=True, reason="each axis asks for its own pad; Caffe asks for either's")
 def test_padding_of_one_axis_drops_windows_of_both() -> None:
     geom = PoolGeometry(1, 1, 9, 9, (2, 2), (3, 3), (1, 0))
     assert (geom.p, geom.q) == (4, 3)

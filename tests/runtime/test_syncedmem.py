@@ -122,7 +122,6 @@ def test_once_exposed_a_version_is_unknown_for_good(far: FarBackend) -> None:
     assert synced.version is None
 
 
-@pytest.mark.xfail(strict=True, reason="every storage counts its own writes from 0")
 def test_versions_of_two_storages_never_meet(far: FarBackend) -> None:
     """Or filters derived from one storage would pass for the other's after `share`."""
     one, two = memory(far, 3), memory(far, 3)

@@ -1,10 +1,12 @@
-"""CpuBackend: every op of the Backend protocol on the host, in numpy.
+"""CpuBackend: every op of the Backend protocol on the host, compiled or in numpy.
 
 A facade: each method hands over to the op group chosen at construction, where it is written.
 """
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any
 
 import numpy as np
@@ -13,15 +15,32 @@ import numpy.typing as npt
 from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Array, ConvPlan, Draw, HostArray, Layout
+from runtime.backend.cpu import native_library
 from runtime.backend.cpu.conv import ConvolutionOps
 from runtime.backend.cpu.lanes import Lanes, limit_blas_threads
 from runtime.backend.cpu.lrn import LRNOps
 from runtime.backend.cpu.memory import MemoryOps
+from runtime.backend.cpu.native_conv import NativeConvolution
+from runtime.backend.cpu.native_library import NativeLibrary
+from runtime.backend.cpu.native_ops import (
+    NativeLRN,
+    NativeNeurons,
+    NativePool,
+    NativeProducts,
+    NativeVectors,
+)
 from runtime.backend.cpu.neurons import NeuronOps
 from runtime.backend.cpu.pool import PoolOps
 from runtime.backend.cpu.products import ProductOps
 from runtime.backend.cpu.softmax import SoftmaxOps
 from runtime.backend.cpu.vectors import VectorOps
+
+log = logging.getLogger("verydeep.backend")
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    log.warning("%s", reason)
 
 
 class CpuBackend:
@@ -43,6 +62,7 @@ class CpuBackend:
         dtype: npt.DTypeLike = np.float32,
         threads: int | None = None,
         exact: bool = False,
+        native: bool | None = None,
     ) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -54,13 +74,43 @@ class CpuBackend:
         self.lanes = Lanes(threads)
         limit_blas_threads()
         self._memory = MemoryOps()
-        self._vectors = VectorOps(self.lanes)
-        self._products = ProductOps(self.lanes)
-        self._conv = ConvolutionOps(self.lanes, self.dtype, exact)
-        self._neurons = NeuronOps(self.lanes)
-        self._pool = PoolOps(self.lanes)
-        self._lrn = LRNOps(self.lanes)
         self._softmax = SoftmaxOps(self.lanes)
+        self._choose(exact, self._library(native))
+
+    def _library(self, native: bool | None) -> NativeLibrary | None:
+        """The compiled kernels, or None where numpy is to serve."""
+        if native is False or self.dtype != np.float32:
+            return None
+        library = native_library.load(self.lanes.threads)
+        if library is None:
+            reason = native_library.why_not() or "the CPU kernels cannot be used"
+            if native:
+                raise DeviceError(f"cpu backend: {reason}")
+            _say_once(reason)
+        return library
+
+    def _choose(self, exact: bool, library: NativeLibrary | None) -> None:
+        """Take every group of ops from the compiled kernels, or all from numpy."""
+        self._vectors: VectorOps | NativeVectors
+        self._products: ProductOps | NativeProducts
+        self._conv: ConvolutionOps | NativeConvolution
+        self._neurons: NeuronOps | NativeNeurons
+        self._pool: PoolOps | NativePool
+        self._lrn: LRNOps | NativeLRN
+        if library is None:
+            self._vectors = VectorOps(self.lanes)
+            self._products = ProductOps(self.lanes)
+            self._conv = ConvolutionOps(self.lanes, self.dtype, exact)
+            self._neurons = NeuronOps(self.lanes)
+            self._pool = PoolOps(self.lanes)
+            self._lrn = LRNOps(self.lanes)
+        else:
+            self._vectors = NativeVectors(library)
+            self._products = NativeProducts(library)
+            self._conv = NativeConvolution(library, exact)
+            self._neurons = NativeNeurons(library)
+            self._pool = NativePool(library)
+            self._lrn = NativeLRN(library)
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:
         return self._memory.empty(count, dtype)

@@ -147,6 +147,6 @@ def limit_blas_threads() -> None:
     Lanes bring their own threads; and a BLAS that splits a product by its number of threads would
     make results depend on it.
     """
-    from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]  # scikit-learn's
+    from threadpoolctl import ThreadpoolController
 
     ThreadpoolController().limit(limits=1, user_api="blas")

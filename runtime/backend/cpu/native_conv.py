@@ -84,10 +84,15 @@ def _weight_bytes(library: NativeLibrary, m: int, shape: ConvShape) -> int:
 
 
 class NativeConvolution:
-    """See the section "Convolution" of Backend."""
+    """See the section "Convolution" of Backend. `exact` wants every sum taken term by term."""
 
-    def __init__(self, library: NativeLibrary) -> None:
+    def __init__(self, library: NativeLibrary, exact: bool = False) -> None:
         self._library = library
+        self._exact = exact
+
+    def plan(self, geom: ConvGeometry) -> ConvPlan:
+        """See Backend.plan_conv."""
+        return plan_native(self._library, geom, self._exact)
 
     def forward(
         self,

@@ -31,6 +31,10 @@ class Block:
         self.capacity = capacity
         self._returned = returned
 
+    def is_of(self, returned: deque[tuple[int, int]]) -> bool:
+        """Whether this goes back to the pool with that list."""
+        return self._returned is returned
+
     def __del__(self) -> None:
         # Any thread may be the last to let go, even in the middle of the pool's own work: all that
         # happens here is one append, which needs no lock.
@@ -74,6 +78,10 @@ class DeviceMemory:
         else:
             self.driver.lend(self._workspace.address, nbytes)
         return DeviceArray(self._workspace.address, (nbytes,), np.dtype(np.uint8), self._workspace)
+
+    def owns(self, array: DeviceArray) -> bool:
+        """Whether the array lies in memory of this pool."""
+        return isinstance(array.owner, Block) and array.owner.is_of(self._returned)
 
     @property
     def held_bytes(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,6 +12,8 @@ from prototxt_gen.errors import DeviceError, ShapeError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Draw, Layout
 from runtime.backend.cpu.backend import CpuBackend
+
+NumpyBackend = functools.partial(CpuBackend, native=False)
 
 FLOAT = np.dtype(np.float32)
 Arrays = list[np.ndarray]
@@ -77,9 +80,9 @@ WORK = [
 def test_bits_do_not_depend_on_the_number_of_threads(
     work: Callable[[CpuBackend], Arrays],
 ) -> None:
-    alone = work(CpuBackend(threads=1))
+    alone = work(NumpyBackend(threads=1))
     for threads in (2, 5):
-        for one, many in zip(alone, work(CpuBackend(threads=threads)), strict=True):
+        for one, many in zip(alone, work(NumpyBackend(threads=threads)), strict=True):
             assert one.tobytes() == many.tobytes()
 
 
@@ -93,22 +96,22 @@ def test_exact_is_more_exact() -> None:
         backend.conv_forward(backend.plan_conv(geom), *operands, None, y, None)
         return y
 
-    reference = forward(CpuBackend(np.float64))
-    fast, exact = forward(CpuBackend()), forward(CpuBackend(exact=True))
+    reference = forward(NumpyBackend(np.float64))
+    fast, exact = forward(NumpyBackend()), forward(NumpyBackend(exact=True))
     norm = float(np.linalg.norm(reference))
     assert float(np.linalg.norm(exact - reference)) / norm < 5e-7
     assert float(np.linalg.norm(fast - reference)) / norm < 1.5e-6
 
 
 def test_names_and_dtypes() -> None:
-    assert (CpuBackend().name, CpuBackend().dtype) == ("cpu", np.float32)
-    assert (CpuBackend(np.float64).name, CpuBackend("float64").dtype) == ("cpu64", np.float64)
+    assert (NumpyBackend().name, NumpyBackend().dtype) == ("cpu", np.float32)
+    assert (NumpyBackend(np.float64).name, NumpyBackend("float64").dtype) == ("cpu64", np.float64)
     with pytest.raises(DeviceError, match="cpu backend: dtype is float16; expected float32 or"):
-        CpuBackend(np.float16)
+        NumpyBackend(np.float16)
 
 
 def test_arrays_are_views_of_flat_memory() -> None:
-    backend = CpuBackend(threads=1)
+    backend = NumpyBackend(threads=1)
     flat = backend.empty(12, FLOAT)
     part = backend.view(flat, 2, (2, 5))
     assert np.shares_memory(flat, part)
@@ -117,7 +120,7 @@ def test_arrays_are_views_of_flat_memory() -> None:
 
 
 def test_copy_2d_stays_inside() -> None:
-    backend = CpuBackend(threads=1)
+    backend = NumpyBackend(threads=1)
     src, dst = np.arange(12.0, dtype=np.float32), np.zeros(12, np.float32)
     backend.copy_2d(src, dst, 0, 5, (100, 0), (100, 0))
     with pytest.raises(ShapeError, match="copy_2d: 2 runs of 4 elements from 6 with stride 6; exp"):
@@ -126,7 +129,7 @@ def test_copy_2d_stays_inside() -> None:
 
 
 def test_a_diverged_loss_shows_as_nan() -> None:
-    backend, layout = CpuBackend(threads=1), Layout(1, 2, 1)
+    backend, layout = NumpyBackend(threads=1), Layout(1, 2, 1)
     prob, loss, stats = np.full((1, 2), np.nan, np.float32), np.zeros(1, np.float32), normal(1)
     label = np.ones(1, np.float32)
     backend.softmax_loss_forward(layout, prob, label, None, None, loss, stats)

@@ -1,0 +1,255 @@
+"""CudaBackend: every op of the Backend protocol by handwritten kernels, over a Driver.
+
+A facade: each method hands over to the group of ops where it is written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
+from runtime.backend.base import ConvPlan, Draw, HostArray, Layout
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.conv import ConvolutionOps
+from runtime.backend.cuda.driver import Driver
+from runtime.backend.cuda.gemm import GemmOps
+from runtime.backend.cuda.launcher import FLOAT, Launcher
+from runtime.backend.cuda.lrn import LRNOps
+from runtime.backend.cuda.memory import DeviceMemory
+from runtime.backend.cuda.neurons import BiasOps, NeuronOps
+from runtime.backend.cuda.pool import PoolOps
+from runtime.backend.cuda.softmax import SoftmaxOps
+from runtime.backend.cuda.vectors import MemoryOps, VectorOps
+
+
+class CudaBackend:
+    """A GPU, or the emulator, in float32.
+
+    `exact` forces convolutions whose sums are taken term by term, without Winograd's transforms.
+    """
+
+    shares_host_memory = False
+
+    def __init__(self, driver: Driver, exact: bool = False) -> None:
+        self.driver = driver
+        self.name = driver.name
+        self.dtype: np.dtype[Any] = FLOAT
+        self.memory = DeviceMemory(driver)
+        launcher = Launcher(driver, self.memory)
+        self._memory = MemoryOps(launcher)
+        self._vectors = VectorOps(launcher)
+        self._products = GemmOps(launcher)
+        self._bias = BiasOps(launcher)
+        self._conv = ConvolutionOps(launcher, self._products, exact)
+        self._neurons = NeuronOps(launcher)
+        self._pool = PoolOps(launcher)
+        self._lrn = LRNOps(launcher)
+        self._softmax = SoftmaxOps(launcher)
+
+    def empty(self, count: int, dtype: np.dtype[Any]) -> DeviceArray:
+        return self._memory.empty(count, dtype)
+
+    def view(self, array: DeviceArray, offset: int, shape: tuple[int, ...]) -> DeviceArray:
+        return array.view(offset, shape)
+
+    def upload(self, host: HostArray, device: DeviceArray) -> None:
+        self._memory.upload(host, device)
+
+    def download(self, device: DeviceArray, host: HostArray) -> None:
+        self._memory.download(device, host)
+
+    def copy(self, src: DeviceArray, dst: DeviceArray) -> None:
+        self._memory.copy(src, dst)
+
+    def copy_2d(
+        self,
+        src: DeviceArray,
+        dst: DeviceArray,
+        rows: int,
+        cols: int,
+        src_at: tuple[int, int],
+        dst_at: tuple[int, int],
+    ) -> None:
+        self._memory.copy_2d(src, dst, rows, cols, src_at, dst_at)
+
+    def fill(self, x: DeviceArray, value: float) -> None:
+        self._memory.fill(x, value)
+
+    def synchronize(self) -> None:
+        self.driver.synchronize()
+
+    def axpy(self, alpha: float, x: DeviceArray, y: DeviceArray) -> None:
+        self._vectors.axpy(alpha, x, y)
+
+    def scal(self, alpha: float, x: DeviceArray) -> None:
+        self._vectors.scal(alpha, x)
+
+    def sub(self, x: DeviceArray, y: DeviceArray, out: DeviceArray) -> None:
+        self._vectors.sub(x, y, out)
+
+    def asum(self, x: DeviceArray) -> float:
+        return self._vectors.asum(x)
+
+    def sumsq(self, x: DeviceArray) -> float:
+        return self._vectors.sumsq(x)
+
+    def dot(self, x: DeviceArray, y: DeviceArray) -> float:
+        return self._vectors.dot(x, y)
+
+    def gemm(
+        self,
+        trans_a: bool,
+        trans_b: bool,
+        alpha: float,
+        a: DeviceArray,
+        b: DeviceArray,
+        beta: float,
+        c: DeviceArray,
+    ) -> None:
+        self._products.gemm(trans_a, trans_b, alpha, a, b, beta, c)
+
+    def bias_forward(self, layout: Layout, bias: DeviceArray, y: DeviceArray) -> None:
+        self._bias.forward(layout, bias, y)
+
+    def bias_backward(self, layout: Layout, dy: DeviceArray, db: DeviceArray) -> None:
+        self._bias.backward(layout, dy, db)
+
+    def plan_conv(self, geometry: ConvGeometry) -> ConvPlan:
+        return self._conv.plan(geometry)
+
+    def conv_forward(
+        self,
+        plan: ConvPlan,
+        x: DeviceArray,
+        weight: DeviceArray,
+        bias: DeviceArray | None,
+        y: DeviceArray,
+        weight_version: int | None,
+        relu: bool = False,
+    ) -> None:
+        self._conv.forward(plan, x, weight, bias, y, weight_version, relu)
+
+    def conv_backward_data(
+        self,
+        plan: ConvPlan,
+        dy: DeviceArray,
+        weight: DeviceArray,
+        dx: DeviceArray,
+        weight_version: int | None,
+    ) -> None:
+        self._conv.backward_data(plan, dy, weight, dx, weight_version)
+
+    def conv_backward_weight(
+        self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
+    ) -> None:
+        self._conv.backward_weight(plan, x, dy, dw)
+
+    def relu_forward(self, x: DeviceArray, y: DeviceArray, negative_slope: float) -> None:
+        self._neurons.relu_forward(x, y, negative_slope)
+
+    def relu_backward(
+        self, x: DeviceArray, dy: DeviceArray, dx: DeviceArray, negative_slope: float
+    ) -> None:
+        self._neurons.relu_backward(x, dy, dx, negative_slope)
+
+    def dropout_forward(
+        self, x: DeviceArray, y: DeviceArray, mask: DeviceArray, ratio: float, draw: Draw
+    ) -> None:
+        self._neurons.dropout_forward(x, y, mask, ratio, draw)
+
+    def dropout_backward(
+        self, dy: DeviceArray, mask: DeviceArray, dx: DeviceArray, ratio: float
+    ) -> None:
+        self._neurons.dropout_backward(dy, mask, dx, ratio)
+
+    def max_pool_forward(
+        self, geom: PoolGeometry, x: DeviceArray, y: DeviceArray, mask: DeviceArray
+    ) -> None:
+        self._pool.max_pool_forward(geom, x, y, mask)
+
+    def max_pool_backward(
+        self, geom: PoolGeometry, dy: DeviceArray, mask: DeviceArray, dx: DeviceArray
+    ) -> None:
+        self._pool.max_pool_backward(geom, dy, mask, dx)
+
+    def ave_pool_forward(self, geom: PoolGeometry, x: DeviceArray, y: DeviceArray) -> None:
+        self._pool.ave_pool_forward(geom, x, y)
+
+    def ave_pool_backward(self, geom: PoolGeometry, dy: DeviceArray, dx: DeviceArray) -> None:
+        self._pool.ave_pool_backward(geom, dy, dx)
+
+    def lrn_forward(
+        self, geom: LRNGeometry, x: DeviceArray, scale: DeviceArray, y: DeviceArray
+    ) -> None:
+        self._lrn.lrn_forward(geom, x, scale, y)
+
+    def lrn_backward(
+        self,
+        geom: LRNGeometry,
+        x: DeviceArray,
+        y: DeviceArray,
+        scale: DeviceArray,
+        dy: DeviceArray,
+        dx: DeviceArray,
+    ) -> None:
+        self._lrn.lrn_backward(geom, x, y, scale, dy, dx)
+
+    def softmax_forward(self, layout: Layout, x: DeviceArray, y: DeviceArray) -> None:
+        self._softmax.softmax_forward(layout, x, y)
+
+    def softmax_backward(
+        self, layout: Layout, y: DeviceArray, dy: DeviceArray, dx: DeviceArray
+    ) -> None:
+        self._softmax.softmax_backward(layout, y, dy, dx)
+
+    def softmax_loss_forward(
+        self,
+        layout: Layout,
+        prob: DeviceArray,
+        label: DeviceArray,
+        ignore_label: int | None,
+        normalizer: float | None,
+        loss: DeviceArray,
+        stats: DeviceArray,
+    ) -> None:
+        self._softmax.softmax_loss_forward(
+            layout, prob, label, ignore_label, normalizer, loss, stats
+        )
+
+    def softmax_loss_backward(
+        self,
+        layout: Layout,
+        prob: DeviceArray,
+        label: DeviceArray,
+        ignore_label: int | None,
+        loss_weight: float,
+        stats: DeviceArray,
+        dx: DeviceArray,
+    ) -> None:
+        self._softmax.softmax_loss_backward(
+            layout, prob, label, ignore_label, loss_weight, stats, dx
+        )
+
+    def accuracy_forward(
+        self,
+        layout: Layout,
+        x: DeviceArray,
+        label: DeviceArray,
+        ignore_label: int | None,
+        top_k: int,
+        out: DeviceArray,
+    ) -> None:
+        self._softmax.accuracy_forward(layout, x, label, ignore_label, top_k, out)
+
+    def sgd_update(
+        self,
+        w: DeviceArray,
+        dw: DeviceArray,
+        history: DeviceArray,
+        lr: float,
+        momentum: float,
+        decay: float,
+    ) -> None:
+        self._vectors.sgd_update(w, dw, history, lr, momentum, decay)

@@ -1,0 +1,122 @@
+"""Convolution: which algorithm computes which geometry, and the way there."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import ConvPlan
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.conv_implicit import ImplicitConvolution
+from runtime.backend.cuda.conv_winograd import WinogradConvolution
+from runtime.backend.cuda.gemm import GemmOps
+from runtime.backend.cuda.launcher import Launcher, expect_size
+
+IMPLICIT = "implicit_gemm"
+WINOGRAD = {2: "winograd_2x2", 4: "winograd_4x4"}
+# With fewer channels on one side the transforms take more time than the products they save.
+_FEW_CHANNELS = 32
+
+
+class Algorithm(Protocol):
+    """The three passes of a convolution."""
+
+    def workspace_bytes(self, geom: ConvGeometry) -> int: ...
+
+    def forward(
+        self,
+        plan: ConvPlan,
+        x: DeviceArray,
+        weight: DeviceArray,
+        bias: DeviceArray | None,
+        y: DeviceArray,
+        weight_version: int | None,
+        relu: bool,
+    ) -> None: ...
+
+    def backward_data(
+        self,
+        plan: ConvPlan,
+        dy: DeviceArray,
+        weight: DeviceArray,
+        dx: DeviceArray,
+        weight_version: int | None,
+    ) -> None: ...
+
+    def backward_weight(
+        self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
+    ) -> None: ...
+
+
+class ConvolutionOps:
+    """See the section "Convolution" of Backend. `exact` wants every sum taken term by term."""
+
+    def __init__(self, launcher: Launcher, products: GemmOps, exact: bool) -> None:
+        self._exact = exact
+        self._algorithms: dict[str, Algorithm] = {
+            IMPLICIT: ImplicitConvolution(launcher, products),
+            **{
+                name: WinogradConvolution(launcher, products, tile)
+                for tile, name in WINOGRAD.items()
+            },
+        }
+
+    def plan(self, geom: ConvGeometry) -> ConvPlan:
+        """See Backend.plan_conv."""
+        name = choose_algorithm(geom, self._exact)
+        return ConvPlan(geom, name, self._algorithms[name].workspace_bytes(geom), {})
+
+    def forward(
+        self,
+        plan: ConvPlan,
+        x: DeviceArray,
+        weight: DeviceArray,
+        bias: DeviceArray | None,
+        y: DeviceArray,
+        weight_version: int | None,
+        relu: bool,
+    ) -> None:
+        """See Backend.conv_forward."""
+        _expect("conv_forward", plan.geometry, x, weight, y)
+        if bias is not None:
+            expect_size("conv_forward: bias", bias, (plan.geometry.k,))
+        algorithm = self._algorithms[plan.algorithm]
+        algorithm.forward(plan, x, weight, bias, y, weight_version, relu)
+
+    def backward_data(
+        self,
+        plan: ConvPlan,
+        dy: DeviceArray,
+        weight: DeviceArray,
+        dx: DeviceArray,
+        weight_version: int | None,
+    ) -> None:
+        """See Backend.conv_backward_data."""
+        _expect("conv_backward_data", plan.geometry, dx, weight, dy)
+        self._algorithms[plan.algorithm].backward_data(plan, dy, weight, dx, weight_version)
+
+    def backward_weight(
+        self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
+    ) -> None:
+        """See Backend.conv_backward_weight."""
+        _expect("conv_backward_weight", plan.geometry, x, dw, dy)
+        self._algorithms[plan.algorithm].backward_weight(plan, x, dy, dw)
+
+
+def choose_algorithm(geom: ConvGeometry, exact: bool) -> str:
+    """The algorithm with the fewest multiplications, where they are what takes the time."""
+    if exact or not geom.is_3x3_same or min(geom.c, geom.k) < _FEW_CHANNELS:
+        return IMPLICIT
+    multiplications = {IMPLICIT: 9 * geom.p * geom.q}
+    for tile, name in WINOGRAD.items():
+        tiles = -(-geom.p // tile) * -(-geom.q // tile)
+        multiplications[name] = (tile + 2) ** 2 * tiles
+    return min(multiplications, key=lambda name: multiplications[name])
+
+
+def _expect(
+    what: str, geom: ConvGeometry, x: DeviceArray, weight: DeviceArray, y: DeviceArray
+) -> None:
+    expect_size(f"{what}: input", x, geom.in_shape)
+    expect_size(f"{what}: weights", weight, geom.weight_shape)
+    expect_size(f"{what}: output", y, geom.out_shape)

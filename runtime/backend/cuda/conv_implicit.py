@@ -1,0 +1,170 @@
+"""Convolution as an implicit matrix product: any geometry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from prototxt_gen.geometry import ConvGeometry, Pair
+from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.conv_filters import filters
+from runtime.backend.cuda.gemm import LARGE, SMALL, WIDE, GemmOps, Splits, Tile
+from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks
+
+# The weights' gradient has few tiles and a long depth: so many blocks keep a large GPU busy to the
+# end, each with at least so many pixels.
+_WANTED_BLOCKS = 1024
+_FEWEST_PIXELS = 512
+_INT = np.dtype(np.int32)
+
+
+def steps(channels: int, plane: Pair, kernel: Pair, dilation: Pair, in_holes: bool) -> HostArray:
+    """What depth c*R*S + r*S + s of the product means: see cuda_kernels/conv_loaders.cuh.
+
+    Shapes: (C*R*S, 2) int32. With holes the distance is that of the channel alone.
+    """
+    c, r, s = np.meshgrid(*(np.arange(n) for n in (channels, *kernel)), indexing="ij")
+    row, col = r * dilation[0], s * dilation[1]
+    distance = c * plane[0] * plane[1]
+    if not in_holes:
+        distance = distance + row * plane[1] + col
+    return np.stack([distance.ravel(), (row << 16 | col).ravel()], 1).astype(np.int32)
+
+
+class ImplicitConvolution:
+    """See the section "Convolution" of Backend."""
+
+    def __init__(self, launcher: Launcher, products: GemmOps) -> None:
+        self._launcher = launcher
+        self._products = products
+
+    def workspace_bytes(self, geom: ConvGeometry) -> int:
+        """Partial gradients of the weights; or the filters, turned."""
+        return weight_splits(geom).count * int(np.prod(geom.weight_shape)) * FLOAT.itemsize
+
+    def forward(
+        self,
+        plan: ConvPlan,
+        x: DeviceArray,
+        weight: DeviceArray,
+        bias: DeviceArray | None,
+        y: DeviceArray,
+        weight_version: int | None,
+        relu: bool,
+    ) -> None:
+        """See Backend.conv_forward."""
+        geom = plan.geometry
+        table = self._steps(plan, "steps", geom.c, (geom.h, geom.w), False)
+        tile = WIDE if geom.k // geom.group <= WIDE.rows else LARGE
+        sizes = (*_sizes(geom), *geom.stride, *geom.pad, 1, 1, int(relu))
+        self._launcher.run(
+            "conv",
+            f"conv_{tile}",
+            (tile.grid(geom.k // geom.group, geom.n * geom.p * geom.q), 1, geom.group),
+            (x, weight, bias, table, y, *sizes),
+        )
+
+    def backward_data(
+        self,
+        plan: ConvPlan,
+        dy: DeviceArray,
+        weight: DeviceArray,
+        dx: DeviceArray,
+        weight_version: int | None,
+    ) -> None:
+        """See Backend.conv_backward_data: a convolution of dy with the filters turned round."""
+        geom = plan.geometry
+        holes = geom.stride != (1, 1)
+        table = self._steps(plan, "steps back", geom.k, (geom.p, geom.q), holes)
+        (scratch,) = self._launcher.scratch(weight.size)
+        turned = filters(
+            plan,
+            "turned",
+            weight_version,
+            self._launcher.memory,
+            scratch,
+            lambda target: self._turn(geom, weight, target),
+        )
+        rows = geom.c // geom.group
+        tile = SMALL if holes else WIDE if rows <= WIDE.rows else LARGE
+        kernel = f"conv_holes_{tile}" if holes else f"conv_{tile}"
+        back = _sizes_back(geom)
+        pad = (
+            geom.dilation[0] * (geom.kernel[0] - 1) - geom.pad[0],
+            geom.dilation[1] * (geom.kernel[1] - 1) - geom.pad[1],
+        )
+        self._launcher.run(
+            "conv",
+            kernel,
+            (tile.grid(rows, geom.n * geom.h * geom.w), 1, geom.group),
+            (dy, turned, None, table, dx, *back, 1, 1, *pad, *geom.stride, 0),
+        )
+
+    def backward_weight(
+        self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
+    ) -> None:
+        """See Backend.conv_backward_weight."""
+        geom, splits = plan.geometry, weight_splits(plan.geometry)
+        table = self._steps(plan, "steps", geom.c, (geom.h, geom.w), False)
+        tile = _weight_tile(geom)
+        (partial,) = self._launcher.scratch(splits.count * dw.size)
+        self._launcher.run(
+            "conv_weight",
+            f"conv_weight_{tile}",
+            (tile.grid(*_weight_matrix(geom)), splits.count, geom.group),
+            (x, dy, table, partial, *_sizes(geom), *geom.stride, *geom.pad, splits.chunk),
+        )
+        self._products.sum_splits(partial, splits.count, dw, 1.0, 1.0)
+
+    def _turn(self, geom: ConvGeometry, weight: DeviceArray, turned: DeviceArray) -> None:
+        sizes = (geom.c // geom.group, geom.k // geom.group, geom.kernel[0] * geom.kernel[1])
+        args = (weight, turned, weight.size, *sizes)
+        self._launcher.elementwise("conv", "conv_turn_filters", weight.size, args, 1)
+
+    def _steps(
+        self, plan: ConvPlan, name: str, channels: int, plane: Pair, in_holes: bool
+    ) -> DeviceArray:
+        """The table of steps, made once for a plan."""
+        if name not in plan.cache:
+            geom = plan.geometry
+            table = steps(channels // geom.group, plane, geom.kernel, geom.dilation, in_holes)
+            device = self._launcher.memory.empty(table.size, _INT)
+            self._launcher.driver.upload(table, device.address)
+            plan.cache[name] = device
+        found: DeviceArray = plan.cache[name]
+        return found
+
+
+def weight_splits(geom: ConvGeometry) -> Splits:
+    """How the pixels are cut for the weights' gradient, by the geometry alone."""
+    pixels = geom.n * geom.p * geom.q
+    tiles = _weight_tile(geom).grid(*_weight_matrix(geom)) * geom.group
+    return Splits.of(pixels, min(blocks(_WANTED_BLOCKS, tiles), pixels // _FEWEST_PIXELS))
+
+
+def _weight_matrix(geom: ConvGeometry) -> tuple[int, int]:
+    """Output channels of a group, and weights of a filter."""
+    return geom.k // geom.group, geom.c // geom.group * geom.kernel[0] * geom.kernel[1]
+
+
+def _weight_tile(geom: ConvGeometry) -> Tile:
+    rows, cols = _weight_matrix(geom)
+    if cols <= SMALL.cols:
+        return SMALL
+    return WIDE if rows <= WIDE.rows else LARGE
+
+
+def _sizes(geom: ConvGeometry) -> tuple[int, ...]:
+    """C, H, W, K, P, Q of a group; pixels, depth; and from image to image, in x and in y."""
+    c, k = geom.c // geom.group, geom.k // geom.group
+    pixels, depth = geom.n * geom.p * geom.q, c * geom.kernel[0] * geom.kernel[1]
+    images = (geom.c * geom.h * geom.w, geom.k * geom.p * geom.q)
+    return (c, geom.h, geom.w, k, geom.p, geom.q, pixels, depth, *images)
+
+
+def _sizes_back(geom: ConvGeometry) -> tuple[int, ...]:
+    """The same for the convolution that computes dx of dy."""
+    c, k = geom.c // geom.group, geom.k // geom.group
+    pixels, depth = geom.n * geom.h * geom.w, k * geom.kernel[0] * geom.kernel[1]
+    images = (geom.k * geom.p * geom.q, geom.c * geom.h * geom.w)
+    return (k, geom.p, geom.q, c, geom.h, geom.w, pixels, depth, *images)

@@ -1,0 +1,263 @@
+"""Convolution by Winograd's F(2x2,3x3) or F(4x4,3x3): 3x3 windows at stride 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from prototxt_gen.geometry import ConvGeometry, Pair
+from runtime.backend.base import ConvPlan
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.conv_filters import filters
+from runtime.backend.cuda.gemm import GemmOps, Product, Splits
+from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks
+
+# Transformed data and products of one chunk of images. Larger chunks waste less at the ends of
+# grids, smaller ones stay nearer to the second cache.
+_CHUNK_BYTES = 256 << 20
+# Planes of the weights' gradient have few tiles each; so many blocks keep a large GPU busy.
+_WANTED_BLOCKS = 1024
+_SHORTEST_SPLIT = 256
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How planes of P x Q outputs are covered by tiles, `images` of them at a time."""
+
+    tile: int
+    p: int
+    q: int
+    images: int
+
+    @property
+    def planes(self) -> int:
+        return (self.tile + 2) ** 2
+
+    @property
+    def down(self) -> int:
+        return blocks(self.p, self.tile)
+
+    @property
+    def across(self) -> int:
+        return blocks(self.q, self.tile)
+
+    @property
+    def tiles(self) -> int:
+        return self.images * self.down * self.across
+
+    @property
+    def ld(self) -> int:
+        """Tiles from row to row of the transformed data: a multiple of 4, so that rows align."""
+        return blocks(self.tiles, 4) * 4
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        return self.down, self.across, self.tiles, self.ld
+
+    def of(self, images: int) -> Tiling:
+        return Tiling(self.tile, self.p, self.q, images)
+
+    @classmethod
+    def in_chunks(cls, tile: int, n: int, plane: Pair, channels: int) -> Tiling:
+        """As many images as the limit allows, in chunks of about the same size."""
+        one = cls(tile, *plane, 1)
+        per_image = one.planes * one.ld * channels * FLOAT.itemsize
+        chunks = blocks(n, max(1, _CHUNK_BYTES // per_image))
+        return one.of(blocks(n, chunks))
+
+
+class WinogradConvolution:
+    """See the section "Convolution" of Backend."""
+
+    def __init__(self, launcher: Launcher, products: GemmOps, tile: int) -> None:
+        self._launcher = launcher
+        self._products = products
+        self._tile = tile
+
+    def workspace_bytes(self, geom: ConvGeometry) -> int:
+        """Filters, transformed data and products of a chunk; or the parts of the gradient."""
+        tiling = self._tiling(geom, (geom.p, geom.q))
+        weights = tiling.planes * geom.k * geom.c
+        data = tiling.planes * tiling.ld * (geom.c + geom.k)
+        return (data + weights * self._splits(geom, tiling).count) * FLOAT.itemsize
+
+    def forward(
+        self,
+        plan: ConvPlan,
+        x: DeviceArray,
+        weight: DeviceArray,
+        bias: DeviceArray | None,
+        y: DeviceArray,
+        weight_version: int | None,
+        relu: bool,
+    ) -> None:
+        """See Backend.conv_forward."""
+        self._correlate(plan, "filters", weight, weight_version, x, bias, y, relu)
+
+    def backward_data(
+        self,
+        plan: ConvPlan,
+        dy: DeviceArray,
+        weight: DeviceArray,
+        dx: DeviceArray,
+        weight_version: int | None,
+    ) -> None:
+        """See Backend.conv_backward_data: a convolution of dy with the filters turned round."""
+        self._correlate(plan, "turned", weight, weight_version, dy, None, dx, False)
+
+    def _correlate(
+        self,
+        plan: ConvPlan,
+        name: str,
+        weight: DeviceArray,
+        version: int | None,
+        x: DeviceArray,
+        bias: DeviceArray | None,
+        y: DeviceArray,
+        relu: bool,
+    ) -> None:
+        """y = x * filters, chunk by chunk."""
+        geom, turned = plan.geometry, name == "turned"
+        way = _Way.back(geom) if turned else _Way.forward(geom)
+        tiling = self._tiling(geom, way.out_plane)
+        data, products, scratch = self._launcher.scratch(
+            tiling.planes * way.c * tiling.ld,
+            tiling.planes * way.k * tiling.ld,
+            tiling.planes * weight.size // 9,
+        )
+        ready = filters(
+            plan,
+            name,
+            version,
+            self._launcher.memory,
+            scratch,
+            lambda target: self._transform_filters(geom, weight, target, turned),
+        )
+        for first, images in _chunks(geom.n, tiling.images):
+            part = tiling.of(images)
+            self._transform_data(way, part, _images(x, geom.n, first, images), data)
+            product = _products(way, part)
+            self._products.multiply(product, Splits.of(way.c, 1), ready, data, products)
+            out = _images(y, geom.n, first, images)
+            args = (products, bias, out, way.k, *way.out_plane, *part.sizes, int(relu))
+            self._run("product", part.tiles, way.k, args)
+
+    def backward_weight(
+        self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
+    ) -> None:
+        """See Backend.conv_backward_weight."""
+        geom, way = plan.geometry, _Way.forward(plan.geometry)
+        tiling = self._tiling(geom, way.out_plane)
+        splits, weights = self._splits(geom, tiling), geom.k * geom.c
+        data, gradient, partial = self._launcher.scratch(
+            tiling.planes * geom.c * tiling.ld,
+            tiling.planes * geom.k * tiling.ld,
+            tiling.planes * splits.count * weights,
+        )
+        for first, images in _chunks(geom.n, tiling.images):
+            part = tiling.of(images)
+            self._transform_data(way, part, _images(x, geom.n, first, images), data)
+            top = _images(dy, geom.n, first, images)
+            self._run(
+                "gradient",
+                part.tiles,
+                geom.k,
+                (top, gradient, geom.k, *way.out_plane, *part.sizes),
+            )
+            # A later chunk adds to the parts of the first, in the order of the images.
+            product, beta = _weight_products(geom, part), 1.0 if first else 0.0
+            self._products.multiply(product, splits, gradient, data, partial, 1.0, beta)
+        self._run("weight", weights, 1, (partial, dw, weights, splits.count))
+
+    def _transform_data(self, way: _Way, part: Tiling, x: DeviceArray, data: DeviceArray) -> None:
+        args = (x, data, way.c, *way.in_plane, *part.sizes, *way.pad)
+        self._run("data", part.tiles, way.c, args)
+
+    def _transform_filters(
+        self, geom: ConvGeometry, weight: DeviceArray, target: DeviceArray, turned: bool
+    ) -> None:
+        args = (weight, target, geom.k, geom.c, int(turned))
+        self._run("filter", geom.k * geom.c, 1, args)
+
+    def _run(
+        self, stage: str, along_x: int, along_y: int, args: tuple[DeviceArray | int | None, ...]
+    ) -> None:
+        width = self._launcher.constant("winograd", "BLOCK")
+        name = f"winograd_{stage}_{self._tile}x{self._tile}"
+        self._launcher.run("winograd", name, (blocks(along_x, width), along_y, 1), args)
+
+    def _tiling(self, geom: ConvGeometry, plane: Pair) -> Tiling:
+        return Tiling.in_chunks(self._tile, geom.n, plane, geom.c + geom.k)
+
+    def _splits(self, geom: ConvGeometry, tiling: Tiling) -> Splits:
+        """How the tiles of a chunk are cut for the weights' gradient, by the geometry alone."""
+        of = _weight_products(geom, tiling)
+        wanted = blocks(_WANTED_BLOCKS, of.tile.grid(of.m, of.n) * of.batch)
+        return Splits.of(of.k, min(wanted, of.k // _SHORTEST_SPLIT))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A convolution forward, or the one that leads from dy back to dx."""
+
+    c: int
+    k: int
+    in_plane: Pair
+    out_plane: Pair
+    pad: Pair
+
+    @classmethod
+    def forward(cls, geom: ConvGeometry) -> _Way:
+        return cls(geom.c, geom.k, (geom.h, geom.w), (geom.p, geom.q), geom.pad)
+
+    @classmethod
+    def back(cls, geom: ConvGeometry) -> _Way:
+        pad = (2 - geom.pad[0], 2 - geom.pad[1])
+        return cls(geom.k, geom.c, (geom.p, geom.q), (geom.h, geom.w), pad)
+
+
+def _products(way: _Way, part: Tiling) -> Product:
+    """Plane by plane, products (K, tiles) = filters (C, K) transposed times data (C, tiles)."""
+    return Product(
+        m=way.k,
+        n=part.tiles,
+        k=way.c,
+        a_row=1,
+        a_depth=way.k,
+        b_depth=part.ld,
+        b_col=1,
+        c_row=part.ld,
+        batch=part.planes,
+        a_batch=way.c * way.k,
+        b_batch=way.c * part.ld,
+        c_batch=way.k * part.ld,
+    )
+
+
+def _weight_products(geom: ConvGeometry, part: Tiling) -> Product:
+    """Plane by plane, dw (K, C) = dy (K, tiles) times data (C, tiles) transposed."""
+    return Product(
+        m=geom.k,
+        n=geom.c,
+        k=part.tiles,
+        a_row=part.ld,
+        a_depth=1,
+        b_depth=1,
+        b_col=part.ld,
+        c_row=geom.c,
+        batch=part.planes,
+        a_batch=geom.k * part.ld,
+        b_batch=geom.c * part.ld,
+        c_batch=geom.k * geom.c,
+    )
+
+
+def _chunks(n: int, images: int) -> Iterator[tuple[int, int]]:
+    """First image and number of images of each chunk."""
+    for first in range(0, n, images):
+        yield first, min(images, n - first)
+
+
+def _images(array: DeviceArray, n: int, first: int, count: int) -> DeviceArray:
+    per_image = array.size // n
+    return array.view(first * per_image, (count * per_image,))

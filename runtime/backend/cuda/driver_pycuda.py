@@ -1,0 +1,295 @@
+"""A real GPU by PyCUDA: the only module that imports it, and only when a GPU is asked for."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cuda_kernels import SOURCE_DIR
+from cuda_kernels.build import build_binary, choose_target, find_nvcc
+from cuda_kernels.manifest import Manifest, read_manifest
+from prototxt_gen.errors import DeviceError
+from runtime.backend.base import HostArray
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.driver import (
+    Argument,
+    Extent,
+    Kernel,
+    OutOfMemoryError,
+    argument_values,
+    checked_launch,
+    expect_contiguous,
+)
+from runtime.backend.cuda.pycuda_context import PrimaryContext
+from runtime.backend.cuda.pycuda_device import STATIC_SHARED_LIMIT, describe, open_device
+from runtime.backend.cuda.pycuda_resources import PyCudaEvent, PyCudaGraph, Resources
+
+_NON_BLOCKING = 1  # no order with the default stream, which is not used here
+
+
+def import_pycuda() -> Any:
+    """pycuda.driver, initialised.
+
+    Raises:
+        DeviceError: PyCUDA, the NVIDIA driver or a GPU is missing; says which.
+    """
+    try:
+        import pycuda.driver as cuda
+    except ImportError as cause:
+        if "libcuda" in str(cause):
+            raise DeviceError(
+                f"backend 'gpu': there is no NVIDIA driver on this machine ({cause}); expected "
+                "libcuda.so.1; install the driver, or use the backend 'cpu' (solver_mode: CPU)"
+            ) from cause
+        raise DeviceError(
+            f"backend 'gpu': PyCUDA cannot be imported ({cause}); expected the extra [cuda]; "
+            "install it: pip install 'verydeep[cuda]' (it needs the CUDA toolkit)"
+        ) from cause
+    try:
+        cuda.init()
+    except cuda.Error as cause:
+        raise DeviceError(
+            f"backend 'gpu': the NVIDIA driver finds no GPU ({cause}); expected one that "
+            "nvidia-smi lists; check it, or use the backend 'cpu' (solver_mode: CPU)"
+        ) from cause
+    return cuda
+
+
+class PyCudaDriver:
+    """See Driver. Calls may come from any thread: the context follows."""
+
+    name = "gpu"
+
+    def __init__(self, device_id: int = 0) -> None:
+        self._cuda = import_pycuda()
+        self.device_id = device_id
+        device = open_device(self._cuda, device_id)
+        self.info = describe(self._cuda, device)
+        try:
+            self._context = PrimaryContext(self._cuda, device)
+            self._context.attach()
+            self._compute = self._cuda.Stream(_NON_BLOCKING)
+        except self._cuda.Error as cause:
+            raise DeviceError(
+                f"gpu {device_id} ({self.info.name}): it cannot be opened ({cause}); expected a "
+                "GPU that is free; see nvidia-smi for who uses it"
+            ) from cause
+        self._own = Resources(self._context)
+        self._own.streams.append(self._compute)
+        weakref.finalize(self, self._own.close)
+        self._manifests: dict[Path, Manifest] = {}
+        self._granted: dict[tuple[str, str], int] = {}
+        self._recorded: list[DeviceArray] | None = None
+
+    def allocate(self, size: int) -> int:
+        """See Driver.allocate."""
+        self._context.attach()
+        try:
+            allocation = self._cuda.mem_alloc(max(size, 1))
+        except self._cuda.MemoryError as cause:
+            raise OutOfMemoryError(
+                f"gpu {self.device_id}: out of memory; asked for {size} bytes, free are "
+                f"{self.free_memory()} of {self.info.total_memory}; use a smaller batch_size"
+            ) from cause
+        except self._cuda.Error as cause:
+            raise self._failed("memory allocation", cause) from cause
+        self._own.allocations[int(allocation)] = allocation
+        return int(allocation)
+
+    def free(self, address: int) -> None:
+        """See Driver.free."""
+        allocation = self._own.allocations.pop(address, None)
+        if allocation is not None:
+            self._call("freeing memory", allocation.free)
+
+    def lend(self, address: int, size: int) -> None:
+        """See Driver.lend."""
+
+    def free_memory(self) -> int:
+        """See Driver.free_memory."""
+        return int(self._call("asking for free memory", self._cuda.mem_get_info)[0])
+
+    def pinned(self, size: int) -> HostArray:
+        """See Driver.pinned. It stays until the driver is closed."""
+        array: HostArray = self._call(
+            "allocation of pinned memory", self._cuda.pagelocked_empty, max(size, 1), np.uint8
+        )
+        self._own.pinned.append(array)
+        return array[:size]
+
+    def upload(self, host: HostArray, address: int, stream: Any = None) -> None:
+        """See Driver.upload. CUDA itself has read memory that is not pinned when it returns."""
+        expect_contiguous("upload", host)
+        if host.nbytes:
+            queue = stream or self._compute
+            self._call("upload", self._cuda.memcpy_htod_async, address, host, queue)
+            if stream is None and self._is_pinned(host):
+                self._call("upload", queue.synchronize)
+
+    def download(self, address: int, host: HostArray, stream: Any = None) -> None:
+        """See Driver.download."""
+        expect_contiguous("download", host)
+        if host.nbytes:
+            queue = stream or self._compute
+            self._call("download", self._cuda.memcpy_dtoh_async, host, address, queue)
+            if stream is None:
+                self._call("download", queue.synchronize)
+
+    def copy(self, src: int, dst: int, size: int, stream: Any = None) -> None:
+        """See Driver.copy."""
+        if size:
+            queue = stream or self._compute
+            self._call("copy", self._cuda.memcpy_dtod_async, dst, src, size, queue)
+
+    def fill_bytes(self, address: int, value: int, size: int, stream: Any = None) -> None:
+        """See Driver.fill_bytes."""
+        if size:
+            queue = stream or self._compute
+            self._call("fill", self._cuda.memset_d8_async, address, value, size, queue)
+
+    def load(self, source: str | Path) -> Mapping[str, Kernel]:
+        """See Driver.load. A path names a .cu that lies elsewhere."""
+        path = _path(source)
+        if path not in self._own.kernels:
+            manifest = self._manifest(path)
+            target = choose_target(self.info.arch, find_nvcc().architectures)
+            image = build_binary(manifest, target).path.read_bytes()
+            # PTX is text, and the driver reads it up to a null byte.
+            module = self._call(
+                f"loading {path.name}", self._cuda.module_from_buffer, image + b"\0"
+            )
+            self._own.modules.append(module)
+            self._own.kernels[path] = {
+                name: Kernel(signature, path.stem, module.get_function(name))
+                for name, signature in manifest.kernels.items()
+            }
+        return self._own.kernels[path]
+
+    def constants(self, source: str | Path) -> Mapping[str, int]:
+        """See Driver.constants."""
+        return self._manifest(_path(source)).constants
+
+    def launch(
+        self,
+        kernel: Kernel,
+        grid: Extent,
+        block: Extent,
+        args: Sequence[Argument],
+        shared_bytes: int = 0,
+        stream: Any = None,
+    ) -> None:
+        """See Driver.launch."""
+        signature = kernel.signature
+        packed = signature.pack(argument_values(signature, args))
+        if not checked_launch(self.info, kernel, grid, block, shared_bytes):
+            return
+        self._context.attach()
+        if self._recorded is not None and stream is None:
+            self._recorded += [arg for arg in args if isinstance(arg, DeviceArray)]
+        try:
+            if shared_bytes > STATIC_SHARED_LIMIT:
+                self._grant(kernel, shared_bytes)
+            # prepared_async_call would pack once more, and set the block by a deprecated call.
+            kernel.handle._launch_kernel(grid, block, packed, shared_bytes, stream or self._compute)
+        except self._cuda.Error as cause:
+            raise self._failed(f"launch of kernel '{signature.name}'", cause) from cause
+
+    def stream(self) -> Any:
+        """See Driver.stream. It stays until the driver is closed."""
+        stream = self._call("a new stream", self._cuda.Stream, _NON_BLOCKING)
+        self._own.streams.append(stream)
+        return stream
+
+    def event(self) -> PyCudaEvent:
+        """See Driver.event."""
+        if self._own.spare_events:
+            return PyCudaEvent(self._own.spare_events.popleft(), self._own.spare_events)
+        return PyCudaEvent(self._call("a new event", self._cuda.Event), self._own.spare_events)
+
+    def record(self, event: PyCudaEvent, stream: Any = None) -> None:
+        """See Driver.record."""
+        self._call("recording an event", event.raw.record, stream or self._compute)
+
+    def wait(self, event: PyCudaEvent, stream: Any = None) -> None:
+        """See Driver.wait."""
+        queue = stream or self._compute
+        self._call("waiting for an event", queue.wait_for_event, event.raw)
+
+    def finish(self, event: PyCudaEvent) -> None:
+        """See Driver.finish."""
+        self._call("waiting for an event", event.raw.synchronize)
+
+    def elapsed_ms(self, start: PyCudaEvent, end: PyCudaEvent) -> float:
+        """See Driver.elapsed_ms."""
+        self.finish(end)
+        return float(self._call("the time between events", end.raw.time_since, start.raw))
+
+    def synchronize(self, stream: Any = None) -> None:
+        """See Driver.synchronize."""
+        wait = self._cuda.Context.synchronize if stream is None else stream.synchronize
+        self._call("waiting for the device", wait)
+
+    def capture(self, work: Callable[[], None]) -> PyCudaGraph:
+        """See Driver.capture."""
+        self._context.attach()
+        graphs, stream = self._own.graphs, self._compute.handle
+        arrays: list[DeviceArray] = []
+        self._recorded = arrays
+        graphs.begin(stream)
+        try:
+            work()
+        except BaseException:
+            graphs.abandon(stream)
+            raise
+        finally:
+            self._recorded = None
+        handle = graphs.end(stream)
+        self._own.graph_handles.append(handle)
+        return PyCudaGraph(handle, arrays)
+
+    def replay(self, graph: PyCudaGraph) -> None:
+        """See Driver.replay."""
+        self._context.attach()
+        self._own.graphs.launch(graph.handle, self._compute.handle)
+
+    def close(self) -> None:
+        """See Driver.close."""
+        self._compute = None
+        self._own.close()
+
+    def _grant(self, kernel: Kernel, shared_bytes: int) -> None:
+        """Allow a kernel more dynamic shared memory than every device has. Once is enough."""
+        key = kernel.source, kernel.signature.name
+        if shared_bytes > self._granted.get(key, 0):
+            attribute = self._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
+            kernel.handle.set_attribute(attribute, shared_bytes)
+            self._granted[key] = shared_bytes
+
+    def _call(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
+        self._context.attach()
+        try:
+            return function(*args)
+        except self._cuda.Error as cause:
+            raise self._failed(what, cause) from cause
+
+    def _failed(self, what: str, cause: Exception) -> DeviceError:
+        return DeviceError(
+            f"gpu {self.device_id} ({self.info.name}): {what}: {cause}; expected success, and an "
+            "earlier kernel may be what failed; run the same with --device emu, which names it"
+        )
+
+    def _manifest(self, path: Path) -> Manifest:
+        if path not in self._manifests:
+            self._manifests[path] = read_manifest(path)
+        return self._manifests[path]
+
+    def _is_pinned(self, host: HostArray) -> bool:
+        return any(np.may_share_memory(host, pinned) for pinned in self._own.pinned)
+
+
+def _path(source: str | Path) -> Path:
+    return source if isinstance(source, Path) else SOURCE_DIR / f"{source}.cu"

@@ -1,0 +1,156 @@
+"""Matrix products: which tile, how many splits, and the strides of every transpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from prototxt_gen.errors import ShapeError
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.launcher import Launcher, blocks
+
+SLAB = 8
+"""Depth is cut in multiples of it: see cuda_kernels/tile_product.cuh."""
+# A product of fewer tiles than a large GPU runs at a time is cut along its depth, into parts long
+# enough to be worth their sums. The numbers are the same on every device: so are the bits.
+_FEW_TILES = 132
+_WANTED_BLOCKS = 512
+_SHORTEST_SPLIT = 256
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Rows and columns of a product that one block computes; a thread computes 8 x 8."""
+
+    rows: int
+    cols: int
+
+    @property
+    def threads(self) -> int:
+        return self.rows * self.cols // 64
+
+    def grid(self, rows: int, cols: int) -> int:
+        """How many tiles cover a matrix."""
+        return blocks(rows, self.rows) * blocks(cols, self.cols)
+
+    def __str__(self) -> str:
+        return f"{self.rows}x{self.cols}"
+
+
+LARGE, WIDE, SMALL = Tile(128, 128), Tile(64, 128), Tile(64, 64)
+
+
+@dataclass(frozen=True)
+class Splits:
+    """A depth in `count` parts of `chunk`, the last one of what is left."""
+
+    count: int
+    chunk: int
+
+    @classmethod
+    def of(cls, depth: int, wanted: int) -> Splits:
+        chunk = blocks(blocks(depth, max(1, wanted)), SLAB) * SLAB
+        return cls(blocks(depth, chunk), chunk)
+
+
+@dataclass(frozen=True)
+class Product:
+    """C (m,n) = A (m,k) B (k,n) by strides in elements; `batch` of them, *_batch apart."""
+
+    m: int
+    n: int
+    k: int
+    a_row: int
+    a_depth: int
+    b_depth: int
+    b_col: int
+    c_row: int
+    batch: int = 1
+    a_batch: int = 0
+    b_batch: int = 0
+    c_batch: int = 0
+
+    @property
+    def tile(self) -> Tile:
+        """The tile that wastes least; the larger, the fewer reads."""
+        if self.n <= SMALL.cols:
+            return SMALL
+        return WIDE if self.m <= WIDE.rows else LARGE
+
+    def splits(self, wanted_blocks: int = _WANTED_BLOCKS) -> Splits:
+        """How the depth is cut, by the sizes alone."""
+        tiles = self.tile.grid(self.m, self.n) * self.batch
+        wanted = wanted_blocks // tiles if tiles < _FEW_TILES else 1
+        return Splits.of(self.k, min(wanted, self.k // _SHORTEST_SPLIT))
+
+
+class GemmOps:
+    """See Backend.gemm; and products by strides, for the convolutions."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    def gemm(
+        self,
+        trans_a: bool,
+        trans_b: bool,
+        alpha: float,
+        a: DeviceArray,
+        b: DeviceArray,
+        beta: float,
+        c: DeviceArray,
+    ) -> None:
+        """See Backend.gemm."""
+        product = _product(trans_a, trans_b, a, b, c)
+        splits = product.splits()
+        if splits.count == 1:
+            self.multiply(product, splits, a, b, c, alpha, beta)
+            return
+        (partial,) = self._launcher.scratch(splits.count * c.size)
+        parts = replace(product, c_batch=c.size)
+        self.multiply(parts, splits, a, b, partial)
+        self.sum_splits(partial, splits.count, c, alpha, beta)
+
+    def multiply(
+        self,
+        of: Product,
+        splits: Splits,
+        a: DeviceArray,
+        b: DeviceArray,
+        c: DeviceArray,
+        alpha: float = 1.0,
+        beta: float = 0.0,
+    ) -> None:
+        """C = alpha A B + beta C; with splits, matrix i * splits + s of C takes split s of i."""
+        self._launcher.run(
+            "gemm",
+            f"gemm_{of.tile}",
+            (of.tile.grid(of.m, of.n), 1, of.batch * splits.count),
+            (
+                *(a, b, c, of.m, of.n, of.k),
+                *(of.a_row, of.a_depth, of.b_depth, of.b_col, of.c_row),
+                *(of.a_batch, of.b_batch, of.c_batch),
+                *(splits.count, splits.chunk, alpha, beta),
+            ),
+        )
+
+    def sum_splits(
+        self, partial: DeviceArray, splits: int, c: DeviceArray, alpha: float, beta: float
+    ) -> None:
+        """c = alpha * (sum of partial, which is (splits, count)) + beta * c."""
+        args = (partial, c, c.size, splits, alpha, beta)
+        self._launcher.elementwise("gemm", "gemm_sum_splits", c.size, args)
+
+
+def _product(
+    trans_a: bool, trans_b: bool, a: DeviceArray, b: DeviceArray, c: DeviceArray
+) -> Product:
+    m, k = a.shape[::-1] if trans_a else a.shape
+    k_b, n = b.shape[::-1] if trans_b else b.shape
+    if (m, n) != c.shape or k != k_b:
+        raise ShapeError(
+            f"gemm: op(a) is {m}x{k}, op(b) is {k_b}x{n} and c is {c.shape}; expected (M,K), (K,N) "
+            "and (M,N); check the shapes"
+        )
+    a_row, a_depth = (1, m) if trans_a else (k, 1)
+    b_depth, b_col = (1, k) if trans_b else (n, 1)
+    return Product(m, n, k, a_row, a_depth, b_depth, b_col, n)

@@ -1,0 +1,109 @@
+"""What every group of CUDA ops works with: kernels by name, arrays that are checked, scratch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen.errors import DeviceError, ShapeError
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.driver import Argument, Driver, Extent
+from runtime.backend.cuda.memory import DeviceMemory
+
+Arguments = tuple[Argument, ...]
+FLOAT = np.dtype(np.float32)
+QUAD = 4
+"""Elements a thread of an elementwise kernel takes: see cuda_kernels/quads.cuh."""
+_ALIGNED = 64
+_MOST_ROWS = 65535
+
+
+class Launcher:
+    """Launches kernels of one driver on arrays of one memory."""
+
+    def __init__(self, driver: Driver, memory: DeviceMemory) -> None:
+        self.driver = driver
+        self.memory = memory
+
+    def run(
+        self,
+        source: str,
+        kernel: str,
+        grid: int | Extent,
+        args: Sequence[Argument],
+        threads: int | Extent = 0,
+    ) -> None:
+        """Launch a kernel of cuda_kernels/<source>.cu; by default with as many threads as it takes.
+
+        Raises:
+            DeviceError: an array belongs to another device or backend, or the launch is refused.
+        """
+        loaded = self.driver.load(source)[kernel]
+        for arg in args:
+            if isinstance(arg, DeviceArray) and not self.memory.owns(arg):
+                raise DeviceError(
+                    f"kernel '{kernel}': an array of another backend ({arg!r}); expected one of "
+                    f"{self.driver.name} {self.driver.device_id}; copy it there first"
+                )
+        block = threads or loaded.signature.max_threads
+        extent = (grid, 1, 1) if isinstance(grid, int) else grid
+        self.driver.launch(loaded, extent, (block, 1, 1) if isinstance(block, int) else block, args)
+
+    def elementwise(
+        self, source: str, kernel: str, count: int, args: Sequence[Argument], each: int = QUAD
+    ) -> None:
+        """Launch a kernel in which a thread takes `each` of `count` elements."""
+        threads = self.driver.load(source)[kernel].signature.max_threads
+        self.run(source, kernel, blocks(count, threads * each), args)
+
+    def constant(self, source: str, name: str) -> int:
+        """A `constexpr int` of a kernel file."""
+        return self.driver.constants(source)[name]
+
+    def scratch(self, *counts: int) -> list[DeviceArray]:
+        """Arrays of float32 in the workspace all ops share: theirs until the next call."""
+        starts, total = [], 0
+        for count in counts:
+            starts.append(total)
+            total += -(-count // _ALIGNED) * _ALIGNED
+        space = self.memory.workspace(total * FLOAT.itemsize)
+        return [
+            DeviceArray(space.address + start * FLOAT.itemsize, (count,), FLOAT, space.owner)
+            for start, count in zip(starts, counts)
+        ]
+
+
+def blocks(count: int, per_block: int) -> int:
+    """How many blocks serve `count` elements."""
+    return -(-count // per_block)
+
+
+def rows_along_y(rows: int) -> int:
+    """A grid's extent along y for a kernel that goes on to further rows itself."""
+    return min(rows, _MOST_ROWS)
+
+
+def expect_size(what: str, array: DeviceArray, shape: Sequence[int]) -> None:
+    """Refuse an array that does not have as many elements as the shape.
+
+    Raises:
+        ShapeError: a kernel would read or write beyond it.
+    """
+    if array.size != math.prod(shape):
+        raise ShapeError(
+            f"{what}: an array in shape {array.shape}; expected {math.prod(shape)} elements as in "
+            f"{tuple(shape)}; reshape the blob"
+        )
+
+
+def expect_same_size(what: str, first: DeviceArray, *others: DeviceArray) -> int:
+    """The number of elements that all of them have.
+
+    Raises:
+        ShapeError: one of them has another number.
+    """
+    for other in others:
+        expect_size(what, other, first.shape)
+    return first.size

@@ -1,0 +1,64 @@
+"""A device's primary context, current in whichever thread calls.
+
+The primary context is the one that CUDA's run-time API and NCCL use. CUDA and PyCUDA keep a stack
+of contexts for each thread; ours has one entry at most, it is changed when a thread calls another
+device, and it is taken down when the thread ends, as PyCUDA demands.
+"""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from typing import Any
+
+
+class _Seat:
+    """A context on top of the calling thread's stack, for as long as this object lives."""
+
+    def __init__(self, cuda: Any, context: Any) -> None:
+        context.push()
+        self.context = context
+        self._pop = cuda.Context.pop
+        self._detached = False
+
+    def detach(self) -> None:
+        """Let go of the context altogether; PyCUDA takes it off its stack itself."""
+        self._detached = True
+        self.context.detach()
+
+    def __del__(self) -> None:
+        if not self._detached:
+            self._pop()
+
+
+# What CUDA itself keeps for each thread of the process; a thread's entry goes when the thread does.
+_threads = threading.local()
+
+
+def leave_thread() -> None:
+    """Take down the calling thread's context, if it has one."""
+    _threads.seat = None
+
+
+class PrimaryContext:
+    """The primary context of one device, retained until `release`."""
+
+    def __init__(self, cuda: Any, device: Any) -> None:
+        self._cuda = cuda
+        self._context = device.retain_primary_context()
+        # PyCUDA aborts the process if the main thread ends with a context on its stack.
+        atexit.unregister(leave_thread)
+        atexit.register(leave_thread)
+
+    def attach(self) -> None:
+        """Make it current in the calling thread."""
+        seat = getattr(_threads, "seat", None)
+        if seat is None or seat.context is not self._context:
+            _threads.seat = None
+            _threads.seat = _Seat(self._cuda, self._context)
+
+    def release(self) -> None:
+        """Let go of it; what was made in it must be gone."""
+        self.attach()
+        _threads.seat.detach()
+        _threads.seat = None

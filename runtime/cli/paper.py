@@ -1,0 +1,77 @@
+"""The paper's tables, with the measured errors beside its own. Paper: section 4."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from prototxt_gen.errors import ProtoError
+from runtime.cli.devices import open_backend
+from runtime.cli.recipe import add_recipe_arguments
+from runtime.log import setup_logging
+from runtime.paper.driver import RecipeOptions
+from runtime.paper.experiment import reproduce, write_table
+from runtime.paper.figures import TABLES
+from runtime.paper.report import table_json, text_table
+from runtime.paper.run_folder import RunFolder
+from runtime.paper.setting import Setting, read_setting
+from runtime.paper.tables import TableMaker
+
+NAME = "paper"
+SUMMARY = "Tables 3 to 7 of the paper: its errors and the measured ones side by side"
+EXAMPLE = "verydeep paper --table 4 --run runs --json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--run", type=Path, metavar="DIR", help="measure --table on the runs that are in a folder"
+    )
+    what.add_argument(
+        "--data",
+        metavar="DIR",
+        help="train and measure everything on ILSVRC-2012, or in miniature on 'demo'",
+    )
+    parser.add_argument("--table", type=int, choices=TABLES, help="the table's number")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="where --data puts everything (build/paper)"
+    )
+    add_recipe_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.run is not None and args.table is None:
+        raise ProtoError(
+            f"--run {args.run}: which table? expected --table with one of "
+            f"{', '.join(map(str, TABLES))}, got none; name one"
+        )
+    setup_logging(terse=True)
+    return _table(args) if args.run is not None else _everything(args)
+
+
+def _table(args: argparse.Namespace) -> int:
+    folder = RunFolder(args.run)
+    setting = read_setting(args.run)
+    results = TableMaker(folder, setting, open_backend(args)).table(args.table)
+    files = write_table(folder.tables, args.table, results)
+    if args.json:
+        print(json.dumps(table_json(args.table, results), indent=2))
+        return 0
+    print(text_table(args.table, results, setting.words()))
+    print("\n" + "\n".join(map(str, files)))
+    return 0
+
+
+def _everything(args: argparse.Namespace) -> int:
+    folder = RunFolder(args.out or Path("build/paper"))
+    tables = TABLES if args.table is None else (args.table,)
+    options = RecipeOptions(args.threads, args.max_iter)
+    report = reproduce(folder, Setting(args.data), open_backend(args), options, tables)
+    if args.json:
+        found = [json.loads((folder.tables / f"table{n}.json").read_text()) for n in tables]
+        print(json.dumps({"report": str(report), "tables": found}, indent=2))
+    else:
+        print(report)
+    return 0

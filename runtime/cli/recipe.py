@@ -1,0 +1,57 @@
+"""The training runs behind a net of the paper, one after the other. Paper: section 3.1."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from prototxt_gen.vgg import NETS
+from runtime.cli.devices import add_device_arguments, open_backend
+from runtime.job.prepare import DEMO
+from runtime.log import setup_logging
+from runtime.paper.driver import RecipeOptions, run_recipe
+from runtime.paper.figures import scale_name
+from runtime.paper.recipe import SCALES, parse_scale, steps_to
+from runtime.paper.run_folder import RunFolder
+from runtime.paper.setting import Setting
+
+NAME = "recipe"
+SUMMARY = "train a net of the paper with all the runs that it starts from; skips what is done"
+EXAMPLE = "verydeep recipe --net D --scales 256-512 --data /data/ilsvrc12 --out runs --gpu 0"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--net", required=True, choices=list(NETS), help="net of the paper")
+    known = ", ".join(map(scale_name, SCALES))
+    parser.add_argument(
+        "--scales", required=True, metavar="S", help=f"training scale of the paper: {known}"
+    )
+    parser.add_argument("--plan", action="store_true", help="print the runs and do nothing")
+    add_recipe_arguments(parser)
+    parser.add_argument(
+        "--data", default=DEMO, metavar="DIR", help="ILSVRC-2012, or 'demo': in miniature (default)"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("build/paper"), metavar="DIR", help="default: %(default)s"
+    )
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags of whatever trains."""
+    parser.add_argument(
+        "--max-iter", type=int, metavar="N", help="cut every run to N iterations, for a try"
+    )
+    add_device_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    steps = steps_to(args.net, parse_scale(args.scales))
+    if args.plan:
+        print("\n".join(step.describe() for step in steps))
+        return 0
+    setup_logging(terse=True)
+    options = RecipeOptions(args.threads, args.max_iter)
+    runs = run_recipe(RunFolder(args.out), Setting(args.data), steps, open_backend(args), options)
+    for done in runs:
+        print(f"{done.name}: {done.note['iterations']} iterations, {done.weights}")
+    return 0

@@ -1,0 +1,175 @@
+"""Convolution over any number of spatial axes. Caffe: base_conv_layer.cpp, im2col.cpp (im2col_nd).
+
+Images have two spatial axes behind (N,C), and kernels of the backends. Sequences, volumes and
+channels that stand elsewhere are rare: for them one product a place of the kernel, on the host.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.backend.base import HostArray
+
+Sizes = tuple[int, ...]
+
+
+def is_image(param: Any, shape: Sequence[int]) -> bool:
+    """Tell whether a ConvolutionParameter and a bottom's shape are those of (N,C,H,W)."""
+    return len(shape) == 4 and param.axis in (1, -3)
+
+
+@dataclass(frozen=True)
+class ConvolutionNd:
+    """A convolution from `wide` to `narrow` blobs: of a Deconvolution, from its top to its bottom.
+
+    Shapes: wide (*outer, c, *size), narrow (*outer, k, *out); weight (k, c/group, *kernel).
+    """
+
+    outer: Sizes
+    c: int
+    k: int
+    group: int
+    size: Sizes
+    out: Sizes
+    kernel: Sizes
+    pad: Sizes
+    stride: Sizes
+    dilation: Sizes
+
+    @classmethod
+    def from_param(
+        cls, param: Any, shape: Sequence[int], where: str, *, transposed: bool = False
+    ) -> ConvolutionNd:
+        """Read a ConvolutionParameter against a bottom's shape; `transposed` for a Deconvolution.
+
+        Raises:
+            ShapeError, ProtoError: what does not fit.
+        """
+        if not -len(shape) <= param.axis < len(shape):
+            raise ShapeError(
+                f"{where}: axis {param.axis} is out of range; expected the channels' axis of "
+                f"{tuple(shape)}"
+            )
+        axis = param.axis % len(shape)
+        outer, channels, size = tuple(shape[:axis]), shape[axis], tuple(shape[axis + 1 :])
+        kernel = _spatial(param, "kernel_size", len(size), 0, where)
+        pad = _spatial(param, "pad", len(size), 0, where)
+        stride = _spatial(param, "stride", len(size), 1, where)
+        dilation = _spatial(param, "dilation", len(size), 1, where)
+        outputs, group = int(param.num_output), int(param.group)
+        if min((outputs, group, *kernel, *stride, *dilation)) < 1:
+            raise ProtoError(
+                f"{where}: num_output {outputs}, group {group}, kernel {kernel}, stride {stride}, "
+                f"dilation {dilation}; expected at least 1 each"
+            )
+        if channels % group or outputs % group:
+            raise ShapeError(
+                f"{where}: group {group} does not divide {channels} input and {outputs} output "
+                "channels; choose a group that divides both"
+            )
+        reach = [d * (n - 1) + 1 for n, d in zip(kernel, dilation)]
+        if transposed:
+            far = tuple(s * (n - 1) + r - 2 * p for n, s, r, p in zip(size, stride, reach, pad))
+        else:
+            far = tuple((n + 2 * p - r) // s + 1 for n, s, r, p in zip(size, stride, reach, pad))
+        if far and min(far) < 1:
+            raise ShapeError(
+                f"{where}: the output would be {far}; expected at least 1 along each axis, got "
+                f"input {size} with kernel {kernel}, pad {pad}"
+            )
+        ends = (far, size) if transposed else (size, far)
+        wide, narrow = (outputs, channels) if transposed else (channels, outputs)
+        return cls(outer, wide, narrow, group, *ends, kernel, pad, stride, dilation)
+
+    @property
+    def weight_shape(self) -> Sizes:
+        return (self.k, self.c // self.group, *self.kernel)
+
+    @property
+    def wide_shape(self) -> Sizes:
+        return (*self.outer, self.c, *self.size)
+
+    @property
+    def narrow_shape(self) -> Sizes:
+        return (*self.outer, self.k, *self.out)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-adds of one pass."""
+        return math.prod(self.outer) * math.prod(self.weight_shape) * math.prod(self.out)
+
+    def forward(self, wide: HostArray, weight: HostArray) -> Any:
+        """The narrow blob of a wide one."""
+        padded = self._padded(wide)
+        total = np.zeros((*self._grouped(self.k), math.prod(self.out)), wide.dtype)
+        for place, window in self._places():
+            total += self._matrix(weight, place) @ self._seen(padded, window)
+        return total.reshape(self.narrow_shape)
+
+    def backward_data(self, narrow: HostArray, weight: HostArray) -> Any:
+        """Spread a narrow blob over a wide one, through the same weights."""
+        rows = narrow.reshape(*self._grouped(self.k), -1)
+        padded = self._padded(np.zeros(self.wide_shape, narrow.dtype))
+        for place, window in self._places():
+            share = self._matrix(weight, place).swapaxes(-1, -2) @ rows
+            padded[window] += share.reshape(-1, self.c, *self.out)
+        inside = tuple(slice(p, p + n) for p, n in zip(self.pad, self.size))
+        return padded[(slice(None), slice(None), *inside)].reshape(self.wide_shape)
+
+    def backward_weight(self, wide: HostArray, narrow: HostArray, gradient: Any) -> None:
+        """Add the gradient of the weights."""
+        padded = self._padded(wide)
+        rows = narrow.reshape(*self._grouped(self.k), -1)
+        for place, window in self._places():
+            products = rows @ self._seen(padded, window).swapaxes(-1, -2)
+            part = gradient[(slice(None), slice(None), *place)]
+            part += products.sum(axis=0).reshape(part.shape)
+
+    def _grouped(self, channels: int) -> Sizes:
+        return (math.prod(self.outer), self.group, channels // self.group)
+
+    def _padded(self, wide: HostArray) -> Any:
+        images = wide.reshape(-1, self.c, *self.size)
+        return np.pad(images, [(0, 0), (0, 0), *((p, p) for p in self.pad)])
+
+    def _places(self) -> Iterator[tuple[Sizes, tuple[slice, ...]]]:
+        """Each place of the kernel, and what it meets of the padded blob."""
+        for place in itertools.product(*map(range, self.kernel)):
+            window = tuple(
+                slice(i * d, i * d + s * (n - 1) + 1, s)
+                for i, d, s, n in zip(place, self.dilation, self.stride, self.out)
+            )
+            yield place, (slice(None), slice(None), *window)
+
+    def _matrix(self, weight: Any, place: Sizes) -> Any:
+        part = weight[(slice(None), slice(None), *place)]
+        return part.reshape(self.group, self.k // self.group, -1)
+
+    def _seen(self, padded: Any, window: tuple[slice, ...]) -> Any:
+        return padded[window].reshape(*self._grouped(self.c), -1)
+
+
+def _spatial(param: Any, name: str, axes: int, default: int, where: str) -> Sizes:
+    """Read a setting of which there is one for all spatial axes or one each."""
+    stem = {"kernel_size": "kernel", "dilation": ""}.get(name, name)
+    values = [int(v) for v in getattr(param, name)]
+    if stem and (param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w")):
+        if axes != 2 or values:
+            raise ProtoError(
+                f"{where}: {stem}_h and {stem}_w are for 2 spatial axes, and in place of {name}; "
+                f"got {axes} spatial axes; say it by {name} alone"
+            )
+        return int(getattr(param, f"{stem}_h")), int(getattr(param, f"{stem}_w"))
+    if len(values) not in (0, 1, axes):
+        raise ProtoError(
+            f"{where}: {name} has {len(values)} values; expected one, or one for each of {axes} "
+            "spatial axes"
+        )
+    return tuple((values or [default]) * axes if len(values) < 2 else values)

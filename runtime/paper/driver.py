@@ -1,0 +1,150 @@
+"""Carries out a recipe: step after step, skipping what is done, going on with what is begun."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen import generate, text
+from prototxt_gen.errors import TrainingError
+from prototxt_gen.sidecar import read_sidecar, write_sidecar
+from prototxt_gen.spec import NetSpecification
+from prototxt_gen.spec_toml import to_toml
+from runtime.backend.base import Backend
+from runtime.evaluate.cache import file_sha256
+from runtime.job.plan import fit_to_data, within_memory
+from runtime.job.prepare import DEMO_IMAGES, Prepared, prepare
+from runtime.paper.recipe import Step
+from runtime.paper.run_folder import FinishedRun, RunFolder
+from runtime.paper.setting import Setting
+from runtime.training import AUTO, TrainJob, train
+
+log = logging.getLogger("verydeep.paper")
+
+_KEEP = 2
+_LOG = "train.jsonl"
+
+
+@dataclass(frozen=True)
+class RecipeOptions:
+    """How runs are carried out; none of it changes what they are but `max_iter`."""
+
+    jobs: int | None = None
+    max_iter: int | None = None
+    """Cut every run to so many iterations, for a try."""
+    demo_images: tuple[int, int] = DEMO_IMAGES
+
+
+def run_recipe(
+    folder: RunFolder,
+    setting: Setting,
+    steps: Sequence[Step],
+    backend: Backend,
+    options: RecipeOptions | None = None,
+) -> list[FinishedRun]:
+    """Prepare the data and train every step that is not done yet.
+
+    Raises:
+        TrainingError: a run was stopped, or its folder holds a run of other settings.
+        VerydeepError: what stands in the way; what is done is found next time.
+    """
+    options = options or RecipeOptions()
+    setting.write(folder.root)
+    data = prepare(
+        setting.data, folder.data, setting.stored_side, options.jobs, options.demo_images
+    )
+    found = []
+    for number, step in enumerate(steps, start=1):
+        log.info("Step %d of %d: %s", number, len(steps), step.describe())
+        found.append(_carry_out(folder, setting, step, data, backend, options))
+    return found
+
+
+def _carry_out(
+    folder: RunFolder,
+    setting: Setting,
+    step: Step,
+    data: Prepared,
+    backend: Backend,
+    options: RecipeOptions,
+) -> FinishedRun:
+    on_host = backend.shares_host_memory
+    spec = fit_to_data(setting.spec(step), data, not on_host, options.max_iter)
+    start = _start_of(folder, step)
+    made_of = {
+        "spec": hashlib.sha256(to_toml(spec).encode()).hexdigest(),
+        "start": None if start is None else start.note["weights_sha256"],
+        "layers": list(step.layers),
+    }
+    folder.begin(step.name, made_of)
+    done = folder.finished(step.name)
+    if done is not None:
+        log.info("%s: found finished (%d iterations)", step.name, done.note["iterations"])
+        return done
+    if on_host:
+        spec = within_memory(spec, backend, _host_memory() // 2)
+    solver = _write_files(folder.run(step.name), spec, step, start)
+    job = TrainJob(str(solver), AUTO, log_json=str(solver.with_name(_LOG)), keep=_KEEP)
+    result = train(job, lambda param: backend)
+    if result.stopped:
+        raise TrainingError(
+            f"{step.name}: stopped at iteration {result.iterations}, as asked; the snapshot is "
+            f"{result.solverstate}; the same command goes on from there"
+        )
+    folder.finish(
+        step.name,
+        net=spec.name,
+        model=generate.TRAIN_VAL,
+        weights=result.model.name,
+        weights_sha256=file_sha256(result.model),
+        iterations=result.iterations,
+        seconds=round(result.seconds, 1),
+        started_from=step.describe(),
+        test=result.test,
+    )
+    finished = folder.finished(step.name)
+    if finished is None:
+        raise TrainingError(
+            f"{folder.run(step.name)}: the note of the finished run vanished; expected run.json; "
+            "does another process use this folder?"
+        )
+    return finished
+
+
+def _start_of(folder: RunFolder, step: Step) -> FinishedRun | None:
+    if step.start is None:
+        return None
+    found = folder.finished(step.start)
+    if found is None:
+        raise TrainingError(
+            f"{step.name}: starts from {step.start}, which is not finished in {folder.root}; "
+            f"expected that run first; use `verydeep recipe`, which does them in order"
+        )
+    return found
+
+
+def _write_files(
+    target: Path, spec: NetSpecification, step: Step, start: FinishedRun | None
+) -> Path:
+    """Write nets, solver and sidecar; the solver names the weights it starts from."""
+    generate.write_all(spec, target)
+    solver = target / generate.SOLVER
+    if start is None:
+        return solver
+    param: Any = text.read_solver(solver)
+    del param.weights[:]
+    param.weights.append(start.weights.as_posix())
+    text.write(solver, param)
+    write_sidecar(solver, dataclasses.replace(read_sidecar(solver), weights_layers=step.layers))
+    return solver
+
+
+def _host_memory() -> int:
+    """Bytes of memory that this machine has."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

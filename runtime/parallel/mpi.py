@@ -1,0 +1,151 @@
+"""Collective over MPI: replicas that are processes, on one machine or several (extra: mpi4py)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.errors import DeviceError, TrainingError
+from runtime.parallel.collective import PATIENCE, Parcel, PeerFailedError
+
+CONTROL, RESULT, ABORT, _DATA = 1, 2, 3, 16
+_TAGS = 30000
+"""MPI promises tags up to 32767."""
+_NAP = 0.0005
+_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
+"""What Open MPI's and MPICH's mpirun set."""
+
+
+@dataclass
+class World:
+    """All processes of an mpirun, and this one's place among them."""
+
+    comm: Any
+    rank: int
+    size: int
+    local_rank: int
+    """Among the processes on this machine."""
+    local_size: int
+    patience: float = PATIENCE
+    stopped: bool = False
+
+    def stop(self, message: str = "") -> None:
+        """Let the other ranks end; the second time nothing happens."""
+        if self.rank == 0 and not self.stopped:
+            self.stopped = True
+            for peer in range(1, self.size):
+                self.comm.send(("stop", message), dest=peer, tag=CONTROL)
+
+
+def find_world() -> World | None:
+    """The processes that mpirun started beside this one; None where it was started alone.
+
+    Raises:
+        DeviceError: started by mpirun, and mpi4py is missing.
+    """
+    size = next((os.environ[name] for name in _SIZES if name in os.environ), "1")
+    if size == "1":
+        return None
+    try:
+        from mpi4py import MPI
+    except ImportError as cause:
+        raise DeviceError(
+            f"started by mpirun as {size} processes, and mpi4py cannot be imported: {cause}; "
+            "expected it to carry the gradients; install the extra: pip install 'verydeep[mpi]'"
+        ) from cause
+    comm = MPI.COMM_WORLD
+    local = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    return World(comm, comm.rank, comm.size, local.rank, local.size)
+
+
+class MpiCollective:
+    """See Collective. Arrays travel as they are, so all machines need the same byte order."""
+
+    in_process = False
+
+    def __init__(self, world: World, dtype: npt.DTypeLike = np.float32) -> None:
+        self.world = world
+        self.comm = world.comm
+        self.rank, self.size = world.rank, world.size
+        self.dtype = np.dtype(dtype)
+        self._command = 0
+        self._exchanges = 0
+        self._kept: list[Any] = []
+
+    def begin(self, command: int) -> None:
+        """Start a command: what is left of failed ones is not taken for part of it."""
+        self._command, self._exchanges = command, 0
+        self._kept.clear()
+
+    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
+        """See Collective."""
+        tag = _DATA + (self._command * 16 + self._exchanges) % _TAGS
+        self._exchanges += 1
+        incoming: list[Parcel] = []
+        receives: list[tuple[int, Any]] = []
+        sends: list[tuple[int, Any]] = []
+        for peer in range(self.size):
+            if peer == self.rank:
+                incoming.append(outgoing[peer])
+                continue
+            arrays = [np.empty(count, self.dtype) for count in sizes[peer]]
+            incoming.append(arrays)
+            receives += [(peer, self.comm.Irecv(a, peer, tag)) for a in arrays if a.size]
+        for peer in range(self.size):
+            if peer != self.rank:
+                arrays = [np.ascontiguousarray(array) for array in outgoing[peer]]
+                self._kept.append(arrays)
+                sends += [(peer, self.comm.Isend(a, peer, tag)) for a in arrays if a.size]
+        self._wait(receives + sends)
+        return incoming
+
+    def _wait(self, pending: list[tuple[int, Any]]) -> None:
+        deadline = time.monotonic() + self.world.patience
+        while True:
+            pending = [(peer, request) for peer, request in pending if not request.Test()]
+            if not pending:
+                return
+            failed = self._aborted()
+            late = time.monotonic() > deadline
+            if failed is not None or late:
+                for _, request in pending:
+                    request.Cancel()
+            if failed is not None:
+                raise PeerFailedError(f"rank {self.rank}: rank {failed} failed; see its message")
+            if late:
+                raise late_ranks(self.world, {peer for peer, _ in pending})
+            time.sleep(_NAP)
+
+    def _aborted(self) -> int | None:
+        """A rank that has given up the command at hand."""
+        while self.comm.Iprobe(tag=ABORT):
+            rank, command = self.comm.recv(tag=ABORT)
+            if command == self._command:
+                return int(rank)
+        return None
+
+    def release(self) -> None:
+        """See Collective: what was received is this process's own."""
+
+    def abort(self) -> None:
+        """See Collective."""
+        for peer in range(self.size):
+            if peer != self.rank:
+                request = self.comm.isend((self.rank, self._command), dest=peer, tag=ABORT)
+                self._kept.append(request)
+
+
+def late_ranks(world: World, ranks: set[int]) -> TrainingError:
+    """The error that names ranks which do not answer."""
+    return TrainingError(
+        f"rank {world.rank}: waited {world.patience:g} s for rank(s) "
+        f"{', '.join(map(str, sorted(ranks)))}; expected all {world.size} within that time; look "
+        "at the machines they run on, the network between them and the data they read; the last "
+        "snapshot is intact"
+    )

@@ -1,0 +1,110 @@
+// Memory and copies. Every device allocation lies between the emulator's fences.
+#include <cstdlib>
+#include <cstring>
+#include <map>
+#include <mutex>
+
+#include "fakecuda.h"
+
+extern "C" {
+uint64_t emu_allocate(uint64_t size);
+void emu_free(uint64_t address);
+uint64_t emu_extent(uint64_t address);
+}
+
+namespace {
+
+struct Owned {
+    int device;
+    size_t size;
+};
+
+std::map<CUdeviceptr, Owned> owned;
+std::mutex changing;
+
+bool within(CUdeviceptr address, size_t size) { return size <= emu_extent(address); }
+
+CUresult copy(void* to, const void* from, size_t size) {
+    memmove(to, from, size);
+    return CUDA_SUCCESS;
+}
+
+// Host memory takes part in no capture here, as PyCUDA's callers do not keep it.
+bool capturing(CUstream stream) {
+    return stream != nullptr && reinterpret_cast<fake::Stream*>(stream)->capturing;
+}
+
+}  // namespace
+
+extern "C" {
+
+CUresult cuMemAlloc(CUdeviceptr* address, size_t size) {
+    FAKE_NEEDS_CONTEXT();
+    std::lock_guard<std::mutex> lock(changing);
+    fake::Device& device = fake::devices[fake::current()->device];
+    if (size == 0) return CUDA_ERROR_INVALID_VALUE;
+    if (device.used + size > fake::device_memory()) return CUDA_ERROR_OUT_OF_MEMORY;
+    *address = emu_allocate(size);
+    if (*address == 0) return CUDA_ERROR_OUT_OF_MEMORY;
+    owned[*address] = {fake::current()->device, size};
+    device.used += size;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemFree(CUdeviceptr address) {
+    FAKE_NEEDS_CONTEXT();
+    std::lock_guard<std::mutex> lock(changing);
+    auto found = owned.find(address);
+    if (found == owned.end()) return CUDA_ERROR_INVALID_VALUE;
+    fake::devices[found->second.device].used -= found->second.size;
+    owned.erase(found);
+    emu_free(address);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemGetInfo(size_t* free_size, size_t* total) {
+    FAKE_NEEDS_CONTEXT();
+    *total = fake::device_memory();
+    *free_size = *total - fake::devices[fake::current()->device].used;
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemHostAlloc(void** memory, size_t size, unsigned) {
+    FAKE_NEEDS_CONTEXT();
+    *memory = malloc(size);
+    return *memory != nullptr ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+}
+
+CUresult cuMemFreeHost(void* memory) {
+    FAKE_NEEDS_CONTEXT();
+    free(memory);
+    return CUDA_SUCCESS;
+}
+
+CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t size, CUstream stream) {
+    if (capturing(stream)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    if (!within(to, size)) return CUDA_ERROR_INVALID_VALUE;
+    return fake::submit(stream, [=] { return copy(reinterpret_cast<void*>(to), from, size); });
+}
+
+CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t size, CUstream stream) {
+    if (capturing(stream)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    if (!within(from, size)) return CUDA_ERROR_INVALID_VALUE;
+    return fake::submit(stream, [=] { return copy(to, reinterpret_cast<void*>(from), size); });
+}
+
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstream stream) {
+    if (!within(to, size) || !within(from, size)) return CUDA_ERROR_INVALID_VALUE;
+    return fake::submit(stream, [=] {
+        return copy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), size);
+    });
+}
+
+CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstream stream) {
+    if (!within(to, size)) return CUDA_ERROR_INVALID_VALUE;
+    return fake::submit(stream, [=] {
+        memset(reinterpret_cast<void*>(to), value, size);
+        return CUDA_SUCCESS;
+    });
+}
+}
