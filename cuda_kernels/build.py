@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import os
 import re
 import shutil
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -24,7 +26,8 @@ from prototxt_gen.errors import DeviceError, KernelBuildError, VerydeepError
 
 # Every architecture that is still sold or widely used; those that nvcc does not know are left out.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-FLAGS = ("-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v")
+# 177, an unused constant: the launch code reads them.
+FLAGS = ("-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v", "-diag-suppress=177")
 
 _RELEASE = re.compile(r"release (\d+\.\d+), V([\d.]+)")
 _LISTED = re.compile(r"compute_(\d+)$", re.MULTILINE)
@@ -144,15 +147,22 @@ def _write(path: Path, text: str) -> None:
 
 def all_resources(sources: Sequence[Path], architectures: Sequence[int]) -> list[Resources]:
     """What every kernel uses on every architecture that its file and nvcc know."""
-    found: list[Resources] = []
     known = find_nvcc().architectures
-    for source in sources:
-        manifest = read_manifest(source)
-        for arch in architectures:
-            if arch in known and manifest.fits(arch):
-                report = build_binary(manifest, Target(arch)).report
-                found += parse_ptxas(report, manifest, arch)
-    return found
+    manifests = [read_manifest(source) for source in sources]
+    jobs = [
+        (manifest, arch)
+        for manifest in manifests
+        for arch in architectures
+        if arch in known and manifest.fits(arch)
+    ]
+    # The threads only wait for compilers.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        binaries = pool.map(lambda job: build_binary(job[0], Target(job[1])), jobs)
+        return [
+            entry
+            for (manifest, arch), binary in zip(jobs, binaries, strict=True)
+            for entry in parse_ptxas(binary.report, manifest, arch)
+        ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

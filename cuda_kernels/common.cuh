@@ -29,8 +29,8 @@
 #include <cstdint>
 #define SHARED(name, ...) __shared__ typename Identity<__VA_ARGS__>::type name
 #define SHARED_DYNAMIC(name, ...)                                                                  \
-    extern __shared__ __align__(128) unsigned char dynamic_shared[];                               \
-    auto& name = *reinterpret_cast<typename Identity<__VA_ARGS__>::type*>(dynamic_shared)
+    extern __shared__ __align__(128) unsigned char dynamic_shared_bytes[];                         \
+    auto& name = *reinterpret_cast<typename Identity<__VA_ARGS__>::type*>(dynamic_shared_bytes)
 #else
 #include "host/emu.h"
 #endif

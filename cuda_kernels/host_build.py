@@ -28,7 +28,8 @@ FLAGS = (
     "-U_FORTIFY_SOURCE",
 )
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function")
-SANITIZERS = {"address": "EMU_ASAN", "thread": "EMU_TSAN"}
+# What tells the runtime of a sanitizer, and the sanitizer's own library.
+SANITIZERS = {"address": ("EMU_ASAN", "libasan.so"), "thread": ("EMU_TSAN", "libtsan.so")}
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def build_runtime(sanitizer: str | None = None, extra: Sequence[str] = ()) -> Pa
     sources = sorted(str(path) for path in HOST_DIR.glob("*.cpp"))
     flags = [*FLAGS, "-O2", "-g0", "-pthread", *extra]
     if sanitizer:
-        flags.append(f"-D{SANITIZERS[sanitizer]}")
+        flags.append(f"-D{SANITIZERS[sanitizer][0]}")
     key = digest(
         compiler.identity, headers_digest("*.cuh", "host/*.h"), *map(_text, sources), *flags
     )
@@ -141,7 +142,7 @@ def sanitizer_environment(sanitizer: str) -> dict[str, str]:
 
     The sanitizer's own library must come before all others; Python's leaks are not our affair.
     """
-    name = {"address": "libasan.so", "thread": "libtsan.so"}[sanitizer]
+    name = SANITIZERS[sanitizer][1]
     library = run_compiler([find_compiler().path, f"-print-file-name={name}"], "sanitizer").strip()
     # libstdc++ comes first of all that use it, or the sanitizer finds no __cxa_throw to wrap.
     cxx = run_compiler(
@@ -158,6 +159,21 @@ def sanitizer_environment(sanitizer: str) -> dict[str, str]:
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0:abort_on_error=0",
         "TSAN_OPTIONS": "halt_on_error=0:exitcode=66:report_signal_unsafe=0",
     }
+
+
+def expect_sanitizer(sanitizer: str) -> None:
+    """Refuse a sanitizer that this process was not started with: it would end the process.
+
+    Raises:
+        DeviceError: its library is not loaded.
+    """
+    name = SANITIZERS[sanitizer][1]
+    if name not in Path("/proc/self/maps").read_text(encoding="utf-8"):
+        raise DeviceError(
+            f"sanitizer '{sanitizer}': this process runs without {name}; expected it before all "
+            "other libraries; start Python in the environment of "
+            "cuda_kernels.host_build.sanitizer_environment"
+        )
 
 
 def _text(path: Path | str) -> str:

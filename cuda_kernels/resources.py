@@ -98,28 +98,49 @@ def parse_ptxas(report: str, manifest: Manifest, arch: int) -> list[Resources]:
 
 
 def resource_table(entries: Sequence[Resources]) -> str:
-    """One line a kernel and architecture; a kernel that spills is marked."""
-    heads = ("file", "kernel", "arch", "threads", "regs", "shared", "spill", "occupancy")
-    rows = [heads]
+    """One line a kernel: all numbers of one architecture, or the registers on several.
+
+    Bytes that spill follow the registers, with a mark: `128+60!`.
+    """
+    architectures = sorted({entry.arch for entry in entries})
+    return _aligned(_detailed(entries) if len(architectures) < 2 else _several(entries))
+
+
+def _detailed(entries: Sequence[Resources]) -> list[list[str]]:
+    rows = [["file", "kernel", "arch", "threads", "regs", "shared", "spill", "occupancy"]]
     for entry in entries:
         occupancy = entry.occupancy
         rows.append(
-            (
-                entry.source,
-                entry.kernel,
-                f"sm_{entry.arch}",
-                str(entry.threads),
-                str(entry.registers),
-                str(entry.shared),
-                f"{entry.spills} !" if entry.spills else "0",
-                "-" if occupancy is None else f"{100 * occupancy:.0f} %",
-            )
+            [entry.source, entry.kernel, f"sm_{entry.arch}", str(entry.threads)]
+            + [str(entry.registers), str(entry.shared), f"{entry.spills}{'!' * bool(entry.spills)}"]
+            + ["-" if occupancy is None else f"{100 * occupancy:.0f} %"]
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    left = 3
+    return rows
+
+
+def _several(entries: Sequence[Resources]) -> list[list[str]]:
+    architectures = sorted({entry.arch for entry in entries})
+    rows = [["file", "kernel", "threads", "shared"] + [f"sm_{arch}" for arch in architectures]]
+    kernels: dict[tuple[str, str], dict[int, Resources]] = {}
+    for entry in entries:
+        kernels.setdefault((entry.source, entry.kernel), {})[entry.arch] = entry
+    for (source, kernel), found in kernels.items():
+        any_one = next(iter(found.values()))
+        row = [source, kernel, str(any_one.threads), str(any_one.shared)]
+        for arch in architectures:
+            one = found.get(arch)
+            spills = f"+{one.spills}!" if one is not None and one.spills else ""
+            row.append("-" if one is None else f"{one.registers}{spills}")
+        rows.append(row)
+    return rows
+
+
+def _aligned(rows: list[list[str]]) -> str:
+    """Names to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column < left else cell.rjust(width)
+            cell.ljust(width) if column < 2 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in rows

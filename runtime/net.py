@@ -20,6 +20,9 @@ log = logging.getLogger("verydeep.net")
 
 Hook = Callable[[int], None]
 
+_AUTOMATIC = "(automatic)"
+"""What Caffe calls a top that the prototxt does not name; a second one needs a name of its own."""
+
 
 class Net:
     """A net on one backend, in one phase.
@@ -129,7 +132,9 @@ class Net:
         named = len(param.top)
         if layer.auto_top_blobs:
             missing = max(layer.num_top.low, 1) - named
-            param.top.extend(f"(automatic) {param.name}_{i}" for i in range(missing))
+            for i in range(missing):
+                taken = _AUTOMATIC in self.blobs
+                param.top.append(f"{_AUTOMATIC} {param.name}_{i}" if taken else _AUTOMATIC)
         top = []
         for i, name in enumerate(param.top):
             if i < len(param.bottom) and name == param.bottom[i]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from runtime.backend.base import Array, Backend, HostArray
 
-
 _VERSIONS = itertools.count(1)
 """One series for all storages: a blob that changes its storage must not meet a version again."""
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "fence.h"
 #include "runtime.h"
 
 #ifdef EMU_ASAN
@@ -16,7 +17,7 @@
 namespace emu {
 namespace {
 
-constexpr size_t FENCE = 128;  // keeps arrays aligned for every vector type and for cp.async
+constexpr size_t MARGIN = 128;  // keeps arrays aligned for every vector type and for cp.async
 constexpr size_t STATIC_LIMIT = 48 << 10;
 constexpr size_t CAPACITY = 320 << 10;
 constexpr int MAX_ARRAYS = 32;
@@ -28,39 +29,43 @@ struct Array {
     size_t size, room;
 };
 
-alignas(FENCE) unsigned char memory[CAPACITY];
+alignas(MARGIN) unsigned char memory[CAPACITY];
 Array arrays[MAX_ARRAYS];
 int count = 0;
 size_t used = 0, static_used = 0, granted = 0;
 
-// Word by word and volatile: a call of memset would be seen by the race detector.
-void fill(unsigned char* from, size_t size, uint16_t half) {
-    auto words = reinterpret_cast<volatile uint64_t*>(from);
-    const uint64_t word = half * 0x0001000100010001ull;
-    for (size_t i = 0; i < size / sizeof word; ++i) {
-        words[i] = word;
+size_t rounded(size_t size) { return (size + MARGIN - 1) / MARGIN * MARGIN; }
+
+uintptr_t place(const void* address) { return reinterpret_cast<uintptr_t>(address); }
+
+// Volatile, word by word, for the reason that Fence::raise has.
+void fill_with_nan(unsigned char* data, size_t size) {
+    auto words = reinterpret_cast<volatile uint64_t*>(data);
+    const size_t whole = size / sizeof *words;
+    for (size_t i = 0; i < whole; ++i) {
+        words[i] = ~uint64_t{0};
+    }
+    for (size_t i = whole * sizeof *words; i < size; ++i) {
+        const_cast<volatile unsigned char&>(data[i]) = 0xff;
     }
 }
 
-size_t rounded(size_t size) { return (size + FENCE - 1) / FENCE * FENCE; }
-
 void* add(const void* site, size_t size, const char* name) {
     const size_t room = rounded(size);
-    if (count == MAX_ARRAYS || used + room + 2 * FENCE > CAPACITY) {
+    if (count == MAX_ARRAYS || used + room + 2 * MARGIN > CAPACITY) {
         fail("too many or too large shared arrays for the emulator");
     }
-    unsigned char* fence = memory + used;
-    __asan_unpoison_memory_region(fence, room + 2 * FENCE);
-    unsigned char* data = fence + FENCE;
-    fill(fence, room + 2 * FENCE, FENCE_HALF);
-    fill(data, size / 8 * 8, 0xffff);
-    for (size_t i = size / 8 * 8; i < size; ++i) {
-        const_cast<volatile unsigned char&>(data[i]) = 0xff;
-    }
-    __asan_poison_memory_region(fence, FENCE);
-    __asan_poison_memory_region(data + size, room - size + FENCE);
+    unsigned char* const data = memory + used + MARGIN;
+    const Fence fence(static_cast<unsigned>(count));
+    __asan_unpoison_memory_region(data - MARGIN, room + 2 * MARGIN);
+    fence.raise(place(data - MARGIN), place(data));
+    fill_with_nan(data, size);
+    fence.raise(place(data + size), place(data + room + MARGIN));
+    __asan_poison_memory_region(data - MARGIN, MARGIN);
+    __asan_poison_memory_region(data + size, room - size + MARGIN);
     arrays[count++] = {site, name, data, size, room};
-    used += room + FENCE;
+    // The next array's margin follows: two fences of different numbers lie side by side.
+    used += room + 2 * MARGIN;
     return data;
 }
 
@@ -71,17 +76,6 @@ const Array* find(const void* site) {
         }
     }
     return nullptr;
-}
-
-bool intact(const unsigned char* from, const unsigned char* to) {
-    for (; from < to; ++from) {
-        const auto place = reinterpret_cast<uintptr_t>(from);
-        const auto byte = static_cast<unsigned char>(place % 2 == 0 ? FENCE_HALF : FENCE_HALF >> 8);
-        if (*from != byte) {
-            return false;
-        }
-    }
-    return true;
 }
 
 }  // namespace
@@ -127,8 +121,10 @@ const char* broken_fence() {
 #ifndef EMU_ASAN
     for (int i = 0; i < count; ++i) {
         const Array& array = arrays[i];
-        if (!intact(array.data - FENCE, array.data) ||
-            !intact(array.data + array.size, array.data + array.room + FENCE)) {
+        const Fence fence(static_cast<unsigned>(i));
+        const unsigned char *end = array.data + array.size, *room = array.data + array.room;
+        if (!fence.intact(place(array.data - MARGIN), place(array.data)) ||
+            !fence.intact(place(end), place(room + MARGIN))) {
             return array.name;
         }
     }

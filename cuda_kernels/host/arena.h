@@ -2,12 +2,8 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 namespace emu {
-
-// A half-word that is NaN as bfloat16 and half, and twice or four times as float and double.
-constexpr uint16_t FENCE_HALF = 0xfff5;
 
 // Forgets the last block's arrays. `dynamic_size` is what the launch granted.
 void open_arena(size_t dynamic_size);

@@ -18,23 +18,31 @@ void guarded(void (*work)(size_t), size_t argument) { work(argument); }
 
 namespace {
 
-constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
-struct sigaction saved[3];
+constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL};
+struct sigaction saved[4];
 sigjmp_buf way_out;
 pthread_t owner;
 alignas(16) char handler_stack[64 << 10];
 
-int slot(int signal) { return signal == SIGSEGV ? 0 : signal == SIGBUS ? 1 : 2; }
+struct sigaction& saved_for(int signal) {
+    int slot = 0;
+    while (SIGNALS[slot] != signal) {
+        ++slot;
+    }
+    return saved[slot];
+}
 
 void handle(int signal, siginfo_t* info, void*) {
     if (!pthread_equal(pthread_self(), owner)) {
         // Another thread's fault is none of ours: let it happen again as it would have.
-        sigaction(signal, &saved[slot(signal)], nullptr);
+        sigaction(signal, &saved_for(signal), nullptr);
         return;
     }
     char text[240];
     if (signal == SIGFPE) {
         snprintf(text, sizeof text, "an integer division by zero");
+    } else if (signal == SIGILL) {
+        snprintf(text, sizeof text, "code that the compiler found impossible (a division by zero?)");
     } else if (in_guard_page(fiber_of(current_thread()), info->si_addr)) {
         snprintf(text, sizeof text, "more than %zu bytes of local arrays and calls", STACK_SIZE);
     } else {
@@ -53,13 +61,13 @@ void install() {
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     sigemptyset(&action.sa_mask);
     for (int signal : SIGNALS) {
-        sigaction(signal, &action, &saved[slot(signal)]);
+        sigaction(signal, &action, &saved_for(signal));
     }
 }
 
 void restore() {
     for (int signal : SIGNALS) {
-        sigaction(signal, &saved[slot(signal)], nullptr);
+        sigaction(signal, &saved_for(signal), nullptr);
     }
 }
 

@@ -11,7 +11,7 @@
 #include <map>
 #include <mutex>
 
-#include "arena.h"
+#include "fence.h"
 
 #ifdef EMU_ASAN
 #include <sanitizer/asan_interface.h>
@@ -23,45 +23,29 @@
 namespace emu {
 namespace {
 
-constexpr size_t ALIGNMENT = 256, FENCE = 1024, ZONE = 1 << 20;
+constexpr size_t ALIGNMENT = 256, MARGIN = 1024, ZONE = 1 << 20;
 
 struct Allocation {
     size_t capacity, size;
     char* mapping;
     size_t mapped;
+    Fence fence;
 };
 
 std::map<uintptr_t, Allocation> allocations;  // by address
 std::mutex changing;
+unsigned fences = 0;
 
 size_t round_up(size_t size, size_t unit) { return (size + unit - 1) / unit * unit; }
 
-// The fence's bytes, from an even address on.
-const unsigned char* fence_pattern() {
-    static const auto* pattern = [] {
-        static uint16_t halves[FENCE / 2 + 1];
-        for (uint16_t& half : halves) {
-            half = FENCE_HALF;
-        }
-        return reinterpret_cast<const unsigned char*>(halves);
-    }();
-    return pattern;
-}
-
-size_t piece(uintptr_t from, uintptr_t to) { return to - from < FENCE ? to - from : FENCE; }
-
-void fence(uintptr_t from, uintptr_t to) {
+void raise_fence(const Fence& fence, uintptr_t from, uintptr_t to) {
     __asan_unpoison_memory_region(reinterpret_cast<void*>(from), to - from);
-    for (uintptr_t at = from; at < to; at += FENCE) {
-        memcpy(reinterpret_cast<void*>(at), fence_pattern() + at % 2, piece(at, to));
-    }
+    fence.raise(from, to);
     __asan_poison_memory_region(reinterpret_cast<void*>(from), to - from);
 }
 
-// Of a slack that may be large, as much as a fence is looked at.
-bool intact(uintptr_t from, uintptr_t to) {
-    return memcmp(reinterpret_cast<void*>(from), fence_pattern() + from % 2, piece(from, to)) == 0;
-}
+// Of a slack that may be large, as much is looked at as of a margin.
+uintptr_t watched(uintptr_t from, uintptr_t to) { return to - from < MARGIN ? to : from + MARGIN; }
 
 }  // namespace
 
@@ -93,7 +77,7 @@ uint64_t emu_allocate(uint64_t size) {
     using namespace emu;
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
     const size_t capacity = round_up(size, ALIGNMENT);
-    const size_t open = round_up(capacity + 2 * FENCE, page);
+    const size_t open = round_up(capacity + 2 * MARGIN, page);
     const size_t mapped = open + 2 * ZONE;
     void* mapping = mmap(nullptr, mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
                          -1, 0);
@@ -105,11 +89,12 @@ uint64_t emu_allocate(uint64_t size) {
         munmap(mapping, mapped);
         return 0;
     }
-    const auto address = reinterpret_cast<uintptr_t>(start + ZONE + open - FENCE - capacity);
+    const auto address = reinterpret_cast<uintptr_t>(start + ZONE + open - MARGIN - capacity);
     std::lock_guard<std::mutex> lock(changing);
-    allocations[address] = {capacity, size, start, mapped};
-    fence(address - FENCE, address);
-    fence(address + size, address + capacity + FENCE);
+    const Fence fence(fences++);
+    allocations[address] = {capacity, size, start, mapped, fence};
+    raise_fence(fence, address - MARGIN, address);
+    raise_fence(fence, address + size, address + capacity + MARGIN);
     memset(reinterpret_cast<void*>(address), 0xff, size);
     return address;
 }
@@ -137,7 +122,7 @@ int emu_lend(uint64_t address, uint64_t size) {
     found->second.size = size;
     __asan_unpoison_memory_region(reinterpret_cast<void*>(address), found->second.capacity);
     memset(reinterpret_cast<void*>(address), 0xff, size);
-    fence(address + size, address + found->second.capacity);
+    raise_fence(found->second.fence, address + size, address + found->second.capacity);
     return 0;
 }
 
@@ -162,13 +147,15 @@ int emu_check_fences(uint64_t* address, uint64_t* size, int* before) {
     std::lock_guard<std::mutex> lock(changing);
     for (const auto& [at, allocation] : allocations) {
         const uintptr_t end = at + allocation.size, limit = at + allocation.capacity;
-        const bool low = !intact(at - FENCE, at);
-        if (low || !intact(end, limit) || !intact(limit, limit + FENCE)) {
+        const Fence& fence = allocation.fence;
+        const bool low = !fence.intact(at - MARGIN, at);
+        if (low || !fence.intact(end, watched(end, limit)) ||
+            !fence.intact(limit, limit + MARGIN)) {
             *address = at;
             *size = allocation.size;
             *before = low;
-            fence(at - FENCE, at);
-            fence(end, limit + FENCE);
+            raise_fence(fence, at - MARGIN, at);
+            raise_fence(fence, end, limit + MARGIN);
             return 1;
         }
     }

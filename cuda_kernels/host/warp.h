@@ -9,27 +9,23 @@ constexpr int words() {
     return (sizeof(T) + 3) / 4;
 }
 
-// Whole words, whatever T is: the exchange area knows nothing smaller.
-template <class T>
-union Padded {
-    uint32_t word[words<T>()];
-    T value;
-    Padded() : word{} {}
-};
-
+// Whole words go to and fro, whatever T is: the exchange area knows nothing smaller.
 template <class T>
 inline T exchange(unsigned mask, T value, int from, const char* site) {
-    Padded<T> mine;
-    mine.value = value;
-    put(&mine, words<T>());
+    uint32_t bits[words<T>()] = {};
+    memcpy(bits, &value, sizeof value);
+    put(bits, words<T>());
     warp_sync(mask, site);
-    // CUDA leaves the value open where the source lane does not take part: NaN, as far as it goes.
-    Padded<T> theirs;
-    memset(&theirs, 0xff, sizeof theirs);
     if (mask >> from & 1u) {
-        get(&theirs, words<T>(), from);
+        get(bits, words<T>(), from);
+    } else {
+        // CUDA leaves open what comes from a lane that does not take part: NaN, as far as it goes.
+        for (uint32_t& word : bits) {
+            word = 0xffffffffu;
+        }
     }
-    return theirs.value;
+    memcpy(&value, bits, sizeof value);
+    return value;
 }
 
 // The lane to read from, or the own one where the other lies outside the segment of `width`.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+from pathlib import Path
 from typing import Any
 
 from prototxt_gen.errors import DeviceError
@@ -43,7 +45,7 @@ def stages(args: argparse.Namespace) -> list[str]:
 
 
 def parse_gpus(text: str | None) -> tuple[int, ...]:
-    """The GPUs that --gpu lists; `all` begins with the first; none without it.
+    """The GPUs that --gpu lists; none without it.
 
     Raises:
         DeviceError: no list of numbers.
@@ -51,7 +53,7 @@ def parse_gpus(text: str | None) -> tuple[int, ...]:
     if not text:
         return ()
     if text == "all":
-        return (0,)
+        return tuple(range(gpu_count()))
     try:
         ids = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -62,6 +64,14 @@ def parse_gpus(text: str | None) -> tuple[int, ...]:
             "each GPU once"
         )
     return ids
+
+
+def gpu_count() -> int:
+    """GPUs that this process may use; at least 1, so that opening it says why there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return max(1, len([part for part in visible.split(",") if part.strip()]))
+    return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
 
 def open_backend(

@@ -26,7 +26,11 @@ EXAMPLE = "verydeep paper --table 4 --run runs --json"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--run", type=Path, metavar="DIR", help="measure --table on the runs that are in a folder"
+        "--run",
+        dest="folder",
+        type=Path,
+        metavar="DIR",
+        help="measure --table on the runs that are in a folder",
     )
     what.add_argument(
         "--data",
@@ -42,18 +46,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.run is not None and args.table is None:
+    if args.folder is not None and args.table is None:
         raise ProtoError(
-            f"--run {args.run}: which table? expected --table with one of "
+            f"--run {args.folder}: which table? expected --table with one of "
             f"{', '.join(map(str, TABLES))}, got none; name one"
         )
     setup_logging(terse=True)
-    return _table(args) if args.run is not None else _everything(args)
+    return _table(args) if args.folder is not None else _everything(args)
 
 
 def _table(args: argparse.Namespace) -> int:
-    folder = RunFolder(args.run)
-    setting = read_setting(args.run)
+    folder = RunFolder(args.folder)
+    setting = read_setting(args.folder)
     results = TableMaker(folder, setting, open_backend(args)).table(args.table)
     files = write_table(folder.tables, args.table, results)
     if args.json:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 
-from prototxt_gen.errors import DeviceError, UnsupportedError
+from prototxt_gen.errors import DeviceError, UnsupportedError, VerydeepError
 from runtime.cli.devices import (
     add_device_arguments,
     add_state_arguments,
@@ -85,6 +86,12 @@ def run(args: argparse.Namespace) -> int:
         )
     try:
         return _run(args, world)
+    except VerydeepError as error:
+        if world.lost:
+            # The usual way out waits for every rank.
+            print(f"verydeep train: {error}", file=sys.stderr, flush=True)
+            world.comm.Abort(2)
+        raise
     finally:
         # Without this the other ranks would wait for orders for ever.
         world.stop()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.transform import TransformSpec
 from prototxt_gen import text
 from prototxt_gen.errors import DataError
 from prototxt_gen.proto import Message
@@ -49,8 +50,14 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
-        values = dict(vars(self))
-        return values | {"top1_error": values.pop("top1"), "top5_error": values.pop("top5")}
+        return {
+            "top1_error": self.top1,
+            "top5_error": self.top5,
+            "images": self.images,
+            "source": self.source,
+            "members": list(self.members),
+            "seconds": self.seconds,
+        }
 
     def lines(self) -> list[str]:
         """What a person reads: the errors, and then everything they depend on."""
@@ -199,7 +206,7 @@ class Evaluator:
         return self._checksums[weights]
 
 
-def _preprocessing_words(spec: Any) -> str:
+def _preprocessing_words(spec: TransformSpec) -> str:
     words = [f"{spec.mode}, BGR, mean {', '.join(f'{v:g}' for v in spec.mean_values) or 'none'}"]
     if spec.mean_image is not None:
         digest = hashlib.sha256(spec.mean_image.tobytes()).hexdigest()

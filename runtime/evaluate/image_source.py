@@ -33,6 +33,8 @@ Floats = npt.NDArray[np.float32]
 Sample = tuple[int, Floats, int]
 """Place in the source, image (3,H,W), label."""
 _NO_WORDS = np.zeros(WORDS, np.uint32)
+_LAYOUTS = ("val", "ILSVRC2012_img_val", "ILSVRC")
+"""Folders by which a data set is told from a database; see data_prep/ilsvrc.py."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def open_source(path: str | os.PathLike[str]) -> RecordSource:
         DataError: neither is there.
     """
     folder = Path(path)
-    if folder.is_dir() and not (folder / "data.mdb").exists() and (folder / "train").is_dir():
+    if any((folder / name).is_dir() for name in _LAYOUTS):
         opened = open_ilsvrc(folder)
         return ImageFiles(opened.root, opened.val_list())
     return Reader(folder)

@@ -29,7 +29,7 @@ DEMO_VALUES: dict[str, Any] = {
     "data.train.batch_size": 32,
     "data.train.mirror": False,
     "data.test.batch_size": 100,
-    "solver.base_lr": 0.015,
+    "solver.base_lr": 0.01,
     "solver.lr_policy": "poly",
     "solver.max_iter": 2000,
     "solver.test_interval": 250,

@@ -12,6 +12,7 @@ from prototxt_gen.errors import DataError, ProtoError
 from runtime.augmentation import with_options
 from runtime.layer import Blobs, Layer, between, exactly
 from runtime.layer_factory import register
+from runtime.layers.transformer_seed import take_thread_seed, take_transformer_seed
 
 
 @register("Data")
@@ -33,7 +34,8 @@ class DataLayer(Layer):
         self.batch = int(param.batch_size)
         if self.batch < 1:
             raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
-        self._draw_as_caffe(bool(transform.mirror), int(transform.crop_size), int(param.rand_skip))
+        take_transformer_seed(self)
+        take_thread_seed(self)
         if not self.context.fill_weights and transform.crop_size:
             self._shape(top, (3, int(transform.crop_size), int(transform.crop_size)))
             return
@@ -62,14 +64,6 @@ class DataLayer(Layer):
             window=(self.batch * window.low, self.batch * window.high),
             on_error=options.on_error,
         )
-
-    def _draw_as_caffe(self, mirror: bool, crop: int, rand_skip: int) -> None:
-        """Take from the filler stream what Caffe's data layer takes, so later fillers agree."""
-        if rand_skip:
-            self.context.rng.raw()
-        needs_random = mirror or (self.phase == proto.TRAIN and crop > 0)
-        for _ in range(3 if needs_random else 1):
-            self.context.rng.raw()
 
     def _shape(self, top: Blobs, image: tuple[int, int, int]) -> None:
         top[0].reshape((self.batch, *image))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from data_prep.image_list import ImageList
 from data_prep.philox import stream_of
 from data_prep.prefetch import BatchReader
@@ -11,6 +13,7 @@ from prototxt_gen.errors import ProtoError
 from runtime.augmentation import with_options
 from runtime.layer import Blobs, Layer, exactly
 from runtime.layer_factory import register
+from runtime.layers.transformer_seed import take_thread_seed, take_transformer_seed
 
 
 @register("ImageData")
@@ -35,13 +38,13 @@ class ImageDataLayer(Layer):
                 "expected both or neither"
             )
         size = (int(param.new_height), int(param.new_width)) if param.new_height else None
-        source = ImageList.read(
-            self.context.path(param.source),
-            self.context.root / param.root_folder,
-            bool(param.is_color),
-            size,
+        listed = ImageList.read(
+            self.context.path(param.source), self.context.root, bool(param.is_color), size
         )
-        skip = self.context.rng.raw() % int(param.rand_skip) if param.rand_skip else 0
+        # Caffe puts the two strings together, whether or not a slash stands between them.
+        names = tuple((param.root_folder + name, label) for name, label in listed.entries)
+        source = dataclasses.replace(listed, entries=names)
+        skip = self._draw_as_caffe()
         seed = self.context.seed if options.seed is None else options.seed
         spec = TransformSpec.from_param(self.param.transform_param, self.phase, self.label)
         self.reader = BatchReader(
@@ -57,6 +60,16 @@ class ImageDataLayer(Layer):
         )
         top[0].reshape((self.batch, *self.reader.shape))
         top[1].reshape((self.batch,))
+
+    def _draw_as_caffe(self) -> int:
+        """Take from the filler stream what Caffe takes; how many images to skip is used."""
+        param = self.param.image_data_param
+        take_transformer_seed(self)
+        if param.shuffle:
+            self.context.rng.raw()
+        skip = self.context.rng.raw() % int(param.rand_skip) if param.rand_skip else 0
+        take_thread_seed(self)
+        return skip
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """The shapes are fixed."""

@@ -8,6 +8,7 @@ from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.layer import Blobs, Layer, exactly
 from runtime.layer_factory import register
+from runtime.layers.transformer_seed import take_transformer_seed
 
 
 @register("MemoryData")
@@ -21,6 +22,7 @@ class MemoryDataLayer(Layer):
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read the sizes."""
+        take_transformer_seed(self)
         param = self.param.memory_data_param
         self.shape = tuple(
             int(d) for d in (param.batch_size, param.channels, param.height, param.width)

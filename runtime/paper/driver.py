@@ -97,7 +97,7 @@ def _carry_out(
             f"{step.name}: stopped at iteration {result.iterations}, as asked; the snapshot is "
             f"{result.solverstate}; the same command goes on from there"
         )
-    folder.finish(
+    return folder.finish(
         step.name,
         net=spec.name,
         model=generate.TRAIN_VAL,
@@ -108,13 +108,6 @@ def _carry_out(
         started_from=step.describe(),
         test=result.test,
     )
-    finished = folder.finished(step.name)
-    if finished is None:
-        raise TrainingError(
-            f"{folder.run(step.name)}: the note of the finished run vanished; expected run.json; "
-            "does another process use this folder?"
-        )
-    return finished
 
 
 def _start_of(folder: RunFolder, step: Step) -> FinishedRun | None:
@@ -124,7 +117,7 @@ def _start_of(folder: RunFolder, step: Step) -> FinishedRun | None:
     if found is None:
         raise TrainingError(
             f"{step.name}: starts from {step.start}, which is not finished in {folder.root}; "
-            f"expected that run first; use `verydeep recipe`, which does them in order"
+            "expected that run first; use `verydeep recipe`, which does them in order"
         )
     return found
 

@@ -58,18 +58,16 @@ class RunFolder:
         return self.root / "runs" / name
 
     def finished(self, name: str) -> FinishedRun | None:
-        """The net of a run, where it is finished."""
+        """The net of a run, where it is finished.
+
+        Raises:
+            SnapshotError: its weights are gone.
+            TrainingError: its note cannot be read.
+        """
         note = self._note(name)
         if note is None or not note.get("finished"):
             return None
-        folder = self.run(name)
-        weights = folder / note["weights"]
-        if not weights.is_file():
-            raise SnapshotError(
-                f"{folder / RUN}: the run is finished, but {weights} is missing; expected its last "
-                f"snapshot; put it back, or delete {folder} to train again"
-            )
-        return FinishedRun(name, folder / note["model"], weights, note)
+        return self._finished(name, note)
 
     def begin(self, name: str, made_of: dict[str, Any]) -> None:
         """Note that a run begins, or see that it goes on as it began.
@@ -88,10 +86,21 @@ class RunFolder:
                 "another one with --out"
             )
 
-    def finish(self, name: str, **values: Any) -> None:
+    def finish(self, name: str, **values: Any) -> FinishedRun:
         """Note that a run is finished."""
-        note = self._note(name) or {}
-        self._write(name, note | {"finished": True} | values)
+        note = (self._note(name) or {}) | {"finished": True} | values
+        self._write(name, note)
+        return self._finished(name, note)
+
+    def _finished(self, name: str, note: dict[str, Any]) -> FinishedRun:
+        folder = self.run(name)
+        weights = folder / note["weights"]
+        if not weights.is_file():
+            raise SnapshotError(
+                f"{folder / RUN}: the run is finished, but {weights} is missing; expected its last "
+                f"snapshot; put it back, or delete {folder} to train again"
+            )
+        return FinishedRun(name, folder / note["model"], weights, note)
 
     def _note(self, name: str) -> dict[str, Any] | None:
         path = self.run(name) / RUN

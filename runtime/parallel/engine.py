@@ -16,6 +16,7 @@ from runtime.parallel.replica import shards_in_order
 from runtime.parallel.shard_plan import ShardPlan
 from runtime.solvers.engine import Engine
 from runtime.solvers.hooks import Score
+from runtime.solvers.nets import share_trained_layers
 from runtime.solvers.testing import Outcome, TestNets, read_scores
 from runtime.solvers.update_rule import UpdateRule
 
@@ -151,9 +152,12 @@ class ReplicaTests(TestNets):
         self.crew = crew
 
     def run_batches(self, net_id: int, go_on: Callable[[], bool]) -> list[Outcome] | None:
-        """See TestNets.run_batches; the images are the same as on one device."""
+        """See TestNets.run_batches; the images are the same as on one device.
+
+        A test net with weights of its own, which the other replicas lack, runs on the first alone.
+        """
         batches, size = self.test_iter[net_id], self.crew.size
-        if size == 1:
+        if size == 1 or share_trained_layers(self.nets[net_id], self.train_net):
             return super().run_batches(net_id, go_on)
         context = self.nets[net_id].context
         start, each = context.pass_number, -(-batches // size)

@@ -23,6 +23,7 @@ from data_prep.datum import from_array
 from data_prep.lmdb_io import Writer
 from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
+from runtime.log import setup_logging
 from runtime.training import TrainJob, train
 
 COUNTS = (1, 2, 4, 8)
@@ -142,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="cpu", help="cpu, gpu or emu (default: %(default)s)")
     parser.add_argument("--type", default="SGD", help="the solver type (default: %(default)s)")
     args = parser.parse_args(argv)
-    logging.getLogger("verydeep").setLevel(logging.ERROR)
+    setup_logging(logging.ERROR)
     found = set()
     with tempfile.TemporaryDirectory() as name:
         solver = write_case(Path(name), args.type)

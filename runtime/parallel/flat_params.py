@@ -73,15 +73,35 @@ class GradientBuffers:
         self.params: list[Blob] = net.params.learnable
         self._sharers = [_sharers(net, blob) for blob in self.params]
         self._spare: list[Array] = []
+        self._zeros: list[Array] = []
         self._bound: Array | None = None
 
     def begin(self) -> Array:
         """Give the net a gradient of zeros to add to."""
+        if self._bound is None and self._zeros:
+            self._bound = self._zeros.pop()
+            self._bind(self._bound)
+            return self._bound
         if self._bound is None:
             self._bound = self._spare.pop() if self._spare else self._new()
             self._bind(self._bound)
         self.backend.fill(self._bound, 0.0)
         return self._bound
+
+    def merge(self, array: Array) -> None:
+        """Add an array that was taken to the net's gradient; it is kept for later use.
+
+        In host memory it is zeroed piece by piece, while the piece is in the cache: adding up is
+        bound by memory.
+        """
+        total, backend = self.layout.total, self.backend
+        step = CHUNK if backend.shares_host_memory else total
+        for at in range(0, total, step):
+            shape = (min(step, total - at),)
+            piece = backend.view(array, at, shape)
+            backend.axpy(1.0, piece, backend.view(self.current, at, shape))
+            backend.fill(piece, 0.0)
+        self._zeros.append(array)
 
     def take(self) -> Array:
         """Keep the net's gradient aside; the net gets another one by `begin`."""

@@ -34,6 +34,8 @@ class World:
     local_size: int
     patience: float = PATIENCE
     stopped: bool = False
+    lost: bool = False
+    """A rank does not answer: waiting for it to end would last for ever."""
 
     def stop(self, message: str = "") -> None:
         """Let the other ranks end; the second time nothing happens."""
@@ -143,6 +145,7 @@ class MpiCollective:
 
 def late_ranks(world: World, ranks: set[int]) -> TrainingError:
     """The error that names ranks which do not answer."""
+    world.lost = True
     return TrainingError(
         f"rank {world.rank}: waited {world.patience:g} s for rank(s) "
         f"{', '.join(map(str, sorted(ranks)))}; expected all {world.size} within that time; look "

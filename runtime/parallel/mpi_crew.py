@@ -119,9 +119,9 @@ def follow(world: World, open_backend: Callable[[Any], Backend]) -> int:
             if kind == "stop":
                 return 0
             if kind == "build":
+                answer: tuple[int, str, Any] = (0, "", None)
                 try:
                     collective, replica = _build(world, order[0], open_backend)
-                    answer = (0, "", None)
                 except Exception as error:  # noqa: BLE001  rank 0 raises it
                     answer = (0, *_described(error))
                 world.comm.send(answer, dest=0, tag=RESULT)
@@ -141,6 +141,7 @@ def _obey(
     args: Sequence[Any],
 ) -> None:
     collective.begin(command)
+    answer: tuple[int, str, Any]
     try:
         answer = (command, "", getattr(replica, method)(*args))
     except Exception as error:  # noqa: BLE001  rank 0 raises it

@@ -62,8 +62,7 @@ class Replica:
             node = (shard, shard + 1)
             for _ in range(merges_after(self.plan.shards, shard, run.start)):
                 left, array = kept.pop()
-                self.backend.axpy(1.0, array, self.buffers.current)
-                self.buffers.give_back(array)
+                self.buffers.merge(array)
                 node = (left[0], node[1])
             if shard + 1 < run.stop:
                 kept.append((node, self.buffers.take()))

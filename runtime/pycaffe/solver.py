@@ -88,7 +88,7 @@ class Solver:
         self.core.restore(require_file(state_file))
 
     def apply_update(self) -> None:
-        """Change the weights by the gradients at hand; `iter` stays."""
+        """Change the weights by the gradients at hand; `iter` counts it as an update."""
         self.core.apply_update()
 
     def share_weights(self, net: Net) -> None:

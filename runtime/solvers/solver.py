@@ -197,15 +197,18 @@ class Solver:
         for hook in self.hooks:
             hook.on_gradients_ready(self)
         self.apply_update()
-        self.iter += 1
         self._clock = None
 
     def apply_update(self) -> None:
-        """Change the weights by the gradients at hand. Caffe: SGDSolver::ApplyUpdate."""
+        """Change the weights by the gradients at hand, and count it.
+
+        Caffe: SGDSolver::ApplyUpdate.
+        """
         self.rate = self.learning_rate()
         for hook in self.hooks:
             hook.on_rate(self, self.iter, self.rate)
         self.engine.apply_update(self.param, self.rate, self.iter)
+        self.iter += 1
 
     def learning_rate(self) -> float:
         """The rate of the coming update; moves current_step on where the policy has steps."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conformance.device import Device, open_device
-
-DEFAULT = ("cpu", "numpy", "cpu64")
+from tests.conformance.device import Device, default_backends, open_device
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,8 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
-        names = metafunc.config.getoption("backend", default=None) or DEFAULT
-        metafunc.parametrize("device", list(names), indirect=True, scope="session")
+        names = metafunc.config.getoption("backend", default=None) or default_backends()
+        metafunc.parametrize("device", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,15 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "numpy": ("cpu", {"native": False}),
     "cpu-exact": ("cpu", {"exact": True}),
     "cpu-1": ("cpu", {"threads": 1}),
+    "emu-exact": ("emu", {"exact": True}),
+    "gpu-exact": ("gpu", {"exact": True}),
 }
+
+
+def default_backends() -> list[str]:
+    """The CPU's ways; and the GPU's kernels on the emulator, where there is a g++ to build them."""
+    emulated = ["emu", "emu-exact"] if shutil.which("g++") else []
+    return ["cpu", "numpy", "cpu64", *emulated]
 
 
 class Device:

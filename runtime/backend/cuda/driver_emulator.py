@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cuda_kernels import SOURCE_DIR
-from cuda_kernels.host_build import SANITIZERS, build_module, build_runtime
+from cuda_kernels.host_build import SANITIZERS, build_module, build_runtime, expect_sanitizer
 from cuda_kernels.manifest import Manifest, read_manifest
 from prototxt_gen.errors import DeviceError
 from runtime.backend.base import HostArray
@@ -63,6 +63,7 @@ class EmulatorDriver:
         _expect("streams", streams, STREAMS)
         if sanitizer is not None:
             _expect("sanitizer", sanitizer, SANITIZERS)
+            expect_sanitizer(sanitizer)
         self.device_id = device_id
         self.info = DeviceInfo(
             name="emulator (g++)",
@@ -164,9 +165,9 @@ class EmulatorDriver:
 
     def load(self, source: str | Path) -> Mapping[str, Kernel]:
         """See Driver.load. A path names a .cu that lies elsewhere."""
-        self._outside_capture("load")
         path = _path(source)
         if path not in self._loaded:
+            self._outside_capture("load")
             manifest = self._manifest(path)
             built = build_module(manifest, self._runtime, self._sanitizer, self._optimize)
             module = EmulatedModule(built)

@@ -114,8 +114,7 @@ def _open(path: Path) -> ctypes.CDLL:
     except OSError as cause:
         raise DeviceError(
             f"{path}: a built kernel file does not load: {cause}; expected one that this process "
-            "can load; delete it, and for a sanitizer start Python in the environment of "
-            "cuda_kernels.host_build.sanitizer_environment"
+            "can load; delete it, and it will be built anew"
         ) from cause
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from prototxt_gen.errors import DeviceError
 from runtime.backend.registry import create_backend
+from runtime.cli.devices import parse_gpus
 from runtime.cli.main import main
 from runtime.log import close_logging
 
@@ -95,8 +96,11 @@ def test_resume_and_finetune(folder: Path, capsys: Out) -> None:
         (["--snapshot", "none.solverstate"], "none.solverstate: the snapshot is missing"),
         (["--weights", "none.caffemodel"], "none.caffemodel"),
         (["--sigint_effect", "quit"], 'Invalid signal effect "quit" was specified'),
-        (["--replicas", "2"], "--replicas 2: training on several devices is not part of this"),
-        (["--gpu", "0,1"], "--gpu 0,1: training on several devices is not part of this build"),
+        (["--replicas", "2"], "its batch cannot be split over 2 replica(s) and 8 shards"),
+        (["--gpu", "0,1"], "its batch cannot be split over 2 replica(s) and 8 shards"),
+        (["--replicas", "0"], "--replicas: expected at least 1, got 0"),
+        (["--replicas", "3", "--gpu", "0,1"], "--replicas 3 and --gpu 0,1 contradict each other"),
+        (["--watchdog", "0"], "--watchdog: expected seconds, more than 0, got 0"),
         (["--gpu", "x"], "--gpu: expected a number such as 0"),
         (["--gpu", "0", "--device", "cpu"], "--device cpu and --gpu 0 contradict each other"),
         (["--threads", "0"], "--threads: expected at least 1, got 0"),
@@ -143,3 +147,11 @@ def test_a_gpu_where_there_is_none_is_said(folder: Path, capsys: Out) -> None:
     (folder / "solver.prototxt").write_text(SOLVER + "solver_mode: GPU\n")
     assert main(["train", "--solver", "solver.prototxt"]) == 2
     assert main(["train", "--solver", "solver.prototxt", "--device", "cpu"]) == 0
+
+
+def test_all_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5,")
+    assert parse_gpus("all") == (0, 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert parse_gpus("all") == (0,)
+    assert parse_gpus("1,0") == (1, 0) and parse_gpus("") == ()

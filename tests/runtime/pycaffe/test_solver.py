@@ -52,7 +52,7 @@ def test_apply_update_steps_by_the_gradient_at_hand(write: Write) -> None:
     np.testing.assert_allclose(weight.data, before - 0.2, rtol=1e-5)
     np.testing.assert_allclose(bias.data, -0.2, rtol=1e-6)  # its lr_mult is 2
     assert made.lr == pytest.approx(0.1)
-    assert made.iter == 0
+    assert made.iter == 1
     made.param.base_lr = 1.0
     weight.diff[...] = 0
     before = weight.data.copy()

@@ -13,27 +13,28 @@ struct Philox {
     static constexpr int kWide = 16;
     std::uint32_t key[2], sample[2], stream;
 
-    // Words 0..3 of blocks [block, block + kWide). Shapes: out [block][4].
-    void draw(std::uint32_t block, std::uint32_t* out) const {
-        std::uint32_t c[4][kWide];
+    // Words 0..3 of blocks [block, block + kWide). Shapes: out [word][block]. The blocks are the
+    // inner loop of straight code, which compilers turn into vectors.
+    void draw(std::uint32_t block, std::uint32_t (*out)[kWide]) const {
         for (int i = 0; i < kWide; ++i) {
-            c[0][i] = block + static_cast<std::uint32_t>(i);
-            c[1][i] = sample[0];
-            c[2][i] = sample[1];
-            c[3][i] = stream;
-        }
-        std::uint32_t k0 = key[0], k1 = key[1];
-        for (int round = 0; round < 10; ++round, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-            for (int i = 0; i < kWide; ++i) {
-                const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c[0][i];
-                const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c[2][i];
-                c[0][i] = static_cast<std::uint32_t>(p1 >> 32) ^ c[1][i] ^ k0;
-                c[2][i] = static_cast<std::uint32_t>(p0 >> 32) ^ c[3][i] ^ k1;
-                c[1][i] = static_cast<std::uint32_t>(p1);
-                c[3][i] = static_cast<std::uint32_t>(p0);
+            std::uint32_t c0 = block + static_cast<std::uint32_t>(i), c1 = sample[0];
+            std::uint32_t c2 = sample[1], c3 = stream, k0 = key[0], k1 = key[1];
+            VD_UNROLL
+            for (int round = 0; round < 10; ++round) {
+                const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0;
+                const std::uint64_t p1 = std::uint64_t{0xCD9E8D57u} * c2;
+                c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
+                c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
+                c1 = static_cast<std::uint32_t>(p1);
+                c3 = static_cast<std::uint32_t>(p0);
+                k0 += 0x9E3779B9u;
+                k1 += 0xBB67AE85u;
             }
-        for (int i = 0; i < kWide; ++i)
-            for (int word = 0; word < 4; ++word) out[i * 4 + word] = c[word][i];
+            out[0][i] = c0;
+            out[1][i] = c1;
+            out[2][i] = c2;
+            out[3][i] = c3;
+        }
     }
 };
 
@@ -57,7 +58,12 @@ VD_EXPORT(relu_forward)(Team* team, std::int64_t count, float slope, const float
 VD_EXPORT(relu_backward)(Team* team, std::int64_t count, float slope, const float* x,
                          const float* dy, float* dx) {
     parallel_parts(team, count, kPart, [=](Index first, Index last) {
-        for (Index i = first; i < last; ++i) dx[i] = dy[i] * (x[i] > 0.f ? 1.f : slope);
+        Index i = first;
+        for (; i + kLanes <= last; i += kLanes) {
+            const Vec gate = load(x + i) > Vec{} ? broadcast(1.f) : broadcast(slope);
+            store(dx + i, load(dy + i) * gate);
+        }
+        for (; i < last; ++i) dx[i] = dy[i] * (x[i] > 0.f ? 1.f : slope);
     });
 }
 
@@ -78,14 +84,16 @@ VD_EXPORT(dropout_forward)(Team* team, std::int64_t samples, std::int64_t count,
         const Index row = item / parts * count, begin = item % parts * kDraw * kDraws;
         const Index end = least(begin + kDraw * kDraws, count);
         for (Index at = begin; at < end; at += kDraw) {
-            std::uint32_t words[kDraw];
+            std::uint32_t words[4][Philox::kWide];
             philox.draw(static_cast<std::uint32_t>(at / 4), words);
+            std::uint8_t kept[kDraw];
+            for (int i = 0; i < Philox::kWide; ++i)
+                for (int word = 0; word < 4; ++word)
+                    kept[i * 4 + word] = (words[word][i] >> 8) >= threshold;
             const Index n = least(kDraw, end - at);
-            for (Index i = 0; i < n; ++i) {
-                const bool kept = (words[i] >> 8) >= threshold;
-                mask[row + at + i] = kept;
-                y[row + at + i] = x[row + at + i] * (kept ? 1.f : 0.f) * scale;
-            }
+            std::memcpy(mask + row + at, kept, static_cast<std::size_t>(n));
+            for (Index i = 0; i < n; ++i)
+                y[row + at + i] = x[row + at + i] * static_cast<float>(kept[i]) * scale;
         }
     });
 }

@@ -57,9 +57,9 @@ void max_one(const PoolShape& g, const float* x, Index p, Index q, float* y, std
     mask[p * g.q + q] = static_cast<std::int32_t>(where);
 }
 
-// Outputs [q, q + kLanes) of row p, whose windows lie inside the plane from side to side.
+// Outputs [q, q + count) of row p, whose windows lie inside the plane from side to side.
 template <int Stride>
-VD_INLINE void max_many(const PoolShape& g, const float* x, Index p, Index q, float* y,
+VD_INLINE void max_many(const PoolShape& g, const float* x, Index p, Index q, Index count, float* y,
                         std::int32_t* mask) {
     const Window w(g, p, q);
     Vec best = broadcast(kLowest);
@@ -73,25 +73,30 @@ VD_INLINE void max_many(const PoolShape& g, const float* x, Index p, Index q, fl
             best = greater ? v : best;
             where = greater ? steps + static_cast<std::int32_t>(at) : where;
         }
-    store(y + p * g.q + q, best);
-    store(mask + p * g.q + q, where);
+    if (count == kLanes) {
+        store(y + p * g.q + q, best);
+        store(mask + p * g.q + q, where);
+    } else {
+        store_part(y + p * g.q + q, best, count);
+        store_part(mask + p * g.q + q, where, count);
+    }
 }
 
 template <int Stride>
 void max_plane(const PoolShape& g, const float* x, const float* end, float* y, std::int32_t* mask) {
-    const Index inside = ceil_div(g.pad_w, Stride);  // the first output that sees no padding
+    // Outputs [first, last) see no padding at the sides.
+    const Index first = least(ceil_div(g.pad_w, Stride), g.q);
+    const Index last = most(first, least(g.q, (g.w + g.pad_w - g.kernel_w) / Stride + 1));
     for (Index p = 0; p < g.p; ++p) {
-        const Window w(g, p, 0);
+        const Index bottom = Window(g, p, 0).bottom;
         Index q = 0;
-        for (; q < least(inside, g.q); ++q) max_one(g, x, p, q, y, mask);
-        while (q < g.q && g.q >= kLanes) {
-            q = least(q, g.q - kLanes);  // the last vector may repeat outputs, not pass the row
-            const Index left = q * Stride - g.pad_w;
-            const Index last = left + (kLanes - 1) * Stride + g.kernel_w;
-            const float* reach = x + most(0, w.bottom - 1) * g.w + left + g.kernel_w - 1 + Stride * kLanes;
-            if (left < 0 || last > g.w || reach > end) break;
-            max_many<Stride>(g, x, p, q, y, mask);
-            q += kLanes;
+        for (; q < first; ++q) max_one(g, x, p, q, y, mask);
+        for (Index count; q < last; q += count) {
+            count = least(kLanes, last - q);
+            // Vectors reach beyond the row where it is short, but not beyond the array.
+            const Index reach = q * Stride - g.pad_w + g.kernel_w - 1 + Stride * kLanes;
+            if (end - x < most(0, bottom - 1) * g.w + reach) break;
+            max_many<Stride>(g, x, p, q, count, y, mask);
         }
         for (; q < g.q; ++q) max_one(g, x, p, q, y, mask);
     }

@@ -180,28 +180,15 @@ VD_PUBLIC void verydeep_team_destroy(verydeep::Team* team) {
 }
 
 // Whether this processor, and its operating system, run the code of one instruction set.
-VD_PUBLIC int verydeep_cpu_runs_avx512() {
 #if defined(__x86_64__)
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return 0;
+#define VD_RUNS(name, question)                  \
+    VD_PUBLIC int verydeep_cpu_runs_##name() {   \
+        __builtin_cpu_init();                    \
+        return (question) ? 1 : 0;               \
+    }
+VD_RUNS(sse4, __builtin_cpu_supports("sse4.2"))
+VD_RUNS(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+VD_RUNS(avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+                    __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 #endif
-}
-
-VD_PUBLIC int verydeep_cpu_runs_avx2() {
-#if defined(__x86_64__)
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-#else
-    return 0;
-#endif
-}
-
-VD_PUBLIC int verydeep_cpu_runs_sse4() {
-#if defined(__x86_64__)
-    return __builtin_cpu_supports("sse4.2") != 0;
-#else
-    return 0;
-#endif
-}

@@ -1,0 +1,89 @@
+"""Elementwise kernels and sums at the edges of their quads, blocks and pieces."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from prototxt_gen.geometry import PoolGeometry
+from runtime.backend.base import Layout
+from runtime.backend.cuda.backend import CudaBackend
+from tests.cuda_kernels.works import down, junk, normal, up
+
+COUNTS = [1, 3, 4, 5, 1023, 1024, 1025]
+
+
+@pytest.mark.parametrize("shift", [0, 1, 2])
+@pytest.mark.parametrize("count", COUNTS)
+def test_quads_end_with_the_array(emulator: CudaBackend, count: int, shift: int) -> None:
+    x = np.arange(count, dtype=np.float32)
+    around = up(emulator, np.full(count + shift + 7, -1.0, np.float32))
+    inside = emulator.view(around, shift, (count,))
+    emulator.upload(x, inside)
+    emulator.scal(2.0, inside)
+    emulator.axpy(1.0, up(emulator, x), inside)
+    got = down(emulator, around)[0]
+    np.testing.assert_array_equal(got[shift : shift + count], 3.0 * x)
+    np.testing.assert_array_equal(got[:shift], -1.0)
+    np.testing.assert_array_equal(got[shift + count :], -1.0)
+
+
+@pytest.mark.parametrize("count", [1, 255, 4095, 4096, 4097, 3 * 4096, 300 * 4096 + 1])
+def test_sums_of_whole_numbers_are_exact(emulator: CudaBackend, count: int) -> None:
+    host = (np.arange(count) % 5 - 2).astype(np.float32)
+    x, ones = up(emulator, host), up(emulator, np.ones(count, np.float32))
+    assert emulator.asum(x) == np.abs(host).sum(dtype=np.float64)
+    assert emulator.sumsq(x) == (host.astype(np.float64) ** 2).sum()
+    assert emulator.dot(x, ones) == host.sum(dtype=np.float64)
+
+
+def test_many_small_terms_beside_a_large_one(emulator: CudaBackend) -> None:
+    """Pieces are added in float64: in float32 every later piece would vanish."""
+    host = np.full(64 * 4096, 2.0**-12, np.float32)
+    host[0] = 2.0**24
+    assert emulator.asum(up(emulator, host)) == pytest.approx(2.0**24 + 63.0, abs=1.1)
+
+
+def test_no_elements_are_no_work(emulator: CudaBackend) -> None:
+    nothing = up(emulator, np.empty(0, np.float32))
+    emulator.scal(2.0, nothing)
+    emulator.fill(nothing, 1.0)
+    assert emulator.asum(nothing) == 0.0
+
+
+@pytest.mark.parametrize("layout", [Layout(2, 3, 8192), Layout(5, 2, 4097), Layout(300, 2, 7)])
+def test_bias_gradient_of_whole_numbers_is_exact(emulator: CudaBackend, layout: Layout) -> None:
+    shape = (layout.outer, layout.channels, layout.inner)
+    dy = (np.arange(np.prod(shape)) % 7 - 3).astype(np.float32).reshape(shape)
+    db = up(emulator, np.full(layout.channels, 10.0, np.float32))
+    emulator.bias_backward(layout, up(emulator, dy), db)
+    np.testing.assert_array_equal(down(emulator, db)[0], 10.0 + dy.sum((0, 2)))
+
+
+def test_relu_of_infinity_and_nan(emulator: CudaBackend) -> None:
+    x = up(emulator, np.array([-np.inf, np.inf, np.nan, -0.0, 2.0], np.float32))
+    y = junk(emulator, (5,))
+    emulator.relu_forward(x, y, 0.0)
+    np.testing.assert_array_equal(down(emulator, y)[0], [0.0, np.inf, np.nan, 0.0, 2.0])
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_pooling_by_half_is_pooling(emulator: CudaBackend, shift: int) -> None:
+    """The kernel for the paper's windows against the one for any, on a plane a row longer."""
+    geom = PoolGeometry(2, 3, 8, 12, (2, 2), (2, 2))
+    longer = PoolGeometry(2, 3, 9, 12, (2, 2), (2, 2), ceil=False)
+    x, dy = normal(*geom.in_shape), normal(*geom.out_shape)
+    results = []
+    for each in (geom, longer):
+        image = np.zeros(each.in_shape, np.float32)
+        image[:, :, :8] = x
+        mask = emulator.view(emulator.empty(dy.size + shift, np.dtype("i4")), shift, dy.shape)
+        y, dx = up(emulator, dy, shift), up(emulator, image, shift)
+        emulator.max_pool_forward(each, dx, y, mask)
+        emulator.max_pool_backward(each, up(emulator, dy, shift), mask, dx)
+        results.append(down(emulator, y, mask, dx))
+    (y1, mask1, dx1), (y2, mask2, dx2) = results
+    np.testing.assert_array_equal(y1, y2)
+    np.testing.assert_array_equal(mask1, mask2)
+    np.testing.assert_array_equal(dx1, dx2[:, :, :8])
+    np.testing.assert_array_equal(dx2[:, :, 8], 0.0)

@@ -1,0 +1,234 @@
+"""Small works that together launch every kernel of cuda_kernels/ on the emulator.
+
+Run as a program it does them under a sanitizer, in the environment that this needs:
+
+    python -m tests.cuda_kernels.works address
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
+from runtime.backend.base import Draw, Layout
+from runtime.backend.cuda import open_driver
+from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.augment import AugmentOps, Crop
+from runtime.backend.cuda.backend import CudaBackend
+from runtime.backend.cuda.driver import Argument, Driver, Extent, Kernel
+from runtime.backend.cuda.launcher import Launcher
+
+FLOAT = np.dtype(np.float32)
+Host = np.ndarray[Any, Any]
+Work = Callable[[CudaBackend], list[Host]]
+
+
+class Recorder:
+    """A driver that remembers which kernels it launched; everything else is the driver's own."""
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.launched: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def launch(self, kernel: Kernel, grid: Extent, block: Extent, args: Sequence[Argument]) -> None:
+        self.launched.append(kernel.signature.name)
+        self._driver.launch(kernel, grid, block, args)
+
+
+@contextmanager
+def emulated(**options: Any) -> Iterator[tuple[CudaBackend, Recorder]]:
+    """A backend over the emulator, and what records its launches."""
+    recorder = Recorder(open_driver("emu", **options))
+    backend = CudaBackend(recorder)  # type: ignore[arg-type]  # the rest is in __getattr__
+    try:
+        yield backend, recorder
+    finally:
+        recorder.close()
+
+
+def normal(*shape: int) -> Host:
+    return np.random.default_rng(list(shape)).standard_normal(shape, np.float32)
+
+
+def up(backend: CudaBackend, host: Host, shift: int = 0) -> DeviceArray:
+    """An array on the device; with a shift it begins so many elements off the alignment."""
+    flat = backend.empty(host.size + shift, host.dtype)
+    array = backend.view(flat, shift, host.shape)
+    backend.upload(np.ascontiguousarray(host), array)
+    return array
+
+
+def junk(backend: CudaBackend, shape: tuple[int, ...], dtype: Any = FLOAT) -> DeviceArray:
+    return backend.view(backend.empty(int(np.prod(shape)), np.dtype(dtype)), 0, shape)
+
+
+def down(backend: CudaBackend, *arrays: DeviceArray) -> list[Host]:
+    hosts = [np.empty(array.shape, array.dtype) for array in arrays]
+    for array, host in zip(arrays, hosts):
+        backend.download(array, host)
+    return hosts
+
+
+def vectors(count: int, shift: int) -> Work:
+    def work(backend: CudaBackend) -> list[Host]:
+        x, y, history = (up(backend, normal(count, i), shift) for i in range(1, 4))
+        x, y, history = (a.view(0, (count,)) for a in (x, y, history))
+        out = junk(backend, (count,))
+        backend.axpy(0.3, x, y)
+        backend.scal(1.5, y)
+        backend.sub(x, y, out)
+        backend.sgd_update(out, y, history, 0.1, 0.9, 5e-4)
+        sums = [backend.asum(x), backend.sumsq(y), backend.dot(x, y)]
+        backend.fill(x, 2.0)
+        backend.copy_2d(y, x, 3, count // 8, (1, count // 4), (2, count // 3))
+        return [*down(backend, x, y, out, history), np.array(sums)]
+
+    return work
+
+
+def gemm(m: int, n: int, k: int, trans_a: bool, trans_b: bool, beta: float) -> Work:
+    def work(backend: CudaBackend) -> list[Host]:
+        a = up(backend, normal(k, m) if trans_a else normal(m, k))
+        b, c = up(backend, normal(n, k) if trans_b else normal(k, n)), up(backend, normal(m, n))
+        backend.gemm(trans_a, trans_b, 0.7, a, b, beta, c)
+        return down(backend, c)
+
+    return work
+
+
+def convolve(geom: ConvGeometry, algorithm: str) -> Work:
+    def work(backend: CudaBackend) -> list[Host]:
+        plan = dataclasses.replace(backend.plan_conv(geom), algorithm=algorithm)
+        x, weight = up(backend, normal(*geom.in_shape)), up(backend, normal(*geom.weight_shape))
+        dy, bias = up(backend, normal(*geom.out_shape)), up(backend, normal(geom.k))
+        y, dx = junk(backend, geom.out_shape), junk(backend, geom.in_shape)
+        dw = up(backend, np.ones(geom.weight_shape, FLOAT))
+        backend.conv_forward(plan, x, weight, bias, y, 1, relu=True)
+        backend.conv_backward_data(plan, dy, weight, dx, 1)
+        backend.conv_backward_weight(plan, x, dy, dw)
+        return down(backend, y, dx, dw)
+
+    return work
+
+
+def neurons(backend: CudaBackend) -> list[Host]:
+    x, dy = up(backend, normal(3, 701)), up(backend, normal(3, 701)[::-1])
+    y, dx, mask = junk(backend, (3, 701)), junk(backend, (3, 701)), junk(backend, (3, 701), "u1")
+    backend.relu_forward(x, y, 0.1)
+    backend.relu_backward(x, dy, dx, 0.0)
+    backend.dropout_forward(y, y, mask, 0.4, Draw(7, 8, 9))
+    backend.dropout_backward(dx, mask, dx, 0.4)
+    return down(backend, y, dx, mask)
+
+
+def bias(layout: Layout) -> Work:
+    def work(backend: CudaBackend) -> list[Host]:
+        y = up(backend, normal(layout.outer, layout.channels, layout.inner))
+        values = up(backend, normal(layout.channels))
+        backend.bias_forward(layout, values, y)
+        backend.bias_backward(layout, y, values)
+        return down(backend, y, values)
+
+    return work
+
+
+def pool(geom: PoolGeometry) -> Work:
+    def work(backend: CudaBackend) -> list[Host]:
+        x, dy = up(backend, normal(*geom.in_shape)), up(backend, normal(*geom.out_shape))
+        y, mean = junk(backend, geom.out_shape), junk(backend, geom.out_shape)
+        dx, spread = junk(backend, geom.in_shape), junk(backend, geom.in_shape)
+        mask = junk(backend, geom.out_shape, np.int32)
+        backend.max_pool_forward(geom, x, y, mask)
+        backend.max_pool_backward(geom, dy, mask, dx)
+        backend.ave_pool_forward(geom, x, mean)
+        backend.ave_pool_backward(geom, dy, spread)
+        return down(backend, y, mask, dx, mean, spread)
+
+    return work
+
+
+def lrn(geom: LRNGeometry) -> Work:
+    def work(backend: CudaBackend) -> list[Host]:
+        shape = (geom.n, geom.c, geom.h, geom.w)
+        x, dy = up(backend, normal(*shape)), up(backend, normal(*shape)[::-1])
+        scale, y, dx = (junk(backend, shape) for _ in range(3))
+        backend.lrn_forward(geom, x, scale, y)
+        backend.lrn_backward(geom, x, y, scale, dy, dx)
+        return down(backend, scale, y, dx)
+
+    return work
+
+
+def scores(layout: Layout) -> Work:
+    def work(backend: CudaBackend) -> list[Host]:
+        shape = (layout.outer, layout.channels, layout.inner)
+        x, dx = up(backend, normal(*shape)), junk(backend, shape)
+        label = np.arange(layout.outer * layout.inner) % layout.channels
+        names = up(backend, label.astype(FLOAT))
+        prob, loss, stats, share = (junk(backend, s) for s in (shape, (1,), (1,), (1,)))
+        backend.softmax_forward(layout, x, prob)
+        backend.softmax_loss_forward(layout, prob, names, 1, None, loss, stats)
+        backend.softmax_loss_backward(layout, prob, names, 1, 0.5, stats, dx)
+        backend.softmax_backward(layout, prob, dx, x)
+        backend.accuracy_forward(layout, prob, names, None, 2, share)
+        return down(backend, prob, loss, stats, dx, x, share)
+
+    return work
+
+
+def augment(backend: CudaBackend) -> list[Host]:
+    rng = np.random.default_rng(5)
+    images = [rng.integers(0, 256, (9, 8 + i, 3), np.uint8) for i in range(2)]
+    y = junk(backend, (2, 3, 6, 7))
+    ops = AugmentOps(Launcher(backend.driver, backend.memory))
+    ops.augment(images, [Crop(1, 0, True), Crop(3, 2, False)], normal(2, 3), y, None, 0.5)
+    return down(backend, y)
+
+
+WORKS: dict[str, Work] = {
+    "vectors": vectors(4099, 0),
+    "vectors off the alignment": vectors(1031, 1),
+    "gemm 64x64, splits": gemm(70, 33, 520, False, True, 1.0),
+    "gemm 64x128": gemm(9, 70, 12, True, False, 0.0),
+    "gemm 128x128": gemm(130, 131, 17, True, True, 0.5),
+    "gemm 128x128, rows along the depth": gemm(129, 70, 19, False, False, 0.0),
+    "implicit 128x128": convolve(ConvGeometry(2, 68, 5, 6, 66, (3, 3), (1, 1)), "implicit_gemm"),
+    "implicit 64x128": convolve(ConvGeometry(3, 8, 20, 9, 9, (3, 3), (1, 1)), "implicit_gemm"),
+    "implicit, strided": convolve(
+        ConvGeometry(2, 4, 7, 8, 6, (3, 2), (2, 1), (2, 3), (1, 2), 2), "implicit_gemm"
+    ),
+    "winograd 4x4": convolve(ConvGeometry(2, 9, 7, 10, 5, (3, 3), (1, 1)), "winograd_4x4"),
+    "winograd 2x2": convolve(ConvGeometry(2, 5, 7, 6, 9, (3, 3), (1, 0)), "winograd_2x2"),
+    "neurons": neurons,
+    "bias of maps": bias(Layout(3, 5, 4099)),
+    "bias of rows": bias(Layout(19, 70, 1)),
+    "pool": pool(PoolGeometry(2, 2, 7, 6, (3, 2), (2, 2), (1, 0))),
+    "pool by half": pool(PoolGeometry(2, 3, 6, 8, (2, 2), (2, 2))),
+    "lrn": lrn(LRNGeometry(2, 7, 3, 5, 3, 0.5)),
+    "lrn of 5 channels": lrn(LRNGeometry(2, 19, 3, 5, 5, 0.5)),
+    "scores of rows": scores(Layout(11, 40, 1)),
+    "scores of maps": scores(Layout(2, 5, 40)),
+    "augment": augment,
+}
+
+
+def main(sanitizer: str) -> int:
+    """Do every work with the kernels instrumented; the sanitizer itself ends the program."""
+    with emulated(sanitizer=sanitizer, order="shuffled") as (backend, _):
+        for name, work in WORKS.items():
+            work(backend)
+            print(name, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,40 @@
+"""Progress without a terminal: a line now and then, with the time left."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+from runtime.evaluate import pace
+from runtime.evaluate.pace import watched
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_a_line_comes_at_times_and_estimates_what_is_left(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(pace, "time", clock)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    with caplog.at_level(logging.INFO), watched("VGG-D, dense, Q = 256", interval=30) as progress:
+        for done in range(1, 101):
+            clock.now += 1
+            progress(done, 100)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [
+        "VGG-D, dense, Q = 256: 5 of 100 images, about 1 min 35 s left",
+        "VGG-D, dense, Q = 256: 35 of 100 images, about 1 min 05 s left",
+        "VGG-D, dense, Q = 256: 65 of 100 images, about 35 s left",
+        "VGG-D, dense, Q = 256: 95 of 100 images, about 5 s left",
+    ]

@@ -1,0 +1,44 @@
+"""A small case with everything that could make replicas differ."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from runtime.log import close_logging
+from runtime.parallel import flat_params
+from runtime.parallel.exactness import train_case, write_case
+
+Trained = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> Iterator[None]:
+    """Command lines set up logging for their process."""
+    yield
+    close_logging()
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Path:
+    return write_case(tmp_path)
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So small that every weight blob is divided among several owners."""
+    monkeypatch.setattr(flat_params, "CHUNK", 16)
+
+
+@pytest.fixture
+def fresh() -> Trained:
+    """Train from the beginning, in a folder without snapshots."""
+
+    def run(solver: Path, replicas: int, **others: str) -> str:
+        shutil.rmtree(solver.parent / "run", ignore_errors=True)
+        return train_case(solver, replicas, **others)
+
+    return run

@@ -1,0 +1,161 @@
+"""Into how many shards a batch goes, and what cannot be cut."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from prototxt_gen import proto, text
+from prototxt_gen.errors import ProtoError, UnsupportedError
+from prototxt_gen.sidecar import Sidecar
+from runtime.batch_cut import batch_of_sources, cut_batch, without_fillers
+from runtime.context import PassWindow
+from runtime.net_build import net_state
+from runtime.parallel.shard_plan import PER_GPU, plan_shards
+from runtime.solvers.options import SolverOptions
+
+DATA = (
+    'layer {{ name: "data" type: "Data" top: "data" top: "label" data_param {{ batch_size: {} }} }}'
+)
+LOSS = (
+    'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" '
+    'inner_product_param { num_output: 2 weight_filler { type: "xavier" } } }'
+    'layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }'
+)
+
+
+def solver(net: str, more: str = "") -> Any:
+    param = text.parse(more, proto.SolverParameter)
+    param.net_param.CopyFrom(text.parse(f'name: "n" {net}', proto.NetParameter))
+    return param
+
+
+def plan(net: str, replicas: int = 1, shards: int | None = None, **others: Any) -> Any:
+    options = SolverOptions(sidecar=Sidecar(shards=shards))
+    return plan_shards(solver(net, others.pop("more", "")), options, replicas, **others)
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "expected"),
+    [
+        (256, 1, 8),
+        (256, 2, 8),
+        (256, 8, 8),
+        (512, 4, 8),
+        (64, 1, 1),
+        (64, 2, 8),
+        (12, 4, 4),
+        (12, 3, 3),
+        (257, 1, 1),
+    ],
+)
+def test_the_default(batch: int, replicas: int, expected: int) -> None:
+    assert plan(DATA.format(batch) + LOSS, replicas).shards == expected
+
+
+def test_the_sidecar_and_then_the_snapshot_decide() -> None:
+    net = DATA.format(64) + LOSS
+    assert plan(net, 2, shards=4).shards == 4
+    assert plan(net, 1, resumed=16).shards == 16
+    assert plan(net, 1, shards=2, resumed=16).shards == 2
+    assert plan(net, 1, resumed=1).shards == 1
+
+
+def test_another_number_than_on_one_device_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "verydeep")
+    plan(DATA.format(256) + LOSS, 4)
+    assert caplog.text == ""
+    plan(DATA.format(12) + LOSS, 4)
+    assert "[parallel] shards = 4 in the sidecar makes them the same" in caplog.text
+
+
+def test_runs_and_windows() -> None:
+    found = plan(DATA.format(16) + LOSS, 2, shards=4, more="iter_size: 3")
+    assert [found.run_of(r) for r in range(2)] == [range(0, 2), range(2, 4)]
+    assert found.window(1) == PassWindow(12, 6, 12)
+    assert found.net_parts == 4
+
+
+def test_batch_of_each_gpu() -> None:
+    found = plan(DATA.format(5) + LOSS, 3, semantics=PER_GPU)
+    assert (found.shards, found.net_parts) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("batch", "replicas", "shards", "message"),
+    [
+        (
+            10,
+            4,
+            None,
+            "the batch of 10 is not divisible into 4 equal shards for 4 replica(s); expe",
+        ),
+        (10, 1, 4, "expected a multiple of 4; change batch_size or the number of devices, or say "),
+        (16, 3, 8, "[parallel] shards: 8 shards do not divide among 3 replicas; expected a multi"),
+    ],
+)
+def test_what_does_not_divide(batch: int, replicas: int, shards: int | None, message: str) -> None:
+    with pytest.raises(ProtoError) as caught:
+        plan(DATA.format(batch) + LOSS, replicas, shards)
+    assert message in str(caught.value)
+
+
+INPUT = 'layer { name: "in" type: "Input" top: "data" top: "label" }'
+NORM = 'layer { name: "bn" type: "BatchNorm" bottom: "data" top: "data" }'
+SUM = LOSS.replace('top: "loss"', 'top: "loss" loss_param { normalization: NONE }')
+IGNORE = LOSS.replace('top: "loss"', 'top: "loss" loss_param { ignore_label: 1 }')
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (INPUT + LOSS, "got Input; train it on one device, in one shard"),
+        (DATA.format(16) + NORM + LOSS, "layer 'bn' (BatchNorm) takes statistics over the batch"),
+        (DATA.format(16) + SUM, "does not divide its loss by the number of samples; expected"),
+        (DATA.format(16) + IGNORE, "divides by the labels that count, which differ by shard"),
+    ],
+)
+def test_nets_that_are_not_the_mean_of_their_shards(net: str, message: str) -> None:
+    assert plan(net.replace("16", "256")).shards == 1
+    for asked in ({"replicas": 2}, {"shards": 2}):
+        with pytest.raises(UnsupportedError) as caught:
+            plan(net, **asked)  # type: ignore[arg-type]
+        assert message in str(caught.value)
+
+
+def test_debug_info_wants_one_pass() -> None:
+    assert plan(DATA.format(256) + LOSS, more="debug_info: true").shards == 1
+    with pytest.raises(UnsupportedError, match="debug_info shows one pass of one net; expected"):
+        plan(DATA.format(256) + LOSS, 2, more="debug_info: true")
+
+
+def test_cutting() -> None:
+    net = text.parse(f'name: "n" {DATA.format(12)} {LOSS}', proto.NetParameter)
+    state = net_state(proto.TRAIN)
+    cut = cut_batch(net, state, 3)
+    assert batch_of_sources(cut, state) == 4 and batch_of_sources(net, state) == 12
+    with pytest.raises(ProtoError, match="the batch of 12 is not divisible into 5 equal parts"):
+        cut_batch(net, state, 5)
+    given = text.parse(f'name: "n" {INPUT} {LOSS}', proto.NetParameter)
+    with pytest.raises(UnsupportedError, match="its batch cannot be split; expected data layers"):
+        cut_batch(given, state, 2)
+
+
+def test_constants_are_cut_and_random_data_is_not() -> None:
+    dummy = (
+        'layer {{ name: "d" type: "DummyData" top: "data" dummy_data_param {{ shape {{ dim: 8 '
+        'dim: 3 }} data_filler {{ type: "{}" }} }} }}'
+    )
+    state = net_state(proto.TRAIN)
+    constant = text.parse(dummy.format("constant"), proto.NetParameter)
+    assert list(cut_batch(constant, state, 4).layer[0].dummy_data_param.shape[0].dim) == [2, 3]
+    assert batch_of_sources(text.parse(dummy.format("uniform"), proto.NetParameter), state) is None
+
+
+def test_without_fillers() -> None:
+    net = text.parse(LOSS, proto.NetParameter)
+    bare = without_fillers(net)
+    assert not bare.layer[0].inner_product_param.HasField("weight_filler")
+    assert net.layer[0].inner_product_param.HasField("weight_filler")
