@@ -162,8 +162,8 @@ class PoolGeometry:
     """Pooling over NCHW planes.
 
     Shapes: x (N,C,H,W); y (N,C,P,Q).
-    Caffe: pooling_layer.cpp. The output is rounded up unless round_mode is FLOOR; with padding along
-    either axis, a last window that would start beyond the padded input is dropped on both.
+    Caffe: pooling_layer.cpp. The output is rounded up unless round_mode is FLOOR; with padding
+    along either axis, a last window that would start beyond the padded input is dropped on both.
     """
 
     n: int

@@ -17,6 +17,7 @@ from runtime.backend.base import HostArray
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.driver import (
     Argument,
+    DeviceInfo,
     Extent,
     Kernel,
     OutOfMemoryError,
@@ -57,6 +58,19 @@ def import_pycuda() -> Any:
             "nvidia-smi lists; check it, or use the backend 'cpu' (solver_mode: CPU)"
         ) from cause
     return cuda
+
+
+def query_devices(numbers: Sequence[int] | None) -> dict[int, DeviceInfo]:
+    """What these devices are, or all of them, without opening any.
+
+    Raises:
+        DeviceError: PyCUDA, the NVIDIA driver or a GPU is missing; says which.
+    """
+    cuda = import_pycuda()
+    if numbers is None:
+        # At least one is asked for, so that a machine without any says so.
+        numbers = range(max(1, int(cuda.Device.count())))
+    return {number: describe(cuda, open_device(cuda, number)) for number in numbers}
 
 
 class PyCudaDriver:
