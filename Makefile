@@ -31,6 +31,19 @@ test: $(TEST_STAMP)  ## pass the tests (minutes, no GPU)
 test-slow: $(TEST_STAMP)  ## pass the long tests: fuzzing, sanitizers, soaks
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
+test-gpu: $(TEST_STAMP)  ## pass the tests that need an NVIDIA GPU
+	$(BIN)/python -m pip install --quiet --editable '.[cuda]'
+	$(BIN)/python -m pytest -m gpu
+
+exactness: $(STAMP)  ## train on 1, 2, 4 and 8 replicas and print the one checksum of all
+	$(BIN)/python -m runtime.parallel.exactness
+
+paper: $(STAMP)  ## the paper's tables in miniature, with a report (well under an hour)
+	$(BIN)/verydeep paper --data $(DATA) $(if $(GPUS),--gpu $(GPUS)) --out $(or $(OUT),build/paper)
+
+kernels: $(STAMP)  ## compile every CUDA kernel with nvcc and show registers, memory and spills
+	$(BIN)/python -m cuda_kernels.build --table
+
 lint: $(TEST_STAMP)  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

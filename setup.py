@@ -51,6 +51,7 @@ class BuildNative(build_ext):
     def build_extension(self, ext: Extension) -> None:
         kernels = [source for source in ext.sources if Path(source).name not in COMMON]
         ext.sources = [source for source in ext.sources if Path(source).name in COMMON]
+        ext.depends += kernels
         try:
             for name, flags in instruction_sets().items():
                 ext.extra_objects += self._compile(ext, kernels, name, flags)

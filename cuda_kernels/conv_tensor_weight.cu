@@ -27,6 +27,7 @@ __device__ __forceinline__ void weight_tensor_tile(const TensorWeight& of) {
     SHARED(a, StageA[STAGES]);
     SHARED(b, StageB[STAGES]);
     constexpr int THREADS = TensorTile<ROWS, COLS>::THREADS;
+    constexpr int LINES_A = THREADS / StageA::CHUNKS, LINES_B = THREADS / StageB::CHUNKS;
     const int row_tiles = ceil_div(of.K, ROWS);
     const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
     const int begin = blockIdx.y * of.chunk, end = min(of.places, begin + of.chunk);
@@ -35,7 +36,8 @@ __device__ __forceinline__ void weight_tensor_tile(const TensorWeight& of) {
     const bool row_there = row0 / P::CHUNK + a_chunk < of.dy_chunks;
     auto copy_a = [&](StageA& stage, int number) {
 #pragma unroll
-        for (int depth = a_depth; depth < P::DEPTH; depth += THREADS / StageA::CHUNKS) {
+        for (int i = 0; i < P::DEPTH / LINES_A; ++i) {
+            const int depth = a_depth + i * LINES_A;
             const int place = begin + number * P::DEPTH + depth;
             const bool there = row_there && place < end;
             const int64_t at =
@@ -51,7 +53,8 @@ __device__ __forceinline__ void weight_tensor_tile(const TensorWeight& of) {
     const int shift = col_there ? __ldg(of.shifts + tap) : 0;
     auto copy_b = [&](StageB& stage, int number) {
 #pragma unroll
-        for (int depth = b_depth; depth < P::DEPTH; depth += THREADS / StageB::CHUNKS) {
+        for (int i = 0; i < P::DEPTH / LINES_B; ++i) {
+            const int depth = b_depth + i * LINES_B;
             const int place = begin + number * P::DEPTH + depth;
             // Beyond the grid dy is zero, but memory there could be anything.
             const bool there = col_there && place < end && place + shift < of.places;

@@ -38,6 +38,7 @@ FORBIDDEN = {
     ),
     "runtime.layer": ("runtime.net", "runtime.solvers"),
     "runtime.net": ("runtime.solvers", "runtime.parallel", "runtime.cli"),
+    "runtime.paper": ("runtime.cli", "runtime.pycaffe"),
     "runtime.solvers": ("runtime.parallel", "runtime.cli", "runtime.pycaffe"),
 }
 # third-party module -> the only modules that may import it

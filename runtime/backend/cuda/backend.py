@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import ConvPlan, Draw, HostArray, Layout
 from runtime.backend.cuda.array import DeviceArray
-from runtime.backend.cuda.conv import ConvolutionOps
+from runtime.backend.cuda.conv import FP32, ConvolutionOps
+from runtime.backend.cuda.conv_pack import PRECISIONS
 from runtime.backend.cuda.driver import Driver
 from runtime.backend.cuda.gemm import GemmOps
 from runtime.backend.cuda.launcher import FLOAT, Launcher
@@ -24,15 +26,26 @@ from runtime.backend.cuda.softmax import SoftmaxOps
 from runtime.backend.cuda.vectors import MemoryOps, VectorOps
 
 
-class CudaBackend:
-    """A GPU, or the emulator, in float32.
+# The oldest architecture whose tensor cores take tf32 and bf16.
+_TENSOR_CORES = 80
 
-    `exact` forces convolutions whose sums are taken term by term, without Winograd's transforms.
+
+class CudaBackend:
+    """A GPU, or the emulator; arrays are float32.
+
+    precision: 'fp32'; or 'tf32' or 'bf16', to which convolutions then round their operands where
+        tensor cores serve (sums stay in fp32).
+    exact: convolutions in fp32 take their sums term by term, without Winograd's transforms.
+
+    Raises:
+        DeviceError: another precision, or one that this device has no tensor cores for.
     """
 
     shares_host_memory = False
 
-    def __init__(self, driver: Driver, exact: bool = False) -> None:
+    def __init__(self, driver: Driver, precision: str = FP32, exact: bool = False) -> None:
+        _expect_precision(driver, precision)
+        self.precision = precision
         self.driver = driver
         self.name = driver.name
         self.dtype: np.dtype[Any] = FLOAT
@@ -42,7 +55,7 @@ class CudaBackend:
         self._vectors = VectorOps(launcher)
         self._products = GemmOps(launcher)
         self._bias = BiasOps(launcher)
-        self._conv = ConvolutionOps(launcher, self._products, exact)
+        self._conv = ConvolutionOps(launcher, self._products, precision, exact)
         self._neurons = NeuronOps(launcher)
         self._pool = PoolOps(launcher)
         self._lrn = LRNOps(launcher)
@@ -253,3 +266,17 @@ class CudaBackend:
         decay: float,
     ) -> None:
         self._vectors.sgd_update(w, dw, history, lr, momentum, decay)
+
+
+def _expect_precision(driver: Driver, precision: str) -> None:
+    known = (FP32, *PRECISIONS)
+    if precision not in known:
+        raise DeviceError(
+            f"backend '{driver.name}': precision is {precision!r}; expected one of "
+            f"{', '.join(known)}; correct it"
+        )
+    if precision != FP32 and driver.info.arch < _TENSOR_CORES:
+        raise DeviceError(
+            f"backend '{driver.name}': precision {precision} on {driver.info.name}, which is "
+            f"sm_{driver.info.arch}; expected sm_{_TENSOR_CORES} or newer; use precision fp32"
+        )

@@ -6,13 +6,17 @@ from typing import Protocol
 
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan
+from runtime.backend.cuda import conv_tensor
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.conv_implicit import ImplicitConvolution
+from runtime.backend.cuda.conv_pack import PRECISIONS
+from runtime.backend.cuda.conv_tensor import TensorConvolution
 from runtime.backend.cuda.conv_winograd import WinogradConvolution
 from runtime.backend.cuda.gemm import GemmOps
 from runtime.backend.cuda.launcher import Launcher, expect_size
 
 IMPLICIT = "implicit_gemm"
+FP32 = "fp32"
 WINOGRAD = {2: "winograd_2x2", 4: "winograd_4x4"}
 # With fewer channels on one side the transforms take more time than the products they save.
 _FEW_CHANNELS = 32
@@ -49,21 +53,23 @@ class Algorithm(Protocol):
 
 
 class ConvolutionOps:
-    """See the section "Convolution" of Backend. `exact` wants every sum taken term by term."""
+    """See the section "Convolution" of Backend.
 
-    def __init__(self, launcher: Launcher, products: GemmOps, exact: bool) -> None:
-        self._exact = exact
-        self._algorithms: dict[str, Algorithm] = {
-            IMPLICIT: ImplicitConvolution(launcher, products),
-            **{
-                name: WinogradConvolution(launcher, products, tile)
-                for tile, name in WINOGRAD.items()
-            },
-        }
+    `precision` is what operands are rounded to where tensor cores serve; `exact` wants every sum
+    taken term by term.
+    """
+
+    def __init__(self, launcher: Launcher, products: GemmOps, precision: str, exact: bool) -> None:
+        self._precision, self._exact = precision, exact
+        self._algorithms: dict[str, Algorithm] = {IMPLICIT: ImplicitConvolution(launcher, products)}
+        for tile, name in WINOGRAD.items():
+            self._algorithms[name] = WinogradConvolution(launcher, products, tile)
+        for name, kind in PRECISIONS.items():
+            self._algorithms[tensor_name(name)] = TensorConvolution(launcher, kind)
 
     def plan(self, geom: ConvGeometry) -> ConvPlan:
         """See Backend.plan_conv."""
-        name = choose_algorithm(geom, self._exact)
+        name = choose_algorithm(geom, self._precision, self._exact)
         return ConvPlan(geom, name, self._algorithms[name].workspace_bytes(geom), {})
 
     def forward(
@@ -103,8 +109,18 @@ class ConvolutionOps:
         self._algorithms[plan.algorithm].backward_weight(plan, x, dy, dw)
 
 
-def choose_algorithm(geom: ConvGeometry, exact: bool) -> str:
-    """The algorithm with the fewest multiplications, where they are what takes the time."""
+def tensor_name(precision: str) -> str:
+    """The algorithm that runs on tensor cores in this precision."""
+    return f"tensor_{precision}"
+
+
+def choose_algorithm(geom: ConvGeometry, precision: str = FP32, exact: bool = False) -> str:
+    """Tensor cores where they are asked for and serve.
+
+    Else the algorithm with the fewest multiplications, where they are what takes the time.
+    """
+    if precision != FP32 and conv_tensor.serves(geom):
+        return tensor_name(precision)
     if exact or not geom.is_3x3_same or min(geom.c, geom.k) < _FEW_CHANNELS:
         return IMPLICIT
     multiplications = {IMPLICIT: 9 * geom.p * geom.q}

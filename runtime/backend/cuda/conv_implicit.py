@@ -15,7 +15,6 @@ from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks
 # end, each with at least so many pixels.
 _WANTED_BLOCKS = 1024
 _FEWEST_PIXELS = 512
-_INT = np.dtype(np.int32)
 
 
 def steps(channels: int, plane: Pair, kernel: Pair, dilation: Pair, in_holes: bool) -> HostArray:
@@ -128,9 +127,7 @@ class ImplicitConvolution:
         if name not in plan.cache:
             geom = plan.geometry
             table = steps(channels // geom.group, plane, geom.kernel, geom.dilation, in_holes)
-            device = self._launcher.memory.empty(table.size, _INT)
-            self._launcher.driver.upload(table, device.address)
-            plan.cache[name] = device
+            plan.cache[name] = self._launcher.table(table)
         found: DeviceArray = plan.cache[name]
         return found
 

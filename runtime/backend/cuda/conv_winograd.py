@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prototxt_gen.geometry import ConvGeometry, Pair
@@ -10,7 +9,7 @@ from runtime.backend.base import ConvPlan
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.conv_filters import filters
 from runtime.backend.cuda.gemm import GemmOps, Product, Splits
-from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks
+from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks, chunks_of, images_of
 
 # Transformed data and products of one chunk of images. Larger chunks waste less at the ends of
 # grids, smaller ones stay nearer to the second cache.
@@ -58,7 +57,7 @@ class Tiling:
         return Tiling(self.tile, self.p, self.q, images)
 
     @classmethod
-    def in_chunks(cls, tile: int, n: int, plane: Pair, channels: int) -> Tiling:
+    def inchunks_of(cls, tile: int, n: int, plane: Pair, channels: int) -> Tiling:
         """As many images as the limit allows, in chunks of about the same size."""
         one = cls(tile, *plane, 1)
         per_image = one.planes * one.ld * channels * FLOAT.itemsize
@@ -133,12 +132,12 @@ class WinogradConvolution:
             scratch,
             lambda target: self._transform_filters(geom, weight, target, turned),
         )
-        for first, images in _chunks(geom.n, tiling.images):
+        for first, images in chunks_of(geom.n, tiling.images):
             part = tiling.of(images)
-            self._transform_data(way, part, _images(x, geom.n, first, images), data)
+            self._transform_data(way, part, images_of(x, geom.n, first, images), data)
             product = _products(way, part)
             self._products.multiply(product, Splits.of(way.c, 1), ready, data, products)
-            out = _images(y, geom.n, first, images)
+            out = images_of(y, geom.n, first, images)
             args = (products, bias, out, way.k, *way.out_plane, *part.sizes, int(relu))
             self._run("product", part.tiles, way.k, args)
 
@@ -154,10 +153,10 @@ class WinogradConvolution:
             tiling.planes * geom.k * tiling.ld,
             tiling.planes * splits.count * weights,
         )
-        for first, images in _chunks(geom.n, tiling.images):
+        for first, images in chunks_of(geom.n, tiling.images):
             part = tiling.of(images)
-            self._transform_data(way, part, _images(x, geom.n, first, images), data)
-            top = _images(dy, geom.n, first, images)
+            self._transform_data(way, part, images_of(x, geom.n, first, images), data)
+            top = images_of(dy, geom.n, first, images)
             self._run(
                 "gradient",
                 part.tiles,
@@ -187,7 +186,7 @@ class WinogradConvolution:
         self._launcher.run("winograd", name, (blocks(along_x, width), along_y, 1), args)
 
     def _tiling(self, geom: ConvGeometry, plane: Pair) -> Tiling:
-        return Tiling.in_chunks(self._tile, geom.n, plane, geom.c + geom.k)
+        return Tiling.inchunks_of(self._tile, geom.n, plane, geom.c + geom.k)
 
     def _splits(self, geom: ConvGeometry, tiling: Tiling) -> Splits:
         """How the tiles of a chunk are cut for the weights' gradient, by the geometry alone."""
@@ -250,14 +249,3 @@ def _weight_products(geom: ConvGeometry, part: Tiling) -> Product:
         b_batch=geom.c * part.ld,
         c_batch=geom.k * geom.c,
     )
-
-
-def _chunks(n: int, images: int) -> Iterator[tuple[int, int]]:
-    """First image and number of images of each chunk."""
-    for first in range(0, n, images):
-        yield first, min(images, n - first)
-
-
-def _images(array: DeviceArray, n: int, first: int, count: int) -> DeviceArray:
-    per_image = array.size // n
-    return array.view(first * per_image, (count * per_image,))

@@ -203,6 +203,14 @@ def expect_contiguous(what: str, host: HostArray) -> None:
         )
 
 
+def refused_in_capture(driver: Driver, what: str) -> DeviceError:
+    """The error for what `Driver.capture` does not allow."""
+    return DeviceError(
+        f"{driver.name} {driver.device_id}: {what} while launches are captured; expected launches, "
+        "copies on the device and fills alone; do it before"
+    )
+
+
 def checked_launch(
     info: DeviceInfo, kernel: Kernel, grid: Extent, block: Extent, shared_bytes: int
 ) -> bool:

@@ -23,6 +23,7 @@ from runtime.backend.cuda.driver import (
     argument_values,
     checked_launch,
     expect_contiguous,
+    refused_in_capture,
 )
 from runtime.backend.cuda.emulator_library import EmulatedModule, EmulatorLibrary, EmuLaunch, run
 from runtime.backend.cuda.emulator_streams import EmulatedEvent, EmulatedGraph, EmulatedStream
@@ -281,10 +282,7 @@ class EmulatorDriver:
 
     def _outside_capture(self, what: str) -> None:
         if self._capturing is not None:
-            raise DeviceError(
-                f"emu {self.device_id}: {what} while launches are captured; expected launches, "
-                "copies on the device and fills alone; do it before"
-            )
+            raise refused_in_capture(self, what)
 
 
 def _path(source: str | Path) -> Path:

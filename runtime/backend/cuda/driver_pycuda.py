@@ -24,6 +24,7 @@ from runtime.backend.cuda.driver import (
     argument_values,
     checked_launch,
     expect_contiguous,
+    refused_in_capture,
 )
 from runtime.backend.cuda.pycuda_context import PrimaryContext
 from runtime.backend.cuda.pycuda_device import STATIC_SHARED_LIMIT, describe, open_device
@@ -101,6 +102,7 @@ class PyCudaDriver:
 
     def allocate(self, size: int) -> int:
         """See Driver.allocate."""
+        self._outside_capture("allocate")
         self._context.attach()
         try:
             allocation = self._cuda.mem_alloc(max(size, 1))
@@ -137,6 +139,7 @@ class PyCudaDriver:
 
     def upload(self, host: HostArray, address: int, stream: Any = None) -> None:
         """See Driver.upload. CUDA itself has read memory that is not pinned when it returns."""
+        self._outside_capture("upload")
         expect_contiguous("upload", host)
         if host.nbytes:
             queue = stream or self._compute
@@ -146,6 +149,7 @@ class PyCudaDriver:
 
     def download(self, address: int, host: HostArray, stream: Any = None) -> None:
         """See Driver.download."""
+        self._outside_capture("download")
         expect_contiguous("download", host)
         if host.nbytes:
             queue = stream or self._compute
@@ -226,15 +230,18 @@ class PyCudaDriver:
 
     def record(self, event: PyCudaEvent, stream: Any = None) -> None:
         """See Driver.record."""
+        self._outside_capture("record")
         self._call("recording an event", event.raw.record, stream or self._compute)
 
     def wait(self, event: PyCudaEvent, stream: Any = None) -> None:
         """See Driver.wait."""
+        self._outside_capture("wait")
         queue = stream or self._compute
         self._call("waiting for an event", queue.wait_for_event, event.raw)
 
     def finish(self, event: PyCudaEvent) -> None:
         """See Driver.finish."""
+        self._outside_capture("finish")
         self._call("waiting for an event", event.raw.synchronize)
 
     def elapsed_ms(self, start: PyCudaEvent, end: PyCudaEvent) -> float:
@@ -244,11 +251,13 @@ class PyCudaDriver:
 
     def synchronize(self, stream: Any = None) -> None:
         """See Driver.synchronize."""
+        self._outside_capture("synchronize")
         wait = self._cuda.Context.synchronize if stream is None else stream.synchronize
         self._call("waiting for the device", wait)
 
     def capture(self, work: Callable[[], None]) -> PyCudaGraph:
         """See Driver.capture."""
+        self._outside_capture("capture")
         self._context.attach()
         graphs, stream = self._own.graphs, self._compute.handle
         arrays: list[DeviceArray] = []
@@ -295,6 +304,10 @@ class PyCudaDriver:
             f"gpu {self.device_id} ({self.info.name}): {what}: {cause}; expected success, and an "
             "earlier kernel may be what failed; run the same with --device emu, which names it"
         )
+
+    def _outside_capture(self, what: str) -> None:
+        if self._recorded is not None:
+            raise refused_in_capture(self, what)
 
     def _manifest(self, path: Path) -> Manifest:
         if path not in self._manifests:

@@ -47,8 +47,9 @@ class Splits:
     chunk: int
 
     @classmethod
-    def of(cls, depth: int, wanted: int) -> Splits:
-        chunk = blocks(blocks(depth, max(1, wanted)), SLAB) * SLAB
+    def of(cls, depth: int, wanted: int, unit: int = SLAB) -> Splits:
+        """At most `wanted` parts, each a multiple of `unit` long."""
+        chunk = blocks(blocks(depth, max(1, wanted)), unit) * unit
         return cls(blocks(depth, chunk), chunk)
 
 

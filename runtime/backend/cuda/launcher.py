@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from prototxt_gen.errors import DeviceError, ShapeError
+from runtime.backend.base import HostArray
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.driver import Argument, Driver, Extent
 from runtime.backend.cuda.memory import DeviceMemory
@@ -62,6 +63,13 @@ class Launcher:
         """A `constexpr int` of a kernel file."""
         return self.driver.constants(source)[name]
 
+    def table(self, values: HostArray) -> DeviceArray:
+        """Small numbers that kernels look up, as int32 on the device."""
+        host = np.ascontiguousarray(values, np.int32)
+        device = self.memory.empty(host.shape, host.dtype)
+        self.driver.upload(host, device.address)
+        return device
+
     def scratch(self, *counts: int) -> list[DeviceArray]:
         """Arrays of float32 in the workspace all ops share: theirs until the next call."""
         starts, total = [], 0
@@ -73,6 +81,18 @@ class Launcher:
             DeviceArray(space.address + start * FLOAT.itemsize, (count,), FLOAT, space.owner)
             for start, count in zip(starts, counts)
         ]
+
+
+def chunks_of(n: int, images: int) -> Iterator[tuple[int, int]]:
+    """First image and number of images of each chunk of a batch."""
+    for first in range(0, n, images):
+        yield first, min(images, n - first)
+
+
+def images_of(array: DeviceArray, n: int, first: int, count: int) -> DeviceArray:
+    """Some images of a batch of n."""
+    per_image = array.size // n
+    return array.view(first * per_image, (count * per_image,))
 
 
 def blocks(count: int, per_block: int) -> int:

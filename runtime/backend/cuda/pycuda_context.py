@@ -52,9 +52,9 @@ class PrimaryContext:
 
     def attach(self) -> None:
         """Make it current in the calling thread."""
-        seat = getattr(_threads, "seat", None)
-        if seat is None or seat.context is not self._context:
-            _threads.seat = None
+        # No local name for the old seat: it must be gone before the new one is pushed.
+        if getattr(_threads, "seat", None) is None or _threads.seat.context is not self._context:
+            leave_thread()
             _threads.seat = _Seat(self._cuda, self._context)
 
     def release(self) -> None:
