@@ -38,7 +38,7 @@ test-gpu: $(TEST_STAMP)  ## pass the tests that need an NVIDIA GPU
 exactness: $(STAMP)  ## train on 1, 2, 4 and 8 replicas and print the one checksum of all
 	$(BIN)/python -m runtime.parallel.exactness
 
-paper: $(STAMP)  ## the paper's tables in miniature, with a report (well under an hour)
+paper: $(STAMP)  ## the paper's tables in miniature, with a report
 	$(BIN)/verydeep paper --data $(DATA) $(if $(GPUS),--gpu $(GPUS)) --out $(or $(OUT),build/paper)
 
 kernels: $(STAMP)  ## compile every CUDA kernel with nvcc and show registers, memory and spills

@@ -25,7 +25,6 @@ from runtime.backend.cuda.pool import PoolOps
 from runtime.backend.cuda.softmax import SoftmaxOps
 from runtime.backend.cuda.vectors import MemoryOps, VectorOps
 
-
 # The oldest architecture whose tensor cores take tf32 and bf16.
 _TENSOR_CORES = 80
 

@@ -165,7 +165,8 @@ class TensorConvolution:
     def _steps(self, geom: ConvGeometry, grid: Grid) -> HostArray:
         """The distance in chunks of each chunk of the depth from a pixel's first: tap by tap."""
         per_place = self._precision.chunks(grid.channels)
-        return np.add.outer(grid.taps(geom) * per_place, np.arange(per_place)).ravel()
+        steps = grid.taps(geom)[:, None] * per_place + np.arange(per_place)
+        return np.asarray(steps).ravel()
 
     def _columns(self, geom: ConvGeometry) -> int:
         """Weights of a filter, its channels padded to whole chunks."""
