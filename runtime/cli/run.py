@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 
 from prototxt_gen.vgg import NETS
-from runtime.cli.devices import add_device_arguments, open_backend
+from runtime.cli.devices import add_device_arguments, open_backend, parse_gpus
 from runtime.log import setup_logging
 
 log = logging.getLogger("verydeep.job")
@@ -46,8 +46,11 @@ def run(args: argparse.Namespace) -> int:
     backend = open_backend(args)
     if args.data != "demo" and args.gpu is None:
         log.warning("The paper's nets train for weeks on CPUs; GPUS=0 (or --gpu 0) names a GPU")
-    options = JobOptions(args.net, args.data, out, args.threads, args.max_iter, fresh=args.fresh)
-    result = run_job(options, backend)
+    replicas = max(1, len(parse_gpus(args.gpu)))
+    options = JobOptions(
+        args.net, args.data, out, args.threads, args.max_iter, replicas=replicas, fresh=args.fresh
+    )
+    result = run_job(options, backend, lambda rank: open_backend(args, None, rank, replicas))
     found = json.loads(result.read_text(encoding="utf-8"))
     print(
         f"\n{found['net']}: top-1 error {100 * found['top1_error']:.1f} %, top-5 error "

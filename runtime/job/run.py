@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,12 +43,17 @@ class JobOptions:
     max_iter: int | None = None
     demo_images: tuple[int, int] = DEMO_IMAGES
     """How many images the embedded data set has, to train on and held out."""
+    replicas: int = 1
     fresh: bool = False
     """Train again from the beginning, also where a finished or begun run is found."""
 
 
-def run_job(options: JobOptions, backend: Backend) -> Path:
+def run_job(
+    options: JobOptions, backend: Backend, open_replica: Callable[[int], Backend] | None = None
+) -> Path:
     """Prepare, train, evaluate, export and draw; returns the path of result.json.
+
+    `backend` trains, alone or as the first of `options.replicas`; `open_replica` opens the others.
 
     Raises:
         VerydeepError: what stands in the way; everything written so far is found next time.
@@ -65,7 +71,14 @@ def run_job(options: JobOptions, backend: Backend) -> Path:
     generate.write_all(spec, folder)
     log.info("Nets of %s written to %s", spec.name, folder)
     train_log = options.out / "train.jsonl"
-    trained = _train(folder / generate.SOLVER, train_log, backend, options.fresh)
+    job = TrainJob(
+        str(folder / generate.SOLVER),
+        None if options.fresh else AUTO,
+        log_json=str(train_log),
+        keep=_KEEP,
+        replicas=options.replicas,
+    )
+    trained = _train(job, backend, open_replica)
     evaluation = _evaluate(folder, trained.model, data, backend)
     files = _export(options.out, folder, trained, backend)
     files["log"] = train_log
@@ -99,12 +112,14 @@ def _host_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _train(solver: Path, log_json: Path, backend: Backend, fresh: bool) -> TrainResult:
-    """Train, going on from the newest snapshot that is whole."""
-    if fresh:
-        log_json.unlink(missing_ok=True)
-    job = TrainJob(str(solver), None if fresh else AUTO, log_json=str(log_json), keep=_KEEP)
-    done = train(job, lambda param: backend)
+def _train(
+    job: TrainJob, backend: Backend, open_replica: Callable[[int], Backend] | None
+) -> TrainResult:
+    """Train, going on from the newest snapshot that is whole unless the job says otherwise."""
+    if job.snapshot is None and job.log_json is not None:
+        Path(job.log_json).unlink(missing_ok=True)
+    opener = None if open_replica is None else (lambda param, rank: open_replica(rank))
+    done = train(job, lambda param: backend, open_replica=opener)
     if done.stopped:
         raise TrainingError(
             f"stopped at iteration {done.iterations}, as asked; "

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuda_kernels import host_build, kernel_sources
+from cuda_kernels import HOST_DIR, host_build, kernel_sources
 from cuda_kernels.cache import cache_folder
 from cuda_kernels.host_build import build_module, build_runtime, check_warnings, find_compiler
 from cuda_kernels.manifest import read_manifest
@@ -80,6 +80,13 @@ def test_without_a_compiler_the_emulator_says_so(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("path", kernel_sources(), ids=lambda path: path.stem)
 def test_kernels_build_without_a_warning(path: Path) -> None:
     assert check_warnings(path) == ""
+
+
+@pytest.mark.parametrize("way", ["", "-DEMU_ASAN", "-DEMU_TSAN", "-DEMU_UCONTEXT"])
+def test_the_runtime_builds_without_a_warning(way: str) -> None:
+    sources = [str(path) for path in sorted(HOST_DIR.glob("*.cpp"))]
+    flags = [*host_build.FLAGS, *host_build.WARNINGS, "-Werror", "-fsyntax-only", *way.split()]
+    subprocess.run([find_compiler().path, *flags, *sources], check=True)
 
 
 def test_warnings_are_seen(tmp_path: Path) -> None:

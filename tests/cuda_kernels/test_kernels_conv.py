@@ -90,7 +90,7 @@ def test_the_weights_gradient_is_cut_by_its_geometry_alone() -> None:
 def test_the_algorithm_is_the_one_with_fewest_multiplications() -> None:
     def chosen(c: int, side: int, **options: object) -> str:
         fields = {"kernel": (3, 3), "pad": (1, 1), **options}
-        return choose_algorithm(ConvGeometry(2, c, side, side, 64, **fields), False)  # type: ignore[arg-type]
+        return choose_algorithm(ConvGeometry(2, c, side, side, 64, **fields))  # type: ignore[arg-type]
 
     assert chosen(64, 224) == chosen(512, 14) == "winograd_4x4"
     assert chosen(64, 2) == "winograd_2x2"
@@ -99,7 +99,7 @@ def test_the_algorithm_is_the_one_with_fewest_multiplications() -> None:
     assert chosen(64, 56, stride=(2, 2)) == "implicit_gemm"
     assert chosen(64, 56, kernel=(1, 1), pad=(0, 0)) == "implicit_gemm"
     exact = ConvGeometry(2, 64, 56, 56, 64, (3, 3), (1, 1))
-    assert choose_algorithm(exact, True) == "implicit_gemm"
+    assert choose_algorithm(exact, exact=True) == "implicit_gemm"
 
 
 def test_steps_say_where_a_tap_lies() -> None:

@@ -208,6 +208,14 @@ WORKS: dict[str, Work] = {
     ),
     "winograd 4x4": convolve(ConvGeometry(2, 9, 7, 10, 5, (3, 3), (1, 1)), "winograd_4x4"),
     "winograd 2x2": convolve(ConvGeometry(2, 5, 7, 6, 9, (3, 3), (1, 0)), "winograd_2x2"),
+    **{
+        f"tensor cores, {precision}, {tile}": convolve(geom, f"tensor_{precision}")
+        for precision in ("tf32", "bf16")
+        for tile, geom in (
+            ("64x128", ConvGeometry(2, 5, 6, 7, 9, (3, 3), (1, 1))),
+            ("128x128", ConvGeometry(1, 3, 5, 5, 66, (2, 3), (0, 1), dilation=(1, 2))),
+        )
+    },
     "neurons": neurons,
     "bias of maps": bias(Layout(3, 5, 4099)),
     "bias of rows": bias(Layout(19, 70, 1)),

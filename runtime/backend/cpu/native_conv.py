@@ -68,7 +68,7 @@ def plan_native(
         _weight_bytes(library, passes.backward_weight, shape),
     )
     cache = {"passes": passes, "shape": shape, "bytes": sizes}
-    return ConvPlan(geom, f"native {passes}", max(sizes), cache)
+    return ConvPlan(geom, f"native:{passes}", max(sizes), cache)
 
 
 def _pass_bytes(library: NativeLibrary, m: int, shape: ConvShape, backward: int) -> int:

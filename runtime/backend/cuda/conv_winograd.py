@@ -57,7 +57,7 @@ class Tiling:
         return Tiling(self.tile, self.p, self.q, images)
 
     @classmethod
-    def inchunks_of(cls, tile: int, n: int, plane: Pair, channels: int) -> Tiling:
+    def in_chunks(cls, tile: int, n: int, plane: Pair, channels: int) -> Tiling:
         """As many images as the limit allows, in chunks of about the same size."""
         one = cls(tile, *plane, 1)
         per_image = one.planes * one.ld * channels * FLOAT.itemsize
@@ -186,7 +186,7 @@ class WinogradConvolution:
         self._launcher.run("winograd", name, (blocks(along_x, width), along_y, 1), args)
 
     def _tiling(self, geom: ConvGeometry, plane: Pair) -> Tiling:
-        return Tiling.inchunks_of(self._tile, geom.n, plane, geom.c + geom.k)
+        return Tiling.in_chunks(self._tile, geom.n, plane, geom.c + geom.k)
 
     def _splits(self, geom: ConvGeometry, tiling: Tiling) -> Splits:
         """How the tiles of a chunk are cut for the weights' gradient, by the geometry alone."""

@@ -179,7 +179,8 @@ class Driver(Protocol):
         """Record what `work` asks of the compute stream, without doing it.
 
         `work` launches, copies on the device and fills; it neither allocates device memory, nor
-        loads kernels, nor moves data to or from the host, nor waits. Arguments are kept as they
+        loads kernels, nor moves data to or from the host, nor waits: let it have run once before,
+        so that everything is loaded and the workspace has its size. Arguments are kept as they
         are: a replay reads and writes the same addresses.
         """
 

@@ -99,6 +99,16 @@ class DeviceMemory:
         """What the workspace has grown to."""
         return self._workspace.capacity if self._workspace is not None else 0
 
+    def expect_room(self, nbytes: int, what: str) -> None:
+        """Say before a run that its memory will not do, rather than in the middle of it.
+
+        Raises:
+            OutOfMemoryError: the device has less free than `what` is estimated to need.
+        """
+        self.trim()
+        if nbytes > self.driver.free_memory():
+            raise self._exhausted(nbytes, f" for {what}")
+
     def trim(self) -> None:
         """Give the device back what nobody uses."""
         self._collect()
@@ -140,11 +150,11 @@ class DeviceMemory:
         self.peak_bytes = max(self.peak_bytes, self._held)
         return address
 
-    def _exhausted(self, capacity: int) -> DeviceError:
+    def _exhausted(self, nbytes: int, purpose: str = "") -> DeviceError:
         driver = self.driver
         return OutOfMemoryError(
             f"{driver.name} {driver.device_id} ({driver.info.name}): out of memory; asked for "
-            f"{_size(capacity)}, free are {_size(driver.free_memory())} of "
+            f"{_size(nbytes)}{purpose}, free are {_size(driver.free_memory())} of "
             f"{_size(driver.info.total_memory)}, this run holds {_size(self._held)}; use a smaller "
             "batch_size, more GPUs (--gpu 0,1), or end what else runs on the device"
         )

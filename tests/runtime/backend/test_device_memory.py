@@ -89,6 +89,15 @@ def test_out_of_memory_says_what_to_change(driver: Any) -> None:
     assert held.nbytes == 40 * MIB
 
 
+def test_a_run_that_will_not_fit_is_refused_before_it_begins(driver: Any) -> None:
+    memory = DeviceMemory(driver)
+    memory.empty(40 * MIB, U8)
+    memory.expect_room(64 * MIB, "net 'D'")
+    with pytest.raises(OutOfMemoryError) as caught:
+        memory.expect_room(65 * MIB, "net 'D'")
+    assert "out of memory; asked for 65.0 MiB for net 'D', free are 64.0 MiB" in str(caught.value)
+
+
 def test_the_workspace_is_one_and_grows(driver: Any) -> None:
     memory = DeviceMemory(driver)
     assert memory.workspace_bytes == 0

@@ -176,9 +176,9 @@ def test_the_plan_names_its_algorithms_and_bounds_its_workspace(isa: str) -> Non
         for c, k, size in layers:
             plan = plan_native(library, ConvGeometry(n, c, size, size, k, (3, 3), (1, 1)), False)
             assert 0 < plan.workspace_bytes <= 72 << 20, str(plan.geometry)
-    assert plan.algorithm == "native winograd_4x4"
+    assert plan.algorithm == "native:winograd_4x4"
     few = plan_native(library, ConvGeometry(1, 3, 16, 16, 8, (3, 3), (1, 1)), False)
-    assert few.algorithm == "native direct/winograd_4x4/direct"
+    assert few.algorithm == "native:direct/winograd_4x4/direct"
 
 
 @each_set

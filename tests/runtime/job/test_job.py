@@ -114,3 +114,13 @@ def test_a_batch_is_cut_into_passes_that_fit() -> None:
     assert small.data.train.batch_size == spec.data.train.batch_size
     with pytest.raises(DeviceError, match=r"VGG-A-demo: even one image does not fit"):
         within_memory(spec, backend, 1 << 20)
+
+
+def test_two_replicas_share_the_batch(tmp_path: Path) -> None:
+    options = JobOptions(out=tmp_path, max_iter=1, demo_images=IMAGES, replicas=2)
+    found = json.loads(
+        run_job(options, create_backend("cpu"), lambda rank: create_backend("cpu")).read_text()
+    )
+    assert found["iterations"] == 1
+    state = json.loads(next((tmp_path / "net").glob("*.state.json")).read_text())
+    assert state["shards"] == 8
