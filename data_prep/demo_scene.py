@@ -28,8 +28,8 @@ OVERHANG = 0.10
 """Part of the digit that may lie outside the central square, which is what one test crop sees."""
 VAL_DIGITS = 400
 VAL_COLUMNS = 0.35
-DIMMING = (0.45, 0.75)
-BRIGHTEST = 120.0
+DIMMING = (0.55, 0.90)
+BRIGHTEST = 140.0
 """Most luma of the photograph where the ink comes, so that white sky leaves room for contrast."""
 SHADOW = (0.4, 0.8)
 CONTRAST = 100.0
