@@ -7,6 +7,8 @@
 //                       and r*dilation << 16 | s*dilation, to see where the image ends
 #pragma once
 
+#include <climits>
+
 #include "tile_product.cuh"
 
 // What the loaders of all passes know of a convolution of one group. Channels are those of a group,
@@ -24,17 +26,15 @@ struct Conv {
 template <class Walk_, bool HOLES>
 struct WindowLoader {
     using Walk = Walk_;
+    const Conv& of;
     const float* image;
-    const int2* step;
-    int top, left, offset, depths_left;
-    int height, width, row, hole_h, hole_w;
+    const int2* steps;
+    int top, left, offset, depth;
 
     // x (N,C,H,W); steps (depth, 2); the tile begins at pixel `first`
-    __device__ __forceinline__ WindowLoader(const Conv& of, const float* x, const int* steps,
+    __device__ __forceinline__ WindowLoader(const Conv& of_, const float* x, const int* steps_,
                                             int first)
-        : step(reinterpret_cast<const int2*>(steps) + Walk::depth()),
-          depths_left(of.depth - Walk::depth()),
-          height(of.H), width(of.W), row(of.W), hole_h(of.hole_h), hole_w(of.hole_w) {
+        : of(of_), steps(reinterpret_cast<const int2*>(steps_)), depth(Walk::depth()) {
         const int pixel = first + Walk::index(), plane = of.P * of.Q;
         const int n = pixel / plane, within = pixel - n * plane, p = within / of.Q;
         top = p * of.stride_h - of.pad_h;
@@ -42,35 +42,30 @@ struct WindowLoader {
         image = x + n * of.x_image;
         offset = HOLES ? 0 : top * of.W + left;
         if (pixel >= of.pixels) {
-            depths_left = 0;
-        }
-        if (HOLES) {
-            height = (of.H - 1) * hole_h + 1;
-            width = (of.W - 1) * hole_w + 1;
+            top = INT_MIN / 2;  // above every image: nothing is inside
         }
     }
 
     __device__ __forceinline__ float look(int2 at) const {
         const int h = top + (at.y >> 16), w = left + (at.y & 0xffff);
-        bool inside = static_cast<unsigned>(h) < static_cast<unsigned>(height) &&
-                      static_cast<unsigned>(w) < static_cast<unsigned>(width);
-        int place = offset + at.x;
         if (HOLES) {
-            inside = inside && h % hole_h == 0 && w % hole_w == 0;
-            place = at.x + h / hole_h * row + w / hole_w;
+            const int p = h / of.hole_h, q = w / of.hole_w;
+            const bool inside = h >= 0 && w >= 0 && h == p * of.hole_h && w == q * of.hole_w &&
+                                p < of.H && q < of.W;
+            return inside ? __ldg(image + at.x + p * of.W + q) : 0.0f;
         }
-        return inside ? __ldg(image + place) : 0.0f;
+        const bool inside = static_cast<unsigned>(h) < static_cast<unsigned>(of.H) &&
+                            static_cast<unsigned>(w) < static_cast<unsigned>(of.W);
+        return inside ? __ldg(image + offset + at.x) : 0.0f;
     }
 
     __device__ __forceinline__ void fetch(float (&staged)[Walk::COUNT]) {
 #pragma unroll
         for (int i = 0; i < Walk::COUNT; ++i) {
-            staged[i] = i * Walk::DEPTH_STEP < depths_left
-                            ? look(__ldg(step + i * Walk::DEPTH_STEP))
-                            : 0.0f;
+            const int d = depth + i * Walk::DEPTH_STEP;
+            staged[i] = d < of.depth ? look(__ldg(steps + d)) : 0.0f;
         }
-        step += SLAB;
-        depths_left -= SLAB;
+        depth += SLAB;
     }
 };
 

@@ -106,6 +106,11 @@ def test_what_nobody_wrote_is_nan(kernel: str, nan_at: list[int]) -> None:
             r"\(100, 0, 0\) has ended; every thread must reach the same barrier",
         ),
         (
+            "fewer_barriers",
+            r"divergent __syncthreads: thread \(0, 0, 0\) waits at \S*faults.cu:\d+, thread "
+            r"\(100, 0, 0\) has ended; every thread must reach the same barrier",
+        ),
+        (
             "two_barriers",
             r"divergent __syncthreads: thread \(0, 0, 0\) waits at \S*faults.cu:(\d+), thread "
             r"\(64, 0, 0\) waits at \S*faults.cu:(?!\1;)\d+; every thread",

@@ -31,10 +31,29 @@ def test_instructions_of_a_warp() -> None:
         np.full(32, x.sum()),
         np.where(LANES < 16, x[LANES ^ 1], x[LANES ^ 2]),
         5 * (31 - LANES),
+        np.where(LANES < 16, np.nan, x),
     ]
-    y = in_all_orders("warp", "instructions", (x, np.zeros((14, 32), np.float32)))[1]
+    y = in_all_orders("warp", "instructions", (x, np.zeros((15, 32), np.float32)))[1]
     for row, (got, want) in enumerate(zip(y, expected, strict=True)):
         np.testing.assert_array_equal(got, want, err_msg=f"row {row}")
+
+
+def test_threads_and_blocks_take_turns_in_the_order_that_was_asked_for() -> None:
+    def turns(order: str, seed: int = 0) -> list[int]:
+        args = (np.zeros(1, np.int32), np.zeros(3 * 80, np.int32))
+        bench = Bench(order=order, seed=seed)
+        found: Host = bench.run("warp", "take_turns", args, grid=(3, 1, 1), block=(80, 1, 1))[1]
+        return found.tolist()
+
+    everybody = list(range(240))
+    assert turns("forward") == everybody
+    assert turns("reversed") == everybody[::-1]
+    shuffled = [turns("shuffled", seed) for seed in (1, 2, 1)]
+    assert all(sorted(order) == everybody for order in shuffled)
+    assert shuffled[0] == shuffled[2] != shuffled[1]
+    # Not the forward order from another start: lanes, warps and blocks are all mixed.
+    steps = {b - a for a, b in zip(shuffled[0], shuffled[0][1:], strict=False)}
+    assert len(steps) > 20
 
 
 def test_sums_of_a_block_are_exact_for_whole_numbers() -> None:
@@ -116,6 +135,10 @@ def test_copies_past_the_registers_arrive_when_waited_for() -> None:
 
 def test_reading_before_the_copy_arrives_shows() -> None:
     assert np.isnan(ring("ring_no_wait", "reversed")).any()
+
+
+def test_waiting_for_too_few_copies_shows() -> None:
+    assert np.isnan(ring("ring_short_wait", "reversed")).any()
 
 
 def test_overwriting_what_is_still_read_shows() -> None:

@@ -101,6 +101,13 @@ return_before_barrier(const float* x, float* y, int n) {
     y[threadIdx.x] = x[threadIdx.x];
 }
 extern "C" __global__ void __launch_bounds__(THREADS)
+fewer_barriers(const float* x, float* y, int n) {
+    for (int i = 0; i < (threadIdx.x == 100 ? 1 : 2); ++i) {
+        __syncthreads();
+    }
+    y[threadIdx.x] = x[threadIdx.x];
+}
+extern "C" __global__ void __launch_bounds__(THREADS)
 two_barriers(const float* x, float* y, int n) {
     if (threadIdx.x < 64) {
         __syncthreads();

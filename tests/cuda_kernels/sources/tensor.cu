@@ -68,7 +68,7 @@ extern "C" __global__ void rounded(const float* x, float* tf32, float* bf16, int
 constexpr int STAGES = 2;
 constexpr int STEP = 128;
 
-enum class Fault { NONE, NO_WAIT, NO_BARRIER_AFTER };
+enum class Fault { NONE, NO_WAIT, SHORT_WAIT, NO_BARRIER_AFTER };
 
 // x (steps, STEP) in, y (STEP) out: the sum of rows, read in reverse, from a ring of two stages
 template <Fault FAULT>
@@ -85,7 +85,7 @@ __device__ __forceinline__ void ring(const float* x, float* y, int steps) {
     for (int step = 0; step < steps; ++step) {
         send(step + 1);
         if (FAULT != Fault::NO_WAIT) {
-            copy_async_wait<1>();
+            copy_async_wait<FAULT == Fault::SHORT_WAIT ? 2 : 1>();
         }
         __syncthreads();
         sum += stage[step % STAGES][STEP - 1 - threadIdx.x];
@@ -101,6 +101,10 @@ extern "C" __global__ void __launch_bounds__(STEP) ring_right(const float* x, fl
 extern "C" __global__ void __launch_bounds__(STEP)
 ring_no_wait(const float* x, float* y, int steps) {
     ring<Fault::NO_WAIT>(x, y, steps);
+}
+extern "C" __global__ void __launch_bounds__(STEP)
+ring_short_wait(const float* x, float* y, int steps) {
+    ring<Fault::SHORT_WAIT>(x, y, steps);
 }
 extern "C" __global__ void __launch_bounds__(STEP)
 ring_no_barrier(const float* x, float* y, int steps) {

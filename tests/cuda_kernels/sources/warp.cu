@@ -1,7 +1,7 @@
 // warp.cu -- every instruction of a warp, each result in a row of its own
 #include "common.cuh"
 
-constexpr int ROWS = 14;
+constexpr int ROWS = 15;
 
 // x (32) in; y (ROWS, 32) out
 extern "C" __global__ void __launch_bounds__(32) instructions(const float* x, float* y) {
@@ -27,6 +27,13 @@ extern "C" __global__ void __launch_bounds__(32) instructions(const float* x, fl
     const int4 theirs = {__shfl_sync(ALL_LANES, quad.x, 31 - lane), 0, 0,
                          __shfl_sync(ALL_LANES, quad.w, 31 - lane)};
     put(static_cast<float>(theirs.x + theirs.w));
+    // From a lane that does not take part.
+    put(lane < 16 ? __shfl_sync(0x0000ffffu, value, 20) : value);
+}
+
+// turns (threads of the grid) out: whose turn it was, as counted by `counter`
+extern "C" __global__ void take_turns(int* counter, int* turns) {
+    turns[global_thread()] = atomicAdd(counter, 1);
 }
 
 // x (n) in; y (1) out: a sum by a block, twice, to use the scratch again

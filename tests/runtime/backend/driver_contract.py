@@ -223,6 +223,19 @@ def staging_hides_copies_and_keeps_their_order(driver: Driver) -> None:
 
 
 @case
+def staging_waits_for_a_buffer_to_be_free(driver: Driver) -> None:
+    memory = DeviceMemory(driver)
+    staging = Staging(driver)
+    arrays = [memory.empty(50, F32) for _ in range(5)]
+    tickets = [
+        staging.send(np.full(50, float(i), np.float32), array) for i, array in enumerate(arrays)
+    ]
+    for i, ticket in enumerate(tickets):
+        staging.arrive(ticket)
+        assert down(driver, ticket.array)[0] == i
+
+
+@case
 def captured_launches_are_replayed(driver: Driver) -> None:
     memory = DeviceMemory(driver)
     x = up(driver, memory, np.ones(100, np.float32))

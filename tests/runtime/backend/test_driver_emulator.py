@@ -96,6 +96,15 @@ def test_writes_beyond_what_was_lent_are_seen(size: int, beyond: int) -> None:
             driver.launch(kernel, (8, 1, 1), (64, 1, 1), (x, target, size + 1, 1.0))
 
 
+def test_a_fence_that_is_copied_into_another_shows() -> None:
+    driver = EmulatorDriver()
+    memory = DeviceMemory(driver)
+    x, y = memory.empty(10, F32), memory.empty(10, F32)
+    kernel = driver.load(SOURCE.with_name("faults.cu"))["copy"]
+    with pytest.raises(DeviceError, match=r"'copy': it wrote beyond the end .* of 40 bytes"):
+        driver.launch(kernel, (1, 1, 1), (64, 1, 1), (x, y, 11))
+
+
 def test_copies_outside_of_allocations_are_refused() -> None:
     driver = EmulatorDriver()
     address = driver.allocate(64)
