@@ -1,8 +1,10 @@
-"""Small works that together launch every kernel of cuda_kernels/ on the emulator.
+"""Small works that together launch every kernel of cuda_kernels/.
 
-Run as a program it does them under a sanitizer, in the environment that this needs:
+Run as a program it does them under a sanitizer, in the environment that this needs; or on a GPU,
+for NVIDIA's own checker:
 
     python -m tests.cuda_kernels.works address
+    compute-sanitizer --tool memcheck python -m tests.cuda_kernels.works gpu
 """
 
 from __future__ import annotations
@@ -45,9 +47,9 @@ class Recorder:
 
 
 @contextmanager
-def emulated(**options: Any) -> Iterator[tuple[CudaBackend, Recorder]]:
-    """A backend over the emulator, and what records its launches."""
-    recorder = Recorder(open_driver("emu", **options))
+def emulated(device: str = "emu", **options: Any) -> Iterator[tuple[CudaBackend, Recorder]]:
+    """A backend over the emulator (or a GPU), and what records its launches."""
+    recorder = Recorder(open_driver(device, **options))
     backend = CudaBackend(recorder)  # type: ignore[arg-type]  # the rest is in __getattr__
     try:
         yield backend, recorder
@@ -229,9 +231,12 @@ WORKS: dict[str, Work] = {
 }
 
 
-def main(sanitizer: str) -> int:
-    """Do every work with the kernels instrumented; the sanitizer itself ends the program."""
-    with emulated(sanitizer=sanitizer, order="shuffled") as (backend, _):
+def main(where: str) -> int:
+    """Do every work; a sanitizer or checker that finds something ends or marks the program."""
+    device, options = ("gpu", {}) if where == "gpu" else ("emu", {"order": "shuffled"})
+    if device == "emu":
+        options["sanitizer"] = where
+    with emulated(device, **options) as (backend, _):
         for name, work in WORKS.items():
             work(backend)
             print(name, flush=True)

@@ -10,7 +10,7 @@ import numpy as np
 from prototxt_gen.errors import DeviceError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.backend.cuda.array import DeviceArray
-from runtime.backend.cuda.driver import Argument, Driver, Extent
+from runtime.backend.cuda.driver import Argument, Driver, Extent, Kernel
 from runtime.backend.cuda.memory import DeviceMemory
 
 Arguments = tuple[Argument, ...]
@@ -27,6 +27,8 @@ class Launcher:
     def __init__(self, driver: Driver, memory: DeviceMemory) -> None:
         self.driver = driver
         self.memory = memory
+        self._kernels: dict[tuple[str, str], Kernel] = {}
+        self._constants: dict[tuple[str, str], int] = {}
 
     def run(
         self,
@@ -41,7 +43,7 @@ class Launcher:
         Raises:
             DeviceError: an array belongs to another device or backend, or the launch is refused.
         """
-        loaded = self.driver.load(source)[kernel]
+        loaded = self._kernel(source, kernel)
         for arg in args:
             if isinstance(arg, DeviceArray) and not self.memory.owns(arg):
                 raise DeviceError(
@@ -56,12 +58,22 @@ class Launcher:
         self, source: str, kernel: str, count: int, args: Sequence[Argument], each: int = QUAD
     ) -> None:
         """Launch a kernel in which a thread takes `each` of `count` elements."""
-        threads = self.driver.load(source)[kernel].signature.max_threads
+        threads = self._kernel(source, kernel).signature.max_threads
         self.run(source, kernel, blocks(count, threads * each), args)
 
     def constant(self, source: str, name: str) -> int:
         """A `constexpr int` of a kernel file."""
-        return self.driver.constants(source)[name]
+        found = self._constants.get((source, name))
+        if found is None:
+            found = self._constants[source, name] = self.driver.constants(source)[name]
+        return found
+
+    def _kernel(self, source: str, name: str) -> Kernel:
+        """A loaded kernel; looked up a few hundred times an iteration, so remembered."""
+        found = self._kernels.get((source, name))
+        if found is None:
+            found = self._kernels[source, name] = self.driver.load(source)[name]
+        return found
 
     def table(self, values: HostArray) -> DeviceArray:
         """Small numbers that kernels look up, as int32 on the device."""
