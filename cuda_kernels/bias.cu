@@ -4,13 +4,15 @@
 // v2  inside the convolution, which adds it to the sums in registers: no pass of its own
 // backward, inner > 1 (convolution)
 // v1  one block a channel over all images: 64 blocks for conv1_1, half of an H200 idle
-// v2  stage 1: a block sums 8192 elements of a channel, stage 2: a warp adds the pieces  <- launched
+// v2  stage 1: a block sums 8192 elements of a channel; stage 2: a warp adds the pieces
+//                                                                                   <- launched
 // backward, inner = 1 (InnerProduct): a block takes 32 channels, its 8 warps every eighth row, so
 // that reads lie together                                                           <- launched
-// launch: forward block 256, grid ceil(count / 1024); pieces block 256, grid (pieces, C); sums block
-// 256, grid ceil(C / 8); rows block (32, 8), grid ceil(C / 32)
+// launch: forward block 256, grid ceil(count / 1024); pieces block 256, grid (pieces, C); sums
+// block 256, grid ceil(C / 8); rows block (32, 8), grid ceil(C / 32)
 // bytes: forward 8, backward 4 an element; bound by memory: conv1_2 of net D at batch 64, 0.82 GB,
 // 0.17 ms on an H200 at 4.8 TB/s.
+// sm_90: at most 40 registers and 1 kB of shared memory, 3/4 of the warps resident or all
 #include "quads.cuh"
 
 constexpr int BLOCK = 256;
@@ -20,7 +22,7 @@ constexpr int ROWS_BLOCK = 256;
 
 // bias (C,) in; y (outer, C, inner) in and out. count = outer * C * inner
 extern "C" __global__ void __launch_bounds__(BLOCK)
-bias_forward(const float* bias, float* y, int64_t count, int C, int inner) {
+    bias_forward(const float* bias, float* y, int64_t count, int C, int inner) {
     const int64_t first = QUAD * global_thread();
     float value[QUAD];
     load_quad(y, first, count, value);
@@ -34,7 +36,7 @@ bias_forward(const float* bias, float* y, int64_t count, int C, int inner) {
 // dy (outer, C, inner) in; partial (C, pieces) out: piece j is elements j * PIECE on of the
 // channel's outer * inner
 extern "C" __global__ void __launch_bounds__(BLOCK)
-bias_backward_pieces(const float* dy, float* partial, int outer, int C, int inner) {
+    bias_backward_pieces(const float* dy, float* partial, int outer, int C, int inner) {
     SHARED(scratch, float[BLOCK / WARP]);
     const int c = blockIdx.y;
     const int64_t length = static_cast<int64_t>(outer) * inner;
@@ -66,7 +68,7 @@ bias_backward_pieces(const float* dy, float* partial, int outer, int C, int inne
 
 // partial (C, pieces) in; db (C,) in and out
 extern "C" __global__ void __launch_bounds__(BLOCK)
-bias_backward_sums(const float* partial, float* db, int C, int pieces) {
+    bias_backward_sums(const float* partial, float* db, int C, int pieces) {
     const int c = global_thread() / WARP, lane = threadIdx.x % WARP;
     float sum = 0.0f;
     for (int i = lane; c < C && i < pieces; i += WARP) {
@@ -80,7 +82,7 @@ bias_backward_sums(const float* partial, float* db, int C, int pieces) {
 
 // dy (rows, C) in; db (C,) in and out
 extern "C" __global__ void __launch_bounds__(ROWS_BLOCK)
-bias_backward_rows(const float* dy, float* db, int rows, int C) {
+    bias_backward_rows(const float* dy, float* db, int rows, int C) {
     SHARED(sums, float[ROW_LANES][WARP]);
     const int c = blockIdx.x * WARP + threadIdx.x;
     float sum = 0.0f;

@@ -5,6 +5,8 @@
 // the size of a filter:
 //     steps (C*R*S, 2): the distance c*H*W + r*dilation*W + s*dilation within an image,
 //                       and r*dilation << 16 | s*dilation, to see where the image ends
+// The table goes on to a multiple of 128, a tile's side, with rows that lie below every image: no
+// kernel asks where the depth ends either.
 #pragma once
 
 #include <climits>
@@ -21,6 +23,14 @@ struct Conv {
     // apart, with zeros between them.
     int hole_h, hole_w;
 };
+
+// A row above every image: seen from there, nothing is inside.
+constexpr int ABOVE = INT_MIN / 2;
+
+__device__ __forceinline__ bool is_inside(const Conv& of, int h, int w) {
+    return static_cast<unsigned>(h) < static_cast<unsigned>(of.H) &&
+           static_cast<unsigned>(w) < static_cast<unsigned>(of.W);
+}
 
 // Columns of the product: what the windows of `index` pixels see. A thread keeps one pixel.
 template <class Walk_, bool HOLES>
@@ -42,7 +52,7 @@ struct WindowLoader {
         image = x + n * of.x_image;
         offset = HOLES ? 0 : top * of.W + left;
         if (pixel >= of.pixels) {
-            top = INT_MIN / 2;  // above every image: nothing is inside
+            top = ABOVE;
         }
     }
 
@@ -54,16 +64,13 @@ struct WindowLoader {
                                 p < of.H && q < of.W;
             return inside ? __ldg(image + at.x + p * of.W + q) : 0.0f;
         }
-        const bool inside = static_cast<unsigned>(h) < static_cast<unsigned>(of.H) &&
-                            static_cast<unsigned>(w) < static_cast<unsigned>(of.W);
-        return inside ? __ldg(image + offset + at.x) : 0.0f;
+        return is_inside(of, h, w) ? __ldg(image + offset + at.x) : 0.0f;
     }
 
     __device__ __forceinline__ void fetch(float (&staged)[Walk::COUNT]) {
 #pragma unroll
         for (int i = 0; i < Walk::COUNT; ++i) {
-            const int d = depth + i * Walk::DEPTH_STEP;
-            staged[i] = d < of.depth ? look(__ldg(steps + d)) : 0.0f;
+            staged[i] = look(__ldg(steps + depth + i * Walk::DEPTH_STEP));
         }
         depth += SLAB;
     }

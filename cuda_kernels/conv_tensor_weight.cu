@@ -1,7 +1,7 @@
 // requires: sm_80
 // conv_tensor_weight.cu -- the gradient of a convolution's weights at stride 1 on tensor cores
-// The depth is the packed grid of places (conv_pack.cu): dy is packed on the grid of x, zero where it
-// has no pixel, so tap (r, s) of place i reads x at place i + r * dilation * across + s * dilation.
+// The depth is the packed grid of places (conv_pack.cu): dy is packed on the grid of x, zero where
+// it has no pixel, so tap (r, s) of place i reads x at i + r * dilation * across + s * dilation.
 // v1  the depth gathered pixel by pixel from unpacked images: the integer arithmetic takes longer
 //     than the products
 // v2  tiles of 128 outputs x 128 weights over splits of the grid; transposing fragment loads in
@@ -9,6 +9,8 @@
 //     224x224 and 30 % at 14x14                                                     <- launched
 // launch: as conv_tensor.cu; grid (row tiles * column tiles, splits)
 // roofline: as conv_tensor.cu
+// sm_90: tf32 254 registers, bf16 221, 49 kB (64x128 37 kB) of shared memory, 8 warps resident;
+// no spills
 #include "quads.cuh"
 #include "tensor_tile.cuh"
 
@@ -82,38 +84,37 @@ __device__ __forceinline__ void weight_tensor_tile(const TensorWeight& of) {
 // dy (places, dy_chunks), x (places, x_chunks) in chunks of 16 bytes, shifts (taps,) in places in;
 // partial (splits, K, columns) out, or in and out to `add`: columns = taps * channels of a place
 extern "C" __global__ void __launch_bounds__(128, 2)
-conv_weight_tf32_128x128(const uint32_t* dy, const uint32_t* x, const int* shifts, float* partial,
-                         int K, int columns, int places, int dy_chunks, int x_chunks, int chunk,
-                         int add) {
+    conv_weight_tf32_128x128(const uint32_t* dy, const uint32_t* x, const int* shifts,
+                             float* partial, int K, int columns, int places, int dy_chunks,
+                             int x_chunks, int chunk, int add) {
     weight_tensor_tile<Tf32, 128, 128>({reinterpret_cast<const uint4*>(dy),
                                         reinterpret_cast<const uint4*>(x), shifts, partial, K,
                                         columns, places, dy_chunks, x_chunks, chunk, add});
 }
 
 extern "C" __global__ void __launch_bounds__(64, 4)
-conv_weight_tf32_64x128(const uint32_t* dy, const uint32_t* x, const int* shifts, float* partial,
-                        int K, int columns, int places, int dy_chunks, int x_chunks, int chunk,
-                        int add) {
+    conv_weight_tf32_64x128(const uint32_t* dy, const uint32_t* x, const int* shifts,
+                            float* partial, int K, int columns, int places, int dy_chunks,
+                            int x_chunks, int chunk, int add) {
     weight_tensor_tile<Tf32, 64, 128>({reinterpret_cast<const uint4*>(dy),
-                                        reinterpret_cast<const uint4*>(x), shifts, partial, K,
-                                        columns, places, dy_chunks, x_chunks, chunk, add});
+                                       reinterpret_cast<const uint4*>(x), shifts, partial, K,
+                                       columns, places, dy_chunks, x_chunks, chunk, add});
 }
 
 extern "C" __global__ void __launch_bounds__(128, 2)
-conv_weight_bf16_128x128(const uint32_t* dy, const uint32_t* x, const int* shifts, float* partial,
-                         int K, int columns, int places, int dy_chunks, int x_chunks, int chunk,
-                         int add) {
+    conv_weight_bf16_128x128(const uint32_t* dy, const uint32_t* x, const int* shifts,
+                             float* partial, int K, int columns, int places, int dy_chunks,
+                             int x_chunks, int chunk, int add) {
     weight_tensor_tile<Bf16, 128, 128>({reinterpret_cast<const uint4*>(dy),
                                         reinterpret_cast<const uint4*>(x), shifts, partial, K,
                                         columns, places, dy_chunks, x_chunks, chunk, add});
 }
 
 extern "C" __global__ void __launch_bounds__(64, 4)
-conv_weight_bf16_64x128(const uint32_t* dy, const uint32_t* x, const int* shifts, float* partial,
-                        int K, int columns, int places, int dy_chunks, int x_chunks, int chunk,
-                        int add) {
+    conv_weight_bf16_64x128(const uint32_t* dy, const uint32_t* x, const int* shifts,
+                            float* partial, int K, int columns, int places, int dy_chunks,
+                            int x_chunks, int chunk, int add) {
     weight_tensor_tile<Bf16, 64, 128>({reinterpret_cast<const uint4*>(dy),
-                                        reinterpret_cast<const uint4*>(x), shifts, partial, K,
-                                        columns, places, dy_chunks, x_chunks, chunk, add});
+                                       reinterpret_cast<const uint4*>(x), shifts, partial, K,
+                                       columns, places, dy_chunks, x_chunks, chunk, add});
 }
-

@@ -8,6 +8,7 @@
 // N * ceil(C / 16))
 // bytes an element: forward 12, backward 20; bound by memory: the LRN of net A-LRN at batch 64 (205
 // million elements) needs 0.52 and 0.86 ms on an H200 at 4.8 TB/s.
+// sm_90: at most 32 registers, all warps resident
 #include "common.cuh"
 
 constexpr int BLOCK = 256;
@@ -25,8 +26,8 @@ __device__ __forceinline__ float negative_power(float base, float beta) {
 
 // x (N,C,inner) in; scale, y the same out. alpha is divided by the size already.
 extern "C" __global__ void __launch_bounds__(BLOCK)
-lrn_forward(const float* x, float* scale, float* y, int64_t count, int C, int inner, int size,
-            float alpha, float beta, float k) {
+    lrn_forward(const float* x, float* scale, float* y, int64_t count, int C, int inner, int size,
+                float alpha, float beta, float k) {
     const int64_t at = global_thread();
     if (at >= count) {
         return;
@@ -44,8 +45,8 @@ lrn_forward(const float* x, float* scale, float* y, int64_t count, int C, int in
 
 // x, y, scale, dy (N,C,inner) in; dx the same out. slope = 2 alpha beta / size
 extern "C" __global__ void __launch_bounds__(BLOCK)
-lrn_backward(const float* x, const float* y, const float* scale, const float* dy, float* dx,
-             int64_t count, int C, int inner, int size, float slope, float beta) {
+    lrn_backward(const float* x, const float* y, const float* scale, const float* dy, float* dx,
+                 int64_t count, int C, int inner, int size, float slope, float beta) {
     const int64_t at = global_thread();
     if (at >= count) {
         return;
@@ -57,8 +58,7 @@ lrn_backward(const float* x, const float* y, const float* scale, const float* dy
         const int64_t there = at + static_cast<int64_t>(other - c) * inner;
         sum += __ldg(dy + there) * __ldg(y + there) / __ldg(scale + there);
     }
-    dx[at] = __ldg(dy + at) * negative_power(__ldg(scale + at), beta) -
-             slope * __ldg(x + at) * sum;
+    dx[at] = __ldg(dy + at) * negative_power(__ldg(scale + at), beta) - slope * __ldg(x + at) * sum;
 }
 
 // Where a thread of v2 begins: channel `first` of a place; `element` is channel 0 there.
@@ -88,8 +88,8 @@ __device__ __forceinline__ float shift_in(float (&window)[WINDOW], float next) {
 
 // The same as lrn_forward for size 5
 extern "C" __global__ void __launch_bounds__(BLOCK)
-lrn_5_forward(const float* x, float* scale, float* y, int C, int inner, float alpha, float beta,
-              float k) {
+    lrn_5_forward(const float* x, float* scale, float* y, int C, int inner, float alpha, float beta,
+                  float k) {
     const Column column(C, inner);
     if (!column.inside) {
         return;
@@ -115,8 +115,8 @@ lrn_5_forward(const float* x, float* scale, float* y, int C, int inner, float al
 
 // The same as lrn_backward for size 5
 extern "C" __global__ void __launch_bounds__(BLOCK)
-lrn_5_backward(const float* x, const float* y, const float* scale, const float* dy, float* dx,
-               int C, int inner, float slope, float beta) {
+    lrn_5_backward(const float* x, const float* y, const float* scale, const float* dy, float* dx,
+                   int C, int inner, float slope, float beta) {
     const Column column(C, inner);
     if (!column.inside) {
         return;
@@ -132,7 +132,7 @@ lrn_5_backward(const float* x, const float* y, const float* scale, const float* 
     for (int c = column.first; c < min(column.first + WALK, C); ++c) {
         const int64_t at = column.element + static_cast<int64_t>(c) * inner;
         const float sum = shift_in(window, term(c + WINDOW / 2));
-        dx[at] = __ldg(dy + at) * negative_power(__ldg(scale + at), beta) -
-                 slope * __ldg(x + at) * sum;
+        dx[at] =
+            __ldg(dy + at) * negative_power(__ldg(scale + at), beta) - slope * __ldg(x + at) * sum;
     }
 }

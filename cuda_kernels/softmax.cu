@@ -6,6 +6,7 @@
 // launch: v1 block 256, grid ceil(places / 256); v2 block 256, grid ceil(places / 8)
 // bytes: x three times, from the caches but the first; y once written, read and written. fc8 at
 // batch 64 is 256 kB: a few us, bound by latency.
+// sm_90: 32 registers, all warps resident
 #include <cfloat>
 
 #include "common.cuh"
@@ -27,7 +28,7 @@ __device__ __forceinline__ int64_t first_of(int64_t place, int C, int inner) {
 
 // x (outer, C, inner) in; y the same out, may be x. places = outer * inner
 extern "C" __global__ void __launch_bounds__(BLOCK)
-softmax_forward(const float* x, float* y, int64_t places, int C, int inner) {
+    softmax_forward(const float* x, float* y, int64_t places, int C, int inner) {
     const int64_t place = global_thread();
     if (place >= places) {
         return;
@@ -48,7 +49,7 @@ softmax_forward(const float* x, float* y, int64_t places, int C, int inner) {
 
 // y, dy (outer, C, inner) in; dx the same out, may be dy
 extern "C" __global__ void __launch_bounds__(BLOCK)
-softmax_backward(const float* y, const float* dy, float* dx, int64_t places, int C, int inner) {
+    softmax_backward(const float* y, const float* dy, float* dx, int64_t places, int C, int inner) {
     const int64_t place = global_thread();
     if (place >= places) {
         return;
@@ -67,7 +68,7 @@ softmax_backward(const float* y, const float* dy, float* dx, int64_t places, int
 
 // The same as softmax_forward, a warp a place
 extern "C" __global__ void __launch_bounds__(BLOCK)
-softmax_warp_forward(const float* x, float* y, int64_t places, int C, int inner) {
+    softmax_warp_forward(const float* x, float* y, int64_t places, int C, int inner) {
     const int64_t place = global_thread() / WARP;
     const int lane = threadIdx.x % WARP;
     if (place >= places) {
@@ -91,8 +92,8 @@ softmax_warp_forward(const float* x, float* y, int64_t places, int C, int inner)
 
 // The same as softmax_backward, a warp a place
 extern "C" __global__ void __launch_bounds__(BLOCK)
-softmax_warp_backward(const float* y, const float* dy, float* dx, int64_t places, int C,
-                      int inner) {
+    softmax_warp_backward(const float* y, const float* dy, float* dx, int64_t places, int C,
+                          int inner) {
     const int64_t place = global_thread() / WARP;
     const int lane = threadIdx.x % WARP;
     if (place >= places) {

@@ -180,8 +180,7 @@ __device__ __forceinline__ void read_b(Depths<Tf32, SIDE>& stage, int first, int
 // copy_b(stage, i) start the copies of stage i for this thread, with zeros beyond the operand.
 template <class P, int COLS, class StageA, class StageB, class CopyA, class CopyB>
 __device__ __forceinline__ void tensor_product(StageA (&a)[STAGES], StageB (&b)[STAGES],
-                                               CopyA copy_a, CopyB copy_b, int count,
-                                               Sums& sums) {
+                                               CopyA copy_a, CopyB copy_b, int count, Sums& sums) {
     const int row = warp_row<COLS>(), col = warp_col<COLS>();
 #pragma unroll
     for (int i = 0; i < M_TILES * N_TILES * 4; ++i) {

@@ -88,8 +88,8 @@ __device__ __forceinline__ void put(const float (&staged)[Walk::COUNT],
     }
 }
 
-// The first row and column of this thread's sums: rows `row` to `row + 3` and 16 below them, columns
-// `col` to `col + 3` and 32 to the right.
+// The first row and column of this thread's sums: rows `row` to `row + 3` and 16 below them,
+// columns `col` to `col + 3` and 32 to the right.
 template <int COLS>
 __device__ __forceinline__ int first_row() {
     return threadIdx.x / WARP / (COLS / 64) * 32 + threadIdx.x % WARP / 8 * 4;

@@ -1,11 +1,10 @@
 // winograd.cu -- the transforms around the products of a 3x3 convolution at stride 1
 // v1  three stages: transform data and filters, 16 or 36 products by gemm.cu, transform back
-//                                                                                    <- launched
 // v2  one kernel that transforms in shared memory (Lavin & Gray): no intermediate in device memory,
 //     yet its tiles of 32 x 32 outputs reread filters and data more often, and F(4x4) does not fit
 //     the registers; not written
-// v3  the image stack cut into chunks whose intermediates (2.25 times the data for F(4x4), each
-//     way) have a bounded size: one workspace serves every layer                     <- launched
+// v3  v1 with the images in chunks, whose intermediates (2.25 times the data for F(4x4), each
+//     way) have a bounded size: one workspace serves every layer                    <- launched
 // Of direct convolution's 9 multiply-adds an output, F(4x4) leaves 2.25 and F(2x2) 4.
 // Backward to the data: the same, with the filters turned. Backward to the weights: data and dy
 // transformed, a product over all tiles, then G^T . G of its sum.
@@ -16,6 +15,7 @@
 // roofline on an H200, conv3_2 of net D at batch 64 (F(4x4), 205 MB of data): data 0.67 GB, 0.14
 // ms; 36 products of 256x256x12544, 59 GFLOP, 0.88 ms; back 0.67 GB, 0.14 ms: 1.2 ms, where direct
 // convolution needs 3.5.
+// sm_90: data 48 registers, products 56, 5/8 of the warps resident; the others 32, or 48
 #include "quads.cuh"
 #include "winograd.cuh"
 
@@ -182,61 +182,61 @@ __device__ __forceinline__ void transform_weight(const float* partial, float* dw
 
 // x (N,C,H,W) in; data (planes, C, ld) out
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_data_4x4(const float* x, float* data, int C, int H, int W, int tiles_h, int tiles_w,
-                  int tiles, int ld, int pad_h, int pad_w) {
+    winograd_data_4x4(const float* x, float* data, int C, int H, int W, int tiles_h, int tiles_w,
+                      int tiles, int ld, int pad_h, int pad_w) {
     transform_data<4>(x, data, C, H, W, tiles_h, tiles_w, tiles, ld, pad_h, pad_w);
 }
 
 // weight (K,C,3,3) in; filters (planes, C, K) out, or turned (planes, K, C)
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_filter_4x4(const float* weight, float* filters, int K, int C, int turned) {
+    winograd_filter_4x4(const float* weight, float* filters, int K, int C, int turned) {
     transform_filter<4>(weight, filters, K, C, turned);
 }
 
 // products (planes, K, ld) in, bias (K,) in or null; y (N,K,P,Q) out
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_product_4x4(const float* products, const float* bias, float* y, int K, int P, int Q,
-                     int tiles_h, int tiles_w, int tiles, int ld, int relu) {
+    winograd_product_4x4(const float* products, const float* bias, float* y, int K, int P, int Q,
+                         int tiles_h, int tiles_w, int tiles, int ld, int relu) {
     transform_products<4>(products, bias, y, K, P, Q, tiles_h, tiles_w, tiles, ld, relu);
 }
 
 // dy (N,K,P,Q) in; data (planes, K, ld) out
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_gradient_4x4(const float* dy, float* data, int K, int P, int Q, int tiles_h, int tiles_w,
-                      int tiles, int ld) {
+    winograd_gradient_4x4(const float* dy, float* data, int K, int P, int Q, int tiles_h,
+                          int tiles_w, int tiles, int ld) {
     transform_gradient<4>(dy, data, K, P, Q, tiles_h, tiles_w, tiles, ld);
 }
 
 // partial (planes, splits, K, C) in; dw (K,C,3,3) in and out; weights = K * C
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_weight_4x4(const float* partial, float* dw, int weights, int splits) {
+    winograd_weight_4x4(const float* partial, float* dw, int weights, int splits) {
     transform_weight<4>(partial, dw, weights, splits);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_data_2x2(const float* x, float* data, int C, int H, int W, int tiles_h, int tiles_w,
-                  int tiles, int ld, int pad_h, int pad_w) {
+    winograd_data_2x2(const float* x, float* data, int C, int H, int W, int tiles_h, int tiles_w,
+                      int tiles, int ld, int pad_h, int pad_w) {
     transform_data<2>(x, data, C, H, W, tiles_h, tiles_w, tiles, ld, pad_h, pad_w);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_filter_2x2(const float* weight, float* filters, int K, int C, int turned) {
+    winograd_filter_2x2(const float* weight, float* filters, int K, int C, int turned) {
     transform_filter<2>(weight, filters, K, C, turned);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_product_2x2(const float* products, const float* bias, float* y, int K, int P, int Q,
-                     int tiles_h, int tiles_w, int tiles, int ld, int relu) {
+    winograd_product_2x2(const float* products, const float* bias, float* y, int K, int P, int Q,
+                         int tiles_h, int tiles_w, int tiles, int ld, int relu) {
     transform_products<2>(products, bias, y, K, P, Q, tiles_h, tiles_w, tiles, ld, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_gradient_2x2(const float* dy, float* data, int K, int P, int Q, int tiles_h, int tiles_w,
-                      int tiles, int ld) {
+    winograd_gradient_2x2(const float* dy, float* data, int K, int P, int Q, int tiles_h,
+                          int tiles_w, int tiles, int ld) {
     transform_gradient<2>(dy, data, K, P, Q, tiles_h, tiles_w, tiles, ld);
 }
 
 extern "C" __global__ void __launch_bounds__(BLOCK)
-winograd_weight_2x2(const float* partial, float* dw, int weights, int splits) {
+    winograd_weight_2x2(const float* partial, float* dw, int weights, int splits) {
     transform_weight<2>(partial, dw, weights, splits);
 }

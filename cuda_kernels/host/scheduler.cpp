@@ -10,65 +10,32 @@
 #include "fault.h"
 #include "fiber.h"
 #include "runtime.h"
+#include "threads.h"
 
 namespace emu {
 
 uint3 thread_index, block_index;
 dim3 block_dim, grid_dim;
+Thread threads[MAX_THREADS];
+int thread_count, current;
+bool failed;
 
 namespace {
 
-enum class State : uint8_t { UNSTARTED, READY, AT_BARRIER, AT_WARP, ENDED };
+char failure[512];
 
-struct Thread {
-    Fiber* fiber;  // where it has begun
-    State state;
-    uint3 index;
-    unsigned mask;      // of the warp instruction it waits at
-    const char* site;   // where it waits
-    unsigned barriers;  // how many it has passed
-    unsigned exchanges;
-};
+// For the race detector: threads begin after the scheduler has set the block up, and all end
+// before it goes on.
+char start_key, end_key;
 
-struct Warp {
-    volatile uint32_t area[2][WARP_LANES][EXCHANGE_WORDS];
-    char keys[2];  // for the race detector, one per area
-};
-
-// Two keys in turn: with one, a thread that wakes late would also observe what early ones did
-// after the barrier, and a read that is overtaken by the next round's write would pass.
-char barrier_keys[2], start_key, end_key;
-
-Thread threads[MAX_THREADS];
 Fiber fibers[MAX_THREADS];
-Warp warps[MAX_THREADS / WARP_LANES];
-int thread_count, current;
 // The lanes of the running warp, in the order in which they have their turns, and whose it is.
 int lane_sequence[WARP_LANES], turn, turns;
-bool failed;
-char failure[512];
 Order chosen_order;
 uint64_t random_state;
 void (*kernel_body)(const void*);
 const void* kernel_args;
 std::mutex one_launch;
-
-void write_failure(const char* what) {
-    if (!failed) {
-        failed = true;
-        snprintf(failure, sizeof failure, "%s", what);
-    }
-}
-
-void describe(char* text, size_t size, const Thread& thread) {
-    snprintf(text, size, "thread (%u, %u, %u)", thread.index.x, thread.index.y, thread.index.z);
-}
-
-void leave(State state) {
-    Thread& thread = threads[current];
-    thread.state = state;
-    leave_fiber(*thread.fiber, state == State::ENDED);
-}
 
 // A fiber whose thread has ended goes on with the next of the warp that has not begun, which saves
 // two switches; a thread that waits anywhere keeps the fiber. Not under a race detector, for which
@@ -291,64 +258,17 @@ unsigned random_below(unsigned bound) {
     return static_cast<unsigned>((random_state >> 11) % bound);
 }
 
-void barrier(const char* site) {
+void leave(State state) {
     Thread& thread = threads[current];
-    void* key = &barrier_keys[thread.barriers++ & 1];
-    thread.site = site;
-    publish(key);
-    leave(State::AT_BARRIER);
-    observe(key);
+    thread.state = state;
+    leave_fiber(*thread.fiber, state == State::ENDED);
 }
 
-void warp_sync(unsigned mask, const char* site) {
-    Thread& thread = threads[current];
-    if (!(mask >> lane() & 1u)) {
-        fail("a lane is not in the mask of its own warp instruction");
+void write_failure(const char* what) {
+    if (!failed) {
+        failed = true;
+        snprintf(failure, sizeof failure, "%s", what);
     }
-    void* key = &warps[current / WARP_LANES].keys[thread.exchanges++ & 1];
-    thread.mask = mask;
-    thread.site = site;
-    publish(key);
-    leave(State::AT_WARP);
-    observe(key);
-}
-
-int lane() { return current % WARP_LANES; }
-
-void put(const void* value, int words) {
-    auto from = static_cast<const volatile uint32_t*>(value);
-    auto& area = warps[current / WARP_LANES].area[threads[current].exchanges & 1];
-    for (int i = 0; i < words; ++i) {
-        area[lane()][i] = from[i];
-    }
-}
-
-void get(void* value, int words, int from_lane) {
-    auto to = static_cast<volatile uint32_t*>(value);
-    auto& area = warps[current / WARP_LANES].area[(threads[current].exchanges - 1) & 1];
-    for (int i = 0; i < words; ++i) {
-        to[i] = area[from_lane][i];
-    }
-}
-
-void fail(const char* what) {
-    char who[64], text[480];
-    describe(who, sizeof who, threads[current]);
-    snprintf(text, sizeof text, "%s: %s", who, what);
-    write_failure(text);
-    leave(State::ENDED);
-    __builtin_unreachable();
-}
-
-int current_thread() { return current; }
-
-Fiber& fiber_of(int thread) { return *threads[thread].fiber; }
-
-void fail_from_handler(const char* what) {
-    char who[64], text[480];
-    describe(who, sizeof who, threads[current]);
-    snprintf(text, sizeof text, "%s: %s", who, what);
-    write_failure(text);
 }
 
 }  // namespace emu

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.cuda import conv_winograd
 from runtime.backend.cuda.backend import CudaBackend
@@ -104,8 +105,11 @@ def test_the_algorithm_is_the_one_with_fewest_multiplications() -> None:
 
 def test_steps_say_where_a_tap_lies() -> None:
     table = steps(2, (5, 7), (2, 3), (2, 1), in_holes=False)
-    assert table.shape == (12, 2)
+    assert table.shape == (128, 2)
     assert table.dtype == np.int32
     channel, row, col = 1, 1, 2
     assert table[6 + 3 + 2].tolist() == [channel * 35 + 2 * row * 7 + col, 2 * row << 16 | col]
+    assert table[12:].tolist() == [[0, 0x7FFF << 16]] * 116  # below every image
     assert steps(2, (5, 7), (2, 3), (2, 1), in_holes=True)[11].tolist() == [35, 2 << 16 | 2]
+    with pytest.raises(UnsupportedError, match="spans 40001x3 pixels; expected at most 32767"):
+        steps(1, (5, 7), (2, 3), (40000, 1), in_holes=False)

@@ -24,7 +24,7 @@ def why_not() -> str | None:
     if cuda_headers() is None:
         return "no cuda.h: CUDA's headers are not installed"
     if importlib.util.find_spec("pycuda") is None:
-        return "PyCUDA is not installed: pip install '.[cuda]'"
+        return "PyCUDA is not installed: run tests/fakecuda/install_pycuda.sh with this Python"
     return None
 
 

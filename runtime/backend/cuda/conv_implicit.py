@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.geometry import ConvGeometry, Pair
 from runtime.backend.base import ConvPlan, HostArray
 from runtime.backend.cuda.array import DeviceArray
@@ -15,19 +16,33 @@ from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks
 # end, each with at least so many pixels.
 _WANTED_BLOCKS = 1024
 _FEWEST_PIXELS = 512
+# A row below every image.
+_BELOW = 0x7FFF
 
 
 def steps(channels: int, plane: Pair, kernel: Pair, dilation: Pair, in_holes: bool) -> HostArray:
     """What depth c*R*S + r*S + s of the product means: see cuda_kernels/conv_loaders.cuh.
 
-    Shapes: (C*R*S, 2) int32. With holes the distance is that of the channel alone.
+    Shapes: (C*R*S to a multiple of 128, 2) int32. With holes the distance is the channel's alone.
+
+    Raises:
+        UnsupportedError: a filter reaches farther than 16 bits can say.
     """
     c, r, s = np.meshgrid(*(np.arange(n) for n in (channels, *kernel)), indexing="ij")
     row, col = r * dilation[0], s * dilation[1]
+    if max(row.max(), col.max()) >= _BELOW:
+        raise UnsupportedError(
+            f"convolution: a filter of {kernel} at dilation {dilation} spans {row.max() + 1}x"
+            f"{col.max() + 1} pixels; expected at most {_BELOW}; use a smaller dilation"
+        )
     distance = c * plane[0] * plane[1]
     if not in_holes:
         distance = distance + row * plane[1] + col
-    return np.stack([distance.ravel(), (row << 16 | col).ravel()], 1).astype(np.int32)
+    depth = distance.size
+    table = np.zeros((blocks(depth, LARGE.cols) * LARGE.cols, 2), np.int64)
+    table[:, 1] = _BELOW << 16
+    table[:depth] = np.stack([distance.ravel(), (row << 16 | col).ravel()], 1)
+    return table.astype(np.int32)
 
 
 class ImplicitConvolution:

@@ -135,3 +135,31 @@ def test_one_workspace_serves_all_works() -> None:
         again = [a.tobytes() for work in reversed(WORKS.values()) for a in work(backend)]
         assert sorted(first) == sorted(again)
         assert backend.memory.held_bytes < 64 << 20
+
+
+def test_ops_can_be_recorded_and_replayed(backend: CudaBackend) -> None:
+    """After two passes nothing is allocated, loaded or moved any more."""
+    plan, pool = backend.plan_conv(GEOM), PoolGeometry(2, 33, 9, 8, (2, 2), (2, 2))
+    x, weight = up(backend, normal(*GEOM.in_shape)), up(backend, normal(*GEOM.weight_shape))
+    y, dx = junk(backend, GEOM.out_shape), junk(backend, GEOM.in_shape)
+    top, mask = junk(backend, pool.out_shape), junk(backend, pool.out_shape, np.int32)
+    db, dw = up(backend, np.zeros(33, np.float32)), up(backend, np.zeros(weight.shape, np.float32))
+
+    def train() -> None:
+        backend.fill(dw, 0.0)
+        backend.conv_forward(plan, x, weight, None, y, 1, relu=True)
+        backend.max_pool_forward(pool, y, top, mask)
+        backend.max_pool_backward(pool, top, mask, y)
+        backend.bias_backward(Layout(2, 33, 72), y, db)
+        backend.conv_backward_weight(plan, x, y, dw)
+        backend.conv_backward_data(plan, y, weight, dx, 1)
+
+    train()
+    want = down(backend, dx, dw)
+    train()
+    graph = backend.driver.capture(train)
+    backend.upload(normal(*GEOM.in_shape) * 2.0, x)
+    backend.driver.replay(graph)
+    got = down(backend, dx, dw)
+    np.testing.assert_array_equal(got[0], want[0] * 2.0)
+    np.testing.assert_array_equal(got[1], want[1] * 4.0)

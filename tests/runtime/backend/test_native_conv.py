@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan
-from runtime.backend.cpu.native_conv import DIRECT, NativeConvolution, Passes, plan_native
+from runtime.backend.cpu.native_conv import NativeConvolution
 from runtime.backend.cpu.native_library import NativeLibrary
+from runtime.backend.cpu.native_plan import DIRECT, Passes, plan_native
 from tests.oracle import conv as loops
 from tests.oracle.tolerance import assert_close
 from tests.runtime.backend.native_kernels import (
@@ -160,6 +163,8 @@ def test_a_delta_filter_moves_the_image(isa: str, m: int) -> None:
         (ConvGeometry(1, 64, 56, 56, 64, (3, 3), (1, 1), (2, 2)), 0, 0, 0),
         (ConvGeometry(1, 64, 56, 56, 64, (3, 3), (3, 3)), 0, 0, 0),
         (ConvGeometry(1, 64, 56, 56, 64, (1, 1)), 0, 0, 0),
+        (ConvGeometry(1, 1024, 14, 14, 1024, (3, 3), (1, 1)), 2, 2, 2),
+        (ConvGeometry(1, 2048, 14, 14, 1024, (3, 3), (1, 1)), 0, 0, 0),
     ],
     ids=str,
 )
@@ -182,19 +187,56 @@ def test_the_plan_names_its_algorithms_and_bounds_its_workspace(isa: str) -> Non
 
 
 @each_set
-def test_filters_are_transformed_again_when_the_version_changes(isa: str) -> None:
+def test_filters_are_kept_for_a_version_that_comes_again(isa: str) -> None:
     geom = ConvGeometry(1, 16, 8, 8, 16, (3, 3), (1, 1))
     library = opened(isa, 1)
     conv, plan = NativeConvolution(library), plan_native(library, geom, False)
     x, w, y = normal(*geom.in_shape), normal(*geom.weight_shape), junk(geom.out_shape)
-    conv.forward(plan, x, w, None, y, 1, False)
-    first = y.copy()
-    conv.forward(plan, x, 2 * w, None, y, 1, False)
-    np.testing.assert_array_equal(y, first)
-    conv.forward(plan, x, 2 * w, None, y, 2, False)
-    np.testing.assert_array_equal(y, 2 * first)
-    conv.forward(plan, x, w, None, y, None, False)
-    np.testing.assert_array_equal(y, first)
+
+    def forward(weight: Host, version: int | None) -> Host:
+        conv.forward(plan, x, weight, None, y, version, False)
+        return y.copy()
+
+    first = forward(w, 1)
+    assert plan.cache["filters"].filters is None, "a version seen once is not worth the memory"
+    np.testing.assert_array_equal(forward(w, 1), first)
+    np.testing.assert_array_equal(forward(2 * w, 1), first)
+    np.testing.assert_array_equal(forward(2 * w, 2), 2 * first)
+    np.testing.assert_array_equal(forward(4 * w, 2), 2 * first)
+    np.testing.assert_array_equal(forward(w, None), first)
+    np.testing.assert_array_equal(forward(2 * w, None), 2 * first)
+    np.testing.assert_array_equal(forward(w, 2), first)
+
+
+@each_set
+def test_directions_keep_filters_of_their_own(isa: str) -> None:
+    geom = ConvGeometry(1, 16, 8, 8, 16, (3, 3), (1, 1))
+    library = opened(isa, 1)
+    conv, plan = NativeConvolution(library), plan_native(library, geom, False)
+    x, w, y = normal(*geom.in_shape), normal(*geom.weight_shape), junk(geom.out_shape)
+    results = []
+    for _ in range(3):
+        conv.forward(plan, x, w, None, y, 7, False)
+        results.append(y.copy())
+        conv.backward_data(plan, x, w, y, 7)
+        results.append(y.copy())
+    for again in (2, 4):
+        np.testing.assert_array_equal(results[again], results[0])
+        np.testing.assert_array_equal(results[again + 1], results[1])
+    assert not np.array_equal(results[0], results[1])
+
+
+@each_set
+@pytest.mark.parametrize("geom", [SAME[4], ANY[1]], ids=str)
+def test_a_batch_without_images(isa: str, geom: ConvGeometry) -> None:
+    geom = replace(geom, n=0)
+    library = opened(isa, 2)
+    before = normal(*geom.weight_shape)
+    x, dy = normal(*geom.in_shape), normal(*geom.out_shape)
+    for m in (DIRECT, 4) if geom.is_3x3_same else (DIRECT,):
+        plan = forced(library, geom, m)
+        dw = passes(library, plan, x, before, normal(geom.k), dy, before)[2]
+        np.testing.assert_array_equal(dw, before)
 
 
 @each_set

@@ -25,8 +25,8 @@ struct Plan {
     explicit Plan(const ConvShape& g)
         : conv_groups(g.group), rows(g.k / g.group), cols(g.c / g.group * g.r * g.s) {
         depth = g.n * g.p * g.q;
-        chunks = ceil_div(depth, kChunk);
-        chunk = round_up(ceil_div(depth, chunks), kLanes);
+        chunks = most(1, ceil_div(depth, kChunk));
+        chunk = round_up(most(1, ceil_div(depth, chunks)), kLanes);
         chunks = ceil_div(depth, chunk);
         stride = round_up(chunk, 16) + 16;  // not a multiple of 4 KiB, or rows would share cache sets
         row_blocks = ceil_div(rows, kBlock);

@@ -95,14 +95,15 @@ struct ProductPlan {
         : batches(batches), rows(rows), cols(cols), depth(depth) {
         depth_blocks = most(1, ceil_div(depth, kDepth));
         depth_block = ceil_div(depth, depth_blocks);
-        col_blocks = ceil_div(cols, kBlockCols);
+        col_blocks = most(1, ceil_div(cols, kBlockCols));
         if (batches * col_blocks < 4 * threads)
             col_blocks = most(col_blocks, least(ceil_div(cols, 3 * kPanel), ceil_div(4 * threads, batches)));
-        col_block = round_up(ceil_div(cols, col_blocks), kPanel);
-        col_blocks = ceil_div(cols, col_block);
+        col_block = round_up(most(1, ceil_div(cols, col_blocks)), kPanel);
+        col_blocks = most(1, ceil_div(cols, col_block));
         row_parts = 1;
         if (batches * col_blocks < 3 * threads)
-            row_parts = least(ceil_div(3 * threads, batches * col_blocks), ceil_div(rows, 2 * kRows));
+            row_parts = least(ceil_div(3 * threads, batches * col_blocks),
+                              most(1, ceil_div(rows, 2 * kRows)));
         worker_floats = piece((kRows + 1) * kPanel) + piece(depth_block * kBlockRows) +
                         piece(depth_block * col_block);
     }

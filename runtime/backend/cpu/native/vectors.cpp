@@ -1,17 +1,21 @@
 // Vectors of any shape, the bias, and the update of the weights.
 
+#include "arena.h"
 #include "team.h"
-#include "vector.h"
 
 namespace verydeep::VD_ISA {
 namespace {
 
 constexpr Index kPart = 1 << 16;  // elements of one item, and of one partial sum
 
+Index sum_floats(Index count) { return 2 * ceil_div(count, kPart); }  // as many partial doubles
+
 // Partial sums of term(i) in double, 16 interleaved, each part on its own; then all in order.
 template <class Term>
-double sum_of(Team* team, Index count, double* partial, const Term& term) {
+double sum_of(Team* team, Index count, void* workspace, const Term& term) {
     constexpr int kWide = 16;
+    const Index floats = sum_floats(count);
+    double* partial = reinterpret_cast<double*>(Arena(workspace, piece(floats)).floats(floats));
     parallel_parts(team, count, kPart, [&](Index first, Index last) {
         double sum[kWide] = {};
         Index i = first;
@@ -83,19 +87,19 @@ VD_EXPORT(sub)(Team* team, std::int64_t count, const float* x, const float* y, f
 }
 
 // Bytes of workspace of the three sums below.
-VD_EXPORT_COUNT(sum_bytes)(std::int64_t count) { return 8 * ceil_div(count, kPart); }
+VD_EXPORT_COUNT(sum_bytes)(std::int64_t count) { return 4 * piece(sum_floats(count)); }
 
-VD_EXPORT_DOUBLE(asum)(Team* team, std::int64_t count, const float* x, double* partial) {
-    return sum_of(team, count, partial, [=](Index i) { return double{__builtin_fabsf(x[i])}; });
+VD_EXPORT_DOUBLE(asum)(Team* team, std::int64_t count, const float* x, void* workspace) {
+    return sum_of(team, count, workspace, [=](Index i) { return double{__builtin_fabsf(x[i])}; });
 }
 
-VD_EXPORT_DOUBLE(sumsq)(Team* team, std::int64_t count, const float* x, double* partial) {
-    return sum_of(team, count, partial, [=](Index i) { return double{x[i]} * double{x[i]}; });
+VD_EXPORT_DOUBLE(sumsq)(Team* team, std::int64_t count, const float* x, void* workspace) {
+    return sum_of(team, count, workspace, [=](Index i) { return double{x[i]} * double{x[i]}; });
 }
 
 VD_EXPORT_DOUBLE(dot)(Team* team, std::int64_t count, const float* x, const float* y,
-                      double* partial) {
-    return sum_of(team, count, partial, [=](Index i) { return double{x[i]} * double{y[i]}; });
+                      void* workspace) {
+    return sum_of(team, count, workspace, [=](Index i) { return double{x[i]} * double{y[i]}; });
 }
 
 // y[o][c][i] += bias[c]. Shapes: y (outer, channels, inner).

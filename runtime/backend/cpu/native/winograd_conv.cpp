@@ -48,7 +48,7 @@ struct Plan {
         const Index channels = (input_blocks + filters.output_blocks) * kLanes;
         const Index enough = kPlanes * filters.plane > kFarFloats ? kLeastTilesFar : kLeastTiles;
         const Index tiles = most(enough, kChunkFloats / (kPlanes * channels));
-        chunks = ceil_div(tiling.strips, most(1, tiles / tiling.span));
+        chunks = most(1, ceil_div(tiling.strips, most(1, tiles / tiling.span)));
         slices = 1;
         if (chunks < 6 * threads && chunks % threads != 0) {
             // Even out: more chunks where they stay long enough, else slices of the outputs.
@@ -58,8 +58,8 @@ struct Plan {
             else
                 slices = least(threads, filters.panels());
         }
-        chunk = ceil_div(tiling.strips, chunks);
-        chunks = ceil_div(tiling.strips, chunk);
+        chunk = most(1, ceil_div(tiling.strips, chunks));
+        chunks = most(1, ceil_div(tiling.strips, chunk));
         max_tiles = chunk * tiling.span;
         v_plane = plane_stride(input_blocks * kLanes * max_tiles);
         m_plane = plane_stride(ceil_div(filters.panels(), slices) * kPanel * max_tiles);

@@ -61,8 +61,10 @@ void transform_group(const Filters& f, const FilterLayout& layout, Index panel, 
 }
 
 template <int M>
-void transform_filters(Team* team, const Filters& f, float* out) {
+void transform_filters(Team* team, const Filters& f, float* workspace) {
     const FilterLayout layout(f.inputs, f.outputs);
+    const Index count = Winograd<M>::kPlanes * layout.plane;
+    float* out = Arena(workspace, piece(count)).floats(count);
     const Index groups = ceil_div(f.inputs, kGroup);
     parallel(team, layout.panels() * groups, [&](Index item, int) {
         const Index first = item % groups * kGroup;
@@ -79,7 +81,7 @@ using namespace verydeep::VD_ISA;
 // Floats of the transformed filters of `inputs` to `outputs` channels.
 VD_EXPORT_COUNT(winograd_filter_floats)(std::int64_t m, std::int64_t inputs, std::int64_t outputs) {
     const Index planes = m == 4 ? Winograd<4>::kPlanes : Winograd<2>::kPlanes;
-    return planes * FilterLayout(inputs, outputs).plane;
+    return piece(planes * FilterLayout(inputs, outputs).plane);
 }
 
 // Transform weights (k, c, 3, 3) into `out`, which starts on a cache line: for the forward pass or, turned and transposed, for the backward.

@@ -38,7 +38,7 @@ struct Plan {
             groups /= 2;
         const Index channels = (input_blocks + output_blocks) * kLanes;
         const Index tiles = most(kLeastTiles, kChunkFloats / (W::kPlanes * channels));
-        const Index strips = ceil_div(tiling.strips, groups);
+        const Index strips = most(1, ceil_div(tiling.strips, groups));
         chunk = ceil_div(strips, ceil_div(strips, ceil_div(tiles, tiling.span)));
         max_tiles = chunk * tiling.span;
         slice(ceil_div(threads, groups));
@@ -181,6 +181,7 @@ void weight_gradient(Team* team, const ConvShape& g, const float* x, const float
                      void* workspace) {
     using W = Winograd<M>;
     const Plan<M> plan(g, team_size(team));
+    if (plan.tiling.strips == 0) return;  // no image: nothing to add
     Arena shared(workspace, plan.floats(team_size(team)));
     float* sums = shared.floats(plan.groups * plan.group_floats);
     parallel(team, plan.groups * plan.row_slices * plan.output_slices, [&](Index item, int worker) {

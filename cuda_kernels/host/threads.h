@@ -1,0 +1,35 @@
+// The threads of the running block, as the scheduler and the calls of kernel code share them.
+#pragma once
+
+#include <cstdint>
+
+#include "fiber.h"
+#include "runtime.h"
+
+namespace emu {
+
+enum class State : uint8_t { UNSTARTED, READY, AT_BARRIER, AT_WARP, ENDED };
+
+struct Thread {
+    Fiber* fiber;  // where it has begun
+    State state;
+    uint3 index;
+    unsigned mask;      // of the warp instruction it waits at
+    const char* site;   // where it waits
+    unsigned barriers;  // how many it has passed
+    unsigned exchanges;
+};
+
+extern Thread threads[MAX_THREADS];
+extern int thread_count, current;
+
+// Back to the scheduler, from the current thread's fiber.
+void leave(State state);
+
+// The first sentence about what went wrong is the one that is told; it also stops the launch.
+extern bool failed;
+void write_failure(const char* what);
+void write_failure_of(const Thread& thread, const char* what);
+void describe(char* text, size_t size, const Thread& thread);
+
+}  // namespace emu

@@ -1,0 +1,117 @@
+"""Which compiled algorithm serves each pass of a convolution, and the memory it needs: a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import ConvPlan
+from runtime.backend.cpu.native_library import NativeLibrary
+from runtime.backend.cpu.native_signatures import ConvShape
+
+DIRECT = 0
+"""Sums taken term by term. Other algorithms are Winograd's F(m x m, 3 x 3), and this is m."""
+
+_NAMES = {DIRECT: "direct", 2: "winograd_2x2", 4: "winograd_4x4"}
+_PLANES = {2: 16, 4: 36}
+# With fewer filters than this the transforms cost more than the products they save.
+_FEW_FILTERS = 64
+# F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with large filters and few tiles that
+# decides. The weight gradient goes through sums of that size once more.
+_LARGE_FILTERS = 256 * 256
+_FEW_TILES = 32
+_FEW_TILES_WEIGHT = 48
+# What transformed filters, or the sums of a weight gradient, may take.
+_MOST_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The algorithm of each pass of one geometry: a function of the geometry alone."""
+
+    forward: int
+    backward_data: int
+    backward_weight: int
+
+    @classmethod
+    def of(cls, geom: ConvGeometry, exact: bool) -> Passes:
+        """Choose by table. `exact` wants every sum term by term."""
+        if exact or not geom.is_3x3_same or max(geom.pad) > 2:
+            return cls(DIRECT, DIRECT, DIRECT)
+        filters = geom.c * geom.k
+        outputs = geom.n * -(-geom.p // 4) * -(-geom.q // 4)
+        inputs = geom.n * -(-geom.h // 4) * -(-geom.w // 4)
+        few = filters < _FEW_FILTERS
+        return cls(
+            DIRECT if few else _tile(filters, outputs, _FEW_TILES),
+            _tile(filters, inputs, _FEW_TILES),
+            DIRECT if few else _tile(filters, outputs, _FEW_TILES_WEIGHT),
+        )
+
+    def __str__(self) -> str:
+        names = [_NAMES[m] for m in (self.forward, self.backward_data, self.backward_weight)]
+        return names[0] if len(set(names)) == 1 else "/".join(names)
+
+
+def _tile(filters: int, tiles: int, few_tiles: int) -> int:
+    """The side of Winograd's tiles, or none of them where the filters would grow too large."""
+    sides = (2,) if filters >= _LARGE_FILTERS and tiles < few_tiles else (4, 2)
+    return next((m for m in sides if 4 * filters * _PLANES[m] <= _MOST_BYTES), DIRECT)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Of one pass. `filters` is 0 where the weights are used as they are. Units: bytes."""
+
+    scratch: int
+    filters: int
+
+    @property
+    def total(self) -> int:
+        return self.scratch + self.filters
+
+
+@dataclass(frozen=True)
+class Calls:
+    """What the kernels are told for one geometry."""
+
+    passes: Passes
+    shape: ConvShape
+    forward: Memory
+    backward_data: Memory
+    backward_weight: Memory
+
+
+def plan_native(
+    library: NativeLibrary, geom: ConvGeometry, exact: bool, passes: Passes | None = None
+) -> ConvPlan:
+    """See Backend.plan_conv. The workspace is the largest of the three passes'.
+
+    `passes` overrules the table; Winograd's algorithms serve 3x3 at stride 1 with a pad up to 2.
+    """
+    passes, shape = passes or Passes.of(geom, exact), ConvShape.of(geom)
+    calls = Calls(
+        passes,
+        shape,
+        _memory(library, passes.forward, shape, backward=False),
+        _memory(library, passes.backward_data, shape, backward=True),
+        _weight_memory(library, passes.backward_weight, shape),
+    )
+    most = max(m.total for m in (calls.forward, calls.backward_data, calls.backward_weight))
+    return ConvPlan(geom, f"native:{passes}", most, {"calls": calls})
+
+
+def _memory(library: NativeLibrary, m: int, shape: ConvShape, backward: bool) -> Memory:
+    if m == DIRECT:
+        return Memory(library.count("conv_bytes", shape, backward, library.threads), 0)
+    inputs, outputs = (shape.k, shape.c) if backward else (shape.c, shape.k)
+    return Memory(
+        library.count("winograd_bytes", m, shape, backward, library.threads),
+        4 * library.count("winograd_filter_floats", m, inputs, outputs),
+    )
+
+
+def _weight_memory(library: NativeLibrary, m: int, shape: ConvShape) -> Memory:
+    if m == DIRECT:
+        return Memory(library.count("conv_weight_bytes", shape, library.threads), 0)
+    return Memory(library.count("winograd_weight_bytes", m, shape, library.threads), 0)
