@@ -56,7 +56,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
 
-$(STAMP): pyproject.toml setup.py | $(BIN)/python
+$(STAMP): pyproject.toml setup.py $(wildcard runtime/backend/cpu/native/*) | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
