@@ -39,9 +39,11 @@ def test_sums_of_whole_numbers_are_exact(emulator: CudaBackend, count: int) -> N
 
 def test_many_small_terms_beside_a_large_one(emulator: CudaBackend) -> None:
     """Pieces are added in float64: in float32 every later piece would vanish."""
-    host = np.full(64 * 4096, 2.0**-12, np.float32)
+    pieces = 2 * 256 + 1  # the thread that has the large one adds two more
+    host = np.full(pieces * 4096, 2.0**-12, np.float32)
     host[0] = 2.0**24
-    assert emulator.asum(up(emulator, host)) == pytest.approx(2.0**24 + 63.0, abs=1.1)
+    total = emulator.asum(up(emulator, host))
+    assert total == pytest.approx(2.0**24 + pieces - 1, abs=1.1, rel=0)
 
 
 def test_no_elements_are_no_work(emulator: CudaBackend) -> None:

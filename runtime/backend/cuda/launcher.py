@@ -45,14 +45,23 @@ class Launcher:
         """
         loaded = self._kernel(source, kernel)
         for arg in args:
-            if isinstance(arg, DeviceArray) and not self.memory.owns(arg):
-                raise DeviceError(
-                    f"kernel '{kernel}': an array of another backend ({arg!r}); expected one of "
-                    f"{self.driver.name} {self.driver.device_id}; copy it there first"
-                )
+            if isinstance(arg, DeviceArray):
+                self.expect_own(f"kernel '{kernel}'", arg)
         block = threads or loaded.signature.max_threads
         extent = (grid, 1, 1) if isinstance(grid, int) else grid
         self.driver.launch(loaded, extent, (block, 1, 1) if isinstance(block, int) else block, args)
+
+    def expect_own(self, what: str, array: DeviceArray) -> None:
+        """Refuse an array of another backend.
+
+        Raises:
+            DeviceError: its address means nothing here.
+        """
+        if not isinstance(array, DeviceArray) or not self.memory.owns(array):
+            raise DeviceError(
+                f"{what}: an array of another backend ({array!r}); expected one of "
+                f"{self.driver.name} {self.driver.device_id}; copy it there first"
+            )
 
     def elementwise(
         self, source: str, kernel: str, count: int, args: Sequence[Argument], each: int = QUAD

@@ -31,16 +31,19 @@ class MemoryOps:
 
     def upload(self, host: HostArray, device: DeviceArray) -> None:
         """See Backend.upload."""
+        self._launcher.expect_own("upload", device)
         _expect_alike("upload", host, device)
         self._launcher.driver.upload(host, device.address)
 
     def download(self, device: DeviceArray, host: HostArray) -> None:
         """See Backend.download."""
+        self._launcher.expect_own("download", device)
         _expect_alike("download", host, device)
         self._launcher.driver.download(device.address, host)
 
     def copy(self, src: DeviceArray, dst: DeviceArray) -> None:
         """See Backend.copy. The source may lie on another device of this process."""
+        self._launcher.expect_own("copy", dst)
         _expect_alike("copy", src, dst)
         self._launcher.driver.copy(src.address, dst.address, src.nbytes)
 
@@ -73,6 +76,7 @@ class MemoryOps:
 
     def fill(self, x: DeviceArray, value: float) -> None:
         """See Backend.fill."""
+        self._launcher.expect_own("fill", x)
         if value == 0.0 and math.copysign(1.0, value) > 0.0:
             self._launcher.driver.fill_bytes(x.address, 0, x.nbytes)
             return

@@ -54,6 +54,18 @@ def test_arrays_of_another_backend_are_refused(backend: CudaBackend) -> None:
         other.axpy(1.0, x, up(other, normal(8)))
     assert "kernel 'axpy': an array of another backend" in str(caught.value)
     assert "expected one of emu 0; copy it there first" in str(caught.value)
+    with emulated() as (other, _):
+        for what, call in {
+            "upload": lambda: other.upload(normal(8), x),
+            "download": lambda: other.download(x, normal(8)),
+            "copy": lambda: other.copy(x, x),
+            "fill": lambda: other.fill(x, 0.0),
+        }.items():
+            with pytest.raises(DeviceError, match=f"{what}: an array of another backend"):
+                call()
+        mine = up(other, normal(8) + 1.0)
+        backend.copy(mine, x)  # the source may be another device's: replicas exchange weights
+    np.testing.assert_array_equal(down(backend, x)[0], normal(8) + 1.0)
     with pytest.raises(DeviceError, match="argument 0 'x': expected an array of float32, got arr"):
         backend.scal(2.0, normal(8))  # type: ignore[arg-type]
 
