@@ -7,12 +7,18 @@ BIN := $(VENV)/bin
 NET ?=
 DATA ?= demo
 GPUS ?=
+# What starts the job on several machines, such as: mpirun -n 4 --hostfile hosts
+MPIRUN ?=
 OUT ?=
 EXTRAS ?= test,lint
 
 # What was installed, by extra: a stamp each, renewed when the packaging changes.
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+# What the benchmarks compare with stands apart: it asks for another OpenCV.
+PEERS := $(VENV)-peers
+PEERS_STAMP := $(PEERS)/.installed
+FAKE_STAMP := $(VENV)/.installed-pycuda
 
 .PHONY: help train test test-slow lint setup clean
 .DEFAULT_GOAL := help
@@ -23,7 +29,7 @@ help:  ## list the targets
 	@echo "  The real job: make train NET=D DATA=/path/to/ilsvrc12 GPUS=0,1,2,3"
 
 train: $(STAMP)  ## prepare, train, evaluate, export and draw (embedded data set by default)
-	$(BIN)/verydeep run --data $(DATA) $(if $(NET),--net $(NET)) $(if $(GPUS),--gpu $(GPUS)) $(if $(OUT),--out $(OUT))
+	$(MPIRUN) $(BIN)/verydeep run --data $(DATA) $(if $(NET),--net $(NET)) $(if $(GPUS),--gpu $(GPUS)) $(if $(OUT),--out $(OUT))
 
 test: $(TEST_STAMP)  ## pass the tests (minutes, no GPU)
 	$(BIN)/python -m pytest -m "not slow and not gpu"
@@ -40,6 +46,13 @@ exactness: $(STAMP)  ## train on 1, 2, 4 and 8 replicas and print the one checks
 
 paper: $(STAMP)  ## the paper's tables in miniature, with a report
 	$(BIN)/verydeep paper --data $(DATA) $(if $(GPUS),--gpu $(GPUS)) --out $(or $(OUT),build/paper)
+
+bench: $(STAMP) $(PEERS_STAMP)  ## measure the CPU backend beside PyTorch and OpenCV (minutes)
+	$(BIN)/python benchmarks/native_conv.py --json benchmarks/results/conv.json
+	$(BIN)/python benchmarks/cpu.py --peers $(PEERS)/bin/python
+	$(BIN)/python benchmarks/cpu_report.py
+
+pycuda-fake: $(FAKE_STAMP)  ## install PyCUDA where there is no GPU, for the tests over a fake driver
 
 kernels: $(STAMP)  ## compile every CUDA kernel with nvcc and show registers, memory and spills
 	$(BIN)/python -m cuda_kernels.build --table
@@ -64,7 +77,16 @@ $(TEST_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
+$(PEERS_STAMP): benchmarks/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
+	touch $@
+
+$(FAKE_STAMP): tests/fakecuda/install_pycuda.sh | $(STAMP)
+	$(BIN)/python -c 'import pycuda' 2> /dev/null || timeout 300 $< $(BIN)/python
+	touch $@
+
 clean:  ## remove what was built, the virtual environment included
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find runtime -name '*.so' -delete

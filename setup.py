@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import sys
@@ -35,6 +36,15 @@ FLAGS = [
     "-pthread",
 ]
 COMMON = ("module.cpp", "team.cpp")
+
+
+def source_digest() -> str:
+    """What the library is told it was built from; the file is loaded alone, without the project."""
+    path = SOURCES.with_name("native_digest.py")
+    spec = importlib.util.spec_from_file_location("native_digest", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return str(module.source_digest(SOURCES))
 
 
 def instruction_sets() -> dict[str, list[str]]:
@@ -88,6 +98,7 @@ def extension(**options: Any) -> Extension:
         depends=sorted(str(path) for path in SOURCES.glob("*.h")),
         include_dirs=[str(SOURCES)],
         extra_compile_args=FLAGS,
+        define_macros=[("VD_SOURCES", f'"{source_digest()}"')],
         extra_link_args=["-pthread"],
         language="c++",
         optional=True,

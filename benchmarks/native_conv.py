@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
-import platform
 import statistics
 import sys
 import time
@@ -23,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from record import write_record
 from rich.progress import track
 from threadpoolctl import threadpool_limits
 
-from prototxt_gen.files import atomic_write_text
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.cpu import native_library
 from runtime.backend.cpu.lanes import aligned_empty, default_threads
@@ -48,6 +46,8 @@ VGG_D = (
     (512, 512, 14, 3),
 )
 _SGEMM = 1024
+# Seconds before each run: the threads of OpenBLAS and of OpenMP go on spinning for a while.
+_REST = 0.1
 
 
 @dataclass
@@ -114,6 +114,7 @@ def rounds(runs: Runs, count: int) -> dict[str, list[float]]:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(count + 1):
         for name, run in runs.items():
+            time.sleep(_REST)
             start = time.perf_counter()
             run()
             if number:
@@ -193,10 +194,9 @@ def main() -> int:
     total = totals(results)
     print("net D, all convolutions, ms:", {name: round(ms, 1) for name, ms in total.items()})
     if args.json:
-        head = {"machine": platform.processor() or platform.machine(), "isa": library.isa}
-        head |= {"threads": args.threads, "batch": args.batch, "numpy": np.__version__}
-        table = head | {"layers": [asdict(r) for r in results], "total": total}
-        atomic_write_text(Path(args.json), json.dumps(table, indent=1) + "\n")
+        head = {"isa": library.isa, "threads": args.threads, "batch": args.batch}
+        layers = [asdict(result) for result in results]
+        write_record(Path(args.json), head | {"layers": layers, "total": total})
     return 0
 
 

@@ -6,8 +6,10 @@
 // v2  rows of windows through shared memory: not written, since the paper's nets have none, and the
 //     first cache already serves the overlap
 // launch: block 256, grid ceil(elements / 256)
-// bytes: each input and output once; bound by memory
-// sm_90: 40 registers, 3/4 of the warps resident
+// bytes: each input and output once; bound by memory: 2x2 windows over pool1 of net D at batch 64
+// (205 million elements) move 1.03 GB, 0.21 ms on an H200 at 4.8 TB/s. Below it, but no net of the
+// paper cares: a division or more an element
+// sm_90: forward 40 registers, backward 33, 3/4 of the warps resident
 #include "common.cuh"
 
 constexpr int BLOCK = 256;
@@ -45,7 +47,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
 }
 
 // dy (planes, P, Q) in; dx (planes, H, W) out. count = planes * H * W
-extern "C" __global__ void __launch_bounds__(BLOCK)
+extern "C" __global__ void __launch_bounds__(BLOCK, 4)
     ave_pool_backward(const float* dy, float* dx, int64_t count, int H, int W, int P, int Q,
                       int kernel_h, int kernel_w, int stride_h, int stride_w, int pad_h,
                       int pad_w) {

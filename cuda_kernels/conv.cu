@@ -11,8 +11,8 @@
 // roofline on an H200 (67 TFLOP/s, 4.8 TB/s): conv1_1 of net D at batch 64 does 11 GFLOP and moves
 // 860 MB: 0.18 ms, bound by memory. conv3_2 does 237 GFLOP and moves 410 MB: 3.5 ms, bound by
 // arithmetic, as are all 3x3 layers but the first.
-// sm_90: 128x128 127 registers, 16.9 kB of shared memory, 16 warps resident; 64x128 155, 12.8 kB,
-// 12 warps; no spills; 512 of the 653 instructions of a slab are multiply-adds: 78 % of the peak
+// sm_90: 128x128 127 registers, 16.9 kB of shared memory, 16 warps resident; 64x128 143, 12.8 kB,
+// 12 warps; no spills; 512 of about 650 instructions of a slab are multiply-adds: 78 % of the peak
 #include "conv_loaders.cuh"
 
 constexpr int TURN_BLOCK = 256;
@@ -29,13 +29,15 @@ __device__ __forceinline__ void conv_tile(const Conv& of, const float* x, const 
     WindowLoader<Walk<COLS, SLAB, THREADS, false>, HOLES> windows(of, x, steps, col0);
     float sums[SUMS][SUMS];
     tile_product<ROWS, COLS>(slabs, filters, windows, ceil_div(of.depth, SLAB), sums);
-    const int plane = of.P * of.Q;
-    for_quads<COLS>(sums, [=](int row, int col, const float(&quad)[QUAD]) {
-        const int k = row0 + row, pixel = col0 + col;
+    const int tile = again(blockIdx.x), tiles = ceil_div(again(of.K), ROWS);
+    const int first_k = tile % tiles * ROWS, first_pixel = tile / tiles * COLS;
+    const int plane = of.P * of.Q, first_of_group = again(blockIdx.z) * of.K;
+    for_quads<COLS>(sums, [=](int row, int col, const float (&quad)[QUAD]) {
+        const int k = first_k + row, pixel = first_pixel + col;
         if (k >= of.K) {
             return;
         }
-        const float added = bias == nullptr ? 0.0f : __ldg(bias + k);
+        const float added = bias == nullptr ? 0.0f : __ldg(bias + first_of_group + k);
         float result[QUAD];
 #pragma unroll
         for (int i = 0; i < QUAD; ++i) {
@@ -43,17 +45,16 @@ __device__ __forceinline__ void conv_tile(const Conv& of, const float* x, const 
             result[i] = relu && value <= 0.0f ? 0.0f : value;
         }
         const int n = pixel / plane, within = pixel - n * plane;
-        float* const line = y + n * of.y_image + static_cast<int64_t>(k) * plane;
+        float* const channel = y + static_cast<int64_t>(first_of_group + k) * plane;
         if (within + QUAD <= plane && pixel < of.pixels) {
-            store_quad(line, within, plane, result);
+            store_quad(channel + n * of.y_image, within, plane, result);
             return;
         }
 #pragma unroll
         for (int i = 0; i < QUAD; ++i) {  // over the end of an image, and of the last one
             const int image = (pixel + i) / plane;
             if (pixel + i < of.pixels) {
-                y[image * of.y_image + static_cast<int64_t>(k) * plane + pixel + i -
-                  image * plane] = result[i];
+                channel[image * of.y_image + pixel + i - image * plane] = result[i];
             }
         }
     });
@@ -68,10 +69,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
                  int hole_w, int relu) {
     const Conv of{C,       H,       W,        K,        P,     Q,     pixels, depth,
                   x_image, y_image, stride_h, stride_w, pad_h, pad_w, hole_h, hole_w};
-    const int64_t group = blockIdx.z;
-    conv_tile<128, 128, false>(of, x + group * C * H * W, weight + group * K * depth,
-                               bias == nullptr ? bias : bias + group * K, steps,
-                               y + group * K * P * Q, relu);
+    conv_tile<128, 128, false>(of, x + blockIdx.z * (C * H * W), weight + blockIdx.z * (K * depth),
+                               bias, steps, y, relu);
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
@@ -81,10 +80,8 @@ extern "C" __global__ void __launch_bounds__(128, 3)
                 int hole_w, int relu) {
     const Conv of{C,       H,       W,        K,        P,     Q,     pixels, depth,
                   x_image, y_image, stride_h, stride_w, pad_h, pad_w, hole_h, hole_w};
-    const int64_t group = blockIdx.z;
-    conv_tile<64, 128, false>(of, x + group * C * H * W, weight + group * K * depth,
-                              bias == nullptr ? bias : bias + group * K, steps,
-                              y + group * K * P * Q, relu);
+    conv_tile<64, 128, false>(of, x + blockIdx.z * (C * H * W), weight + blockIdx.z * (K * depth),
+                              bias, steps, y, relu);
 }
 
 // The same for an x with holes: the gradient of a strided convolution's input.
@@ -95,10 +92,8 @@ extern "C" __global__ void __launch_bounds__(64, 6)
                      int pad_w, int hole_h, int hole_w, int relu) {
     const Conv of{C,       H,       W,        K,        P,     Q,     pixels, depth,
                   x_image, y_image, stride_h, stride_w, pad_h, pad_w, hole_h, hole_w};
-    const int64_t group = blockIdx.z;
-    conv_tile<64, 64, true>(of, x + group * C * H * W, weight + group * K * depth,
-                            bias == nullptr ? bias : bias + group * K, steps, y + group * K * P * Q,
-                            relu);
+    conv_tile<64, 64, true>(of, x + blockIdx.z * (C * H * W), weight + blockIdx.z * (K * depth),
+                            bias, steps, y, relu);
 }
 
 // weight (groups*K, C, R, S) in; turned (groups*C, K, R, S) out, each filter rotated by 180 degrees

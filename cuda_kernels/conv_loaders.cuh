@@ -39,18 +39,18 @@ struct WindowLoader {
     const Conv& of;
     const float* image;
     const int2* steps;
-    int top, left, offset, depth;
+    int top, left;
 
     // x (N,C,H,W); steps (depth, 2); the tile begins at pixel `first`
     __device__ __forceinline__ WindowLoader(const Conv& of_, const float* x, const int* steps_,
                                             int first)
-        : of(of_), steps(reinterpret_cast<const int2*>(steps_)), depth(Walk::depth()) {
+        : of(of_), steps(reinterpret_cast<const int2*>(steps_) + Walk::depth()) {
         const int pixel = first + Walk::index(), plane = of.P * of.Q;
         const int n = pixel / plane, within = pixel - n * plane, p = within / of.Q;
         top = p * of.stride_h - of.pad_h;
         left = (within - p * of.Q) * of.stride_w - of.pad_w;
-        image = x + n * of.x_image;
-        offset = HOLES ? 0 : top * of.W + left;
+        // Where the window begins, which may lie before the image; what is read does not.
+        image = x + n * of.x_image + (HOLES ? 0 : top * of.W + left);
         if (pixel >= of.pixels) {
             top = ABOVE;
         }
@@ -64,15 +64,15 @@ struct WindowLoader {
                                 p < of.H && q < of.W;
             return inside ? __ldg(image + at.x + p * of.W + q) : 0.0f;
         }
-        return is_inside(of, h, w) ? __ldg(image + offset + at.x) : 0.0f;
+        return is_inside(of, h, w) ? __ldg(image + at.x) : 0.0f;
     }
 
     __device__ __forceinline__ void fetch(float (&staged)[Walk::COUNT]) {
 #pragma unroll
         for (int i = 0; i < Walk::COUNT; ++i) {
-            staged[i] = look(__ldg(steps + depth + i * Walk::DEPTH_STEP));
+            staged[i] = look(__ldg(steps + i * Walk::DEPTH_STEP));
         }
-        depth += SLAB;
+        steps += SLAB;
     }
 };
 

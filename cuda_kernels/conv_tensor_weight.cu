@@ -8,7 +8,8 @@
 //     bf16, single words in tf32 (tensor_tile.cuh); the grid's margin costs 2 % of the depth at
 //     224x224 and 30 % at 14x14                                                     <- launched
 // launch: as conv_tensor.cu; grid (row tiles * column tiles, splits)
-// roofline: as conv_tensor.cu
+// roofline on an H200: the operations of conv_tensor.cu and the margin's: conv3_2 of net D at batch
+// 64, 250 GFLOP with a margin of 7 %: 0.77 ms in tf32, 0.38 ms in bf16
 // sm_90: tf32 254 registers, bf16 221, 49 kB (64x128 37 kB) of shared memory, 8 warps resident;
 // no spills
 #include "quads.cuh"

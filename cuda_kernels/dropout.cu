@@ -4,7 +4,8 @@
 // launch: block 256, grid (ceil(ceil(per_sample / 4) / 256), samples); backward as any elementwise
 // kernel: block 256, grid ceil(count / 1024)
 // bytes an element: 9 (a mask of one byte); about 25 integer operations an element, which an H200
-// does in the time it moves the bytes. fc6 and fc7 at batch 64: 262144 elements, a few us.
+// does in the time it moves the bytes. fc6 and fc7 at batch 64: 262144 elements each,
+// 2.4 MB, 0.5 us at 4.8 TB/s: bound by latency.
 // sm_90: forward 32 registers, backward 16, all warps resident
 #include "philox.cuh"
 #include "quads.cuh"

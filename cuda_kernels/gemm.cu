@@ -12,8 +12,8 @@
 // roofline on an H200 (67 TFLOP/s, 4.8 TB/s): fc6 forward at batch 64 reads 411 MB of weights,
 // 0.09 ms, and does 13 GFLOP, 0.20 ms; Winograd's products are bound by arithmetic from 64
 // channels on.
-// sm_90: 128x128 128 registers, 16.9 kB of shared memory, 16 warps resident; 64x128 149, 12.8 kB;
-// 64x64 158, 8.7 kB, 12 warps each; no spills; 512 of the 606 to 625 instructions of a slab are
+// sm_90: 128x128 128 registers, 16.9 kB of shared memory, 16 warps resident; 64x128 147, 12.8 kB;
+// 64x64 156, 8.7 kB, 12 warps each; no spills; 512 of about 610 instructions of a slab are
 // multiply-adds: 82 % of the peak
 #include "tile_product.cuh"
 
@@ -25,7 +25,9 @@ constexpr int SUM_BLOCK = 256;
 struct Gemm {
     const float *a, *b;
     float* c;
-    int m, n, k, a_row, a_depth, b_depth, b_col, c_row, splits, chunk;
+    int m, n, k, a_row, a_depth, b_depth, b_col, c_row;
+    int64_t c_batch;
+    int splits, chunk;
     float alpha, beta;
 };
 
@@ -35,10 +37,10 @@ __device__ __forceinline__ void gemm_sums(const Gemm& of, int row0, int col0,
                                           Slabs<ROWS, COLS>& slabs, float (&sums)[SUMS][SUMS]) {
     constexpr int THREADS = Tile<ROWS, COLS>::THREADS;
     const int begin = blockIdx.z % of.splits * of.chunk, end = min(of.k, begin + of.chunk);
-    MatrixLoader<Walk<ROWS, SLAB, THREADS, ALONG_A>> a(of.a, row0, of.m, of.a_row, of.a_depth,
-                                                       begin, end);
-    MatrixLoader<Walk<COLS, SLAB, THREADS, ALONG_B>> b(of.b, col0, of.n, of.b_col, of.b_depth,
-                                                       begin, end);
+    MatrixLoader<Walk<ROWS, SLAB, THREADS, ALONG_A>> a(of.a, row0, of.m, of.a_row,
+                                                       ALONG_A ? 1 : of.a_depth, begin, end);
+    MatrixLoader<Walk<COLS, SLAB, THREADS, ALONG_B>> b(of.b, col0, of.n, of.b_col,
+                                                       ALONG_B ? 1 : of.b_depth, begin, end);
     tile_product<ROWS, COLS>(slabs, a, b, ceil_div(end - begin, SLAB), sums);
 }
 
@@ -57,20 +59,23 @@ __device__ __forceinline__ void gemm_tile(const Gemm& of) {
     } else {
         gemm_sums<ROWS, COLS, false, false>(of, row0, col0, slabs, sums);
     }
-    for_quads<COLS>(sums, [=](int row, int col, const float(&quad)[QUAD]) {
-        if (row0 + row >= of.m) {
+    const int tile = again(blockIdx.x), tiles = ceil_div(again(of.m), ROWS);
+    const int top = tile % tiles * ROWS, left = tile / tiles * COLS;
+    float* const c = of.c + again(blockIdx.z) * of.c_batch;
+    for_quads<COLS>(sums, [=](int row, int col, const float (&quad)[QUAD]) {
+        if (top + row >= of.m) {
             return;
         }
-        float* const line = of.c + static_cast<int64_t>(row0 + row) * of.c_row;
+        float* const line = c + static_cast<int64_t>(top + row) * of.c_row;
         float old[QUAD] = {}, result[QUAD];
         if (of.beta != 0.0f) {
-            load_quad(line, col0 + col, of.n, old);
+            load_quad(line, left + col, of.n, old);
         }
 #pragma unroll
         for (int i = 0; i < QUAD; ++i) {
             result[i] = of.alpha * quad[i] + (of.beta != 0.0f ? of.beta * old[i] : 0.0f);
         }
-        store_quad(line, col0 + col, of.n, result);
+        store_quad(line, left + col, of.n, result);
     });
 }
 
@@ -79,8 +84,8 @@ extern "C" __global__ void __launch_bounds__(256, 2)
                  int a_depth, int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch,
                  int64_t c_batch, int splits, int chunk, float alpha, float beta) {
     const int64_t batch = blockIdx.z / splits;
-    gemm_tile<128, 128>({a + batch * a_batch, b + batch * b_batch, c + blockIdx.z * c_batch, m, n,
-                         k, a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
+    gemm_tile<128, 128>({a + batch * a_batch, b + batch * b_batch, c, m, n, k, a_row, a_depth,
+                         b_depth, b_col, c_row, c_batch, splits, chunk, alpha, beta});
 }
 
 extern "C" __global__ void __launch_bounds__(128, 3)
@@ -88,8 +93,8 @@ extern "C" __global__ void __launch_bounds__(128, 3)
                 int a_depth, int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch,
                 int64_t c_batch, int splits, int chunk, float alpha, float beta) {
     const int64_t batch = blockIdx.z / splits;
-    gemm_tile<64, 128>({a + batch * a_batch, b + batch * b_batch, c + blockIdx.z * c_batch, m, n, k,
-                        a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
+    gemm_tile<64, 128>({a + batch * a_batch, b + batch * b_batch, c, m, n, k, a_row, a_depth,
+                        b_depth, b_col, c_row, c_batch, splits, chunk, alpha, beta});
 }
 
 extern "C" __global__ void __launch_bounds__(64, 6)
@@ -97,8 +102,8 @@ extern "C" __global__ void __launch_bounds__(64, 6)
                int a_depth, int b_depth, int b_col, int c_row, int64_t a_batch, int64_t b_batch,
                int64_t c_batch, int splits, int chunk, float alpha, float beta) {
     const int64_t batch = blockIdx.z / splits;
-    gemm_tile<64, 64>({a + batch * a_batch, b + batch * b_batch, c + blockIdx.z * c_batch, m, n, k,
-                       a_row, a_depth, b_depth, b_col, c_row, splits, chunk, alpha, beta});
+    gemm_tile<64, 64>({a + batch * a_batch, b + batch * b_batch, c, m, n, k, a_row, a_depth,
+                       b_depth, b_col, c_row, c_batch, splits, chunk, alpha, beta});
 }
 
 // partial (splits, count) in; c (count) in (where beta is not 0) and out

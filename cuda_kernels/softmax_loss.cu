@@ -6,7 +6,7 @@
 // launch: block 256, grid ceil(places / 256) and one block; accuracy block 256, grid
 // ceil(places / 8); backward block 256, grid ceil(count / 256)
 // bytes: the loss reads a label and a probability a place, backward reads and writes 8 an element.
-// At batch 64 and 1000 classes: a few us, bound by latency.
+// At batch 64 and 1000 classes 512 kB: 0.1 us of an H200's 4.8 TB/s, so a few us, bound by latency.
 // sm_90: at most 32 registers and 4 kB of shared memory, all warps resident
 #include <cfloat>
 

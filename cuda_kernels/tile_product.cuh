@@ -153,6 +153,15 @@ __device__ __forceinline__ void tile_product(Slabs<ROWS, COLS>& slabs, LoadA loa
     }
 }
 
+// A number that the compiler works out anew from here on: kept from before the product, it would
+// take one of the registers that the product needs.
+__device__ __forceinline__ int again(int value) {
+#ifdef __CUDACC__
+    asm volatile("" : "+r"(value));
+#endif
+    return value;
+}
+
 // Hand over the sums by fours of a row: store(row in the tile, first column in the tile, quad).
 template <int COLS, class Store>
 __device__ __forceinline__ void for_quads(const float (&sums)[SUMS][SUMS], Store store) {
@@ -161,7 +170,7 @@ __device__ __forceinline__ void for_quads(const float (&sums)[SUMS][SUMS], Store
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (int i = 0; i < SUMS; ++i) {
-            const float(&line)[SUMS] = sums[i];
+            const float (&line)[SUMS] = sums[i];
             const float quad[QUAD] = {line[4 * half], line[4 * half + 1], line[4 * half + 2],
                                       line[4 * half + 3]};
             store(row + i / 4 * 16 + i % 4, col + half * 32, quad);

@@ -122,6 +122,8 @@ class ImageLoader:
         )
 
 
-def empty_batch(count: int, shape: tuple[int, int, int]) -> tuple[Floats, npt.NDArray[np.float32]]:
+def empty_batch(
+    count: int, shape: tuple[int, int, int], dtype: npt.DTypeLike = np.float32
+) -> tuple[Floats, npt.NDArray[np.float32]]:
     """Arrays for the data (count, C, H, W) and labels (count,) of a batch, not yet filled."""
-    return np.empty((count, *shape), np.float32), np.empty(count, np.float32)
+    return np.empty((count, *shape), dtype), np.empty(count, np.float32)

@@ -115,7 +115,7 @@ class _Pipeline:
             if len(arrays[1]) != count:
                 arrays = None
         if arrays is None:
-            arrays = empty_batch(count, self._shape)
+            arrays = empty_batch(count, self._shape, self._loader.spec.dtype)
         request = _Request(self._loader, iteration, first, arrays)
         self._queue.append(request)
         return request
@@ -277,7 +277,7 @@ class BatchReader:
         if self._closed:
             raise DataError("data: the reader was closed; open a new one")
         if self._pipeline is None:
-            arrays = empty_batch(count, self.shape)
+            arrays = empty_batch(count, self.shape, self._loader.spec.dtype)
             request = _Request(self._loader, iteration, first_index, arrays)
             request.make(request.take(count))
         else:
@@ -293,6 +293,11 @@ class BatchReader:
         if self._pipeline is not None:
             self._pipeline.give_back(request)
         return data, labels
+
+    @property
+    def loader(self) -> ImageLoader:
+        """What makes the images."""
+        return self._loader
 
     def close(self) -> None:
         """End the workers. Does nothing the second time."""

@@ -14,7 +14,7 @@ purpose: these do not depend on the order in which images are made.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -32,6 +32,21 @@ WORDS = 8
 """Words an image owns."""
 
 Floats = npt.NDArray[np.float32]
+
+
+class PixelKernel(Protocol):
+    """Compiled code that writes a crop; the same numbers as `write_crop`, bit for bit."""
+
+    def __call__(
+        self,
+        crop: Image,
+        mirror: bool,
+        offsets: Floats | None,
+        mean: Floats | None,
+        scale: float,
+        out: Floats,
+    ) -> None:
+        """See `write_crop`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +68,10 @@ class TransformSpec:
     colour: ColourShift | None = None
     reduced_decode: bool = False
     """Decode a JPEG at 1/2, 1/4 or 1/8 where that is still no smaller than S: quicker, softer."""
+    kernel: PixelKernel | None = None
+    """Writes the crops; numpy where there is none."""
+    raw: bool = False
+    """Write the bytes of the crops, mirrored; mean, shift and scale are left to a device."""
 
     def __post_init__(self) -> None:
         if self.mean_image is not None and self.mean_values:
@@ -132,6 +151,18 @@ class TransformSpec:
             )
         return channels, height, width
 
+    def corner(self, height: int, width: int, words: philox.Words) -> tuple[int, int]:
+        """The row and column where the crop of a rescaled image of this size begins."""
+        spare = height - self.crop_size, width - self.crop_size
+        if not self.train:
+            return spare[0] // 2, spare[1] // 2
+        row, column = philox.to_integers(words[1:3], np.array(spare) + 1).tolist()
+        return row, column
+
+    def mirrors(self, words: philox.Words) -> bool:
+        """Whether an image's crop is mirrored."""
+        return self.mirror and bool(philox.to_integers(words[3], 2))
+
     def apply(self, image: Image, words: philox.Words, out: Floats, where: str) -> None:
         """Write one image into its slice of the batch.
 
@@ -145,19 +176,25 @@ class TransformSpec:
             image = rescale_short_side(image, short_side)
         row, column = self._corner(image, words, out, where)
         height, width = out.shape[1:]
-        mirror = self.mirror and bool(philox.to_integers(words[3], 2))
+        mirror = self.mirrors(words)
         crop = image[row : row + height, column : column + width]
         offsets = self._offsets(out.shape[0], words, where)
         self._check_mean(image, where)
-        for channel, plane in enumerate(_planes(crop)):
-            target = out[channel, :, ::-1] if mirror else out[channel]
-            target[...] = plane
-            if offsets is not None and offsets[channel]:
-                target -= offsets[channel]
-            if self.mean_image is not None:
-                target -= self.mean_image[channel, row : row + height, column : column + width]
-            if self.scale != 1.0:
-                target *= np.float32(self.scale)
+        mean = self.mean_image
+        if mean is not None:
+            mean = mean[:, row : row + height, column : column + width]
+        write = write_bytes if self.raw else self.kernel or write_crop
+        write(crop, mirror, offsets, mean, self.scale, out)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What a batch is made of."""
+        return np.dtype(np.uint8 if self.raw else np.float32)
+
+    def offsets(self, words: philox.Words, channels: int, where: str) -> Floats:
+        """What is subtracted from the channels of images. Shapes: words (n, 8), result (n, C)."""
+        found = [self._offsets(channels, row, where) for row in words]
+        return np.array([np.zeros(channels) if row is None else row for row in found], np.float32)
 
     def _corner(
         self, image: Image, words: philox.Words, out: Floats, where: str
@@ -182,10 +219,7 @@ class TransformSpec:
                 f"{where}: an image of {height}x{width}; expected at least crop_size "
                 f"{self.crop_size}; rescale the images or shrink the crop"
             )
-        if not self.train:
-            return spare[0] // 2, spare[1] // 2
-        row, column = philox.to_integers(words[1:3], np.array(spare) + 1).tolist()
-        return row, column
+        return self.corner(height, width, words)
 
     def _offsets(self, channels: int, words: philox.Words, where: str) -> Floats | None:
         """What is subtracted from each channel: the mean pixel less the colour shift."""
@@ -216,6 +250,52 @@ class TransformSpec:
                 f"image, {'x'.join(map(str, self.mean_image.shape))}; use mean_value for images of "
                 "varying size"
             )
+
+
+def write_crop(
+    crop: Image,
+    mirror: bool,
+    offsets: Floats | None,
+    mean: Floats | None,
+    scale: float,
+    out: Floats,
+) -> None:
+    """Write ((pixel - offset) - mean) * scale, mirrored or not.
+
+    Shapes: crop (H, W, C); offsets (C,); mean and out (C, H, W). The mean is read unmirrored.
+    """
+    for channel, plane in enumerate(_planes(crop)):
+        target = out[channel, :, ::-1] if mirror else out[channel]
+        target[...] = plane
+        if offsets is not None and offsets[channel]:
+            target -= offsets[channel]
+        if mean is not None:
+            target -= mean[channel]
+        if scale != 1.0:
+            target *= np.float32(scale)
+
+
+def write_bytes(
+    crop: Image,
+    mirror: bool,
+    offsets: Floats | None,
+    mean: Floats | None,
+    scale: float,
+    out: Floats,
+) -> None:
+    """Write the pixels alone, mirrored or not: `out` holds bytes.
+
+    Raises:
+        DataError: the crop is not of bytes.
+    """
+    if crop.dtype != np.uint8:
+        raise DataError(
+            f"an image of {crop.dtype}; expected bytes, as in the first record; make the database "
+            "again with one kind of record"
+        )
+    for channel, plane in enumerate(_planes(crop)):
+        target = out[channel, :, ::-1] if mirror else out[channel]
+        target[...] = plane
 
 
 def _planes(crop: Image) -> Any:

@@ -18,6 +18,9 @@ SUFFIX = ".verydeep.toml"
 STORED = "stored"
 INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38
+FP32 = "fp32"
+PRECISIONS = (FP32, "tf32", "bf16")
+"""What convolutions on a GPU round their operands to; sums stay in fp32."""
 Scale = int | tuple[int, int] | None
 """A short side S in pixels, a range [Smin, Smax] to draw it from, or None: as stored."""
 
@@ -66,6 +69,8 @@ class DataOptions:
     """Batches prepared ahead; None for the prototxt's data_param.prefetch."""
     on_error: str = "fatal"
     """A record that cannot be used ends the run (fatal) or is replaced by the next (skip)."""
+    boxes: str | None = None
+    """The Data layer whose records are boxes, moved as the images before it (see localization)."""
 
     def __post_init__(self) -> None:
         low, high = smallest_and_largest(self.short_side)
@@ -83,6 +88,12 @@ class DataOptions:
             ("prefetch", self.prefetch, 1),
         ):
             require_count(key, value, least)
+        if self.boxes and self.on_error != "fatal":
+            raise ProtoError(
+                "on_error: boxes must stay beside their images; expected 'fatal' with boxes = "
+                f"{shown(self.boxes)}, got {shown(self.on_error)}; make the databases anew without "
+                "the records that cannot be used"
+            )
 
 
 @dataclass(frozen=True)
@@ -124,9 +135,12 @@ class Sidecar:
     """Equal parts in which a batch's gradient is computed; None for the runtime's choice."""
     weights_layers: tuple[str, ...] = ()
     """The layers to copy from the solver's `weights`; empty for every layer of equal name."""
+    precision: str = FP32
+    """One of PRECISIONS. A CPU computes in fp32 alone."""
 
     def __post_init__(self) -> None:
         require_count("parallel.shards", self.shards, 1)
+        require_precision(self.precision)
 
 
 def require(ok: bool, key: str, expected: str, got: object) -> None:
@@ -146,6 +160,12 @@ def require_count(key: str, value: int | None, least: int) -> None:
     if value is not None:
         expected = f"at least {least}" if value < least else f"at most {INT_MAX}"
         require(least <= value <= INT_MAX, key, expected, value)
+
+
+def require_precision(precision: str) -> None:
+    """Refuse a precision that is not one of PRECISIONS."""
+    expected = f"one of {', '.join(PRECISIONS)}"
+    require(precision in PRECISIONS, "compute.precision", expected, precision)
 
 
 def smallest_and_largest(scale: Scale) -> tuple[int, int]:
@@ -171,16 +191,18 @@ def read_sidecar(solver_path: str | os.PathLike[str]) -> Sidecar:
         return Sidecar()
     root = read_toml(path)
     data, parallel, weights = root.table("data"), root.table("parallel"), root.table("weights")
+    compute = root.table("compute")
     train, test, schedule = data.table("train"), data.table("test"), root.table("schedule")
     train_options = data_options(train, DataOptions())
     test_options = data_options(test, DataOptions())
     plateau = plateau_options(schedule, PlateauOptions()) if "schedule" in root else None
     shards = parallel.optional_integer("shards")
     layers = weights.texts("layers", ())
-    for table in (root, data, train, test, schedule, parallel, weights):
+    precision = compute.text("precision", FP32)
+    for table in (root, data, train, test, schedule, parallel, weights, compute):
         table.close()
     with root.located():
-        return Sidecar(train_options, test_options, plateau, shards, layers)
+        return Sidecar(train_options, test_options, plateau, shards, layers, precision)
 
 
 def write_sidecar(solver_path: str | os.PathLike[str], sidecar: Sidecar) -> Path:
@@ -201,6 +223,8 @@ def sidecar_text(sidecar: Sidecar, solver_name: str) -> str:
         lines += ["", "[parallel]", *toml_lines([("shards", sidecar.shards)])]
     if sidecar.weights_layers:
         lines += ["", "[weights]", *toml_lines([("layers", sidecar.weights_layers)])]
+    if sidecar.precision != FP32:
+        lines += ["", "[compute]", *toml_lines([("precision", sidecar.precision)])]
     return "\n".join(lines) + "\n"
 
 
@@ -219,6 +243,7 @@ def data_pairs(options: DataOptions) -> list[tuple[str, object]]:
         ("workers", options.workers),
         ("prefetch", options.prefetch),
         ("on_error", None if options.on_error == "fatal" else options.on_error),
+        ("boxes", options.boxes),
     ]
 
 
@@ -238,6 +263,7 @@ def data_options(table: Table, default: DataOptions) -> DataOptions:
         table.optional_integer("workers", default.workers),
         table.optional_integer("prefetch", default.prefetch),
         table.text("on_error", default.on_error),
+        table.optional_text("boxes") or default.boxes,
     )
     with table.located():
         return DataOptions(*values)

@@ -66,5 +66,6 @@ def sidecar_of(spec: NetSpecification) -> Sidecar:
         test=spec.data.test.options,
         schedule=spec.schedule if spec.solver.lr_policy == "plateau" else None,
         shards=spec.shards,
+        precision=spec.precision,
         weights_layers=vgg.INITIAL_NET.layers if spec.init.method == "from-net-a" else (),
     )

@@ -16,12 +16,14 @@ from typing import Any
 from prototxt_gen import vgg
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import (
+    FP32,
     ColourPca,
     DataOptions,
     PlateauOptions,
     Scale,
     require,
     require_count,
+    require_precision,
     smallest_and_largest,
 )
 from prototxt_gen.toml_tables import shown
@@ -197,6 +199,7 @@ class NetSpecification:
     schedule: PlateauOptions = field(default_factory=PlateauOptions)
     """When lr_policy "plateau" drops the rate; its factor and number serve multistep too."""
     shards: int | None = None
+    precision: str = FP32
 
     def __post_init__(self) -> None:
         pattern = "letters, digits, '_', '.' and '-', as it becomes part of file names"
@@ -207,6 +210,7 @@ class NetSpecification:
         require_count("classes", self.classes, 2)
         require_count("crop", self.crop, 1)
         require_count("parallel.shards", self.shards, 1)
+        require_precision(self.precision)
         require(0 < self.width <= 64, "width", "more than 0, at most 64", str(self.width))
         require(0 <= self.dropout < 1, "dropout", "from 0 to below 1", self.dropout)
         _check_stages(self)

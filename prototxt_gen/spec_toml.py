@@ -11,6 +11,7 @@ from fractions import Fraction
 from prototxt_gen import vgg
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import (
+    FP32,
     PlateauOptions,
     Scale,
     data_options,
@@ -89,6 +90,8 @@ def to_toml(spec: NetSpecification) -> str:
     ]
     if spec.shards is not None:
         lines += _section("parallel", [("shards", spec.shards)])
+    if spec.precision != FP32:
+        lines += _section("compute", [("precision", spec.precision)])
     return "\n".join(lines) + "\n"
 
 
@@ -125,6 +128,7 @@ def _spec_of(root: Table) -> NetSpecification:
         _solver(root),
         _schedule(root),
         _shards(root),
+        _precision(root),
     )
     # A misspelt `stages` is to be reported as such, and not as missing.
     root.close()
@@ -251,3 +255,10 @@ def _shards(root: Table) -> int | None:
     shards = table.optional_integer("shards")
     table.close()
     return shards
+
+
+def _precision(root: Table) -> str:
+    table = root.table("compute")
+    precision = table.text("precision", FP32)
+    table.close()
+    return precision

@@ -7,6 +7,7 @@ import dataclasses
 from data_prep.colour import ColourShift, read_pca
 from data_prep.transform import TransformSpec
 from prototxt_gen.sidecar import ColourPca, DataOptions
+from runtime.backend.cpu.native_image import image_kernel
 from runtime.context import RunContext
 
 
@@ -20,6 +21,7 @@ def with_options(spec: TransformSpec, options: DataOptions, context: RunContext)
         spec,
         short_side=(side, side) if isinstance(side, int) else side,
         colour=colour if spec.train else None,
+        kernel=image_kernel(),
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_prep.batch import ImageLoader
 from prototxt_gen.sidecar import DataOptions
+from runtime.activation_memory import Sharing
 from runtime.rng import CaffeRandom
 
 
@@ -41,6 +43,11 @@ class RunContext:
     caffe_dropout: bool = False
     """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
     expected; they depend on how a batch is split and on what was drawn before."""
+    images: ImageLoader | None = None
+    """What the last Data layer of images reads; a layer of boxes after it moves them alike."""
+    sharing: Sharing | None = None
+    """Where given, activations that are never needed together share memory, and after a pass only
+    inputs and outputs hold their values; Caffe's way, the default, is memory for each of them."""
     root: Path = field(default_factory=Path)
     """Relative sources and files in a prototxt start here; Caffe's rule is the working folder."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.errors import SnapshotError
+from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.files import atomic_write
 from runtime.blob import MAX_COUNT
 
@@ -180,11 +180,13 @@ def write_hdf5_weights(
 
 
 @contextlib.contextmanager
-def atomic_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
+def atomic_hdf5(
+    path: str | os.PathLike[str], error: type[VerydeepError] = SnapshotError
+) -> Iterator[Any]:
     """Write an HDF5 file that replaces the one at `path` when the block ends well."""
     import h5py
 
-    with atomic_write(path, "w+b", SnapshotError) as stream:
+    with atomic_write(path, "w+b", error) as stream:
         try:
             with h5py.File(stream, "w") as file:
                 yield file

@@ -57,6 +57,8 @@ class Layer:
     equal_num_bottom_top: ClassVar[bool] = False
     auto_top_blobs: ClassVar[bool] = False
     """Missing tops are made by the net; the loss layers' way."""
+    can_rectify: ClassVar[bool] = False
+    """Whether the layer can apply a ReLU to its tops in passing, where `rectify` asks for it."""
     is_loss: ClassVar[bool] = False
     """The first top has loss weight 1 unless the prototxt says otherwise."""
 
@@ -68,6 +70,8 @@ class Layer:
         self.blobs: list[Blob] = []
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
+        self.rectify = False
+        """The net asks for the ReLU that follows in place."""
 
     @property
     def label(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from prototxt_gen import proto
+from runtime.activation_memory import plan_activations
 from runtime.layer import Layer
 from runtime.net import Net
 from runtime.shape_net import batch_of, is_source, of_batch
@@ -30,7 +30,7 @@ class MemoryEstimate:
     inputs: int
     """Images and labels."""
     activations: int
-    """The other blobs."""
+    """The other blobs; where activations share memory, their gradients lie in it too."""
     buffers: int
     """What layers remember between forward and backward: masks, scales, probabilities."""
     workspace: int
@@ -72,6 +72,7 @@ def memory_estimate(net: Net, batch: int | None = None, solver: Any = None) -> M
     if batch is not None and batch != batch_of(net):
         net = of_batch(net, batch)
     count = _Counter()
+    shared = _count_shared(net, count)
     weights = count.add(blob.data for blob in net.params.learnable)
     inputs = count.add(
         blob.data
@@ -79,12 +80,12 @@ def memory_estimate(net: Net, batch: int | None = None, solver: Any = None) -> M
         if is_source(layer.param)
         for blob in top
     )
-    activations = count.add(blob.data for blob in net.blobs.values())
+    activations = shared + count.add(blob.data for blob in net.blobs.values())
     buffers = count.add(memory for layer in net.layers for memory in _buffers(layer))
     estimate = MemoryEstimate(
         batch_of(net), weights, inputs, activations, buffers, _workspace(net.layers)
     )
-    if not learns(net):
+    if not net.learns:
         return estimate
     histories = create_rule(solver, net.backend).histories if solver is not None else 0
     weight_gradients = count.add(blob.diff for blob in net.params.learnable)
@@ -94,6 +95,15 @@ def memory_estimate(net: Net, batch: int | None = None, solver: Any = None) -> M
         activation_gradients=count.add(_gradients(net)),
         history=histories * weight_gradients,
     )
+
+
+def _count_shared(net: Net, count: _Counter) -> int:
+    """Bytes of the activations that share memory, which are not counted again."""
+    if net.context.sharing is None:
+        return 0
+    plan = plan_activations(net, net.context.sharing.keep)
+    count.add(memory for span in plan.spans for memory in span.memories)
+    return plan.total * net.backend.dtype.itemsize
 
 
 def budget_advice(net: Net, budget: int, batch: int | None = None, solver: Any = None) -> str:
@@ -113,7 +123,7 @@ def budget_advice(net: Net, budget: int, batch: int | None = None, solver: Any =
     passes = passes_within(net, budget, whole, solver)
     if passes is not None:
         smaller = memory_estimate(net, whole // passes, solver)
-        if not learns(net):
+        if not net.learns:
             return f"{excess}; use a batch of {smaller.batch}: {in_gib(smaller.total)}"
         done = int(solver.iter_size) if solver is not None else 1
         return (
@@ -132,11 +142,6 @@ def passes_within(net: Net, budget: int, batch: int, solver: Any = None) -> int 
         if memory_estimate(net, batch // passes, solver).total <= budget:
             return passes
     return None
-
-
-def learns(net: Net) -> bool:
-    """Whether training runs backward through the net."""
-    return net.phase == proto.TRAIN and any(net.layer_need_backward)
 
 
 def in_gib(size: int) -> str:

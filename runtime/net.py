@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError, TrainingError
+from runtime.activation_memory import SharedActivations
 from runtime.backend.base import Backend
 from runtime.blob import Blob
 from runtime.context import RunContext
@@ -74,6 +76,9 @@ class Net:
             self._force_backward()
         self.inputs = [t for p in self.param.layer if p.type == "Input" for t in p.top]
         self.outputs = sorted(self._unread)
+        self._rectified = self._find_rectified()
+        sharing = self.context.sharing
+        self._shared = None if sharing is None else SharedActivations(self, sharing)
         for output in self.outputs:
             log.info("This network produces output %s", output)
         log.info("Network initialization done.")
@@ -189,22 +194,36 @@ class Net:
             ]
             layer.param_propagate_down = [True] * len(layer.blobs)
 
+    def _find_rectified(self) -> frozenset[int]:
+        """The ReLUs in place that the layer before them can do in passing."""
+        return frozenset(
+            i
+            for i in range(1, len(self.layers))
+            if self.layers[i].type == "ReLU"
+            and not self.layers[i].param.relu_param.negative_slope
+            and self.layers[i - 1].can_rectify
+            and self.tops[i] == self.bottoms[i] == self.tops[i - 1]
+        )
+
     # Running.
 
     def forward(self, start: int = 0, end: int | None = None) -> float:
         """Run the layers start..end (inclusive) and return the weighted sum of their losses.
 
-        A pass that starts at the first layer, where data comes in, moves the clock on.
+        A pass that starts at the first layer, where data comes in, moves the clock on. A
+        convolution does the ReLU that follows it in place, unless hooks look at what is between.
         """
         last = len(self.layers) - 1 if end is None else end
+        if start == 0 and self._shared is not None:
+            self._shared.refresh()
+        watched = bool(self.before_forward or self.after_forward)
         loss = 0.0
         for i in range(start, last + 1):
             for hook in self.before_forward:
                 hook(i)
-            layer = self.layers[i]
-            layer.reshape(self.bottoms[i], self.tops[i])
-            layer.forward(self.bottoms[i], self.tops[i])
-            for blob, weight in zip(self.tops[i], layer.loss_weights):
+            if not self.forward_layer(i, not watched and i > start, not watched and i < last):
+                continue
+            for blob, weight in zip(self.tops[i], self.layers[i].loss_weights):
                 if weight:
                     loss += self.backend.dot(blob.data.dev(), blob.diff.dev())
             for hook in self.after_forward:
@@ -214,8 +233,30 @@ class Net:
             self.context.pass_number += 1
         return loss
 
+    def forward_layer(self, index: int, after: bool = True, before: bool = True) -> bool:
+        """Shape and compute one layer; False for a ReLU that the layer before has done.
+
+        `after` says that the layer before has just run so, `before` that the next one will.
+        """
+        if after and index in self._rectified:
+            return False
+        layer = self.layers[index]
+        layer.reshape(self.bottoms[index], self.tops[index])
+        layer.rectify = before and index + 1 in self._rectified
+        layer.forward(self.bottoms[index], self.tops[index])
+        return True
+
     def backward(self, start: int | None = None, end: int = 0) -> None:
-        """Run the gradients from layer `start` down to layer `end` (inclusive)."""
+        """Run the gradients from layer `start` down to layer `end` (inclusive).
+
+        Raises:
+            TrainingError: the net shares the memory that this would read.
+        """
+        if self._shared is not None and not self.learns:
+            raise TrainingError(
+                f"net '{self.name}': its activations share memory, so that no backward pass can "
+                "follow; expected a net that learns in phase TRAIN; build it without sharing"
+            )
         first = len(self.layers) - 1 if start is None else start
         for i in range(first, end - 1, -1):
             for hook in self.before_backward:
@@ -233,7 +274,7 @@ class Net:
     def clear_param_diffs(self) -> None:
         """Zero the gradients of all weights, as each iteration begins."""
         for blob in self.params.learnable:
-            self.backend.fill(blob.diff.mutable_dev(), 0.0)
+            blob.diff.clear()
 
     def close(self) -> None:
         """Stop readers and close files; the net computes no more."""
@@ -252,6 +293,11 @@ class Net:
         self.close()
 
     # Looking.
+
+    @property
+    def learns(self) -> bool:
+        """Whether training runs backward through the net."""
+        return bool(self.phase == proto.TRAIN and any(self.layer_need_backward))
 
     @property
     def layer_names(self) -> list[str]:

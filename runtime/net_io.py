@@ -65,15 +65,16 @@ def fc_to_conv(
     path: str | os.PathLike[str],
     names: Mapping[str, str] | None = None,
     strict: bool = False,
+    ignore: Collection[str] = (),
 ) -> CopyReport:
     """Copy weights, those of InnerProduct layers also into convolutions with as many weights.
 
     A convolution with the kernel as large as the fully connected layer's input, applied to that
     input, computes the same; to a larger one, a map of results (paper: 3.2). Caffe's users call it
     net surgery. `names` gives the net's name for a layer of the file where the two differ, such as
-    {"fc6": "fc6-conv"}.
+    {"fc6": "fc6-conv"}. Layers of the file that `ignore` names are as if they were not there.
     """
-    return _copy(net, path, strict, None, names or {}, surgery=True)
+    return _copy(net, path, strict, None, names or {}, surgery=True, ignore=ignore)
 
 
 def save(
@@ -134,9 +135,14 @@ def _copy(
     layers: Collection[str] | None,
     names: Mapping[str, str],
     surgery: bool,
+    ignore: Collection[str] = (),
 ) -> CopyReport:
     with open_weights(path) as found:
-        source = [layer for layer in found if layers is None or layer.name in layers]
+        source = [
+            layer
+            for layer in found
+            if (layers is None or layer.name in layers) and layer.name not in ignore
+        ]
         steps: list[_Step] = []
         loaded: dict[str, Shapes] = {}
         unused: dict[str, Shapes] = {}

@@ -55,10 +55,33 @@ class Storage:
     def version(self) -> int | None:
         return None if self.exposed else self._version
 
+    @property
+    def reads_zero(self) -> bool:
+        """Nobody has looked since it was made or cleared; it is zeroed only when somebody does."""
+        return self.head is Head.UNINITIALIZED
+
+    def clear(self) -> None:
+        """Read as zeros from now on; nothing is written before somebody looks."""
+        self._version = next(_VERSIONS)
+        self.head = Head.UNINITIALIZED
+        if self.exposed:
+            # Whoever keeps the array does look.
+            self.host(write=False)
+
+    def overwrite(self) -> Array:
+        """The flat device array, for one who writes all of it: it may hold anything."""
+        if self.head is Head.UNINITIALIZED and self._device is not None:
+            self.head = Head.AT_DEVICE
+        if self.backend.shares_host_memory and self._host is not None:
+            self.head = Head.SYNCED
+        return self.device(write=True)
+
     def host(self, write: bool) -> HostArray:
         """The flat host array, brought up to date."""
         if self._host is None:
             self._host = np.zeros(self.count, self.dtype)
+        elif self.head is Head.UNINITIALIZED:
+            self._fill_host_with_zeros()
         if self.backend.shares_host_memory:
             self.head = Head.SYNCED
         elif self.head is Head.AT_DEVICE:
@@ -71,6 +94,12 @@ class Storage:
             if not self.backend.shares_host_memory:
                 self.head = Head.AT_HOST
         return self._host
+
+    def _fill_host_with_zeros(self) -> None:
+        if self.backend.shares_host_memory:
+            self.backend.fill(self._host, 0.0)
+        elif self._host is not None:
+            self._host.fill(0)
 
     def device(self, write: bool) -> Array:
         """The flat device array, brought up to date."""
@@ -141,6 +170,22 @@ class SyncedMemory:
     def dev(self) -> Array:
         """Device array to read, in the shape."""
         return self.backend.view(self._storage.device(write=False), 0, self.shape)
+
+    @property
+    def reads_zero(self) -> bool:
+        """See Storage.reads_zero."""
+        return self._storage.reads_zero
+
+    def clear(self) -> None:
+        """See Storage.clear."""
+        self._storage.clear()
+
+    def overwritten_dev(self) -> Array:
+        """Device array to write, in the shape; what it holds before means nothing.
+
+        The whole storage must be written.
+        """
+        return self.backend.view(self._storage.overwrite(), 0, self.shape)
 
     def mutable_dev(self) -> Array:
         """Device array to read and write, in the shape."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import logging
@@ -17,7 +18,9 @@ from prototxt_gen import text
 from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.base import Backend
+from runtime.device_room import expect_room
 from runtime.log import caffe_log
+from runtime.parallel import links
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.crew import Crew
 from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
@@ -60,6 +63,8 @@ class TrainJob:
     """Devices that share each batch."""
     batch_semantics: str = GLOBAL
     """Whether the prototxt's batch is the whole batch (global) or each device's (per-gpu)."""
+    transport: str = links.AUTO
+    """How gradients travel between devices; see runtime/parallel/links.py."""
     patience: float = PATIENCE
     """Seconds to wait for a replica that is late."""
     sigint: Action = Action.STOP
@@ -165,6 +170,7 @@ def train(
             )
             stack.callback(start(solver, plan).close)
         _say_batch(solver, plan)
+        expect_room(solver)
         if resume is not None:
             caffe_log("caffe.cpp:230", "Resuming from %s", resume)
             solver.restore(resume, strict=True)
@@ -185,7 +191,8 @@ def train(
 def _plan(job: TrainJob, param: Any, resume: Path | None) -> tuple[SolverOptions, ShardPlan]:
     options = _solver_options(job, resume)
     resumed = None if resume is None else shards_of(resume)
-    return options, plan_shards(param, options, job.replicas, job.batch_semantics, resumed)
+    plan = plan_shards(param, options, job.replicas, job.batch_semantics, resumed)
+    return options, dataclasses.replace(plan, transport=job.transport)
 
 
 def _no_replica(param: Any, rank: int) -> Backend:
@@ -236,6 +243,7 @@ def _solver_options(job: TrainJob, resume: Path | None) -> SolverOptions:
         seed=None if resume is None else seed_of(resume),
         keep=job.keep,
         stop_on_snapshot_error=job.stop_on_snapshot_error,
+        share_activations=True,
     )
 
 

@@ -7,6 +7,7 @@ import importlib.util
 from typing import Any
 
 from prototxt_gen.errors import DeviceError
+from prototxt_gen.sidecar import FP32
 from runtime.backend.base import Backend
 
 _CUDA = "runtime.backend.cuda"
@@ -15,6 +16,12 @@ _CUDA = "runtime.backend.cuda"
 def _cpu(device_id: int, **options: Any) -> Backend:
     from runtime.backend.cpu.backend import CpuBackend
 
+    precision = options.pop("precision", FP32)
+    if precision != FP32:
+        raise DeviceError(
+            f"backend 'cpu': precision {precision}; expected {FP32}, since a CPU has no tensor "
+            f"cores; say --precision {FP32}, or name a GPU with --gpu"
+        )
     if device_id != 0:
         raise DeviceError(
             f"backend 'cpu': there is one CPU, number 0; expected device_id 0, got {device_id}; "
@@ -34,8 +41,15 @@ def _cuda(name: str, device_id: int, **options: Any) -> Backend:
     return backend
 
 
+def precision_of(backend: Backend) -> str:
+    """What its convolutions round their operands to."""
+    return str(getattr(backend, "precision", FP32))
+
+
 def create_backend(name: str, device_id: int = 0, **options: Any) -> Backend:
     """Open a backend: 'cpu' (options dtype, threads, exact), 'gpu' or its emulation 'emu'.
+
+    Every one takes `precision`: fp32, and where there are tensor cores tf32 or bf16.
 
     Raises:
         DeviceError: no backend has this name, or it cannot run here.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen.errors import DeviceError
+from prototxt_gen.sidecar import FP32, PRECISIONS, read_sidecar
 from runtime.backend.base import Backend
 from runtime.backend.cpu.lanes import default_threads
 from runtime.backend.registry import create_backend
@@ -20,7 +21,7 @@ DEVICES = ("cpu", "gpu", "emu")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --gpu, --device and --threads."""
+    """Add --gpu, --device, --threads, --exact and --precision."""
     parser.add_argument(
         "--gpu",
         default="",
@@ -31,6 +32,18 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         "--device", choices=DEVICES, help="cpu, gpu, or emu: the GPU's kernels on the CPU, slowly"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="on the CPU, take every sum of a convolution term by term, without Winograd's "
+        "transforms: slower",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="what a GPU's convolutions round their operands to (default: the solver's sidecar, "
+        "or fp32)",
+    )
 
 
 def add_state_arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +77,19 @@ def parse_gpus(text: str | None) -> tuple[int, ...]:
             "each GPU once"
         )
     return ids
+
+
+def precision_of(args: argparse.Namespace) -> str:
+    """What --precision names, or else the sidecar of the solver that --solver names.
+
+    Raises:
+        ProtoError: the sidecar does not read.
+    """
+    named = getattr(args, "precision", None)
+    if named is not None:
+        return str(named)
+    solver = getattr(args, "solver", None)
+    return FP32 if solver is None else read_sidecar(solver).precision
 
 
 def gpu_count() -> int:
@@ -106,9 +132,20 @@ def open_backend(
             options["threads"] = max(1, (args.threads or default_threads()) // replicas)
     elif name == "emu":
         device = 0
+    if getattr(args, "exact", False):
+        if name not in (None, "cpu"):
+            raise DeviceError(
+                f"--exact: the device is {name}; expected the CPU, the one that offers this; "
+                "leave --exact out, or say --device cpu"
+            )
+        options["exact"] = True
+    precision = precision_of(args)
+    if precision != FP32:
+        options["precision"] = precision
     backend = create_backend(name or "cpu", device, **options)
     if name in (None, "cpu"):
         caffe_log("caffe.cpp:197", "Use CPU.")
     else:
         caffe_log("caffe.cpp:200", "Using GPUs %d", device)
+        log.info("Convolutions compute in %s", precision)
     return backend

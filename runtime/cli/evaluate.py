@@ -97,7 +97,7 @@ def protocol_of(
 
 def print_measured(args: argparse.Namespace, members: Sequence[Member]) -> int:
     """Evaluate, and print errors with all they depend on."""
-    mean = None if args.mean_value is None else _numbers(args.mean_value)
+    mean = None if args.mean_value is None else mean_values(args.mean_value)
     cache = None if args.no_cache else PosteriorCache(args.cache)
     evaluator = Evaluator(args.source, open_backend(args), cache, args.images, mean)
     measured = evaluator.measure(members)
@@ -108,7 +108,7 @@ def print_measured(args: argparse.Namespace, members: Sequence[Member]) -> int:
     return 0
 
 
-def _numbers(words: str) -> tuple[float, ...]:
+def mean_values(words: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in words.split(","))
     except ValueError:

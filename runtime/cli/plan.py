@@ -73,16 +73,16 @@ def _text(found: StepPlan, batch: int) -> str:
         [
             f"a step of {batch} images on {found.devices} GPU(s), in {found.shards} shards",
             f"  compute            {found.compute * 1e3:10.1f} ms",
-            f"  adding own shards  {found.adds * 1e3:10.1f} ms",
+            f"  adding up shards   {found.adds * 1e3:10.1f} ms",
             f"  exchange           {found.exchange * 1e3:10.1f} ms  "
             f"({found.bytes_sent / 1e6:.1f} MB each way)",
+            f"    while computing  {-found.hidden * 1e3:10.1f} ms",
             f"  update             {found.update * 1e3:10.1f} ms",
             f"  in all             {found.step * 1e3:10.1f} ms  "
             f"({batch / found.step:.1f} images/s)",
             f"on one GPU           {found.alone * 1e3:10.1f} ms",
             f"speed-up             {found.speedup:10.2f} x  "
             f"({100 * found.speedup / found.devices:.1f} % of ideal)",
-            f"could be, if gradients were sent during the backward pass: "
-            f"{found.speedup_with_overlap:.2f} x",
+            f"were gradients sent after the backward pass: {found.speedup_without_overlap:.2f} x",
         ]
     )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import logging
 from pathlib import Path
 
 from prototxt_gen.vgg import NETS
 from runtime.cli.devices import add_device_arguments, open_backend, parse_gpus
+from runtime.cli.ranks import run_ranks
 from runtime.log import setup_logging
+from runtime.parallel.mpi import World
+from runtime.parallel.mpi_crew import start_mpi
 
 log = logging.getLogger("verydeep.job")
 
@@ -38,19 +42,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the job and say where everything is."""
+    """Do the job and say where everything is; under mpirun, rank 0 does all but the training."""
+    return run_ranks(
+        NAME,
+        lambda world: _run(args, world),
+        lambda param, world: open_backend(args, None, world.local_rank, world.local_size),
+    )
+
+
+def _run(args: argparse.Namespace, world: World | None) -> int:
     from runtime.job.run import JobOptions, run_job
 
     out = args.out or Path("build", "demo" if args.data == "demo" else f"VGG-{args.net}")
     setup_logging(log_file=out / "run.log", terse=True)
-    backend = open_backend(args)
-    if args.data != "demo" and args.gpu is None:
+    beside = max(1, len(parse_gpus(args.gpu))) if world is None else world.local_size
+    replicas = beside if world is None else world.size
+    backend = open_backend(args, None, 0, beside)
+    if args.data != "demo" and not args.gpu and args.device in (None, "cpu"):
         log.warning("The paper's nets train for weeks on CPUs; GPUS=0 (or --gpu 0) names a GPU")
-    replicas = max(1, len(parse_gpus(args.gpu)))
     options = JobOptions(
         args.net, args.data, out, args.threads, args.max_iter, replicas=replicas, fresh=args.fresh
     )
-    result = run_job(options, backend, lambda rank: open_backend(args, None, rank, replicas))
+    result = run_job(
+        options,
+        backend,
+        lambda rank: open_backend(args, None, rank, beside),
+        None if world is None else functools.partial(start_mpi, world),
+    )
     found = json.loads(result.read_text(encoding="utf-8"))
     print(
         f"\n{found['net']}: top-1 error {100 * found['top1_error']:.1f} %, top-5 error "

@@ -9,6 +9,7 @@ from pathlib import Path
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import SUFFIX, DataOptions, read_sidecar
+from runtime.activation_memory import Sharing
 from runtime.cli.devices import (
     add_device_arguments,
     add_state_arguments,
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.iterations < 1:
         raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
     backend = open_backend(args)
-    context = RunContext(data=test_data_options(args.model, args.solver))
+    context = RunContext(data=test_data_options(args.model, args.solver), sharing=Sharing())
     with open_net(args.model, proto.TEST, backend, context, args.level, stages(args)) as net:
         for name in filter(None, args.weights.split(",")):
             copy_trained_layers(net, name)

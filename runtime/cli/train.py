@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import functools
 import sys
 
-from prototxt_gen.errors import DeviceError, UnsupportedError, VerydeepError
+from prototxt_gen.errors import DeviceError, UnsupportedError
 from runtime.cli.devices import (
     add_device_arguments,
     add_state_arguments,
@@ -14,10 +15,12 @@ from runtime.cli.devices import (
     parse_gpus,
     stages,
 )
+from runtime.cli.ranks import run_ranks
 from runtime.log import setup_logging
 from runtime.parallel.collective import PATIENCE
-from runtime.parallel.mpi import World, find_world
-from runtime.parallel.mpi_crew import follow, start_mpi
+from runtime.parallel.links import AUTO, TRANSPORTS
+from runtime.parallel.mpi import World
+from runtime.parallel.mpi_crew import start_mpi
 from runtime.parallel.shard_plan import GLOBAL, SEMANTICS
 from runtime.solvers.signals import Action, action_of
 from runtime.training import TrainJob, TrainResult, train
@@ -48,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the prototxt's batch is the whole batch, or each replica's (default: %(default)s)",
     )
     parser.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default=AUTO,
+        help="how gradients travel between GPUs: from device to device, by NCCL, or staged in host "
+        "memory (default: peer where the devices can, else staged)",
+    )
+    parser.add_argument(
         "--watchdog",
         type=float,
         default=PATIENCE,
@@ -76,25 +86,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    world = find_world()
-    if world is None:
-        return _run(args, None)
-    world.patience = args.watchdog
-    if world.rank > 0:
-        return follow(
-            world, lambda param: open_backend(args, param, world.local_rank, world.local_size)
-        )
-    try:
-        return _run(args, world)
-    except VerydeepError as error:
-        if world.lost:
-            # The usual way out waits for every rank.
-            print(f"verydeep train: {error}", file=sys.stderr, flush=True)
-            world.comm.Abort(2)
-        raise
-    finally:
-        # Without this the other ranks would wait for orders for ever.
-        world.stop()
+    # A database that is cut short while it is read ends the process; let that have a name.
+    if not faulthandler.is_enabled():
+        faulthandler.enable(sys.__stderr__ or sys.stderr)
+    return run_ranks(
+        NAME,
+        lambda world: _run(args, world),
+        lambda param, world: open_backend(args, param, world.local_rank, world.local_size),
+        args.watchdog,
+    )
 
 
 def _run(args: argparse.Namespace, world: World | None) -> int:
@@ -112,6 +112,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         stop_on_snapshot_error=args.on_snapshot_error == "stop",
         replicas=local if world is None else world.size,
         batch_semantics=args.batch_semantics,
+        transport=args.transport,
         patience=args.watchdog,
         sigint=action_of(args.sigint_effect, "--sigint_effect"),
         sighup=action_of(args.sighup_effect, "--sighup_effect"),

@@ -11,9 +11,10 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from data_prep.batch import RecordSource
 from prototxt_gen.errors import DataError, SnapshotError
@@ -21,6 +22,7 @@ from prototxt_gen.files import atomic_write, atomic_write_text
 from runtime.evaluate.fusion import Posteriors
 from runtime.evaluate.image_source import fingerprint
 
+Array = npt.NDArray[Any]
 _CHUNK = 1 << 20
 _NAME_DIGITS = 32
 
@@ -45,18 +47,20 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 
 @dataclass(frozen=True)
-class PosteriorCache:
-    """A folder of posteriors."""
+class ArrayCache:
+    """A folder of arrays that one computation or another gave."""
 
     folder: Path
+    what: ClassVar[str] = "arrays"
+    """What messages call them."""
 
     def path(self, key: dict[str, Any]) -> Path:
-        """Where the posteriors of a key lie."""
+        """Where the arrays of a key lie."""
         digest = hashlib.sha256(_canonical(key).encode()).hexdigest()
         return self.folder / f"{digest[:_NAME_DIGITS]}.npz"
 
-    def load(self, key: dict[str, Any]) -> Posteriors | None:
-        """The posteriors of a key, if they were computed before.
+    def load_arrays(self, key: dict[str, Any], *names: str) -> tuple[Array, ...] | None:
+        """The arrays of a key, if they were computed before.
 
         Raises:
             DataError: a file is there and is not whole, or belongs to another key.
@@ -67,23 +71,19 @@ class PosteriorCache:
         try:
             with np.load(path, allow_pickle=False) as found:
                 described = str(found["key"])
-                posteriors = Posteriors(found["values"], found["labels"])
+                arrays = tuple(found[name] for name in names)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as cause:
-            raise _damaged(path, str(cause)) from cause
+            raise self._damaged(path, str(cause)) from cause
         if described != _canonical(key):
-            raise _damaged(path, "it holds the posteriors of something else")
-        return posteriors
+            raise self._damaged(path, f"it holds the {self.what} of something else")
+        return arrays
 
-    def store(self, key: dict[str, Any], posteriors: Posteriors) -> Path:
-        """Keep posteriors for next time."""
+    def store_arrays(self, key: dict[str, Any], **arrays: Array) -> Path:
+        """Keep arrays for next time."""
         path = self.path(key)
         with atomic_write(path, "wb", DataError) as stream:
-            np.savez(
-                stream,
-                key=np.array(_canonical(key)),
-                values=posteriors.values,
-                labels=posteriors.labels,
-            )
+            named: dict[str, Any] = {"key": np.array(_canonical(key)), **arrays}
+            np.savez(stream, **named)
         return path
 
     def data_fingerprint(self, path: Path, source: RecordSource, count: int) -> str:
@@ -100,13 +100,28 @@ class PosteriorCache:
         atomic_write_text(note, found + "\n", DataError)
         return found
 
+    def _damaged(self, path: Path, why: str) -> DataError:
+        return DataError(
+            f"{path}: no {self.what} can be read: {why}; expected what an evaluation wrote; "
+            "delete the file, and they are computed again"
+        )
+
+
+@dataclass(frozen=True)
+class PosteriorCache(ArrayCache):
+    """A folder of posteriors."""
+
+    what: ClassVar[str] = "posteriors"
+
+    def load(self, key: dict[str, Any]) -> Posteriors | None:
+        """The posteriors of a key, if they were computed before. See `load_arrays`."""
+        found = self.load_arrays(key, "values", "labels")
+        return None if found is None else Posteriors(*found)
+
+    def store(self, key: dict[str, Any], posteriors: Posteriors) -> Path:
+        """Keep posteriors for next time."""
+        return self.store_arrays(key, values=posteriors.values, labels=posteriors.labels)
+
 
 def _canonical(key: dict[str, Any]) -> str:
     return json.dumps(key, sort_keys=True)
-
-
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(
-        f"{path}: no posteriors can be read: {why}; expected what an evaluation wrote; delete the "
-        "file, and they are computed again"
-    )

@@ -13,6 +13,7 @@ from runtime.evaluate.protocol import AFTER
 from runtime.evaluate.score_net import Floats, ScoreNet, softmax
 
 Progress = Callable[[int, int], None]
+Compute = Callable[[Floats], npt.NDArray[np.float64]]
 _PENDING_BYTES = 256 << 20
 """Images that wait for others of their shape take no more than this."""
 
@@ -60,11 +61,16 @@ def image_posteriors(
     net: ScoreNet, images: Floats, average: str, flip: bool
 ) -> npt.NDArray[np.float64]:
     """Posteriors of whole images, averaged with those of the flipped images. Shape (N,C)."""
-    found = map_posteriors(net.score_maps(images), average)
+    return flip_average(lambda x: map_posteriors(net.score_maps(x), average), images, flip)
+
+
+def flip_average(compute: Compute, images: Floats, flip: bool) -> npt.NDArray[np.float64]:
+    """A row for each image, averaged with that of the flipped image where `flip` is set."""
+    found = compute(images)
     if not flip:
         return found
     flipped = np.ascontiguousarray(images[:, :, :, ::-1])
-    return (found + map_posteriors(net.score_maps(flipped), average)) / 2
+    return (found + compute(flipped)) / 2
 
 
 def dense_posteriors(
@@ -75,7 +81,23 @@ def dense_posteriors(
     flip: bool = True,
     progress: Progress | None = None,
 ) -> Posteriors:
-    """Posteriors of all images at one test scale.
+    """Posteriors of all images at one test scale. See `dense_rows`."""
+    rows = dense_rows(
+        net, images, scale, lambda batch: image_posteriors(net, batch, average, flip), progress
+    )
+    return Posteriors(*rows)
+
+
+def dense_rows(
+    net: ScoreNet,
+    images: TestImages,
+    scale: int,
+    compute: Compute,
+    progress: Progress | None = None,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    """What `compute` makes of all images at one test scale, and their labels.
+
+    Shapes: compute takes (n,3,H,W) and gives (n,C), C the net's classes; result (N,C), (N,).
 
     Raises:
         ShapeError: the scale is below the net's crop.
@@ -87,7 +109,7 @@ def dense_posteriors(
     done = 0
 
     def run(indices: list[int], batch: Floats) -> int:
-        values[indices] = image_posteriors(net, batch, average, flip)
+        values[indices] = compute(batch)
         if progress is not None:
             progress(done + len(indices), images.count)
         return len(indices)
@@ -98,4 +120,4 @@ def dense_posteriors(
             done += run(*full)
     for left in batches.rest():
         done += run(*left)
-    return Posteriors(values, labels)
+    return values, labels

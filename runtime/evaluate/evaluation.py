@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.transform import TransformSpec
 from prototxt_gen import text
 from prototxt_gen.errors import DataError
 from prototxt_gen.proto import Message
@@ -18,7 +17,12 @@ from runtime.backend.base import Backend
 from runtime.evaluate.cache import PosteriorCache, file_sha256
 from runtime.evaluate.dense import dense_posteriors
 from runtime.evaluate.fusion import Posteriors, fuse
-from runtime.evaluate.image_source import TestImages, open_source, preprocessing
+from runtime.evaluate.image_source import (
+    TestImages,
+    open_source,
+    preprocessing,
+    preprocessing_words,
+)
 from runtime.evaluate.multicrop import multicrop_posteriors
 from runtime.evaluate.pace import watched
 from runtime.evaluate.protocol import DENSE, EvaluationProtocol
@@ -143,7 +147,7 @@ class Evaluator:
             "kind": member.protocol.kind,
             "scales": list(member.protocol.scales),
             "protocol": member.protocol.describe(),
-            "preprocessing": _preprocessing_words(preprocessing(model, self._mean_value)),
+            "preprocessing": preprocessing_words(preprocessing(model, self._mean_value)),
         }
 
     def _part(
@@ -196,7 +200,7 @@ class Evaluator:
             "net": hashlib.sha256(net.encode()).hexdigest(),
             "data": self._data,
             "images": self.count,
-            "preprocessing": _preprocessing_words(images.spec),
+            "preprocessing": preprocessing_words(images.spec),
             "part": part,
         }
 
@@ -204,13 +208,3 @@ class Evaluator:
         if weights not in self._checksums:
             self._checksums[weights] = file_sha256(weights)
         return self._checksums[weights]
-
-
-def _preprocessing_words(spec: TransformSpec) -> str:
-    words = [f"{spec.mode}, BGR, mean {', '.join(f'{v:g}' for v in spec.mean_values) or 'none'}"]
-    if spec.mean_image is not None:
-        digest = hashlib.sha256(spec.mean_image.tobytes()).hexdigest()
-        words = [f"{spec.mode}, BGR, mean image {digest[:16]}"]
-    if spec.scale != 1.0:
-        words.append(f"scale {spec.scale:g}")
-    return ", ".join(words)

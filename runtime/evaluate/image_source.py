@@ -64,7 +64,7 @@ class ImageFiles:
         except OSError as cause:
             raise DataError(
                 f"{self.root / name}: cannot be read: {cause.strerror}; expected an image of the "
-                "validation list; unpack the images again"
+                "list; unpack the images again"
             ) from cause
         return bytes(datums.from_encoded(data, label).SerializeToString())
 
@@ -115,6 +115,17 @@ def preprocessing(model: Message, mean_value: Sequence[float] | None = None) -> 
         )
     mode = datums.COLOR if found.mode == datums.NATIVE else found.mode
     return dataclasses.replace(found, crop_size=0, mirror=False, short_side=None, mode=mode)
+
+
+def preprocessing_words(spec: TransformSpec) -> str:
+    """What is done to pixels, for people and as a key."""
+    words = [f"{spec.mode}, BGR, mean {', '.join(f'{v:g}' for v in spec.mean_values) or 'none'}"]
+    if spec.mean_image is not None:
+        digest = hashlib.sha256(spec.mean_image.tobytes()).hexdigest()
+        words = [f"{spec.mode}, BGR, mean image {digest[:16]}"]
+    if spec.scale != 1.0:
+        words.append(f"scale {spec.scale:g}")
+    return ", ".join(words)
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,11 +36,7 @@ class EvaluationProtocol:
             raise ProtoError(f"protocol: expected one of {', '.join(KINDS)}, got {self.kind!r}")
         if self.average not in (BEFORE, AFTER):
             raise ProtoError(f"average: expected {BEFORE} or {AFTER}, got {self.average!r}")
-        if not self.scales or min(self.scales) < 1 or len(set(self.scales)) < len(self.scales):
-            raise ProtoError(
-                "scales: expected short sides of 1 pixel or more, each once, got "
-                f"{list(self.scales)}; write for example 256,384,512"
-            )
+        check_scales(self.scales)
         if self.grid < 1:
             raise ProtoError(f"grid: expected at least 1 crop a side, got {self.grid}; correct it")
 
@@ -70,6 +66,19 @@ class EvaluationProtocol:
             ways.append(f"{crops} crop{'s' * (crops > 1)} a scale ({self.grid}x{self.grid} grid)")
         scales = ", ".join(map(str, self.scales))
         return f"{' and '.join(ways)}; Q = {scales}; posteriors averaged"
+
+
+def check_scales(scales: tuple[int, ...]) -> None:
+    """Refuse test scales that are none.
+
+    Raises:
+        ProtoError: there are none, one is not positive, or one comes twice.
+    """
+    if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
+        raise ProtoError(
+            "scales: expected short sides of 1 pixel or more, each once, got "
+            f"{list(scales)}; write for example 256,384,512"
+        )
 
 
 def centre_crop(scales: tuple[int, ...]) -> EvaluationProtocol:

@@ -13,6 +13,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.proto import Message
 from runtime import net_io
+from runtime.activation_memory import Sharing
 from runtime.backend.base import Backend
 from runtime.context import RunContext
 from runtime.evaluate.surgery import ScoreParam, crop_form, dense_form
@@ -28,6 +29,8 @@ MEMORY = 1 << 30
 class ScoreNet:
     """Scores before the soft-max; `crop` is the (H, W) of the images the net was trained on.
 
+    With `top`, the net ends at that blob, whose channels stand for the classes.
+
     Raises:
         SnapshotError, ShapeError: the weights do not fit the net exactly.
     """
@@ -39,8 +42,9 @@ class ScoreNet:
         backend: Backend,
         dense: bool,
         memory: int = MEMORY,
+        top: str | None = None,
     ) -> None:
-        form: ScoreParam = dense_form(model, backend) if dense else crop_form(model)
+        form: ScoreParam = dense_form(model, backend, top) if dense else crop_form(model, top)
         self.name = str(model.name)
         self.crop = form.crop
         # The fillers would draw numbers only to be overwritten.
@@ -48,11 +52,12 @@ class ScoreNet:
             for param in (layer.convolution_param, layer.inner_product_param):
                 if param.HasField("weight_filler"):
                     param.ClearField("weight_filler")
-        self._net = Net(form.param, proto.TEST, backend, RunContext())
+        sharing = Sharing(keep=frozenset({form.scores}))
+        self._net = Net(form.param, proto.TEST, backend, RunContext(sharing=sharing))
         self._scores = form.scores
         self._memory = memory
         self._batches: dict[tuple[int, int], int] = {}
-        net_io.fc_to_conv(self._net, weights, form.names, strict=True)
+        net_io.fc_to_conv(self._net, weights, form.names, strict=True, ignore=form.left_out)
         self.classes = int(self._net.blobs[self._scores].shape[1])
 
     def score_maps(self, images: Floats) -> Floats:

@@ -6,6 +6,7 @@ the others 1x1, so that it takes images of any size from the crop's on. Paper: s
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,24 +33,26 @@ _SPATIAL = frozenset(
 class ScoreParam:
     """A net from `data` to `scores`; `crop` is the (H, W) it was trained on.
 
-    `names` gives the net's name of a layer of the weights where surgery renamed it.
+    `names` gives the net's name of a layer of the weights where surgery renamed it; `left_out` are
+    names that layers cut off may have there.
     """
 
     param: Message
     scores: str
     crop: tuple[int, int]
     names: dict[str, str]
+    left_out: frozenset[str] = frozenset()
 
 
-def crop_form(model: Message) -> ScoreParam:
-    """A train_val, deploy or dense net, cut down to what makes scores of crops.
+def crop_form(model: Message, top: str | None = None) -> ScoreParam:
+    """A train_val, deploy or dense net, cut down to what makes scores of crops, or the blob `top`.
 
     Raises:
-        ProtoError: no soft-max or accuracy says which blob holds the scores, or no input's size is
-            known.
+        ProtoError: no soft-max or accuracy says which blob holds the scores, there is no such
+            blob, or no input's size is known.
     """
     tested = filter_net(model, net_state(proto.TEST))
-    scores = _scores_blob(tested)
+    scores = scores_blob(tested) if top is None else _known(tested, top)
     needed, kept = {scores}, []
     for layer in reversed(tested.layer):
         if needed.intersection(layer.top):
@@ -73,16 +76,21 @@ def crop_form(model: Message) -> ScoreParam:
         for layer in param.layer
         if layer.name.endswith(DENSE_SUFFIX)
     }
-    return ScoreParam(param, scores, crop, names)
+    left_out: set[str] = set()
+    if top is not None:
+        left_out = {str(layer.name) for layer in tested.layer}
+        left_out -= {str(layer.name) for layer in kept}
+        left_out |= {name.removesuffix(DENSE_SUFFIX) for name in left_out}
+    return ScoreParam(param, scores, crop, names, frozenset(left_out))
 
 
-def dense_form(model: Message, backend: Backend) -> ScoreParam:
+def dense_form(model: Message, backend: Backend, top: str | None = None) -> ScoreParam:
     """The same with every fully connected layer as a convolution.
 
     Raises:
         UnsupportedError: a layer whose result depends on the image's size as a whole.
     """
-    form = crop_form(model)
+    form = crop_form(model, top)
     shapes = {
         name: blob.shape for name, blob in shape_net(form.param, proto.TEST, backend).blobs.items()
     }
@@ -97,10 +105,15 @@ def dense_form(model: Message, backend: Backend) -> ScoreParam:
                 "densely; expected convolutions, poolings, pointwise and fully connected layers; "
                 "evaluate this net with --protocol multicrop"
             )
-    return ScoreParam(form.param, form.scores, form.crop, names)
+    return dataclasses.replace(form, names=names)
 
 
-def _scores_blob(net: Message) -> str:
+def scores_blob(net: Message) -> str:
+    """The blob of class scores that the net's soft-max or accuracy reads, before an average of it.
+
+    Raises:
+        ProtoError: there is none.
+    """
     for layer in net.layer:
         if layer.type in _READERS and layer.bottom:
             name = str(layer.bottom[0])
@@ -112,6 +125,13 @@ def _scores_blob(net: Message) -> str:
         f"net '{net.name}': which blob holds the class scores? expected a layer of type "
         f"{', '.join(_READERS)} that reads it, got none; give the train_val or deploy net"
     )
+
+
+def _known(net: Message, top: str) -> str:
+    tops = dict.fromkeys(str(name) for layer in net.layer for name in layer.top)
+    if top not in tops:
+        raise ProtoError(f"net '{net.name}': no blob '{top}'; expected one of {', '.join(tops)}")
+    return top
 
 
 def _image_size(source: Any, net: str) -> tuple[int, int]:

@@ -11,7 +11,9 @@ from prototxt_gen.errors import DeviceError
 from prototxt_gen.sidecar import Scale
 from prototxt_gen.solver import solver_param
 from prototxt_gen.spec import NetSpecification, builtin_spec, with_values
+from runtime.activation_memory import Sharing
 from runtime.backend.base import Backend
+from runtime.context import RunContext
 from runtime.job.prepare import Prepared
 from runtime.memory_estimate import in_gib, passes_within
 from runtime.shape_net import shape_net
@@ -89,7 +91,8 @@ def within_memory(spec: NetSpecification, backend: Backend, budget: int) -> NetS
         DeviceError: not even one image fits.
     """
     solver = solver_param(spec, "", "")
-    net = shape_net(heads.train_val(spec), proto.TRAIN, backend)
+    context = RunContext(sharing=Sharing())
+    net = shape_net(heads.train_val(spec), proto.TRAIN, backend, context)
     passes = passes_within(net, budget, spec.train_batch, solver)
     if passes is None:
         raise DeviceError(

@@ -46,6 +46,7 @@ def prepare(
     short_side: int,
     jobs: int | None = None,
     demo_images: tuple[int, int] = DEMO_IMAGES,
+    classes: int | None = None,
 ) -> Prepared:
     """Make (or find complete) the databases of a data set in ILSVRC-2012's layout.
 
@@ -55,21 +56,26 @@ def prepare(
         short_side: images larger than this are stored rescaled by their short side.
         jobs: threads; None for as many as there are cores.
         demo_images: training and held-out images of the embedded data set.
+        classes: the first classes alone; None for all.
 
     Raises:
         DataError: the data set is incomplete, or the disk is full; what is written stays.
     """
     opened = open_ilsvrc(_demo(out, demo_images) if data == DEMO else Path(data))
-    lists = {"train": opened.train_list(), "val": opened.val_list()}
+    synsets = opened.synsets[:classes]
+    lists = {
+        split: [entry for entry in entries if entry[1] < len(synsets)]
+        for split, entries in (("train", opened.train_list()), ("val", opened.val_list()))
+    }
     train, val = (
-        _database(out / f"{split}_lmdb", opened, entries, short_side, jobs, split == "train")
+        make_database(out / f"{split}_lmdb", opened, entries, short_side, jobs, split == "train")
         for split, entries in lists.items()
     )
     pca = out / "train_pca.json"
     mean = _mean(train, out / "train_mean.json", pca)
     with Reader(train) as first, Reader(val) as second:
         counts = len(first), len(second)
-    names = tuple(f"{s.wnid} {s.words}".strip() for s in opened.synsets)
+    names = tuple(f"{s.wnid} {s.words}".strip() for s in synsets)
     atomic_write_text(out / "synset_words.txt", "\n".join(names) + "\n", DataError)
     return Prepared(opened.root, train, val, pca, mean, *counts, names)
 
@@ -87,7 +93,7 @@ def _demo(out: Path, images: tuple[int, int]) -> Path:
     return made.root
 
 
-def _database(
+def make_database(
     path: Path,
     opened: Ilsvrc,
     entries: list[Entry],

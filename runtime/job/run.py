@@ -15,6 +15,7 @@ from prototxt_gen.errors import TrainingError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.sidecar import read_sidecar
 from runtime import net_io
+from runtime.activation_memory import Sharing
 from runtime.backend.base import Backend
 from runtime.context import RunContext
 from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
@@ -23,7 +24,7 @@ from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
 from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
 from runtime.learning_curve import plot_learning_curve
 from runtime.net import Net
-from runtime.training import AUTO, TrainJob, TrainResult, train
+from runtime.training import AUTO, StartCrew, TrainJob, TrainResult, train
 
 log = logging.getLogger("verydeep.job")
 
@@ -49,11 +50,15 @@ class JobOptions:
 
 
 def run_job(
-    options: JobOptions, backend: Backend, open_replica: Callable[[int], Backend] | None = None
+    options: JobOptions,
+    backend: Backend,
+    open_replica: Callable[[int], Backend] | None = None,
+    start: StartCrew | None = None,
 ) -> Path:
     """Prepare, train, evaluate, export and draw; returns the path of result.json.
 
-    `backend` trains, alone or as the first of `options.replicas`; `open_replica` opens the others.
+    `backend` trains, alone or as the first of `options.replicas`; `open_replica` opens the others,
+    or `start` makes them in another way (see `train`).
 
     Raises:
         VerydeepError: what stands in the way; everything written so far is found next time.
@@ -78,7 +83,7 @@ def run_job(
         keep=_KEEP,
         replicas=options.replicas,
     )
-    trained = _train(job, backend, open_replica)
+    trained = _train(job, backend, open_replica, start)
     evaluation = _evaluate(folder, trained.model, data, backend)
     files = _export(options.out, folder, trained, backend)
     files["log"] = train_log
@@ -113,13 +118,16 @@ def _host_memory() -> int:
 
 
 def _train(
-    job: TrainJob, backend: Backend, open_replica: Callable[[int], Backend] | None
+    job: TrainJob,
+    backend: Backend,
+    open_replica: Callable[[int], Backend] | None,
+    start: StartCrew | None,
 ) -> TrainResult:
     """Train, going on from the newest snapshot that is whole unless the job says otherwise."""
     if job.snapshot is None and job.log_json is not None:
         Path(job.log_json).unlink(missing_ok=True)
     opener = None if open_replica is None else (lambda param, rank: open_replica(rank))
-    done = train(job, lambda param: backend, open_replica=opener)
+    done = train(job, lambda param: backend, open_replica=opener, start=start)
     if done.stopped:
         raise TrainingError(
             f"stopped at iteration {done.iterations}, as asked; "
@@ -134,7 +142,8 @@ def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> 
     scores, labels = next(
         (layer.bottom[0], layer.bottom[1]) for layer in param.layer if layer.type == "Accuracy"
     )
-    context = RunContext(data=read_sidecar(folder / generate.SOLVER).test)
+    sharing = Sharing(keep=frozenset({scores, labels}))
+    context = RunContext(data=read_sidecar(folder / generate.SOLVER).test, sharing=sharing)
     with Net(param, proto.TEST, backend, context) as net:
         net_io.copy_trained_layers(net, weights, strict=True)
         return evaluate_central_crop(net, data.val_images, scores, labels)

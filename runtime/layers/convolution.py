@@ -32,8 +32,7 @@ class ConvolutionLayer(Layer):
     nd: ConvolutionNd | None = None
     """What the layer computes where its bottoms are not (N,C,H,W); geom and plan are unset then."""
     transposed: ClassVar[bool] = False
-    relu: bool = False
-    """The net found that a ReLU follows in place and asks for it to be done here."""
+    can_rectify = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make and fill filters and bias."""
@@ -116,7 +115,7 @@ class ConvolutionLayer(Layer):
                 bias,
                 y.data.mutable_dev(),
                 weight.version,
-                self.relu,
+                self.rectify,
             )
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -149,7 +148,7 @@ class ConvolutionLayer(Layer):
                 self.backend.bias_forward(
                     self._layout_nd(nd), self.blobs[1].data.dev(), y.data.mutable_dev()
                 )
-            if self.relu:
+            if self.rectify:
                 self.backend.relu_forward(y.data.dev(), y.data.mutable_dev(), 0.0)
 
     def _backward_nd(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from data_prep.box_reader import BoxReader
 from data_prep.lmdb_io import Reader
 from data_prep.philox import stream_of
 from data_prep.prefetch import BatchReader
@@ -12,6 +13,7 @@ from prototxt_gen.errors import DataError, ProtoError
 from runtime.augmentation import with_options
 from runtime.layer import Blobs, Layer, between, exactly
 from runtime.layer_factory import register
+from runtime.layers.byte_input import as_bytes, put_batch
 from runtime.layers.transformer_seed import take_thread_seed, take_transformer_seed
 
 
@@ -19,8 +21,8 @@ from runtime.layers.transformer_seed import take_thread_seed, take_transformer_s
 class DataLayer(Layer):
     """Reads the records of pass p at positions p*batch .. p*batch+batch-1, round and round.
 
-    What the sidecar adds (rescale, colour shift, shuffling) comes with the context. Crops and flips
-    are drawn per sample number, not from Caffe's stream, so no result depends on who decodes.
+    What the sidecar adds (rescale, colour shift, shuffle, boxes) comes with the context. Crops and
+    flips are drawn per sample number, not from Caffe's stream: no result depends on who decodes.
 
     Shapes: tops (batch,C,H,W) and labels (batch,).
     """
@@ -30,7 +32,7 @@ class DataLayer(Layer):
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Open the database and start reading ahead."""
         param, transform = self.param.data_param, self.param.transform_param
-        self.reader: BatchReader | None = None
+        self.reader: BatchReader | BoxReader | None = None
         self.batch = int(param.batch_size)
         if self.batch < 1:
             raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
@@ -38,6 +40,9 @@ class DataLayer(Layer):
         take_thread_seed(self)
         if not self.context.fill_weights and transform.crop_size:
             self._shape(top, (3, int(transform.crop_size), int(transform.crop_size)))
+            return
+        if not self.context.fill_weights and self._holds_boxes():
+            self._shape(top, BoxReader.shape)
             return
         if param.HasField("backend") and param.backend == proto.DataParameter.LEVELDB:
             raise DataError(
@@ -47,15 +52,17 @@ class DataLayer(Layer):
         self.reader = self._open(TransformSpec.from_param(transform, self.phase, self.label))
         self._shape(top, self.reader.shape)
 
-    def _open(self, spec: TransformSpec) -> BatchReader:
+    def _open(self, spec: TransformSpec) -> BatchReader | BoxReader:
         options, window = self.context.data, self.context.window
         source = Reader(self.context.path(self.param.data_param.source))
+        if self._holds_boxes():
+            return BoxReader(source, self.context.images, spec, self.label)
         seed = self.context.seed if options.seed is None else options.seed
         prefetch = int(self.param.data_param.prefetch)
-        return BatchReader(
+        reader = BatchReader(
             source,
             self.batch * window.passes,
-            with_options(spec, options, self.context),
+            as_bytes(with_options(spec, options, self.context), source, self.backend),
             make_sampler(len(source), options.shuffle, seed),
             seed,
             stream_of(self.param.name),
@@ -64,6 +71,11 @@ class DataLayer(Layer):
             window=(self.batch * window.low, self.batch * window.high),
             on_error=options.on_error,
         )
+        self.context.images = reader.loader
+        return reader
+
+    def _holds_boxes(self) -> bool:
+        return bool(self.context.data.boxes == self.param.name)
 
     def _shape(self, top: Blobs, image: tuple[int, int, int]) -> None:
         top[0].reshape((self.batch, *image))
@@ -79,7 +91,7 @@ class DataLayer(Layer):
             raise DataError(f"{self.label}: the net was made for its shapes only; it has no data")
         turn, place = divmod(self.context.pass_number, self.context.window.passes)
         images, labels = self.reader.read(turn, place * self.batch, self.batch)
-        top[0].data.mutable_host()[...] = images
+        put_batch(self.reader, (turn, place * self.batch), images, top[0].data)
         if len(top) > 1:
             top[1].data.mutable_host()[...] = labels
 

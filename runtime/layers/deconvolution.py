@@ -21,6 +21,7 @@ class DeconvolutionLayer(ConvolutionLayer):
     """
 
     transposed = True
+    can_rectify = False
 
     def geometry(self, shape: Sequence[int]) -> ConvGeometry:
         """The convolution that would make the bottom out of the top."""

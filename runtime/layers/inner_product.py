@@ -63,9 +63,13 @@ class InnerProductLayer(Layer):
         x = self._flat(bottom[0].data.dev(), self.inputs)
         dy = self._flat(top[0].diff.dev(), self.outputs)
         if self.propagates_to_params(0):
-            dw = self.blobs[0].diff.mutable_dev()
+            diff = self.blobs[0].diff
+            # The first gradient of an iteration need not be added to zeros: in the large layers
+            # writing and reading those takes as long as the product of a small batch.
+            beta = 0.0 if diff.reads_zero else 1.0
+            dw = diff.mutable_dev() if beta else diff.overwritten_dev()
             first, second = (x, dy) if self.transpose else (dy, x)
-            self.backend.gemm(True, False, 1.0, first, second, 1.0, dw)
+            self.backend.gemm(True, False, 1.0, first, second, beta, dw)
         if len(self.blobs) > 1 and self.propagates_to_params(1):
             layout = Layout(self.rows, self.outputs, 1)
             self.backend.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())

@@ -12,18 +12,14 @@ from runtime.layer_factory import register
 class ReLULayer(Layer):
     """y = max(x, 0), or negative_slope * x below 0. May work in place."""
 
-    fused: bool = False
-    """The convolution before it, in place, has done the forward pass already."""
-
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom."""
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Rectify."""
-        if not self.fused:
-            slope = self.param.relu_param.negative_slope
-            self.backend.relu_forward(bottom[0].data.dev(), top[0].data.mutable_dev(), slope)
+        slope = self.param.relu_param.negative_slope
+        self.backend.relu_forward(bottom[0].data.dev(), top[0].data.mutable_dev(), slope)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Pass the gradient where the input was positive; in place, the output tells as well."""

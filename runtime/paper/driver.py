@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,34 +78,68 @@ def _carry_out(
     spec = fit_to_data(setting.spec(step), data, not on_host, options.max_iter)
     start = _start_of(folder, step)
     made_of = {
-        "spec": hashlib.sha256(to_toml(spec).encode()).hexdigest(),
+        "spec": spec_sha256(spec),
         "start": None if start is None else start.note["weights_sha256"],
         "layers": list(step.layers),
     }
-    folder.begin(step.name, made_of)
-    done = folder.finished(step.name)
+
+    def write(target: Path, fitting: NetSpecification) -> Path:
+        return _write_files(target, fitting, step, start)
+
+    return train_run(folder, step.name, spec, backend, made_of, step.describe(), write)
+
+
+def spec_sha256(spec: NetSpecification) -> str:
+    """What tells a spec from all others."""
+    return hashlib.sha256(to_toml(spec).encode()).hexdigest()
+
+
+def write_nets(target: Path, spec: NetSpecification) -> Path:
+    """Write a spec's nets, solver and sidecar; returns the solver."""
+    generate.write_all(spec, target)
+    return target / generate.SOLVER
+
+
+def train_run(
+    folder: RunFolder,
+    name: str,
+    spec: NetSpecification,
+    backend: Backend,
+    made_of: dict[str, Any],
+    started_from: str,
+    write: Callable[[Path, NetSpecification], Path] = write_nets,
+) -> FinishedRun:
+    """Train one run of a folder, go on with it, or find it finished.
+
+    `made_of` tells it from runs of other settings; `write` writes what it is trained by.
+
+    Raises:
+        TrainingError: the run was stopped, or its folder holds one of other settings.
+    """
+    folder.begin(name, made_of)
+    done = folder.finished(name)
     if done is not None:
-        log.info("%s: found finished (%d iterations)", step.name, done.note["iterations"])
+        log.info("%s: found finished (%d iterations)", name, done.note["iterations"])
         return done
-    if on_host:
-        spec = within_memory(spec, backend, _host_memory() // 2)
-    solver = _write_files(folder.run(step.name), spec, step, start)
+    if backend.shares_host_memory:
+        spec = within_memory(spec, backend, host_memory() // 2)
+    solver = write(folder.run(name), spec)
     job = TrainJob(str(solver), AUTO, log_json=str(solver.with_name(_LOG)), keep=_KEEP)
     result = train(job, lambda param: backend)
     if result.stopped:
         raise TrainingError(
-            f"{step.name}: stopped at iteration {result.iterations}, as asked; the snapshot is "
+            f"{name}: stopped at iteration {result.iterations}, as asked; the snapshot is "
             f"{result.solverstate}; the same command goes on from there"
         )
     return folder.finish(
-        step.name,
+        name,
         net=spec.name,
         model=generate.TRAIN_VAL,
         weights=result.model.name,
         weights_sha256=file_sha256(result.model),
         iterations=result.iterations,
         seconds=round(result.seconds, 1),
-        started_from=step.describe(),
+        started_from=started_from,
         test=result.test,
     )
 
@@ -126,8 +160,7 @@ def _write_files(
     target: Path, spec: NetSpecification, step: Step, start: FinishedRun | None
 ) -> Path:
     """Write nets, solver and sidecar; the solver names the weights it starts from."""
-    generate.write_all(spec, target)
-    solver = target / generate.SOLVER
+    solver = write_nets(target, spec)
     if start is None:
         return solver
     param: Any = text.read_solver(solver)
@@ -138,6 +171,6 @@ def _write_files(
     return solver
 
 
-def _host_memory() -> int:
+def host_memory() -> int:
     """Bytes of memory that this machine has."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from prototxt_gen.errors import TrainingError
-from runtime.backend.base import HostArray
+from runtime.backend.base import Array
 
-Parcel = list[HostArray]
+Parcel = list[Array]
 """What one replica sends another: arrays, in an order that both know."""
 
 PATIENCE = 1800.0
@@ -20,65 +20,97 @@ class PeerFailedError(TrainingError):
     """Another replica failed or was told to stop; what it said is the news, not this."""
 
 
-class Collective(Protocol):
-    """One replica's connection to all."""
+class Pending(Protocol):
+    """An exchange under way."""
 
-    rank: int
-    size: int
-    in_process: bool
-    """Arrays are handed over as they are, so host memory can be looked at by all."""
+    def finish(self) -> list[Parcel]:
+        """Wait for everybody's arrays; element q came from replica q.
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
-        """Send outgoing[r] to replica r; element q of the result came from replica q.
-
-        `sizes[q]` are the counts of the arrays that q sends here. All replicas call it together.
-        What is returned may be the senders' own memory: read it, and then call `release`.
+        They may be the senders' own memory, whose receiver may write on it. They stay until
+        `release`.
 
         Raises:
             TrainingError: a replica did not come; names it.
             PeerFailedError: a replica failed.
         """
 
+
+class Collective(Protocol):
+    """One replica's connection to all.
+
+    What thread and MPI collectives move is host arrays; the links of links.py have the same
+    methods and move arrays of a backend.
+    """
+
+    rank: int
+    size: int
+    in_process: bool
+    """Arrays are handed over as they are, so host memory can be looked at by all."""
+
+    def post(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> Pending:
+        """Begin to send outgoing[r] to replica r; returns at once.
+
+        `sizes[q]` are the counts of the arrays that q sends here. All replicas post in the same
+        order. What is sent must stay as it is until `release`.
+        """
+
+    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
+        """Post and finish."""
+
     def release(self) -> None:
-        """Say that the arrays of the last exchange have been read."""
+        """Say that all arrays that came have been read, and wait until that is so everywhere."""
 
     def abort(self) -> None:
         """Let those who wait for this replica fail instead."""
 
+    def close(self) -> None:
+        """Give back what the connection holds; nothing is sent any more."""
+
 
 class Meeting:
-    """What threads of one process share: a table of parcels, and the doors before and after it."""
+    """What threads of one process share: a table of what each has posted, turn by turn."""
 
     def __init__(self, size: int, patience: float = PATIENCE) -> None:
         self.size = size
         self.patience = patience
-        self.table: list[Sequence[Parcel]] = [[] for _ in range(size)]
-        self._barrier = threading.Barrier(size)
-        self._present: set[int] = set()
-        self._lock = threading.Lock()
+        self._news = threading.Condition()
         self._aborted = False
+        self._turns = [0] * size
+        self._table: dict[int, dict[int, Any]] = {}
 
-    def wait(self, rank: int) -> None:
-        """Wait for everybody.
+    def post(self, rank: int, what: Any) -> int:
+        """Lay something on the table; returns the number of the turn."""
+        with self._news:
+            turn = self._turns[rank]
+            self._turns[rank] += 1
+            self._table.setdefault(turn, {})[rank] = what
+            self._news.notify_all()
+        return turn
+
+    def collect(self, rank: int, turn: int) -> list[Any]:
+        """What all have laid down in a turn, once they have.
 
         Raises:
-            TrainingError, PeerFailedError: see Collective.exchange.
+            TrainingError, PeerFailedError: see Pending.finish.
         """
-        with self._lock:
-            self._present.add(rank)
-        try:
-            self._barrier.wait(self.patience)
-        except threading.BrokenBarrierError:
-            raise self._broken(rank) from None
-        with self._lock:
-            self._present.discard(rank)
+        with self._news:
+            found = self._table.setdefault(turn, {})
+            self._news.wait_for(
+                lambda: self._aborted or len(found) == self.size, timeout=self.patience
+            )
+            if len(found) == self.size:
+                return [found[peer] for peer in range(self.size)]
+            if self._aborted:
+                raise PeerFailedError(f"replica {rank}: another replica failed; see its message")
+            raise self._late(rank, sorted(set(range(self.size)) - set(found)))
 
-    def _broken(self, rank: int) -> TrainingError:
-        with self._lock:
-            late = sorted(set(range(self.size)) - self._present)
-            aborted = self._aborted
-        if aborted or not late:
-            return PeerFailedError(f"replica {rank}: another replica failed; see its message")
+    def forget(self, turn: int) -> None:
+        """Clear the table of what came before a turn."""
+        with self._news:
+            for old in [known for known in self._table if known < turn]:
+                del self._table[old]
+
+    def _late(self, rank: int, late: Sequence[int]) -> TrainingError:
         return TrainingError(
             f"replica {rank}: waited {self.patience:g} s for replica(s) "
             f"{', '.join(map(str, late))}; expected all {self.size} within that time; look at the "
@@ -87,14 +119,28 @@ class Meeting:
 
     def abort(self) -> None:
         """Let those who wait fail."""
-        self._aborted = True
-        self._barrier.abort()
+        with self._news:
+            self._aborted = True
+            self._news.notify_all()
 
     def reset(self) -> None:
         """Begin again after a failure, when nobody waits any more."""
-        self._aborted = False
-        self._present.clear()
-        self._barrier.reset()
+        with self._news:
+            self._aborted = False
+            self._turns = [0] * self.size
+            self._table.clear()
+
+
+class _Posted:
+    """See Pending."""
+
+    def __init__(self, meeting: Meeting, rank: int, turn: int) -> None:
+        self._meeting, self._rank, self._turn = meeting, rank, turn
+
+    def finish(self) -> list[Parcel]:
+        """See Pending.finish."""
+        parcels = self._meeting.collect(self._rank, self._turn)
+        return [outgoing[self._rank] for outgoing in parcels]
 
 
 class ThreadCollective:
@@ -107,19 +153,24 @@ class ThreadCollective:
         self.rank = rank
         self.size = meeting.size
 
+    def post(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> Pending:
+        """See Collective."""
+        return _Posted(self.meeting, self.rank, self.meeting.post(self.rank, outgoing))
+
     def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
         """See Collective."""
-        if self.size == 1:
-            return [outgoing[0]]
-        self.meeting.table[self.rank] = outgoing
-        self.meeting.wait(self.rank)
-        return [parcels[self.rank] for parcels in self.meeting.table]
+        return self.post(outgoing, sizes).finish()
 
     def release(self) -> None:
         """See Collective."""
-        if self.size > 1:
-            self.meeting.wait(self.rank)
+        turn = self.meeting.post(self.rank, None)
+        self.meeting.collect(self.rank, turn)
+        # Everybody is here, so nobody will ask for an earlier turn.
+        self.meeting.forget(turn)
 
     def abort(self) -> None:
         """See Collective."""
         self.meeting.abort()
+
+    def close(self) -> None:
+        """See Collective."""

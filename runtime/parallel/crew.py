@@ -94,7 +94,7 @@ class ThreadCrew:
         except PeerFailedError:
             raise
         except BaseException:
-            replica.collective.abort()
+            replica.link.abort()
             raise
 
     def _collect(
@@ -121,9 +121,17 @@ class ThreadCrew:
             errors.append(failure)
 
     def close(self) -> None:
-        """See Crew."""
-        for replica in self.replicas:
+        """See Crew. Each ends in its own thread, all at once: some connections ask for that."""
+        ending: list[futures.Future[None]] = []
+        for thread, replica in zip(self._threads, self.replicas[1:]):
+            if self._lost:
+                replica.close()
+            else:
+                ending.append(thread.submit(replica.close))
+        for replica in self.replicas[:1]:
             replica.close()
+        for future in ending:
+            future.result()
         for thread in self._threads:
             thread.shutdown(wait=not self._lost)
 

@@ -1,4 +1,5 @@
-"""Shows that any number of replicas gives the same bytes: trains a small net on 1, 2, 4, 8 of them.
+"""Shows that any number of replicas gives the same bytes: trains a small net on 1, 2, 4, 8 of them,
+in processes that are killed and resumed, and under mpirun.
 
     python -m runtime.parallel.exactness
 
@@ -10,10 +11,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import logging
+import os
+import shutil
+import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +27,19 @@ import numpy as np
 
 from data_prep.datum import from_array
 from data_prep.lmdb_io import Writer
+from prototxt_gen.errors import TrainingError
 from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
 from runtime.log import setup_logging
+from runtime.parallel.links import AUTO
+from runtime.solvers.hooks import SolverHook
+from runtime.solvers.snapshot import files_of, newest_snapshot
+from runtime.training import AUTO as AUTO_SNAPSHOT
 from runtime.training import TrainJob, train
 
 COUNTS = (1, 2, 4, 8)
 _IMAGES = 96
+_ROOT = Path(__file__).resolve().parents[2]
 
 NET = """
 name: "exact"
@@ -117,15 +129,20 @@ def write_case(
 
 
 def train_case(
-    solver: Path, replicas: int, device: str = "cpu", snapshot: str | None = None
+    solver: Path,
+    replicas: int,
+    device: str = "cpu",
+    snapshot: str | None = None,
+    transport: str = AUTO,
+    hooks: Sequence[SolverHook] = (),
 ) -> str:
     """Train on so many replicas; returns the SHA-256 of the last weights and solver state."""
 
     def open_backend(param: Any, rank: int = 0) -> Backend:
         return create_backend(device, 0, **({"threads": 1} if device == "cpu" else {}))
 
-    job = TrainJob(str(solver), snapshot=snapshot, replicas=replicas)
-    result = train(job, open_backend, open_replica=open_backend)
+    job = TrainJob(str(solver), snapshot=snapshot, replicas=replicas, transport=transport)
+    result = train(job, open_backend, hooks, open_backend)
     return digest(result.files[:2])
 
 
@@ -137,19 +154,80 @@ def digest(files: Sequence[Path]) -> str:
     return found.hexdigest()
 
 
+class _Kill(SolverHook):
+    """Ends the process as a power cut would."""
+
+    def __init__(self, iteration: int) -> None:
+        self.iteration = iteration
+
+    def on_iteration(self, solver: Any, progress: Any) -> None:
+        if progress.iteration == self.iteration:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_case(solver: Path, device: str) -> str:
+    """Train in processes that are killed, on other replicas each time; returns the SHA-256."""
+    shutil.rmtree(solver.parent / "run", ignore_errors=True)
+    for replicas, iteration in ((2, 5), (4, 4)):
+        given = ["--kill", str(solver), str(replicas), str(iteration)]
+        command = [sys.executable, "-m", "runtime.parallel.exactness", "--device", device, *given]
+        ended = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True)
+        if ended.returncode != -signal.SIGKILL:
+            raise TrainingError(
+                f"exactness: the run to be killed ended with {ended.returncode}; expected "
+                f"{-signal.SIGKILL}; its last words: {ended.stderr[-500:]}"
+            )
+    return train_case(solver, 8, device, snapshot=AUTO_SNAPSHOT)
+
+
+def mpi_case(solver: Path, device: str) -> str | None:
+    """Train on two processes under mpirun; returns the SHA-256, or None without an MPI."""
+    places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    mpirun = shutil.which("mpirun", path=places)
+    if mpirun is None or importlib.util.find_spec("mpi4py") is None:
+        return None
+    shutil.rmtree(solver.parent / "run", ignore_errors=True)
+    verb = [sys.executable, "-m", "runtime.cli.main", "train", "--solver", str(solver)]
+    command = [mpirun, "-n", "2", *verb, "--device", device, "--threads", "1"]
+    # Open MPI asks root whether that is meant; containers have nobody else.
+    allowed = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
+    environment = os.environ | dict.fromkeys(allowed, "1")
+    ended = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True)
+    if ended.returncode:
+        raise TrainingError(
+            f"exactness: {mpirun} ended with {ended.returncode}; expected 0; its last words: "
+            f"{ended.stderr[-500:]}"
+        )
+    newest = newest_snapshot(str(solver.parent / "run" / "exact"))
+    return digest(files_of(newest)[:2]) if newest is not None else ""
+
+
+def _runs(solver: Path, device: str) -> Iterator[tuple[str, str | None]]:
+    """What is compared, one after the other: its name and its SHA-256."""
+    for replicas in COUNTS:
+        yield f"{replicas} replica(s)", train_case(solver, replicas, device)
+    yield "killed and resumed", killed_case(solver, device)
+    yield "mpirun -n 2", mpi_case(solver, device)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train on 1, 2, 4 and 8 replicas; exit status 1 where the bytes differ."""
+    """Train in all these ways; exit status 1 where the bytes differ."""
     parser = argparse.ArgumentParser(prog="python -m runtime.parallel.exactness")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or emu (default: %(default)s)")
     parser.add_argument("--type", default="SGD", help="the solver type (default: %(default)s)")
+    parser.add_argument("--kill", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     setup_logging(logging.ERROR)
-    found = set()
+    if args.kill:
+        solver, replicas, iteration = args.kill
+        hook = _Kill(int(iteration))
+        train_case(Path(solver), int(replicas), args.device, AUTO_SNAPSHOT, hooks=(hook,))
+        return 1
+    found: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
-        solver = write_case(Path(name), args.type)
-        for replicas in COUNTS:
-            found.add(train_case(solver, replicas, args.device))
-            print(f"{replicas} replica(s): {sorted(found)[0] if len(found) == 1 else found}")
+        for way, digits in _runs(write_case(Path(name), args.type), args.device):
+            print(f"{way}: {digits or 'left out: there is no mpirun, or no mpi4py'}", flush=True)
+            found |= {digits} if digits else set()
     if len(found) == 1:
         print(found.pop())
         return 0

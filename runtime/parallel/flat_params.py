@@ -15,6 +15,8 @@ from runtime.syncedmem import Storage, SyncedMemory
 
 CHUNK = 1 << 16
 """Elements that are never divided; norms are added up chunk by chunk, whoever owns them."""
+PIECE = 1 << 17
+"""Elements of several arrays that are added up at a time: they should stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -73,49 +75,49 @@ class GradientBuffers:
         self.params: list[Blob] = net.params.learnable
         self._sharers = [_sharers(net, blob) for blob in self.params]
         self._spare: list[Array] = []
-        self._zeros: list[Array] = []
         self._bound: Array | None = None
 
     def begin(self) -> Array:
-        """Give the net a gradient of zeros to add to."""
-        if self._bound is None and self._zeros:
-            self._bound = self._zeros.pop()
-            self._bind(self._bound)
-            return self._bound
+        """Give the net a gradient of zeros to add to.
+
+        Nothing is written: who adds to a blob first, or `settle`, does away with what is there.
+        """
         if self._bound is None:
             self._bound = self._spare.pop() if self._spare else self._new()
             self._bind(self._bound)
-        self.backend.fill(self._bound, 0.0)
+        for blob in self.params:
+            blob.diff.clear()
         return self._bound
 
-    def merge(self, array: Array) -> None:
-        """Add an array that was taken to the net's gradient; it is kept for later use.
+    def settle(self, first: int, last: int) -> None:
+        """Make weight blobs first .. last-1 hold their zeros, where no pass has added to them."""
+        for blob in self.params[first:last]:
+            blob.diff.dev()
 
-        In host memory it is zeroed piece by piece, while the piece is in the cache: adding up is
-        bound by memory.
+    def merge(self, arrays: Sequence[Array], low: int, high: int, scale: float = 1.0) -> None:
+        """Add elements low .. high-1 of arrays to the net's gradient, in turn; then scale them.
+
+        In host memory piece by piece, while a piece is in the cache: this is bound by memory.
         """
-        total, backend = self.layout.total, self.backend
-        step = CHUNK if backend.shares_host_memory else total
-        for at in range(0, total, step):
-            shape = (min(step, total - at),)
-            piece = backend.view(array, at, shape)
-            backend.axpy(1.0, piece, backend.view(self.current, at, shape))
-            backend.fill(piece, 0.0)
-        self._zeros.append(array)
+        backend = self.backend
+        step = PIECE if backend.shares_host_memory else max(1, high - low)
+        for at in range(low, high, step) if arrays or scale != 1.0 else ():
+            shape = (min(step, high - at),)
+            piece = backend.view(self.current, at, shape)
+            for array in arrays:
+                backend.axpy(1.0, backend.view(array, at, shape), piece)
+            if scale != 1.0:
+                backend.scal(scale, piece)
 
     def take(self) -> Array:
-        """Keep the net's gradient aside; the net gets another one by `begin`."""
+        """Keep the net's gradient, once settled, aside; the net gets another one by `begin`."""
         taken = self.current
         self._bound = None
         return taken
 
     def give_back(self, array: Array) -> None:
         """Have an array that was taken for later use."""
-        if self._bound is None:
-            self._bound = array
-            self._bind(array)
-        else:
-            self._spare.append(array)
+        self._spare.append(array)
 
     @property
     def current(self) -> Array:

@@ -12,11 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.errors import DeviceError, TrainingError
-from runtime.parallel.collective import PATIENCE, Parcel, PeerFailedError
+from runtime.backend.base import HostArray
+from runtime.parallel.collective import PATIENCE, Parcel, PeerFailedError, Pending
 
 CONTROL, RESULT, ABORT, _DATA = 1, 2, 3, 16
 _TAGS = 30000
 """MPI promises tags up to 32767."""
+_EXCHANGES = 64
+"""Tags of one command; what is posted in one order needs no more of them."""
 _NAP = 0.0005
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 """What Open MPI's and MPICH's mpirun set."""
@@ -66,6 +69,26 @@ def find_world() -> World | None:
     return World(comm, comm.rank, comm.size, local.rank, local.size)
 
 
+class _Posted:
+    """See Pending."""
+
+    def __init__(
+        self, collective: MpiCollective, incoming: list[Parcel], requests: list[tuple[int, Any]]
+    ) -> None:
+        self.incoming, self.requests = incoming, requests
+        self._collective = collective
+
+    def advance(self) -> bool:
+        """Whether something is still under way."""
+        self.requests = [(peer, request) for peer, request in self.requests if not request.Test()]
+        return bool(self.requests)
+
+    def finish(self) -> list[Parcel]:
+        """See Pending.finish."""
+        self._collective.wait(self)
+        return self.incoming
+
+
 class MpiCollective:
     """See Collective. Arrays travel as they are, so all machines need the same byte order."""
 
@@ -79,49 +102,69 @@ class MpiCollective:
         self._command = 0
         self._exchanges = 0
         self._kept: list[Any] = []
+        self._pending: list[_Posted] = []
+        self._spare: dict[int, list[HostArray]] = {}
 
     def begin(self, command: int) -> None:
         """Start a command: what is left of failed ones is not taken for part of it."""
         self._command, self._exchanges = command, 0
         self._kept.clear()
+        self._pending.clear()
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
+    def post(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> Pending:
         """See Collective."""
-        tag = _DATA + (self._command * 16 + self._exchanges) % _TAGS
+        # MPI moves large messages only while somebody asks after them.
+        for earlier in self._pending:
+            earlier.advance()
+        tag = _DATA + (self._command * _EXCHANGES + self._exchanges % _EXCHANGES) % _TAGS
         self._exchanges += 1
         incoming: list[Parcel] = []
-        receives: list[tuple[int, Any]] = []
-        sends: list[tuple[int, Any]] = []
+        requests: list[tuple[int, Any]] = []
         for peer in range(self.size):
             if peer == self.rank:
                 incoming.append(outgoing[peer])
                 continue
-            arrays = [np.empty(count, self.dtype) for count in sizes[peer]]
+            arrays = [self._empty(count) for count in sizes[peer]]
             incoming.append(arrays)
-            receives += [(peer, self.comm.Irecv(a, peer, tag)) for a in arrays if a.size]
+            requests += [(peer, self.comm.Irecv(a, peer, tag)) for a in arrays if a.size]
         for peer in range(self.size):
             if peer != self.rank:
                 arrays = [np.ascontiguousarray(array) for array in outgoing[peer]]
                 self._kept.append(arrays)
-                sends += [(peer, self.comm.Isend(a, peer, tag)) for a in arrays if a.size]
-        self._wait(receives + sends)
-        return incoming
+                requests += [(peer, self.comm.Isend(a, peer, tag)) for a in arrays if a.size]
+        self._pending.append(_Posted(self, incoming, requests))
+        return self._pending[-1]
 
-    def _wait(self, pending: list[tuple[int, Any]]) -> None:
+    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
+        """See Collective."""
+        return self.post(outgoing, sizes).finish()
+
+    def _empty(self, count: int) -> HostArray:
+        spare = self._spare.get(count)
+        return spare.pop() if spare else np.empty(count, self.dtype)
+
+    def release(self) -> None:
+        """See Collective. What was sent has gone, and what came is this process's own."""
+        for posted in self._pending:
+            for peer, arrays in enumerate(posted.incoming):
+                if peer != self.rank:
+                    for array in arrays:
+                        self._spare.setdefault(array.size, []).append(array)
+        self._pending.clear()
+
+    def wait(self, posted: _Posted) -> None:
+        """Wait for an exchange, or for the news that it will not come to an end."""
         deadline = time.monotonic() + self.world.patience
-        while True:
-            pending = [(peer, request) for peer, request in pending if not request.Test()]
-            if not pending:
-                return
+        while posted.advance():
             failed = self._aborted()
             late = time.monotonic() > deadline
             if failed is not None or late:
-                for _, request in pending:
+                for _, request in posted.requests:
                     request.Cancel()
             if failed is not None:
                 raise PeerFailedError(f"rank {self.rank}: rank {failed} failed; see its message")
             if late:
-                raise late_ranks(self.world, {peer for peer, _ in pending})
+                raise late_ranks(self.world, {peer for peer, _ in posted.requests})
             time.sleep(_NAP)
 
     def _aborted(self) -> int | None:
@@ -132,15 +175,15 @@ class MpiCollective:
                 return int(rank)
         return None
 
-    def release(self) -> None:
-        """See Collective: what was received is this process's own."""
-
     def abort(self) -> None:
         """See Collective."""
         for peer in range(self.size):
             if peer != self.rank:
                 request = self.comm.isend((self.rank, self._command), dest=peer, tag=ABORT)
                 self._kept.append(request)
+
+    def close(self) -> None:
+        """See Collective."""
 
 
 def late_ranks(world: World, ranks: set[int]) -> TrainingError:

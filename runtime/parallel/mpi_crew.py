@@ -65,7 +65,7 @@ class MpiCrew:
         except PeerFailedError as error:
             failures.append(error)
         except VerydeepError as error:
-            self.collective.abort()
+            self.replica.link.abort()
             failures.append(error)
         self._collect(results, failures)
         if failures:
@@ -95,6 +95,7 @@ class MpiCrew:
     def close(self) -> None:
         """See Crew."""
         self.world.stop()
+        self.replica.close()
 
 
 def start_mpi(world: World, solver: Solver, plan: ShardPlan) -> MpiCrew:
@@ -146,7 +147,7 @@ def _obey(
         answer = (command, "", getattr(replica, method)(*args))
     except Exception as error:  # noqa: BLE001  rank 0 raises it
         if not isinstance(error, PeerFailedError):
-            collective.abort()
+            replica.link.abort()
         answer = (command, *_described(error))
     world.comm.send(answer, dest=0, tag=RESULT)
 

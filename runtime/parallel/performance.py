@@ -1,9 +1,9 @@
 """How long a training step takes on N devices: a model of a few lines, to plan with.
 
-A step is compute (divided by N), the adding up of a device's own shards, the exchange of
-gradients and weights, and the update (divided by N). The exchange follows the backward pass, as it
-does in this package; `hidden` tells what sending each layer's gradient as soon as it is ready would
-save, within the backward pass of the last shard.
+A step is compute (divided by N), the adding up of a device's own shards and of what the others
+send, the exchange of gradients and weights, and the update (divided by N). Gradients are sent as
+soon as a layer's are ready; `hidden` is what passes so within the backward pass of the last shard.
+benchmarks/parallel.py sets what it says of two replicas beside what two replicas take.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _FLOPS = 6
 """Of a multiply-add of the forward pass: 2, and backward costs twice as much as forward."""
 _UPDATE_TOUCHES = 5
 """Weights and history are read and written, the gradient is read."""
-_ADD_TOUCHES = 4
-"""Of a shard after the first: a gradient is zeroed, two are read, one is written."""
+_ADD_TOUCHES = 3
+"""Two gradients are read, one is written."""
 
 
 @dataclass(frozen=True)
@@ -56,24 +56,24 @@ class StepPlan:
     update: float
     bytes_sent: int
     hidden: float
-    """Of the exchange, what could pass during the backward pass."""
+    """Of the exchange, what passes during the backward pass."""
     alone: float
     """The same step on one device, in one shard."""
 
     @property
     def step(self) -> float:
-        return self.compute + self.adds + self.exchange + self.update
+        return self.compute + self.adds + self.exchange - self.hidden + self.update
 
     @property
     def speedup(self) -> float:
         return self.alone / self.step
 
     @property
-    def speedup_with_overlap(self) -> float:
-        return self.alone / (self.step - self.hidden)
+    def speedup_without_overlap(self) -> float:
+        return self.alone / (self.step + self.hidden)
 
     def as_dict(self) -> dict[str, Any]:
-        derived = ("step", "speedup", "speedup_with_overlap")
+        derived = ("step", "speedup", "speedup_without_overlap")
         return asdict(self) | {key: getattr(self, key) for key in derived}
 
 
@@ -99,7 +99,7 @@ def plan_step(
         devices=devices,
         shards=shards,
         compute=compute / devices,
-        adds=(shards // devices - 1) * _ADD_TOUCHES * size / memory,
+        adds=(shards // devices - 1 / devices) * _ADD_TOUCHES * size / memory,
         exchange=sent / link,
         update=update / devices,
         bytes_sent=sent,

@@ -5,17 +5,17 @@ Every replica is told to do the same things at the same time; see crew.py for wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-
-import numpy as np
 
 from runtime.backend.base import Array, HostArray
 from runtime.net import Net
 from runtime.parallel.collective import Collective, Parcel
 from runtime.parallel.flat_params import GradientBuffers, Layout, Segment
+from runtime.parallel.reduction import Reduction
 from runtime.parallel.shard_plan import ShardPlan
-from runtime.parallel.tree import Node, cover, evaluate, merges_after
+from runtime.parallel.tree import Node, merges_after
 from runtime.solvers.nets import share_trained_layers
 from runtime.solvers.testing import Outcome, run_batch
 from runtime.solvers.update_rule import ParamSlot, UpdateRule
@@ -23,7 +23,10 @@ from runtime.syncedmem import Storage, SyncedMemory
 
 
 class Replica:
-    """`shared_weights` says that all replicas' nets look at the same weights in host memory."""
+    """`shared_weights` says that all replicas' nets look at the same weights in host memory.
+
+    `link` moves arrays of the backend; where those lie in host memory it is the collective itself.
+    """
 
     def __init__(
         self,
@@ -33,19 +36,19 @@ class Replica:
         plan: ShardPlan,
         collective: Collective,
         shared_weights: bool = False,
+        link: Collective | None = None,
     ) -> None:
         self.net, self.tests, self.rule, self.plan = net, list(tests), rule, plan
         self.collective = collective
+        self.link = collective if link is None else link
         self.shared_weights = shared_weights
         self.rank, self.size = collective.rank, collective.size
         self.backend = net.backend
         self.params = net.params.learnable
         self.layout = Layout([blob.count() for blob in self.params])
         self.buffers = GradientBuffers(net, self.layout)
+        self.reduction = Reduction(net, self.buffers, plan, self.link)
         self.segments = self.layout.segments(self.rank, self.size)
-        self._owned: Array | None = None
-        self._gradient: Array | None = None
-        self._at = 0
         self._history = [
             [self._memory(segment) for segment in self.segments] for _ in range(rule.histories)
         ]
@@ -56,19 +59,26 @@ class Replica:
         """Compute this replica's shards and add up everybody's; outcomes by shard and pass."""
         run, outcomes = self.plan.run_of(self.rank), []
         kept: list[tuple[Node, Array]] = []
+        self.reduction.cancel()
         for shard in run:
             self.buffers.begin()
-            outcomes.append(self._passes(first_pass, shard))
-            node = (shard, shard + 1)
-            for _ in range(merges_after(self.plan.shards, shard, run.start)):
-                left, array = kept.pop()
-                self.buffers.merge(array)
-                node = (left[0], node[1])
+            count = len(kept) - merges_after(self.plan.shards, shard, run.start)
+            kept, merged = kept[:count], kept[count:][::-1]
+            arrays = [array for _, array in merged]
             if shard + 1 < run.stop:
-                kept.append((node, self.buffers.take()))
+                outcomes.append(self._passes(first_pass, shard))
+                self.buffers.settle(0, len(self.params))
+                self.buffers.merge(arrays, 0, self.layout.total)
+                low = merged[-1][0][0] if merged else shard
+                kept.append(((low, shard + 1), self.buffers.take()))
             else:
-                kept.append((node, self.buffers.current))
-        self._reduce(kept)
+                beside = [array for _, array in kept]
+                begin = functools.partial(self.reduction.open, beside, arrays)
+                outcomes.append(self._passes(first_pass, shard, begin))
+                self.reduction.close()
+                arrays += beside
+            for array in arrays:
+                self.buffers.give_back(array)
         return outcomes
 
     def forward(self, first_pass: int) -> list[list[Outcome]]:
@@ -79,49 +89,17 @@ class Replica:
             outcomes.append([run_batch(self.net)])
         return outcomes
 
-    def _passes(self, first_pass: int, shard: int) -> list[Outcome]:
+    def _passes(
+        self, first_pass: int, shard: int, before_last: Callable[[], None] | None = None
+    ) -> list[Outcome]:
         iter_size, outcomes = self.plan.iter_size, []
         for i in range(iter_size):
             self.net.context.pass_number = first_pass + shard * iter_size + i
             outcomes.append(run_batch(self.net))
+            if before_last is not None and i + 1 == iter_size:
+                before_last()
             self.net.backward()
         return outcomes
-
-    def _reduce(self, kept: list[tuple[Node, Array]]) -> None:
-        """Add up everybody's sums for the part that this replica owns, in the tree's order."""
-        if self.size == 1:
-            self._gradient, self._at = kept[0][1], 0
-        else:
-            self._exchange_sums(kept)
-            for _, array in kept[:-1]:
-                self.buffers.give_back(array)
-        if self.segments and self._gradient is not None:
-            at, count = self.layout.part(self.rank, self.size)
-            view = self.backend.view(self._gradient, at - self._at, (count,))
-            self.backend.scal(1.0 / self.plan.shards, view)
-
-    def _exchange_sums(self, kept: list[tuple[Node, Array]]) -> None:
-        root = (0, self.plan.shards)
-        outgoing = []
-        for peer in range(self.size):
-            at, count = self.layout.part(peer, self.size)
-            outgoing.append([self._read(self.backend.view(a, at, (count,))) for _, a in kept])
-        at, count = self.layout.part(self.rank, self.size)
-        runs = [self.plan.run_of(peer) for peer in range(self.size)]
-        nodes = [cover(root, run.start, run.stop) for run in runs]
-        incoming = self.collective.exchange(outgoing, [[count] * len(n) for n in nodes])
-        parts = {
-            node: array
-            for peer, arrays in zip(nodes, incoming)
-            for node, array in zip(peer, arrays)
-        }
-        total = evaluate(root, parts, np.add)
-        if self._owned is None and count:
-            self._owned = self.backend.empty(count, self.backend.dtype)
-        if self._owned is not None:
-            self.backend.upload(total, self._owned)
-        self.collective.release()
-        self._gradient, self._at = self._owned, at
 
     # Updates.
 
@@ -166,19 +144,19 @@ class Replica:
 
     def _spread(self, whole: Sequence[Array], owned: bool = False) -> None:
         """Give everybody the owned parts of arrays, one a weight blob, and take theirs."""
-        mine = []
-        for segment in self.segments:
-            source = self._slice(segment) if owned else self._view(whole, segment)
-            mine.append(self._read(source))
+        mine = [
+            self._slice(segment) if owned else self._view(whole, segment)
+            for segment in self.segments
+        ]
         parts = [self.layout.segments(peer, self.size) for peer in range(self.size)]
-        incoming = self.collective.exchange(
+        incoming = self.link.exchange(
             [mine] * self.size, [[segment.count for segment in part] for part in parts]
         )
         for peer, arrays in enumerate(incoming):
-            if peer != self.rank or owned:
+            if peer != self.rank:
                 for segment, array in zip(parts[peer], arrays):
-                    self.backend.upload(array, self._view(whole, segment))
-        self.collective.release()
+                    self.backend.copy(array, self._view(whole, segment))
+        self.link.release()
 
     # What snapshots need.
 
@@ -188,13 +166,13 @@ class Replica:
             self._touch()
             return
         whole = [self._flat(index) for index in range(len(self.params))]
-        mine = [self._read(array) for array in whole] if self.rank == 0 else []
+        mine = whole if self.rank == 0 else []
         sizes = [self.layout.counts] + [[] for _ in range(self.size - 1)]
-        incoming = self.collective.exchange([mine] * self.size, sizes)
+        incoming = self.link.exchange([mine] * self.size, sizes)
         if self.rank:
             for array, values in zip(whole, incoming[0]):
-                self.backend.upload(values, array)
-        self.collective.release()
+                self.backend.copy(values, array)
+        self.link.release()
 
     def send_history(self) -> list[list[HostArray]]:
         """Give the first replica the owned history; it gets everybody's, the others nothing."""
@@ -240,6 +218,7 @@ class Replica:
 
     def close(self) -> None:
         """Stop readers; the first replica's nets are the solver's to close."""
+        self.link.close()
         for net in (self.net, *self.tests) if self.rank else ():
             net.close()
 
@@ -258,16 +237,7 @@ class Replica:
 
     def _slice(self, segment: Segment) -> Array:
         """A segment of the gradient that this replica has added up."""
-        return self.backend.view(self._gradient, segment.at - self._at, (segment.count,))
-
-    def _read(self, array: Array) -> HostArray:
-        """An array on the host: itself, or a copy."""
-        if self.backend.shares_host_memory:
-            shared: HostArray = array
-            return shared
-        host = np.empty(array.size, self.backend.dtype)
-        self.backend.download(array, host)
-        return host
+        return self.backend.view(self.buffers.current, segment.at, (segment.count,))
 
     def _memory(self, segment: Segment) -> SyncedMemory:
         memory = SyncedMemory(self.backend)

@@ -1,9 +1,10 @@
 """Into how many shards a batch is cut, and which of them each replica computes.
 
 The rule: what the sidecar says; else what the snapshot resumed from was trained with; else 8 where
-the batch is divisible and either of the paper's size (256) or shared by several replicas; else one
-a replica. So the paper's batch gives the same weights on 1, 2, 4 and 8 devices without asking. A
-smaller batch on one device is left whole: its shards would be too small to be computed at speed.
+the batch is divisible and shared by several replicas, or where it has the paper's size (256) and
+the net is large enough for shards to cost nothing (shard_worth.py); else one a replica. So the
+paper's nets and batch give the same weights on 1, 2, 4 and 8 devices without asking. A smaller
+batch, or net, on one device is left whole: its shards would be too small to be computed at speed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.batch_cut import BATCH_PARAMS, batch_of_sources, sources
 from runtime.context import PassWindow
 from runtime.net_build import filter_net
-from runtime.solvers.nets import train_net_source
+from runtime.parallel.links import AUTO
+from runtime.parallel.shard_worth import is_worth_it
+from runtime.solvers.nets import NetSource, train_net_source
 from runtime.solvers.options import SolverOptions
 
 log = logging.getLogger("verydeep.parallel")
@@ -39,6 +42,8 @@ class ShardPlan:
     iter_size: int = 1
     cut: bool = True
     """False: every shard is as large as the prototxt's batch (BVLC Caffe's rule)."""
+    transport: str = AUTO
+    """How arrays get from device to device; see links.py."""
 
     def run_of(self, replica: int) -> range:
         """The shards that a replica computes."""
@@ -81,7 +86,8 @@ def plan_shards(
         exact = resumed if resumed and resumed > 1 and asked is None else asked
         if exact is None and (param.debug_info or batch is None or faults) and replicas == 1:
             exact = 1
-        plan = ShardPlan(batch, exact or _default(batch or 0, replicas), replicas, iter_size)
+        shards = exact or _default(source, batch or 0, replicas)
+        plan = ShardPlan(batch, shards, replicas, iter_size)
     _check(plan, source.param, source.state, faults)
     if param.debug_info and plan.shards > 1:
         raise UnsupportedError(
@@ -91,12 +97,19 @@ def plan_shards(
     return plan
 
 
-def _default(batch: int, replicas: int) -> int:
+def _default(source: NetSource, batch: int, replicas: int) -> int:
     fits = batch % SHARDS == 0 and SHARDS % replicas == 0
-    if fits and (batch >= PAPER_BATCH or replicas > 1):
-        shards = SHARDS
-    else:
-        shards = replicas
+    paper = batch >= PAPER_BATCH and fits
+    small = paper and replicas == 1 and not is_worth_it(source, batch // SHARDS)
+    shards = SHARDS if fits and (paper or replicas > 1) and not small else replicas
+    if small:
+        log.info(
+            "The batch of %d is left whole: %d shards would cost this net time on one device; "
+            "[parallel] shards = %d in the sidecar gives the weights of several devices to the bit",
+            batch,
+            SHARDS,
+            SHARDS,
+        )
     if replicas > 1 and (shards != SHARDS or batch < PAPER_BATCH):
         log.info(
             "%d shards for %d replicas: one device would take the batch of %d whole, and its "

@@ -10,6 +10,7 @@ from runtime.backend.base import Backend
 from runtime.parallel.collective import PATIENCE, Collective
 from runtime.parallel.crew import Crew, ThreadCrew
 from runtime.parallel.engine import ReplicaEngine, ReplicaTests
+from runtime.parallel.links import link_for
 from runtime.parallel.replica import Replica
 from runtime.parallel.shard_plan import ShardPlan
 from runtime.solvers.build import build_nets
@@ -36,7 +37,8 @@ def options_for(options: SolverOptions, plan: ShardPlan, rank: int = 0) -> Solve
 def first_replica(solver: Solver, plan: ShardPlan, collective: Collective) -> Replica:
     """The replica of the solver's own nets."""
     shared = _shares(solver.net.backend, collective)
-    return Replica(solver.net, solver.test_nets, solver.rule, plan, collective, shared)
+    link = link_for(solver.net.backend, collective, plan.transport)
+    return Replica(solver.net, solver.test_nets, solver.rule, plan, collective, shared, link)
 
 
 def further_replica(
@@ -57,7 +59,8 @@ def further_replica(
     if shared and source is not None:
         share_trained_layers(net, source.net)
     rule = create_rule(bare, backend)
-    return Replica(net, tests.nets, rule, plan, collective, shared)
+    link = link_for(backend, collective, plan.transport)
+    return Replica(net, tests.nets, rule, plan, collective, shared, link)
 
 
 def _shares(backend: Backend, collective: Collective) -> bool:

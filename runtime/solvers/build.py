@@ -8,6 +8,7 @@ from typing import Any
 
 from prototxt_gen.locate import located
 from prototxt_gen.sidecar import DataOptions
+from runtime.activation_memory import Sharing
 from runtime.backend.base import Backend
 from runtime.batch_cut import cut_batch, without_fillers
 from runtime.context import PassWindow, RunContext
@@ -35,6 +36,7 @@ def build_nets(
     Raises:
         ProtoError, ShapeError, UnsupportedError, DataError, SnapshotError: what does not fit.
     """
+    sharing = Sharing() if options.share_activations else None
     rng = options.rng if options.rng is not None else CaffeRandom(seed)
 
     def build(source: NetSource, data: DataOptions, window: PassWindow) -> Net:
@@ -44,6 +46,7 @@ def build_nets(
             rng=rng,
             data=data,
             window=window,
+            sharing=sharing,
             root=options.root,
             allow_python_layers=options.allow_python_layers,
             caffe_dropout=options.caffe_dropout,

@@ -34,3 +34,5 @@ class SolverOptions:
     """The train net's part of an iteration's passes."""
     empty_weights: bool = False
     """Leave first weights zero: for a net that is about to be given another's."""
+    share_activations: bool = False
+    """Whether the nets' activations share memory: see RunContext.sharing."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.sidecar import FP32
+
+log = logging.getLogger("verydeep.solver")
 
 FORMAT = 1
 SUFFIX = ".state.json"
@@ -41,6 +45,8 @@ class ResumeState:
     test_passes: list[int]
     plateau: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
+    precision: str = FP32
+    """What convolutions rounded their operands to."""
     files: list[FileSum] = field(default_factory=list)
     format: int = FORMAT
 
@@ -75,6 +81,25 @@ class ResumeState:
                 "(--snapshot auto)"
             )
         return state
+
+    def warn_of_changes(self, seed: int, precision: str) -> None:
+        """Say what of a run that goes on from here is not as it was."""
+        if self.seed != seed:
+            log.warning(
+                "The snapshot's run had the seed %d and this one has %d: data orders and dropout "
+                "masks go on otherwise than in an unbroken run; set random_seed: %d to avoid that",
+                self.seed,
+                seed,
+                self.seed,
+            )
+        if self.precision != precision:
+            log.warning(
+                "The snapshot's run computed in %s and this one does in %s; say --precision %s to "
+                "go on as it began",
+                self.precision,
+                precision,
+                self.precision,
+            )
 
     def fault(self, folder: Path) -> str:
         """Say what is wrong with the files, or '' where the checksums hold."""

@@ -12,6 +12,7 @@ from typing import Any
 from prototxt_gen import text
 from prototxt_gen.errors import DataError, ProtoError, SnapshotError, TrainingError
 from runtime.backend.base import Backend
+from runtime.backend.registry import precision_of
 from runtime.log import caffe_log, number
 from runtime.net import Net
 from runtime.solvers import snapshot as snapshots
@@ -280,6 +281,7 @@ class Solver:
             test_passes=self.tests.passes,
             plateau=None if self.plateau is None else self.plateau.state.to_json(),
             best=self.best.to_json(),
+            precision=precision_of(self.net.backend),
         )
         files = snapshots.write_snapshot(self, state)
         self._snapshot_failed = False
@@ -310,14 +312,7 @@ class Solver:
         self.best.from_json(state.best)
         if self.plateau is not None and state.plateau is not None:
             self.plateau.state = PlateauState.from_json(state.plateau, str(path))
-        if state.seed != self.seed:
-            log.warning(
-                "The snapshot's run had the seed %d and this one has %d: data orders and dropout "
-                "masks go on otherwise than in an unbroken run; set random_seed: %d to avoid that",
-                state.seed,
-                self.seed,
-                state.seed,
-            )
+        state.warn_of_changes(self.seed, precision_of(self.net.backend))
 
     def _snapshot_or_go_on(self) -> None:
         try:

@@ -39,6 +39,8 @@ FORBIDDEN = {
     "runtime.layer": ("runtime.net", "runtime.solvers"),
     "runtime.net": ("runtime.solvers", "runtime.parallel", "runtime.cli"),
     "runtime.paper": ("runtime.cli", "runtime.pycaffe"),
+    "runtime.localise": ("runtime.cli", "runtime.pycaffe"),
+    "runtime.features": ("runtime.cli", "runtime.pycaffe"),
     "runtime.solvers": ("runtime.parallel", "runtime.cli", "runtime.pycaffe"),
 }
 # third-party module -> the only modules that may import it

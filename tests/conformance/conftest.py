@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prototxt_gen.errors import DeviceError
 from tests.conformance.device import Device, default_backends, open_device
 
 
@@ -17,10 +18,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "device" in metafunc.fixturenames:
-        names = metafunc.config.getoption("backend", default=None) or default_backends()
+        named = metafunc.config.getoption("backend", default=None)
+        gpu = [pytest.param(name, marks=pytest.mark.gpu) for name in ("gpu", "gpu-exact")]
+        names = named or [*default_backends(), *gpu]
         metafunc.parametrize("device", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> Device:
-    return open_device(str(request.param))
+    try:
+        return open_device(str(request.param))
+    except DeviceError as cause:
+        if request.config.getoption("backend", default=None):
+            raise
+        pytest.skip(str(cause))

@@ -35,6 +35,8 @@ def cuda_headers() -> Path | None:
     if nvcc is not None:
         roots.insert(0, Path(nvcc).resolve().parents[1])
     folders = [root / "include" for root in roots] + [Path("/usr/include")]
+    # What tests/fakecuda/install_pycuda.sh brings where there is no toolkit.
+    folders += [Path(folder) / "nvidia" / "cuda_runtime" / "include" for folder in sys.path]
     return next((folder for folder in folders if (folder / "cuda.h").exists()), None)
 
 

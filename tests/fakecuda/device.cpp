@@ -77,6 +77,21 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
     return CUDA_SUCCESS;
 }
 
+// The last device stands alone where there are more than two.
+CUresult cuDeviceCanAccessPeer(int* can, CUdevice device, CUdevice peer) {
+    const int last = fake::device_count() - 1;
+    *can = device != peer && (last < 2 || (device != last && peer != last));
+    return CUDA_SUCCESS;
+}
+
+CUresult cuCtxEnablePeerAccess(CUcontext peer, unsigned) {
+    FAKE_NEEDS_CONTEXT();
+    const unsigned bit = 1u << reinterpret_cast<fake::Context*>(peer)->device;
+    if (fake::current()->reaches & bit) return CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED;
+    fake::current()->reaches |= bit;
+    return CUDA_SUCCESS;
+}
+
 CUresult cuDevicePrimaryCtxRetain(CUcontext* context, CUdevice device) {
     ++fake::devices[device].retained;
     *context = reinterpret_cast<CUcontext>(&fake::primary[device]);
@@ -122,6 +137,9 @@ CUresult cuGetErrorString(CUresult error, const char** text) {
         case CUDA_ERROR_OUT_OF_MEMORY: *text = "out of memory"; break;
         case CUDA_ERROR_INVALID_CONTEXT: *text = "invalid device context"; break;
         case CUDA_ERROR_LAUNCH_FAILED: *text = fake::failure.c_str(); break;
+        case CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED:
+            *text = "peer access is already enabled";
+            break;
         case CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED:
             *text = "operation not permitted when stream is capturing";
             break;

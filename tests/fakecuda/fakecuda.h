@@ -18,6 +18,7 @@ struct Device {
 
 struct Context {
     int device;
+    unsigned reaches = 0;  // devices whose memory it reads, a bit each
 };
 
 struct Stream {

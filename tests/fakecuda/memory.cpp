@@ -100,6 +100,20 @@ CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t size, CUstre
     });
 }
 
+// The way must have been opened; without that CUDA copies as well, by way of the host.
+CUresult cuMemcpyPeerAsync(CUdeviceptr to, CUcontext to_context, CUdeviceptr from,
+                           CUcontext from_context, size_t size, CUstream stream) {
+    if (capturing(stream)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
+    if (!within(to, size) || !within(from, size)) return CUDA_ERROR_INVALID_VALUE;
+    fake::Context* reader = reinterpret_cast<fake::Context*>(to_context);
+    fake::Context* owner = reinterpret_cast<fake::Context*>(from_context);
+    if (reader != owner && !(reader->reaches >> owner->device & 1))
+        return CUDA_ERROR_PEER_ACCESS_NOT_ENABLED;
+    return fake::submit(stream, [=] {
+        return copy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), size);
+    });
+}
+
 CUresult cuMemsetD8Async(CUdeviceptr to, unsigned char value, size_t size, CUstream stream) {
     if (!within(to, size)) return CUDA_ERROR_INVALID_VALUE;
     return fake::submit(stream, [=] {

@@ -25,6 +25,7 @@ FULL = Sidecar(
     schedule=PlateauOptions("accuracy/top5", "max", 0.2, 3, 0.01, 2, True),
     shards=8,
     weights_layers=("conv1_1", "fc6"),
+    precision="bf16",
 )
 
 
@@ -38,6 +39,7 @@ def test_without_one_training_is_plain_caffes(tmp_path: Path) -> None:
     assert sidecar == Sidecar()
     assert sidecar.train == DataOptions(short_side=None, colour_shift=0, shuffle=False, seed=None)
     assert (sidecar.schedule, sidecar.shards, sidecar.weights_layers) == (None, None, ())
+    assert sidecar.precision == "fp32"
 
 
 @pytest.mark.parametrize("sidecar", [FULL, Sidecar()])
@@ -71,7 +73,10 @@ def test_stored_means_no_rescale(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[dta]", "dta: unknown key; expected one of data, parallel, weights, schedule, got 'dta'"),
+        (
+            "[dta]",
+            "dta: unknown key; expected one of data, parallel, weights, compute, schedule, got",
+        ),
         ("[data.train]\nworker = 2", "data.train.worker: unknown key"),
         ("[data.val]", "data.val: unknown key; expected one of train, test"),
         (
@@ -131,6 +136,10 @@ def test_stored_means_no_rescale(tmp_path: Path) -> None:
         ("[schedule]\nmin_delta = -1", "schedule.min_delta: out of range; expected at least 0"),
         ("[schedule]\nmax_drops = -1", "schedule.max_drops: out of range; expected at least 0"),
         ("[parallel]\nshards = 0", "parallel.shards: out of range; expected at least 1, got 0"),
+        (
+            "[compute]\nprecision = 'fp16'",
+            "compute.precision: out of range; expected one of fp32, tf32, bf16, got 'fp16'",
+        ),
         (
             "[weights]\nlayers = 'fc6'",
             "weights.layers: of the wrong kind; expected a list of strings",

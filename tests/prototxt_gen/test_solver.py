@@ -49,12 +49,14 @@ def test_policies_that_caffe_has_need_no_sidecar(policy: str, gamma: float, drop
 
 
 def test_the_sidecar_has_what_caffe_lacks() -> None:
-    spec = with_values(builtin_spec("A"), {"shards": 8, "schedule.patience": 2})
+    spec = with_values(
+        builtin_spec("A"), {"shards": 8, "schedule.patience": 2, "precision": "bf16"}
+    )
     sidecar = sidecar_of(spec)
     assert sidecar.schedule == spec.schedule
     assert sidecar.train == spec.data.train.options
     assert sidecar.test == spec.data.test.options
-    assert (sidecar.shards, sidecar.weights_layers) == (8, ())
+    assert (sidecar.shards, sidecar.weights_layers, sidecar.precision) == (8, (), "bf16")
 
 
 def test_net_a_gives_the_papers_seven_layers() -> None:

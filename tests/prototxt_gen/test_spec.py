@@ -83,6 +83,7 @@ def test_every_value_survives_the_round_trip() -> None:
         "solver.base_lr": 1e-05,
         "schedule": PlateauOptions("loss", "min", 0.5, 2, 0.001, 4, True),
         "shards": 8,
+        "precision": "tf32",
     }
     # Net A's layers need three names behind the stages.
     values["fc"] = (7, 9)
@@ -203,6 +204,7 @@ ERRORS = [
     ),
     ("schedule.factor = 1", "schedule.factor: out of range; expected a number between 0 and 1"),
     ("parallel.shards = 0", "parallel.shards: out of range; expected at least 1, got 0"),
+    ("compute.precision = 'fp8'", "compute.precision: out of range; expected one of fp32, tf32"),
 ]
 
 

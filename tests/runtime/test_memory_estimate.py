@@ -11,7 +11,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.spec import builtin_spec
 from runtime.backend.registry import create_backend
 from runtime.context import RunContext
-from runtime.memory_estimate import GIB, budget_advice, learns, memory_estimate
+from runtime.memory_estimate import GIB, budget_advice, memory_estimate
 from runtime.net import Net
 from runtime.shape_net import of_batch, shape_net
 from runtime.syncedmem import Head, Storage, SyncedMemory
@@ -145,7 +145,7 @@ def test_a_net_that_does_not_learn_has_no_gradients() -> None:
         shapes_of(input_layer(1, 4) + product("p", "data", 2), proto.TRAIN),
     ):
         estimate = memory_estimate(net, solver=solver())
-        assert not learns(net)
+        assert not net.learns
         assert estimate.total == estimate.forward > 0
 
 

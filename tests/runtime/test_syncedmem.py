@@ -156,3 +156,44 @@ def test_storage_around_an_array_on_the_host_is_that_array() -> None:
     part.bind(Storage.around(near, flat, 4, FLOAT))
     part.mutable_host()[...] = 6.0
     np.testing.assert_array_equal(flat, 6.0)
+
+
+@pytest.mark.parametrize("far_away", [False, True])
+def test_what_is_cleared_reads_zero_and_is_written_when_somebody_looks(far_away: bool) -> None:
+    backend = FarBackend() if far_away else CpuBackend(threads=1)
+    synced = memory(backend, 3)
+    assert synced.reads_zero
+    for look in (synced.dev, synced.host, synced.mutable_dev, synced.mutable_host):
+        synced.mutable_dev()[...] = 7.0
+        before = synced.version
+        assert not synced.reads_zero
+        synced.clear()
+        assert synced.reads_zero and synced.version != before
+        np.testing.assert_array_equal(look(), 0.0)
+        assert not synced.reads_zero
+    synced.clear()
+    synced.host()
+    np.testing.assert_array_equal(synced.dev(), 0.0)
+
+
+@pytest.mark.parametrize("far_away", [False, True])
+def test_who_overwrites_need_not_have_zeros_first(far_away: bool) -> None:
+    backend = FarBackend() if far_away else CpuBackend(threads=1)
+    synced = memory(backend, 3)
+    synced.mutable_dev()[...] = 7.0
+    synced.clear()
+    array = synced.overwritten_dev()
+    np.testing.assert_array_equal(array, 7.0)
+    array[...] = 5.0
+    assert not synced.reads_zero
+    np.testing.assert_array_equal(synced.host(), 5.0)
+    np.testing.assert_array_equal(synced.dev(), 5.0)
+
+
+def test_an_array_that_somebody_keeps_is_cleared_at_once() -> None:
+    synced = memory(CpuBackend(threads=1), 3)
+    kept = synced.exposed_host()
+    kept[...] = 7.0
+    synced.clear()
+    np.testing.assert_array_equal(kept, 0.0)
+    assert not synced.reads_zero

@@ -29,6 +29,7 @@ from runtime.backend.cpu.native_ops import (
     NativeProducts,
     NativeVectors,
 )
+from runtime.backend.cpu.native_softmax import NativeSoftmax
 from runtime.backend.cpu.neurons import NeuronOps
 from runtime.backend.cpu.pool import PoolOps
 from runtime.backend.cpu.products import ProductOps
@@ -74,7 +75,6 @@ class CpuBackend:
         self.lanes = Lanes(threads)
         limit_blas_threads()
         self._memory = MemoryOps()
-        self._softmax = SoftmaxOps(self.lanes)
         self._choose(exact, self._library(native))
 
     def _library(self, native: bool | None) -> NativeLibrary | None:
@@ -97,6 +97,7 @@ class CpuBackend:
         self._neurons: NeuronOps | NativeNeurons
         self._pool: PoolOps | NativePool
         self._lrn: LRNOps | NativeLRN
+        self._softmax: SoftmaxOps = SoftmaxOps(self.lanes)
         if library is None:
             self._vectors = VectorOps(self.lanes)
             self._products = ProductOps(self.lanes)
@@ -111,6 +112,7 @@ class CpuBackend:
             self._neurons = NativeNeurons(library)
             self._pool = NativePool(library)
             self._lrn = NativeLRN(library)
+            self._softmax = NativeSoftmax(self.lanes, library)
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:
         return self._memory.empty(count, dtype)

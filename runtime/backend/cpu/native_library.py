@@ -18,7 +18,8 @@ import numpy as np
 
 from prototxt_gen.errors import DeviceError, ShapeError
 from runtime.backend.base import HostArray
-from runtime.backend.cpu.native_signatures import COUNTS, KERNELS, POINTER, SUMS
+from runtime.backend.cpu.native_digest import source_digest
+from runtime.backend.cpu.native_signatures import ALONE, COUNTS, KERNELS, POINTER, SUMS
 
 MODULE = "runtime.backend.cpu._native"
 # Best first. Machines other than x86-64 have the one set that their compiler takes for granted.
@@ -84,12 +85,29 @@ def available_sets(dll: ctypes.CDLL) -> list[str]:
 
 def _open(path: Path) -> ctypes.CDLL:
     try:
-        return ctypes.CDLL(str(path))
+        dll = ctypes.CDLL(str(path))
     except OSError as cause:
         raise DeviceError(
             f"{path}: the CPU kernels do not load: {cause}; "
             "build them anew with `python setup.py build_ext --inplace --force`, or delete the file"
         ) from cause
+    _check_sources(path, dll)
+    return dll
+
+
+def _check_sources(path: Path, dll: ctypes.CDLL) -> None:
+    """Refuse a library that older or newer sources than those beside it were built into."""
+    told = getattr(dll, "verydeep_sources", None)
+    if told is not None:
+        told.restype = ctypes.c_char_p
+    built = told().decode() if told is not None else "none"
+    found = source_digest(Path(__file__).with_name("native"))
+    if built and found and built != found:
+        raise DeviceError(
+            f"{path}: the CPU kernels were built from other sources ({built}) than those beside "
+            f"them ({found}); build them anew with `python setup.py build_ext --inplace --force`, "
+            "or delete the file"
+        )
 
 
 class NativeLibrary:
@@ -115,6 +133,7 @@ class NativeLibrary:
             (KERNELS, None, [POINTER]),
             (SUMS, ctypes.c_double, [POINTER]),
             (COUNTS, ctypes.c_int64, []),
+            (ALONE, None, []),
         ):
             for name, arguments in table.items():
                 function = getattr(dll, f"{isa}_{name}")
@@ -129,6 +148,10 @@ class NativeLibrary:
     def count(self, name: str, *arguments: Any) -> int:
         """Ask a function that tells a size."""
         return int(self._functions[name](*arguments))
+
+    def run_alone(self, name: str, *arguments: Any) -> None:
+        """Call a kernel that works on the calling thread; threads may do so side by side."""
+        self._functions[name](*arguments)
 
     def workspace(self, size: int) -> int:
         """The address of at least `size` bytes, whose contents nobody relies on.

@@ -79,6 +79,9 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     "max_pool_backward": (POOL, POINTER, POINTER, POINTER),
     "ave_pool_forward": (POOL, POINTER, POINTER),
     "ave_pool_backward": (POOL, POINTER, POINTER),
+    "softmax_forward": (I64, I64, I64, POINTER, POINTER),
+    "softmax_backward": (I64, I64, I64, POINTER, POINTER, POINTER),
+    "softmax_loss_backward": (I64, I64, I64, F32, POINTER, POINTER, POINTER),
     "lrn_forward": (*(I64,) * 4, *(F32,) * 3, *(POINTER,) * 4),
     "lrn_backward": (*(I64,) * 4, *(F32,) * 2, *(POINTER,) * 6),
 }
@@ -87,6 +90,10 @@ SUMS: dict[str, tuple[Any, ...]] = {
     "asum": (I64, POINTER, POINTER),
     "sumsq": (I64, POINTER, POINTER),
     "dot": (I64, POINTER, POINTER, POINTER),
+}
+# Functions that compute on the calling thread, any number of threads at a time; they take no team.
+ALONE: dict[str, tuple[Any, ...]] = {
+    "image_transform": (*(I64,) * 6, POINTER, POINTER, I64, I64, F32, POINTER, POINTER),
 }
 # Functions that tell a size; they take no team.
 COUNTS: dict[str, tuple[Any, ...]] = {

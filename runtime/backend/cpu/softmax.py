@@ -56,7 +56,7 @@ class SoftmaxOps:
         stats: HostArray,
     ) -> None:
         """See Backend.softmax_loss_forward."""
-        index, counted = _labels(layout, label, ignore_label)
+        index, counted = labels(layout, label, ignore_label)
         chosen = np.take_along_axis(_rows(layout, prob), index[:, None, :], axis=1)[:, 0]
         # A NaN stays NaN, so that a run which diverged can be seen.
         with np.errstate(all="ignore"):
@@ -76,7 +76,7 @@ class SoftmaxOps:
         dx: HostArray,
     ) -> None:
         """See Backend.softmax_loss_backward."""
-        index, counted = _labels(layout, label, ignore_label)
+        index, counted = labels(layout, label, ignore_label)
         bottom = _rows(layout, dx)
         np.copyto(bottom, _rows(layout, prob))
         outer, inner = np.nonzero(counted)
@@ -96,7 +96,7 @@ class SoftmaxOps:
         out: HostArray,
     ) -> None:
         """See Backend.accuracy_forward."""
-        index, counted = _labels(layout, label, ignore_label)
+        index, counted = labels(layout, label, ignore_label)
         scores = _rows(layout, x)
         chosen = np.take_along_axis(scores, index[:, None, :], axis=1)
         # The label itself is among those not below it; with NaN every comparison is false.
@@ -110,7 +110,7 @@ def _outer_grain(layout: Layout) -> int:
     return max(1, _GRAIN // max(1, layout.channels * layout.inner))
 
 
-def _labels(
+def labels(
     layout: Layout, label: HostArray, ignore_label: int | None
 ) -> tuple[HostArray, HostArray]:
     """Whole-number labels (outer, inner), and which of them count; ignored ones become 0."""

@@ -11,7 +11,12 @@ import numpy.typing as npt
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import HostArray
 from runtime.backend.cuda.array import DeviceArray
-from runtime.backend.cuda.launcher import FLOAT, Arguments, Launcher, blocks
+from runtime.backend.cuda.driver import Event
+from runtime.backend.cuda.launcher import FLOAT, Arguments, Launcher, blocks, chunks_of
+from runtime.backend.cuda.staging import Staging
+
+# A grid's extent along y.
+_MOST_IMAGES = 65535
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,91 @@ class Crop:
     mirror: bool
 
 
+@dataclass(frozen=True)
+class _Slot:
+    """Where a batch arrives: its bytes, the tables of its launch, and when it was last read."""
+
+    pixels: DeviceArray
+    starts: DeviceArray
+    places: DeviceArray
+    offsets: DeviceArray
+    used: Event
+
+
 class AugmentOps:
     """Crop, mirror, mean and colour shift; the same numbers as data_prep/transform.py makes."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
+        self._staging: Staging | None = None
+        self._slots: list[_Slot] = []
+
+    def batch(self, pixels: HostArray, offsets: HostArray, scale: float, y: DeviceArray) -> None:
+        """y = (pixel - offset) * scale, for crops that the host has cut and mirrored.
+
+        The bytes travel by way of pinned memory on a stream of their own, into one of two arrays
+        in turn: while the device is still busy with the last batch, the next one arrives.
+
+        Shapes: pixels and y (N,C,H,W), the pixels bytes; offsets (N,C).
+
+        Raises:
+            ShapeError: the sizes do not agree.
+        """
+        n, channels, height, width = y.shape
+        if pixels.shape != y.shape or offsets.shape != (n, channels):
+            raise ShapeError(
+                f"input_batch: pixels {pixels.shape} and offsets {offsets.shape} for a blob "
+                f"{y.shape}; expected the blob's shape, and an offset a channel of each image; "
+                "correct the batch"
+            )
+        slot = self._slot(n * channels, height * width)
+        assert self._staging is not None
+        self._staging.arrive(self._staging.send(pixels, slot.pixels, after=slot.used))
+        self._launcher.driver.upload(np.ascontiguousarray(offsets, FLOAT), slot.offsets.address)
+        # A channel of an image is to the kernel an image of one channel.
+        block = self._launcher.constant("augment", "BLOCK")
+        sizes = (1, 1, height * width, 0, 0, scale)
+        places = (slot.starts, slot.places, slot.offsets)
+        for first, count in chunks_of(n * channels, _MOST_IMAGES):
+            args: Arguments = (
+                slot.pixels,
+                *(
+                    table.view(first * each, (count * each,))
+                    for table, each in zip(places, (1, 5, 1))
+                ),
+                None,
+                y.view(first * height * width, (count * height * width,)),
+                *sizes,
+            )
+            grid = (blocks(height * width, block), count, 1)
+            self._launcher.run("augment", "augment", grid, args)
+        self._launcher.driver.record(slot.used)
+
+    def _slot(self, images: int, pixels: int) -> _Slot:
+        """The array whose turn it is, of the size of this batch."""
+        driver = self._launcher.driver
+        if self._staging is None:
+            self._staging = Staging(driver)
+        if len(self._slots) < 2 or self._slots[0].pixels.shape != (images, pixels):
+            if self._slots and self._slots[0].pixels.shape != (images, pixels):
+                # Copies into the old arrays must be done before their memory serves others.
+                driver.synchronize()
+                self._slots.clear()
+            starts = np.arange(images, dtype=np.int64) * pixels
+            places = np.tile(np.array([1, pixels, 0, 0, 0], np.int32), (images, 1))
+            self._slots.append(
+                _Slot(
+                    self._launcher.memory.empty((images, pixels), np.dtype(np.uint8)),
+                    self._upload(starts),
+                    self._upload(places.reshape(-1)),
+                    self._launcher.memory.empty(images, FLOAT),
+                    driver.event(),
+                )
+            )
+            driver.record(self._slots[-1].used)
+            return self._slots[-1]
+        self._slots.reverse()
+        return self._slots[-1]
 
     def augment(
         self,

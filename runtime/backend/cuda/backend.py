@@ -13,6 +13,7 @@ from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import ConvPlan, Draw, HostArray, Layout
 from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.augment import AugmentOps
 from runtime.backend.cuda.conv import FP32, ConvolutionOps
 from runtime.backend.cuda.conv_pack import PRECISIONS
 from runtime.backend.cuda.driver import Driver
@@ -51,6 +52,7 @@ class CudaBackend:
         self.memory = DeviceMemory(driver)
         launcher = Launcher(driver, self.memory)
         self._memory = MemoryOps(launcher)
+        self._augment = AugmentOps(launcher)
         self._vectors = VectorOps(launcher)
         self._products = GemmOps(launcher)
         self._bias = BiasOps(launcher)
@@ -85,6 +87,12 @@ class CudaBackend:
         dst_at: tuple[int, int],
     ) -> None:
         self._memory.copy_2d(src, dst, rows, cols, src_at, dst_at)
+
+    def input_batch(
+        self, pixels: HostArray, offsets: HostArray, scale: float, y: DeviceArray
+    ) -> None:
+        """Make bytes (N,C,H,W) the input blob; see AugmentOps.batch. Only here, not on a CPU."""
+        self._augment.batch(pixels, offsets, scale, y)
 
     def fill(self, x: DeviceArray, value: float) -> None:
         self._memory.fill(x, value)

@@ -121,6 +121,15 @@ class Driver(Protocol):
     def copy(self, src: int, dst: int, size: int, stream: Stream = None) -> None:
         """Copy on the device. The two may lie on different devices of one process."""
 
+    def can_access_peer(self, peer: Any) -> bool:
+        """Whether this device reads the memory of a peer's directly; opens the way where it does.
+
+        `peer` is a driver of the same kind in this process.
+        """
+
+    def copy_peer(self, peer: Any, src: int, dst: int, size: int, stream: Stream = None) -> None:
+        """Copy from a peer's memory to the own; see `can_access_peer`."""
+
     def fill_bytes(self, address: int, value: int, size: int, stream: Stream = None) -> None:
         """Set every byte to `value` (0 to 255)."""
 
@@ -155,6 +164,9 @@ class Driver(Protocol):
     # Order.
     def stream(self) -> Stream:
         """A new stream, independent of the compute stream."""
+
+    def native_stream(self, stream: Stream) -> int:
+        """What libraries of CUDA's take for the stream; its device is then the thread's own."""
 
     def event(self) -> Event:
         """A new event."""

@@ -45,6 +45,7 @@ class EmulatorDriver:
     sanitizer: 'address' or 'thread'; Python must run in host_build.sanitizer_environment.
     optimize: g++'s -O for the kernels.
     memory: how many bytes the device has.
+    peers: whether it reads other devices' memory.
     """
 
     name = "emu"
@@ -59,6 +60,7 @@ class EmulatorDriver:
         sanitizer: str | None = None,
         optimize: int = 2,
         memory: int = 1 << 34,
+        peers: bool = True,
     ) -> None:
         _expect("order", order, ORDERS)
         _expect("streams", streams, STREAMS)
@@ -75,6 +77,7 @@ class EmulatorDriver:
         )
         self._order, self._seed = ORDERS[order], seed
         self._sanitizer, self._optimize = sanitizer, optimize
+        self._peers = peers
         self._compute = EmulatedStream(late=STREAMS[streams][0])
         self._others_late = STREAMS[streams][1]
         self._streams = [self._compute]
@@ -153,6 +156,27 @@ class EmulatorDriver:
 
         self._submit(work, stream)
 
+    def can_access_peer(self, peer: EmulatorDriver) -> bool:
+        """See Driver.can_access_peer."""
+        return self._peers
+
+    def copy_peer(
+        self,
+        peer: EmulatorDriver,
+        src: int,
+        dst: int,
+        size: int,
+        stream: EmulatedStream | None = None,
+    ) -> None:
+        """See Driver.copy_peer."""
+
+        def work() -> None:
+            peer._library.expect_owned("peer copy from", src, size)
+            self._library.expect_owned("peer copy to", dst, size)
+            ctypes.memmove(dst, src, size)
+
+        self._submit(work, stream)
+
     def fill_bytes(
         self, address: int, value: int, size: int, stream: EmulatedStream | None = None
     ) -> None:
@@ -212,6 +236,11 @@ class EmulatorDriver:
         stream = EmulatedStream(self._others_late)
         self._streams.append(stream)
         return stream
+
+    def native_stream(self, stream: EmulatedStream) -> int:
+        """See Driver.native_stream. Others write at once, so nothing may be behind."""
+        stream.drain()
+        return id(stream)
 
     def event(self) -> EmulatedEvent:
         """See Driver.event."""

@@ -82,10 +82,10 @@ class PyCudaDriver:
     def __init__(self, device_id: int = 0) -> None:
         self._cuda = import_pycuda()
         self.device_id = device_id
-        device = open_device(self._cuda, device_id)
-        self.info = describe(self._cuda, device)
+        self._device = open_device(self._cuda, device_id)
+        self.info = describe(self._cuda, self._device)
         try:
-            self._context = PrimaryContext(self._cuda, device)
+            self._context = PrimaryContext(self._cuda, self._device)
             self._context.attach()
             self._compute = self._cuda.Stream(_NON_BLOCKING)
         except self._cuda.Error as cause:
@@ -163,6 +163,19 @@ class PyCudaDriver:
             queue = stream or self._compute
             self._call("copy", self._cuda.memcpy_dtod_async, dst, src, size, queue)
 
+    def can_access_peer(self, peer: PyCudaDriver) -> bool:
+        """See Driver.can_access_peer. Two drivers of one device share its context."""
+        return self._context.reach(self._device, peer._device, peer._context)
+
+    def copy_peer(
+        self, peer: PyCudaDriver, src: int, dst: int, size: int, stream: Any = None
+    ) -> None:
+        """See Driver.copy_peer."""
+        if size:
+            ends = self._context.raw, peer._context.raw
+            queue = stream or self._compute
+            self._call("peer copy", self._cuda.memcpy_peer_async, dst, src, size, *ends, queue)
+
     def fill_bytes(self, address: int, value: int, size: int, stream: Any = None) -> None:
         """See Driver.fill_bytes."""
         if size:
@@ -221,6 +234,11 @@ class PyCudaDriver:
         stream = self._call("a new stream", self._cuda.Stream, _NON_BLOCKING)
         self._own.streams.append(stream)
         return stream
+
+    def native_stream(self, stream: Any) -> int:
+        """See Driver.native_stream."""
+        self._context.attach()
+        return int(stream.handle)
 
     def event(self) -> PyCudaEvent:
         """See Driver.event."""

@@ -46,6 +46,7 @@ class PrimaryContext:
     def __init__(self, cuda: Any, device: Any) -> None:
         self._cuda = cuda
         self._context = device.retain_primary_context()
+        self._reached: list[Any] = []
         # PyCUDA aborts the process if the main thread ends with a context on its stack.
         atexit.unregister(leave_thread)
         atexit.register(leave_thread)
@@ -56,6 +57,28 @@ class PrimaryContext:
         if getattr(_threads, "seat", None) is None or _threads.seat.context is not self._context:
             leave_thread()
             _threads.seat = _Seat(self._cuda, self._context)
+
+    @property
+    def raw(self) -> Any:
+        """PyCUDA's own context."""
+        return self._context
+
+    def reach(self, device: Any, other: Any, context: PrimaryContext) -> bool:
+        """Whether the device reads another's memory; from now on directly, where it does."""
+        if other == device:
+            return True
+        if not device.can_access_peer(other):
+            return False
+        self.attach()
+        if other not in self._reached:
+            try:
+                self._cuda.Context.enable_peer_access(context.raw)
+            except self._cuda.LogicError as cause:
+                # Another driver of this device, whose context is the same, has been here.
+                if "already enabled" not in str(cause):
+                    raise
+            self._reached.append(other)
+        return True
 
     def release(self) -> None:
         """Let go of it; what was made in it must be gone."""

@@ -74,6 +74,29 @@ def test_two_devices_in_one_thread_and_in_two() -> None:
         driver.close()
 
 
+def test_a_device_reads_its_peers() -> None:
+    drivers = [PyCudaDriver(0), PyCudaDriver(1), PyCudaDriver(0)]
+    memories = [DeviceMemory(driver) for driver in drivers]
+    arrays = [
+        up(driver, memory, np.full(10, 1 + i, np.float32))
+        for i, (driver, memory) in enumerate(zip(drivers, memories, strict=True))
+    ]
+    for reader, owner in ((0, 1), (2, 1), (0, 2), (1, 0)):
+        assert drivers[reader].can_access_peer(drivers[owner])
+        assert drivers[reader].can_access_peer(drivers[owner])
+        fresh = up(drivers[reader], memories[reader], np.zeros(10, np.float32))
+        stream = drivers[reader].stream()
+        source = arrays[owner]
+        drivers[reader].copy_peer(
+            drivers[owner], source.address, fresh.address, source.nbytes, stream
+        )
+        drivers[reader].synchronize(stream)
+        assert (down(drivers[reader], fresh) == 1 + owner).all()
+        assert drivers[reader].native_stream(stream) > 0
+    for driver in drivers:
+        driver.close()
+
+
 def test_memory_comes_back_when_a_driver_is_closed_or_forgotten() -> None:
     kept = PyCudaDriver(1)
     kept.load(SOURCE)

@@ -175,3 +175,28 @@ def test_ops_can_be_recorded_and_replayed(backend: CudaBackend) -> None:
     got = down(backend, dx, dw)
     np.testing.assert_array_equal(got[0], want[0] * 2.0)
     np.testing.assert_array_equal(got[1], want[1] * 4.0)
+
+
+def test_a_recording_keeps_its_workspace(backend: CudaBackend) -> None:
+    """Though the workspace has grown since, and others have got what became free."""
+    plan = backend.plan_conv(GEOM)
+    x, dy = up(backend, normal(*GEOM.in_shape)), up(backend, normal(*GEOM.out_shape))
+    dw = up(backend, np.zeros(GEOM.weight_shape, np.float32))
+
+    def work() -> None:
+        backend.conv_backward_weight(plan, x, dy, dw)
+
+    work()
+    (want,) = down(backend, dw)
+    graph = backend.driver.capture(work)
+    size = backend.memory.workspace_bytes
+    backend.memory.workspace(3 * size)
+    assert backend.memory.workspace_bytes >= 3 * size > 0
+    others = [backend.empty(size // 4, np.dtype(np.float32)) for _ in range(3)]
+    for other in others:
+        backend.fill(other, 7.0)
+    backend.fill(dw, 0.0)
+    backend.driver.replay(graph)
+    np.testing.assert_array_equal(down(backend, dw)[0], want)
+    for other in others:
+        assert set(down(backend, other)[0].tolist()) == {7.0}

@@ -154,3 +154,14 @@ def test_allocation_is_refused_while_launches_are_captured() -> None:
         DeviceError, match="emu 3: allocate while launches are captured; expected launches, copies"
     ):
         driver.capture(lambda: driver.allocate(4) and None)
+
+
+def test_a_peers_memory_is_guarded_on_both_ends() -> None:
+    mine, peer = EmulatorDriver(), EmulatorDriver(1)
+    assert mine.can_access_peer(peer) and not EmulatorDriver(peers=False).can_access_peer(mine)
+    here, there = mine.allocate(64), peer.allocate(64)
+    mine.copy_peer(peer, there, here, 64)
+    with pytest.raises(DeviceError, match="emu: peer copy from of 65 bytes"):
+        mine.copy_peer(peer, there, here, 65)
+    with pytest.raises(DeviceError, match="emu: peer copy to of 64 bytes"):
+        mine.copy_peer(peer, there, here + 8, 64)

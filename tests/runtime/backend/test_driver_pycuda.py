@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -113,6 +114,32 @@ def test_unmodified_pycuda_over_a_fake_driver_library(tmp_path: Path) -> None:
     assert done.returncode == 0, report[-6000:]
     assert "skipped" not in report
     assert not re.search("PyCUDA (WARNING|ERROR)|fakecuda: ", report), report[-3000:]
+
+
+def test_the_check_of_a_gpu_machine_over_a_fake_driver_library(tmp_path: Path) -> None:
+    reason = why_not()
+    if reason is not None:
+        pytest.skip(reason)
+    build(tmp_path)
+    flags = [
+        "--size",
+        "tiny",
+        "--stages",
+        "machine,build,bandwidth",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "benchmarks/gpu_check.py", *flags],
+        cwd=ROOT,
+        env=environment(tmp_path, devices=1, memory=1 << 28),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    cases = json.loads((tmp_path / "out" / "machine.json").read_text())["cases"]
+    assert (cases[0]["gpu"], cases[0]["nvcc"]) == ("fake GPU", "99.0.0")
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,7 @@ def setup_script() -> ModuleType:
 def copy_sources(target: Path) -> None:
     shutil.copytree(ROOT / NATIVE, target / NATIVE)
     shutil.copy(ROOT / "setup.py", target)
+    shutil.copy(ROOT / NATIVE.with_name("native_digest.py"), target / NATIVE.parent)
 
 
 def test_a_compiler_that_fails_costs_one_line(tmp_path: Path) -> None:

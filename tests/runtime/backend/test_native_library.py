@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +16,23 @@ import pytest
 from prototxt_gen.errors import DeviceError, ShapeError
 from prototxt_gen.geometry import ConvGeometry, PoolGeometry
 from runtime.backend.cpu import native_library
+from runtime.backend.cpu.native_digest import source_digest
 from runtime.backend.cpu.native_library import NativeLibrary, elements, load
 from runtime.backend.cpu.native_ops import NativeVectors
-from runtime.backend.cpu.native_signatures import COUNTS, KERNELS, SUMS, ConvShape, PoolShape
+from runtime.backend.cpu.native_signatures import (
+    ALONE,
+    COUNTS,
+    KERNELS,
+    SUMS,
+    ConvShape,
+    PoolShape,
+)
 from tests.runtime.backend.native_kernels import built_sets, needs_kernels, normal, opened
 
 SOURCES = Path(native_library.__file__).with_name("native")
 FLOAT = np.dtype(np.float32)
 
-_PROTOTYPE = re.compile(r"VD_EXPORT(_COUNT|_DOUBLE)?\((\w+)\)\s*\(([^)]*)\)")
+_PROTOTYPE = re.compile(r"VD_EXPORT(_COUNT|_DOUBLE|_ALONE)?\((\w+)\)\s*\(([^)]*)\)")
 _SCALARS = {
     "std::int64_t": ctypes.c_int64,
     "std::uint64_t": ctypes.c_uint64,
@@ -39,7 +49,7 @@ def prototypes() -> dict[str, tuple[str, tuple[object, ...]]]:
     for path in sorted(SOURCES.glob("*.cpp")):
         for kind, name, arguments in _PROTOTYPE.findall(path.read_text()):
             types = [" ".join(a.split()[:-1]) for a in arguments.split(",")]
-            lead = 0 if kind == "_COUNT" else 1
+            lead = 0 if kind in ("_COUNT", "_ALONE") else 1
             assert types[:lead] == ["Team*"][:lead], name
             found[name] = (
                 kind,
@@ -51,7 +61,7 @@ def prototypes() -> dict[str, tuple[str, tuple[object, ...]]]:
 
 
 def test_the_signatures_are_those_of_the_sources() -> None:
-    tables = {"": KERNELS, "_DOUBLE": SUMS, "_COUNT": COUNTS}
+    tables = {"": KERNELS, "_DOUBLE": SUMS, "_COUNT": COUNTS, "_ALONE": ALONE}
     ours = {name: (kind, types) for kind, table in tables.items() for name, types in table.items()}
     assert ours == prototypes()
 
@@ -96,6 +106,28 @@ def test_a_file_that_is_no_library_is_told(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(native_library, "find_library", lambda: broken)
     with pytest.raises(DeviceError, match=r"broken\.so: the CPU kernels do not load: .*; build"):
         load(1)
+
+
+@needs_kernels
+def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old library after an update would be called with arguments it does not expect."""
+    monkeypatch.setattr(native_library, "source_digest", lambda folder: "0123456789abcdef")
+    with pytest.raises(
+        DeviceError,
+        match=r"built from other sources \([0-9a-f]{16}\) than those beside them "
+        r"\(0123456789abcdef\); build them anew with `python setup.py build_ext --inplace --force`",
+    ):
+        load(1)
+
+
+def test_the_digest_tells_sources_apart(tmp_path: Path) -> None:
+    assert source_digest(tmp_path) == ""
+    (tmp_path / "a.cpp").write_text("int a;")
+    first = source_digest(tmp_path)
+    (tmp_path / "notes.txt").write_text("not a source")
+    assert source_digest(tmp_path) == first
+    (tmp_path / "a.cpp").write_text("int b;")
+    assert source_digest(tmp_path) != first
 
 
 @needs_kernels
@@ -156,13 +188,28 @@ def test_many_threads_and_many_libraries_work_side_by_side() -> None:
 
 @needs_kernels
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_child_has_threads_of_its_own() -> None:
+@pytest.mark.parametrize("rest", [0.0, 0.05])
+def test_a_forked_child_has_threads_of_its_own(rest: float) -> None:
+    """Whether the parent's threads are awake or sleep on a lock that the child inherits."""
     library = opened(built_sets()[0], 3)
     assert sums(library) == 1 << 20  # the parent's threads have started
+    time.sleep(rest)
     child = os.fork()
     if child == 0:
-        os._exit(0 if sums(library) == 1 << 20 else 1)
-    assert os.waitpid(child, 0)[1] == 0
+        first = sums(library)
+        time.sleep(rest)
+        os._exit(0 if first == sums(library) == 1 << 20 else 1)
+    status = None
+    for _ in range(600):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
+        time.sleep(0.05)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert status == 0
     assert sums(library) == 1 << 20
 
 

@@ -100,6 +100,21 @@ def test_times_as_json_forward_only(capsys: Out) -> None:
     assert result["layers"][1]["algorithm"] and result["layers"][2]["algorithm"] is None
 
 
+def test_exact_convolutions_on_request(folder: Path, capsys: Out) -> None:
+    """The table of times says which algorithm served."""
+    wide = NET.replace("num_output: 4 kernel_size: 3", "num_output: 64 kernel_size: 3 pad: 1")
+    (folder / "net.prototxt").write_text(wide)
+    time = ["time", "--model", "net.prototxt", "--iterations", "1", "--json", "--forward_only"]
+    found = []
+    for flags in ([], ["--exact"]):
+        assert main([*time, *flags]) == 0
+        found.append(json.loads(capsys.readouterr().out)["layers"][1]["algorithm"])
+    assert "winograd" in found[0] and "winograd" not in found[1]
+    assert main([*time, "--device", "emu", "--exact"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "--exact: the device is emu; expected the CPU, the one that offers this" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

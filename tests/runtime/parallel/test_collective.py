@@ -46,7 +46,7 @@ class Worker:
     """Stands for a replica."""
 
     def __init__(self, collective: ThreadCollective, wait: threading.Event) -> None:
-        self.collective = collective
+        self.collective = self.link = collective
         self.wait = wait
         self.closed = False
 
@@ -108,6 +108,19 @@ def test_a_hung_replica_is_named(crew: ThreadCrew) -> None:
         crew.run("hang", 2)
     assert not isinstance(caught.value, PeerFailedError)
     assert "waited 0.5 s for replica(s) 2; expected all 3 within that time" in str(caught.value)
+
+
+def test_all_end_at_once_each_in_its_own_thread() -> None:
+    names = []
+
+    class Ending(Worker):
+        def close(self) -> None:
+            self.meet()
+            names.append(threading.current_thread().name)
+
+    made = ThreadCrew(3, lambda rank, collective: Ending(collective, threading.Event()))  # type: ignore[arg-type, return-value]
+    made.close()
+    assert sorted(names)[1:] == ["replica-1_0", "replica-2_0"] and len(names) == 3
 
 
 def test_what_cannot_be_built_closes_what_was() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, TrainingError
 from runtime.caffemodel import read_caffemodel
-from runtime.parallel import replica, tree
+from runtime.parallel import exactness, replica, tree
 from runtime.parallel.exactness import main, train_case, write_case
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -127,12 +127,28 @@ def test_killed_and_resumed(case: Path, fresh: Trained) -> None:
 
 def test_the_script_prints_one_sum(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
-    lines = capsys.readouterr().out.split("\n")
-    assert [line.partition(":")[0] for line in lines[:4]] == [
-        f"{n} replica(s)" for n in (1, 2, 4, 8)
-    ]
-    assert {line.partition(": ")[2] for line in lines[:4]} == {lines[4]}
-    assert len(lines[4]) == 64
+    *ways, last = capsys.readouterr().out.splitlines()
+    sums = dict(way.split(": ", 1) for way in ways)
+    mpi = sums.pop("mpirun -n 2")
+    assert mpi in (last, "left out: there is no mpirun, or no mpi4py")
+    assert list(sums) == [*(f"{n} replica(s)" for n in (1, 2, 4, 8)), "killed and resumed"]
+    assert set(sums.values()) == {last} and len(last) == 64
+
+
+def test_the_script_says_where_bytes_differ(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exactness, "train_case", lambda solver, replicas, *rest: f"{replicas}")
+    monkeypatch.setattr(exactness, "killed_case", lambda *rest: "1")
+    monkeypatch.setattr(exactness, "mpi_case", lambda *rest: None)
+    assert main([]) == 1
+    assert "the bytes differ" in capsys.readouterr().err
+
+
+def test_a_run_that_is_not_killed_is_no_proof(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exactness.sys, "executable", "/bin/false")
+    with pytest.raises(TrainingError, match="the run to be killed ended with 1; expected -9"):
+        exactness.killed_case(case, "cpu")
 
 
 @pytest.mark.slow

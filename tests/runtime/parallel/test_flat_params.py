@@ -51,6 +51,7 @@ def test_the_net_adds_to_the_gradient_at_hand() -> None:
         buffers = GradientBuffers(net, Layout([b.count() for b in net.params.learnable]))
         net.forward()
         first = buffers.begin()
+        first.fill(np.nan)
         net.backward()
         once = first.copy()
         assert np.abs(once).min() > 0
@@ -64,13 +65,22 @@ def test_the_net_adds_to_the_gradient_at_hand() -> None:
         sharers = [net.layer_by_name(name) for name in ("a", "b")]
         shared = [layer.blobs[0].diff.host() for layer in sharers if layer is not None]
         assert shared[0] is not shared[1] and np.shares_memory(*shared)
-        buffers.merge(kept)
-        np.testing.assert_allclose(second, 3 * once, rtol=1e-6)
-        assert not kept.any()
+        buffers.merge([kept, kept], 0, 5)
+        np.testing.assert_allclose(second[:5], 5 * once[:5], rtol=1e-6)
+        np.testing.assert_array_equal(second[5:], once[5:])
+        buffers.merge([], 5, second.size, 0.5)
+        np.testing.assert_array_equal(second[5:], once[5:] / 2)
+        buffers.give_back(kept)
         assert buffers.take() is second and buffers.begin() is kept
-        assert not kept.any()
-        taken = buffers.take()
-        net.backward()
-        buffers.give_back(taken)
-        net.backward()
-        assert taken.any() and not buffers.begin().any()
+
+
+def test_what_no_pass_added_to_is_zero_once_settled() -> None:
+    with build(SHARED, proto.TRAIN, seed=3) as net:
+        counts = [b.count() for b in net.params.learnable]
+        buffers = GradientBuffers(net, Layout(counts))
+        buffers.begin().fill(np.nan)
+        buffers.settle(1, len(counts))
+        assert not buffers.current[counts[0] :].any()
+        assert np.isnan(buffers.current[: counts[0]]).all()
+        buffers.settle(0, 1)
+        assert not buffers.current.any()

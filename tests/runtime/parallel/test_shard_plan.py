@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from prototxt_gen import proto, text
+from prototxt_gen import heads, proto, text
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.sidecar import Sidecar
+from prototxt_gen.spec import builtin_spec
+from prototxt_gen.vgg import NETS
 from runtime.batch_cut import batch_of_sources, cut_batch, without_fillers
 from runtime.context import PassWindow
 from runtime.net_build import net_state
@@ -40,7 +42,6 @@ def plan(net: str, replicas: int = 1, shards: int | None = None, **others: Any) 
 @pytest.mark.parametrize(
     ("batch", "replicas", "expected"),
     [
-        (256, 1, 8),
         (256, 2, 8),
         (256, 8, 8),
         (512, 4, 8),
@@ -49,10 +50,45 @@ def plan(net: str, replicas: int = 1, shards: int | None = None, **others: Any) 
         (12, 4, 4),
         (12, 3, 3),
         (257, 1, 1),
+        (256, 16, 16),
     ],
 )
 def test_the_default(batch: int, replicas: int, expected: int) -> None:
     assert plan(DATA.format(batch) + LOSS, replicas).shards == expected
+
+
+FED = (
+    'layer {{ name: "d" type: "DummyData" top: "data" top: "label" dummy_data_param {{ '
+    "shape {{ dim: {0} dim: 3 dim: 224 dim: 224 }} shape {{ dim: {0} }} }} }}"
+)
+
+
+def papers_net(letter: str, batch: int) -> str:
+    layers = [
+        layer for layer in heads.train_val(builtin_spec(letter)).layer if layer.type != "Data"
+    ]
+    return FED.format(batch) + "".join(f"layer {{ {text.to_text(layer)} }}" for layer in layers)
+
+
+@pytest.mark.parametrize("letter", list(NETS))
+def test_the_papers_nets_at_the_papers_batch(letter: str) -> None:
+    """On 1, 2, 4 and 8 devices alike, without asking."""
+    net = papers_net(letter, 256)
+    assert [plan(net, replicas).shards for replicas in (1, 2, 4, 8)] == [8, 8, 8, 8]
+    assert plan(papers_net(letter, 248)).shards == 1
+
+
+def test_a_net_that_shards_would_slow_is_left_whole(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "verydeep")
+    assert plan(FED.format(256) + LOSS).shards == 1
+    assert caplog.messages == [
+        "The batch of 256 is left whole: 8 shards would cost this net time on one device; "
+        "[parallel] shards = 8 in the sidecar gives the weights of several devices to the bit"
+    ]
+    # Mostly fully-connected: many parameters for its arithmetic.
+    wide = LOSS.replace("num_output: 2", "num_output: 4000")
+    assert plan(FED.format(256) + wide).shards == 1
+    assert plan(FED.format(16 * 1024) + wide).shards == 8
 
 
 def test_the_sidecar_and_then_the_snapshot_decide() -> None:

@@ -57,6 +57,7 @@ struct Team {
 
     void start();
     void finish();
+    void forget_parent();
     void work(int worker);
     bool take_items(int worker);
     void wait_for_job(std::uint64_t seen);
@@ -104,12 +105,18 @@ void Team::work(int worker) {
     }
 }
 
-void Team::start() {
-    // Of a parent's threads only the handles came over; letting go of them is all one may do.
-    if (owner != 0)
-        for (auto& worker : workers) worker.detach();
+// Of a parent's threads only the handles came over, and what they slept on: locked by threads that
+// are not here, with waiters that will never leave. Letting go of all that is what one may do.
+void Team::forget_parent() {
+    for (auto& worker : workers) worker.detach();
     workers.clear();
+    new (&sleep) std::mutex;
+    new (&wake) std::condition_variable;
     sleepers.store(0);
+}
+
+void Team::start() {
+    if (owner != 0) forget_parent();
     owner = getpid();
     try {
         for (int i = 1; i < count; ++i) workers.emplace_back([this, i] { work(i); });
@@ -120,7 +127,7 @@ void Team::start() {
 
 void Team::finish() {
     if (owner != getpid()) {
-        for (auto& worker : workers) worker.detach();
+        forget_parent();
         return;
     }
     {
@@ -178,6 +185,12 @@ VD_PUBLIC void verydeep_team_destroy(verydeep::Team* team) {
     team->finish();
     delete team;
 }
+
+// The digest of the sources that this library was built from; empty where nobody asked for one.
+#ifndef VD_SOURCES
+#define VD_SOURCES ""
+#endif
+VD_PUBLIC const char* verydeep_sources() { return VD_SOURCES; }
 
 // Whether this processor, and its operating system, run the code of one instruction set.
 #if defined(__x86_64__)

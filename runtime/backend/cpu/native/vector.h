@@ -22,6 +22,8 @@
 #define VD_JOIN(a, b, c) VD_JOIN_(a, b, c)
 #define VD_EXPORT(name) \
     extern "C" __attribute__((visibility("default"))) void VD_JOIN(VD_ISA, _, name)
+// A function that works on the calling thread alone.
+#define VD_EXPORT_ALONE(name) VD_EXPORT(name)
 #define VD_EXPORT_COUNT(name) \
     extern "C" __attribute__((visibility("default"))) std::int64_t VD_JOIN(VD_ISA, _, name)
 #define VD_EXPORT_DOUBLE(name) \

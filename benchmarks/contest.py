@@ -1,0 +1,145 @@
+"""Contestants in processes of their own, and rounds in which each runs once after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+WORKERS = Path(__file__).resolve().parent / "workers"
+# Seconds before each run: the threads of OpenBLAS and of OpenMP go on spinning for a while.
+_REST = 0.15
+# Big blocks are kept by the process, not given back and faulted in again at every step: PyTorch
+# trains about a fifth faster so.
+TUNED = {
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
+    "MALLOC_TOP_PAD_": str(64 << 20),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Who competes: a script of benchmarks/workers, its Python, and how it is started."""
+
+    key: str
+    python: str
+    script: str
+    options: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all compute. `net` is a letter of Table 1; with /8 at an eighth of the width, 64x64."""
+
+    work: str
+    net: str
+    batch: int
+    threads: int
+
+    @property
+    def flags(self) -> list[str]:
+        flags = ["--work", self.work, "--net", self.net]
+        return [*flags, "--batch", str(self.batch), "--threads", str(self.threads)]
+
+
+class Contestant:
+    """A started worker; see workers/serve.py for what is said."""
+
+    def __init__(self, entry: Entry, job: Job) -> None:
+        self.key = entry.key
+        environment = os.environ | dict(entry.environment)
+        paths = [str(WORKERS.parents[1]), str(WORKERS.parent), environment.get("PYTHONPATH")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self._process = subprocess.Popen(
+            [entry.python, str(WORKERS / entry.script), *job.flags, *entry.options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        self.description: dict[str, Any] = self._answer()
+
+    def run(self) -> float:
+        """Compute once. Units: ms."""
+        return float(self._ask("go"))
+
+    def peak_memory(self) -> float:
+        """The most memory that was resident so far. Units: MB of 2^20 bytes."""
+        return float(self._ask("memory"))
+
+    def _ask(self, line: str) -> Any:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self.key}: the worker ended with {self._process.wait()}")
+        return json.loads(line)
+
+    def __enter__(self) -> Contestant:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@dataclass
+class Outcome:
+    """Times of each round (ms), peaks (MB), and who they are; rows go round by round."""
+
+    times: dict[str, list[float]] = field(default_factory=dict)
+    peaks: dict[str, float] = field(default_factory=dict)
+    descriptions: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def median(self, key: str) -> float:
+        return statistics.median(self.times[key])
+
+    def best(self, keys: list[str]) -> str:
+        """The fastest of some contestants."""
+        return min(keys, key=self.median)
+
+    def ratio(self, peer: str, ours: str) -> float:
+        """How many times longer the peer takes: the median of the rounds' own ratios."""
+        pairs = zip(self.times[peer], self.times[ours], strict=True)
+        return statistics.median(a / b for a, b in pairs)
+
+
+def compete(entries: list[Entry], job: Job, rounds: int) -> Outcome:
+    """Start all, run one round that is not counted, then `rounds` that are."""
+    outcome = Outcome()
+    started: list[Contestant] = []
+    try:
+        for entry in entries:
+            started.append(Contestant(entry, job))
+            outcome.times[entry.key] = []
+            outcome.descriptions[entry.key] = started[-1].description
+        for number in range(rounds + 1):
+            for contestant in started:
+                time.sleep(_REST)
+                spent = contestant.run()
+                if number:
+                    outcome.times[contestant.key].append(spent)
+        for contestant in started:
+            outcome.peaks[contestant.key] = contestant.peak_memory()
+    finally:
+        for contestant in started:
+            contestant.__exit__(None, None, None)
+    return outcome

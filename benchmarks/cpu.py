@@ -1,0 +1,182 @@
+"""Nets of the paper on the CPU beside their peers: PyTorch, cv2.dnn, and original Caffe's figures.
+
+    make bench
+
+or, with a Python that has PyTorch and OpenCV 4 (benchmarks/peers.txt):
+
+    python benchmarks/cpu.py --peers PYTHON
+
+Every contestant is a process; in each round all run once, one after the other. A ratio is the
+median over rounds of (peer's time / ours), against the best of the peer's ways.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contest import TUNED, Entry, Job, Outcome, compete
+from cpu_report import plot, table
+from pipeline import MIRRORED, jpeg_rate
+from record import RESULTS, ROOT, write_record
+from rich.progress import Progress
+from vgg_nets import write_net
+
+from runtime.backend.cpu.lanes import default_threads
+
+OURS = "verydeep"
+CAFFE_STEP_D = 654.0
+"""Original Caffe's forward and backward pass of net D at batch 8, ms an image, 2 threads on such a
+machine: the best that was seen (docs/BENCHMARKS.md)."""
+CAFFE_JPEG = 1045.0
+"""Its Data layer on JPEGs of 20 kB, images a second: the best that was seen there."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What is to be reached. `peer` is torch, opencv or caffe; `measure` time or memory."""
+
+    key: str
+    title: str
+    job: tuple[str, str, int]
+    peer: str
+    at_least: float
+    rounds: int
+    measure: str = "time"
+
+
+BARS = (
+    Bar("step D 8", "D, forward + backward, batch 8", ("step", "D", 8), "torch", 2.2, 5),
+    Bar("step D 16", "D, forward + backward, batch 16", ("step", "D", 16), "torch", 2.2, 3),
+    Bar("step D 1", "D, forward + backward, batch 1", ("step", "D", 1), "torch", 1.5, 9),
+    Bar("caffe D 8", "D, forward + backward, batch 8", ("step", "D", 8), "caffe", 4.5, 5),
+    Bar("forward D 1", "D, forward, batch 1", ("forward", "D", 1), "opencv", 1.1, 15),
+    Bar("forward E 1", "E, forward, batch 1", ("forward", "E", 1), "opencv", 1.1, 15),
+    Bar("forward D 8", "D, forward, batch 8", ("forward", "D", 8), "opencv", 1.8, 7),
+    Bar("forward E 8", "E, forward, batch 8", ("forward", "E", 8), "opencv", 1.8, 7),
+    Bar(
+        "iteration A/8",
+        "A at width 1/8, 64x64, batch 64, iteration",
+        ("iteration", "A/8", 64),
+        "torch",
+        1.5,
+        31,
+    ),
+    Bar(
+        "memory D 8",
+        "peak memory, D, forward + backward, batch 8",
+        ("step", "D", 8),
+        "torch",
+        1 / 0.9,
+        1,
+        "memory",
+    ),
+)
+
+
+def entries(bar: Bar, peers: str, nets: Path) -> list[Entry]:
+    """Who competes for a bar."""
+    ours = Entry(OURS, sys.executable, "verydeep_nets.py")
+    if bar.peer == "opencv":
+        where = (("VERYDEEP_BENCH_NETS", str(nets)),)
+        return [ours, Entry("cv2.dnn", peers, "opencv_nets.py", (), where)]
+    if bar.peer == "caffe":
+        return [ours]
+    # Tuning makes PyTorch faster and larger: each measure gets what is better for PyTorch.
+    tuned = tuple(TUNED.items()) if bar.measure == "time" else ()
+    return [
+        ours,
+        *(
+            Entry(f"PyTorch {layout}", peers, "torch_nets.py", ("--layout", layout), tuned)
+            for layout in ("nchw", "nhwc")
+        ),
+    ]
+
+
+def measure(bar: Bar, peers: str, nets: Path, threads: int) -> dict[str, Any]:
+    """One bar's row."""
+    job = Job(*bar.job, threads=threads)
+    outcome = compete(entries(bar, peers, nets), job, bar.rounds)
+    ratio, against, values = judged(bar, job, outcome)
+    return {
+        "key": bar.key,
+        "title": bar.title,
+        "against": against,
+        "at_least": bar.at_least,
+        "ratio": ratio,
+        "unit": "MB" if bar.measure == "memory" else "ms",
+        "values": values,
+        "rounds": outcome.times,
+        "contestants": outcome.descriptions,
+    }
+
+
+def judged(bar: Bar, job: Job, outcome: Outcome) -> tuple[float, str, dict[str, float]]:
+    """The ratio, the peer that it is against, and every contestant's figure."""
+    others = [key for key in outcome.times if key != OURS]
+    if bar.measure == "memory":
+        peer = min(others, key=outcome.peaks.__getitem__)
+        return outcome.peaks[peer] / outcome.peaks[OURS], peer, outcome.peaks
+    values = {key: outcome.median(key) for key in outcome.times}
+    if bar.peer == "caffe":
+        values["original Caffe"] = CAFFE_STEP_D * job.batch
+        return values["original Caffe"] / values[OURS], "original Caffe", values
+    peer = outcome.best(others)
+    return outcome.ratio(peer, OURS), peer, values
+
+
+def jpeg_row(workers: int) -> dict[str, Any]:
+    """The data pipeline's row: images a second."""
+    rates = jpeg_rate(workers)
+    return {
+        "key": "jpeg",
+        "title": MIRRORED,
+        "against": "original Caffe",
+        "at_least": 2.0,
+        "ratio": rates["median"] / CAFFE_JPEG,
+        "unit": "images/s",
+        "values": {OURS: rates["median"], "original Caffe": CAFFE_JPEG},
+        "rounds": {OURS: rates["rates"]},
+        "contestants": {},
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--peers", default=sys.executable, metavar="PYTHON")
+    parser.add_argument("--threads", type=int, default=default_threads())
+    parser.add_argument("--only", default="", metavar="KEY,KEY", help="bars (default: all)")
+    parser.add_argument("--json", type=Path, default=RESULTS / "cpu.json", metavar="FILE")
+    parser.add_argument(
+        "--plot", type=Path, default=ROOT / "docs" / "images" / "bench_cpu.png", metavar="FILE"
+    )
+    args = parser.parse_args()
+    keys = args.only.split(",") if args.only else [*(bar.key for bar in BARS), "jpeg"]
+    rows = []
+    with tempfile.TemporaryDirectory() as folder, Progress(transient=True) as progress:
+        task = progress.add_task("benchmarks", total=len(keys))
+        nets = Path(folder)
+        for net in {b.job[1] for b in BARS if b.key in keys and b.peer == "opencv"}:
+            write_net(net, nets)
+        for key in keys:
+            bar = next((bar for bar in BARS if bar.key == key), None)
+            row = (
+                jpeg_row(args.threads)
+                if bar is None
+                else measure(bar, args.peers, nets, args.threads)
+            )
+            rows.append(row)
+            print(table([row]).splitlines()[-1], file=sys.stderr, flush=True)
+            progress.advance(task)
+    write_record(args.json, {"threads": args.threads, "rows": rows})
+    plot(rows, args.plot)
+    print(table(rows))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

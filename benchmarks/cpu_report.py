@@ -1,0 +1,112 @@
+"""The CPU benchmark's results as Markdown tables and as a plot.
+
+Run as a program it brings docs/BENCHMARKS.md and README.md up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from record import RESULTS, ROOT
+
+from prototxt_gen.files import atomic_write_text
+
+CPU, CONV = RESULTS / "cpu.json", RESULTS / "conv.json"
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Rows of ratios beside what is aimed at."""
+    lines = [
+        "| work | verydeep | best peer | ratio | aim |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ours, peer = row["values"]["verydeep"], row["values"][row["against"]]
+        unit = row["unit"]
+        lines.append(
+            f"| {row['title']} | {_figure(ours)} {unit} | {row['against']}: {_figure(peer)} {unit}"
+            f" | {row['ratio']:.2f} x | {row['at_least']:.2f} x |"
+        )
+    return "\n".join(lines)
+
+
+def conv_table(results: dict[str, Any]) -> str:
+    """Every convolution of net D: times, rates, and the share of sgemm's rate."""
+    lines = [
+        "| convolution | algorithm | forward | share of sgemm | backward | share of sgemm |",
+        "|---|---|---|---|---|---|",
+    ]
+    for layer in results["layers"]:
+        forward, backward = layer["median"]["forward"], layer["median"]["backward"]
+        gflop, sgemm = layer["gflop"], layer["sgemm_rate"]
+        # The first layer of a net owes nobody a gradient of its input.
+        passes = 1 if layer["geometry"].startswith(f"{results['batch']}x3x") else 2
+        lines.append(
+            f"| {layer['geometry']} | {layer['algorithm'].removeprefix('native:')} "
+            f"| {forward:.1f} ms | {1e3 * gflop / forward / sgemm:.2f} "
+            f"| {backward:.1f} ms | {1e3 * passes * gflop / backward / sgemm:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def with_section(text: str, name: str, content: str) -> str:
+    """The text with what stands between <!-- name --> and <!-- /name --> replaced."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+
+
+def sections() -> dict[str, str]:
+    """What the committed results say, by section of the documents."""
+    cpu, conv = (json.loads(path.read_text()) for path in (CPU, CONV))
+    machine = cpu["machine"]
+    where = (
+        f"Measured on {machine['processor']}, {machine['cores']} cores, {cpu['threads']} threads, "
+        f"commit {machine['revision']}, {cpu['date']}."
+    )
+    return {"cpu": f"{where}\n\n{table(cpu['rows'])}", "conv": conv_table(conv)}
+
+
+def _figure(value: float) -> str:
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw each ratio as a bar, with a mark at what was aimed at."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 0.5 * len(rows) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    places = list(range(len(rows)))[::-1]
+    reached = [row["ratio"] >= row["at_least"] for row in rows]
+    colours = [mpl.colormaps["tab10"](0 if ok else 1) for ok in reached]
+    axes.barh(places, [row["ratio"] for row in rows], color=colours, height=0.6)
+    for place, row in zip(places, rows):
+        at = row["at_least"]
+        axes.plot([at, at], [place - 0.4, place + 0.4], color="black", linewidth=2)
+        axes.text(max(row["ratio"], at) + 0.03, place, f"{row['ratio']:.2f}", va="center")
+    axes.set_yticks(places, [f"{row['title']}\nagainst {row['against']}" for row in rows])
+    axes.tick_params(axis="y", labelsize=8)
+    axes.axvline(1.0, color="grey", linewidth=0.8, linestyle="--")
+    axes.set_xlim(0, max(row["ratio"] for row in rows) * 1.12)
+    axes.set_xlabel("times the best peer (dashed: as fast; black mark: the aim)")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    found = sections()
+    for path in (ROOT / "README.md", ROOT / "docs" / "BENCHMARKS.md"):
+        text = path.read_text()
+        for name, content in found.items():
+            text = with_section(text, name, content)
+        atomic_write_text(path, text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

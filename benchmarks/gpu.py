@@ -1,0 +1,222 @@
+"""Benchmarks of a GPU's kernels: bandwidth, VGG's convolutions, whole steps, beside cuDNN's.
+
+    python benchmarks/gpu.py steps --out steps.json          beside PyTorch, where it is installed
+    python benchmarks/gpu.py layers --device emu --size tiny --out layers.json      a dry run
+
+Contestants take turns, round by round, so that a slow moment of the machine hits all of them;
+reported are medians. The file is written anew after every case: what is cut short keeps its part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import gpu_cases
+import gpu_ours
+from gpu_cases import Size
+from gpu_torch import Torch, find_torch
+from record import write_record
+
+from cuda_kernels import kernel_sources
+from cuda_kernels.build import build_binary, choose_target, find_nvcc
+from cuda_kernels.host_build import build_module, build_runtime
+from cuda_kernels.manifest import read_manifest
+from prototxt_gen.errors import DeviceError, VerydeepError
+
+Row = dict[str, Any]
+Contestants = dict[str, tuple[Callable[[], object], Callable[[], None]]]
+"""Work and how to wait for it, by name."""
+OURS = "verydeep"
+
+
+def measure(contestants: Contestants, size: Size) -> dict[str, float]:
+    """Median time of a piece of work, in ms; the clock runs until the device is done."""
+    repeats: dict[str, int] = {}
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for name, (work, wait) in contestants.items():
+        # The first builds and allocates, the second is as all later ones.
+        _timed(work, wait, 1)
+        repeats[name] = max(1, round(size.seconds / max(_timed(work, wait, 1), 1e-6)))
+    for _ in range(size.rounds):
+        for name, (work, wait) in contestants.items():
+            times[name].append(_timed(work, wait, repeats[name]))
+    return {name: 1e3 * statistics.median(found) for name, found in times.items()}
+
+
+def _timed(work: Callable[[], object], wait: Callable[[], None], repeats: int) -> float:
+    wait()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        work()
+    wait()
+    return (time.perf_counter() - start) / repeats
+
+
+def machine(device: str, size: Size) -> Iterator[Row]:
+    """What the device is, and whom it is measured against."""
+    info = gpu_ours.open_device(device).driver.info
+    row = {"gpu": info.name, "arch": info.arch, "memory_bytes": info.total_memory}
+    row |= {"driver": info.driver_version, "multiprocessors": info.multiprocessors}
+    if device == "gpu":
+        row["nvcc"] = find_nvcc().version
+    torch = find_torch(device)
+    row["torch"] = None if torch is None else str(torch.__version__)
+    if torch is not None and device == "gpu":
+        row["cuda of torch"], row["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
+    yield row
+
+
+def build(device: str, size: Size) -> Iterator[Row]:
+    """Compile every kernel, for the device and for the emulator that checks it, all at once."""
+    drivers = [gpu_ours.open_device(name).driver for name in dict.fromkeys((device, "emu"))]
+    sources = kernel_sources() if size is gpu_cases.FULL else kernel_sources()[:2]
+
+    def compiled(driver: Any, source: Path) -> Row:
+        start = time.perf_counter()
+        try:
+            if driver.name == "emu":
+                build_module(read_manifest(source), build_runtime())
+            else:
+                target = choose_target(driver.info.arch, find_nvcc().architectures)
+                build_binary(read_manifest(source), target)
+        except DeviceError as error:
+            # Tensor cores are not everywhere.
+            return {"source": source.name, "driver": driver.name, "left_out": str(error)}
+        seconds = time.perf_counter() - start
+        return {"source": source.name, "driver": driver.name, "seconds": seconds}
+
+    jobs = [(driver, source) for driver in drivers for source in sources]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield from pool.map(lambda job: compiled(*job), jobs)
+
+
+def bandwidth(device: str, size: Size) -> Iterator[Row]:
+    """Bytes a second of what memory bounds, and their share of a copy's."""
+    backend = gpu_ours.open_device(device)
+    copy = {OURS: (gpu_ours.copying(backend, size.elements), backend.synchronize)}
+    rate = 8 * size.elements / measure(copy, size)[OURS] / 1e6
+    yield {"kernel": "copy", "gigabytes_per_second": rate, "share_of_copy": 1.0}
+    for name, each in gpu_cases.BANDWIDTH.items():
+        work = gpu_ours.vector_work(backend, name, size.elements)
+        elements = max(1, size.elements // 16384) * 16384
+        ms = measure({OURS: (work, backend.synchronize)}, size)[OURS]
+        found = each * elements / ms / 1e6
+        yield {"kernel": name, "gigabytes_per_second": found, "share_of_copy": found / rate}
+
+
+def layers(device: str, size: Size) -> Iterator[Row]:
+    """Every convolution of the paper's nets, forward and backward, in every precision."""
+    for precision in gpu_cases.PRECISIONS:
+        backend, rivals = gpu_ours.open_device(device, precision), _rivals(device, precision)
+        for layer in size.layers:
+            for row in _layer(layer, size, backend, rivals):
+                yield row | {"precision": precision}
+            for each in rivals:
+                each.forget()
+        backend.driver.close()
+
+
+def _layer(
+    layer: tuple[int, int, int], size: Size, backend: Any, rivals: list[Torch]
+) -> Iterator[Row]:
+    ours = gpu_ours.convolution(backend, layer, size.batch)
+    theirs = [(each, each.convolution(layer, size.batch)) for each in rivals]
+    for step in gpu_cases.PASSES:
+        entrants: Contestants = {OURS: (ours[step], backend.synchronize)}
+        entrants |= {each.mode.name: (works[step], each.synchronize) for each, works in theirs}
+        found = _compared(measure(entrants, size))
+        rate = gpu_cases.gflop(layer, size.batch) / found["ms"][OURS]
+        yield {"layer": "{0}->{1} at {2}x{2}".format(*layer), "pass": step, "tflops": rate} | found
+
+
+def steps(device: str, size: Size) -> Iterator[Row]:
+    """Training and inference of whole nets, in every precision."""
+    for net in size.nets:
+        for precision in gpu_cases.PRECISIONS:
+            for kind in gpu_cases.STEPS:
+                # What a case holds of the device's memory is gone before the next begins.
+                found = _step(device, size, net, precision, kind)
+                rate = 1e3 * size.batch / found["ms"][OURS]
+                yield {"net": net, "step": kind, "precision": precision} | {
+                    "images_per_second": rate,
+                    **found,
+                }
+
+
+def _step(device: str, size: Size, net: str, precision: str, kind: str) -> Row:
+    backend, rivals = gpu_ours.open_device(device, precision), _rivals(device, precision)
+    work = gpu_ours.STEPS[kind](backend, net, size.batch)
+    entrants: Contestants = {OURS: (work, backend.synchronize)}
+    for each in rivals:
+        entrants[each.mode.name] = (each.step(kind, net, size.batch), each.synchronize)
+    found = _compared(measure(entrants, size))
+    entrants.clear()
+    backend.driver.close()
+    for each in rivals:
+        each.forget()
+    return found
+
+
+def _rivals(device: str, precision: str) -> list[Torch]:
+    torch = find_torch(device)
+    if torch is None:
+        return []
+    return [Torch(torch, device, mode) for mode in gpu_cases.MODES if mode.precision == precision]
+
+
+def _compared(ms: dict[str, float]) -> Row:
+    """With how many times as fast as the quickest of the others, and as each of them, ours is."""
+    others = {name: value for name, value in ms.items() if name != OURS}
+    ratio = {name: value / ms[OURS] for name, value in others.items()}
+    return {"ms": ms, "times_as_fast": min(ratio.values(), default=None), "ratios": ratio}
+
+
+STAGES: dict[str, Callable[[str, Size], Iterator[Row]]] = {
+    "machine": machine,
+    "build": build,
+    "bandwidth": bandwidth,
+    "layers": layers,
+    "steps": steps,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Measure, print a line a case, and write JSON."""
+    parser = argparse.ArgumentParser(prog="benchmarks/gpu.py", description=__doc__)
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("--device", choices=("gpu", "emu"), default="gpu")
+    parser.add_argument("--size", choices=gpu_cases.SIZES, default="full")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE")
+    args = parser.parse_args(argv)
+    rows: list[Row] = []
+    try:
+        for row in STAGES[args.stage](args.device, gpu_cases.SIZES[args.size]):
+            rows.append(row)
+            print(_line(row), flush=True)
+            write_record(args.out, {"device": args.device, "size": args.size, "cases": rows})
+    except VerydeepError as error:
+        print(f"benchmarks/gpu.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _line(row: Row) -> str:
+    words = []
+    for key, value in row.items():
+        if isinstance(value, dict):
+            words += [f"{name} {number:.3f}" for name, number in value.items() if key == "ms"]
+        else:
+            words.append(f"{key} {value:.3g}" if isinstance(value, float) else str(value))
+    return "  ".join(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""What is measured on a GPU, as data: layers, nets, ways to compute, and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prototxt_gen.geometry import ConvGeometry
+
+# Inputs, outputs and side of the map: every 3x3 convolution of the paper's nets (Table 1).
+VGG_LAYERS = (
+    (3, 64, 224),
+    (64, 64, 224),
+    (64, 128, 112),
+    (128, 128, 112),
+    (128, 256, 56),
+    (256, 256, 56),
+    (256, 512, 28),
+    (512, 512, 28),
+    (512, 512, 14),
+)
+PASSES = ("forward", "backward data", "backward weight")
+STEPS = ("training", "inference")
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One way in which PyTorch computes."""
+
+    precision: str
+    channels_last: bool
+
+    @property
+    def name(self) -> str:
+        return f"torch {self.precision} {'channels_last' if self.channels_last else 'NCHW'}"
+
+
+MODES = tuple(Mode(precision, last) for precision in PRECISIONS for last in (False, True))
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured: on a GPU, or in a dry run whose numbers mean nothing."""
+
+    layers: Sequence[tuple[int, int, int]]
+    nets: Sequence[str]
+    """See vgg_nets.specification; `D/8` is net D, narrow and on small images."""
+    batch: int
+    elements: int
+    """Of the vectors whose bandwidth is measured."""
+    rounds: int
+    seconds: float
+    """The least that a contestant's work of one round takes, so that clocks do not matter."""
+
+
+FULL = Size(VGG_LAYERS, ("D", "A", "E"), 64, 1 << 27, 5, 0.02)
+TINY = Size(((3, 8, 6), (16, 16, 6)), ("A/8",), 1, 1 << 12, 1, 0.0)
+SIZES = {"full": FULL, "tiny": TINY}
+
+
+def geometry(layer: tuple[int, int, int], batch: int) -> ConvGeometry:
+    """A 3x3 convolution that keeps the size of the map."""
+    c, k, side = layer
+    return ConvGeometry(batch, c, side, side, k, (3, 3), (1, 1), (1, 1))
+
+
+def gflop(layer: tuple[int, int, int], batch: int) -> float:
+    """Multiplies and adds of the direct algorithm, in any of the three passes."""
+    c, k, side = layer
+    return 2e-9 * batch * k * c * 9 * side * side
+
+
+# Bytes that each element of the input costs, read and written, and the op's name: the gradient of
+# a 2x2 pooling, say, reads a quarter of the elements and their places, and writes all.
+BANDWIDTH = {
+    "relu forward": 8,
+    "relu backward": 12,
+    "max pool forward": 6,
+    "max pool backward": 6,
+    "bias forward": 8,
+    "dropout forward": 9,
+    "sgd update": 20,
+    "axpy": 12,
+}

@@ -1,0 +1,259 @@
+"""Times what several replicas give, and what shards cost one device, on a net of the paper.
+
+    python benchmarks/parallel.py                      replicas, shards and the model; 4 minutes
+    python benchmarks/parallel.py --mpi                the same replicas as processes as well
+
+Contestants take whole iterations in turn, so that a slow moment of the machine hits all of them;
+reported are medians, and medians of the ratios within a round. Each replica has one thread.
+
+Shards: a batch of 64 whole, against two shards of 32, the size that the paper's batch of 256 in 8
+shards has; what the second shard costs is then taken seven times for four times the batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import gc
+import json
+import logging
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from record import RESULTS, ROOT, write_record
+
+from prototxt_gen import heads, proto
+from prototxt_gen.sidecar import Sidecar
+from prototxt_gen.spec import builtin_spec
+from runtime.backend.base import Backend
+from runtime.backend.cpu.lanes import default_threads
+from runtime.backend.registry import create_backend
+from runtime.parallel.crew import Crew
+from runtime.parallel.mpi import World, find_world
+from runtime.parallel.mpi_crew import follow, start_mpi
+from runtime.parallel.performance import LayerCost, Machine, plan_step
+from runtime.parallel.shard_plan import plan_shards
+from runtime.parallel.start import options_for, start_threads
+from runtime.shape_net import shape_net
+from runtime.solvers.options import SolverOptions
+from runtime.solvers.solver import Solver
+from runtime.summarize import summarize
+
+SHARD = 32
+PAPER_BATCH, PAPER_SHARDS = 256, 8
+_COPIED = 1 << 26
+"""Elements that the machine's memory is timed with."""
+
+
+def solver_param(letter: str, batch: int) -> Any:
+    """The paper's solver for a net of its own, fed with one image again and again."""
+    spec = builtin_spec(letter)
+    net = proto.NetParameter(name=spec.name)
+    data = net.layer.add(name="data", type="DummyData", top=["data", "label"])
+    data.dummy_data_param.shape.add(dim=[batch, heads.CHANNELS, spec.crop, spec.crop])
+    data.dummy_data_param.shape.add(dim=[batch])
+    data.dummy_data_param.data_filler.add(type="constant", value=1.0)
+    data.dummy_data_param.data_filler.add(type="constant", value=1.0)
+    for layer in heads.train_val(spec).layer:
+        if layer.type not in ("Data", "Accuracy"):
+            net.layer.add().CopyFrom(layer)
+    return proto.SolverParameter(
+        net_param=net,
+        base_lr=1e-4,
+        momentum=0.9,
+        weight_decay=5e-4,
+        lr_policy="fixed",
+        random_seed=1,
+    )
+
+
+class Contestant:
+    """A solver with so many shards and replicas, which takes an iteration when told to."""
+
+    def __init__(
+        self,
+        param: Any,
+        shards: int,
+        replicas: int = 1,
+        threads: int = 1,
+        world: World | None = None,
+    ) -> None:
+        # The solver's own fillers take half a minute for a net of this size.
+        options = SolverOptions(sidecar=Sidecar(shards=shards))
+        plan = plan_shards(param, options, replicas)
+        given = dataclasses.replace(options_for(options, plan), empty_weights=True)
+        self.solver = Solver(param, open_backend(threads), given)
+        fill_weights(self.solver)
+        self.crew: Crew | None = None
+        if world is not None:
+            self.crew = start_mpi(world, self.solver, plan)
+        elif plan.shards > 1:
+            self.crew = start_threads(self.solver, plan, lambda rank: open_backend(threads))
+
+    def close(self) -> None:
+        """End its threads, so that its gigabytes are free for the next."""
+        if self.crew is not None:
+            self.crew.close()
+        self.solver.close()
+
+    def run(self) -> float:
+        """Seconds of one iteration."""
+        start = time.perf_counter()
+        self.solver.step(1)
+        return time.perf_counter() - start
+
+
+def open_backend(threads: int) -> Backend:
+    return create_backend("cpu", threads=threads)
+
+
+def fill_weights(solver: Solver) -> None:
+    """Weights that keep activations in range."""
+    random = np.random.default_rng(0)
+    for blob in solver.net.params.learnable:
+        if blob.num_axes > 1:
+            scale = (2 * blob.shape[0] / blob.count()) ** 0.5
+            values = random.standard_normal(blob.count(), np.float32) * np.float32(scale)
+            blob.data.mutable_host().reshape(-1)[...] = values
+
+
+def rounds(contestants: dict[str, Contestant], count: int) -> dict[str, list[float]]:
+    """Times of each contestant in each round, after one that is not counted."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(count + 1):
+        for name, contestant in contestants.items():
+            taken = contestant.run()
+            if number:
+                times[name].append(taken)
+    for contestant in contestants.values():
+        contestant.close()
+    contestants.clear()
+    return times
+
+
+def ratio(times: dict[str, list[float]], over: str, under: str) -> float:
+    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+
+
+def replicas_case(letter: str, batch: int, count: int) -> dict[str, Any]:
+    param = solver_param(letter, batch)
+    times = rounds({"1": Contestant(param, 1), "2": Contestant(param, 2, 2)}, count)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {"net": letter, "batch": batch, "seconds": medians, "speedup": ratio(times, "1", "2")}
+
+
+def shards_case(letter: str, count: int, threads: int) -> dict[str, Any]:
+    param = solver_param(letter, 2 * SHARD)
+    whole = Contestant(param, 1, threads=threads)
+    cut = Contestant(param, 2, threads=threads)
+    times = rounds({"whole": whole, "in two shards": cut}, count)
+    more = ratio(times, "in two shards", "whole") - 1
+    scale = (PAPER_SHARDS - 1) / (PAPER_BATCH / (2 * SHARD))
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "net": letter,
+        "batch": 2 * SHARD,
+        "threads": threads,
+        "seconds": medians,
+        "cost_of_second_shard": more,
+        "cost_of_8_shards_at_batch_256": scale * more,
+    }
+
+
+def memory_gbs() -> float:
+    """Bytes a second that an addition of two long vectors reads and writes, by one thread."""
+    backend = open_backend(1)
+    x, y = (backend.empty(_COPIED, backend.dtype) for _ in range(2))
+    backend.fill(x, 1.0)
+    backend.fill(y, 1.0)
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        backend.axpy(1.0, x, y)
+        taken.append(time.perf_counter() - start)
+    return 3 * 4 * _COPIED / min(taken) / 1e9
+
+
+def model_case(letter: str, batch: int, alone: float) -> dict[str, Any]:
+    """What the performance model says of two replicas on this machine.
+
+    Its inputs: one replica's measured speed, and memory, which is also the link here.
+    """
+    speed = memory_gbs()
+    backend = open_backend(1)
+    net = shape_net(heads.deploy(builtin_spec(letter)), proto.TEST, backend, batch=1)
+    layers = [LayerCost(row.multiply_adds, row.parameters) for row in summarize(net).rows]
+    flops = 6 * batch * sum(layer.multiply_adds for layer in layers)
+    found = plan_step(layers, batch, 2, 2, Machine(flops / alone / 1e12, speed, speed))
+    return {"memory_gbs": speed, "predicted_speedup": found.speedup, **found.as_dict()}
+
+
+def mpi_case(letter: str, batch: int, count: int) -> dict[str, Any]:
+    """Two processes of one thread under mpirun; see `as_rank`."""
+    command = [sys.executable, __file__, "--net", letter, "--batch", str(batch)]
+    words = ["mpirun", "-n", "2", *command, "--rounds", str(count), "--as-rank"]
+    # Open MPI asks root whether that is meant.
+    allowed = ("ALLOW_RUN_AS_ROOT", "ALLOW_RUN_AS_ROOT_CONFIRM")
+    environment = os.environ | {f"OMPI_{name}": "1" for name in allowed}
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def as_rank(letter: str, batch: int, count: int) -> int:
+    """What each process of `mpi_case` does; rank 0 prints the times."""
+    world = find_world()
+    if world is None:
+        print("--as-rank is for mpirun; expected it to start this", file=sys.stderr)
+        return 2
+    if world.rank:
+        return follow(world, lambda param: open_backend(1))
+    contestant = Contestant(solver_param(letter, batch), 2, 2, world=world)
+    taken = rounds({"mpi": contestant}, count)["mpi"]
+    print(json.dumps({"net": letter, "batch": batch, "seconds": statistics.median(taken)}))
+    return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--net", default="A")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=default_threads(), help="of the shards' run")
+    parser.add_argument("--only", choices=("replicas", "shards"))
+    parser.add_argument("--mpi", action="store_true", help="two processes under mpirun as well")
+    parser.add_argument("--as-rank", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--json", type=Path, default=RESULTS / "parallel.json", metavar="FILE")
+    args = parser.parse_args()
+    logging.disable(logging.WARNING)
+    if args.as_rank:
+        return as_rank(args.net, args.batch, args.rounds)
+    found: dict[str, Any] = {}
+    if args.only != "shards":
+        found["replicas"] = replicas_case(args.net, args.batch, args.rounds)
+        print("2 replicas against 1:", json.dumps(found["replicas"]), flush=True)
+        alone = found["replicas"]["seconds"]["1"]
+        found["model"] = model_case(args.net, args.batch, alone)
+        print(f"the model says {found['model']['predicted_speedup']:.2f} x", flush=True)
+        if args.mpi:
+            found["mpi"] = mpi_case(args.net, args.batch, args.rounds)
+            found["mpi"]["speedup"] = alone / found["mpi"]["seconds"]
+            print("2 processes under mpirun:", json.dumps(found["mpi"]), flush=True)
+    gc.collect()
+    if args.only != "replicas":
+        found["shards"] = shards_case(args.net, args.rounds, args.threads)
+        print("2 shards against 1:", json.dumps(found["shards"]), flush=True)
+    write_record(args.json, found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""One contestant in a process of its own: it prepares, says so, and computes once a line it reads.
+
+Stands alone: the peers' workers run where this project is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Work = Callable[[], object]
+
+
+def arguments() -> argparse.Namespace:
+    """What to prepare: --work forward|step|iteration --net D --batch 8 --threads 2."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", required=True)
+    parser.add_argument("--net", default="D")
+    parser.add_argument("--batch", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--layout", default="nchw")
+    return parser.parse_args()
+
+
+def serve(work: Work, described: dict[str, Any]) -> None:
+    """Compute `work` for every line of the standard input and answer with its milliseconds.
+
+    The first answer describes the contestant; the line `memory` asks for the peak instead.
+    """
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever a library prints goes to the log
+    print(json.dumps(described), file=answers)
+    for line in sys.stdin:
+        if line.strip() == "memory":
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(json.dumps(peak), file=answers)
+            continue
+        start = time.perf_counter()
+        work()
+        print(json.dumps(1e3 * (time.perf_counter() - start)), file=answers)

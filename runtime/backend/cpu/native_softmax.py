@@ -1,0 +1,72 @@
+"""Soft-max and the gradient of its loss by the compiled kernels.
+
+The loss itself and the accuracy look at one score a label: numpy does as well there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime.backend.base import HostArray, Layout
+from runtime.backend.cpu.lanes import Runner
+from runtime.backend.cpu.native_library import NativeLibrary, elements, floats
+from runtime.backend.cpu.softmax import SoftmaxOps, labels
+
+_LABEL = np.dtype(np.int64)
+
+
+class NativeSoftmax(SoftmaxOps):
+    """See the section "Soft-max and scores" of Backend."""
+
+    def __init__(self, runner: Runner, library: NativeLibrary) -> None:
+        super().__init__(runner)
+        self._library = library
+
+    def softmax_forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
+        """See Backend.softmax_forward."""
+        count = _count(layout)
+        operands = (
+            floats("softmax_forward: x", x, count),
+            floats("softmax_forward: y", y, count),
+        )
+        self._library.run("softmax_forward", *_sizes(layout), *operands)
+
+    def softmax_backward(self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray) -> None:
+        """See Backend.softmax_backward."""
+        count = _count(layout)
+        operands = (
+            floats("softmax_backward: y", y, count),
+            floats("softmax_backward: dy", dy, count),
+            floats("softmax_backward: dx", dx, count),
+        )
+        self._library.run("softmax_backward", *_sizes(layout), *operands)
+
+    def softmax_loss_backward(
+        self,
+        layout: Layout,
+        prob: HostArray,
+        label: HostArray,
+        ignore_label: int | None,
+        loss_weight: float,
+        stats: HostArray,
+        dx: HostArray,
+    ) -> None:
+        """See Backend.softmax_loss_backward."""
+        index, counted = labels(layout, label, ignore_label)
+        wanted = np.ascontiguousarray(np.where(counted, index, -1))
+        count = _count(layout)
+        operands = (
+            floats("softmax_loss_backward: prob", prob, count),
+            elements("softmax_loss_backward: label", wanted, wanted.size, _LABEL),
+            floats("softmax_loss_backward: dx", dx, count),
+        )
+        scale = loss_weight / float(stats.reshape(-1)[0])
+        self._library.run("softmax_loss_backward", *_sizes(layout), scale, *operands)
+
+
+def _sizes(layout: Layout) -> tuple[int, int, int]:
+    return layout.outer, layout.channels, layout.inner
+
+
+def _count(layout: Layout) -> int:
+    return layout.outer * layout.channels * layout.inner

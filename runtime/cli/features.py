@@ -1,0 +1,208 @@
+"""Deep features of images, and linear SVMs on them for other data sets. Paper: appendix B."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from data_prep.voc import ACTION, MAIN
+from prototxt_gen.errors import ProtoError
+from runtime.cli.devices import add_device_arguments, open_backend
+from runtime.cli.evaluate import mean_values
+from runtime.evaluate.protocol import parse_scales
+from runtime.features.classification import Outcome, solve
+from runtime.features.demo import DemoOptions, run_demo
+from runtime.features.extraction import DescriptorCache, Extractor
+from runtime.features.feature_file import check_feature_path, read_features, write_features
+from runtime.features.images import LAYOUTS, SPLITS, open_images
+from runtime.features.protocol import AGGREGATES, AVERAGE, FeatureProtocol
+from runtime.features.report import outcome_json, outcome_lines
+from runtime.features.svm import GRID
+from runtime.features.tasks import RANDOM_SPLITS, TASKS, TaskOptions, open_task
+from runtime.log import setup_logging
+
+NAME = "features"
+SUMMARY = "deep features of images, and a linear SVM on them for VOC, Caltech or the embedded data"
+EXAMPLE = (
+    "verydeep features extract --model nets/D/train_val.prototxt --weights D.caffemodel "
+    "--data VOCdevkit/VOC2007 --scales 256,384,512,640,768 --out D_voc2007.h5"
+)
+CACHE = Path("build/features")
+DEMO_OUT = Path("build/features-demo")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_subparsers(dest="what", required=True, metavar="extract|evaluate|demo")
+    _add_extract(what.add_parser("extract", help="write the features of a set of images"))
+    _add_evaluate(what.add_parser("evaluate", help="solve a task by linear SVMs on features"))
+    _add_demo(
+        what.add_parser("demo", help="learn the digits 0 to 4, and tell 5 to 9 by the features")
+    )
+
+
+def _add_extract(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", required=True, type=Path, metavar="FILE", help="train_val or deploy prototxt"
+    )
+    parser.add_argument(
+        "--weights", required=True, type=Path, metavar="FILE", help="the net's weights, of any form"
+    )
+    parser.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="a year of VOC, Caltech-101 or -256, an LMDB, or a folder in ILSVRC-2012's layout",
+    )
+    parser.add_argument("--layout", choices=LAYOUTS, help="what --data is (default: told by it)")
+    parser.add_argument(
+        "--set", choices=(MAIN, ACTION), default=MAIN, help="of VOC's lists (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--boxes", action="store_true", help="the people of VOC's Action lists, cut out"
+    )
+    parser.add_argument(
+        "--scales", required=True, metavar="Q,Q", help="scales: short sides in pixels"
+    )
+    parser.add_argument(
+        "--aggregate",
+        choices=AGGREGATES,
+        default=AVERAGE,
+        help="what becomes of the scales (default: %(default)s)",
+    )
+    parser.add_argument("--no-flip", action="store_true", help="leave out the flipped images")
+    parser.add_argument(
+        "--layer", metavar="BLOB", help="activations to take (default: the last but one FC layer's)"
+    )
+    parser.add_argument(
+        "--mean-value", metavar="B,G,R", help="mean pixel, where the prototxt names none"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="FILE", help="features go here: .h5 or .npz"
+    )
+    cache = parser.add_mutually_exclusive_group()
+    cache.add_argument(
+        "--cache",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help="scales are kept here (%(default)s)",
+    )
+    cache.add_argument("--no-cache", action="store_true", help="keep nothing but --out")
+    _add_output(parser)
+    add_device_arguments(parser)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--task", required=True, choices=TASKS, help="what to solve")
+    parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's data")
+    parser.add_argument(
+        "--features",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="what `extract` wrote; several are stacked: two nets, or images and boxes",
+    )
+    parser.add_argument("--train", choices=SPLITS, help="VOC's split to learn from")
+    parser.add_argument("--test", choices=SPLITS, help="VOC's split to test on")
+    parser.add_argument("--train-per-class", type=int, metavar="N", help="for Caltech")
+    parser.add_argument("--test-per-class", type=int, metavar="N", help="for Caltech, at most")
+    parser.add_argument(
+        "--splits",
+        type=int,
+        default=RANDOM_SPLITS,
+        metavar="N",
+        help="random splits of Caltech (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    _add_grid(parser)
+    _add_output(parser)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, default=DEMO_OUT, metavar="DIR", help="default: %(default)s"
+    )
+    parser.add_argument("--max-iter", type=int, metavar="N", help="cut the training, for a try")
+    _add_grid(parser)
+    _add_output(parser)
+    add_device_arguments(parser)
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--C",
+        metavar="C,C",
+        help=f"what C is chosen from (default: {','.join(f'{C:g}' for C in GRID)}); one is taken "
+        "as it is",
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    setup_logging(terse=True)
+    return {"extract": _extract, "evaluate": _evaluate, "demo": _demo}[args.what](args)
+
+
+def _extract(args: argparse.Namespace) -> int:
+    check_feature_path(args.out)
+    protocol = FeatureProtocol(
+        parse_scales(args.scales), args.aggregate, not args.no_flip, args.layer
+    )
+    images = open_images(args.data, args.layout, args.set, args.boxes)
+    cache = None if args.no_cache else DescriptorCache(args.cache)
+    mean = None if args.mean_value is None else mean_values(args.mean_value)
+    extractor = Extractor(images, open_backend(args), cache, mean)
+    features = extractor.extract(args.model, args.weights, protocol)
+    write_features(args.out, features)
+    if args.json:
+        print(json.dumps({"out": str(args.out)} | features.attributes, indent=2))
+    else:
+        print(f"{args.out}: {len(features.names)} x {features.values.shape[1]} features")
+        print("\n".join(f"  {name}: {value}" for name, value in features.attributes.items()))
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    options = TaskOptions(
+        args.train, args.test, args.train_per_class, args.test_per_class, args.splits, args.seed
+    )
+    grid = parse_grid(args.C)
+    task = open_task(args.task, args.data, options)
+    features = [read_features(path) for path in args.features]
+    return _print(args, solve(task, features, grid, args.seed))
+
+
+def _demo(args: argparse.Namespace) -> int:
+    options = DemoOptions(args.out, args.threads, args.max_iter, parse_grid(args.C))
+    return _print(args, run_demo(options, open_backend(args)))
+
+
+def _print(args: argparse.Namespace, outcome: Outcome) -> int:
+    if args.json:
+        print(json.dumps(outcome_json(outcome), indent=2))
+    else:
+        print("\n".join(outcome_lines(outcome)))
+    return 0
+
+
+def parse_grid(words: str | None) -> tuple[float, ...]:
+    """The values that --C lists.
+
+    Raises:
+        ProtoError: no list of numbers.
+    """
+    if words is None:
+        return GRID
+    try:
+        return tuple(float(word) for word in words.split(","))
+    except ValueError:
+        raise ProtoError(
+            f"--C: expected numbers with commas between them, got {words!r}; write for example "
+            "0.1,1,10"
+        ) from None

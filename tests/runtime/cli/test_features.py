@@ -1,0 +1,151 @@
+"""`verydeep features`: from images to the number, on tiny trees of VOC and Caltech."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prototxt_gen.errors import ProtoError
+from runtime.cli.features import parse_grid
+from runtime.cli.main import main
+from runtime.features.feature_file import read_features
+from tests.data_prep.small_trees import COLOURS, write_actions, write_caltech, write_voc
+from tests.runtime.evaluate.toy_net import write_net
+
+Shown = pytest.CaptureFixture[str]
+
+
+class Toy:
+    """A net with random weights, and what its commands print."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.model = write_net(root / "net")
+        self.weights = root / "net" / "toy.caffemodel"
+
+    def extract(self, data: Path, out: str, *more: str) -> list[str]:
+        words = ["features", "extract", "--model", self.model, "--weights", self.weights]
+        words += ["--data", data, "--scales", "16,20", "--out", self.root / out, *more]
+        words += ["--cache", self.root / "cache"]
+        return [str(word) for word in words]
+
+    def evaluate(self, task: str, data: Path, files: list[str], *more: str) -> list[str]:
+        words = ["features", "evaluate", "--task", task, "--data", str(data), *more]
+        return [*words, "--features", *(str(self.root / name) for name in files)]
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Toy:
+    return Toy(tmp_path)
+
+
+def printed(words: list[str], shown: Shown) -> Any:
+    """Run a command that prints JSON."""
+    status = main([*words, "--json"])
+    captured = shown.readouterr()
+    assert status == 0, captured.err
+    return json.loads(captured.out)
+
+
+def test_voc_from_images_to_mean_ap(toy: Toy, capsys: Shown) -> None:
+    data = write_voc(toy.root / "VOC2007", {"trainval": 30, "test": 14})
+    told = printed(toy.extract(data, "voc.h5"), capsys)
+    assert (told["images"], told["dimension"], told["scales"]) == (44, 9, [16, 20])
+    assert read_features(toy.root / "voc.h5").attributes["net"] == "toy"
+    found = printed(toy.evaluate("voc2007", data, ["voc.h5"]), capsys)
+    assert found["measure"] == "11-point AP"
+    (split,) = found["splits"]
+    assert set(split["classes"]) == set(COLOURS)
+    assert found["mean"] == pytest.approx(sum(split["classes"].values()) / 3)
+    # Colours give the classes away, even to random weights.
+    assert found["mean"] > 0.9
+    assert found["features"][0]["weights_sha256"] == told["weights_sha256"]
+    ours = {row["method"]: row["value"] for row in found["paper"] if "VGG" in row["method"]}
+    assert ours == {
+        "VGG Net-D (16 layers)": 89.3,
+        "VGG Net-E (19 layers)": 89.3,
+        "VGG Net-D & Net-E": 89.7,
+    }
+
+
+def test_what_is_printed_says_what_the_number_depends_on(toy: Toy, capsys: Shown) -> None:
+    data = write_caltech(toy.root / "caltech", 9)
+    assert main(toy.extract(data, "c.npz", "--aggregate", "stack")) == 0
+    shown = capsys.readouterr().out
+    assert f"{toy.root}/c.npz: 27 x 18 features" in shown
+    assert "aggregate: stack" in shown
+    counts = ["--train-per-class", "5", "--test-per-class", "4"]
+    assert main(toy.evaluate("caltech101", data, ["c.npz", "c.npz"], *counts)) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "mean class recall: ",
+        " ± ",
+        "3 random splits, seed 0: 5 training images a class, up to 4 others to test; 3 classes",
+        "one-vs-rest LinearSVC, C = ",
+        "of 0.1, 0.3, 1, 3, 10, 30, 100 by 20% of the training images held out (seed 0)",
+        "; 36 features",
+        "sha256 ",
+        "Q = 16, 20, stacked over scales; L2-normalised",
+        "Table 11 of the paper, mean class recall in per cent",
+        "VGG Net-D & Net-E        92.7 ± 0.5",
+        "measured here",
+    ):
+        assert part in shown, part
+
+
+def test_boxes_tell_apart_what_two_people_do(toy: Toy, capsys: Shown) -> None:
+    data = write_actions(toy.root / "VOC2012", {"train": 24, "val": 10})
+    printed(toy.extract(data, "images.h5", "--set", "Action"), capsys)
+    told = printed(toy.extract(data, "boxes.h5", "--boxes"), capsys)
+    assert (told["images"], told["regions"]) == (68, "boxes")
+    alone = printed(toy.evaluate("action2012", data, ["images.h5"]), capsys)
+    both = printed(toy.evaluate("action2012", data, ["images.h5", "boxes.h5"]), capsys)
+    assert both["dimension"] == 2 * alone["dimension"]
+    assert both["mean"] > 0.95 > 0.75 > alone["mean"]
+
+
+def test_one_c_is_not_chosen(toy: Toy, capsys: Shown) -> None:
+    data = write_caltech(toy.root / "caltech", 5)
+    printed(toy.extract(data, "c.h5", "--no-flip", "--layer", "fc3"), capsys)
+    counts = ["--train-per-class", "3", "--splits", "1", "--C", "2"]
+    found = printed(toy.evaluate("caltech256", data, ["c.h5"], *counts), capsys)
+    assert (found["splits"][0]["C"], found["splits"][0]["held_out"], found["std"]) == (2, {}, None)
+    assert "C = 2 (given)" in found["classifier"]
+    assert found["features"][0]["layer"] == "fc3"
+    assert not found["features"][0]["flip"]
+
+
+def test_mistakes_are_said(toy: Toy, capsys: Shown) -> None:
+    data = write_voc(toy.root / "voc", {"trainval": 6, "test": 3})
+
+    def refused(words: list[str]) -> str:
+        assert main(words) == 2
+        return capsys.readouterr().err
+
+    assert "expected a name that ends in .h5" in refused(toy.extract(data, "f.txt"))
+    assert "no blob 'fc9'; expected one of data" in refused(
+        toy.extract(data, "f.h5", "--layer", "fc9")
+    )
+    assert "--mean-value: expected numbers" in refused(
+        toy.extract(data, "f.h5", "--mean-value", "a")
+    )
+    assert "f.h5: no features can be read" in refused(toy.evaluate("voc2007", data, ["f.h5"]))
+    assert main(toy.extract(data, "f.h5")) == 0
+    capsys.readouterr()
+    assert "no lists of the split 'val'" in refused(
+        toy.evaluate("voc2007", data, ["f.h5"], "--test", "val")
+    )
+    assert "no PASCAL VOC" in refused(toy.evaluate("voc2007", toy.root / "net", ["f.h5"]))
+    (data / "JPEGImages" / "000001.jpg").unlink()
+    lost = refused(toy.extract(data, "g.h5", "--no-flip"))
+    assert "JPEGImages/000001.jpg: cannot be read: No such file" in lost
+    assert not (toy.root / "g.h5").exists()
+    (data / "JPEGImages" / "000001.jpg").write_bytes(b"no picture")
+    assert "record JPEGImages/000001.jpg: the image does not decode" in refused(
+        toy.extract(data, "g.h5", "--no-flip")
+    )
+    with pytest.raises(ProtoError, match="--C: expected numbers with commas between them, got '1;"):
+        parse_grid("1;2")
