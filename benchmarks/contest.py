@@ -67,9 +67,9 @@ class Contestant:
         )
         self.description: dict[str, Any] = self._answer()
 
-    def run(self) -> float:
-        """Compute once. Units: ms."""
-        return float(self._ask("go"))
+    def run(self, count: int = 1) -> float:
+        """Compute `count` times on end; the time of one. Units: ms."""
+        return float(self._ask(str(count)))
 
     def peak_memory(self) -> float:
         """The most memory that was resident so far. Units: MB of 2^20 bytes."""
@@ -122,8 +122,11 @@ class Outcome:
         return statistics.median(a / b for a, b in pairs)
 
 
-def compete(entries: list[Entry], job: Job, rounds: int) -> Outcome:
-    """Start all, run one round that is not counted, then `rounds` that are."""
+def compete(entries: list[Entry], job: Job, rounds: int, count: int = 1) -> Outcome:
+    """Start all, run one round that is not counted, then `rounds` that are.
+
+    In each, every contestant computes `count` times on end.
+    """
     outcome = Outcome()
     started: list[Contestant] = []
     try:
@@ -134,7 +137,7 @@ def compete(entries: list[Entry], job: Job, rounds: int) -> Outcome:
         for number in range(rounds + 1):
             for contestant in started:
                 time.sleep(_REST)
-                spent = contestant.run()
+                spent = contestant.run(count)
                 if number:
                     outcome.times[contestant.key].append(spent)
         for contestant in started:

@@ -48,6 +48,8 @@ class Blob:
             ShapeError: a negative dimension, or 2^31 elements and more (Caffe's limit as well).
         """
         dims = tuple(int(d) for d in shape)
+        if dims == self._shape:
+            return
         total = 1
         for dim in dims:
             total *= dim

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from typing import Any
 
 import numpy as np
@@ -142,7 +143,7 @@ class SyncedMemory:
     def reshape(self, shape: tuple[int, ...]) -> None:
         """Take a new shape; the allocation is kept while it is large enough."""
         self.shape = shape
-        self.count = int(np.prod(shape, dtype=np.int64))
+        self.count = math.prod(shape)
         if self.count > self._storage.count:
             self._storage = Storage(self.backend, self.count, self.dtype)
 

@@ -29,9 +29,10 @@ def arguments() -> argparse.Namespace:
 
 
 def serve(work: Work, described: dict[str, Any]) -> None:
-    """Compute `work` for every line of the standard input and answer with its milliseconds.
+    """Compute `work` as often as a line of the standard input says and answer with milliseconds.
 
-    The first answer describes the contestant; the line `memory` asks for the peak instead.
+    The time is that of one computation, on average. The first answer describes the contestant; the
+    line `memory` asks for the peak instead.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever a library prints goes to the log
@@ -41,6 +42,8 @@ def serve(work: Work, described: dict[str, Any]) -> None:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(json.dumps(peak), file=answers)
             continue
+        count = int(line)
         start = time.perf_counter()
-        work()
-        print(json.dumps(1e3 * (time.perf_counter() - start)), file=answers)
+        for _ in range(count):
+            work()
+        print(json.dumps(1e3 * (time.perf_counter() - start) / count), file=answers)

@@ -75,16 +75,23 @@ def test_the_best_of_the_peer_s_ways_is_judged(module: Any) -> None:
         times={"verydeep": [10.0], "PyTorch nchw": [30.0], "PyTorch nhwc": [20.0]},
         peaks={"verydeep": 100.0, "PyTorch nchw": 150.0, "PyTorch nhwc": 120.0},
     )
-    job = contest.Job("step", "D", 8, 2)
     bars = {bar.key: bar for bar in cpu.BARS}
-    ratio, peer, _ = cpu.judged(bars["step D 8"], job, outcome)
+    ratio, peer, _ = cpu.judged(bars["step D 8"], outcome)
     assert (ratio, peer) == (2.0, "PyTorch nhwc")
-    ratio, peer, _ = cpu.judged(bars["memory D 8"], job, outcome)
+    ratio, peer, _ = cpu.judged(bars["memory D 8"], outcome)
     assert (ratio, peer) == (1.2, "PyTorch nhwc")
-    caffe = contest.Outcome(times={"verydeep": [1000.0]})
-    ratio, peer, values = cpu.judged(bars["caffe D 8"], job, caffe)
-    assert (peer, values["original Caffe"]) == ("original Caffe", 8 * cpu.CAFFE_STEP_D)
-    assert ratio == pytest.approx(8 * cpu.CAFFE_STEP_D / 1000)
+
+
+def test_caffes_figures_are_carried_over(module: Any) -> None:
+    """By the peer that was measured beside Caffe then, and beside this project now."""
+    cpu, contest = module("cpu"), module("contest")
+    bar = next(bar for bar in cpu.BARS if bar.key == "caffe D 8")
+    outcome = contest.Outcome(times={"verydeep": [1000.0], "PyTorch nhwc": [2 * 557.0]})
+    ratio, peer, values = cpu.judged(bar, outcome)
+    assert peer == "original Caffe" and ratio == pytest.approx(2 * 0.761)
+    assert values["original Caffe"] == pytest.approx(2 * 761)
+    assert values["original Caffe at its best"] == pytest.approx(2 * 654)
+    assert values["original Caffe at its worst"] == pytest.approx(2 * 868)
 
 
 def test_the_documents_show_the_results(module: Any) -> None:

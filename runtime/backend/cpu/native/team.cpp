@@ -28,7 +28,8 @@
 namespace verydeep {
 
 namespace {
-constexpr int kSpins = 4000;  // tens of microseconds: longer than the gap between two ops of a net
+constexpr int kSpins = 4000;  // tens of microseconds: longer than the gap between most ops of a net
+constexpr int kYields = 400;  // some hundred more, left to any thread that wants the core
 constexpr std::uint64_t kItemBits = 32;
 constexpr std::uint64_t kItemMask = (std::uint64_t{1} << kItemBits) - 1;
 }  // namespace
@@ -91,6 +92,10 @@ void Team::wait_for_job(std::uint64_t seen) {
     for (int i = 0; i < kSpins; ++i) {
         if (!waiting()) return;
         VD_PAUSE();
+    }
+    for (int i = 0; i < kYields; ++i) {
+        if (!waiting()) return;
+        std::this_thread::yield();
     }
     std::unique_lock<std::mutex> lock(sleep);
     sleepers.fetch_add(1);
