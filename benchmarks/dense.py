@@ -2,7 +2,7 @@
 
     python benchmarks/dense.py
 
-The cost of a multiply-add on whole images of short side Q (3:4), in the batches that
+The cost of a multiply-add on whole images of short side Q (3:4), one by one and in the batches that
 `verydeep evaluate` makes of them, over its cost in a plain forward pass on crops: the median over
 rounds in which all run one after the other. Paper: section 3.2.
 """
@@ -65,9 +65,9 @@ def measure(rounds: int, threads: int) -> dict[str, Any]:
         )
     for scale in SCALES:
         size = (scale, scale * 4 // 3)
-        batch = whole.batch_for(*size)
-        cost = batch * multiply_adds(True, *size)
-        runs[f"dense, Q = {scale}, batch {batch}"] = (work(whole, batch, *size), cost)
+        for batch in (1, whole.batch_for(*size)):
+            cost = batch * multiply_adds(True, *size)
+            runs[f"dense, Q = {scale}, batch {batch}"] = (work(whole, batch, *size), cost)
     spent: dict[str, list[float]] = {name: [] for name in runs}
     for number in track(range(rounds + 1), "rounds", disable=not sys.stderr.isatty()):
         for name, (run, cost) in runs.items():

@@ -85,7 +85,7 @@ class Contestant:
         world: World | None = None,
     ) -> None:
         # The solver's own fillers take half a minute for a net of this size.
-        options = SolverOptions(sidecar=Sidecar(shards=shards))
+        options = SolverOptions(sidecar=Sidecar(shards=shards), share_activations=True)
         plan = plan_shards(param, options, replicas)
         given = dataclasses.replace(options_for(options, plan), empty_weights=True)
         self.solver = Solver(param, open_backend(threads), given)

@@ -13,11 +13,10 @@ from runtime.parallel.engine import ReplicaEngine, ReplicaTests
 from runtime.parallel.links import link_for
 from runtime.parallel.replica import Replica
 from runtime.parallel.shard_plan import ShardPlan
-from runtime.solvers.build import build_nets
+from runtime.solvers.build import build_nets, build_rule
 from runtime.solvers.nets import share_trained_layers
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
-from runtime.solvers.update_rule import create_rule
 
 OpenReplica = Callable[[int], Backend]
 """Opens the device of replica 1, 2, ...; called in that replica's thread."""
@@ -58,7 +57,7 @@ def further_replica(
     shared = source is not None and _shares(backend, collective)
     if shared and source is not None:
         share_trained_layers(net, source.net)
-    rule = create_rule(bare, backend)
+    rule = build_rule(bare, backend, options)
     link = link_for(backend, collective, plan.transport)
     return Replica(net, tests.nets, rule, plan, collective, shared, link)
 

@@ -24,6 +24,19 @@ from runtime.solvers.nets import (
 )
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.testing import TestNets
+from runtime.solvers.update_rule import UpdateRule, create_rule
+
+
+def build_rule(param: Any, backend: Backend, options: SolverOptions) -> UpdateRule:
+    """Make the update rule; it leaves what it took off the weights where somebody looks.
+
+    Raises:
+        ProtoError: a solver type or a setting that does not exist.
+    """
+    rule = create_rule(param, backend)
+    shown = param.debug_info or param.snapshot_diff
+    rule.leaves_update = bool(shown or not options.share_activations)
+    return rule
 
 
 def build_nets(

@@ -35,4 +35,5 @@ class SolverOptions:
     empty_weights: bool = False
     """Leave first weights zero: for a net that is about to be given another's."""
     share_activations: bool = False
-    """Whether the nets' activations share memory: see RunContext.sharing."""
+    """Whether the nets' activations share memory (see RunContext.sharing): nobody looks into the
+    nets between iterations."""

@@ -30,4 +30,5 @@ class SGDRule(UpdateRule):
             float(self.momentum),
             float(self.scalar(decay)),
         )
-        self.backend.copy(history, slot.diff.mutable_dev())
+        if self.leaves_update:
+            self.backend.copy(history, slot.diff.mutable_dev())

@@ -17,7 +17,7 @@ from runtime.log import caffe_log, number
 from runtime.net import Net
 from runtime.solvers import snapshot as snapshots
 from runtime.solvers.best import BestScore
-from runtime.solvers.build import build_nets
+from runtime.solvers.build import build_nets, build_rule
 from runtime.solvers.debug_info import DebugInfo
 from runtime.solvers.display import CaffeLines, LossSmoother
 from runtime.solvers.engine import Engine
@@ -27,7 +27,7 @@ from runtime.solvers.options import SolverOptions
 from runtime.solvers.plateau import Plateau, PlateauState
 from runtime.solvers.resume_state import ResumeState
 from runtime.solvers.signals import Action
-from runtime.solvers.update_rule import UpdateRule, create_rule
+from runtime.solvers.update_rule import UpdateRule
 
 log = logging.getLogger("verydeep.solver")
 
@@ -59,7 +59,7 @@ class Solver:
             "Initializing solver from parameters: \n%s",
             text.to_text(self.param).rstrip(),
         )
-        self.rule: UpdateRule = create_rule(self.param, backend)
+        self.rule: UpdateRule = build_rule(self.param, backend, self.options)
         self._check_param()
         snapshots.probe_prefix(self.param)
         self.seed = self._choose_seed()

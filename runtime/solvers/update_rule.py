@@ -48,6 +48,8 @@ class UpdateRule:
             ProtoError: a setting this solver type does not have, or out of its range.
         """
         self.backend = backend
+        self.leaves_update = True
+        """Whether the diff afterwards is what was taken off; else it may hold anything."""
         self.scalar: Callable[[float], Any] = backend.dtype.type
         self.momentum = self.scalar(param.momentum)
         self.weight_decay = float(param.weight_decay)
