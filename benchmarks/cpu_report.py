@@ -1,4 +1,4 @@
-"""The CPU benchmark's results as Markdown tables and as a plot.
+"""The CPU benchmarks' results as Markdown tables and as a plot.
 
 Run as a program it brings docs/BENCHMARKS.md and README.md up to date.
 """
@@ -16,6 +16,7 @@ from record import RESULTS, ROOT
 from prototxt_gen.files import atomic_write_text
 
 CPU, CONV = RESULTS / "cpu.json", RESULTS / "conv.json"
+DENSE, PARALLEL = RESULTS / "dense.json", RESULTS / "parallel.json"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -53,6 +54,32 @@ def conv_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def dense_table(results: dict[str, Any]) -> str:
+    """The cost of a multiply-add on whole images over its cost on crops."""
+    plain = list(next(iter(results["ratios"].values())))
+    lines = [
+        "| " + " | ".join(["whole images", *(f"cost, of {name}" for name in plain)]) + " |",
+        "|---" * (1 + len(plain)) + "|",
+    ]
+    for name, found in results["ratios"].items():
+        lines.append("| " + " | ".join([name, *(f"{found[p]:.2f}" for p in plain)]) + " |")
+    return "\n".join(lines)
+
+
+def parallel_table(results: dict[str, Any]) -> str:
+    """What replicas give, and what shards cost."""
+    replicas, mpi, shards = results["replicas"], results.get("mpi"), results["shards"]
+    title = f"net {replicas['net']}, batch {replicas['batch']}"
+    rows = [("2 replicas of 1 thread against 1", title, f"{replicas['speedup']:.2f} x")]
+    if mpi is not None:
+        rows.append(("2 processes under mpirun against 1", title, f"{mpi['speedup']:.2f} x"))
+    rows.append(("what `verydeep plan` says of it", title, f"{results['model']['speedup']:.2f} x"))
+    cost = f"{100 * shards['cost_of_8_shards_at_batch_256']:.1f} %"
+    rows.append(("8 shards on one device cost", f"net {shards['net']}, batch 256", cost))
+    lines = ["| | net | measured |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines)
+
+
 def with_section(text: str, name: str, content: str) -> str:
     """The text with what stands between <!-- name --> and <!-- /name --> replaced."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
@@ -67,7 +94,13 @@ def sections() -> dict[str, str]:
         f"Measured on {machine['processor']}, {machine['cores']} cores, {cpu['threads']} threads, "
         f"commit {machine['revision']}, {cpu['date']}."
     )
-    return {"cpu": f"{where}\n\n{table(cpu['rows'])}", "conv": conv_table(conv)}
+    dense, parallel = (json.loads(path.read_text()) for path in (DENSE, PARALLEL))
+    return {
+        "cpu": f"{where}\n\n{table(cpu['rows'])}",
+        "conv": conv_table(conv),
+        "dense": dense_table(dense),
+        "parallel": parallel_table(parallel),
+    }
 
 
 def _figure(value: float) -> str:
