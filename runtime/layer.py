@@ -72,6 +72,8 @@ class Layer:
         self.loss_weights: list[float] = []
         self.rectify = False
         """The net asks for the ReLU that follows in place."""
+        self.gate = False
+        """The net asks for the gradient of the ReLU before as well; see Pooling."""
 
     @property
     def label(self) -> str:

@@ -16,6 +16,7 @@ from runtime.context import RunContext
 from runtime.layer import Layer
 from runtime.layer_factory import create_layer
 from runtime.net_build import filter_net, insert_splits, net_state
+from runtime.net_fusion import find_gating, find_rectified
 from runtime.net_params import ParamTable
 
 log = logging.getLogger("verydeep.net")
@@ -76,7 +77,8 @@ class Net:
             self._force_backward()
         self.inputs = [t for p in self.param.layer if p.type == "Input" for t in p.top]
         self.outputs = sorted(self._unread)
-        self._rectified = self._find_rectified()
+        self._rectified = find_rectified(self)
+        self._gating = find_gating(self)
         sharing = self.context.sharing
         self._shared = None if sharing is None else SharedActivations(self, sharing)
         for output in self.outputs:
@@ -194,17 +196,6 @@ class Net:
             ]
             layer.param_propagate_down = [True] * len(layer.blobs)
 
-    def _find_rectified(self) -> frozenset[int]:
-        """The ReLUs in place that the layer before them can do in passing."""
-        return frozenset(
-            i
-            for i in range(1, len(self.layers))
-            if self.layers[i].type == "ReLU"
-            and not self.layers[i].param.relu_param.negative_slope
-            and self.layers[i - 1].can_rectify
-            and self.tops[i] == self.bottoms[i] == self.tops[i - 1]
-        )
-
     # Running.
 
     def forward(self, start: int = 0, end: int | None = None) -> float:
@@ -249,6 +240,8 @@ class Net:
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the gradients from layer `start` down to layer `end` (inclusive).
 
+        Where nobody looks at what is between, a pooling takes the gradient of the ReLU before it.
+
         Raises:
             TrainingError: the net shares the memory that this would read.
         """
@@ -258,10 +251,13 @@ class Net:
                 "follow; expected a net that learns in phase TRAIN; build it without sharing"
             )
         first = len(self.layers) - 1 if start is None else start
+        watched = bool(self.before_forward or self.after_forward or self._shared is None)
         for i in range(first, end - 1, -1):
             for hook in self.before_backward:
                 hook(i)
-            if self.layer_need_backward[i]:
+            done = not watched and i < first and i + 1 in self._gating
+            if self.layer_need_backward[i] and not done:
+                self.layers[i].gate = not watched and i > end and i in self._gating
                 self.layers[i].backward(self.tops[i], self.bottom_need_backward[i], self.bottoms[i])
             for hook in self.after_backward:
                 hook(i)

@@ -9,18 +9,32 @@ from runtime.net import Net
 
 
 class DebugInfo:
-    """Attached to a net's hooks; says something while `enabled`."""
+    """Says something while `enabled`; only then it is on the net's hooks.
+
+    A net that somebody watches computes its ReLUs apart from the convolutions before them.
+    """
 
     def __init__(self, net: Net, enabled: bool = False) -> None:
         self.net = net
+        self._enabled = False
         self.enabled = enabled
-        net.after_forward.append(self.after_forward)
-        net.after_backward.append(self.after_backward)
+
+    @property
+    def enabled(self) -> bool:
+        return self._enabled
+
+    @enabled.setter
+    def enabled(self, wanted: bool) -> None:
+        if wanted and not self._enabled:
+            self.net.after_forward.append(self.after_forward)
+            self.net.after_backward.append(self.after_backward)
+        elif self._enabled and not wanted:
+            self.net.after_forward.remove(self.after_forward)
+            self.net.after_backward.remove(self.after_backward)
+        self._enabled = wanted
 
     def after_forward(self, index: int) -> None:
         """Say how large a layer's tops and weights are."""
-        if not self.enabled:
-            return
         layer = self.net.layers[index]
         asum = self.net.backend.asum
         for blob in self.net.tops[index]:
@@ -33,8 +47,6 @@ class DebugInfo:
 
     def after_backward(self, index: int) -> None:
         """Say how large the gradients of a layer's bottoms and weights are."""
-        if not self.enabled:
-            return
         if self.net.layer_need_backward[index]:
             self._gradients(index)
         if index == 0:

@@ -39,6 +39,21 @@ TRAIN = (
 )
 
 
+POOLED = (
+    input_layer(4, 3, 12, 12)
+    + input_layer(4, name="label")
+    + conv("c1", "data", 8, 3, f"pad: 1 {GAUSSIAN}")
+    + layer("ReLU", "r1", "c1", top="c1")
+    + layer("Pooling", "p1", "c1", "pooling_param { kernel_size: 3 stride: 2 }")
+    + conv("c2", "p1", 6, 3, f"pad: 1 {GAUSSIAN}")
+    + layer("ReLU", "r2", "c2", top="c2")
+    + layer("Pooling", "p2", "c2", "pooling_param { kernel_size: 2 stride: 2 }")
+    + layer("Dropout", "d2", "p2", top="p2")
+    + layer("InnerProduct", "scores", "p2", f"inner_product_param {{ num_output: 5 {GAUSSIAN} }}")
+    + layer("SoftmaxWithLoss", "loss", "scores label")
+)
+
+
 class Poisoned(Sharing):
     """Memory in which nothing lasts from one pass to the next."""
 
@@ -84,9 +99,10 @@ def test_a_chain_takes_its_two_largest_neighbours() -> None:
     assert pack(spans)[1] == 640 + 64
 
 
+@pytest.mark.parametrize("layers", [TRAIN, POOLED], ids=["branches", "poolings"])
 @pytest.mark.parametrize("sharing", [Sharing(), Poisoned()], ids=["shared", "poisoned"])
-def test_training_gives_the_same_gradients(sharing: Sharing) -> None:
-    with build(TRAIN, proto.TRAIN, None) as own, build(TRAIN, proto.TRAIN, sharing) as shared:
+def test_training_gives_the_same_gradients(sharing: Sharing, layers: str) -> None:
+    with build(layers, proto.TRAIN, None) as own, build(layers, proto.TRAIN, sharing) as shared:
         for _ in range(2):
             for net in (own, shared):
                 net.clear_param_diffs()
@@ -169,3 +185,19 @@ def test_the_paper_s_deepest_net_takes_a_fraction() -> None:
     assert largest < shared.activations <= 2.1 * largest
     assert own.activations > 2.5 * shared.activations
     assert dataclasses.replace(own, activations=0) == dataclasses.replace(shared, activations=0)
+
+
+def test_a_pooling_takes_the_gradient_of_the_relu_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not where its maxima are written over, nor where blobs are looked at."""
+    for sharing, expected in ((Sharing(), ["r2"]), (None, ["r2", "r1"])):
+        with build(POOLED, proto.TRAIN, sharing) as net:
+            relus = [each for each in net.layers if each.type == "ReLU"]
+            calls: list[str] = []
+            note = calls.append
+            for each in relus:
+                monkeypatch.setattr(each, "backward", lambda *a, at=each, note=note: note(at.label))
+            net.forward()
+            net.backward()
+            assert calls == [f"layer '{name}' (ReLU)" for name in expected]

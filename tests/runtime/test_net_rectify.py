@@ -12,6 +12,7 @@ from runtime.backend.registry import create_backend
 from runtime.context import RunContext
 from runtime.net import Net
 from runtime.rng import CaffeRandom
+from runtime.solvers.solver import Solver
 from tests.runtime.small_nets import conv, input_layer, layer, net_param
 
 FILLED = 'weight_filler { type: "xavier" }'
@@ -100,3 +101,17 @@ def test_a_relu_behind_another_layer_runs_itself(monkeypatch: pytest.MonkeyPatch
         calls = calls_of(net, monkeypatch)
         net.forward()
         assert calls == ["data", "up", "r"]
+
+
+def test_a_solver_that_says_nothing_does_not_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lines of debug_info are the only hooks that a solver puts on a net's forward pass."""
+    sums = layer("Reduction", "sum", "c2", "loss_weight: 1")
+    for debug in (False, True):
+        param = proto.SolverParameter(base_lr=0.1, lr_policy="fixed", random_seed=1, display=1)
+        param.debug_info = debug
+        param.net_param.CopyFrom(net_param(LAYERS + sums))
+        solver = Solver(param, create_backend("cpu"))
+        calls = calls_of(solver.net, monkeypatch)
+        solver.step(1)
+        assert ("r1" in calls) == debug
+        assert not solver.net.after_forward or debug

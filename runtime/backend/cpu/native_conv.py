@@ -10,7 +10,10 @@ from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, HostArray
 from runtime.backend.cpu.lanes import aligned_empty
 from runtime.backend.cpu.native_library import FLOAT, NativeLibrary, address, floats
-from runtime.backend.cpu.native_plan import DIRECT, Calls, Memory, plan_native
+from runtime.backend.cpu.native_plan import DIRECT, ROWS, Calls, Memory, plan_native
+
+_TERM_BY_TERM = {DIRECT: "conv_forward", ROWS: "conv_rows_forward"}
+_WEIGHT_TERM_BY_TERM = {DIRECT: "conv_backward_weight", ROWS: "conv_rows_weight"}
 
 
 @dataclass
@@ -56,8 +59,9 @@ class NativeConvolution:
         raw = floats(f"{where}: weight", weight, math.prod(geom.weight_shape))
         space = self._library.workspace(calls.forward.total)
         shape, m = ctypes.byref(calls.shape), calls.passes.forward
-        if m == DIRECT:
-            self._library.run("conv_forward", shape, source, raw, offset, relu, target, space)
+        if m in _TERM_BY_TERM:
+            kernel = _TERM_BY_TERM[m]
+            self._library.run(kernel, shape, source, raw, offset, relu, target, space)
             return
         filters = self._filters(plan, m, calls.forward, raw, weight_version, backward=False)
         self._library.run("winograd", m, shape, 0, source, filters, offset, relu, target, space)
@@ -95,8 +99,8 @@ class NativeConvolution:
             self._library.workspace(calls.backward_weight.total),
         )
         shape, m = ctypes.byref(calls.shape), calls.passes.backward_weight
-        if m == DIRECT:
-            self._library.run("conv_backward_weight", shape, *operands)
+        if m in _TERM_BY_TERM:
+            self._library.run(_WEIGHT_TERM_BY_TERM[m], shape, *operands)
         else:
             self._library.run("winograd_weight", m, shape, *operands)
 

@@ -9,11 +9,16 @@ from runtime.backend.base import ConvPlan
 from runtime.backend.cpu.native_library import NativeLibrary
 from runtime.backend.cpu.native_signatures import ConvShape
 
-DIRECT = 0
-"""Sums taken term by term. Other algorithms are Winograd's F(m x m, 3 x 3), and this is m."""
+DIRECT, ROWS = 0, 1
+"""Sums taken term by term: of gathered columns, or row by row where the inputs are few. Other
+algorithms are Winograd's F(m x m, 3 x 3), and this is m."""
 
-_NAMES = {DIRECT: "direct", 2: "winograd_2x2", 4: "winograd_4x4"}
+_NAMES = {DIRECT: "direct", ROWS: "rows", 2: "winograd_2x2", 4: "winograd_4x4"}
 _PLANES = {2: 16, 4: 36}
+# A row of so few channels is copied in less time than its columns are gathered.
+_FEW_CHANNELS = 4
+# Of more outputs the gradient's rows are read too often.
+_FEW_OUTPUTS = 32
 # With fewer filters than this the transforms cost more than the products they save.
 _FEW_FILTERS = 64
 # F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with large filters and few tiles that
@@ -36,17 +41,21 @@ class Passes:
     @classmethod
     def of(cls, geom: ConvGeometry, exact: bool) -> Passes:
         """Choose by table. `exact` wants every sum term by term."""
-        if exact or not geom.is_3x3_same or max(geom.pad) > 2:
+        if not geom.is_3x3_same or max(geom.pad) > 2:
             return cls(DIRECT, DIRECT, DIRECT)
+        rows = geom.c <= _FEW_CHANNELS
+        if exact:
+            return cls(ROWS if rows else DIRECT, DIRECT, ROWS if rows else DIRECT)
         filters = geom.c * geom.k
         outputs = geom.n * -(-geom.p // 4) * -(-geom.q // 4)
         inputs = geom.n * -(-geom.h // 4) * -(-geom.w // 4)
         few = filters < _FEW_FILTERS
-        return cls(
-            DIRECT if few else _tile(filters, outputs, _FEW_TILES),
-            _tile(filters, inputs, _FEW_TILES),
-            DIRECT if few else _tile(filters, outputs, _FEW_TILES_WEIGHT),
-        )
+        forward = DIRECT if few else _tile(filters, outputs, _FEW_TILES)
+        weight = DIRECT if few else _tile(filters, outputs, _FEW_TILES_WEIGHT)
+        if rows:
+            forward = ROWS
+            weight = ROWS if geom.k <= _FEW_OUTPUTS else weight
+        return cls(forward, _tile(filters, inputs, _FEW_TILES), weight)
 
     def __str__(self) -> str:
         names = [_NAMES[m] for m in (self.forward, self.backward_data, self.backward_weight)]
@@ -102,6 +111,8 @@ def plan_native(
 
 
 def _memory(library: NativeLibrary, m: int, shape: ConvShape, backward: bool) -> Memory:
+    if m == ROWS:
+        return Memory(library.count("conv_rows_bytes", shape, False, library.threads), 0)
     if m == DIRECT:
         return Memory(library.count("conv_bytes", shape, backward, library.threads), 0)
     inputs, outputs = (shape.k, shape.c) if backward else (shape.c, shape.k)
@@ -112,6 +123,8 @@ def _memory(library: NativeLibrary, m: int, shape: ConvShape, backward: bool) ->
 
 
 def _weight_memory(library: NativeLibrary, m: int, shape: ConvShape) -> Memory:
+    if m == ROWS:
+        return Memory(library.count("conv_rows_bytes", shape, True, library.threads), 0)
     if m == DIRECT:
         return Memory(library.count("conv_weight_bytes", shape, library.threads), 0)
     return Memory(library.count("winograd_weight_bytes", m, shape, library.threads), 0)

@@ -12,7 +12,7 @@ from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan
 from runtime.backend.cpu.native_conv import NativeConvolution
 from runtime.backend.cpu.native_library import NativeLibrary
-from runtime.backend.cpu.native_plan import DIRECT, Passes, plan_native
+from runtime.backend.cpu.native_plan import DIRECT, ROWS, Passes, plan_native
 from tests.oracle import conv as loops
 from tests.oracle.tolerance import assert_close
 from tests.runtime.backend.native_kernels import (
@@ -27,7 +27,7 @@ from tests.runtime.backend.native_kernels import (
 
 # Terms added one after another drift with the size of the partial sum, which outgrows its terms: 2.
 # Winograd's transforms enlarge rounding errors: measured up to 1.5 for F(2x2) and 5 for F(4x4).
-FACTOR = {DIRECT: 2.0, 2: 3.0, 4: 8.0}
+FACTOR = {DIRECT: 2.0, ROWS: 2.0, 2: 3.0, 4: 8.0}
 THREADS = (1, 2, 3)
 
 SAME = [
@@ -57,12 +57,21 @@ ANY = [
     ConvGeometry(2, 3, 8, 8, 4, (3, 3), (3, 3), (2, 2), (3, 2)),
     ConvGeometry(2, 4, 9, 11, 6, (3, 2), (1, 1), (1, 2), (1, 3), 2),
 ]
+FEW = [
+    ConvGeometry(2, 3, 9, 17, 8, (3, 3), (1, 1)),
+    ConvGeometry(3, 1, 5, 33, 1, (3, 3), (2, 2)),
+    ConvGeometry(1, 4, 40, 300, 15, (3, 3), (0, 1)),
+    ConvGeometry(5, 3, 3, 3, 33, (3, 3), (0, 0)),
+    ConvGeometry(2, 2, 700, 5, 20, (3, 3), (1, 0)),
+]
 CASES = [(g, m) for g in SAME for m in (2, 4)] + [(g, DIRECT) for g in SAME[:4] + ANY]
+CASES += [(g, ROWS) for g in SAME[:2] + FEW]
 
 
 def forced(library: NativeLibrary, geom: ConvGeometry, m: int) -> ConvPlan:
     """A plan that takes one algorithm for every pass, whatever the table says."""
-    return plan_native(library, geom, exact=False, passes=Passes(m, m, m))
+    data = DIRECT if m == ROWS else m
+    return plan_native(library, geom, exact=False, passes=Passes(m, data, m))
 
 
 def reference(geom: ConvGeometry, x: Host, w: Host, dy: Host) -> tuple[Host, Host, Host]:
@@ -138,7 +147,7 @@ def test_passes_agree_with_float64_whatever_the_threads(
 
 
 @each_set
-@pytest.mark.parametrize("m", [2, 4, DIRECT])
+@pytest.mark.parametrize("m", [2, 4, DIRECT, ROWS])
 def test_a_delta_filter_moves_the_image(isa: str, m: int) -> None:
     geom = ConvGeometry(1, 20, 9, 9, 20, (3, 3), (1, 1))
     library = opened(isa, 2)
@@ -148,7 +157,7 @@ def test_a_delta_filter_moves_the_image(isa: str, m: int) -> None:
     NativeConvolution(library).forward(forced(library, geom, m), x, w, None, y, None, False)
     want = np.zeros_like(x)
     want[:, :, 1:, :-1] = x[:, :, :-1, 1:]
-    np.testing.assert_allclose(y, want, atol=5e-6 if m else 0.0)
+    np.testing.assert_allclose(y, want, atol=5e-6 if m in (2, 4) else 0.0)
 
 
 @needs_kernels
@@ -158,8 +167,9 @@ def test_a_delta_filter_moves_the_image(isa: str, m: int) -> None:
         (ConvGeometry(8, 64, 56, 56, 64, (3, 3), (1, 1)), 4, 4, 4),
         (ConvGeometry(1, 512, 14, 14, 512, (3, 3), (1, 1)), 2, 2, 2),
         (ConvGeometry(2, 512, 14, 14, 512, (3, 3), (1, 1)), 4, 4, 2),
-        (ConvGeometry(64, 3, 64, 64, 8, (3, 3), (1, 1)), 0, 4, 0),
-        (ConvGeometry(8, 3, 224, 224, 64, (3, 3), (1, 1)), 4, 4, 4),
+        (ConvGeometry(64, 3, 64, 64, 8, (3, 3), (1, 1)), 1, 4, 1),
+        (ConvGeometry(8, 3, 224, 224, 64, (3, 3), (1, 1)), 1, 4, 4),
+        (ConvGeometry(8, 5, 64, 64, 8, (3, 3), (1, 1)), 0, 4, 0),
         (ConvGeometry(1, 64, 56, 56, 64, (3, 3), (1, 1), (2, 2)), 0, 0, 0),
         (ConvGeometry(1, 64, 56, 56, 64, (3, 3), (3, 3)), 0, 0, 0),
         (ConvGeometry(1, 64, 56, 56, 64, (1, 1)), 0, 0, 0),
@@ -170,7 +180,8 @@ def test_a_delta_filter_moves_the_image(isa: str, m: int) -> None:
 )
 def test_the_table(geom: ConvGeometry, forward: int, data: int, weight: int) -> None:
     assert Passes.of(geom, exact=False) == Passes(forward, data, weight)
-    assert Passes.of(geom, exact=True) == Passes(DIRECT, DIRECT, DIRECT)
+    plain = ROWS if forward == ROWS else DIRECT
+    assert Passes.of(geom, exact=True) == Passes(plain, DIRECT, plain)
 
 
 @each_set
@@ -183,7 +194,7 @@ def test_the_plan_names_its_algorithms_and_bounds_its_workspace(isa: str) -> Non
             assert 0 < plan.workspace_bytes <= 72 << 20, str(plan.geometry)
     assert plan.algorithm == "native:winograd_4x4"
     few = plan_native(library, ConvGeometry(1, 3, 16, 16, 8, (3, 3), (1, 1)), False)
-    assert few.algorithm == "native:direct/winograd_4x4/direct"
+    assert few.algorithm == "native:rows/winograd_4x4/rows"
 
 
 @each_set
