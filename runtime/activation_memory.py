@@ -8,14 +8,15 @@ inputs, the outputs and what was asked for hold their values.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from runtime.blob import Blob
+from runtime.sharing import Sharing
 from runtime.syncedmem import Storage, SyncedMemory
 
 if TYPE_CHECKING:
-    from runtime.backend.base import Array, Backend
+    from runtime.backend.base import Array
     from runtime.net import Net
 
 _ALIGNMENT = 64
@@ -46,26 +47,6 @@ class MemoryPlan:
     spans: tuple[Span, ...]
     offsets: tuple[int, ...]
     total: int
-
-
-@dataclass
-class Sharing:
-    """The array that nets share, which never run at the same time, and what they keep beside it.
-
-    `keep` names blobs whose data is read after the pass.
-    """
-
-    keep: frozenset[str] = frozenset()
-    _array: Array = field(default=None, repr=False)
-    _count: int = 0
-
-    def array(self, backend: Backend, count: int) -> Array:
-        """An array of at least `count` elements; it is replaced when a net needs a larger one."""
-        if count > self._count:
-            self._array = None
-            self._array = backend.empty(count, backend.dtype)
-            self._count = count
-        return self._array
 
 
 class SharedActivations:

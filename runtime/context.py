@@ -7,8 +7,8 @@ from pathlib import Path
 
 from data_prep.batch import ImageLoader
 from prototxt_gen.sidecar import DataOptions
-from runtime.activation_memory import Sharing
 from runtime.rng import CaffeRandom
+from runtime.sharing import Sharing
 
 
 @dataclass(frozen=True)

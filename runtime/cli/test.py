@@ -9,7 +9,6 @@ from pathlib import Path
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import SUFFIX, DataOptions, read_sidecar
-from runtime.activation_memory import Sharing
 from runtime.cli.devices import (
     add_device_arguments,
     add_state_arguments,
@@ -21,6 +20,7 @@ from runtime.log import caffe_log, number, setup_logging
 from runtime.net import Net
 from runtime.net_file import open_net
 from runtime.net_io import copy_trained_layers
+from runtime.sharing import Sharing
 from runtime.solvers.hooks import Score
 from runtime.solvers.testing import read_scores, score_text
 

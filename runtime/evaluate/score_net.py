@@ -13,12 +13,12 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.proto import Message
 from runtime import net_io
-from runtime.activation_memory import Sharing
 from runtime.backend.base import Backend
 from runtime.context import RunContext
 from runtime.evaluate.surgery import ScoreParam, crop_form, dense_form
 from runtime.memory_estimate import memory_estimate
 from runtime.net import Net
+from runtime.sharing import Sharing
 
 Floats = npt.NDArray[np.float32]
 MAX_BATCH = 64

@@ -15,7 +15,6 @@ from prototxt_gen.errors import TrainingError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.sidecar import read_sidecar
 from runtime import net_io
-from runtime.activation_memory import Sharing
 from runtime.backend.base import Backend
 from runtime.context import RunContext
 from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
@@ -24,6 +23,7 @@ from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
 from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
 from runtime.learning_curve import plot_learning_curve
 from runtime.net import Net
+from runtime.sharing import Sharing
 from runtime.training import AUTO, StartCrew, TrainJob, TrainResult, train
 
 log = logging.getLogger("verydeep.job")

@@ -8,7 +8,6 @@ from typing import Any
 
 from prototxt_gen.locate import located
 from prototxt_gen.sidecar import DataOptions
-from runtime.activation_memory import Sharing
 from runtime.backend.base import Backend
 from runtime.batch_cut import cut_batch, without_fillers
 from runtime.context import PassWindow, RunContext
@@ -16,6 +15,7 @@ from runtime.log import caffe_log
 from runtime.net import Net
 from runtime.net_io import copy_trained_layers
 from runtime.rng import CaffeRandom
+from runtime.sharing import Sharing
 from runtime.solvers.nets import (
     NetSource,
     share_trained_layers,

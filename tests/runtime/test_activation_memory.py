@@ -10,12 +10,13 @@ import pytest
 from prototxt_gen import heads, proto
 from prototxt_gen.errors import TrainingError
 from prototxt_gen.spec import builtin_spec
-from runtime.activation_memory import Sharing, Span, pack, plan_activations
+from runtime.activation_memory import Span, pack, plan_activations
 from runtime.backend.registry import create_backend
 from runtime.context import RunContext
 from runtime.memory_estimate import memory_estimate
 from runtime.net import Net
 from runtime.rng import CaffeRandom
+from runtime.sharing import Sharing
 from tests.runtime.small_nets import conv, input_layer, layer, net_param, shapes_of
 
 GAUSSIAN = 'weight_filler { type: "xavier" }'
