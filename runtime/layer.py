@@ -72,7 +72,7 @@ class Layer:
         self.loss_weights: list[float] = []
         self.rectify = False
         """The net asks for the ReLU that follows in place."""
-        self.gate = False
+        self.gates_relu = False
         """The net asks for the gradient of the ReLU before as well; see Pooling."""
 
     @property

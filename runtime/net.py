@@ -257,7 +257,7 @@ class Net:
                 hook(i)
             done = not watched and i < first and i + 1 in self._gating
             if self.layer_need_backward[i] and not done:
-                self.layers[i].gate = not watched and i > end and i in self._gating
+                self.layers[i].gates_relu = not watched and i > end and i in self._gating
                 self.layers[i].backward(self.tops[i], self.bottom_need_backward[i], self.bottoms[i])
             for hook in self.after_backward:
                 hook(i)

@@ -60,7 +60,7 @@ class PoolingLayer(Layer):
         """Send the gradient to the maximum, or spread it over the window."""
         if not propagate_down[0]:
             return
-        if self.gate:
+        if self.gates_relu:
             # What a maximum of rectified numbers was, it was where it was found: a quarter of the
             # work of gating every number behind the pooling.
             self.backend.relu_backward(
