@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
@@ -128,12 +129,11 @@ def compete(entries: list[Entry], job: Job, rounds: int, count: int = 1) -> Outc
     In each, every contestant computes `count` times on end.
     """
     outcome = Outcome()
-    started: list[Contestant] = []
-    try:
-        for entry in entries:
-            started.append(Contestant(entry, job))
-            outcome.times[entry.key] = []
-            outcome.descriptions[entry.key] = started[-1].description
+    with contextlib.ExitStack() as stack:
+        started = [stack.enter_context(Contestant(entry, job)) for entry in entries]
+        for contestant in started:
+            outcome.times[contestant.key] = []
+            outcome.descriptions[contestant.key] = contestant.description
         for number in range(rounds + 1):
             for contestant in started:
                 time.sleep(_REST)
@@ -142,7 +142,4 @@ def compete(entries: list[Entry], job: Job, rounds: int, count: int = 1) -> Outc
                     outcome.times[contestant.key].append(spent)
         for contestant in started:
             outcome.peaks[contestant.key] = contestant.peak_memory()
-    finally:
-        for contestant in started:
-            contestant.__exit__(None, None, None)
     return outcome

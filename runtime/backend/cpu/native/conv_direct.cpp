@@ -5,6 +5,7 @@
 // taps, and for them the pass is a forward one of stride 1. So nothing is scattered and no
 // multiplication meets a zero that striding put there.
 
+#include "finish.h"
 #include "gather.h"
 #include "product.h"
 
@@ -21,21 +22,6 @@ struct Target {
 
     bool whole() const { return row_step == 1 && col_step == 1; }
 };
-
-// to = sums + bias, or to += sums when earlier blocks of the depth are in it; then max(., 0).
-VD_INLINE void finish_run(float* to, const float* sums, Index count, float bias, bool first,
-                          bool clip) {
-    auto finish = [&](Vec sum, Vec before) __attribute__((always_inline)) {
-        const Vec v = sum + (first ? broadcast(bias) : before);
-        return clip ? (v < Vec{} ? Vec{} : v) : v;
-    };
-    Index j = 0;
-    for (; j + kLanes <= count; j += kLanes)
-        store(to + j, finish(load(sums + j), first ? Vec{} : load(to + j)));
-    if (j < count)
-        store_part(to + j, finish(load(sums + j), first ? Vec{} : load_part(to + j, count - j)),
-                   count - j);
-}
 
 struct Convolution {
     Gather gather;

@@ -6,6 +6,7 @@
 // padding, and every tap reads it in place: vectors run along a row of outputs.
 
 #include "arena.h"
+#include "finish.h"
 #include "shapes.h"
 #include "team.h"
 
@@ -136,16 +137,6 @@ void pack_weights(const float* weight, const Runs& runs, Index depth, float* out
                 *out++ = weight[(runs.first(run) + i) * depth + t];
 }
 
-void finish(const float* sums, float bias, bool relu, Index count, float* y) {
-    auto finished = [&](Vec sum) __attribute__((always_inline)) {
-        const Vec v = sum + broadcast(bias);
-        return relu ? (v < Vec{} ? Vec{} : v) : v;
-    };
-    Index j = 0;
-    for (; j + kLanes <= count; j += kLanes) store(y + j, finished(load(sums + j)));
-    if (j < count) store_part(y + j, finished(load(sums + j)), count - j);
-}
-
 // Of one worker. The gradient needs no more than the forward pass.
 Index worker_floats(const Plan& plan) {
     return piece(plan.band_floats) + piece(kRows * kPanel);
@@ -189,8 +180,9 @@ VD_EXPORT(conv_rows_forward)(Team* team, const ConvShape* g, const float* x, con
                     kTables.products[length - 1](band + row * plan.width + q, plan.width, plane, g->c,
                                                  packed + filter * plan.depth, sums);
                     for (Index i = 0; i < length; ++i)
-                        finish(sums + i * kPanel, bias ? bias[filter + i] : 0.f, relu != 0,
-                               least(kPanel, g->q - q), to + i * g->p * g->q + q);
+                        finish_run(to + i * g->p * g->q + q, sums + i * kPanel,
+                                   least(kPanel, g->q - q), bias ? bias[filter + i] : 0.f, true,
+                                   relu != 0);
                 }
             }
     });
