@@ -24,3 +24,19 @@ def record(image: np.ndarray, label: int, encoded: bool = True) -> bytes:
     if encoded:
         return datum.from_encoded(jpeg(image), label).SerializeToString()
     return datum.from_array(image.transpose(2, 0, 1), label).SerializeToString()
+
+
+class Records:
+    """Serialised Datums in memory."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self.values = values
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def get(self, index: int) -> bytes:
+        return self.values[index]
+
+    def key(self, index: int) -> str:
+        return f"{index:08d}_image{index}.jpg"
