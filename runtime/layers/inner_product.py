@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from prototxt_gen.errors import ShapeError
-from runtime.backend.base import Layout
+from runtime.backend.base import Array, Layout
 from runtime.blob import Blob
 from runtime.filler import fill
 from runtime.layer import Blobs, Layer
@@ -20,6 +20,10 @@ class InnerProductLayer(Layer):
     Shapes: bottom (M..., K...); blobs[0] (num_output,K), or (K,num_output) with transpose;
     blobs[1] (num_output,); top (M..., num_output).
     """
+
+    keep_factors: Callable[[Array, Array], None] | None = None
+    """Takes left and right, whose product left^T right is the gradient of the weights, instead of
+    its being multiplied out and added. Shapes: left (M, a), right (M, b); blobs[0] (a, b)."""
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make and fill weights and bias."""
@@ -62,14 +66,16 @@ class InnerProductLayer(Layer):
         """Gradients of weights, bias and input."""
         x = self._flat(bottom[0].data.dev(), self.inputs)
         dy = self._flat(top[0].diff.dev(), self.outputs)
-        if self.propagates_to_params(0):
+        left, right = (x, dy) if self.transpose else (dy, x)
+        if self.keep_factors is not None:
+            self.keep_factors(left, right)
+        elif self.propagates_to_params(0):
             diff = self.blobs[0].diff
             # The first gradient of an iteration need not be added to zeros: in the large layers
             # writing and reading those takes as long as the product of a small batch.
             beta = 0.0 if diff.reads_zero else 1.0
             dw = diff.mutable_dev() if beta else diff.overwritten_dev()
-            first, second = (x, dy) if self.transpose else (dy, x)
-            self.backend.gemm(True, False, 1.0, first, second, beta, dw)
+            self.backend.gemm(True, False, 1.0, left, right, beta, dw)
         if len(self.blobs) > 1 and self.propagates_to_params(1):
             layout = Layout(self.rows, self.outputs, 1)
             self.backend.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())

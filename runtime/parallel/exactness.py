@@ -4,7 +4,8 @@ in processes that are killed and resumed, and under mpirun.
     python -m runtime.parallel.exactness
 
 The net has what could break it: dropout, crops and flips, LRN, iter_size, weights shared between
-layers, gradient clipping. One SHA-256, of weights and solver state, is printed for all.
+layers, a layer wide enough for factors.py, gradient clipping. One SHA-256, of weights and solver
+state, is printed for all.
 """
 
 from __future__ import annotations
@@ -56,9 +57,11 @@ layer { name: "relu1" type: "ReLU" bottom: "conv1" top: "conv1" }
 layer { name: "norm1" type: "LRN" bottom: "conv1" top: "norm1" lrn_param { alpha: 0.1 } }
 layer { name: "pool1" type: "Pooling" bottom: "norm1" top: "pool1"
   pooling_param { kernel_size: 2 stride: 2 } }
-layer { name: "fc2" type: "InnerProduct" bottom: "pool1" top: "fc2"
+layer { name: "wide" type: "InnerProduct" bottom: "pool1" top: "wide"
+  inner_product_param { num_output: 600 weight_filler { type: "xavier" } } }
+layer { name: "drop" type: "Dropout" bottom: "wide" top: "wide" }
+layer { name: "fc2" type: "InnerProduct" bottom: "wide" top: "fc2"
   inner_product_param { num_output: 24 weight_filler { type: "xavier" } } }
-layer { name: "drop2" type: "Dropout" bottom: "fc2" top: "fc2" }
 layer { name: "fc3" type: "InnerProduct" bottom: "fc2" top: "fc3" param { name: "shared" }
   inner_product_param { num_output: 24 weight_filler { type: "xavier" } } }
 layer { name: "relu3" type: "ReLU" bottom: "fc3" top: "fc3" }

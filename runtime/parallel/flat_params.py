@@ -5,7 +5,7 @@ A replica owns a run of chunks: it adds up their gradients, keeps their history 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from runtime.backend.base import Array, Backend
@@ -67,12 +67,16 @@ def _chunk_at(position: int, count: int) -> int:
 
 
 class GradientBuffers:
-    """Flat gradients of one net: the one that its backward pass adds to, and others kept aside."""
+    """Flat gradients of one net: the one that its backward pass adds to, and others kept aside.
 
-    def __init__(self, net: Net, layout: Layout) -> None:
+    Weight blobs in `apart` have their place in the array, and somebody else writes it.
+    """
+
+    def __init__(self, net: Net, layout: Layout, apart: Collection[int] = ()) -> None:
         self.backend: Backend = net.backend
         self.layout = layout
         self.params: list[Blob] = net.params.learnable
+        self.apart = frozenset(apart)
         self._sharers = [_sharers(net, blob) for blob in self.params]
         self._spare: list[Array] = []
         self._bound: Array | None = None
@@ -91,8 +95,9 @@ class GradientBuffers:
 
     def settle(self, first: int, last: int) -> None:
         """Make weight blobs first .. last-1 hold their zeros, where no pass has added to them."""
-        for blob in self.params[first:last]:
-            blob.diff.dev()
+        for index in range(first, last):
+            if index not in self.apart:
+                self.params[index].diff.dev()
 
     def merge(self, arrays: Sequence[Array], low: int, high: int, scale: float = 1.0) -> None:
         """Add elements low .. high-1 of arrays to the net's gradient, in turn; then scale them.
@@ -108,6 +113,16 @@ class GradientBuffers:
                 backend.axpy(1.0, backend.view(array, at, shape), piece)
             if scale != 1.0:
                 backend.scal(scale, piece)
+
+    def merge_all(self, arrays: Sequence[Array]) -> None:
+        """Settle all weight blobs and add arrays to all of the net's gradient, in turn."""
+        self.settle(0, len(self.params))
+        low = 0
+        for index, (offset, count) in enumerate(zip(self.layout.offsets, self.layout.counts)):
+            if index in self.apart:
+                self.merge(arrays, low, offset)
+                low = offset + count
+        self.merge(arrays, low, self.layout.total)
 
     def take(self) -> Array:
         """Keep the net's gradient, once settled, aside; the net gets another one by `begin`."""

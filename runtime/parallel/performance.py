@@ -3,6 +3,7 @@
 A step is compute (divided by N), the adding up of a device's own shards and of what the others
 send, the exchange of gradients and weights, and the update (divided by N). Gradients are sent as
 soon as a layer's are ready; `hidden` is what passes so within the backward pass of the last shard.
+Replicas that compute in host memory do better: most of their gradients never travel (factors.py).
 benchmarks/parallel.py sets what it says of two replicas beside what two replicas take.
 """
 

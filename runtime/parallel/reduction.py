@@ -3,18 +3,21 @@
 The flat gradient is cut into buckets of whole weight blobs. A bucket is complete once the last
 shard's backward pass has left the lowest layer that adds to it; it is then merged with the shards
 before and posted, while the layers below go on. Paper's nets: the fully-connected layers hold 89 %
-of the numbers and are complete first. Who computes when never changes the order of adding.
+of the numbers and are complete first; in host memory their factors travel instead (factors.py).
+Who computes when never changes the order of adding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from runtime.backend.base import Array
 from runtime.net import Net
 from runtime.parallel import flat_params
 from runtime.parallel.collective import Collective, Parcel, Pending
+from runtime.parallel.factors import Factors
 from runtime.parallel.flat_params import GradientBuffers
 from runtime.parallel.shard_plan import ShardPlan
 from runtime.parallel.tree import Node, cover, evaluate
@@ -35,14 +38,17 @@ class Bucket:
     """Once backward has left this layer, nothing more is added."""
 
 
-def buckets_of(net: Net, counts: Sequence[int]) -> list[Bucket]:
-    """A net's buckets, in the order in which backward completes them."""
+def buckets_of(net: Net, counts: Sequence[int], apart: Collection[int] = ()) -> list[Bucket]:
+    """A net's buckets, in the order in which backward completes them.
+
+    Weight blobs in `apart` have a bucket each.
+    """
     found: list[Bucket] = []
     last = len(counts)
     high = end = sum(counts)
     for index in reversed(range(len(counts))):
         end -= counts[index]
-        if high - end >= BUCKET or index == 0:
+        if high - end >= BUCKET or index == 0 or index in apart or index - 1 in apart:
             found.append(Bucket(index, last, end, high, _owner_layer(net, index)))
             last, high = index, end
     return found
@@ -61,11 +67,17 @@ class Reduction:
     """
 
     def __init__(
-        self, net: Net, buffers: GradientBuffers, plan: ShardPlan, link: Collective
+        self,
+        net: Net,
+        buffers: GradientBuffers,
+        plan: ShardPlan,
+        link: Collective,
+        factors: Mapping[int, Factors] = MappingProxyType({}),
     ) -> None:
         self.buffers, self.plan, self.link = buffers, plan, link
         self.backend = net.backend
-        self.buckets = buckets_of(net, buffers.layout.counts)
+        self.factors = factors
+        self.buckets = buckets_of(net, buffers.layout.counts, factors)
         self._parts = [buffers.layout.part(peer, link.size) for peer in range(link.size)]
         self._kept: list[Array] = []
         self._merged: list[Array] = []
@@ -112,6 +124,14 @@ class Reduction:
 
     def _complete(self, bucket: Bucket) -> None:
         alone = self.link.size == 1
+        factors = self.factors.get(bucket.first)
+        if factors is not None:
+            if alone:
+                factors.multiply(None, 0, bucket.high - bucket.low)
+            else:
+                posted = self.link.post([factors.parcel()] * self.link.size, factors.sizes())
+                self._posted.append((bucket, posted))
+            return
         self.buffers.settle(bucket.first, bucket.last)
         scale = 1.0 / self.plan.shards if alone else 1.0
         self.buffers.merge(self._merged, bucket.low, bucket.high, scale)
@@ -138,7 +158,11 @@ class Reduction:
 
     def _add(self, bucket: Bucket, incoming: Sequence[Parcel]) -> None:
         """Add up the owned part of a bucket in the tree's order, into the net's gradient."""
-        _, count = self._share(bucket, self.link.rank)
+        low, count = self._share(bucket, self.link.rank)
+        if bucket.first in self.factors:
+            start = low - bucket.low
+            self.factors[bucket.first].multiply(incoming, start, start + count)
+            return
         step = flat_params.PIECE if self.backend.shares_host_memory else max(1, count)
         for at in range(0, count, step):
             shape = (min(step, count - at),)

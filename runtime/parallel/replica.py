@@ -12,6 +12,7 @@ from typing import Any
 from runtime.backend.base import Array, HostArray
 from runtime.net import Net
 from runtime.parallel.collective import Collective, Parcel
+from runtime.parallel.factors import choose_factors
 from runtime.parallel.flat_params import GradientBuffers, Layout, Segment
 from runtime.parallel.reduction import Reduction
 from runtime.parallel.shard_plan import ShardPlan
@@ -46,8 +47,9 @@ class Replica:
         self.backend = net.backend
         self.params = net.params.learnable
         self.layout = Layout([blob.count() for blob in self.params])
-        self.buffers = GradientBuffers(net, self.layout)
-        self.reduction = Reduction(net, self.buffers, plan, self.link)
+        self.factors = choose_factors(net, plan, self.rank)
+        self.buffers = GradientBuffers(net, self.layout, apart=self.factors)
+        self.reduction = Reduction(net, self.buffers, plan, self.link, self.factors)
         self.segments = self.layout.segments(self.rank, self.size)
         self._history = [
             [self._memory(segment) for segment in self.segments] for _ in range(rule.histories)
@@ -60,6 +62,8 @@ class Replica:
         run, outcomes = self.plan.run_of(self.rank), []
         kept: list[tuple[Node, Array]] = []
         self.reduction.cancel()
+        for factors in self.factors.values():
+            factors.begin()
         for shard in run:
             self.buffers.begin()
             count = len(kept) - merges_after(self.plan.shards, shard, run.start)
@@ -67,8 +71,7 @@ class Replica:
             arrays = [array for _, array in merged]
             if shard + 1 < run.stop:
                 outcomes.append(self._passes(first_pass, shard))
-                self.buffers.settle(0, len(self.params))
-                self.buffers.merge(arrays, 0, self.layout.total)
+                self.buffers.merge_all(arrays)
                 low = merged[-1][0][0] if merged else shard
                 kept.append(((low, shard + 1), self.buffers.take()))
             else:

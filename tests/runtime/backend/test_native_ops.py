@@ -75,6 +75,24 @@ def test_gemm(isa: str, rows: int, cols: int, depth: int, trans_a: bool, trans_b
 
 
 @each_set
+@pytest.mark.parametrize("rows", [1030, 1021])
+def test_a_large_gradient_of_a_small_batch_goes_past_the_caches(isa: str, rows: int) -> None:
+    """Where it is aligned; elsewhere not, and the bits are the same."""
+    a, b = normal(5, rows), fenced(normal(5, 1040, seed=1))
+    want = 0.5 * (a.astype(np.float64).T @ b.astype(np.float64))
+    found = []
+    for offset in (0, 1):
+        memory = np.full(rows * 1040 + 17, np.nan, np.float32)
+        start = -memory.ctypes.data % 64 // 4 + offset
+        c = memory[start : start + rows * 1040].reshape(rows, 1040)
+        NativeProducts(opened(isa, 2)).gemm(True, False, 0.5, a, b, 0.0, c)
+        assert np.isnan(memory[:start]).all() and np.isnan(memory[start + c.size :]).all()
+        found.append(c)
+    assert found[0].tobytes() == found[1].tobytes()
+    assert_close("c", found[0], want, 6, float(np.abs(a).max() * np.abs(b).max()), 2.0)
+
+
+@each_set
 def test_a_product_without_depth_scales_c(isa: str) -> None:
     c = normal(3, 5)
     want = 0.5 * c

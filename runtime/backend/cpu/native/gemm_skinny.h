@@ -97,46 +97,77 @@ static void skinny_backward_data(Team* team, const GemmOperands& op) {
     });
 }
 
-// Rows of c = beta c + a few rows of b, weighted by columns of a.
-template <int Rows>
-void update_rows(const GemmOperands& op, Index row, Index first, Index cols) {
-    float* c = op.c + row * op.cols + first;
-    const float* b = op.b + first;
-    auto weight = [&](int r, Index k) { return op.alpha * op.a[k * op.rows + row + r]; };
-    Index j = 0;
-    for (; j + kLanes <= cols; j += kLanes) {
-        Vec sum[Rows] = {};
-        for (Index k = 0; k < op.depth; ++k) {
-            const Vec y = load(b + k * op.cols + j);
-            for (int r = 0; r < Rows; ++r) sum[r] += weight(r, k) * y;
-        }
+// Rows of c = beta c + a few rows of b, weighted by columns of a, over Vectors vectors from `col`.
+template <int Rows, int Vectors, bool Stream>
+VD_INLINE void update_block(const GemmOperands& op, const float* weights, Index row, Index col) {
+    Vec sum[Rows][Vectors] = {};
+    const float* b = op.b + col;
+    for (Index k = 0; k < op.depth; ++k, b += op.cols, weights += kOuterRows) {
+        Vec y[Vectors];
+        VD_UNROLL
+        for (int e = 0; e < Vectors; ++e) y[e] = load(b + e * kLanes);
+        VD_UNROLL
         for (int r = 0; r < Rows; ++r) {
-            float* to = c + r * op.cols + j;
-            store(to, op.beta == 0.f ? sum[r] : sum[r] + op.beta * load(to));
+            const Vec x = broadcast(weights[r]);
+            VD_UNROLL
+            for (int e = 0; e < Vectors; ++e) sum[r][e] += x * y[e];
         }
     }
-    for (; j < cols; ++j)
+    VD_UNROLL
+    for (int r = 0; r < Rows; ++r)
+        for (int e = 0; e < Vectors; ++e) {
+            float* to = op.c + (row + r) * op.cols + col + e * kLanes;
+            if (Stream)
+                stream(to, sum[r][e]);
+            else
+                store(to, op.beta == 0.f ? sum[r][e] : sum[r][e] + op.beta * load(to));
+        }
+}
+
+template <int Rows, bool Stream>
+void update_rows(const GemmOperands& op, Index row, Index first, Index last) {
+    alignas(64) float weights[kSkinny * kOuterRows];
+    for (Index k = 0; k < op.depth; ++k)
+        for (int r = 0; r < Rows; ++r)
+            weights[k * kOuterRows + r] = op.alpha * op.a[k * op.rows + row + r];
+    constexpr Index kWide = kOuterVectors * kLanes;
+    Index j = first;
+    for (; j + kWide <= last; j += kWide)
+        update_block<Rows, kOuterVectors, Stream>(op, weights, row, j);
+    for (; j + kLanes <= last; j += kLanes) update_block<Rows, 1, Stream>(op, weights, row, j);
+    for (; j < last; ++j)
         for (int r = 0; r < Rows; ++r) {
             float sum = 0.f;
-            for (Index k = 0; k < op.depth; ++k) sum += weight(r, k) * b[k * op.cols + j];
-            float* to = c + r * op.cols + j;
+            for (Index k = 0; k < op.depth; ++k)
+                sum += weights[k * kOuterRows + r] * op.b[k * op.cols + j];
+            float* to = op.c + (row + r) * op.cols + j;
             *to = op.beta == 0.f ? sum : sum + op.beta * *to;
         }
 }
 
-// dw += dy^T x: the large result is gone through once, four rows at a time.
+// dw += dy^T x: the large result is gone through once, some rows at a time, strip by strip: the
+// strips of x stay in the first-level cache. A result that no cache can hold is not read into one
+// before it is overwritten.
 static void skinny_backward_weight(Team* team, const GemmOperands& op) {
-    constexpr Index kGroup = 16;    // rows of one item
-    constexpr Index kStrip = 2048;  // columns: the same of b stay near for all rows
+    constexpr Index kGroup = 16;        // rows of one item
+    constexpr Index kNear = 5120;       // floats of a strip of x
+    constexpr Index kLarge = 1 << 20;   // of the result
+    const bool aligned = reinterpret_cast<std::uintptr_t>(op.c) % sizeof(Vec) == 0 &&
+                         op.cols % kLanes == 0;
+    const bool past = aligned && op.beta == 0.f && op.rows * op.cols >= kLarge;
+    auto update = past ? update_rows<kOuterRows, true> : update_rows<kOuterRows, false>;
+    auto update_one = past ? update_rows<1, true> : update_rows<1, false>;
+    const Index wide = kOuterVectors * kLanes;
+    const Index strip = most(1, kNear / most(1, op.depth) / wide) * wide;
     parallel(team, ceil_div(op.rows, kGroup), [&](Index item, int) {
         const Index last = least((item + 1) * kGroup, op.rows);
-        for (Index row = item * kGroup; row < last;) {
-            const Index rows = last - row >= 4 ? 4 : 1;
-            for (Index first = 0; first < op.cols; first += kStrip)
-                (rows == 4 ? update_rows<4> : update_rows<1>)(
-                    op, row, first, least(kStrip, op.cols - first));
-            row += rows;
-        }
+        for (Index first = 0; first < op.cols; first += strip)
+            for (Index row = item * kGroup; row < last;) {
+                const bool many = last - row >= kOuterRows;
+                (many ? update : update_one)(op, row, first, least(first + strip, op.cols));
+                row += many ? kOuterRows : 1;
+            }
+        stream_end();
     });
 }
 

@@ -1,0 +1,127 @@
+"""Factors: gradients of large fully-connected layers, gathered before they are multiplied out.
+
+Such a gradient is a product, left^T right, of what came into the layer and what came back to it.
+For the paper's nets those two matrices hold a tenth of the gradient's numbers or less. So shards
+keep them, replicas give them to each other, and each replica multiplies out the rows that it
+owns, for the whole batch at once: a shard then costs no pass over these gradients, and there is
+nothing to add up. Rows are computed in blocks of one grid, whoever owns them, so that the bits do
+not depend on the owner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from runtime.backend.base import Array
+from runtime.layers.inner_product import InnerProductLayer
+from runtime.net import Net
+from runtime.parallel.collective import Parcel
+from runtime.parallel.shard_plan import ShardPlan
+
+GRID = 128
+"""Rows of a gradient that are multiplied out together."""
+LARGE = 1 << 16
+"""Numbers of a gradient that are worth the trouble."""
+
+
+class Factors:
+    """Left and right of one layer's gradient: this replica's passes, and room for everybody's.
+
+    Shapes: left (depth, rows), right (depth, cols), where weights are (rows, cols) and the depth is
+    what comes in a pass times the passes.
+    """
+
+    def __init__(self, layer: InnerProductLayer, plan: ShardPlan, rank: int) -> None:
+        self.backend = layer.backend
+        self.weight = layer.blobs[0]
+        self.rows, self.cols = self.weight.shape
+        self._passes = [len(plan.run_of(r)) * plan.iter_size for r in range(plan.replicas)]
+        self._depth = layer.rows
+        self._left, self._right = self._pair(self._passes[rank])
+        self._whole = self._pair(sum(self._passes)) if plan.replicas > 1 else None
+        self._scale = 1.0 / plan.shards
+        self._kept = 0
+        layer.keep_factors = self.keep
+
+    def _pair(self, passes: int) -> tuple[Array, Array]:
+        depth, backend = self._depth * passes, self.backend
+        return (
+            backend.empty(depth * self.rows, backend.dtype),
+            backend.empty(depth * self.cols, backend.dtype),
+        )
+
+    def begin(self) -> None:
+        """Forget what is kept: a new iteration begins."""
+        self._kept = 0
+
+    def keep(self, left: Array, right: Array) -> None:
+        """Keep the factors of one pass; see InnerProductLayer.keep_factors."""
+        for whole, part in ((self._left, left), (self._right, right)):
+            flat = self.backend.view(part, 0, (part.size,))
+            at = self._kept * part.size
+            self.backend.copy(flat, self.backend.view(whole, at, (part.size,)))
+        self._kept += 1
+
+    def parcel(self) -> Parcel:
+        """What the other replicas need of this one."""
+        return [self._left, self._right]
+
+    def sizes(self) -> list[list[int]]:
+        """Counts of the arrays in everybody's parcel."""
+        depths = [self._depth * passes for passes in self._passes]
+        return [[depth * self.rows, depth * self.cols] for depth in depths]
+
+    def multiply(self, parcels: Sequence[Parcel] | None, low: int, high: int) -> None:
+        """Write elements low .. high-1 of the mean gradient, with what is beside them in the grid.
+
+        `parcels` are all replicas'; None where this is the only one.
+        """
+        out = self.weight.diff.storage.overwrite()
+        if high <= low:
+            return
+        left, right = (self._left, self._right) if parcels is None else self._gather(parcels)
+        depth = left.size // self.rows
+        left = self.backend.view(left, 0, (depth, self.rows))
+        right = self.backend.view(right, 0, (depth, self.cols))
+        for first in range(low // self.cols // GRID * GRID, -(-high // self.cols), GRID):
+            count = min(GRID, self.rows - first)
+            block = np.ascontiguousarray(left[:, first : first + count])
+            to = self.backend.view(out, first * self.cols, (count, self.cols))
+            self.backend.gemm(True, False, self._scale, block, right, 0.0, to)
+
+    def _gather(self, parcels: Sequence[Parcel]) -> tuple[Array, Array]:
+        """Everybody's passes, in the order of the shards."""
+        assert self._whole is not None
+        for position, whole in enumerate(self._whole):
+            at = 0
+            for parcel in parcels:
+                part = parcel[position]
+                self.backend.copy(part, self.backend.view(whole, at, (part.size,)))
+                at += part.size
+        return self._whole
+
+
+def choose_factors(net: Net, plan: ShardPlan, rank: int) -> dict[int, Factors]:
+    """The weight blobs, by index, whose gradient is gathered as factors.
+
+    Their factors hold at most half of the gradient's numbers, and the layer does not share them.
+    Only in host memory: there a gradient's way through memory takes longer than its arithmetic.
+    """
+    if plan.shards == 1 or not net.backend.shares_host_memory:
+        return {}
+    owned = {id(blob): index for index, blob in enumerate(net.params.learnable)}
+    users = [id(blob.diff.storage) for layer in net.layers for blob in layer.blobs]
+    passes = plan.shards * plan.iter_size
+    found = {}
+    for layer, needed in zip(net.layers, net.layer_need_backward):
+        if not isinstance(layer, InnerProductLayer) or not needed:
+            continue
+        weight = layer.blobs[0]
+        rows, cols = weight.shape
+        small = 2 * passes * layer.rows * (rows + cols) <= rows * cols
+        alone = id(weight) in owned and users.count(id(weight.diff.storage)) == 1
+        if small and alone and rows * cols >= LARGE and layer.propagates_to_params(0):
+            found[owned[id(weight)]] = Factors(layer, plan, rank)
+    return found
