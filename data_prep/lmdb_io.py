@@ -5,6 +5,7 @@ The only module that imports lmdb.
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ class _Environment:
         import lmdb
 
         self.keys: KeyTable = check_and_list_keys(folder)
+        self._file = (folder / "data.mdb").open("rb")
+        self._length = os.fstat(self._file.fileno()).st_size
         try:
             # The order of reading is random when shuffled, so reading ahead only fills memory.
             self.lmdb = lmdb.open(
@@ -35,6 +38,21 @@ class _Environment:
             )
         except lmdb.Error as cause:
             raise DataError(f"{folder}: cannot be opened as LMDB: {cause}; see the path") from cause
+
+
+    def check_length(self, folder: Path) -> None:
+        """See that the map has its file behind it: the system kills who reads beyond the end.
+
+        Raises:
+            DataError: the file has been cut short since it was opened.
+        """
+        length = os.fstat(self._file.fileno()).st_size
+        if length < self._length:
+            raise DataError(
+                f"{folder}: data.mdb has {length} bytes of {self._length}: it was cut short while "
+                "it was read; make the database again, or copy it here again, and go on from the "
+                "last snapshot"
+            )
 
 
 # liblmdb forbids to open a file twice in one process, while a train net, a test net and replicas
@@ -116,6 +134,7 @@ class Reader:
 
         environment = self._open()
         key = environment.keys[index]
+        environment.check_length(self.path)
         try:
             with environment.lmdb.begin() as transaction:
                 value = transaction.get(key)

@@ -212,6 +212,17 @@ def test_a_truncated_database(database: Path) -> None:
         Writer(database, append=True)
 
 
+def test_a_database_that_is_cut_short_while_it_is_open(database: Path) -> None:
+    """Its map would end the process at the first page that is gone."""
+    with Reader(database) as reader:
+        assert reader.get(0)
+        with (database / "data.mdb").open("r+b") as file:
+            length = file.seek(0, 2)
+            file.truncate(8192)
+        with pytest.raises(DataError, match=f"data.mdb has 8192 bytes of {length}: it was cut"):
+            reader.get(0)
+
+
 def _read_all(folder: Path) -> str:
     """The words of the DataError, or "ok"."""
     try:
