@@ -1,10 +1,11 @@
 """Times what several replicas give, and what shards cost one device, on a net of the paper.
 
-    python benchmarks/parallel.py                      replicas, shards and the model; 4 minutes
+    python benchmarks/parallel.py                      replicas, shards and the model; 5 minutes
     python benchmarks/parallel.py --mpi                the same replicas as processes as well
 
-Contestants take whole iterations in turn, so that a slow moment of the machine hits all of them;
-reported are medians, and medians of the ratios within a round. Each replica has one thread.
+Contestants take whole iterations in turn, in one order and then in the other, so that a slow moment
+of the machine hits all of them; reported are medians of times, and medians of the ratios within a
+round with the interval that holds the true median 19 times in 20. Each replica has one thread.
 
 Shards: a batch of 64 whole, against two shards of 32, the size that the paper's batch of 256 in 8
 shards has; what the second shard costs is then taken seven times for four times the batch.
@@ -127,8 +128,9 @@ def rounds(contestants: dict[str, Contestant], count: int) -> dict[str, list[flo
     """Times of each contestant in each round, after one that is not counted."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(count + 1):
-        for name, contestant in contestants.items():
-            taken = contestant.run()
+        turn = list(contestants) if number % 2 else list(reversed(contestants))
+        for name in turn:
+            taken = contestants[name].run()
             if number:
                 times[name].append(taken)
     for contestant in contestants.values():
@@ -137,15 +139,42 @@ def rounds(contestants: dict[str, Contestant], count: int) -> dict[str, list[flo
     return times
 
 
-def ratio(times: dict[str, list[float]], over: str, under: str) -> float:
-    return statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """The median of ratios, and two of them between which the true median lies 19 times in 20."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, times: dict[str, list[float]], over: str, under: str) -> Ratio:
+        found = sorted(a / b for a, b in zip(times[over], times[under], strict=True))
+        outside = max(0, int((len(found) - 1.96 * len(found) ** 0.5) / 2))
+        return cls(statistics.median(found), found[outside], found[-1 - outside])
+
+
+def medians(times: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def speedup_of(letter: str, batch: int, times: dict[str, list[float]]) -> dict[str, Any]:
+    """How much longer "1" takes than "2"."""
+    found = Ratio.of(times, "1", "2")
+    return {
+        "net": letter,
+        "batch": batch,
+        "rounds": len(times["1"]),
+        "seconds": medians(times),
+        "speedup": found.median,
+        "between": [found.low, found.high],
+    }
 
 
 def replicas_case(letter: str, batch: int, count: int) -> dict[str, Any]:
     param = solver_param(letter, batch)
-    times = rounds({"1": Contestant(param, 1), "2": Contestant(param, 2, 2)}, count)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    return {"net": letter, "batch": batch, "seconds": medians, "speedup": ratio(times, "1", "2")}
+    contestants = {"1": Contestant(param, 1), "2": Contestant(param, 2, 2)}
+    return speedup_of(letter, batch, rounds(contestants, count))
 
 
 def shards_case(letter: str, count: int, threads: int) -> dict[str, Any]:
@@ -153,16 +182,17 @@ def shards_case(letter: str, count: int, threads: int) -> dict[str, Any]:
     whole = Contestant(param, 1, threads=threads)
     cut = Contestant(param, 2, threads=threads)
     times = rounds({"whole": whole, "in two shards": cut}, count)
-    more = ratio(times, "in two shards", "whole") - 1
+    more = Ratio.of(times, "in two shards", "whole")
     scale = (PAPER_SHARDS - 1) / (PAPER_BATCH / (2 * SHARD))
-    medians = {name: statistics.median(values) for name, values in times.items()}
     return {
         "net": letter,
         "batch": 2 * SHARD,
         "threads": threads,
-        "seconds": medians,
-        "cost_of_second_shard": more,
-        "cost_of_8_shards_at_batch_256": scale * more,
+        "rounds": count,
+        "seconds": medians(times),
+        "cost_of_second_shard": more.median - 1,
+        "cost_of_8_shards_at_batch_256": scale * (more.median - 1),
+        "between": [scale * (more.low - 1), scale * (more.high - 1)],
     }
 
 
@@ -216,9 +246,10 @@ def as_rank(letter: str, batch: int, count: int) -> int:
         return 2
     if world.rank:
         return follow(world, lambda param: open_backend(1))
-    contestant = Contestant(solver_param(letter, batch), 2, 2, world=world)
-    taken = rounds({"mpi": contestant}, count)["mpi"]
-    print(json.dumps({"net": letter, "batch": batch, "seconds": statistics.median(taken)}))
+    param = solver_param(letter, batch)
+    alone, both = Contestant(param, 1), Contestant(param, 2, 2, world=world)
+    # The other rank waits while one works alone.
+    print(json.dumps(speedup_of(letter, batch, rounds({"1": alone, "2": both}, count))))
     return 0
 
 
@@ -226,7 +257,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--net", default="A")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=default_threads(), help="of the shards' run")
     parser.add_argument("--only", choices=("replicas", "shards"))
     parser.add_argument("--mpi", action="store_true", help="two processes under mpirun as well")
@@ -240,12 +271,10 @@ def main() -> int:
     if args.only != "shards":
         found["replicas"] = replicas_case(args.net, args.batch, args.rounds)
         print("2 replicas against 1:", json.dumps(found["replicas"]), flush=True)
-        alone = found["replicas"]["seconds"]["1"]
-        found["model"] = model_case(args.net, args.batch, alone)
+        found["model"] = model_case(args.net, args.batch, found["replicas"]["seconds"]["1"])
         print(f"the model says {found['model']['predicted_speedup']:.2f} x", flush=True)
         if args.mpi:
             found["mpi"] = mpi_case(args.net, args.batch, args.rounds)
-            found["mpi"]["speedup"] = alone / found["mpi"]["seconds"]
             print("2 processes under mpirun:", json.dumps(found["mpi"]), flush=True)
     gc.collect()
     if args.only != "replicas":

@@ -65,22 +65,6 @@ def cut_batch(param: Any, state: Any, parts: int) -> Any:
     return cut
 
 
-def without_fillers(param: Any) -> Any:
-    """The net with weights that begin as zeros: quick to make, for weights that are replaced."""
-    bare = type(param)()
-    bare.CopyFrom(param)
-    for layer in bare.layer:
-        if layer.type == "DummyData":
-            continue
-        for _, settings in layer.ListFields():
-            if not hasattr(settings, "ListFields"):
-                continue
-            for field, _ in settings.ListFields():
-                if field.name.endswith("filler"):
-                    settings.ClearField(field.name)
-    return bare
-
-
 def _batch(layer: Any) -> int | None:
     if layer.type in BATCH_PARAMS:
         return int(getattr(layer, BATCH_PARAMS[layer.type]).batch_size)

@@ -37,6 +37,9 @@ def fill(blob: Blob, param: Any, context: RunContext, where: str) -> None:
         raise ProtoError(
             f"{where}: sparse is for the gaussian filler, got '{param.type}'; remove it"
         )
+    if param.type == "constant" and not param.value:
+        blob.data.clear()
+        return
     values = filler(param, blob.shape, context.rng, where)
     blob.data.mutable_host()[...] = np.asarray(values).reshape(blob.shape)
 

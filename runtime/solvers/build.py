@@ -9,10 +9,11 @@ from typing import Any
 from prototxt_gen.locate import located
 from prototxt_gen.sidecar import DataOptions
 from runtime.backend.base import Backend
-from runtime.batch_cut import cut_batch, without_fillers
+from runtime.batch_cut import cut_batch
 from runtime.context import PassWindow, RunContext
 from runtime.log import caffe_log
 from runtime.net import Net
+from runtime.net_fillers import draws_when_made, draws_when_run, without_fillers
 from runtime.net_io import copy_trained_layers
 from runtime.rng import CaffeRandom
 from runtime.sharing import Sharing
@@ -44,7 +45,8 @@ def build_nets(
 ) -> tuple[Net, TestNets]:
     """Make the train net and the test nets, which share its weights.
 
-    All draw their first weights from one stream, in Caffe's order.
+    All draw their first weights from one stream, in Caffe's order; a test net leaves out those that
+    it will share, where nobody draws after it.
 
     Raises:
         ProtoError, ShapeError, UnsupportedError, DataError, SnapshotError: what does not fit.
@@ -53,7 +55,6 @@ def build_nets(
     rng = options.rng if options.rng is not None else CaffeRandom(seed)
 
     def build(source: NetSource, data: DataOptions, window: PassWindow) -> Net:
-        net_param = without_fillers(source.param) if options.empty_weights else source.param
         context = RunContext(
             seed=seed,
             rng=rng,
@@ -67,18 +68,24 @@ def build_nets(
         state = source.state
         place = contextlib.nullcontext() if source.path is None else located(source.path)
         with place:
-            return Net(net_param, state.phase, backend, context, state.level, list(state.stage))
+            return Net(source.param, state.phase, backend, context, state.level, list(state.stage))
 
     source = train_net_source(param, options.root)
     if options.shards > 1:
         cut = cut_batch(source.param, source.state, options.shards)
         source = dataclasses.replace(source, param=cut)
+    train = source
+    if options.empty_weights:
+        source = dataclasses.replace(source, param=without_fillers(source.param))
     caffe_log("solver.cpp:102", "Creating training net %s", source.source)
     net = build(source, options.sidecar.train, options.window)
     tests = TestNets([], net, param.test_iter)
     try:
         _load_weights(net, param, options)
-        for index, source in enumerate(test_net_sources(param, options.root)):
+        sources = test_net_sources(param, options.root)
+        bare = _bare_layers(net, train, sources, options)
+        for index, source in enumerate(sources):
+            source = dataclasses.replace(source, param=without_fillers(source.param, bare))
             caffe_log(
                 "solver.cpp:190", "Creating test net (#%d) specified by %s", index, source.source
             )
@@ -91,6 +98,22 @@ def build_nets(
             made.close()
         raise
     return net, tests
+
+
+def _bare_layers(
+    net: Net, train: NetSource, tests: list[NetSource], options: SolverOptions
+) -> list[str] | None:
+    """The layers whose first weights test nets need not draw; None for all.
+
+    Where somebody draws afterwards, the stream must be where Caffe's would be.
+    """
+    if options.empty_weights:
+        return None
+    own, layers = set(net.layer_names), [layer for test in tests for layer in test.param.layer]
+    later = options.caffe_dropout or any(map(draws_when_run, [*train.param.layer, *layers]))
+    if later or any(draws_when_made(layer) for layer in layers if layer.name not in own):
+        return []
+    return net.layer_names
 
 
 def _load_weights(net: Net, param: Any, options: SolverOptions) -> None:

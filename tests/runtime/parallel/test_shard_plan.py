@@ -12,7 +12,7 @@ from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.sidecar import Sidecar
 from prototxt_gen.spec import builtin_spec
 from prototxt_gen.vgg import NETS
-from runtime.batch_cut import batch_of_sources, cut_batch, without_fillers
+from runtime.batch_cut import batch_of_sources, cut_batch
 from runtime.context import PassWindow
 from runtime.net_build import net_state
 from runtime.parallel.shard_plan import PER_GPU, plan_shards
@@ -188,10 +188,3 @@ def test_constants_are_cut_and_random_data_is_not() -> None:
     constant = text.parse(dummy.format("constant"), proto.NetParameter)
     assert list(cut_batch(constant, state, 4).layer[0].dummy_data_param.shape[0].dim) == [2, 3]
     assert batch_of_sources(text.parse(dummy.format("uniform"), proto.NetParameter), state) is None
-
-
-def test_without_fillers() -> None:
-    net = text.parse(LOSS, proto.NetParameter)
-    bare = without_fillers(net)
-    assert not bare.layer[0].inner_product_param.HasField("weight_filler")
-    assert net.layer[0].inner_product_param.HasField("weight_filler")

@@ -13,6 +13,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.sidecar import Sidecar
 from runtime.backend.registry import create_backend
 from runtime.net_io import save
+from runtime.rng import CaffeRandom
 from runtime.solvers.nets import test_net_sources as sources_of_tests
 from runtime.solvers.nets import train_net_source
 from runtime.solvers.options import SolverOptions
@@ -166,3 +167,33 @@ def test_layers_of_the_test_net_alone_are_loaded_too(tmp_path: Path) -> None:
     loaded = solver.test_nets[0].layer_by_name("ip2")
     assert source is not None and loaded is not None
     np.testing.assert_array_equal(loaded.blobs[0].data.host(), source.blobs[0].data.host())
+
+
+TESTED = "test_iter: 1 test_interval: 1 test_net: 'test.prototxt' train_net: 'train.prototxt'"
+OWN = """
+layer {{ name: "own" type: "InnerProduct" bottom: "data" top: "own"
+  inner_product_param {{ num_output: 2 weight_filler {{ type: "{}" }} }} }}
+"""
+
+
+@pytest.mark.parametrize(
+    ("extra", "drawn"),
+    [("", False), (OWN.format("constant"), False), (OWN.format("xavier"), True)],
+)
+def test_weights_that_will_be_shared_are_not_drawn(tmp_path: Path, extra: str, drawn: bool) -> None:
+    """Where the test net draws others, the stream must be where Caffe's would be."""
+    net = CLASSIFIER.format(batch=2)
+    (tmp_path / "train.prototxt").write_text(net)
+    (tmp_path / "test.prototxt").write_text(net + extra)
+    solver = _solver(TESTED, tmp_path, rng=(stream := CaffeRandom(3)))
+    alone = CaffeRandom(3)
+    for _ in range(2 if drawn else 1):
+        alone.uniform(8 * 6, -1, 1)
+        alone.uniform(3 * 8, -1, 1)
+    if drawn:
+        limit = float(np.sqrt(np.float32(3) / np.float32(6)))
+        own = solver.test_nets[0].layer_by_name("own")
+        assert own is not None
+        expected = alone.uniform(12, -limit, limit).reshape(2, 6)
+        np.testing.assert_array_equal(own.blobs[0].data.host(), expected)
+    assert stream.uniform(1, 0, 1) == alone.uniform(1, 0, 1)
