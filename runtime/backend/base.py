@@ -62,6 +62,8 @@ class Backend(Protocol):
     dtype: np.dtype[Any]
     shares_host_memory: bool
     """Device arrays are numpy arrays: SyncedMemory then keeps one copy."""
+    rows_stand_alone: bool
+    """`gemm` gives a row of c the same bits, whatever other rows are computed with it."""
 
     # Memory.
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:

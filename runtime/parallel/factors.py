@@ -4,8 +4,8 @@ Such a gradient is a product, left^T right, of what came into the layer and what
 For the paper's nets those two matrices hold a tenth of the gradient's numbers or less. So shards
 keep them, replicas give them to each other, and each replica multiplies out the rows that it
 owns, for the whole batch at once: a shard then costs no pass over these gradients, and there is
-nothing to add up. Rows are computed in blocks of one grid, whoever owns them, so that the bits do
-not depend on the owner.
+nothing to add up. Where a row's bits may depend on what is computed with it, as BLAS's do, rows are
+computed in blocks of one grid, whoever owns them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from runtime.parallel.collective import Parcel
 from runtime.parallel.shard_plan import ShardPlan
 
 GRID = 128
-"""Rows of a gradient that are multiplied out together."""
+"""Rows of a gradient that are multiplied out together, where that shows."""
 LARGE = 1 << 16
 """Numbers of a gradient that are worth the trouble."""
 
@@ -74,7 +74,7 @@ class Factors:
         return [[depth * self.rows, depth * self.cols] for depth in depths]
 
     def multiply(self, parcels: Sequence[Parcel] | None, low: int, high: int) -> None:
-        """Write elements low .. high-1 of the mean gradient, with what is beside them in the grid.
+        """Write elements low .. high-1 of the mean gradient, with the rest of their rows or blocks.
 
         `parcels` are all replicas'; None where this is the only one.
         """
@@ -85,11 +85,17 @@ class Factors:
         depth = left.size // self.rows
         left = self.backend.view(left, 0, (depth, self.rows))
         right = self.backend.view(right, 0, (depth, self.cols))
-        for first in range(low // self.cols // GRID * GRID, -(-high // self.cols), GRID):
-            count = min(GRID, self.rows - first)
-            block = np.ascontiguousarray(left[:, first : first + count])
-            to = self.backend.view(out, first * self.cols, (count, self.cols))
+        for first, last in self._blocks(low // self.cols, -(-high // self.cols)):
+            block = np.ascontiguousarray(left[:, first:last])
+            to = self.backend.view(out, first * self.cols, (last - first, self.cols))
             self.backend.gemm(True, False, self._scale, block, right, 0.0, to)
+
+    def _blocks(self, first: int, last: int) -> list[tuple[int, int]]:
+        """The rows of each product that together give rows first .. last-1."""
+        if self.backend.rows_stand_alone:
+            return [(first, last)]
+        starts = range(first // GRID * GRID, last, GRID)
+        return [(start, min(start + GRID, self.rows)) for start in starts]
 
     def _gather(self, parcels: Sequence[Parcel]) -> tuple[Array, Array]:
         """Everybody's passes, in the order of the shards."""

@@ -75,7 +75,9 @@ class CpuBackend:
         self.lanes = Lanes(threads)
         limit_blas_threads()
         self._memory = MemoryOps()
-        self._choose(exact, self._library(native))
+        library = self._library(native)
+        self.rows_stand_alone = library is not None
+        self._choose(exact, library)
 
     def _library(self, native: bool | None) -> NativeLibrary | None:
         """The compiled kernels, or None where numpy is to serve."""

@@ -75,6 +75,21 @@ def test_gemm(isa: str, rows: int, cols: int, depth: int, trans_a: bool, trans_b
 
 
 @each_set
+@pytest.mark.parametrize("depth", [1, 16, 32, 33, 257, 600])
+@pytest.mark.parametrize("threads", THREADS)
+def test_a_row_of_a_product_stands_alone(isa: str, threads: int, depth: int) -> None:
+    """What CpuBackend.rows_stand_alone says: replicas compute only the rows that they own."""
+    a, b = normal(depth, 70), normal(depth, 130, seed=1)
+    gemm = NativeProducts(opened(isa, threads)).gemm
+    whole = np.empty((70, 130), np.float32)
+    gemm(True, False, 0.5, a, b, 0.0, whole)
+    for first, last in ((0, 1), (0, 35), (35, 70), (3, 40), (69, 70)):
+        part = np.empty((last - first, 130), np.float32)
+        gemm(True, False, 0.5, np.ascontiguousarray(a[:, first:last]), b, 0.0, part)
+        assert part.tobytes() == whole[first:last].tobytes()
+
+
+@each_set
 @pytest.mark.parametrize("rows", [1030, 1021])
 def test_a_large_gradient_of_a_small_batch_goes_past_the_caches(isa: str, rows: int) -> None:
     """Where it is aligned; elsewhere not, and the bits are the same."""

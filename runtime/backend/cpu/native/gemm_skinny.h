@@ -1,6 +1,6 @@
 // Products with a small batch: one operand is a large matrix that is read, or updated, once.
 //
-// An InnerProduct layer of VGG has 4096 x 25088 weights; at batch 1 to 16 packing them would cost
+// An InnerProduct layer of VGG has 4096 x 25088 weights; at batch 1 to 32 packing them would cost
 // more than the product, and memory sets the pace.
 #pragma once
 
@@ -18,13 +18,13 @@ struct GemmOperands {
     float* c;
 };
 
-constexpr Index kSkinny = 16;      // the largest batch these serve
+constexpr Index kSkinny = 32;  // the largest batch these serve
 
 // y = x weight^T, weight (cols, depth): rows of the weights against the few rows of x.
 static void skinny_forward(Team* team, const GemmOperands& op) {
     constexpr Index kColumns = 2 * kDotCols;
-    constexpr Index kStretch = 2048;  // of the depth: these rows stay in the first-level cache
-    const Index stretches = most(1, ceil_div(op.depth, kStretch));
+    constexpr Index kNear = 1 << 15;  // floats of x's rows, along a stretch of the depth
+    const Index stretches = most(1, ceil_div(op.depth, kNear / most(16, op.rows)));
     const Index stretch = round_up(ceil_div(op.depth, stretches), kLanes);
     parallel(team, ceil_div(op.cols, kColumns), [&](Index item, int) {
         const Index first = item * kColumns, cols = least(kColumns, op.cols - first);
@@ -39,10 +39,35 @@ static void skinny_forward(Team* team, const GemmOperands& op) {
     });
 }
 
-// Rows of c += 8 rows of a's columns times 8 rows of b, over a strip.
+constexpr int kDeep = 8;  // rows of the weights that dx takes at a time
+
+// Rows of c += kDeep rows of b, weighted by x, over Vectors vectors from column `j` of the strip.
+template <int Rows, int Vectors>
+VD_INLINE void add_block(const float (*x)[kDeep], const float* const* b, float* c, Index cols) {
+    Vec sum[Rows][Vectors];
+    VD_UNROLL
+    for (int r = 0; r < Rows; ++r)
+        for (int e = 0; e < Vectors; ++e) sum[r][e] = load(c + r * cols + e * kLanes);
+    VD_UNROLL
+    for (int i = 0; i < kDeep; ++i) {
+        Vec y[Vectors];
+        VD_UNROLL
+        for (int e = 0; e < Vectors; ++e) y[e] = load(b[i] + e * kLanes);
+        VD_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+            const Vec weight = broadcast(x[r][i]);
+            VD_UNROLL
+            for (int e = 0; e < Vectors; ++e) sum[r][e] += weight * y[e];
+        }
+    }
+    VD_UNROLL
+    for (int r = 0; r < Rows; ++r)
+        for (int e = 0; e < Vectors; ++e) store(c + r * cols + e * kLanes, sum[r][e]);
+}
+
+// Rows of c += up to kDeep rows of a's columns times as many rows of b, over a strip.
 template <int Rows>
 void add_rows(const GemmOperands& op, Index row, Index k, Index depth, Index first, Index cols) {
-    constexpr int kDeep = 8;
     float x[Rows][kDeep] = {};
     const float* b[kDeep];
     for (int i = 0; i < kDeep; ++i) {
@@ -51,25 +76,20 @@ void add_rows(const GemmOperands& op, Index row, Index k, Index depth, Index fir
             if (i < depth) x[r][i] = op.alpha * op.a[(row + r) * op.depth + k + i];
     }
     float* c = op.c + row * op.cols + first;
+    auto ahead = [&](Index count) {
+        for (const float*& from : b) from += count;
+        c += count;
+    };
+    constexpr int kWide = kLanes < 16 ? 1 : 2;
     Index j = 0;
-    for (; j + kLanes <= cols; j += kLanes) {
-        Vec sum[Rows];
-        VD_UNROLL
-        for (int r = 0; r < Rows; ++r) sum[r] = load(c + r * op.cols + j);
-        VD_UNROLL
-        for (int i = 0; i < kDeep; ++i) {
-            const Vec y = load(b[i] + j);
-            VD_UNROLL
-            for (int r = 0; r < Rows; ++r) sum[r] += x[r][i] * y;
-        }
-        VD_UNROLL
-        for (int r = 0; r < Rows; ++r) store(c + r * op.cols + j, sum[r]);
-    }
-    for (; j < cols; ++j)
+    for (; j + kWide * kLanes <= cols; j += kWide * kLanes, ahead(kWide * kLanes))
+        add_block<Rows, kWide>(x, b, c, op.cols);
+    for (; j + kLanes <= cols; j += kLanes, ahead(kLanes)) add_block<Rows, 1>(x, b, c, op.cols);
+    for (; j < cols; ++j, ahead(1))
         for (int r = 0; r < Rows; ++r) {
-            float sum = c[r * op.cols + j];
-            for (int i = 0; i < kDeep; ++i) sum += x[r][i] * b[i][j];
-            c[r * op.cols + j] = sum;
+            float sum = c[r * op.cols];
+            for (int i = 0; i < kDeep; ++i) sum += x[r][i] * *b[i];
+            c[r * op.cols] = sum;
         }
 }
 
@@ -80,15 +100,18 @@ VD_INLINE void scale(float* c, Index count, float beta) {
         for (Index i = 0; i < count; ++i) c[i] *= beta;
 }
 
-// dx = dy weight, weight (depth, cols): eight rows of the weights at a time into a strip of dx.
+// dx = dy weight, weight (depth, cols): some rows of the weights at a time into a strip of dx, which
+// is as wide as half of the second-level cache allows: memory gives long runs sooner.
 static void skinny_backward_data(Team* team, const GemmOperands& op) {
-    constexpr Index kStrip = 512;  // columns of one item
-    parallel(team, ceil_div(op.cols, kStrip), [&](Index item, int) {
-        const Index first = item * kStrip, cols = least(kStrip, op.cols - first);
+    constexpr Index kNear = 1 << 16;  // floats of dx, along the columns of one item
+    const Index even = ceil_div(op.cols, 4 * team_size(team));
+    const Index strip = round_up(least(kNear / most(16, op.rows), even), 2 * kLanes);
+    parallel(team, ceil_div(op.cols, strip), [&](Index item, int) {
+        const Index first = item * strip, cols = least(strip, op.cols - first);
         for (Index r = 0; r < op.rows; ++r) scale(op.c + r * op.cols + first, cols, op.beta);
-        for (Index k = 0; k < op.depth; k += 8)
+        for (Index k = 0; k < op.depth; k += kDeep)
             for (Index row = 0; row < op.rows;) {
-                const Index depth = least(8, op.depth - k), left = op.rows - row;
+                const Index depth = least(kDeep, op.depth - k), left = op.rows - row;
                 const Index rows = left >= 8 ? 8 : left >= 4 ? 4 : 1;
                 (rows == 8 ? add_rows<8> : rows == 4 ? add_rows<4> : add_rows<1>)(op, row, k, depth,
                                                                                 first, cols);
