@@ -70,14 +70,22 @@ def parallel_table(results: dict[str, Any]) -> str:
     """What replicas give, and what shards cost."""
     replicas, mpi, shards = results["replicas"], results.get("mpi"), results["shards"]
     title = f"net {replicas['net']}, batch {replicas['batch']}"
-    rows = [("2 replicas of 1 thread against 1", title, f"{replicas['speedup']:.2f} x")]
+    rows = [("2 replicas of 1 thread against 1", title, _times(replicas))]
     if mpi is not None:
-        rows.append(("2 processes under mpirun against 1", title, f"{mpi['speedup']:.2f} x"))
+        rows.append(("2 processes under mpirun against 1", title, _times(mpi)))
     rows.append(("what `verydeep plan` says of it", title, f"{results['model']['speedup']:.2f} x"))
-    cost = f"{100 * shards['cost_of_8_shards_at_batch_256']:.1f} %"
-    rows.append(("8 shards on one device cost", f"net {shards['net']}, batch 256", cost))
+    low, high = (100 * value for value in shards["between"])
+    cost = 100 * shards["cost_of_8_shards_at_batch_256"]
+    found = f"{cost:.1f} % ({low:.1f} to {high:.1f})"
+    rows.append(("8 shards on one device cost", f"net {shards['net']}, batch 256", found))
     lines = ["| | net | measured |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)
+
+
+def _times(found: dict[str, Any]) -> str:
+    """A ratio, and between what the true median lies 19 times in 20."""
+    low, high = found["between"]
+    return f"{found['speedup']:.2f} x ({low:.2f} to {high:.2f})"
 
 
 def with_section(text: str, name: str, content: str) -> str:

@@ -35,6 +35,7 @@ Row = dict[str, Any]
 Contestants = dict[str, tuple[Callable[[], object], Callable[[], None]]]
 """Work and how to wait for it, by name."""
 OURS = "verydeep"
+ONE_BY_ONE = "launch by launch"
 
 
 def measure(contestants: Contestants, size: Size) -> dict[str, float]:
@@ -42,8 +43,8 @@ def measure(contestants: Contestants, size: Size) -> dict[str, float]:
     repeats: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for name, (work, wait) in contestants.items():
-        # The first builds and allocates, the second is as all later ones.
-        _timed(work, wait, 1)
+        # The first builds and allocates; after SETTLED of them what repeats is replayed.
+        _timed(work, wait, 1 if name.startswith("torch") else gpu_ours.SETTLED)
         repeats[name] = max(1, round(size.seconds / max(_timed(work, wait, 1), 1e-6)))
     for _ in range(size.rounds):
         for name, (work, wait) in contestants.items():
@@ -165,6 +166,31 @@ def _step(device: str, size: Size, net: str, precision: str, kind: str) -> Row:
     return found
 
 
+def launches(device: str, size: Size) -> Iterator[Row]:
+    """Whole steps with what repeats replayed as CUDA graphs, and launched one by one."""
+    for net in size.launched:
+        for kind in gpu_cases.STEPS:
+            backends = {
+                name: gpu_ours.open_device(device, replay=replay)
+                for name, replay in ((OURS, True), (ONE_BY_ONE, False))
+            }
+            entrants: Contestants = {
+                name: (gpu_ours.STEPS[kind](backend, net, size.batch), backend.synchronize)
+                for name, backend in backends.items()
+            }
+            found = _compared(measure(entrants, size))
+            # What the repeats have left in the graphs is what one more step asks for by itself.
+            row = {"net": net, "step": kind, "replays": backends[OURS].recorder.replays}
+            for name, backend in backends.items():
+                before = backend.launches
+                entrants[name][0]()
+                row[f"launches, {name}"] = backend.launches - before
+            entrants.clear()
+            for backend in backends.values():
+                backend.driver.close()
+            yield row | found
+
+
 def _rivals(device: str, precision: str) -> list[Torch]:
     torch = find_torch(device)
     if torch is None:
@@ -185,6 +211,7 @@ STAGES: dict[str, Callable[[str, Size], Iterator[Row]]] = {
     "bandwidth": bandwidth,
     "layers": layers,
     "steps": steps,
+    "launches": launches,
 }
 
 

@@ -46,6 +46,8 @@ class Size:
     layers: Sequence[tuple[int, int, int]]
     nets: Sequence[str]
     """See vgg_nets.specification; `D/8` is net D, narrow and on small images."""
+    launched: Sequence[str]
+    """Of which replayed steps are measured beside steps launched one by one."""
     batch: int
     elements: int
     """Of the vectors whose bandwidth is measured."""
@@ -54,8 +56,8 @@ class Size:
     """The least that a contestant's work of one round takes, so that clocks do not matter."""
 
 
-FULL = Size(VGG_LAYERS, ("D", "A", "E"), 64, 1 << 27, 5, 0.02)
-TINY = Size(((3, 8, 6), (16, 16, 6)), ("A/8",), 1, 1 << 12, 1, 0.0)
+FULL = Size(VGG_LAYERS, ("D", "A", "E"), ("D/8", "A"), 64, 1 << 27, 5, 0.02)
+TINY = Size(((3, 8, 6), (16, 16, 6)), ("A/8",), ("A/8",), 1, 1 << 12, 1, 0.0)
 SIZES = {"full": FULL, "tiny": TINY}
 
 

@@ -51,6 +51,9 @@ def stages(device: str, size: str, out: Path) -> list[Stage]:
     """What is done, the most telling first."""
     python, gpu_tests = sys.executable, "tests/cuda_kernels/test_kernels_gpu.py"
     pytest = [python, "-m", "pytest", "-m", "gpu", "-rs", "--color=no"]
+    # A dry run tries the same drivers, launches and replays on the emulator.
+    emulated = [python, "-m", "pytest", "-m", "not gpu and not slow", "--color=no"]
+    emulated += ["tests/runtime/backend/test_driver_emulator.py", "tests/runtime/test_replay.py"]
     # In pytest's words: the runs that the emulator does not slow down.
     sanitized = [*pytest, gpu_tests, "-k", "same_bits", "-x"]
     checker = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
@@ -66,11 +69,12 @@ def stages(device: str, size: str, out: Path) -> list[Stage]:
     return [
         measured("machine", 15),
         measured("build", 60),
-        Stage("tests", 70, pytest),
+        Stage("tests", 70, emulated if device == "emu" else pytest),
         measured("bandwidth", 15),
         measured("layers", 60),
         measured("steps", 110),
-        Stage("train", 70, train),
+        measured("launches", 25),
+        Stage("train", 270 if device == "emu" else 70, train),
         Stage("memcheck", 40, [*checker, "memcheck", *sanitized], "compute-sanitizer"),
         Stage("racecheck", 30, [*checker, "racecheck", *sanitized], "compute-sanitizer"),
     ]

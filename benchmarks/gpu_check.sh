@@ -41,8 +41,6 @@ if [ -n "$("$python" "$root/benchmarks/gpu_needs.py" "$wheels" 2>&1)" ]; then
             2> "$out/install.log" || true
     fi
 fi
-if [[ " $* " != *" emu "* ]]; then
-    "$python" "$root/benchmarks/gpu_needs.py" "$wheels"
-fi
+"$python" "$root/benchmarks/gpu_needs.py" "$wheels" "$@"
 cd "$root"
 exec "$python" benchmarks/gpu_check.py --out "$out" --started "$started" "$@"

@@ -1,6 +1,6 @@
 """Says which packages a GPU machine lacks, and how to bring them there without a network.
 
-    python benchmarks/gpu_needs.py [FOLDER OF WHEELS]
+    python benchmarks/gpu_needs.py [FOLDER OF WHEELS] [--device emu]
 
 Runs before anything is installed, on the standard library alone.
 """
@@ -77,6 +77,9 @@ def advice(lacking: Sequence[str], folder: str = "") -> str:
 
 if __name__ == "__main__":
     lacking, for_training = missing(NEEDS), missing(FOR_TRAINING)
+    if "emu" in sys.argv[2:]:
+        # The emulator needs no PyCUDA.
+        lacking = [name for name in lacking if name != "pycuda"]
     if lacking or for_training:
         print(advice([*lacking, *for_training], *sys.argv[1:2]), file=sys.stderr)
     sys.exit(int(bool(lacking)))

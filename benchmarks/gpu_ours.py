@@ -22,9 +22,13 @@ FLOAT = np.dtype(np.float32)
 _DRAWN = 1 << 20
 
 
-def open_device(device: str, precision: str = "fp32") -> Any:
+# Steps until what repeats is in graphs: inference keeps filters from its second pass on.
+SETTLED = 6
+
+
+def open_device(device: str, precision: str = "fp32", replay: bool = True) -> Any:
     """A backend of its own, so that its memory goes when it does."""
-    return create_backend(device, precision=precision)
+    return create_backend(device, precision=precision, replay=replay)
 
 
 def array(backend: Any, *shape: int, dtype: np.dtype[Any] = FLOAT) -> Any:

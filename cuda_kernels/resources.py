@@ -100,10 +100,13 @@ def parse_ptxas(report: str, manifest: Manifest, arch: int) -> list[Resources]:
 def resource_table(entries: Sequence[Resources]) -> str:
     """One line a kernel: all numbers of one architecture, or the registers on several.
 
-    Bytes that spill follow the registers, with a mark: `128+60!`.
+    Bytes that spill follow the registers, with a mark: `128+60!`. The last line counts them.
     """
     architectures = sorted({entry.arch for entry in entries})
-    return _aligned(_detailed(entries) if len(architectures) < 2 else _several(entries))
+    rows = _detailed(entries) if len(architectures) < 2 else _several(entries)
+    spilling = {entry.kernel for entry in entries if entry.spills}
+    count = f"{len(spilling)}, marked by !" if spilling else "none"
+    return f"{_aligned(rows)}\nkernels that spill registers: {count}"
 
 
 def _detailed(entries: Sequence[Resources]) -> list[list[str]]:

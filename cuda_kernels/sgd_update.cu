@@ -10,9 +10,13 @@
 constexpr int BLOCK = 256;
 
 // dw (count) in; w, history (count) in and out. Caffe's order: the rate is inside the history.
+// Where `rate` (1) is given it stands for lr: a launch that is recorded finds the new one there.
 extern "C" __global__ void __launch_bounds__(BLOCK)
     sgd_update(const float* dw, float* w, float* history, int64_t count, float lr, float momentum,
-               float decay) {
+               float decay, const float* rate) {
+    if (rate != nullptr) {
+        lr = *rate;
+    }
     const int64_t first = QUAD * global_thread();
     float weight[QUAD], slope[QUAD], past[QUAD];
     load_quad(w, first, count, weight);

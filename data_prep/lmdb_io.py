@@ -39,7 +39,6 @@ class _Environment:
         except lmdb.Error as cause:
             raise DataError(f"{folder}: cannot be opened as LMDB: {cause}; see the path") from cause
 
-
     def check_length(self, folder: Path) -> None:
         """See that the map has its file behind it: the system kills who reads beyond the end.
 

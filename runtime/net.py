@@ -18,6 +18,7 @@ from runtime.layer_factory import create_layer
 from runtime.net_build import filter_net, insert_splits, net_state
 from runtime.net_fusion import find_gating, find_rectified
 from runtime.net_params import ParamTable
+from runtime.net_replay import NetReplay, replay_of
 
 log = logging.getLogger("verydeep.net")
 
@@ -66,6 +67,7 @@ class Net:
         self.after_backward: list[Hook] = []
         self._blob_need_backward: dict[str, bool] = {}
         self._unread: set[str] = set()
+        self._replay: NetReplay | None = None
         try:
             for layer_param in self.param.layer:
                 self._append(layer_param)
@@ -81,6 +83,7 @@ class Net:
         self._gating = find_gating(self)
         sharing = self.context.sharing
         self._shared = None if sharing is None else SharedActivations(self, sharing)
+        self._replay = replay_of(self)
         for output in self.outputs:
             log.info("This network produces output %s", output)
         log.info("Network initialization done.")
@@ -209,14 +212,15 @@ class Net:
             self._shared.refresh()
         watched = bool(self.before_forward or self.after_forward)
         loss = 0.0
+        whole = start == 0 and last == len(self.layers) - 1
+        if self._replay is not None and whole and not watched:
+            loss, last = self._replay.forward(), -1
         for i in range(start, last + 1):
             for hook in self.before_forward:
                 hook(i)
             if not self.forward_layer(i, not watched and i > start, not watched and i < last):
                 continue
-            for blob, weight in zip(self.tops[i], self.layers[i].loss_weights):
-                if weight:
-                    loss += self.backend.dot(blob.data.dev(), blob.diff.dev())
+            loss += self.weighted_loss(i)
             for hook in self.after_forward:
                 hook(i)
         if start == 0:
@@ -237,6 +241,14 @@ class Net:
         layer.forward(self.bottoms[index], self.tops[index])
         return True
 
+    def weighted_loss(self, index: int) -> float:
+        """What a layer's tops add to the loss of the pass."""
+        return sum(
+            self.backend.dot(blob.data.dev(), blob.diff.dev())
+            for blob, weight in zip(self.tops[index], self.layers[index].loss_weights)
+            if weight
+        )
+
     def backward(self, start: int | None = None, end: int = 0) -> None:
         """Run the gradients from layer `start` down to layer `end` (inclusive).
 
@@ -252,15 +264,26 @@ class Net:
             )
         first = len(self.layers) - 1 if start is None else start
         watched = bool(self.before_forward or self.after_forward or self._shared is None)
+        whole = first == len(self.layers) - 1 and end == 0
+        if self._replay is not None and whole and self._replay.may_go_back:
+            self._replay.backward(not watched)
+            return
         for i in range(first, end - 1, -1):
             for hook in self.before_backward:
                 hook(i)
-            done = not watched and i < first and i + 1 in self._gating
-            if self.layer_need_backward[i] and not done:
-                self.layers[i].gates_relu = not watched and i > end and i in self._gating
-                self.layers[i].backward(self.tops[i], self.bottom_need_backward[i], self.bottoms[i])
+            self.backward_layer(i, not watched and i < first, not watched and i > end)
             for hook in self.after_backward:
                 hook(i)
+
+    def backward_layer(self, index: int, after: bool, before: bool) -> None:
+        """Gradients of one layer, unless the pooling after it has done them, or none are wanted.
+
+        `after` says that the layer after has just run so, `before` that the one before will.
+        """
+        if self.layer_need_backward[index] and not (after and index + 1 in self._gating):
+            layer = self.layers[index]
+            layer.gates_relu = before and index in self._gating
+            layer.backward(self.tops[index], self.bottom_need_backward[index], self.bottoms[index])
 
     def reshape(self) -> None:
         """Propagate the inputs' shapes. Caffe: Net::Reshape."""
@@ -276,6 +299,7 @@ class Net:
         """Stop readers and close files; the net computes no more."""
         for layer in self.layers:
             layer.close()
+        self._replay = None
 
     def __enter__(self) -> Net:
         return self
@@ -289,6 +313,11 @@ class Net:
         self.close()
 
     # Looking.
+
+    @property
+    def replayed(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The layers whose passes, forward and backward, are in a graph of the backend's."""
+        return (frozenset(), frozenset()) if self._replay is None else self._replay.layers
 
     @property
     def learns(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import Array, Backend, HostArray
+from runtime.backend.recording import Access, watch_of
 
 _VERSIONS = itertools.count(1)
 """One series for all storages: a blob that changes its storage must not meet a version again."""
@@ -102,6 +103,13 @@ class Storage:
         elif self._host is not None:
             self._host.fill(0)
 
+    def replayed(self, written: bool) -> None:
+        """Note that a replay has read the device array, or written it."""
+        if written:
+            self._version = next(_VERSIONS)
+        if written or self.head is Head.UNINITIALIZED:
+            self.head = Head.AT_DEVICE
+
     def device(self, write: bool) -> Array:
         """The flat device array, brought up to date."""
         if self.backend.shares_host_memory:
@@ -129,6 +137,7 @@ class SyncedMemory:
         self.dtype = np.dtype(dtype if dtype is not None else backend.dtype)
         self.shape: tuple[int, ...] = (0,)
         self.count = 0
+        self._watch = watch_of(backend)
         self._storage = Storage(backend, 0, self.dtype)
 
     @property
@@ -138,6 +147,7 @@ class SyncedMemory:
     @property
     def version(self) -> int | None:
         """Changes whenever the contents may have; None when that cannot be known."""
+        self._tell(Access.VERSION)
         return self._storage.version
 
     def reshape(self, shape: tuple[int, ...]) -> None:
@@ -150,6 +160,8 @@ class SyncedMemory:
     def share(self, other: SyncedMemory) -> None:
         """Look at the other's storage from now on, in the own shape."""
         self._storage = other._storage
+        self._tell(Access.BINDING)
+        other._tell(Access.BINDING)
 
     def bind(self, storage: Storage) -> None:
         """Look at this storage from now on, in the own shape."""
@@ -157,10 +169,12 @@ class SyncedMemory:
 
     def host(self) -> HostArray:
         """Host array to read, in the shape. Do not keep it: the next pass may make it stale."""
+        self._tell(Access.HOST_READ)
         return self._storage.host(write=False)[: self.count].reshape(self.shape)
 
     def mutable_host(self) -> HostArray:
         """Host array to read and write, in the shape."""
+        self._tell(Access.HOST_WRITE)
         return self._storage.host(write=True)[: self.count].reshape(self.shape)
 
     def exposed_host(self) -> HostArray:
@@ -170,15 +184,18 @@ class SyncedMemory:
 
     def dev(self) -> Array:
         """Device array to read, in the shape."""
+        self._tell(Access.DEVICE_READ)
         return self.backend.view(self._storage.device(write=False), 0, self.shape)
 
     @property
     def reads_zero(self) -> bool:
         """See Storage.reads_zero."""
+        self._tell(Access.BINDING)
         return self._storage.reads_zero
 
     def clear(self) -> None:
         """See Storage.clear."""
+        self._tell(Access.HOST_WRITE)
         self._storage.clear()
 
     def overwritten_dev(self) -> Array:
@@ -186,8 +203,14 @@ class SyncedMemory:
 
         The whole storage must be written.
         """
+        self._tell(Access.DEVICE_WRITE)
         return self.backend.view(self._storage.overwrite(), 0, self.shape)
 
     def mutable_dev(self) -> Array:
         """Device array to read and write, in the shape."""
+        self._tell(Access.DEVICE_WRITE)
         return self.backend.view(self._storage.device(write=True), 0, self.shape)
+
+    def _tell(self, access: Access) -> None:
+        if self._watch is not None and self._watch.told is not None:
+            self._watch.told(self, access)

@@ -21,7 +21,7 @@ DEVICES = ("cpu", "gpu", "emu")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add --gpu, --device, --threads, --exact and --precision."""
+    """Add --gpu, --device, --threads, --exact, --precision and --launch-by-launch."""
     parser.add_argument(
         "--gpu",
         default="",
@@ -43,6 +43,12 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         choices=PRECISIONS,
         help="what a GPU's convolutions round their operands to (default: the solver's sidecar, "
         "or fp32)",
+    )
+    parser.add_argument(
+        "--launch-by-launch",
+        action="store_true",
+        help="on a GPU, ask for every kernel of every pass anew; by default what repeats is "
+        "recorded and replayed as CUDA graphs, to the same bits",
     )
 
 
@@ -132,6 +138,8 @@ def open_backend(
             options["threads"] = max(1, (args.threads or default_threads()) // replicas)
     elif name == "emu":
         device = 0
+    if getattr(args, "launch_by_launch", False) and name not in (None, "cpu"):
+        options["replay"] = False
     if getattr(args, "exact", False):
         if name not in (None, "cpu"):
             raise DeviceError(

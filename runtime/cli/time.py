@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
+from runtime.backend.recording import recorder_of
 from runtime.cli.devices import (
     add_device_arguments,
     add_state_arguments,
@@ -34,6 +35,14 @@ class Timing:
     total: float = 0.0
     layer_forward: list[float] = field(default_factory=list)
     layer_backward: list[float] = field(default_factory=list)
+    launches: list[tuple[int, int]] | None = None
+    """Kernels, fills and copies that each layer asks a GPU for, forward and backward."""
+    replayed: float | None = None
+    """A whole pass, forward and backward, with what repeats replayed; see runtime/replay.py."""
+
+
+# After so many passes whatever repeats is in a graph.
+_SETTLED = 6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +103,43 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
     timing.layer_forward = [value / iterations for value in timing.layer_forward]
     timing.layer_backward = [value / iterations for value in timing.layer_backward]
     _log(net, timing, total)
+    timing.launches = _launches(net, forward_only)
+    if recorder_of(net.backend) is not None:
+        timing.replayed = _whole_passes(net, iterations, forward_only)
     return timing
+
+
+def _launches(net: Net, forward_only: bool) -> list[tuple[int, int]] | None:
+    """What each layer asks for in a pass; None where nothing is launched."""
+    backend = net.backend
+    if not hasattr(backend, "launches"):
+        return None
+    forward, backward = ([0] * len(net.layers) for _ in range(2))
+    for i in range(len(net.layers)):
+        before = backend.launches
+        net.forward_layer(i)
+        forward[i] = backend.launches - before
+    net.context.pass_number += 1
+    for i in () if forward_only else reversed(range(len(net.layers))):
+        before = backend.launches
+        net.layers[i].backward(net.tops[i], net.bottom_need_backward[i], net.bottoms[i])
+        backward[i] = backend.launches - before
+    return list(zip(forward, backward))
+
+
+def _whole_passes(net: Net, iterations: int, forward_only: bool) -> float:
+    """The mean time of a pass that nobody looks into, in ms."""
+    start = 0.0
+    for iteration in range(-_SETTLED, iterations):
+        if iteration == 0:
+            net.backend.synchronize()
+            start = time.perf_counter()
+        net.clear_param_diffs()
+        net.forward()
+        if not forward_only:
+            net.backward()
+    net.backend.synchronize()
+    return 1e3 * (time.perf_counter() - start) / iterations
 
 
 def _forward(net: Net, spent: list[float]) -> float:
@@ -142,7 +187,7 @@ def algorithm(net: Net, index: int) -> str:
 
 def table(net: Net, timing: Timing) -> str:
     """Layers under each other, times in ms."""
-    rows = [("layer", "type", "forward", "backward", "algorithm")]
+    rows: list[tuple[str, ...]] = [("layer", "type", "forward", "backward", "algorithm")]
     rows += [
         (
             layer.param.name,
@@ -154,12 +199,32 @@ def table(net: Net, timing: Timing) -> str:
         for i, layer in enumerate(net.layers)
     ]
     rows.append(("all", "", f"{timing.forward:.3f}", f"{timing.backward:.3f}", ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    return "\n".join(
-        f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {forward:>{widths[2]}}  "
-        f"{backward:>{widths[3]}}  {how}".rstrip()
-        for name, kind, forward, backward, how in rows
-    )
+    if timing.launches is not None:
+        columns = [("launches", "replayed"), *_launch_columns(net, timing.launches)]
+        rows = [(*row[:4], *more, row[4]) for row, more in zip(rows, columns)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            f"{word:{'<' if column < 2 or column > 3 else '>'}{width}}"
+            for column, (word, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+    if timing.replayed is not None:
+        lines.append(f"A whole pass, with what is replayed: {timing.replayed:.3f} ms")
+    return "\n".join(lines)
+
+
+def _launch_columns(net: Net, launches: list[tuple[int, int]]) -> list[tuple[str, str]]:
+    """Of each layer and of all: launches forward+backward, and which of both are in a graph."""
+    forward, backward = net.replayed
+    words = {(True, True): "both", (True, False): "forward", (False, True): "backward"}
+    each = [
+        (f"{ahead}+{back}", words.get((i in forward, i in backward), ""))
+        for i, (ahead, back) in enumerate(launches)
+    ]
+    sums = [sum(column) for column in zip(*launches)]
+    return [*each, (f"{sums[0]}+{sums[1]}", "")]
 
 
 def json_table(net: Net, timing: Timing) -> str:
@@ -174,5 +239,13 @@ def json_table(net: Net, timing: Timing) -> str:
         }
         for i, layer in enumerate(net.layers)
     ]
+    if timing.launches is not None:
+        for i, layer in enumerate(layers):
+            layer["forward_launches"], layer["backward_launches"] = timing.launches[i]
+            layer["forward_replayed"], layer["backward_replayed"] = (
+                i in found for found in net.replayed
+            )
     means = {"forward_ms": timing.forward, "backward_ms": timing.backward, "ms": timing.total}
+    if timing.replayed is not None:
+        means["replayed_ms"] = timing.replayed
     return json.dumps({**means, "layers": layers})

@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import logging
 import math
+from functools import partial
 from typing import Any
 
 from prototxt_gen.errors import VerydeepError
+from runtime.backend.recording import recorder_of
 from runtime.blob import Blob
 from runtime.log import caffe_log, number
 from runtime.net import Net
+from runtime.replay import Replay
 from runtime.solvers.hooks import Score
 from runtime.solvers.testing import read_scores
 from runtime.solvers.update_rule import ParamSlot, UpdateRule
 
 log = logging.getLogger("verydeep.solver")
+
+# Solver types whose update does nothing but ask for ops, the same ones at every iteration.
+_ONLY_OPS = frozenset({"SGD"})
 
 
 class Engine:
@@ -33,6 +39,8 @@ class Engine:
     def __init__(self, net: Net, rule: UpdateRule) -> None:
         self.net = net
         self.rule = rule
+        recorder = recorder_of(net.backend)
+        self._replay = None if recorder is None else Replay(recorder)
         params = net.params.learnable
         self.history = [
             Blob(net.backend, blob.shape, f"history of {blob.name}")
@@ -80,6 +88,17 @@ class Engine:
     def apply_update(self, param: Any, rate: float, iteration: int) -> None:
         """Clip the summed gradient, divide it by iter_size, regularise and step: in that order."""
         self.clip(float(param.clip_gradients))
+        step = partial(self._update_all, param, rate, iteration)
+        if self._replay is None or self.rule.type not in _ONLY_OPS or param.debug_info:
+            step()
+            return
+        rates = [float(self.rule.local_rate(slot, rate)) for slot in self.slots]
+        self._replay.begin((param.iter_size, self.rule.leaves_update), rates=rates)
+        if not self._replay.replayed(0):
+            self._replay.do(0, step)
+        self._replay.end()
+
+    def _update_all(self, param: Any, rate: float, iteration: int) -> None:
         for slot in self.slots:
             if param.iter_size != 1:
                 self.net.backend.scal(1.0 / param.iter_size, slot.diff.mutable_dev())

@@ -80,13 +80,17 @@ def test_the_table_marks_spills() -> None:
         "file kernel arch threads regs shared spill occupancy",
         "demo.cu first sm_90 96 8 0 0 98 %",
         "demo.cu second sm_90 1024 128 33792 60! 0 %",
+        "kernels that spill registers: 1, marked by !",
     ]
+    none = resource_table(parse_ptxas(REPORT, manifest, 90)[:1]).splitlines()
+    assert none[-1] == "kernels that spill registers: none"
     several = [*parse_ptxas(REPORT, manifest, 80), *parse_ptxas(REPORT, manifest, 90)]
     two = resource_table(several).splitlines()
     assert [" ".join(line.split()) for line in two] == [
         "file kernel threads shared sm_80 sm_90",
         "demo.cu first 96 0 8 8",
         "demo.cu second 1024 33792 128+60! 128+60!",
+        "kernels that spill registers: 1, marked by !",
     ]
 
 

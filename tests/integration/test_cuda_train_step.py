@@ -150,9 +150,10 @@ def test_verydeep_train_on_the_emulator(
     monkeypatch.chdir(tmp_path)
     Path("net.prototxt").write_text(NET)
     weights: dict[str, list[np.ndarray]] = {}
-    for device in ("cpu", "emu"):
+    runs = {"cpu": ["cpu"], "emu": ["emu"], "one": ["emu", "--launch-by-launch"]}
+    for device, flags in runs.items():
         Path("solver.prototxt").write_text(SOLVER.format(device=device))
-        assert main(["train", "--solver", "solver.prototxt", "--device", device]) == 0
+        assert main(["train", "--solver", "solver.prototxt", "--device", *flags]) == 0
         close_logging()
         out = capsys.readouterr().out
         assert "accuracy: 1" in out, out  # the label is always the same, and that is learnt
@@ -161,3 +162,7 @@ def test_verydeep_train_on_the_emulator(
     assert len(weights["cpu"]) == len(weights["emu"]) == 6
     for want, got in zip(weights["cpu"], weights["emu"]):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e-4 * np.abs(want).max())
+    # What repeats was replayed, in training and in the tests on the way.
+    for kind in ("caffemodel", "solverstate"):
+        replayed, plain = (Path(f"{run}_iter_12.{kind}").read_bytes() for run in ("emu", "one"))
+        assert replayed == plain.replace(b"one_iter_12", b"emu_iter_12")

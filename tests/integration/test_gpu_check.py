@@ -61,6 +61,28 @@ def rows_of_summary(out: Path) -> list[dict[str, str]]:
     return found
 
 
+def test_replayed_steps_are_held_against_launches_one_by_one(tmp_path: Path) -> None:
+    done = check(tmp_path, "launches")
+    assert done.returncode == 0, done.stdout + done.stderr
+    training, inference = rows(tmp_path, "launches")
+    for row, replays in ((training, 3), (inference, 1)):
+        assert row["replays"] >= 2 * replays  # type: ignore[operator]  # of JSON
+        assert row["launches, verydeep"] < row["launches, launch by launch"] / 10  # type: ignore[operator]
+    assert inference["launches, verydeep"] == 0
+
+
+def test_a_dry_run_needs_no_pycuda() -> None:
+    # Without site-packages everything is missing.
+    command = [sys.executable, "-I", "-S", str(BENCHMARKS / "gpu_needs.py"), ""]
+    for flags, wanted in ((["--device", "emu"], False), ([], True)):
+        done = subprocess.run(
+            [*command, *flags], capture_output=True, text=True, check=False, cwd=BENCHMARKS
+        )
+        assert done.returncode == 1
+        assert "missing for Python" in done.stderr
+        assert ("pycuda" in done.stderr) is wanted
+
+
 @pytest.mark.slow
 def test_whole_steps_run_dry(tmp_path: Path) -> None:
     done = run(
@@ -117,7 +139,7 @@ def test_what_is_missing_is_said() -> None:
     assert "lmdb, pycuda; /wheels has 0 wheels; expected a folder with wheels of them" in first
     assert commands[0].endswith("-d WHEELS lmdb") and "pip wheel --no-deps" in commands[1]
     assert run("gpu_check.py", "--out", "x", "--stages", "all").stdout.startswith(
-        "gpu_check: no stage all; expected machine, build, tests, bandwidth, layers, steps, train"
+        "gpu_check: no stage all; expected machine, build, tests, bandwidth, layers, steps, "
     )
 
 

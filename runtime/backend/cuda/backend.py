@@ -23,6 +23,7 @@ from runtime.backend.cuda.lrn import LRNOps
 from runtime.backend.cuda.memory import DeviceMemory
 from runtime.backend.cuda.neurons import BiasOps, NeuronOps
 from runtime.backend.cuda.pool import PoolOps
+from runtime.backend.cuda.recording import LaunchRecorder
 from runtime.backend.cuda.softmax import SoftmaxOps
 from runtime.backend.cuda.vectors import MemoryOps, VectorOps
 
@@ -36,21 +37,26 @@ class CudaBackend:
     precision: 'fp32'; or 'tf32' or 'bf16', to which convolutions then round their operands where
         tensor cores serve (sums stay in fp32).
     exact: convolutions in fp32 take their sums term by term, without Winograd's transforms.
+    replay: launches that repeat may be recorded and done at once; see runtime/replay.py.
 
     Raises:
         DeviceError: another precision, or one that this device has no tensor cores for.
     """
 
     shares_host_memory = False
+    rows_stand_alone = False
 
-    def __init__(self, driver: Driver, precision: str = FP32, exact: bool = False) -> None:
+    def __init__(
+        self, driver: Driver, precision: str = FP32, exact: bool = False, replay: bool = True
+    ) -> None:
         _expect_precision(driver, precision)
         self.precision = precision
         self.driver = driver
         self.name = driver.name
         self.dtype: np.dtype[Any] = FLOAT
         self.memory = DeviceMemory(driver)
-        launcher = Launcher(driver, self.memory)
+        self._launcher = launcher = Launcher(driver, self.memory)
+        self.recorder = LaunchRecorder(launcher) if replay else None
         self._memory = MemoryOps(launcher)
         self._augment = AugmentOps(launcher)
         self._vectors = VectorOps(launcher)
@@ -61,6 +67,11 @@ class CudaBackend:
         self._pool = PoolOps(launcher)
         self._lrn = LRNOps(launcher)
         self._softmax = SoftmaxOps(launcher)
+
+    @property
+    def launches(self) -> int:
+        """Kernels, fills and copies on the device asked for so far, other than by a replay."""
+        return self._launcher.launches
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> DeviceArray:
         return self._memory.empty(count, dtype)

@@ -111,7 +111,7 @@ class EmulatorDriver:
 
     def lend(self, address: int, size: int) -> None:
         """See Driver.lend. Earlier work of the compute stream may still use the memory."""
-        self._compute.submit(lambda: self._library.lend(address, size))
+        self._submit(lambda: self._library.lend(address, size), None)
 
     def free_memory(self) -> int:
         """See Driver.free_memory."""

@@ -288,14 +288,17 @@ class PyCudaDriver:
             raise
         finally:
             self._recorded = None
-        handle = graphs.end(stream)
-        self._own.graph_handles.append(handle)
-        return PyCudaGraph(handle, arrays)
+        return self._own.keep_graph(graphs.end(stream), arrays)
 
     def replay(self, graph: PyCudaGraph) -> None:
         """See Driver.replay."""
         self._context.attach()
         self._own.graphs.launch(graph.handle, self._compute.handle)
+
+    @property
+    def graphs(self) -> int:
+        """How many graphs the device holds for this driver."""
+        return self._own.graphs_held
 
     def close(self) -> None:
         """See Driver.close."""

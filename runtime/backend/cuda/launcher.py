@@ -12,6 +12,7 @@ from runtime.backend.base import HostArray
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.driver import Argument, Driver, Extent, Kernel
 from runtime.backend.cuda.memory import DeviceMemory
+from runtime.backend.cuda.pass_block import PassBlock
 
 Arguments = tuple[Argument, ...]
 FLOAT = np.dtype(np.float32)
@@ -27,6 +28,10 @@ class Launcher:
     def __init__(self, driver: Driver, memory: DeviceMemory) -> None:
         self.driver = driver
         self.memory = memory
+        self.launches = 0
+        """Kernels, fills and copies on the device asked for so far, one by one."""
+        self.block: PassBlock | None = None
+        """While launches are recorded: what changes from pass to pass."""
         self._kernels: dict[tuple[str, str], Kernel] = {}
         self._constants: dict[tuple[str, str], int] = {}
 
@@ -49,6 +54,7 @@ class Launcher:
                 self.expect_own(f"kernel '{kernel}'", arg)
         block = threads or loaded.signature.max_threads
         extent = (grid, 1, 1) if isinstance(grid, int) else grid
+        self.launches += 1
         self.driver.launch(loaded, extent, (block, 1, 1) if isinstance(block, int) else block, args)
 
     def expect_own(self, what: str, array: DeviceArray) -> None:

@@ -50,6 +50,10 @@ class DeviceMemory:
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.peak_bytes = 0
+        self.given = 0
+        """How often memory was given out."""
+        self.growths = 0
+        """How often the workspace was replaced by a larger one."""
         self._returned: deque[tuple[int, int]] = deque()
         self._cached: dict[int, list[int]] = {}  # capacity -> addresses
         self._held = 0
@@ -73,6 +77,7 @@ class DeviceMemory:
         The contents are unspecified at each call. It grows to the largest request and stays there.
         """
         if self._workspace is None or self._workspace.capacity < nbytes:
+            self.growths += 1
             self._workspace = None  # the old one may serve, or be freed, before the new is made
             self._workspace = self._block(nbytes)
         else:
@@ -119,6 +124,7 @@ class DeviceMemory:
         self._cached.clear()
 
     def _block(self, nbytes: int) -> Block:
+        self.given += 1
         unit = _SMALL if nbytes < _LARGE else _LARGE
         capacity = max(unit, -(-nbytes // unit) * unit)
         self._collect()

@@ -46,13 +46,15 @@ class NeuronOps:
         # A uniform number is a whole multiple of 2^-24, so the comparison is exact on integers.
         threshold = math.ceil(ratio * 2**24)
         width = QUAD * self._launcher.constant("dropout", "BLOCK")
+        block = self._launcher.block
+        clock, first = (None, draw.first_sample) if block is None else block.place(draw, samples)
         self._launcher.run(
             "dropout",
             "dropout_forward",
             (blocks(per_sample, width), rows_along_y(samples), 1),
             (
                 *(x, y, mask, samples, per_sample, threshold, _scale(ratio)),
-                *(draw.seed & _WORD, draw.stream & 0xFFFFFFFF, draw.first_sample & _WORD),
+                *(draw.seed & _WORD, draw.stream & 0xFFFFFFFF, first & _WORD, clock),
             ),
         )
 

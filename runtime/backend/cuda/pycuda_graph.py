@@ -53,7 +53,7 @@ class GraphLibrary:
         if function is None:
             raise DeviceError(
                 f"gpu: the driver library has no {name}; expected CUDA 11.4 or newer for captured "
-                "launches; update the NVIDIA driver"
+                "launches; update the NVIDIA driver, or say --launch-by-launch"
             )
         status = function(*arguments)
         if status != 0:
@@ -62,5 +62,5 @@ class GraphLibrary:
             words = text.value.decode() if text.value else f"error {status}"
             raise DeviceError(
                 f"gpu: {name} failed: {words}; expected work that can be captured: launches, "
-                "copies on the device and fills; do the rest before"
+                "copies on the device and fills; do the rest before, or say --launch-by-launch"
             )

@@ -31,11 +31,18 @@ class PyCudaEvent:
 
 
 class PyCudaGraph:
-    """Recorded launches, and the arrays that they read and write."""
+    """Recorded launches, and the arrays that they read and write.
 
-    def __init__(self, handle: int, arrays: list[DeviceArray]) -> None:
+    Any thread may be the last to let go: the driver destroys it at its next occasion.
+    """
+
+    def __init__(self, handle: int, arrays: list[DeviceArray], dropped: deque[int]) -> None:
         self.handle = handle
         self.arrays = arrays
+        self._dropped = dropped
+
+    def __del__(self) -> None:
+        self._dropped.append(self.handle)
 
 
 class Resources:
@@ -52,7 +59,8 @@ class Resources:
         self.spare_events: deque[Any] = deque()
         self.modules: list[Any] = []
         self.kernels: dict[Path, Mapping[str, Kernel]] = {}
-        self.graph_handles: list[int] = []
+        self.dropped_graphs: deque[int] = deque()
+        self._graph_handles: set[int] = set()
         self._graphs: GraphLibrary | None = None
         self._closed = False
 
@@ -63,13 +71,26 @@ class Resources:
             self._graphs = GraphLibrary()
         return self._graphs
 
+    @property
+    def graphs_held(self) -> int:
+        return len(self._graph_handles)
+
+    def keep_graph(self, handle: int, arrays: list[DeviceArray]) -> PyCudaGraph:
+        """Hand out a graph, and destroy those that nobody refers to any more."""
+        while self.dropped_graphs:
+            dropped = self.dropped_graphs.popleft()
+            self._graph_handles.discard(dropped)
+            self.graphs.destroy(dropped)
+        self._graph_handles.add(handle)
+        return PyCudaGraph(handle, arrays, self.dropped_graphs)
+
     def close(self) -> None:
         """Give everything back. A second call does nothing."""
         if self._closed:
             return
         self._closed = True
         self.context.attach()
-        for handle in self.graph_handles:
+        for handle in self._graph_handles:
             self.graphs.destroy(handle)
         for allocation in self.allocations.values():
             allocation.free()

@@ -45,6 +45,7 @@ class MemoryOps:
         """See Backend.copy. The source may lie on another device of this process."""
         self._launcher.expect_own("copy", dst)
         _expect_alike("copy", src, dst)
+        self._launcher.launches += 1
         self._launcher.driver.copy(src.address, dst.address, src.nbytes)
 
     def copy_2d(
@@ -78,6 +79,7 @@ class MemoryOps:
         """See Backend.fill."""
         self._launcher.expect_own("fill", x)
         if value == 0.0 and math.copysign(1.0, value) > 0.0:
+            self._launcher.launches += 1
             self._launcher.driver.fill_bytes(x.address, 0, x.nbytes)
             return
         if x.dtype != FLOAT:
@@ -142,10 +144,11 @@ class VectorOps:
         decay: float,
     ) -> None:
         """See Backend.sgd_update."""
-        count = expect_same_size("sgd_update", w, dw, history)
-        self._launcher.elementwise(
-            "sgd_update", "sgd_update", count, (dw, w, history, count, lr, momentum, decay)
-        )
+        count, block = expect_same_size("sgd_update", w, dw, history), self._launcher.block
+        place = None if block is None else block.take_rate(lr)
+        given = lr if place is None else 0.0
+        args = (dw, w, history, count, given, momentum, decay, place)
+        self._launcher.elementwise("sgd_update", "sgd_update", count, args)
 
 
 def _expect_alike(what: str, src: HostArray | DeviceArray, dst: DeviceArray) -> None:

@@ -25,6 +25,7 @@ from runtime.cli.main import main
 from tests.cuda_kernels.bench import Bench
 from tests.fakecuda.build import ROOT
 from tests.runtime.backend.driver_contract import CASES, F32, SOURCE, Case, down, scale, up
+from tests.runtime.replayed import same, trained, weights
 
 
 @pytest.fixture
@@ -209,3 +210,23 @@ def test_the_backend_is_opened_over_it() -> None:
     host = np.empty(4, np.float32)
     backend.download(x, host)
     assert host.tolist() == [2.5] * 4
+
+
+def test_graphs_that_nobody_holds_are_destroyed(driver: PyCudaDriver) -> None:
+    memory = DeviceMemory(driver)
+    x = up(driver, memory, np.ones(10, np.float32))
+    driver.load(SOURCE)
+    held = driver.capture(lambda: scale(driver, x, x, 2.0))
+    for _ in range(5):
+        driver.replay(driver.capture(lambda: scale(driver, x, x, 3.0)))
+    assert driver.graphs == 2
+    driver.replay(held)
+    assert down(driver, x)[0] == 2 * 3**5
+
+
+def test_training_is_replayed_to_the_same_bits() -> None:
+    settings = 'lr_policy: "poly" power: 1 iter_size: 2'
+    replayed, plain = (trained("gpu", settings, True, replay=on) for on in (True, False))
+    backend: Any = replayed.net.backend
+    assert backend.recorder.replays >= 40
+    assert same(weights(replayed), weights(plain))

@@ -125,7 +125,7 @@ def test_the_check_of_a_gpu_machine_over_a_fake_driver_library(tmp_path: Path) -
         "--size",
         "tiny",
         "--stages",
-        "machine,build,bandwidth",
+        "machine,build,bandwidth,launches",
         "--out",
         str(tmp_path / "out"),
     ]
@@ -140,6 +140,10 @@ def test_the_check_of_a_gpu_machine_over_a_fake_driver_library(tmp_path: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
     cases = json.loads((tmp_path / "out" / "machine.json").read_text())["cases"]
     assert (cases[0]["gpu"], cases[0]["nvcc"]) == ("fake GPU", "99.0.0")
+    cases = json.loads((tmp_path / "out" / "launches.json").read_text())["cases"]
+    assert [case["step"] for case in cases] == ["training", "inference"]
+    for case in cases:
+        assert case["launches, verydeep"] < case["launches, launch by launch"] / 10
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -113,6 +114,30 @@ def test_exact_convolutions_on_request(folder: Path, capsys: Out) -> None:
     assert main([*time, "--device", "emu", "--exact"]) == 2
     said = capsys.readouterr().err.splitlines()[-1]
     assert "--exact: the device is emu; expected the CPU, the one that offers this" in said
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+def test_launches_on_a_gpu(capsys: Out) -> None:
+    time = ["time", "--model", "net.prototxt", "--iterations", "2", "--device", "emu"]
+    assert main(time) == 0
+    out = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line.split() for line in out}
+    assert rows["layer"][4:] == ["launches", "replayed", "algorithm"]
+    # The convolution with its bias; of its two gradients the weights' in a product and its sums.
+    assert rows["conv"][4:] == [rows["conv"][4], "both", "implicit_gemm"]
+    ahead, back = map(int, rows["conv"][4].split("+"))
+    assert ahead >= 1 and back >= 2
+    assert rows["ip"][4:] == ["2+3", "both"]
+    # Labels are looked at on the host.
+    assert rows["loss"][4:] == ["3+1", "backward"]
+    assert rows["data"][4:] == ["0+0"]
+    assert out[-1].startswith("A whole pass, with what is replayed: ")
+    assert main([*time, "--json", "--forward_only", "--launch-by-launch"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert "replayed_ms" not in found
+    layer = found["layers"][2]
+    assert (layer["name"], layer["forward_launches"], layer["backward_launches"]) == ("ip", 2, 0)
+    assert not layer["forward_replayed"]
 
 
 @pytest.mark.parametrize(

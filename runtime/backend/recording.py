@@ -1,0 +1,88 @@
+"""What a backend offers that can repeat at once what it was asked for one by one.
+
+A CPU has nothing to gain by this, and a backend without a `recorder` is never asked.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from runtime.backend.base import Backend
+
+Graph = Any
+"""Work that is repeated at once; opaque, made by `Recorder.capture`."""
+
+
+class Access(enum.Enum):
+    """How a piece of work uses a memory."""
+
+    DEVICE_READ = 0
+    DEVICE_WRITE = 1
+    HOST_READ = 2
+    HOST_WRITE = 3
+    VERSION = 4
+    """It asks whether the contents may have changed."""
+    BINDING = 5
+    """It asks whether they are zeros, or makes two memories look at one storage."""
+
+
+class Watch:
+    """Whom the memories of one backend tell how they are used; mostly nobody."""
+
+    def __init__(self) -> None:
+        self.told: Callable[[Any, Access], None] | None = None
+
+
+class Tape(Protocol):
+    """What one piece of work asked of the device. Equal tapes asked for the very same."""
+
+    @property
+    def pure(self) -> bool:
+        """Nothing but launches, copies on the device and fills; no memory was allocated."""
+
+    @property
+    def calls(self) -> int:
+        """How much was asked for."""
+
+
+class Recorder(Protocol):
+    """Remembers launches while they are done, and repeats them."""
+
+    watch: Watch
+
+    @property
+    def era(self) -> int:
+        """Changes when graphs made before had better go: they keep scratch memory of their own."""
+
+    def begin(self, pass_number: int, rates: Sequence[float]) -> None:
+        """Say what is new in the coming work: the clock, and the rates of the updates in order.
+
+        Both lie in the device's memory. What is recorded reads them there, and so does a replay.
+        """
+
+    def record(self, work: Callable[[], object]) -> Tape:
+        """Do the work, and remember what it asked of the device."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Within a work: what is asked for meanwhile is done, and not remembered."""
+
+    def capture(self, tapes: Sequence[Tape]) -> Graph:
+        """Make one graph of pure tapes, without doing anything."""
+
+    def replay(self, graph: Graph) -> None:
+        """Do what the tapes say."""
+
+
+def recorder_of(backend: Backend) -> Recorder | None:
+    """The recorder of a backend that has one and may use it."""
+    recorder: Recorder | None = getattr(backend, "recorder", None)
+    return recorder
+
+
+def watch_of(backend: Backend) -> Watch | None:
+    """Whom the memories of this backend tell how they are used."""
+    recorder = recorder_of(backend)
+    return None if recorder is None else recorder.watch
