@@ -35,6 +35,7 @@ class Factors:
 
     def __init__(self, layer: InnerProductLayer, plan: ShardPlan, rank: int) -> None:
         self.backend = layer.backend
+        self._layer = layer
         self.weight = layer.blobs[0]
         self.rows, self.cols = self.weight.shape
         self._passes = [len(plan.run_of(r)) * plan.iter_size for r in range(plan.replicas)]
@@ -43,7 +44,6 @@ class Factors:
         self._whole = self._pair(sum(self._passes)) if plan.replicas > 1 else None
         self._scale = 1.0 / plan.shards
         self._kept = 0
-        layer.keep_factors = self.keep
 
     def _pair(self, passes: int) -> tuple[Array, Array]:
         depth, backend = self._depth * passes, self.backend
@@ -53,8 +53,13 @@ class Factors:
         )
 
     def begin(self) -> None:
-        """Forget what is kept: a new iteration begins."""
+        """Forget what is kept, and have the layer's passes from now on."""
         self._kept = 0
+        self._layer.keep_factors = self.keep
+
+    def end(self) -> None:
+        """Let the layer multiply out by itself again: others may run the net as well."""
+        self._layer.keep_factors = None
 
     def keep(self, left: Array, right: Array) -> None:
         """Keep the factors of one pass; see InnerProductLayer.keep_factors."""

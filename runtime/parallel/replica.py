@@ -59,11 +59,18 @@ class Replica:
 
     def compute(self, first_pass: int) -> list[list[Outcome]]:
         """Compute this replica's shards and add up everybody's; outcomes by shard and pass."""
-        run, outcomes = self.plan.run_of(self.rank), []
-        kept: list[tuple[Node, Array]] = []
         self.reduction.cancel()
         for factors in self.factors.values():
             factors.begin()
+        try:
+            return self._shards(first_pass)
+        finally:
+            for factors in self.factors.values():
+                factors.end()
+
+    def _shards(self, first_pass: int) -> list[list[Outcome]]:
+        run, outcomes = self.plan.run_of(self.rank), []
+        kept: list[tuple[Node, Array]] = []
         for shard in run:
             self.buffers.begin()
             count = len(kept) - merges_after(self.plan.shards, shard, run.start)

@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prototxt_gen import proto
+from prototxt_gen import proto, text
+from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.caffemodel import read_caffemodel
 from runtime.net import Net
 from runtime.parallel import exactness, replica
 from runtime.parallel.factors import GRID, Factors, choose_factors
-from runtime.parallel.shard_plan import ShardPlan
+from runtime.parallel.shard_plan import ShardPlan, plan_shards
+from runtime.parallel.start import options_for, start_threads
+from runtime.solvers.options import SolverOptions
+from runtime.solvers.solver import Solver
 from tests.runtime.parallel.conftest import Trained
 from tests.runtime.small_net import build
 
@@ -170,6 +174,30 @@ def test_training_learns_what_it_learns_by_adding(
     added = [blob.array() for layer in read_caffemodel(model) for blob in layer.blobs]
     for one, other in zip(found, added, strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-5)
+
+
+def test_a_net_that_is_run_by_hand_multiplies_out(case: Path) -> None:
+    """A solver's user may run its net between two steps."""
+    case.write_text(case.read_text().replace("iter_size: 2", "iter_size: 1"))
+    param, options = text.read_solver(case), SolverOptions(sidecar=read_sidecar(case))
+    plan = plan_shards(param, options, 2)
+    solver = Solver(param, CpuBackend(threads=1), options_for(options, plan))
+    crew = start_threads(solver, plan, lambda rank: CpuBackend(threads=1))
+    try:
+        solver.step(1)
+        solver.net.forward()
+        solver.net.clear_param_diffs()
+        solver.net.backward()
+        layer = solver.net.layer_by_name("wide")
+        assert layer is not None
+        place = solver.net.layers.index(layer)
+        x = solver.net.bottoms[place][0].data.host().reshape(2, -1)
+        dy = solver.net.tops[place][0].diff.host()
+        assert np.abs(dy).max() > 0
+        np.testing.assert_allclose(layer.blobs[0].diff.host(), dy.T @ x, rtol=1e-4, atol=1e-7)
+    finally:
+        crew.close()
+        solver.close()
 
 
 def test_numpys_backend_keeps_the_promise_as_well(
