@@ -47,11 +47,17 @@ class _Meta:
 
 
 class KeyTable:
-    """Keys in the order of the database, packed: a million keys cost about 50 MB, not 200."""
+    """Keys in the order of the database, packed: a million keys cost about 50 MB, not 200.
 
-    def __init__(self, packed: bytes, ends: npt.NDArray[np.int64]) -> None:
+    It knows as well where in data.mdb each value lies. Shapes: places (records, 2): offset, size.
+    """
+
+    def __init__(
+        self, packed: bytes, ends: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
+    ) -> None:
         self._packed = packed
         self._ends = ends
+        self._places = places
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -61,6 +67,11 @@ class KeyTable:
             raise IndexError(f"key {index} of {len(self._ends)}")
         start = int(self._ends[index - 1]) if index else 0
         return self._packed[start : int(self._ends[index])]
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Where the value of a record begins in the file, and how many bytes it has."""
+        offset, size = self._places[index].tolist()
+        return offset, size
 
     def __iter__(self) -> Iterator[bytes]:
         return (self[index] for index in range(len(self)))
@@ -108,6 +119,7 @@ class _Walk:
         self.data = data
         self.meta = self._newest_meta()
         self.keys: list[bytes] = []
+        self.places: list[npt.NDArray[np.int64]] = [np.empty((0, 2), np.int64)]
 
     def _newest_meta(self) -> _Meta:
         first = _read_meta(self.data, 0)
@@ -133,7 +145,7 @@ class _Walk:
         if len(self.keys) != self.meta.entries:
             raise _DamageError(f"{len(self.keys)} records found of {self.meta.entries}")
         ends = np.cumsum(np.fromiter(map(len, self.keys), np.int64, len(self.keys)))
-        return KeyTable(b"".join(self.keys), ends)
+        return KeyTable(b"".join(self.keys), ends, np.concatenate(self.places))
 
     def _page(self, number: int, level: int) -> None:
         if not 2 <= number <= self.meta.last_page:
@@ -175,11 +187,14 @@ class _Walk:
         big = (flags & _BIGDATA) != 0
         if (starts + np.where(big, 8, sizes)).max() > size:
             raise _DamageError(f"a value of page {number} lies outside it")
-        for start, length in zip(starts[big].tolist(), sizes[big].tolist(), strict=True):
-            (first,) = struct.unpack_from("<Q", page, start)
-            last = first + (_HEADER + length - 1) // size
+        offsets = number * size + starts
+        for index in np.flatnonzero(big).tolist():
+            (first,) = struct.unpack_from("<Q", page, int(starts[index]))
+            last = first + (_HEADER + int(sizes[index]) - 1) // size
             if first < 2 or last > self.meta.last_page:
                 raise _DamageError(f"a value of page {number} lies outside the file")
+            offsets[index] = first * size + _HEADER
+        self.places.append(np.stack([offsets, sizes], axis=1))
 
     def _add_keys(
         self,

@@ -23,35 +23,73 @@ _PENDING_BYTES = 256 << 20
 
 
 class _Environment:
-    """One open database file with its keys."""
+    """One open database file with its keys.
+
+    Values are read as from any file: a map, as liblmdb's, has the system end the process where the
+    file is cut short while it is read. Only a file that somebody goes on writing is liblmdb's.
+    """
 
     def __init__(self, folder: Path) -> None:
         import lmdb
 
         self.keys: KeyTable = check_and_list_keys(folder)
-        self._file = (folder / "data.mdb").open("rb")
-        self._length = os.fstat(self._file.fileno()).st_size
+        self._file = (folder / "data.mdb").open("rb", buffering=0)
+        self._length, self._written = self._state()
         try:
             # The order of reading is random when shuffled, so reading ahead only fills memory.
-            self.lmdb = lmdb.open(
+            self._lmdb = lmdb.open(
                 str(folder), readonly=True, lock=False, readahead=False, max_spare_txns=64
             )
         except lmdb.Error as cause:
             raise DataError(f"{folder}: cannot be opened as LMDB: {cause}; see the path") from cause
 
-    def check_length(self, folder: Path) -> None:
-        """See that the map has its file behind it: the system kills who reads beyond the end.
+    def _state(self) -> tuple[int, int]:
+        """Bytes of the file, and when it was last written."""
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+    def get(self, index: int, folder: Path) -> bytes | None:
+        """The value of a record; None if it is gone.
 
         Raises:
-            DataError: the file has been cut short since it was opened.
+            DataError: the file has been cut short since it was opened, or cannot be read.
         """
-        length = os.fstat(self._file.fileno()).st_size
-        if length < self._length:
+        length, written = self._state()
+        if length >= self._length:
+            if written != self._written:
+                return self._current(self.keys[index], folder)
+            offset, size = self.keys.place(index)
+            value = self._read(offset, size, folder)
+            if len(value) == size:
+                return value
+            length = self._state()[0]
+        raise DataError(
+            f"{folder}: data.mdb has {length} bytes of {self._length}: it was cut short while it "
+            "was read; make the database again, or copy it here again, and go on from the last "
+            "snapshot"
+        )
+
+    def _read(self, offset: int, size: int, folder: Path) -> bytes:
+        try:
+            return os.pread(self._file.fileno(), size, offset)
+        except OSError as cause:
             raise DataError(
-                f"{folder}: data.mdb has {length} bytes of {self._length}: it was cut short while "
-                "it was read; make the database again, or copy it here again, and go on from the "
-                "last snapshot"
-            )
+                f"{folder}: data.mdb cannot be read: {cause.strerror}; look at the disk; the last "
+                "snapshot is intact"
+            ) from cause
+
+    def _current(self, key: bytes, folder: Path) -> bytes | None:
+        """The value of a key in what has been committed meanwhile."""
+        import lmdb
+
+        try:
+            with self._lmdb.begin() as transaction:
+                value = transaction.get(key)
+        except lmdb.Error as cause:
+            raise DataError(
+                f"{folder}: record {key!r} cannot be read: {cause}; make the database again"
+            ) from cause
+        return None if value is None else bytes(value)
 
 
 # liblmdb forbids to open a file twice in one process, while a train net, a test net and replicas
@@ -129,23 +167,14 @@ class Reader:
 
     def get(self, index: int) -> bytes:
         """The value of record `index` in the order of the keys."""
-        import lmdb
-
         environment = self._open()
-        key = environment.keys[index]
-        environment.check_length(self.path)
-        try:
-            with environment.lmdb.begin() as transaction:
-                value = transaction.get(key)
-        except lmdb.Error as cause:
-            raise DataError(
-                f"{self.path}: record {key!r} cannot be read: {cause}; make the database again"
-            ) from cause
+        value = environment.get(index, self.path)
         if value is None:
             raise DataError(
-                f"{self.path}: record {key!r} is gone; the database was changed while it was read"
+                f"{self.path}: record {environment.keys[index]!r} is gone; the database was "
+                "changed while it was read"
             )
-        return bytes(value)
+        return value
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         keys = self._open().keys

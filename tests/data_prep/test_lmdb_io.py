@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep import lmdb_io
 from data_prep.lmdb_io import Reader, Writer
 from prototxt_gen.errors import DataError
 
@@ -221,6 +223,52 @@ def test_a_database_that_is_cut_short_while_it_is_open(database: Path) -> None:
             file.truncate(8192)
         with pytest.raises(DataError, match=f"data.mdb has 8192 bytes of {length}: it was cut"):
             reader.get(0)
+
+
+def test_a_database_that_is_cut_short_within_a_read(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Reader(database) as reader:
+        pread = os.pread
+
+        def cut(descriptor: int, size: int, offset: int) -> bytes:
+            os.truncate(database / "data.mdb", offset + size // 2)
+            return pread(descriptor, size, offset)
+
+        monkeypatch.setattr(lmdb_io.os, "pread", cut)
+        with pytest.raises(DataError, match=r"data.mdb has \d+ bytes of \d+: it was cut short"):
+            reader.get(len(reader) - 1)
+
+        def broken(*_: object) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    _fill(database.with_name("other"), 3)
+    with Reader(database.with_name("other")) as reader:
+        monkeypatch.setattr(lmdb_io.os, "pread", broken)
+        with pytest.raises(DataError, match="cannot be read: Input/output error; look at the disk"):
+            reader.get(0)
+
+
+GO_ON = """
+import sys
+from data_prep.lmdb_io import Reader, Writer
+with Reader(sys.argv[1]) as reader:
+    records = list(reader)
+with Writer(sys.argv[1], append=True) as writer:
+    for key, value in records:
+        writer.put(key, b"new" + value)
+    writer.put(b"zz", b"")
+"""
+
+
+def test_a_database_that_somebody_goes_on_writing(database: Path) -> None:
+    """Keys are those of the beginning, values those of now: pages move when they are written."""
+    with Reader(database) as reader:
+        before = list(reader)
+        subprocess.run([sys.executable, "-c", GO_ON, str(database)], cwd=ROOT, check=True)
+        assert list(reader) == [(key, b"new" + value) for key, value in before]
+    with Reader(database) as reader:
+        assert list(reader) == [*((key, b"new" + value) for key, value in before), (b"zz", b"")]
 
 
 def _read_all(folder: Path) -> str:

@@ -151,7 +151,7 @@ def test_a_database_that_is_removed_while_it_is_read(case: Path, fresh: Trained)
 
 
 def test_a_database_that_is_cut_short_while_it_is_read(case: Path) -> None:
-    """Whoever reads on without looking is killed by a bus error."""
+    """Who read through a map would be killed by a bus error."""
     command = [sys.executable, "-c", TRUNCATED, str(case)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2, ended.stderr[-2000:]
