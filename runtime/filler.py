@@ -112,3 +112,5 @@ _FILLERS: dict[str, Callable[[Any, Shape, CaffeRandom, str], Values]] = {
     "msra": _msra,
     "bilinear": _bilinear,
 }
+RANDOM = frozenset({"uniform", "gaussian", "positive_unitball", "xavier", "msra"})
+"""Those that draw from the stream."""

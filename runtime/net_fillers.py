@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-_RANDOM = ("uniform", "gaussian", "positive_unitball", "xavier", "msra")
+from runtime.filler import RANDOM
 
 
 def without_fillers(param: Any, names: Collection[str] | None = None) -> Any:
@@ -24,12 +24,12 @@ def without_fillers(param: Any, names: Collection[str] | None = None) -> Any:
 
 def draws_when_made(layer: Any) -> bool:
     """Whether the weights of a layer begin as random numbers."""
-    return any(getattr(found, field).type in _RANDOM for found, field in _weight_fillers(layer))
+    return any(getattr(found, field).type in RANDOM for found, field in _weight_fillers(layer))
 
 
 def draws_when_run(layer: Any) -> bool:
     """Whether a layer takes random numbers from the stream of the fillers in every pass."""
-    return any(filler.type in _RANDOM for filler in layer.dummy_data_param.data_filler)
+    return any(filler.type in RANDOM for filler in layer.dummy_data_param.data_filler)
 
 
 def _weight_fillers(layer: Any) -> Iterable[tuple[Any, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prototxt_gen import proto
@@ -40,6 +41,9 @@ class Timing:
     replayed: float | None = None
     """A whole pass, forward and backward, with what repeats replayed; see runtime/replay.py."""
 
+
+Meter = Callable[[], float]
+"""What has passed, or happened, so far."""
 
 # After so many passes whatever repeats is in a graph.
 _SETTLED = 6
@@ -83,11 +87,16 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
     timing = Timing(layer_forward=[0.0] * count, layer_backward=[0.0] * count)
     caffe_log("caffe.cpp:375", "*** Benchmark begins ***")
     caffe_log("caffe.cpp:376", "Testing for %d iterations.", iterations)
+
+    def clock() -> float:
+        net.backend.synchronize()
+        return 1e3 * time.perf_counter()
+
     for iteration in range(iterations):
         start = time.perf_counter()
-        timing.forward += _forward(net, timing.layer_forward)
+        timing.forward += _forward(net, timing.layer_forward, clock)
         if not forward_only:
-            timing.backward += _backward(net, timing.layer_backward)
+            timing.backward += _backward(net, timing.layer_backward, clock)
         lapse = 1e3 * (time.perf_counter() - start)
         timing.total += lapse
         caffe_log(
@@ -114,17 +123,11 @@ def _launches(net: Net, forward_only: bool) -> list[tuple[int, int]] | None:
     backend = net.backend
     if not hasattr(backend, "launches"):
         return None
-    forward, backward = ([0] * len(net.layers) for _ in range(2))
-    for i in range(len(net.layers)):
-        before = backend.launches
-        net.forward_layer(i)
-        forward[i] = backend.launches - before
-    net.context.pass_number += 1
-    for i in () if forward_only else reversed(range(len(net.layers))):
-        before = backend.launches
-        net.layers[i].backward(net.tops[i], net.bottom_need_backward[i], net.bottoms[i])
-        backward[i] = backend.launches - before
-    return list(zip(forward, backward))
+    forward, backward = ([0.0] * len(net.layers) for _ in range(2))
+    _forward(net, forward, lambda: backend.launches)
+    if not forward_only:
+        _backward(net, backward, lambda: backend.launches)
+    return [(int(ahead), int(back)) for ahead, back in zip(forward, backward)]
 
 
 def _whole_passes(net: Net, iterations: int, forward_only: bool) -> float:
@@ -142,28 +145,27 @@ def _whole_passes(net: Net, iterations: int, forward_only: bool) -> float:
     return 1e3 * (time.perf_counter() - start) / iterations
 
 
-def _forward(net: Net, spent: list[float]) -> float:
-    begin = last = time.perf_counter()
+def _forward(net: Net, spent: list[float], meter: Meter) -> float:
+    """Add to `spent` what a meter counts over each layer; return what it counts over all."""
+    begin = last = meter()
     for i in range(len(net.layers)):
         net.forward_layer(i)
-        net.backend.synchronize()
-        now = time.perf_counter()
-        spent[i] += 1e3 * (now - last)
+        now = meter()
+        spent[i] += now - last
         last = now
     net.context.pass_number += 1
-    return 1e3 * (last - begin)
+    return last - begin
 
 
-def _backward(net: Net, spent: list[float]) -> float:
+def _backward(net: Net, spent: list[float], meter: Meter) -> float:
     """Of every layer, as Caffe does: also where no loss asks for it, as in a deploy net."""
-    begin = last = time.perf_counter()
+    begin = last = meter()
     for i in reversed(range(len(net.layers))):
         net.layers[i].backward(net.tops[i], net.bottom_need_backward[i], net.bottoms[i])
-        net.backend.synchronize()
-        now = time.perf_counter()
-        spent[i] += 1e3 * (now - last)
+        now = meter()
+        spent[i] += now - last
         last = now
-    return 1e3 * (last - begin)
+    return last - begin
 
 
 def _log(net: Net, timing: Timing, total: float) -> None:

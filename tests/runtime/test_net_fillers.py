@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from prototxt_gen import proto, text
+from runtime.backend.registry import create_backend
+from runtime.blob import Blob
+from runtime.context import RunContext
+from runtime.filler import RANDOM, fill
 from runtime.net_fillers import draws_when_made, draws_when_run, without_fillers
+from runtime.rng import CaffeRandom
 
 NET = """
 layer { name: "a" type: "InnerProduct"
@@ -35,3 +42,12 @@ def test_without_fillers() -> None:
     some = without_fillers(net, ["b"])
     assert some.layer[0] == net.layer[0] and some.layer[1] == bare.layer[1]
     assert net.layer[0].inner_product_param.HasField("weight_filler")
+
+
+@pytest.mark.parametrize("name", [*sorted(RANDOM), "constant", "bilinear"])
+def test_the_random_ones_are_those_that_draw(name: str) -> None:
+    context = RunContext(rng=CaffeRandom(5))
+    blob = Blob(create_backend("cpu"), (2, 2, 3, 3), "weight")
+    fill(blob, proto.FillerParameter(type=name), context, "here")
+    drew = context.rng.uniform(1, 0, 1) != CaffeRandom(5).uniform(1, 0, 1)
+    assert bool(drew) is (name in RANDOM)
