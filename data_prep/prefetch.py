@@ -84,7 +84,10 @@ class _Request:
 
 
 class _Pipeline:
-    """The queue of requests and the threads that fill it; holds no reference to its reader."""
+    """The queue of requests and the threads that fill it; holds no reference to its reader.
+
+    The threads exist in the process that made the pipeline, not in its forked children.
+    """
 
     def __init__(
         self,
@@ -94,6 +97,7 @@ class _Pipeline:
         workers: int,
         prefetch: int,
     ) -> None:
+        self.process = os.getpid()
         self._loader, self._shape, self._window = loader, shape, window
         self._prefetch = prefetch
         self._changed = threading.Condition()
@@ -193,7 +197,9 @@ class _Pipeline:
                 self._spare.append((request.data, request.labels))
 
     def stop(self) -> None:
-        """End the threads; each finishes the image it is at."""
+        """End the threads; each finishes its current image. Does nothing in a forked child."""
+        if os.getpid() != self.process:
+            return
         with self._changed:
             self.stopped = True
             self._queue.clear()
@@ -209,7 +215,8 @@ class BatchReader:
     `batch_size` counts the records of a whole iteration (all shards, all of iter_size); a replica
     that reads only images low .. high-1 of each says `window=(low, high)`. Any part of any
     iteration may be read at any time, by one thread; consecutive parts of the window are what is
-    made ahead. With workers=0 the caller's thread makes everything.
+    made ahead. With workers=0 the caller's thread makes everything. In a forked child the reader
+    starts workers of its own.
 
     `wait_seconds` is the time `read` has spent waiting; `images` is the number of images read.
     """
@@ -241,16 +248,19 @@ class BatchReader:
         self.wait_seconds = 0.0
         self.images = 0
         self._closed = False
+        self._window, self._prefetch = (low, high), max(1, prefetch)
+        self._workers = default_workers() if workers is None else workers
         self._pipeline: _Pipeline | None = None
         self._finalizer: Callable[[], object] | None = None
-        count = default_workers() if workers is None else workers
-        if count > 0:
-            self._pipeline = _Pipeline(
-                self._loader, self.shape, (low, high), count, max(1, prefetch)
-            )
-            # Runs when the reader is dropped, and before the interpreter ends: a thread inside
-            # OpenCV at that point may crash.
-            self._finalizer = weakref.finalize(self, self._pipeline.stop)
+        if self._workers > 0:
+            self._pipeline = self._start_workers()
+
+    def _start_workers(self) -> _Pipeline:
+        pipeline = _Pipeline(self._loader, self.shape, self._window, self._workers, self._prefetch)
+        # Runs when the reader is dropped, and before the interpreter ends: a thread inside OpenCV
+        # at that point may crash.
+        self._finalizer = weakref.finalize(self, pipeline.stop)
+        return pipeline
 
     def read(
         self,
@@ -281,6 +291,8 @@ class BatchReader:
             request = _Request(self._loader, iteration, first_index, arrays)
             request.make(request.take(count))
         else:
+            if self._pipeline.process != os.getpid():
+                self._pipeline = self._start_workers()
             request = self._pipeline.fetch(iteration, first_index, count)
         self.wait_seconds += time.perf_counter() - started
         if request.errors:

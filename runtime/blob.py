@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import Backend, Layout
+from runtime.not_copyable import NotCopyable
 from runtime.syncedmem import SyncedMemory
 
 MAX_COUNT = 2**31 - 1
 
 
-class Blob:
+class Blob(NotCopyable):
     """Data and diff of one shape, on one backend.
 
     Shapes: any; images are (N,C,H,W). Memory is allocated when it is first touched.
     """
+
+    substitute = "copy its values: blob.data.host().copy()"
 
     def __init__(self, backend: Backend, shape: Sequence[int] = (), name: str = "") -> None:
         self.backend = backend

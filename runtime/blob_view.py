@@ -8,12 +8,14 @@ from typing import overload
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import Backend, HostArray
 from runtime.blob import Blob
+from runtime.not_copyable import NotCopyable
 
 
-class BlobView:
+class BlobView(NotCopyable):
     """What pycaffe's users and Python layers see of a Blob. Caffe: _caffe.cpp (Blob)."""
 
     __slots__ = ("blob",)
+    substitute = "copy its values: blob.data.copy()"
 
     def __init__(self, blob: Blob) -> None:
         self.blob = blob
@@ -69,8 +71,10 @@ class BlobView:
         return f"Blob({self.blob.name!r}, {self.shape})"
 
 
-class BlobVec(Sequence[BlobView]):
+class BlobVec(NotCopyable, Sequence[BlobView]):
     """A layer's weight blobs, which a Python layer's setup may add to. Caffe: BlobVec."""
+
+    substitute = "copy the values: [blob.data.copy() for blob in blobs]"
 
     def __init__(self, blobs: list[Blob], backend: Backend, where: str = "blobs") -> None:
         """Look at a layer's own list; what is added goes there."""

@@ -10,6 +10,7 @@ from prototxt_gen.errors import ProtoError
 from runtime.backend.base import Backend
 from runtime.blob import Blob
 from runtime.context import RunContext
+from runtime.not_copyable import NotCopyable
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def between(low: int, high: int) -> Arity:
 Blobs = Sequence[Blob]
 
 
-class Layer:
+class Layer(NotCopyable):
     """Base of all layers, a template method: `setup` is fixed, the four hooks are the layer's.
 
     The constructor stores the parameter and nothing else. `layer_setup` runs once, `reshape` on

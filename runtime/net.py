@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,8 @@ from runtime.net_build import filter_net, insert_splits, net_state
 from runtime.net_fusion import find_gating, find_rectified
 from runtime.net_params import ParamTable
 from runtime.net_replay import NetReplay, replay_of
+from runtime.not_copyable import NotCopyable
+from runtime.process_lock import ProcessLock
 
 log = logging.getLogger("verydeep.net")
 
@@ -28,11 +31,15 @@ _AUTOMATIC = "(automatic)"
 """What Caffe calls a top that the prototxt does not name; a second one needs a name of its own."""
 
 
-class Net:
+class Net(NotCopyable):
     """A net on one backend, in one phase.
 
     `blobs` and `layers` are in the order of the prototxt, implicit splits included. Inputs are the
     tops of Input layers, outputs the tops that nobody reads, in Caffe's (alphabetical) order.
+
+    Threads: different nets may be used by different threads at the same time. Passes of one net are
+    serialised; `exclusive` makes several calls one. After a fork, parent and child may both use the
+    net; a backend for which this is impossible raises DeviceError in the child.
     """
 
     def __init__(
@@ -68,6 +75,7 @@ class Net:
         self._blob_need_backward: dict[str, bool] = {}
         self._unread: set[str] = set()
         self._replay: NetReplay | None = None
+        self._lock = backend.lock if backend.lock is not None else ProcessLock()
         try:
             for layer_param in self.param.layer:
                 self._append(layer_param)
@@ -201,12 +209,24 @@ class Net:
 
     # Running.
 
+    def exclusive(self) -> AbstractContextManager[object]:
+        """A context in which no other thread runs this net.
+
+        Raises:
+            DeviceError: the process was forked, and the backend cannot be used in the child.
+        """
+        return self._lock.current()
+
     def forward(self, start: int = 0, end: int | None = None) -> float:
         """Run the layers start..end (inclusive) and return the weighted sum of their losses.
 
         A pass that starts at the first layer, where data comes in, moves the clock on. A
         convolution does the ReLU that follows it in place, unless hooks look at what is between.
         """
+        with self.exclusive():
+            return self._forward(start, end)
+
+    def _forward(self, start: int, end: int | None) -> float:
         last = len(self.layers) - 1 if end is None else end
         if start == 0 and self._shared is not None:
             self._shared.refresh()
@@ -257,6 +277,10 @@ class Net:
         Raises:
             TrainingError: the net shares the memory that this would read.
         """
+        with self.exclusive():
+            self._backward(start, end)
+
+    def _backward(self, start: int | None, end: int) -> None:
         if self._shared is not None and not self.learns:
             raise TrainingError(
                 f"net '{self.name}': its activations share memory, so that no backward pass can "
@@ -287,8 +311,9 @@ class Net:
 
     def reshape(self) -> None:
         """Propagate the inputs' shapes. Caffe: Net::Reshape."""
-        for layer, bottom, top in zip(self.layers, self.bottoms, self.tops):
-            layer.reshape(bottom, top)
+        with self.exclusive():
+            for layer, bottom, top in zip(self.layers, self.bottoms, self.tops):
+                layer.reshape(bottom, top)
 
     def clear_param_diffs(self) -> None:
         """Zero the gradients of all weights, as each iteration begins."""

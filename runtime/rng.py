@@ -15,6 +15,8 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from runtime.process_lock import ProcessLock
+
 Float32 = npt.NDArray[np.float32]
 Uint32 = npt.NDArray[np.uint32]
 
@@ -28,6 +30,8 @@ class RawStream:
     """The 32-bit outputs of mt19937, drawn in blocks and handed out in order."""
 
     def __init__(self, seed: int) -> None:
+        self.lock = ProcessLock()
+        """Held while a distribution draws: threads that share a stream get different numbers."""
         self._source = np.random.RandomState(seed & 0xFFFFFFFF)
         self._ahead: Uint32 = np.empty(0, np.uint32)
 
@@ -97,22 +101,29 @@ class CaffeRandom:
     """
 
     def __init__(self, seed: int) -> None:
-        self._raw = RawStream(seed)
+        self._stream = RawStream(seed)
+
+    def stream(self) -> RawStream:
+        """The stream that the next draw takes its numbers from."""
+        return self._stream
 
     def raw(self) -> int:
         """One 32-bit output. Caffe: caffe_rng_rand."""
-        return int(self._raw.take(1)[0])
+        stream = self.stream()
+        with stream.lock.current():
+            return int(stream.take(1)[0])
 
     def uniform(self, count: int, low: float, high: float) -> Float32:
         """Numbers in [low, high]. Caffe: caffe_rng_uniform."""
         a, b = np.float32(low), np.nextafter(np.float32(high), np.float32(np.inf))
         parts: list[Float32] = []
-        missing = count
-        while missing > 0:
-            values = self._raw.take(missing).astype(np.float32) / _TWO32 * (b - a) + a
-            values = values[values < b]  # rounding may reach the open end: drawn again
-            parts.append(values)
-            missing -= values.size
+        missing, stream = count, self.stream()
+        with stream.lock.current():
+            while missing > 0:
+                values = stream.take(missing).astype(np.float32) / _TWO32 * (b - a) + a
+                values = values[values < b]  # rounding may reach the open end: drawn again
+                parts.append(values)
+                missing -= values.size
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     def bernoulli(self, count: int, probability: float) -> npt.NDArray[np.bool_]:
@@ -120,49 +131,53 @@ class CaffeRandom:
         limit = np.float32(probability) * np.float32(2.0**32 - 1)
         if probability == 0:
             return np.zeros(count, np.bool_)
-        return np.asarray(self._raw.take(count).astype(np.float32) <= limit)
+        stream = self.stream()
+        with stream.lock.current():
+            return np.asarray(stream.take(count).astype(np.float32) <= limit)
 
     def gaussian(self, count: int, mean: float, std: float) -> Float32:
         """Normal numbers. Caffe: caffe_rng_gaussian."""
         unit = np.empty(count, np.float32)
-        done = 0
-        while done < count:
-            done += self._fill_normal(unit[done : done + _BLOCK])
+        done, stream = 0, self.stream()
+        with stream.lock.current():
+            while done < count:
+                done += _fill_normal(stream, unit[done : done + _BLOCK])
         return unit * np.float32(std) + np.float32(mean)
 
-    def _fill_normal(self, out: Float32) -> int:
-        """Fill the front of `out` and return how much.
 
-        All draws are tried at once as if each began a number; the 1 % that need a second look are
-        then walked in order, for what they consume shifts the rest.
-        """
-        table = _normal_table()
-        # A tail may read past the block, so the last raws of a block begin no number.
-        raw = self._raw.peek(out.size + out.size // 16 + 2 * _MARGIN)
-        layer = (raw >> 1) & 127
-        x = (raw >> 8).astype(np.float32) * _TWO24 * table.x[layer]
-        value = np.where(raw & 1, x, -x)
-        emits = np.ones(raw.size, np.bool_)
-        emits[raw.size - _MARGIN :] = False
-        consumed = np.zeros(raw.size, np.bool_)
-        for at in np.flatnonzero(x >= table.x[layer + 1]):
-            if consumed[at] or at >= raw.size - _MARGIN:
-                continue
-            if layer[at] == 0:
-                tail, used = _normal_tail(raw[at + 1 :])
-                value[at] = tail if raw[at] & 1 else -tail
-            else:
-                emits[at] = _normal_accepts(table, int(layer[at]), x[at], raw[at + 1])
-                used = 1
-            consumed[at + 1 : at + 1 + used] = True
-        emits &= ~consumed
-        places = np.flatnonzero(emits)[: out.size]
-        out[: places.size] = value[places]
-        end = int(places[-1]) + 1
-        while consumed[end]:
-            end += 1
-        self._raw.skip(end)
-        return int(places.size)
+def _fill_normal(stream: RawStream, out: Float32) -> int:
+    """Fill the front of `out` with normal numbers and return how many.
+
+    All draws are tried at once as if each began a number. The 1 % that need a second step are then
+    processed in order, since what they consume shifts the rest.
+    """
+    table = _normal_table()
+    # A tail may read past the block, so the last raws of a block begin no number.
+    raw = stream.peek(out.size + out.size // 16 + 2 * _MARGIN)
+    layer = (raw >> 1) & 127
+    x = (raw >> 8).astype(np.float32) * _TWO24 * table.x[layer]
+    value = np.where(raw & 1, x, -x)
+    emits = np.ones(raw.size, np.bool_)
+    emits[raw.size - _MARGIN :] = False
+    consumed = np.zeros(raw.size, np.bool_)
+    for at in np.flatnonzero(x >= table.x[layer + 1]):
+        if consumed[at] or at >= raw.size - _MARGIN:
+            continue
+        if layer[at] == 0:
+            tail, used = _normal_tail(raw[at + 1 :])
+            value[at] = tail if raw[at] & 1 else -tail
+        else:
+            emits[at] = _normal_accepts(table, int(layer[at]), x[at], raw[at + 1])
+            used = 1
+        consumed[at + 1 : at + 1 + used] = True
+    emits &= ~consumed
+    places = np.flatnonzero(emits)[: out.size]
+    out[: places.size] = value[places]
+    end = int(places[-1]) + 1
+    while consumed[end]:
+        end += 1
+    stream.skip(end)
+    return int(places.size)
 
 
 def _uniform01(raw: np.uint32) -> np.float32:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
+from runtime.process_lock import ProcessLock
 
 Array = Any
 HostArray = npt.NDArray[Any]
@@ -64,6 +65,9 @@ class Backend(Protocol):
     """Device arrays are numpy arrays: SyncedMemory then keeps one copy."""
     rows_stand_alone: bool
     """`gemm` gives a row of c the same bits, whatever other rows are computed with it."""
+    lock: ProcessLock | None
+    """Held by a net while it runs, if the backend serves one thread at a time; None if any number
+    of threads may call it at the same time, and after a fork."""
 
     # Memory.
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:

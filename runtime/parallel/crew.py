@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, Protocol
 
-from prototxt_gen.errors import TrainingError, VerydeepError
+from prototxt_gen.errors import DeviceError, TrainingError, VerydeepError
 from runtime.parallel.collective import PATIENCE, Meeting, PeerFailedError, ThreadCollective
 from runtime.parallel.replica import Replica
 
@@ -45,6 +46,7 @@ class ThreadCrew:
             VerydeepError: what a replica's building raised.
         """
         self.size = size
+        self._process = os.getpid()
         self.meeting = Meeting(size, patience)
         self._threads = [
             futures.ThreadPoolExecutor(1, thread_name_prefix=f"replica-{rank}")
@@ -70,6 +72,11 @@ class ThreadCrew:
         self._run(method, (argument,), ())
 
     def _run(self, method: str, first: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
+        if self.size > 1 and os.getpid() != self._process:
+            raise DeviceError(
+                f"replicas: {self.size} replicas are threads of the process that this one was "
+                "forked from; expected the process that started them; build the solver again here"
+            )
         others = [
             thread.submit(self._call, replica, method, rest)
             for thread, replica in zip(self._threads, self.replicas[1:])
@@ -121,7 +128,9 @@ class ThreadCrew:
             errors.append(failure)
 
     def close(self) -> None:
-        """See Crew. Each ends in its own thread, all at once: some connections ask for that."""
+        """See Crew. Each ends in its own thread, all at once: some connections need that."""
+        if os.getpid() != self._process:
+            return
         ending: list[futures.Future[None]] = []
         for thread, replica in zip(self._threads, self.replicas[1:]):
             if self._lost:

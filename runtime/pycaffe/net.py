@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +17,7 @@ from runtime.backend.base import HostArray
 from runtime.blob_view import BlobVec, BlobView
 from runtime.layers.memory_data import MemoryDataLayer
 from runtime.net import Net as CoreNet
+from runtime.not_copyable import NotCopyable
 from runtime.pycaffe import net_batches
 from runtime.pycaffe.errors import ArrayError, CallError
 from runtime.pycaffe.layer import layer_view
@@ -30,10 +32,15 @@ Arrays = dict[str, HostArray]
 Names = Sequence[str]
 
 
-class Net:
+class Net(NotCopyable):
     """A net in the session's mode, with the session's random stream.
 
-    `core` is the runtime's own net, for what pycaffe has no name for.
+    `core` is the runtime's own net, for operations that pycaffe does not have.
+
+    Threads: calls of one net are serialised, and each is complete: inputs that are given to
+    `forward` by name, the pass and the returned arrays belong together. In the thread that made the
+    net the returned arrays are the blobs' own, as in pycaffe; once another thread has called the
+    net, they are copies.
     """
 
     core: CoreNet
@@ -78,6 +85,7 @@ class Net:
 
     def _adopt(self, core: CoreNet) -> None:
         self.core = core
+        self._thread: int | None = threading.get_ident()
         self._layer_names = core.layer_names
         self._blob_names = list(core.blobs)
         self._blobs = [BlobView(blob) for blob in core.blobs.values()]
@@ -144,8 +152,8 @@ class Net:
     ) -> Arrays:
         """Run the layers from `start` to `end`, inclusive; inputs may be given by name.
 
-        Returns the outputs (or the tops of `end`) and what `blobs` names; the arrays are the
-        blobs' own and change with the next pass.
+        Returns the outputs (or the tops of `end`) and the blobs that `blobs` names; the arrays are
+        the blobs' own and change with the next pass, unless several threads call the net.
 
         Raises:
             CallError: names that are no layer's, or no inputs of the net.
@@ -156,10 +164,11 @@ class Net:
         wanted = self.outputs if end is None else self.top_names[end]
         if kwargs:
             self._check_names("forward: Input blob arguments", kwargs, self.inputs)
+        with self.core.exclusive():
             for name, values in kwargs.items():
                 self._write(self._blob(name).data, values, f"forward: input '{name}'")
-        self._forward(first, last)
-        return {name: self._blob(name).data for name in [*wanted, *(blobs or ())]}
+            self._forward(first, last)
+            return self._result({n: self._blob(n).data for n in [*wanted, *(blobs or ())]})
 
     def backward(
         self,
@@ -178,10 +187,18 @@ class Net:
         wanted = self.inputs if end is None else self.bottom_names[end]
         if kwargs:
             self._check_names("backward: Top diff arguments", kwargs, self.outputs)
+        with self.core.exclusive():
             for name, values in kwargs.items():
                 self._write(self._blob(name).diff, values, f"backward: diff of '{name}'")
-        self._backward(first, last)
-        return {name: self._blob(name).diff for name in [*wanted, *(diffs or ())]}
+            self._backward(first, last)
+            return self._result({n: self._blob(n).diff for n in [*wanted, *(diffs or ())]})
+
+    def _result(self, arrays: Arrays) -> Arrays:
+        """The arrays of a pass: the blobs' own while one thread uses the net, else copies."""
+        if self._thread == threading.get_ident():
+            return arrays
+        self._thread = None
+        return {name: array.copy() for name, array in arrays.items()}
 
     def _forward(self, first: int, last: int) -> float:
         return self.core.forward(first, last)
@@ -231,13 +248,17 @@ class Net:
 
     def forward_all(self, blobs: Names | None = None, **kwargs: HostArray) -> Arrays:
         """Run any number of images, batch by batch; copies of all outputs come back."""
-        return net_batches.forward_all(self, list(blobs or ()), kwargs)
+        with self.core.exclusive():
+            return net_batches.forward_all(self, list(blobs or ()), kwargs)
 
     def forward_backward_all(
         self, blobs: Names | None = None, diffs: Names | None = None, **kwargs: HostArray
     ) -> tuple[Arrays, Arrays]:
         """Run any number of images forward and backward, batch by batch."""
-        return net_batches.forward_backward_all(self, list(blobs or ()), list(diffs or ()), kwargs)
+        with self.core.exclusive():
+            return net_batches.forward_backward_all(
+                self, list(blobs or ()), list(diffs or ()), kwargs
+            )
 
     def reshape(self) -> None:
         """Carry new shapes of the inputs through the net."""
@@ -245,7 +266,8 @@ class Net:
 
     def clear_param_diffs(self) -> None:
         """Zero the gradients of all weights."""
-        self.core.clear_param_diffs()
+        with self.core.exclusive():
+            self.core.clear_param_diffs()
 
     def set_input_arrays(self, data: HostArray, labels: HostArray) -> None:
         """Give a net that begins with a MemoryData layer its images and labels.
@@ -259,7 +281,8 @@ class Net:
                 f"is a MemoryData layer; got {first.type if first else 'no layer'}"
             )
         try:
-            first.set_input_arrays(data, labels)
+            with self.core.exclusive():
+                first.set_input_arrays(data, labels)
         except ShapeError as cause:
             raise ArrayError(str(cause)) from cause
 
@@ -281,7 +304,8 @@ class Net:
 
     def copy_from(self, weights: PathLike) -> None:
         """Copy weights from a file of any form into the layers of the same names."""
-        net_io.copy_trained_layers(self.core, require_file(weights))
+        with self.core.exclusive():
+            net_io.copy_trained_layers(self.core, require_file(weights))
 
     def load_hdf5(self, weights: PathLike) -> None:
         """Copy weights from an HDF5 file."""
@@ -295,15 +319,18 @@ class Net:
                 f"expected {self.core.backend.name}, got {other.core.backend.name}; make both in "
                 "one mode"
             )
-        share_trained_layers(self.core, other.core)
+        with self.core.exclusive():
+            share_trained_layers(self.core, other.core)
 
     def save(self, path: PathLike) -> None:
         """Write the weights as .caffemodel, whatever the name, as pycaffe does."""
-        net_io.save(self.core, path, fmt=net_io.CAFFEMODEL)
+        with self.core.exclusive():
+            net_io.save(self.core, path, fmt=net_io.CAFFEMODEL)
 
     def save_hdf5(self, path: PathLike) -> None:
         """Write the weights as .caffemodel.h5."""
-        net_io.save(self.core, path, fmt=net_io.HDF5)
+        with self.core.exclusive():
+            net_io.save(self.core, path, fmt=net_io.HDF5)
 
     def close(self) -> None:
         """Stop what the net reads in the background; it also ends with the net."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from prototxt_gen import text
 from prototxt_gen.sidecar import read_sidecar
+from runtime.not_copyable import NotCopyable
 from runtime.pycaffe.net import Net
 from runtime.pycaffe.net_arguments import PathLike, require_file
 from runtime.pycaffe.session import SESSION
@@ -16,15 +17,16 @@ from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver as CoreSolver
 
 
-class Solver:
+class Solver(NotCopyable):
     """Learns the net of a solver prototxt, in the session's mode.
 
     `core` is the runtime's own solver, for what pycaffe has no name for. `random_seed` starts the
     session's random stream anew; without it the stream goes on.
     """
 
+    substitute = "take a snapshot(), and restore() it in a solver built from the same prototxt"
     type: ClassVar[str] = ""
-    """The solver type, whatever the prototxt says; empty for the prototxt's."""
+    """The solver type, which replaces the prototxt's; empty for the prototxt's."""
 
     def __init__(self, solver_file: PathLike) -> None:
         """Build the nets and load the solver's weights.
@@ -44,7 +46,7 @@ class Solver:
         options = SolverOptions(
             sidecar=read_sidecar(path),
             seed=SESSION.seed,
-            rng=SESSION.rng,
+            rng=SESSION.random(),
             allow_python_layers=True,
             caffe_dropout=SESSION.caffe_dropout,
         )
@@ -73,11 +75,14 @@ class Solver:
 
     def step(self, iterations: int) -> None:
         """Make this many updates, with the tests and snapshots that fall due."""
-        self.core.step(iterations)
+        with self.core.net.exclusive():
+            self.core.step(iterations)
 
     def solve(self, resume_file: PathLike | None = None) -> None:
         """Train up to max_iter; snapshot and test at the end."""
-        self.core.solve(None if resume_file is None else require_file(resume_file))
+        resumed = None if resume_file is None else require_file(resume_file)
+        with self.core.net.exclusive():
+            self.core.solve(resumed)
 
     def snapshot(self) -> tuple[Path, ...]:
         """Write weights and solver state; returns the paths."""

@@ -15,6 +15,7 @@ from runtime.backend.base import Backend
 from runtime.backend.registry import precision_of
 from runtime.log import caffe_log, number
 from runtime.net import Net
+from runtime.not_copyable import NotCopyable
 from runtime.solvers import snapshot as snapshots
 from runtime.solvers.best import BestScore
 from runtime.solvers.build import build_nets, build_rule
@@ -32,12 +33,15 @@ from runtime.solvers.update_rule import UpdateRule
 log = logging.getLogger("verydeep.solver")
 
 
-class Solver:
+class Solver(NotCopyable):
     """Learns a net as a SolverParameter says.
 
     `engine` computes gradients and updates; replace it before the first step to train on several
-    devices. `hooks` watch. `requested_action` is asked between iterations what to do.
+    devices. `hooks` are called at each event. `requested_action` returns what to do next, between
+    iterations. Several threads may call one solver: iterations, tests and snapshots are serialised.
     """
+
+    substitute = "take a snapshot, and restore it in a solver built from the same prototxt"
 
     def __init__(
         self,
@@ -185,6 +189,10 @@ class Solver:
 
     def _iterate(self, smoother: LossSmoother) -> None:
         """One update: gradients, rate, step."""
+        with self.net.exclusive():
+            self._update_once(smoother)
+
+    def _update_once(self, smoother: LossSmoother) -> None:
         self._clock = self.engine.pass_number
         for hook in self.hooks:
             hook.on_start(self)
@@ -205,11 +213,12 @@ class Solver:
 
         Caffe: SGDSolver::ApplyUpdate.
         """
-        self.rate = self.learning_rate()
-        for hook in self.hooks:
-            hook.on_rate(self, self.iter, self.rate)
-        self.engine.apply_update(self.param, self.rate, self.iter)
-        self.iter += 1
+        with self.net.exclusive():
+            self.rate = self.learning_rate()
+            for hook in self.hooks:
+                hook.on_rate(self, self.iter, self.rate)
+            self.engine.apply_update(self.param, self.rate, self.iter)
+            self.iter += 1
 
     def learning_rate(self) -> float:
         """The rate of the coming update; moves current_step on where the policy has steps."""
@@ -237,6 +246,10 @@ class Solver:
 
     def test_all(self) -> None:
         """Run every test net, unless told to stop. Caffe: Solver::TestAll."""
+        with self.net.exclusive():
+            self._test_all()
+
+    def _test_all(self) -> None:
         self.tests.begin()
         results = []
         for net_id in range(len(self.tests.nets)):
@@ -273,6 +286,10 @@ class Solver:
         Raises:
             SnapshotError: the disk is full or read-only; earlier snapshots are untouched.
         """
+        with self.net.exclusive():
+            return self._snapshot()
+
+    def _snapshot(self) -> tuple[Path, ...]:
         state = ResumeState(
             iteration=self.iter,
             seed=self.seed,
@@ -300,7 +317,11 @@ class Solver:
         Raises:
             SnapshotError: missing, torn, corrupt, or of another net or solver type.
         """
-        state = snapshots.restore_snapshot(self, Path(path), strict)
+        with self.net.exclusive():
+            self._restore(Path(path), strict)
+
+    def _restore(self, path: Path, strict: bool) -> None:
+        state = snapshots.restore_snapshot(self, path, strict)
         if state is None:
             passes = self.iter * self.param.iter_size * self.engine.shards
             self.engine.pass_number = passes

@@ -35,6 +35,8 @@ from runtime.backend.cpu.pool import PoolOps
 from runtime.backend.cpu.products import ProductOps
 from runtime.backend.cpu.softmax import SoftmaxOps
 from runtime.backend.cpu.vectors import VectorOps
+from runtime.not_copyable import NotCopyable
+from runtime.process_lock import ProcessLock
 
 log = logging.getLogger("verydeep.backend")
 
@@ -44,7 +46,7 @@ def _say_once(reason: str) -> None:
     log.warning("%s", reason)
 
 
-class CpuBackend:
+class CpuBackend(NotCopyable):
     """The host as a device.
 
     float64 exists for gradient checks. `exact` forces convolutions whose sums are taken term by
@@ -57,6 +59,7 @@ class CpuBackend:
     """
 
     shares_host_memory = True
+    lock: ProcessLock | None = None
 
     def __init__(
         self,

@@ -1,15 +1,16 @@
-"""Lanes: worker threads with memory of their own, over which an op's pieces are dealt.
+"""Lanes: worker threads with their own scratch memory, which compute the pieces of an op.
 
-numpy and BLAS let go of the interpreter while they compute, so threads do run side by side. An op
-cuts its work into pieces by its geometry alone, every piece is computed by one thread with a
-single-threaded BLAS, and sums over pieces are taken in a fixed order: so the bits do not depend on
-the number of lanes.
+numpy and BLAS release the interpreter lock while they compute, so threads run in parallel. An op
+splits its work by its geometry alone, each piece is computed by one thread with a single-threaded
+BLAS, and sums over pieces are taken in a fixed order. The bits therefore do not depend on the
+number of lanes.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -73,17 +74,28 @@ class Lane:
 
 
 class Lanes:
-    """All lanes of one backend; the caller's thread is the first of them."""
+    """The lanes of one backend. Threads that call it have separate scratch memory.
+
+    The calling thread is the first lane. The worker threads are shared by all callers; in a forked
+    child they are started again.
+    """
 
     def __init__(self, threads: int | None = None) -> None:
         self.threads = default_threads() if threads is None else threads
         if self.threads < 1:
             raise DeviceError(
-                f"cpu backend: threads is {threads}; expected at least 1; "
-                "leave it out to use every core"
+                f"cpu backend: threads is {threads}; expected at least 1; omit it to use every core"
             )
-        self.lanes = [Lane() for _ in range(self.threads)]
-        self._pool: ThreadPoolExecutor | None = None
+        self._own = threading.local()
+        self._pool: tuple[int, ThreadPoolExecutor] | None = None
+
+    @property
+    def lanes(self) -> list[Lane]:
+        """The calling thread's lanes."""
+        lanes: list[Lane] | None = getattr(self._own, "lanes", None)
+        if lanes is None:
+            lanes = self._own.lanes = [Lane() for _ in range(self.threads)]
+        return lanes
 
     @property
     def first(self) -> Lane:
@@ -95,27 +107,33 @@ class Lanes:
         if helpers < 1:
             self.in_turn(task, count, grain)
             return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="lane")
+        pool, lanes = self._workers(), self.lanes
         starts = itertools.count(0, grain)
-        deal = [
-            self._pool.submit(_work, lane, task, starts, count, grain)
-            for lane in self.lanes[1 : 1 + helpers]
+        jobs = [
+            pool.submit(_work, lane, task, starts, count, grain) for lane in lanes[1 : 1 + helpers]
         ]
         try:
-            _work(self.first, task, starts, count, grain)
+            _work(lanes[0], task, starts, count, grain)
         finally:
-            errors = [future.exception() for future in deal]
+            errors = [job.exception() for job in jobs]
         for error in errors:
             if error is not None:
                 raise error
 
+    def _workers(self) -> ThreadPoolExecutor:
+        """The worker threads of this process."""
+        pool = self._pool
+        if pool is None or pool[0] != os.getpid():
+            executor = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="lane")
+            pool = self._pool = (os.getpid(), executor)
+        return pool[1]
+
     def in_turn(self, task: Task, count: int, grain: int = 1) -> None:
-        """Do a task in the caller's lane alone; it may run what is inside it over all lanes."""
+        """Run a task in the caller's lane alone; inside it, all lanes may be used."""
         _work(self.first, task, itertools.count(0, grain), count, grain)
 
     def scratch_bytes(self) -> int:
-        """See Lane.scratch_bytes."""
+        """See Lane.scratch_bytes; of the calling thread."""
         return sum(lane.scratch_bytes() for lane in self.lanes)
 
 

@@ -10,7 +10,7 @@ from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, HostArray
 from runtime.backend.cpu.lanes import aligned_empty
 from runtime.backend.cpu.native_library import FLOAT, NativeLibrary, address, floats
-from runtime.backend.cpu.native_plan import DIRECT, ROWS, Calls, Memory, plan_native
+from runtime.backend.cpu.native_plan import DIRECT, ROWS, Calls, plan_native
 
 _TERM_BY_TERM = {DIRECT: "conv_forward", ROWS: "conv_rows_forward"}
 _WEIGHT_TERM_BY_TERM = {DIRECT: "conv_backward_weight", ROWS: "conv_rows_weight"}
@@ -57,14 +57,15 @@ class NativeConvolution:
         target = floats(f"{where}: y", y, math.prod(geom.out_shape))
         offset = None if bias is None else floats(f"{where}: bias", bias, geom.k)
         raw = floats(f"{where}: weight", weight, math.prod(geom.weight_shape))
-        space = self._library.workspace(calls.forward.total)
         shape, m = ctypes.byref(calls.shape), calls.passes.forward
-        if m in _TERM_BY_TERM:
-            kernel = _TERM_BY_TERM[m]
-            self._library.run(kernel, shape, source, raw, offset, relu, target, space)
-            return
-        filters = self._filters(plan, m, calls.forward, raw, weight_version, backward=False)
-        self._library.run("winograd", m, shape, 0, source, filters, offset, relu, target, space)
+        with self._library.workspace(calls.forward.total) as space:
+            if m in _TERM_BY_TERM:
+                kernel = _TERM_BY_TERM[m]
+                self._library.run(kernel, shape, source, raw, offset, relu, target, space)
+                return
+            spare = (space + calls.forward.scratch, calls.forward.filters)
+            filters = self._filters(plan, m, spare, raw, weight_version, backward=False)
+            self._library.run("winograd", m, shape, 0, source, filters, offset, relu, target, space)
 
     def backward_data(
         self,
@@ -80,13 +81,14 @@ class NativeConvolution:
         source = floats(f"{where}: dy", dy, math.prod(geom.out_shape))
         target = floats(f"{where}: dx", dx, math.prod(geom.in_shape))
         raw = floats(f"{where}: weight", weight, math.prod(geom.weight_shape))
-        space = self._library.workspace(calls.backward_data.total)
         shape, m = ctypes.byref(calls.shape), calls.passes.backward_data
-        if m == DIRECT:
-            self._library.run("conv_backward_data", shape, source, raw, target, space)
-            return
-        filters = self._filters(plan, m, calls.backward_data, raw, weight_version, backward=True)
-        self._library.run("winograd", m, shape, 1, source, filters, None, 0, target, space)
+        with self._library.workspace(calls.backward_data.total) as space:
+            if m == DIRECT:
+                self._library.run("conv_backward_data", shape, source, raw, target, space)
+                return
+            spare = (space + calls.backward_data.scratch, calls.backward_data.filters)
+            filters = self._filters(plan, m, spare, raw, weight_version, backward=True)
+            self._library.run("winograd", m, shape, 1, source, filters, None, 0, target, space)
 
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
         """See Backend.conv_backward_weight."""
@@ -96,32 +98,31 @@ class NativeConvolution:
             floats(f"{where}: x", x, math.prod(geom.in_shape)),
             floats(f"{where}: dy", dy, math.prod(geom.out_shape)),
             floats(f"{where}: dw", dw, math.prod(geom.weight_shape)),
-            self._library.workspace(calls.backward_weight.total),
         )
         shape, m = ctypes.byref(calls.shape), calls.passes.backward_weight
-        if m in _TERM_BY_TERM:
-            self._library.run(_WEIGHT_TERM_BY_TERM[m], shape, *operands)
-        else:
-            self._library.run("winograd_weight", m, shape, *operands)
+        with self._library.workspace(calls.backward_weight.total) as space:
+            if m in _TERM_BY_TERM:
+                self._library.run(_WEIGHT_TERM_BY_TERM[m], shape, *operands, space)
+            else:
+                self._library.run("winograd_weight", m, shape, *operands, space)
 
     def _filters(
         self,
         plan: ConvPlan,
         m: int,
-        memory: Memory,
+        spare: tuple[int, int],
         weight: int,
         version: int | None,
         backward: bool,
     ) -> int:
-        """The address of transformed filters: kept ones, or made behind the pass's scratch."""
+        """The address of transformed filters: kept ones, or made in `spare` (address, bytes)."""
         kept: Kept = plan.cache.setdefault("turned" if backward else "filters", Kept())
         again = version is not None and version == kept.version
         if again and kept.filters is None:
-            kept.filters, kept.filled = aligned_empty(memory.filters // 4, FLOAT), False
-        space = self._library.workspace(memory.total) + memory.scratch
-        where = space if kept.filters is None else address(kept.filters)
+            kept.filters, kept.filled = aligned_empty(spare[1] // FLOAT.itemsize, FLOAT), False
+        target = spare[0] if kept.filters is None else address(kept.filters)
         if not (again and kept.filled):
             geom: ConvGeometry = plan.geometry
-            self._library.run("winograd_filter", m, weight, geom.k, geom.c, backward, where)
+            self._library.run("winograd_filter", m, weight, geom.k, geom.c, backward, target)
             kept.version, kept.filled = version, kept.filters is not None
-        return where
+        return target

@@ -1,6 +1,6 @@
-"""Loads the compiled kernels, chooses the instruction set and keeps the threads and the workspace.
+"""Loads the compiled kernels and chooses the instruction set; owns the threads and workspaces.
 
-The kernels are optional: `load` says by None that they were not built, and `why_not` says why.
+The kernels are optional: `load` returns None if they were not built, `why_not` the reason.
 """
 
 from __future__ import annotations
@@ -111,10 +111,10 @@ def _check_sources(path: Path, dll: ctypes.CDLL) -> None:
 
 
 class NativeLibrary:
-    """The kernels of one instruction set with a team of threads and a workspace.
+    """The kernels of one instruction set with a team of threads.
 
-    One thread may call it at a time, as its workspace is one; replicas have a library each. The
-    interpreter is free while a kernel runs.
+    Any number of threads may call it at the same time, before and after a fork. The interpreter
+    lock is released while a kernel runs.
     """
 
     def __init__(self, dll: ctypes.CDLL, isa: str, threads: int) -> None:
@@ -139,41 +139,80 @@ class NativeLibrary:
                 function = getattr(dll, f"{isa}_{name}")
                 function.restype, function.argtypes = result, [*lead, *arguments]
                 self._functions[name] = function
-        self._workspace = np.empty(0, np.uint8)
+        self._idle: list[Workspace] = []
 
     def run(self, name: str, *arguments: Any) -> Any:
         """Call a kernel with this library's team."""
         return self._functions[name](self._team, *arguments)
 
     def count(self, name: str, *arguments: Any) -> int:
-        """Ask a function that tells a size."""
+        """Call a function that returns a size."""
         return int(self._functions[name](*arguments))
 
     def run_alone(self, name: str, *arguments: Any) -> None:
-        """Call a kernel that works on the calling thread; threads may do so side by side."""
+        """Call a kernel that works on the calling thread."""
         self._functions[name](*arguments)
 
-    def workspace(self, size: int) -> int:
-        """The address of at least `size` bytes, whose contents nobody relies on.
+    def workspace(self, size: int) -> Workspace:
+        """At least `size` bytes of scratch memory for one call: `with ... as address`.
 
-        In huge pages where the system has them: kernels go through dozens of streams at once, more
-        than the translation buffers hold in small pages.
+        The contents are unspecified. There are as many workspaces as calls that ran at the same
+        time; each grows to the largest size that it was used for.
         """
-        if self._workspace.size < size:
-            self._workspace = np.empty(0, np.uint8)
-            self._workspace = _huge_pages(size)
-        return address(self._workspace)
+        try:
+            workspace = self._idle.pop()
+        except IndexError:
+            workspace = Workspace(self._idle)
+        return workspace.resized(size)
 
     @property
     def workspace_bytes(self) -> int:
-        """What the workspace has grown to."""
-        return int(self._workspace.size)
+        """Memory of all workspaces that no call is using."""
+        return sum(workspace.size for workspace in self._idle)
+
+
+class Workspace:
+    """Scratch memory of one call; it returns to the list of idle ones when the call ends.
+
+    In huge pages if the system has them: kernels read dozens of streams at once, more than the
+    translation buffers hold in small pages.
+    """
+
+    def __init__(self, idle: list[Workspace]) -> None:
+        self._idle = idle
+        self._memory = np.empty(0, np.uint8)
+        self._address = 0
+
+    @property
+    def size(self) -> int:
+        """Size in bytes."""
+        return int(self._memory.size)
+
+    def resized(self, size: int) -> Workspace:
+        """This workspace with at least `size` bytes."""
+        if self._memory.size < size:
+            self._memory = np.empty(0, np.uint8)  # release the old memory first
+            self._memory = _huge_pages(size)
+            self._address = address(self._memory)
+        return self
+
+    def __enter__(self) -> int:
+        """Return the address of the memory."""
+        return self._address
+
+    def __exit__(self, *error: object) -> None:
+        self._idle.append(self)
 
 
 def _huge_pages(size: int) -> HostArray:
-    memory = mmap.mmap(-1, -(-size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE)
+    """`size` bytes, aligned to a huge page; private, so that a forked child has its own copy."""
+    length = -(-size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE
+    if hasattr(mmap, "MAP_PRIVATE"):
+        memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:  # Windows has neither the flag nor fork
+        memory = mmap.mmap(-1, length)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a system built without them: small pages serve
+        with contextlib.suppress(OSError):  # a system without huge pages
             memory.madvise(mmap.MADV_HUGEPAGE)
     raw = np.frombuffer(memory, np.uint8)
     start = -address(raw) % _HUGE_PAGE

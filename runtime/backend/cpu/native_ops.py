@@ -10,7 +10,7 @@ import numpy as np
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import LRNGeometry, PoolGeometry
 from runtime.backend.base import Draw, HostArray, Layout
-from runtime.backend.cpu.native_library import NativeLibrary, elements, floats
+from runtime.backend.cpu.native_library import NativeLibrary, Workspace, elements, floats
 from runtime.backend.cpu.native_signatures import PoolShape
 
 _BYTE = np.dtype(np.uint8)
@@ -47,18 +47,22 @@ class NativeVectors:
         self._library.run("sub", n, *operands)
 
     def asum(self, x: HostArray) -> float:
-        return float(self._library.run("asum", x.size, floats("asum: x", x, x.size), self._sums(x)))
+        operand = floats("asum: x", x, x.size)
+        with self._sums(x) as space:
+            return float(self._library.run("asum", x.size, operand, space))
 
     def sumsq(self, x: HostArray) -> float:
-        where = floats("sumsq: x", x, x.size)
-        return float(self._library.run("sumsq", x.size, where, self._sums(x)))
+        operand = floats("sumsq: x", x, x.size)
+        with self._sums(x) as space:
+            return float(self._library.run("sumsq", x.size, operand, space))
 
     def dot(self, x: HostArray, y: HostArray) -> float:
         n = x.size
-        operands = (floats("dot: x", x, n), floats("dot: y", y, n), self._sums(x))
-        return float(self._library.run("dot", n, *operands))
+        operands = (floats("dot: x", x, n), floats("dot: y", y, n))
+        with self._sums(x) as space:
+            return float(self._library.run("dot", n, *operands, space))
 
-    def _sums(self, x: HostArray) -> int:
+    def _sums(self, x: HostArray) -> Workspace:
         return self._library.workspace(self._library.count("sum_bytes", x.size))
 
     def sgd_update(
@@ -103,11 +107,12 @@ class NativeProducts:
                 "expected (M,K), (K,N) and (M,N); check the shapes and the transpositions"
             )
         library = self._library
-        space = library.workspace(library.count("gemm_bytes", rows, cols, depth, library.threads))
+        size = library.count("gemm_bytes", rows, cols, depth, library.threads)
         left, right = floats("gemm: a", a, a.size), floats("gemm: b", b, b.size)
         result = floats("gemm: c", c, c.size)
         sizes = (trans_a, trans_b, rows, cols, depth)
-        library.run("gemm", *sizes, alpha, left, right, beta, result, space)
+        with library.workspace(size) as space:
+            library.run("gemm", *sizes, alpha, left, right, beta, result, space)
 
     def bias_forward(self, layout: Layout, bias: HostArray, y: HostArray) -> None:
         operands = (
@@ -250,7 +255,8 @@ class NativeLRN:
         )
         sizes = (geom.n, geom.c, geom.h * geom.w, geom.size)
         numbers = (geom.alpha, geom.beta, geom.k)
-        self._library.run("lrn_forward", *sizes, *numbers, *operands, self._space(geom))
+        with self._space(geom) as space:
+            self._library.run("lrn_forward", *sizes, *numbers, *operands, space)
 
     def lrn_backward(
         self,
@@ -270,10 +276,9 @@ class NativeLRN:
             floats("lrn_backward: dx", dx, n),
         )
         sizes = (geom.n, geom.c, geom.h * geom.w, geom.size)
-        self._library.run(
-            "lrn_backward", *sizes, geom.alpha, geom.beta, *operands, self._space(geom)
-        )
+        with self._space(geom) as space:
+            self._library.run("lrn_backward", *sizes, geom.alpha, geom.beta, *operands, space)
 
-    def _space(self, geom: LRNGeometry) -> int:
+    def _space(self, geom: LRNGeometry) -> Workspace:
         size = self._library.count("lrn_bytes", geom.c, self._library.threads)
         return self._library.workspace(size)

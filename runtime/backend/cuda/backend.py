@@ -26,12 +26,14 @@ from runtime.backend.cuda.pool import PoolOps
 from runtime.backend.cuda.recording import LaunchRecorder
 from runtime.backend.cuda.softmax import SoftmaxOps
 from runtime.backend.cuda.vectors import MemoryOps, VectorOps
+from runtime.not_copyable import NotCopyable
+from runtime.process_lock import ProcessLock
 
 # The oldest architecture whose tensor cores take tf32 and bf16.
 _TENSOR_CORES = 80
 
 
-class CudaBackend:
+class CudaBackend(NotCopyable):
     """A GPU, or the emulator; arrays are float32.
 
     precision: 'fp32'; or 'tf32' or 'bf16', to which convolutions then round their operands where
@@ -53,6 +55,13 @@ class CudaBackend:
         self.precision = precision
         self.driver = driver
         self.name = driver.name
+        self._exclusive = ProcessLock(
+            f"{driver.name} {driver.device_id}: the device was opened before this process was "
+            "forked; expected a process that opened it itself, since a GPU's context does not "
+            "survive a fork; build the nets in the child, or start it by multiprocessing's "
+            "'spawn' method"
+        )
+        self.lock: ProcessLock | None = self._exclusive
         self.dtype: np.dtype[Any] = FLOAT
         self.memory = DeviceMemory(driver)
         self._launcher = launcher = Launcher(driver, self.memory)
@@ -74,16 +83,19 @@ class CudaBackend:
         return self._launcher.launches
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> DeviceArray:
-        return self._memory.empty(count, dtype)
+        with self._exclusive.current():
+            return self._memory.empty(count, dtype)
 
     def view(self, array: DeviceArray, offset: int, shape: tuple[int, ...]) -> DeviceArray:
         return array.view(offset, shape)
 
     def upload(self, host: HostArray, device: DeviceArray) -> None:
-        self._memory.upload(host, device)
+        with self._exclusive.current():
+            self._memory.upload(host, device)
 
     def download(self, device: DeviceArray, host: HostArray) -> None:
-        self._memory.download(device, host)
+        with self._exclusive.current():
+            self._memory.download(device, host)
 
     def copy(self, src: DeviceArray, dst: DeviceArray) -> None:
         self._memory.copy(src, dst)
@@ -106,7 +118,8 @@ class CudaBackend:
         self._augment.batch(pixels, offsets, scale, y)
 
     def fill(self, x: DeviceArray, value: float) -> None:
-        self._memory.fill(x, value)
+        with self._exclusive.current():
+            self._memory.fill(x, value)
 
     def synchronize(self) -> None:
         self.driver.synchronize()

@@ -105,7 +105,7 @@ def test_threads_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fewer_than_one_thread() -> None:
-    with pytest.raises(DeviceError, match="cpu backend: threads is 0; expected at least 1; leave"):
+    with pytest.raises(DeviceError, match="cpu backend: threads is 0; expected at least 1; omit"):
         Lanes(0)
 
 

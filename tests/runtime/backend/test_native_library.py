@@ -153,15 +153,26 @@ def test_elements_refuses_what_a_kernel_could_not_read() -> None:
 
 
 @needs_kernels
-def test_the_workspace_grows_and_stays() -> None:
+def test_a_workspace_grows_and_is_used_again() -> None:
     library = opened(built_sets()[0], 2)
-    small = library.workspace(1000)
-    assert library.workspace(10) == small
+    with library.workspace(1000) as small:
+        pass
+    with library.workspace(10) as again:
+        assert again == small
     size = library.workspace_bytes + (4 << 20)
-    large = library.workspace(size)
-    assert large % (2 << 20) == 0
+    with library.workspace(size) as large:
+        assert large % (2 << 20) == 0
     assert library.workspace_bytes == size
-    assert library.workspace(1000) == large
+    with library.workspace(1000) as again:
+        assert again == large
+
+
+@needs_kernels
+def test_calls_at_the_same_time_have_workspaces_of_their_own() -> None:
+    library = opened(built_sets()[0], 2)
+    with library.workspace(4096) as first, library.workspace(4096) as second:
+        assert abs(first - second) >= 4096
+    assert library.workspace_bytes >= 2 * 4096
 
 
 def sums(library: NativeLibrary, count: int = 1 << 20) -> float:

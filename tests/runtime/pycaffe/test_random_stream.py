@@ -10,6 +10,7 @@ import pytest
 
 import runtime.pycaffe as caffe
 from runtime.pycaffe.session import SESSION
+from tests.runtime.concurrent_nets import run_threads
 from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import DEPLOY, TRAINABLE, solver
 
@@ -75,7 +76,7 @@ def test_dropout_by_counter_does_not_take_from_the_stream(write: Write) -> None:
         caffe.set_random_seed(2)
         net = caffe.Net(path, caffe.TRAIN)
         net.blobs["x"].data[...] = 1
-        SESSION.rng.raw()
+        SESSION.random().raw()
         return [net.forward()["y"] > 0 for _ in range(2)]
 
     shifted = masks()
@@ -109,3 +110,70 @@ def test_dropped_gradients_are_those_of_what_was_kept(write: Write) -> None:
 def test_a_seed_that_is_none(seed: int) -> None:
     with pytest.raises(RuntimeError, match="expected an integer of 0 to 4294967295, got"):
         caffe.set_random_seed(seed)
+
+
+DRAWING = """layer { name: "in" type: "DummyData" top: "x" dummy_data_param {
+  shape { dim: 2 dim: 50 } data_filler { type: "uniform" min: 1 max: 2 } } }
+layer { name: "drop" type: "Dropout" bottom: "x" top: "y" dropout_param { dropout_ratio: 0.3 } }
+"""
+
+
+def test_a_seed_reaches_nets_that_exist(write: Write) -> None:
+    """One stream: after a seed, dropout and DummyData of all nets draw from it in turn."""
+    path = write(DRAWING)
+    nets = [caffe.Net(path, caffe.TRAIN) for _ in range(2)]
+
+    def draw(order: list[int]) -> list[bytes]:
+        caffe.set_random_seed(9)
+        return [nets[i].forward()["y"].tobytes() for i in order]
+
+    first = draw([0, 0, 1])
+    assert draw([1, 0, 1]) == first
+    assert len(set(first)) == 3
+
+
+def test_a_seed_reaches_a_solvers_nets(write: Write) -> None:
+    made = caffe.get_solver(write(solver(write(DRAWING), "random_seed: 5")))
+    caffe.set_random_seed(9)
+    first = made.net.forward()["y"].tobytes()
+    caffe.set_random_seed(9)
+    assert made.net.forward()["y"].tobytes() == first
+
+
+def test_a_solvers_seed_leaves_other_nets_their_stream(write: Write) -> None:
+    path = write(DRAWING)
+    caffe.set_random_seed(9)
+    net = caffe.Net(path, caffe.TRAIN)
+    alone = [net.forward()["y"].tobytes() for _ in range(2)]
+    caffe.set_random_seed(9)
+    net = caffe.Net(path, caffe.TRAIN)
+    assert net.forward()["y"].tobytes() == alone[0]
+    caffe.get_solver(write(solver(path, "random_seed: 5")))
+    assert net.forward()["y"].tobytes() == alone[1]
+
+
+def test_threads_have_streams_of_their_own(write: Write) -> None:
+    path = write(DRAWING)
+
+    def draw(seed: int | None) -> list[bytes]:
+        if seed is not None:
+            caffe.set_random_seed(seed)
+        net = caffe.Net(path, caffe.TRAIN)
+        return [net.forward()["y"].tobytes() for _ in range(20)]
+
+    alone = {seed: draw(seed) for seed in (3, 4)}
+    caffe.set_random_seed(4)
+    functions = [lambda: draw(3), lambda: draw(None), lambda: draw(4)]
+    assert run_threads(functions) == [alone[3], alone[4], alone[4]]
+
+
+def test_a_thread_that_sets_a_seed_draws_from_it_in_any_net(write: Write) -> None:
+    net = caffe.Net(write(DRAWING), caffe.TRAIN)
+
+    def draw() -> bytes:
+        caffe.set_random_seed(6)
+        return bytes(net.forward()["y"].tobytes())
+
+    expected = draw()
+    net.forward()
+    assert run_threads([draw]) == [expected]

@@ -117,7 +117,7 @@ def test_snapshot_and_restore(write: Write, form: str) -> None:
     for solver_ in (first, second):
         solver_.net.blobs["label"].data[...] = 1
         caffe.set_random_seed(8)
-        solver_.net.core.context.rng = SESSION.rng
+        solver_.net.core.context.rng = SESSION.random()
         solver_.step(2)
     for mine, theirs in zip(first.net.params["ip"], second.net.params["ip"]):
         assert np.array_equal(mine.data, theirs.data)

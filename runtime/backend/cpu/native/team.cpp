@@ -1,8 +1,9 @@
 // The thread team, and the questions about the processor.
 //
-// Why not OpenMP: its runtime is one per process and spins beside OpenBLAS's; it breaks in a forked
-// child, and every Python thread that calls gets a team of its own. This team belongs to one
-// backend, survives a fork, and lets a caller finish alone when no core is free for its workers.
+// Why not OpenMP: its runtime is shared by the whole process and spins together with OpenBLAS's, it
+// breaks in a forked child, and every Python thread that calls gets a team of its own. This team
+// belongs to one backend, serves several calling threads at once, starts its workers again in a
+// forked child, and lets a caller finish alone when no core is free for its workers.
 
 #include "team.h"
 
@@ -29,27 +30,41 @@ namespace verydeep {
 
 namespace {
 constexpr int kSpins = 4000;  // tens of microseconds: longer than the gap between most ops of a net
-constexpr int kYields = 400;  // some hundred more, left to any thread that wants the core
+constexpr int kYields = 400;  // some hundred more, left to any thread that needs the core
 constexpr std::uint64_t kItemBits = 32;
 constexpr std::uint64_t kItemMask = (std::uint64_t{1} << kItemBits) - 1;
+constexpr int kJobs = 16;  // loops that run at the same time; a further caller works alone
+constexpr std::uint32_t kAllJobs = (std::uint32_t{1} << kJobs) - 1;
+
+int count_bits(std::uint32_t bits) { return __builtin_popcount(bits); }
+int lowest_bit(std::uint32_t bits) { return __builtin_ctz(bits); }
 }  // namespace
 
-struct Team {
-    explicit Team(int threads) : count(threads) {}
-
-    int count;
-    pid_t owner = 0;  // the process whose threads these are; a forked child has none of them
-    std::vector<std::thread> workers;
-    std::mutex caller;  // one loop at a time
-
-    // The job. `claim` holds its number and the next free item; who moves `claim` on owns an item,
-    // and the job cannot end before that item is done. A worker that wakes late finds no item left
-    // and touches nothing.
+// One loop. `claim` holds the loop's number and its next free item: the thread that advances
+// `claim` owns an item, and the loop cannot end before that item is done. A worker that arrives
+// late finds no item left and touches nothing.
+struct alignas(64) Job {
     std::atomic<std::uint64_t> claim{0};
     std::atomic<std::uint64_t> items{0};
     std::atomic<void (*)(void*, std::ptrdiff_t, int)> body{nullptr};
     std::atomic<void*> context{nullptr};
     std::atomic<std::uint64_t> done{0};
+
+    void open(std::ptrdiff_t count, void (*call)(void*, std::ptrdiff_t, int), void* argument);
+    void reset();
+};
+
+struct Team {
+    explicit Team(int threads) : count(threads) {}
+
+    const int count;
+    std::atomic<pid_t> owner{0};    // the process in which the workers run
+    std::atomic<pid_t> starter{0};  // the process in which a thread starts, or has started, them
+    std::vector<std::thread> workers;
+
+    Job jobs[kJobs];
+    std::atomic<std::uint32_t> active{0};  // a bit for each of `jobs` that has a caller
+    std::atomic<std::uint64_t> posted{0};  // changes when there may be work for a worker
 
     std::mutex sleep;
     std::condition_variable wake;
@@ -58,42 +73,77 @@ struct Team {
 
     void start();
     void finish();
-    void forget_parent();
+    void reset();
+    int acquire_job();
+    void release_job(int index);
+    void wake_workers();
     void work(int worker);
-    bool take_items(int worker);
-    void wait_for_job(std::uint64_t seen);
+    bool help(int worker);
+    bool take_items(Job& job, int worker);
+    bool is_crowded(int worker) const;
+    void wait_for_work(std::uint64_t seen, bool spin);
 };
 
-// Claim and run items until none is left.
-bool Team::take_items(int worker) {
+// All items of the last loop are taken. Close it before its fields change: a worker that still
+// holds its number then fails to claim.
+void Job::open(std::ptrdiff_t count, void (*call)(void*, std::ptrdiff_t, int), void* argument) {
+    const std::uint64_t number = (claim.load() >> kItemBits) + 1;
+    claim.store((number << kItemBits) | kItemMask, std::memory_order_release);
+    done.store(0);
+    body.store(call, std::memory_order_relaxed);
+    context.store(argument, std::memory_order_relaxed);
+    items.store(static_cast<std::uint64_t>(count), std::memory_order_release);
+    claim.store((number + 1) << kItemBits);
+}
+
+void Job::reset() {
+    claim.store(0);
+    items.store(0);
+    done.store(0);
+}
+
+// Whether the callers of all loops and the workers before this one already occupy every core.
+bool Team::is_crowded(int worker) const {
+    return worker > 0 && worker + count_bits(active.load(std::memory_order_relaxed)) > count;
+}
+
+// Claim and run items of a loop until none is left. The caller is worker 0 of its own loop.
+bool Team::take_items(Job& job, int worker) {
     bool any = false;
-    std::uint64_t now = claim.load(std::memory_order_acquire);
+    std::uint64_t now = job.claim.load(std::memory_order_acquire);
     for (;;) {
-        const std::uint64_t last = items.load(std::memory_order_acquire);
-        auto call = body.load(std::memory_order_relaxed);
-        void* argument = context.load(std::memory_order_relaxed);
-        if ((now & kItemMask) >= last) return any;
-        if (!claim.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel,
-                                         std::memory_order_acquire))
+        const std::uint64_t last = job.items.load(std::memory_order_acquire);
+        auto call = job.body.load(std::memory_order_relaxed);
+        void* argument = job.context.load(std::memory_order_relaxed);
+        if ((now & kItemMask) >= last || is_crowded(worker)) return any;
+        if (!job.claim.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel,
+                                             std::memory_order_acquire))
             continue;
         call(argument, static_cast<std::ptrdiff_t>(now & kItemMask), worker);
-        done.fetch_add(1, std::memory_order_release);
+        job.done.fetch_add(1, std::memory_order_release);
         any = true;
-        now = claim.load(std::memory_order_acquire);
+        now = job.claim.load(std::memory_order_acquire);
     }
 }
 
-void Team::wait_for_job(std::uint64_t seen) {
+bool Team::help(int worker) {
+    bool any = false;
+    for (std::uint32_t rest = active.load(std::memory_order_acquire); rest != 0; rest &= rest - 1)
+        any |= take_items(jobs[lowest_bit(rest)], worker);
+    return any;
+}
+
+void Team::wait_for_work(std::uint64_t seen, bool spin) {
     auto waiting = [&] {
-        // Sequentially consistent, as are `sleepers` and the caller's claim: one of the two sees
+        // Sequentially consistent, as are `sleepers` and the caller's post: one of the two sees
         // the other's store, so no wake-up is lost.
-        return (claim.load() >> kItemBits) == seen && !stop.load();
+        return posted.load() == seen && !stop.load();
     };
-    for (int i = 0; i < kSpins; ++i) {
+    for (int i = 0; spin && i < kSpins; ++i) {
         if (!waiting()) return;
         VD_PAUSE();
     }
-    for (int i = 0; i < kYields; ++i) {
+    for (int i = 0; spin && i < kYields; ++i) {
         if (!waiting()) return;
         std::this_thread::yield();
     }
@@ -105,34 +155,70 @@ void Team::wait_for_job(std::uint64_t seen) {
 
 void Team::work(int worker) {
     while (!stop.load(std::memory_order_acquire)) {
-        const std::uint64_t seen = claim.load(std::memory_order_acquire) >> kItemBits;
-        if (!take_items(worker)) wait_for_job(seen);
+        const std::uint64_t seen = posted.load();
+        if (!help(worker)) wait_for_work(seen, !is_crowded(worker));
     }
 }
 
-// Of a parent's threads only the handles came over, and what they slept on: locked by threads that
-// are not here, with waiters that will never leave. Letting go of all that is what one may do.
-void Team::forget_parent() {
-    for (auto& worker : workers) worker.detach();
-    workers.clear();
+void Team::wake_workers() {
+    posted.fetch_add(1);
+    if (sleepers.load() > 0 && !is_crowded(1)) {
+        std::lock_guard<std::mutex> lock(sleep);
+        wake.notify_all();
+    }
+}
+
+// The index of a free job, or -1.
+int Team::acquire_job() {
+    std::uint32_t now = active.load(std::memory_order_relaxed);
+    for (;;) {
+        const std::uint32_t free = ~now & kAllJobs;
+        if (free == 0) return -1;
+        const int index = lowest_bit(free);
+        const std::uint32_t bit = std::uint32_t{1} << index;
+        if (active.compare_exchange_weak(now, now | bit)) return index;
+    }
+}
+
+void Team::release_job(int index) {
+    const std::uint32_t bit = std::uint32_t{1} << index;
+    // A worker that had no core to run on may help the other loops now.
+    if ((active.fetch_and(~bit) & ~bit) != 0) wake_workers();
+}
+
+// After a fork the child has none of the parent's threads. What they held, slept on or were about
+// to do is in an unknown state: everything is constructed again without being destroyed.
+void Team::reset() {
+    new (&workers) std::vector<std::thread>;
     new (&sleep) std::mutex;
     new (&wake) std::condition_variable;
     sleepers.store(0);
+    active.store(0);
+    for (Job& job : jobs) job.reset();
 }
 
+// Start the workers of this process; of several threads that call at once, one does it.
 void Team::start() {
-    if (owner != 0) forget_parent();
-    owner = getpid();
-    try {
-        for (int i = 1; i < count; ++i) workers.emplace_back([this, i] { work(i); });
-    } catch (const std::system_error&) {
-        // The system grants fewer threads: those that started, and the caller, do the work.
+    const pid_t self = getpid();
+    pid_t seen = starter.load();
+    while (owner.load(std::memory_order_acquire) != self) {
+        if (seen == self || !starter.compare_exchange_strong(seen, self)) {
+            std::this_thread::yield();
+            continue;
+        }
+        reset();
+        try {
+            for (int i = 1; i < count; ++i) workers.emplace_back([this, i] { work(i); });
+        } catch (const std::system_error&) {
+            // The system grants fewer threads: those that started, and the caller, do the work.
+        }
+        owner.store(self, std::memory_order_release);
     }
 }
 
 void Team::finish() {
-    if (owner != getpid()) {
-        forget_parent();
+    if (owner.load() != getpid()) {
+        reset();
         return;
     }
     {
@@ -147,34 +233,27 @@ int team_size(const Team* team) { return team->count; }
 
 void team_run(Team* team, std::ptrdiff_t items,
               void (*body)(void* context, std::ptrdiff_t item, int worker), void* context) {
-    if (items <= 0) return;
-    if (team->count == 1 || items == 1) {
+    int index = -1;
+    if (team->count > 1 && items > 1) {
+        if (team->owner.load(std::memory_order_acquire) != getpid()) team->start();
+        index = team->acquire_job();
+    }
+    if (index < 0) {
         for (std::ptrdiff_t i = 0; i < items; ++i) body(context, i, 0);
         return;
     }
-    std::lock_guard<std::mutex> turn(team->caller);
-    if (team->owner != getpid()) team->start();
-    // All items of the last job are taken. Close it before its fields change: a worker that still
-    // holds its number then fails to claim.
-    const std::uint64_t job = (team->claim.load() >> kItemBits) + 1;
-    team->claim.store((job << kItemBits) | kItemMask, std::memory_order_release);
-    team->done.store(0);
-    team->body.store(body, std::memory_order_relaxed);
-    team->context.store(context, std::memory_order_relaxed);
-    team->items.store(static_cast<std::uint64_t>(items), std::memory_order_release);
-    team->claim.store((job + 1) << kItemBits);
-    if (team->sleepers.load() > 0) {
-        std::lock_guard<std::mutex> lock(team->sleep);
-        team->wake.notify_all();
-    }
-    team->take_items(0);
-    for (int i = 0; team->done.load(std::memory_order_acquire) < static_cast<std::uint64_t>(items);
+    Job& job = team->jobs[index];
+    job.open(items, body, context);
+    team->wake_workers();
+    team->take_items(job, 0);
+    for (int i = 0; job.done.load(std::memory_order_acquire) < static_cast<std::uint64_t>(items);
          ++i) {
         if (i < kSpins)
             VD_PAUSE();
         else
             std::this_thread::yield();
     }
+    team->release_job(index);
 }
 
 }  // namespace verydeep
@@ -191,7 +270,7 @@ VD_PUBLIC void verydeep_team_destroy(verydeep::Team* team) {
     delete team;
 }
 
-// The digest of the sources that this library was built from; empty where nobody asked for one.
+// The digest of the sources that this library was built from; empty if the build set none.
 #ifndef VD_SOURCES
 #define VD_SOURCES ""
 #endif
