@@ -68,7 +68,7 @@ def read_pca(path: str | Path) -> ColourPca:
         raise DataError(
             f"{path}: the colour components cannot be read: {cause.strerror}; {advice}"
         ) from cause
-    except (ValueError, KeyError, TypeError, ProtoError) as cause:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, ProtoError) as cause:
         raise DataError(
             f"{path}: not a file of colour components ({cause}); expected JSON with 3 eigenvalues "
             f"and 3x3 eigenvectors; {advice}"

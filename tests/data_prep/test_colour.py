@@ -57,11 +57,23 @@ def test_files_round_trip(tmp_path: Path) -> None:
         '{"eigenvalues": [1, 2], "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}',
         '{"eigenvalues": [1, 2, NaN], "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}',
         '{"eigenvalues": [1, 2, 3], "eigenvectors": 5}',
+        '{"eigenvalues": [1, 2, 1%s], "eigenvectors": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}'
+        % ("0" * 400),
+        '{"eigenvalues": [1, 2, 1%s]}' % ("0" * 100_000),
+        "[" * 100_000,
+        "\0",
     ],
+    ids=lambda text: text[:60],
 )
 def test_other_files(tmp_path: Path, text: str) -> None:
     (tmp_path / "pca.json").write_text(text)
     with pytest.raises(DataError, match=r"pca.json: not a file of colour components .*--pca FILE"):
+        read_pca(tmp_path / "pca.json")
+
+
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "pca.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(DataError, match=r"pca.json: not a file of colour components"):
         read_pca(tmp_path / "pca.json")
 
 
