@@ -16,6 +16,7 @@ from data_prep import datum as datums
 from data_prep.box_transform import Corners, to_centres, to_corners
 from data_prep.boxes import Box, read_boxes
 from data_prep.ilsvrc import Entry, Ilsvrc
+from data_prep.image_file import read_image_file
 from data_prep.image_header import read_header
 from data_prep.lmdb_io import Reader, Writer
 from data_prep.progress import Progress
@@ -23,7 +24,6 @@ from prototxt_gen import proto
 from prototxt_gen.errors import DataError
 
 _LOG = logging.getLogger("verydeep.data")
-_HEADER_BYTES = 1 << 16
 _KEY_DIGITS = 9
 """Keys are `%08d_name`, as convert_imageset writes them."""
 
@@ -75,18 +75,15 @@ def corners_of(boxes: Sequence[Box]) -> Corners:
 
 
 def stored_size(datum: proto.Message, where: str) -> tuple[int, int]:
-    """Height and width of the image in a Datum, from its header where it has one.
+    """Height and width of the image in a Datum, from its header.
 
     Raises:
-        DataError: the image does not decode.
+        DataError: the header is not one of an accepted format.
     """
     if not datum.encoded:
         return int(datum.height), int(datum.width)
-    header = read_header(datum.data)
-    if header is not None:
-        return header.height, header.width
-    height, width = datums.decode(datum.data, where).shape[:2]
-    return height, width
+    header = read_header(datum.data, where)
+    return header.height, header.width
 
 
 def box_record(box: Corners, label: int) -> bytes:
@@ -151,14 +148,5 @@ def file_size(path: Path) -> tuple[int, int]:
     Raises:
         DataError: it cannot be read.
     """
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_HEADER_BYTES)
-            if read_header(data) is None:
-                data += stream.read()
-    except OSError as cause:
-        raise DataError(
-            f"{path}: cannot be read: {cause.strerror}; expected an image of the data set; unpack "
-            "the images again"
-        ) from cause
-    return stored_size(datums.from_encoded(data, 0), str(path))
+    header = read_header(read_image_file(path), str(path))
+    return header.height, header.width

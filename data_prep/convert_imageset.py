@@ -20,7 +20,8 @@ from data_prep import datum as datums
 from data_prep.batch import FATAL, SKIP
 from data_prep.datum import COLOR, GRAY, Image
 from data_prep.ilsvrc_truth import read_lines
-from data_prep.image_header import read_header
+from data_prep.image_file import read_image_file
+from data_prep.image_header import ImageHeader, read_header
 from data_prep.lmdb_io import Writer
 from data_prep.prefetch import default_workers
 from data_prep.progress import Progress
@@ -68,6 +69,9 @@ class ConvertOptions:
             )
         elif self.short_side and max(sizes):
             problem = "resize_height and resize_width with short_side; expected one of the two ways"
+        elif self.encode_type and self.encode_type.lower().lstrip(".") not in datums.ENCODINGS:
+            known = ", ".join(sorted(datums.ENCODINGS))
+            problem = f"encode_type {self.encode_type!r}; expected one of {known}"
         elif self.on_error not in (FATAL, SKIP):
             problem = f"on_error {self.on_error!r}; expected {FATAL!r} or {SKIP!r}"
         elif not 1 <= self.quality <= 100:
@@ -221,41 +225,43 @@ def _record_or_reason(
 
 
 def _make_record(path: Path, label: int, options: ConvertOptions) -> _Record:
-    try:
-        content = path.read_bytes()
-    except OSError as cause:
-        raise DataError(
-            f"{path}: cannot be read: {cause.strerror}; check ROOTFOLDER and the list"
-        ) from cause
+    content = read_image_file(path)
     original = datums.decode(content, str(path), GRAY if options.gray else COLOR)
-    image = _resized(original, options)
+    image = _resized(original, options, str(path))
     if not (options.encoded or options.encode_type):
         message = datums.from_array(np.ascontiguousarray(image.transpose(2, 0, 1)), label)
     else:
-        extension = options.encode_type or path.suffix.lstrip(".") or "jpg"
-        keeps = image is original and _is_stored_so(content, extension, image.shape[2])
+        header = read_header(content, str(path))
+        extension = options.encode_type or _extension(path, header)
+        keeps = image is original and _is_stored_so(header, extension, image.shape[2])
         data = content if keeps else datums.encode(image, extension, options.quality, str(path))
         message = datums.from_encoded(data, label)
     return _Record(message.SerializeToString(), image.shape)
 
 
-def _resized(image: Image, options: ConvertOptions) -> Image:
+def _resized(image: Image, options: ConvertOptions, where: str) -> Image:
     if options.resize_height:
-        return warp(image, options.resize_height, options.resize_width)
+        return warp(image, options.resize_height, options.resize_width, where)
     if options.short_side:
         if options.shrink_only and min(image.shape[:2]) <= options.short_side:
             return image
-        return rescale_short_side(image, options.short_side)
+        return rescale_short_side(image, options.short_side, where)
     return image
 
 
-def _is_stored_so(content: bytes, extension: str, channels: int) -> bool:
-    """Whether the file is of the wanted format and channels, so that Caffe decodes it as meant.
+def _extension(path: Path, header: ImageHeader) -> str:
+    """The format of a file by its name, as in Caffe; by its content where the name has none."""
+    named = path.suffix.lower().lstrip(".")
+    return named if named in datums.ENCODINGS else header.format
+
+
+def _is_stored_so(header: ImageHeader, extension: str, channels: int) -> bool:
+    """Whether original Caffe decodes the file to these channels, and it has the wanted format.
 
     Caffe decodes to the channels the file has: a gray JPEG among colour ones would end its
-    training. The content decides, not the name: ILSVRC has a PNG named JPEG.
+    training, as would 16 bits or transparency. The content decides, not the name: ILSVRC has a PNG
+    named JPEG.
     """
-    header = read_header(content)
     wanted = extension.lower().lstrip(".")
     wanted = "jpeg" if wanted in _JPEG_NAMES else wanted
-    return header is not None and header.format == wanted and header.channels == channels
+    return header.plain and header.format == wanted and header.channels == channels

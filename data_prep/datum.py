@@ -3,8 +3,7 @@
 Images are (H, W, C) everywhere in this package, in the channel order of the record: BGR for colour.
 A raw Datum stores (C, H, W) and is seen through a transposed view, so nothing is copied.
 
-Orientation tags (EXIF) are ignored, as in the OpenCV of the paper's time: pixels stay as stored,
-and bounding boxes, which are written for the stored pixels, keep fitting.
+`decode` is the only reader of image files. docs/IMAGES.md lists what it accepts, and its pixels.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from data_prep.image_header import MAX_PIXELS, read_header
+from data_prep.image_formats import JPEG, TIFF
+from data_prep.image_header import ImageHeader, read_header, undecodable
+from data_prep.tiff_header import without_orientation
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError
 
@@ -24,12 +25,12 @@ Image = npt.NDArray[Any]
 """(H, W, C), uint8 or float32."""
 
 NATIVE, COLOR, GRAY = "native", "color", "gray"
-"""How to decode: the channels the file has (Caffe's default), always 3, always 1."""
+"""How to decode: to 1 channel if the file is gray and 3 if not (Caffe's default), to 3, to 1."""
 
 _FLAGS = {
-    NATIVE: cv2.IMREAD_UNCHANGED,
-    COLOR: cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
-    GRAY: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION,
+    NATIVE: cv2.IMREAD_ANYCOLOR,
+    COLOR: cv2.IMREAD_COLOR,
+    GRAY: cv2.IMREAD_GRAYSCALE,
 }
 _REDUCED = {
     (COLOR, 2): cv2.IMREAD_REDUCED_COLOR_2,
@@ -39,6 +40,23 @@ _REDUCED = {
     (GRAY, 4): cv2.IMREAD_REDUCED_GRAYSCALE_4,
     (GRAY, 8): cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
+_ENCODINGS = {
+    "bmp": ".bmp",
+    "dib": ".bmp",
+    "jpe": ".jpg",
+    "jpeg": ".jpg",
+    "jpg": ".jpg",
+    "pbm": ".pnm",
+    "pgm": ".pnm",
+    "png": ".png",
+    "pnm": ".pnm",
+    "ppm": ".pnm",
+    "tif": ".tiff",
+    "tiff": ".tiff",
+    "webp": ".webp",
+}
+ENCODINGS = frozenset(_ENCODINGS)
+"""Names of formats that `encode` takes; each is one that `decode` accepts."""
 
 
 def parse(record: bytes, where: str) -> proto.Message:
@@ -115,71 +133,58 @@ def image_of(datum: proto.Message, where: str, mode: str = NATIVE, short_side: i
 def decode(data: bytes, where: str, mode: str = NATIVE, short_side: int = 0) -> Image:
     """Decode the bytes of an image file to (H, W, C) uint8, BGR for colour.
 
+    Orientation tags are ignored, transparency is dropped, 16 bits are cut to the upper 8.
+
     With `short_side` above 0 a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is quicker
     and slightly softer, as long as its short side stays at least that long.
 
     Raises:
-        DataError: the bytes are no image, an image of other than 8 bits, or forged.
+        DataError: the bytes are no image of an accepted format, damaged, or larger than MAX_PIXELS.
     """
-    flags = _FLAGS[mode]
-    header = read_header(data)
-    if header is not None:
-        if header.height * header.width > MAX_PIXELS:
-            raise DataError(
-                f"{where}: the header claims {header.height}x{header.width} pixels; expected at "
-                f"most {MAX_PIXELS} in all; the image is corrupt or must be made smaller"
-            )
-        if short_side and header.format == "jpeg":
-            smaller = min(header.height, header.width)
-            for factor in (8, 4, 2):
-                if smaller // factor >= short_side and (mode, factor) in _REDUCED:
-                    flags = _REDUCED[mode, factor] | cv2.IMREAD_IGNORE_ORIENTATION
-                    break
-    image = _imdecode(data, flags)
-    if image is None:
-        raise DataError(
-            f"{where}: the image does not decode ({len(data)} bytes, "
-            f"{_describe(data)}); expected a whole JPEG or PNG; replace the file, or skip it"
-        )
-    if image.dtype != np.uint8:
-        raise DataError(
-            f"{where}: an image of {image.dtype}; expected 8 bits a channel; "
-            "set force_color or force_gray, or convert the image"
-        )
+    header = read_header(data, where)
+    reduced = _reduced_flags(header, mode, short_side)
+    flags = _FLAGS[mode] if reduced is None else reduced
+    image = _imdecode(without_orientation(data) if header.format == TIFF else data, flags)
+    if image is None or (reduced is None and image.shape[:2] != (header.height, header.width)):
+        described = f"{header.format} header of {header.height}x{header.width}"
+        raise undecodable(data, where, f"{described}, truncated or corrupt")
     return image if image.ndim == 3 else image[:, :, None]
 
 
-def _imdecode(data: bytes, flags: int) -> Image | None:
-    if not data:
+def _reduced_flags(header: ImageHeader, mode: str, short_side: int) -> int | None:
+    if not short_side or header.format != JPEG:
         return None
+    smaller = min(header.height, header.width)
+    for factor in (8, 4, 2):
+        if smaller // factor >= short_side and (mode, factor) in _REDUCED:
+            return _REDUCED[mode, factor]
+    return None
+
+
+def _imdecode(data: bytes, flags: int) -> Image | None:
     try:
-        return cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
 
 
-def _describe(data: bytes) -> str:
-    header = read_header(data)
-    if header is not None:
-        return f"{header.format} header of {header.height}x{header.width}, truncated or corrupt"
-    return "no JPEG or PNG header" if data else "empty"
-
-
 def encode(image: Image, extension: str, quality: int, where: str) -> bytes:
-    """Encode an image as `extension` ("jpg", "png" ...); `quality` is JPEG's, 1 to 100.
+    """Encode an image as `extension`, one of ENCODINGS; `quality` is JPEG's, 1 to 100.
 
     Raises:
         DataError: the format is unknown or does not take the image.
     """
-    name = "." + extension.lower().lstrip(".")
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if name in (".jpg", ".jpeg") else []
+    name = _ENCODINGS.get(extension.lower().lstrip("."))
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if name == ".jpg" else []
     try:
-        done, data = cv2.imencode(name, np.ascontiguousarray(image), options)
-    except cv2.error as cause:
+        done, data = cv2.imencode(name or "", np.ascontiguousarray(image), options)
+    except cv2.error:
+        done = False
+    encoded = bytes(data.tobytes()) if done else b""
+    channels = 1 if image.ndim == 2 else image.shape[2]
+    if not done or read_header(encoded, where).channels not in (None, channels):
         raise DataError(
-            f"{where}: an image of {image.shape} cannot be encoded as {extension!r}; "
-            "expected a format OpenCV writes, such as jpg or png"
-        ) from cause
-    if not done:
-        raise DataError(f"{where}: encoding as {extension!r} failed; try jpg or png")
-    return bytes(data.tobytes())
+            f"{where}: an image of {image.shape} cannot be encoded as {extension!r}; expected a "
+            f"format that takes it, one of {', '.join(sorted(ENCODINGS))}; choose jpg or png"
+        )
+    return encoded

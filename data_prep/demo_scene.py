@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.datum import COLOR, decode
 from prototxt_gen.errors import DataError
 
 Bytes = npt.NDArray[np.uint8]
@@ -135,13 +136,13 @@ def _read_photograph(package: str, name: str) -> Bytes:
             f"{package}/{name}: photograph of the embedded data set is missing; expected it "
             f"inside the installed {root} package; reinstall scikit-image and scikit-learn"
         ) from cause
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
+    try:
+        return np.asarray(decode(data, f"{package}/{name}", COLOR), np.uint8)
+    except DataError as cause:
         raise DataError(
             f"{package}/{name}: photograph does not decode; expected a PNG or JPEG of "
             f"{len(data)} bytes; reinstall scikit-image and scikit-learn"
-        )
-    return np.asarray(image, np.uint8)
+        ) from cause
 
 
 def _enlarge(digit: Floats) -> Floats:

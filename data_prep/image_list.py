@@ -6,9 +6,12 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from data_prep import datum as datums
 from data_prep.convert_imageset import read_list
-from prototxt_gen import proto
-from prototxt_gen.errors import DataError
+from data_prep.image_file import read_image_file
+from data_prep.resize import warp
 
 
 @dataclass(frozen=True)
@@ -45,20 +48,13 @@ class ImageList:
         """Read a file as a serialised raw Datum.
 
         Raises:
-            DataError: the file is missing or is no image.
+            DataError: the file is missing or does not decode.
         """
-        import cv2
-
         name, label = self.entries[index]
         path = self.root / name
-        flag = cv2.IMREAD_COLOR if self.color else cv2.IMREAD_GRAYSCALE
-        image = cv2.imread(str(path), flag)
-        if image is None:
-            raise DataError(f"{path}: no image that can be decoded; remove it from the list")
+        mode = datums.COLOR if self.color else datums.GRAY
+        image = datums.decode(read_image_file(path), str(path), mode)
         if self.size is not None:
-            image = cv2.resize(image, self.size[::-1])
-        planes = image[None] if image.ndim == 2 else image.transpose(2, 0, 1)
-        datum = proto.Datum()
-        datum.channels, datum.height, datum.width = planes.shape
-        datum.label, datum.data = label, planes.tobytes()
+            image = warp(image, *self.size, str(path))
+        datum = datums.from_array(np.ascontiguousarray(image.transpose(2, 0, 1)), label)
         return bytes(datum.SerializeToString())

@@ -193,7 +193,7 @@ def _sum_up(source: RecordSource, records: range, options: MeanOptions) -> _Sums
 
 def _seen(image: Image, options: MeanOptions, where: str) -> Image:
     if options.short_side:
-        image = rescale_short_side(image, options.short_side)
+        image = rescale_short_side(image, options.short_side, where)
     if not options.crop:
         return image
     spare = image.shape[0] - options.crop, image.shape[1] - options.crop

@@ -66,15 +66,15 @@ def inspect(
 def _add(info: DatabaseInfo, value: bytes, where: str, decode: bool) -> None:
     info.value_bytes += len(value)
     message = datums.parse(value, where)
-    header = read_header(message.data) if message.encoded else None
-    if header is not None and not decode:
+    header = read_header(message.data, where) if message.encoded else None
+    if header is not None and header.channels is not None and not decode:
         size = (header.channels, header.height, header.width)
     else:
         height, width, channels = datums.image_of(message, where).shape
         size = (channels, height, width)
     info.sizes[size] += 1
-    if not message.encoded:
-        info.encodings["raw" if len(message.data) else "float"] += 1
+    if header is not None:
+        info.encodings[header.format] += 1
     else:
-        info.encodings["other" if header is None else header.format] += 1
+        info.encodings["raw" if len(message.data) else "float"] += 1
     info.labels[int(message.label)] += 1

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 from data_prep.datum import Image
+from data_prep.image_formats import MAX_PIXELS
 from prototxt_gen.errors import DataError
 
 
@@ -18,8 +19,8 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
     )
 
 
-def rescale_short_side(image: Image, short_side: int) -> Image:
-    """Rescale isotropically until the short side is `short_side`.
+def rescale_short_side(image: Image, short_side: int, where: str = "resize") -> Image:
+    """Rescale isotropically until the short side is `short_side`; `where` is for errors.
 
     Area averaging where the image shrinks, because bilinear interpolation would alias; bilinear
     where it grows.
@@ -28,20 +29,30 @@ def rescale_short_side(image: Image, short_side: int) -> Image:
     """
     height, width = short_side_size(image.shape[0], image.shape[1], short_side)
     shrinks = short_side < min(image.shape[:2])
-    return _resize(image, height, width, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return _resize(image, height, width, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR, where)
 
 
-def warp(image: Image, height: int, width: int) -> Image:
+def warp(image: Image, height: int, width: int, where: str = "resize") -> Image:
     """Resize to exactly height x width, bilinear, as Caffe's resize_height and resize_width do."""
-    return _resize(image, height, width, cv2.INTER_LINEAR)
+    return _resize(image, height, width, cv2.INTER_LINEAR, where)
 
 
-def _resize(image: Image, height: int, width: int, interpolation: int) -> Image:
+def _resize(image: Image, height: int, width: int, interpolation: int, where: str) -> Image:
     if image.shape[:2] == (height, width):
         return image
-    if min(height, width) < 1:
-        raise DataError(f"resize: a size of {height}x{width}; expected at least 1x1")
-    resized: Image = cv2.resize(
-        np.ascontiguousarray(image), (width, height), interpolation=interpolation
-    )
+    if min(height, width) < 1 or height * width > MAX_PIXELS:
+        raise DataError(
+            f"{where}: a size of {height}x{width}; expected at least 1x1 and at most {MAX_PIXELS} "
+            f"pixels in all, from {image.shape[0]}x{image.shape[1]}; choose another size"
+        )
+    try:
+        resized: Image = cv2.resize(
+            np.ascontiguousarray(image), (width, height), interpolation=interpolation
+        )
+    except cv2.error as cause:
+        raise DataError(
+            f"{where}: resizing an image of shape {image.shape}, {image.dtype}, to "
+            f"{height}x{width} failed ({cause.err}); expected pixels of 8 bits or float32; "
+            "make the record again"
+        ) from cause
     return resized if resized.ndim == 3 else resized[:, :, None]

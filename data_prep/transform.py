@@ -173,7 +173,7 @@ class TransformSpec:
         """
         short_side = self.scale_of(words)
         if short_side:
-            image = rescale_short_side(image, short_side)
+            image = rescale_short_side(image, short_side, where)
         row, column = self._corner(image, words, out, where)
         height, width = out.shape[1:]
         mirror = self.mirrors(words)

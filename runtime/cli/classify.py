@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.datum import Image
+from data_prep.datum import COLOR, GRAY, Image
 from data_prep.mean_file import read_mean
 from data_prep.resize import rescale_short_side, warp
 from prototxt_gen import proto
@@ -85,10 +85,11 @@ def run(args: argparse.Namespace) -> int:
 
 def _classifier(net: Net, args: argparse.Namespace) -> Classifier:
     classifier = Classifier.around(net)
-    color = _input_shape(net)[1] == 3
-    classifier.prepare(_mean(args), args.input_scale, 255.0, (2, 1, 0) if color else None)
-    # One image is one pass: no more crops than it has.
     shape = _input_shape(net)
+    channels = shape[1]
+    mean = _mean(args, channels)
+    classifier.prepare(mean, args.input_scale, 255.0, (2, 1, 0) if channels == 3 else None)
+    # One image is one pass: no more crops than it has.
     net.blobs[net.inputs[0]].reshape((_CROPS if args.oversample else 1, *shape[1:]))
     net.reshape()
     return classifier
@@ -104,13 +105,21 @@ def _input_shape(net: Net) -> tuple[int, ...]:
     return shape
 
 
-def _mean(args: argparse.Namespace) -> npt.NDArray[Any] | None:
-    if args.mean_value is not None:
-        return np.array(args.mean_value)
-    if args.mean is not None:
-        return np.asarray(read_mean(args.mean).mean(axis=(1, 2)))
-    log.warning("neither --mean-value nor --mean: nothing is subtracted from the images")
-    return None
+def _mean(args: argparse.Namespace, channels: int) -> npt.NDArray[Any] | None:
+    """The mean pixel; one value serves all channels, as in transform_param."""
+    if args.mean_value is None and args.mean is None:
+        log.warning("neither --mean-value nor --mean: nothing is subtracted from the images")
+        return None
+    if args.mean is None:
+        flag, values = "--mean-value", np.array(args.mean_value)
+    else:
+        flag, values = "--mean", np.asarray(read_mean(args.mean).mean(axis=(1, 2)))
+    if len(values) not in (1, channels):
+        raise ProtoError(
+            f"{flag}: expected 1 value or one for each of {channels} channels of the net's input, "
+            f"got {len(values)}"
+        )
+    return np.broadcast_to(values, (channels,))
 
 
 def _read_labels(path: str | None, classifier: Classifier) -> list[str] | None:
@@ -133,8 +142,9 @@ def _read_labels(path: str | None, classifier: Classifier) -> list[str] | None:
 def _classify(
     classifier: Classifier, path: str, labels: list[str] | None, args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    pixels = _resized(read_pixels(path), classifier.crop_dims, args)
-    image = to_unit(pixels, color=classifier.blobs[classifier.inputs[0]].shape[1] == 3)
+    color = classifier.blobs[classifier.inputs[0]].shape[1] == 3
+    pixels = read_pixels(path, COLOR if color else GRAY)
+    image = to_unit(_resized(pixels, classifier.crop_dims, args, path), color)
     classifier.image_dims = image.shape[:2]
     scores = classifier.predict([image], oversample=args.oversample).ravel()
     best = np.argsort(-scores, kind="stable")[: args.top]
@@ -148,18 +158,21 @@ def _classify(
     ]
 
 
-def _resized(pixels: Image, crop: tuple[int, ...], args: argparse.Namespace) -> Image:
+def _resized(pixels: Image, crop: tuple[int, ...], args: argparse.Namespace, path: str) -> Image:
     """Resize as the data of a net in TEST is, so that accuracies there hold here."""
     if args.images_dim is not None:
-        if len(args.images_dim) != 2:
-            raise ProtoError(f"--images_dim: expected H,W, got {len(args.images_dim)} number(s)")
-        return warp(pixels, *(int(side) for side in args.images_dim))
+        sides = args.images_dim
+        if len(sides) != 2:
+            raise ProtoError(f"--images_dim: expected H,W, got {len(sides)} number(s)")
+        if not all(side >= 1 and side.is_integer() for side in sides):
+            raise ProtoError(f"--images_dim: expected whole numbers above 0, got {sides}")
+        return warp(pixels, int(sides[0]), int(sides[1]), path)
     side = args.short_side if args.short_side is not None else max(crop) * 8 // 7
     if side < max(crop):
         raise ProtoError(
             f"--short-side: expected at least the side of the net's input, {max(crop)}, got {side}"
         )
-    return rescale_short_side(pixels, side)
+    return rescale_short_side(pixels, side, path)
 
 
 def _print(found: dict[str, Any]) -> None:

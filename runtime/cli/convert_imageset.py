@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _switch(parser, "encoded", "store image files instead of raw pixels")
     _switch(parser, "resume", "go on with a database that was interrupted")
     _switch(parser, "shrink_only", "let --short_side leave smaller images as they are")
-    parser.add_argument("--encode_type", default="", help="jpg or png; implies --encoded")
+    parser.add_argument(
+        "--encode_type", default="", help="jpg, png, bmp, ppm, tiff or webp; implies --encoded"
+    )
     parser.add_argument("--backend", default="lmdb", help="lmdb, the only one")
     parser.add_argument("--resize_width", type=int, default=0, help="warp to this width")
     parser.add_argument("--resize_height", type=int, default=0, help="warp to this height")

@@ -21,12 +21,13 @@ import numpy.typing as npt
 from data_prep import datum as datums
 from data_prep.batch import RecordSource
 from data_prep.ilsvrc import open_ilsvrc
+from data_prep.image_file import read_image_file
 from data_prep.lmdb_io import Reader
 from data_prep.prefetch import default_workers
 from data_prep.resize import rescale_short_side
 from data_prep.transform import WORDS, TransformSpec
 from prototxt_gen import proto
-from prototxt_gen.errors import DataError, ProtoError
+from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto import Message
 
 Floats = npt.NDArray[np.float32]
@@ -59,13 +60,7 @@ class ImageFiles:
             DataError: the file cannot be read.
         """
         name, label = self.entries[index]
-        try:
-            data = (self.root / name).read_bytes()
-        except OSError as cause:
-            raise DataError(
-                f"{self.root / name}: cannot be read: {cause.strerror}; expected an image of the "
-                "list; unpack the images again"
-            ) from cause
+        data = read_image_file(self.root / name)
         return bytes(datums.from_encoded(data, label).SerializeToString())
 
 
@@ -147,7 +142,8 @@ class TestImages:
         """
         where = f"record {self.source.key(index)}"
         message = datums.parse(self.source.get(index), where)
-        image = rescale_short_side(datums.image_of(message, where, self.spec.mode), short_side)
+        image = datums.image_of(message, where, self.spec.mode)
+        image = rescale_short_side(image, short_side, where)
         out = np.empty((image.shape[2], *image.shape[:2]), np.float32)
         self.spec.apply(image, _NO_WORDS, out, where)
         return index, out, int(message.label)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.datum import NATIVE, decode
-from prototxt_gen.errors import DataError
+from data_prep.image_file import read_image_file
 from runtime.pycaffe.errors import ArrayError
 
 Image = npt.NDArray[np.float32]
@@ -31,28 +30,19 @@ def load_image(filename: str | os.PathLike[str], color: bool = True) -> Image:
     return to_unit(read_pixels(filename), color)
 
 
-def read_pixels(filename: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
-    """The pixels of an image file as they are stored.
+def read_pixels(filename: str | os.PathLike[str], mode: str = NATIVE) -> npt.NDArray[np.uint8]:
+    """The pixels of an image file; see `data_prep.datum.decode` for the mode.
 
     Shapes: (H,W,C), BGR where there is colour.
 
     Raises:
         DataError: the file is missing or does not decode.
     """
-    try:
-        data = Path(filename).read_bytes()
-    except (OSError, ValueError) as cause:
-        reason = cause.strerror if isinstance(cause, OSError) else cause
-        raise DataError(
-            f"{filename}: the image cannot be read: {reason}; expected an image file; check the "
-            "path"
-        ) from cause
-    return decode(data, str(filename), NATIVE)
+    return decode(read_image_file(filename), str(filename), mode)
 
 
 def to_unit(pixels: npt.NDArray[np.uint8], color: bool = True) -> Image:
-    """Turn stored pixels into an image as `load_image` gives it."""
-    pixels = pixels[:, :, :3] if pixels.shape[2] != 2 else pixels[:, :, :1]
+    """Turn decoded pixels into an image as `load_image` gives it."""
     image: Image = pixels[:, :, ::-1].astype(np.float32) / np.float32(255)
     if color:
         return np.array(np.broadcast_to(image, (*image.shape[:2], 3)))

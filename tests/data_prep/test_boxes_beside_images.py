@@ -15,6 +15,7 @@ from data_prep.box_reader import BoxReader
 from data_prep.box_records import (
     box_record,
     class_boxes,
+    file_size,
     largest,
     read_record,
     stored_size,
@@ -28,6 +29,7 @@ from data_prep.lmdb_io import Reader, Writer
 from data_prep.sampler import make_sampler
 from data_prep.transform import TransformSpec
 from prototxt_gen.errors import DataError, ProtoError
+from tests.data_prep.image_samples import HEIGHT, WIDTH, accepted, oriented
 
 SIZES = {"a": (40, 60), "b": (80, 50), "c": (64, 64)}
 BOXES = {"a": [(10, 8, 30, 28)], "b": [(5, 5, 9, 9), (12, 20, 44, 72)], "c": [(0, 0, 64, 64)]}
@@ -114,6 +116,16 @@ def test_boxes_are_stored_in_pixels_of_the_stored_images(tree: Ilsvrc, tmp_path:
             assert (height, width) == datums.image_of(datum, key).shape[:2]
             wanted = np.array(BOXES[name][-1]) * halves[name]
             np.testing.assert_allclose(box, wanted, rtol=1e-5)
+
+
+def test_sizes_are_those_of_the_stored_pixels(tmp_path: Path) -> None:
+    """Whatever the format and the orientation tag."""
+    files = {**{name: content for name, (content, _) in accepted().items()}, **oriented(6)}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+        assert file_size(tmp_path / name) == (HEIGHT, WIDTH)
+        datum = datums.from_encoded(content, 0)
+        assert stored_size(datum, name) == (HEIGHT, WIDTH)
 
 
 def test_a_record_of_a_box_is_a_datum_of_four_floats() -> None:

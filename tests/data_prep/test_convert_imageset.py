@@ -13,6 +13,7 @@ from data_prep import datum
 from data_prep.convert_imageset import ConvertOptions, convert, read_list
 from data_prep.lmdb_io import Reader, Writer
 from prototxt_gen.errors import DataError
+from tests.data_prep.image_samples import accepted
 from tests.data_prep.small_images import jpeg, photograph
 
 SIZES = [(40, 60), (60, 40), (50, 50), (33, 90), (48, 48)]
@@ -68,6 +69,50 @@ def test_files_that_caffe_would_misread_are_encoded_anew(root: Path, tmp_path: P
     stored = _records(tmp_path / "gray")
     assert all(image.shape == (1, 20, 20) for image, _, _ in stored.values())
     assert stored["00000000_gray.JPEG"][2] == (root / "gray.JPEG").read_bytes()
+
+
+@pytest.mark.parametrize("gray", [False, True])
+@pytest.mark.parametrize("encode_type", ["", *sorted(datum.ENCODINGS)])
+def test_records_that_original_caffe_and_the_readers_decode(
+    tmp_path: Path, encode_type: str, gray: bool
+) -> None:
+    """Caffe decodes unchanged: 16 bits end its training, transparency is a fourth channel."""
+    samples = accepted()
+    for name, (content, _) in samples.items():
+        (tmp_path / name).write_bytes(content)
+    options = ConvertOptions(encoded=True, encode_type=encode_type, gray=gray, on_error="skip")
+    entries = [(name, 0) for name in samples]
+    if gray and encode_type == "webp":
+        with pytest.raises(DataError, match=r"none of .* images could be used, .* as 'webp'"):
+            convert(tmp_path, entries, tmp_path / "db", options)
+        return
+    result = convert(tmp_path, entries, tmp_path / "db", options)
+    skipped = [name for name in samples if any(f"/{name}:" in text for text in result.skipped)]
+    no_gray = {"color.webp", "alpha.webp"} if gray and not encode_type else set()
+    assert set(skipped) == no_gray
+    for _, (image, _, data) in _records(tmp_path / "db").items():
+        as_caffe = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert as_caffe.dtype == np.uint8
+        as_caffe = as_caffe if as_caffe.ndim == 3 else as_caffe[:, :, None]
+        np.testing.assert_array_equal(image, as_caffe.transpose(2, 0, 1))
+        assert image.shape[0] == (1 if gray else 3)
+
+
+def test_files_named_otherwise_keep_their_format(root: Path, tmp_path: Path) -> None:
+    plain = datum.encode(photograph(20, 20), "png", 95, "x")
+    for name in ("none", "a.img", "b.gif", "c.tar.PNG"):
+        (root / name).write_bytes(plain)
+    entries = [(name, 0) for name in ("none", "a.img", "b.gif", "c.tar.PNG")]
+    convert(root, entries, tmp_path / "db", ConvertOptions(encoded=True))
+    assert [data for _, _, data in _records(tmp_path / "db").values()] == [plain] * 4
+
+
+def test_images_that_become_too_large(root: Path, tmp_path: Path) -> None:
+    cv2.imwrite(str(root / "thin.png"), np.zeros((1, 60000), np.uint8))
+    for options in ({"short_side": 3000}, {"resize_height": 20000, "resize_width": 20000}):
+        database = tmp_path / "_".join(options)
+        with pytest.raises(DataError, match=r"thin.png: a size of .*; expected at least 1x1 and"):
+            convert(root, [("thin.png", 0)], database, ConvertOptions(**options))
 
 
 def test_encode_type_implies_encoded(root: Path, tmp_path: Path) -> None:
@@ -202,6 +247,7 @@ def test_check_size(root: Path, tmp_path: Path) -> None:
         ({"resize_height": 5, "resize_width": 5, "short_side": 5}, "expected one of the two ways"),
         ({"on_error": "x"}, "on_error 'x'; expected 'fatal' or 'skip'"),
         ({"quality": 0}, "quality 0; expected 1 to 100"),
+        ({"encode_type": "gif"}, "encode_type 'gif'; expected one of bmp, dib, jpe, jpeg, jpg"),
     ],
 )
 def test_options_that_cannot_be(options: dict[str, object], words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from data_prep import datum
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError
+from tests.data_prep.image_samples import accepted, oriented
 from tests.data_prep.small_images import jpeg, photograph
 
 
@@ -52,20 +54,18 @@ def test_channels_of_a_gray_file(mode: str, channels: int) -> None:
     assert datum.decode(gray, "gray.jpg", mode).shape == (8, 9, channels)
 
 
-def _with_orientation(data: bytes, orientation: int) -> bytes:
-    tiff = b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x0112, 3, 1, orientation, 0, 0)
-    body = b"Exif\0\0" + tiff
-    return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]
-
-
 @pytest.mark.parametrize("mode", [datum.NATIVE, datum.COLOR, datum.GRAY])
-def test_orientation_tags_are_ignored(mode: str) -> None:
-    plain = jpeg(photograph(16, 24))
-    turned = _with_orientation(plain, 6)
-    assert cv2.imdecode(np.frombuffer(turned, np.uint8), cv2.IMREAD_COLOR).shape == (24, 16, 3)
-    np.testing.assert_array_equal(
-        datum.decode(turned, "turned", mode), datum.decode(plain, "plain", mode)
-    )
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_tags_are_ignored(mode: str, orientation: int) -> None:
+    upright = oriented(1)
+    for name, content in oriented(orientation).items():
+        if name == "turned.jpg":  # OpenCV by itself turns it
+            turned = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+            assert turned.shape == ((24, 16, 3) if orientation > 4 else (16, 24, 3))
+        found = datum.decode(content, name, mode)
+        np.testing.assert_array_equal(found, datum.decode(upright[name], name, mode))
+        reduced = datum.decode(content, name, mode, 4)
+        np.testing.assert_array_equal(reduced, datum.decode(upright[name], name, mode, 4))
 
 
 def test_decoding_at_a_fraction_never_falls_below_what_is_needed() -> None:
@@ -103,7 +103,7 @@ def _truncated_jpeg() -> bytes:
     ("data", "words"),
     [
         (b"", "empty"),
-        (b"not an image", "no JPEG or PNG header"),
+        (b"not an image", "no image header"),
         (_truncated_jpeg(), "jpeg header of 64x64, truncated or corrupt"),
         (datum.encode(photograph(40, 30), "png", 0, "x")[:-20], "png header of 40x30, truncated"),
     ],
@@ -121,12 +121,50 @@ def test_a_forged_size_is_refused_before_it_is_allocated() -> None:
         datum.decode(bytes(data), "k")
 
 
-def test_sixteen_bits_need_a_forced_mode() -> None:
-    done, data = cv2.imencode(".png", np.full((4, 4), 40000, np.uint16))
-    assert done
-    with pytest.raises(DataError, match="k: an image of uint16; expected 8 bits a channel; set fo"):
-        datum.decode(data.tobytes(), "k")
-    assert datum.decode(data.tobytes(), "k", datum.GRAY).dtype == np.uint8
+@pytest.mark.parametrize("mode", [datum.NATIVE, datum.COLOR, datum.GRAY])
+def test_sixteen_bits_are_cut_to_the_upper_eight(mode: str) -> None:
+    wide = np.array([[0, 255, 256, 511, 40000, 65535]], np.uint16)
+    for extension in (".png", ".tiff", ".pgm"):
+        data = cv2.imencode(extension, wide)[1].tobytes()
+        found = datum.decode(data, extension, mode)
+        assert found.dtype == np.uint8
+        np.testing.assert_array_equal(found[0, :, 0], [0, 0, 1, 1, 156, 255])
+
+
+def test_decoding_in_several_threads() -> None:
+    files = [content for content, _ in accepted().values()] * 8
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda content: datum.decode(content, "k"), files))
+    for content, image in zip(files, found, strict=True):
+        np.testing.assert_array_equal(image, datum.decode(content, "k"))
+
+
+@pytest.mark.parametrize("extension", sorted(datum.ENCODINGS))
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_encoded_is_decoded(extension: str, channels: int) -> None:
+    image = photograph(12, 9)[:, :, :channels]
+    if extension == "webp" and channels == 1:
+        with pytest.raises(
+            DataError, match=r"\(12, 9, 1\) cannot be encoded as 'webp'; expected a"
+        ):
+            datum.encode(image, extension, 95, "k")
+        return
+    found = datum.decode(datum.encode(image, f".{extension.upper()}", 95, "k"), "k")
+    assert found.shape == image.shape
+    tolerance = 30 if extension in ("jpg", "jpeg", "jpe") else 0
+    np.testing.assert_allclose(found, image, atol=tolerance)
+
+
+@pytest.mark.parametrize("name", ["gif", "jp2", "exr", "hdr", "avif", "pam", "pfm", "ras", ""])
+def test_formats_that_readers_refuse_are_not_written(name: str) -> None:
+    with pytest.raises(DataError, match=f"an image of .* cannot be encoded as '{name}'; expected"):
+        datum.encode(photograph(4, 4), name, 95, "k")
+
+
+def test_images_that_a_format_cannot_hold() -> None:
+    for extension, shape in (("jpg", (2, 70000, 3)), ("webp", (2, 17000, 3)), ("png", (2, 2, 2))):
+        with pytest.raises(DataError, match=f"cannot be encoded as '{extension}'; expected a fo"):
+            datum.encode(np.zeros(shape, np.uint8), extension, 95, "k")
 
 
 def test_formats_that_cannot_be_written() -> None:

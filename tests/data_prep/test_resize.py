@@ -60,6 +60,20 @@ def test_warp_interpolates_between_pixel_centres() -> None:
     assert warp(ramp, 1, 4)[0, :, 0].tolist() == [0, 25, 75, 100]
 
 
+def test_sizes_above_the_limit_of_pixels() -> None:
+    """A thin image grows without bound when its short side does."""
+    thin = np.zeros((1, 60000, 3), np.uint8)
+    with pytest.raises(DataError, match=r"resize: a size of 2240x134400000; expected at .* pixels"):
+        rescale_short_side(thin, 2240)
+    with pytest.raises(DataError, match="in all, from 1x60000"):
+        warp(thin, 1 << 20, 1 << 20)
+
+
+def test_pixels_that_cannot_be_resized() -> None:
+    with pytest.raises(DataError, match=r"k: resizing an image of shape \(4, 4, 3\), bool, to"):
+        warp(np.zeros((4, 4, 3), np.bool_), 2, 2, "k")
+
+
 def test_warp_to_nothing() -> None:
     with pytest.raises(DataError, match="resize: a size of 0x5; expected at least 1x1"):
         warp(photograph(4, 4), 0, 5)

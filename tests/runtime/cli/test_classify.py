@@ -118,6 +118,11 @@ def test_warped_images_and_grey_nets(capsys: Out) -> None:
         (["--labels", "none.txt"], "none.txt: the labels cannot be read"),
         (["--short-side", "13"], "--short-side: expected at least the side .* 14, got 13"),
         (["--images_dim", "13"], r"--images_dim: expected H,W, got 1 number\(s\)"),
+        (["--images_dim", "nan,20"], r"--images_dim: expected whole numbers above 0, got \(nan"),
+        (["--images_dim", "inf,20"], "--images_dim: expected whole numbers above 0, got"),
+        (["--images_dim", "0,20"], "--images_dim: expected whole numbers above 0, got"),
+        (["--images_dim", "90000,90000"], "a.png: a size of 90000x90000; expected at least 1x1"),
+        (["--mean-value", "1,2"], "--mean-value: expected 1 value or one for each of 3 channels"),
         (["--images_dim", "12,20"], r"image_dims \(12, 20\) are smaller than the net's input"),
         (["--top", "0"], "--top: expected at least 1, got 0"),
         (["--model", "w.caffemodel"], "this is no prototxt"),
@@ -133,7 +138,7 @@ def test_what_a_user_may_get_wrong(capsys: Out, args: list[str], words: str) -> 
 
 def test_an_image_that_cannot_be_used(capsys: Out) -> None:
     for name, words in (
-        ("no.png", "verydeep classify: no.png: the image cannot be read: No such file"),
+        ("no.png", "verydeep classify: no.png: cannot be read: No such file"),
         ("labels.txt", "verydeep classify: labels.txt: the image does not decode"),
     ):
         assert main(["classify", "a.png", name, *NET, *MEAN]) == 2
