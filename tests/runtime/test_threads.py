@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,20 @@ import pytest
 import runtime.pycaffe as caffe
 from runtime.backend.base import Backend
 from runtime.backend.cpu.backend import CpuBackend
+from runtime.backend.registry import create_backend
 from tests.runtime.concurrent_nets import LAYERS, outputs, run_threads, small_net
 
-BACKENDS = ["compiled", "numpy", "numpy64"]
+BACKENDS = [
+    "compiled",
+    "numpy",
+    "numpy64",
+    pytest.param("emu", marks=pytest.mark.skipif(not shutil.which("g++"), reason="no g++")),
+]
 
 
 def backend_of(kind: str, threads: int = 2) -> Backend:
+    if kind == "emu":
+        return create_backend("emu")
     if kind == "numpy64":
         return CpuBackend(np.float64, threads=threads)
     return CpuBackend(threads=threads, native=None if kind == "compiled" else False)

@@ -1,0 +1,1 @@
+"""Loading a net with its weights, and predictions of arrays."""

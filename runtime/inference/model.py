@@ -1,0 +1,183 @@
+"""A net with its weights, for predictions: `load` and `Model`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen import proto, text
+from prototxt_gen.errors import DeviceError, ProtoError, ShapeError, SnapshotError
+from prototxt_gen.locate import located
+from runtime.backend.base import Backend, HostArray
+from runtime.backend.registry import create_backend
+from runtime.blob import Blob
+from runtime.context import RunContext
+from runtime.copy_report import CopyReport
+from runtime.net import Net
+from runtime.net_io import copy_trained_layers
+from runtime.summarize import summarize
+from runtime.summary_text import summary_text
+
+Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
+_DEVICE = re.compile(r"(cpu|gpu|emu)(?::(\d{1,4}))?")
+
+
+class Model(Net):
+    """A net in phase TEST that predicts arrays. Several threads may use one model."""
+
+    def predict(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, HostArray]:
+        """Run the net on any number of samples.
+
+        `inputs` is the array of the net's input blob, or a dictionary of arrays for a net with
+        several. They are computed in batches of the prototxt's batch size.
+
+        Shapes: inputs (N, ...) with the input blob's axes; the height and width may differ from the
+            prototxt's if the net has no fully-connected layer. Results (N, ...), float32, by the
+            names of `outputs` (default: the net's outputs). An output without an axis of samples,
+            such as a loss, has one row for each batch.
+
+        Raises:
+            ProtoError: the net has no Input layer, or an unknown name was given.
+            ShapeError: an array does not fit the net.
+        """
+        arrays = self._arrays(inputs)
+        names = self.outputs if outputs is None else list(outputs)
+        for name in names:
+            if name not in self.blobs:
+                raise ProtoError(
+                    f"net '{self.name}': no blob '{name}'; expected some of "
+                    f"{', '.join(self.blobs)}; correct `outputs`"
+                )
+        count = len(next(iter(arrays.values())))
+        with self.exclusive():
+            shapes = {name: self.blobs[name].shape for name in self.inputs}
+            size = max(1, min(shape[0] if shape else 1 for shape in shapes.values()))
+            try:
+                parts = [
+                    self._batch({n: a[first : first + size] for n, a in arrays.items()}, names)
+                    for first in range(0, count, size)
+                ]
+            finally:
+                for name, shape in shapes.items():
+                    self.blobs[name].reshape(shape)
+                self.reshape()
+        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def _batch(self, arrays: dict[str, HostArray], names: Sequence[str]) -> dict[str, HostArray]:
+        for name, array in arrays.items():
+            self.blobs[name].reshape(array.shape)
+            self.blobs[name].data.mutable_host()[...] = array
+        self.reshape()
+        self.forward()
+        return {name: np.atleast_1d(self.blobs[name].data.host()).copy() for name in names}
+
+    def _arrays(self, inputs: Inputs) -> dict[str, HostArray]:
+        """The inputs by name, checked.
+
+        Raises:
+            ProtoError, ShapeError: see predict.
+        """
+        if not self.inputs:
+            raise ProtoError(
+                f"net '{self.name}': the net has no Input layer; expected a net that takes arrays, "
+                "such as a deploy.prototxt; load that one"
+            )
+        given = inputs if isinstance(inputs, Mapping) else {self.inputs[0]: inputs}
+        if set(given) != set(self.inputs):
+            raise ProtoError(
+                f"net '{self.name}': expected an array for each of {', '.join(self.inputs)}, got "
+                f"{', '.join(given) or 'none'}; give a dictionary of arrays by name"
+            )
+        arrays = {name: self._array(self.blobs[name], given[name]) for name in self.inputs}
+        counts = {name: len(array) for name, array in arrays.items()}
+        if len(set(counts.values())) != 1 or not min(counts.values()):
+            raise ShapeError(
+                f"net '{self.name}': arrays of {counts} samples; expected the same number in each, "
+                "at least 1; give as many samples of each input"
+            )
+        return arrays
+
+    def _array(self, blob: Blob, values: npt.ArrayLike) -> HostArray:
+        try:
+            array = np.asarray(values, self.backend.dtype)
+        except (TypeError, ValueError) as cause:
+            raise ShapeError(
+                f"input '{blob.name}': not an array of numbers ({cause}); expected shape "
+                f"(N, {', '.join(map(str, blob.shape[1:]))}); stack images of one size"
+            ) from cause
+        if array.ndim != blob.num_axes or array.shape[1:2] != blob.shape[1:2]:
+            raise ShapeError(
+                f"input '{blob.name}': an array of shape {array.shape}; expected "
+                f"(N, {', '.join(map(str, blob.shape[1:]))}); add the axis of samples, or reorder "
+                "the axes to samples, channels, height, width"
+            )
+        return array
+
+    def summary(self) -> str:
+        """A table of the layers: shapes, parameters, multiply-adds, memory, receptive fields."""
+        return summary_text(summarize(self))
+
+
+def load(
+    net: str | Path,
+    weights: str | Path | None = None,
+    *,
+    device: str = "cpu",
+    precision: str = "fp32",
+    threads: int | None = None,
+    allow_missing: bool = False,
+) -> Model:
+    """Load a net with its weights, in phase TEST.
+
+    Args:
+        net: a prototxt with an Input layer, such as deploy.prototxt, of any Caffe version.
+        weights: .caffemodel, .caffemodel.h5 or .npz; None leaves the values of the fillers.
+        device: "cpu", "gpu" or "gpu:1", or "emu", the emulator of the GPU kernels.
+        precision: "fp32", or "tf32" or "bf16", which a GPU's convolutions round operands to.
+        threads: CPU threads; None for every core, or OMP_NUM_THREADS.
+        allow_missing: accept layers that have no weights in the file; they keep the fillers' values.
+
+    Raises:
+        ProtoError, ShapeError, UnsupportedError: the prototxt, and the line in it.
+        SnapshotError: the weights cannot be read, or layers have no weights in the file.
+        DeviceError: the device or the precision is not available.
+    """
+    backend = _open(device, precision, threads)
+    param = text.read_net(net)
+    with located(net):
+        model = Model(param, proto.TEST, backend, RunContext())
+    if weights is not None:
+        try:
+            report = copy_trained_layers(model, weights)
+            if not allow_missing:
+                _require_all(report)
+        except BaseException:
+            model.close()
+            raise
+    return model
+
+
+def _open(device: str, precision: str, threads: int | None) -> Backend:
+    match = _DEVICE.fullmatch(device)
+    if match is None:
+        raise DeviceError(
+            f"device {device!r}: unknown; expected 'cpu', 'gpu', 'gpu:N' or 'emu'; correct it"
+        )
+    options: dict[str, Any] = {"precision": precision}
+    if threads is not None and match[1] == "cpu":
+        options["threads"] = threads
+    return create_backend(match[1], int(match[2] or 0), **options)
+
+
+def _require_all(report: CopyReport) -> None:
+    if report.missing:
+        raise SnapshotError(
+            f"{report.path}: no weights for {len(report.missing)} of the net's layers "
+            f"({', '.join(list(report.missing)[:5])}); expected weights for all of them; load the "
+            f"net that the file was written for, or pass allow_missing=True\n{report.table()}"
+        )
