@@ -140,7 +140,7 @@ def load(
         device: "cpu", "gpu" or "gpu:1", or "emu", the emulator of the GPU kernels.
         precision: "fp32", or "tf32" or "bf16", which a GPU's convolutions round operands to.
         threads: CPU threads; None for every core, or OMP_NUM_THREADS.
-        allow_missing: accept layers that have no weights in the file; they keep the fillers' values.
+        allow_missing: accept layers without weights in the file; they keep the fillers' values.
 
     Raises:
         ProtoError, ShapeError, UnsupportedError: the prototxt, and the line in it.

@@ -121,7 +121,7 @@ def test_other_devices(tmp_path: Path) -> None:
 
 
 def test_layers_without_weights(tmp_path: Path) -> None:
-    model, weights = write(tmp_path, CLASSES)
+    _model, weights = write(tmp_path, CLASSES)
     other = tmp_path / "other.prototxt"
     other.write_text(CLASSES.replace('"fc"', '"fc8"'))
     with pytest.raises(SnapshotError, match=r"no weights for 1 of the net's layers \(fc8\)"):
@@ -159,11 +159,11 @@ def test_names_that_are_not_the_nets(tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_load(tmp_path: Path) -> None:
-    model, weights = write(tmp_path, CLASSES)
+    model, _weights = write(tmp_path, CLASSES)
     (tmp_path / "bad.prototxt").write_text(CLASSES.replace('"Softmax"', '"Softmaxx"'))
     with pytest.raises(UnsupportedError, match=r"bad.prototxt:\d+:\d+: .*Softmaxx"):
         runtime.load(tmp_path / "bad.prototxt")
-    with pytest.raises(SnapshotError, match="none.caffemodel"):
+    with pytest.raises(SnapshotError, match=r"none\.caffemodel"):
         runtime.load(model, tmp_path / "none.caffemodel")
     (tmp_path / "data.prototxt").write_text(
         'layer { name: "d" type: "DummyData" top: "x" dummy_data_param { shape { dim: 2 } } }'
