@@ -1,0 +1,12 @@
+"""All formats by name."""
+
+from __future__ import annotations
+
+from tests.mutants import read_databases, read_nets, read_solvers, read_texts, read_weights
+from tests.mutants.case import Format
+
+FORMATS: dict[str, Format] = {
+    each.name: each
+    for module in (read_nets, read_solvers, read_weights, read_databases, read_texts)
+    for each in module.FORMATS
+}

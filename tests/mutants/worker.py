@@ -1,0 +1,233 @@
+"""A process that gives mutants to the program, one after another, within limits."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import logging
+import mmap
+import os
+import resource
+import signal
+import struct
+import sys
+import threading
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prototxt_gen.errors import VerydeepError
+from tests.mutants.case import Format, Mutant, make_mutant
+
+ROOT = Path(__file__).resolve().parents[2]
+PRODUCT = ("prototxt_gen", "data_prep", "runtime", "cuda_kernels")
+FINDINGS, TRACE, MUTANT = "findings.jsonl", "trace.txt", "mutant"
+LONGEST_MESSAGE = 4000
+_STATE = struct.Struct("<3q")
+_ADDRESS_SPACE = 3 << 30
+_LARGEST_FILE = 1 << 30
+_LONGEST_START = 120
+_MOST_LEFT_OPEN = 40
+_PAGE = resource.getpagesize()
+
+
+class Board:
+    """What a worker has done so far, in memory that its supervisor sees when the worker is gone."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _STATE.size)
+        self.write(-1, 0, 0)
+
+    def write(self, index: int, accepted: int, refused: int) -> None:
+        self._memory[: _STATE.size] = _STATE.pack(index, accepted, refused)
+
+    def read(self) -> tuple[int, int, int]:
+        """The mutant that was begun last, and how many were accepted and refused."""
+        index, accepted, refused = _STATE.unpack(self._memory[: _STATE.size])
+        return index, accepted, refused
+
+
+class _Messages(logging.Handler):
+    """Forms every message, as a log would, and keeps none."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        record.getMessage()
+
+
+def run(
+    form: Format, seed: int, indices: Iterable[int], notes: Path, board: Board, loud: bool = False
+) -> None:
+    """Give mutants to the program; the working folder is empty and this process's own.
+
+    Findings go to `notes` at once, so that they outlive the process. With `loud` each mutant is
+    printed and kept there as well, and errors are printed with their traces.
+    """
+    signal.alarm(_LONGEST_START)
+    cases = form.prepare()
+    trace = (notes / TRACE).open("w")
+    _silence(loud)
+    _limit(form, trace)
+    accepted = refused = 0
+    opened = _open_things()
+    index = -1
+    with (notes / FINDINGS).open("a") as findings:
+        for index in indices:
+            board.write(index, accepted, refused)
+            mutant = make_mutant(form.name, cases, seed, index)
+            if loud:
+                (notes / MUTANT).write_bytes(mutant.data)
+                print(f"{mutant.case.name}, {len(mutant.data)} bytes: {mutant.data[:2000]!r}")
+            signal.setitimer(signal.ITIMER_PROF, form.seconds)
+            signal.setitimer(signal.ITIMER_REAL, form.patience)
+            typed, finding = _judge(form, mutant, loud)
+            refused += typed
+            accepted += finding is None and not typed
+            if finding is not None:
+                _note(findings, index, mutant.case.name, finding)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        board.write(-1, accepted, refused)
+        for what, count in _open_things().items():
+            if count > opened[what] + _MOST_LEFT_OPEN:
+                leak = ("leak", f"{what} left open", "", f"{count - opened[what]} more than before")
+                _note(findings, index, "", leak)
+
+
+Finding = tuple[str, str, str, str]
+"""Kind, error, place and message."""
+
+
+def _note(findings: Any, index: int, case: str, finding: Finding) -> None:
+    keys = ("kind", "error", "place", "message")
+    line = {"index": index, "case": case, **dict(zip(keys, finding))}
+    findings.write(json.dumps(line) + "\n")
+    findings.flush()
+
+
+def _judge(form: Format, mutant: Mutant, loud: bool) -> tuple[bool, Finding | None]:
+    """Whether the mutant was refused by a typed error, and what is wrong."""
+    before, peak = _resident(), _peak()
+    try:
+        mutant.case.read(mutant.data)
+        refusal = None
+    except VerydeepError as error:
+        refusal = error
+        if loud:
+            traceback.print_exc(file=sys.stdout)
+    except BaseException as error:  # noqa: BLE001  judged below
+        if loud:
+            traceback.print_exc(file=sys.stdout)
+        return False, untyped(error)
+    after = _peak()
+    if not form.honest_memory and after > peak and after - before > form.memory:
+        _forget_peak()
+        message = f"{(after - before) >> 20} MB for a file of {len(mutant.data)} bytes"
+        place = "" if refusal is None else place_of(refusal)
+        return False, ("allocation", "memory", place, message)
+    if refusal is None:
+        return False, None
+    if not form.honest_memory and _ran_out(refusal):
+        return False, ("allocation", "MemoryError", place_of(refusal), str(refusal)[:300])
+    if len(str(refusal)) > LONGEST_MESSAGE:
+        kind, length = type(refusal).__name__, len(str(refusal))
+        return False, ("message", kind, place_of(refusal), f"{length} characters")
+    return True, None
+
+
+def untyped(error: BaseException) -> Finding:
+    """Describe an error outside of the typed family."""
+    place = place_of(error)
+    kind = "wrong" if isinstance(error, AssertionError) and "tests/" in place else "untyped"
+    try:
+        message = str(error)[:300]
+    except Exception as cause:  # noqa: BLE001  an error that has no text is itself a finding
+        message = f"no text: {type(cause).__name__}"
+    return kind, type(error).__name__, place, message.encode(errors="replace").decode()
+
+
+def place_of(error: BaseException) -> str:
+    """The innermost line of the program that the error passed, or of this package."""
+    own = ""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        place = product_place(frame.filename, frame.lineno or 0)
+        if place:
+            return place
+        path = Path(frame.filename)
+        if not own and path.is_relative_to(ROOT):
+            own = f"{path.relative_to(ROOT)}:{frame.lineno}"
+    return own
+
+
+def product_place(filename: str, line: int) -> str:
+    """`file:line` for a file of the program, '' for any other."""
+    path = Path(filename)
+    if not path.is_relative_to(ROOT):
+        return ""
+    relative = path.relative_to(ROOT)
+    return f"{relative}:{line}" if relative.parts[0] in PRODUCT else ""
+
+
+def _ran_out(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _silence(loud: bool) -> None:
+    """Keep libraries from writing about each mutant."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    logger = logging.getLogger("verydeep")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.handlers[:] = [_Messages()]
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0,) if loud else (0, 1, 2):
+        os.dup2(null, descriptor)
+    os.close(null)
+
+
+def _limit(form: Format, trace: Any) -> None:
+    """Limit memory, files and time; at the end of the time a trace is written."""
+    room = _address_space() + max(_ADDRESS_SPACE, 2 * form.memory)
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+    faulthandler.enable(trace)
+    for number in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+        faulthandler.register(number, trace, all_threads=True, chain=True)
+
+
+def _statm(field: int) -> int:
+    with contextlib.suppress(OSError), Path("/proc/self/statm").open() as stream:
+        return int(stream.read().split()[field]) * _PAGE
+    return 0
+
+
+def _address_space() -> int:
+    return _statm(0)
+
+
+def _resident() -> int:
+    return _statm(1) or _peak()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _forget_peak() -> None:
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _open_things() -> dict[str, int]:
+    folder = Path("/proc/self/fd")
+    files = len(list(folder.iterdir())) if folder.is_dir() else 0
+    return {"files": files, "threads": threading.active_count()}
