@@ -127,7 +127,7 @@ class _Job:
     def _ended(self, index: int, status: int) -> dict[str, Any]:
         trace = (self.folder / TRACE).read_text(errors="replace")
         if self.loud:
-            print(trace)
+            print(trace, flush=True)
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
         kind = "hang" if number in _TIMES else "crash"
         error = _TIMES.get(signal.Signals(number), "") if number else f"exit {status >> 8}"

@@ -59,6 +59,10 @@ def _leave_open(_: bytes) -> None:
         os.dup(0)
 
 
+def _complain(_: bytes) -> None:
+    os.write(2, b"error: (-4:Insufficient memory) Failed to allocate 6979321856 bytes")
+
+
 def _accept(_: bytes) -> None:
     pass
 
@@ -68,7 +72,7 @@ def _convert(data: bytes) -> None:
 
 
 _READERS = (
-    _busy, _blocked, _crash, _take, _take_too_much, _refuse, _talk, _contradict, _convert,
+    _busy, _blocked, _crash, _take, _take_too_much, _complain, _refuse, _talk, _contradict, _convert,
     _leave_open, _accept,
 )  # fmt: skip
 

@@ -48,6 +48,7 @@ def noticed() -> Any:
         ("crash", "crash", "SIGSEGV", 2),
         ("take", "allocation", "memory", 2),
         ("take_too_much", "allocation", "MemoryError", 2),
+        ("complain", "allocation", "library", 2),
         ("talk", "message", "DataError", 2),
         ("contradict", "wrong", "AssertionError", 2),
         ("convert", "untyped", "ValueError", 2),

@@ -8,6 +8,7 @@ import json
 import logging
 import mmap
 import os
+import re
 import resource
 import signal
 import struct
@@ -23,13 +24,17 @@ from tests.mutants.case import Format, Mutant, make_mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("prototxt_gen", "data_prep", "runtime", "cuda_kernels")
-FINDINGS, TRACE, MUTANT = "findings.jsonl", "trace.txt", "mutant"
+FINDINGS, TRACE, MUTANT, WORDS = "findings.jsonl", "trace.txt", "mutant", "stderr"
 LONGEST_MESSAGE = 4000
 _STATE = struct.Struct("<3q")
 _ADDRESS_SPACE = 3 << 30
 _LARGEST_FILE = 1 << 30
 _LONGEST_START = 120
 _MOST_LEFT_OPEN = 40
+_NO_MEMORY = re.compile(
+    rb"insufficient memory|failed to allocate|bad_alloc|out of memory|cannot allocate memory", re.I
+)
+_MOST_WORDS = 1 << 20
 _PAGE = resource.getpagesize()
 
 
@@ -67,7 +72,7 @@ def run(
     signal.alarm(_LONGEST_START)
     cases = form.prepare()
     trace = (notes / TRACE).open("w")
-    _silence(loud)
+    words = _silence(notes, loud)
     _limit(form, trace)
     accepted = refused = 0
     opened = _open_things()
@@ -82,6 +87,9 @@ def run(
             signal.setitimer(signal.ITIMER_PROF, form.seconds)
             signal.setitimer(signal.ITIMER_REAL, form.patience)
             typed, finding = _judge(form, mutant, loud)
+            if words.ran_out() and finding is None and not form.honest_memory:
+                message = f"a library could not allocate, for a file of {len(mutant.data)} bytes"
+                typed, finding = False, ("allocation", "library", "", message)
             refused += typed
             accepted += finding is None and not typed
             if finding is not None:
@@ -177,7 +185,28 @@ def _ran_out(error: BaseException | None) -> bool:
     return False
 
 
-def _silence(loud: bool) -> None:
+class _Words:
+    """What libraries write to standard error, in a file: some say only there what failed."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream = path.open("a+b", buffering=0)
+        os.dup2(self._stream.fileno(), 2)
+        self._seen = 0
+
+    def ran_out(self) -> bool:
+        """Whether an allocation has failed since the last call."""
+        size = os.fstat(2).st_size
+        if size == self._seen:
+            return False
+        content = os.pread(self._stream.fileno(), size - self._seen, self._seen)
+        self._seen = size
+        if size > _MOST_WORDS:
+            self._stream.truncate(0)
+            self._seen = 0
+        return _NO_MEMORY.search(content) is not None
+
+
+def _silence(notes: Path, loud: bool) -> _Words:
     """Keep libraries from writing about each mutant."""
     import cv2
 
@@ -187,9 +216,10 @@ def _silence(loud: bool) -> None:
     logger.propagate = False
     logger.handlers[:] = [_Messages()]
     null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0,) if loud else (0, 1, 2):
+    for descriptor in (0,) if loud else (0, 1):
         os.dup2(null, descriptor)
     os.close(null)
+    return _Words(notes / WORDS)
 
 
 def _limit(form: Format, trace: Any) -> None:
