@@ -68,9 +68,12 @@ _LABELS = {"n01440764": 0, "n01443537": 1}
 _WORDS = (b"0.png", b"1.png 1", b"2.png", b"data.h5", b"n01440764", b"-1", b",", b"\t", b'"')
 
 
-def _ground_truth(_: Path) -> None:
-    synsets = truth.read_synsets(Path("words.txt"))
-    truth.read_ground_truth(Path("set/data/truth.txt"), Path("set"), synsets)
+def _ground_truth(root: str) -> Callable[[Path], object]:
+    def read(_: Path) -> None:
+        synsets = truth.read_synsets(Path("words.txt"))
+        truth.read_ground_truth(Path(root) / "data/truth.txt", Path(root), synsets)
+
+    return read
 
 
 def _voc(kind: str) -> Callable[[Path], object]:
@@ -83,9 +86,10 @@ def prepare_lists() -> list[Case]:
     Path("words.txt").write_bytes(_SYNSETS)
     for kind in (MAIN, ACTION):
         (Path("voc/ImageSets") / kind).mkdir(parents=True)
-    Path("set/data").mkdir(parents=True)
-    Path("set/data/map_clsloc.txt").write_text("n01440764 1 tench\nn01443537 2 goldfish\n")
-    Path("set/data/truth.txt").write_text("1\n2\n1\n")
+    for root in ("set", "kit"):
+        (Path(root) / "data").mkdir(parents=True)
+        (Path(root) / "data/map_clsloc.txt").write_text("n01440764 1 tench\nn01443537 2 goldfish\n")
+        (Path(root) / "data/truth.txt").write_text("1\n2\n1\n")
     damage = text_damage(_WORDS)
     images = (b"0.png 0\n1.png 1\n2.png 0\n", b"a b.png 3\n\nc/d.png -1\n")
     readable = (images[0],)
@@ -99,9 +103,9 @@ def prepare_lists() -> list[Case]:
              _file("v.txt", lambda path: truth.read_name_list(path, 10))),
         Case("solution", (_SOLUTION,), damage,
              _file("s.csv", lambda path: truth.read_solution(path, _LABELS))),
-        Case("truth", (b"1\n2\n1\n2\n",), damage, _file("set/data/truth.txt", _ground_truth)),
+        Case("truth", (b"1\n2\n1\n2\n",), damage, _file("set/data/truth.txt", _ground_truth("set"))),
         Case("map_clsloc", (b"n01440764 1 tench\nn01443537 2 gold\n",), damage,
-             _file("set/data/map_clsloc.txt", _ground_truth)),
+             _file("kit/data/map_clsloc.txt", _ground_truth("kit"))),
         Case("VOC Main", (b"000001 1\n000002 -1\n000003  0\n",), damage,
              _file("voc/ImageSets/Main/cat_train.txt", _voc(MAIN))),
         Case("VOC Action", (b"2010_000001 1 1\n2010_000002 2 -1\n",), damage,

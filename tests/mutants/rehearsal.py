@@ -72,8 +72,8 @@ def _convert(data: bytes) -> None:
 
 
 _READERS = (
-    _busy, _blocked, _crash, _take, _take_too_much, _complain, _refuse, _talk, _contradict, _convert,
-    _leave_open, _accept,
+    _busy, _blocked, _crash, _take, _take_too_much, _complain, _refuse, _talk, _contradict,
+    _convert, _leave_open, _accept,
 )  # fmt: skip
 
 
