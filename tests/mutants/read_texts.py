@@ -88,7 +88,7 @@ def prepare_lists() -> list[Case]:
         (Path("voc/ImageSets") / kind).mkdir(parents=True)
     for root in ("set", "kit"):
         (Path(root) / "data").mkdir(parents=True)
-        (Path(root) / "data/map_clsloc.txt").write_text("n01440764 1 tench\nn01443537 2 goldfish\n")
+        (Path(root) / "data/map_clsloc.txt").write_text("n01440764 1 tench\nn01443537 2 gold\n")
         (Path(root) / "data/truth.txt").write_text("1\n2\n1\n")
     damage = text_damage(_WORDS)
     images = (b"0.png 0\n1.png 1\n2.png 0\n", b"a b.png 3\n\nc/d.png -1\n")
