@@ -8,6 +8,7 @@ from typing import Any
 from runtime.blob_view import BlobVec, BlobView
 from runtime.layer import Layer as CoreLayer
 from runtime.layers.python_layer import PythonLayer
+from runtime.not_copyable import NotCopyable
 
 Views = Sequence[BlobView]
 
@@ -50,7 +51,7 @@ class Layer:
         """Write the bottoms' diffs where asked; add to the weights' diffs."""
 
 
-class BuiltinLayer(Layer):
+class BuiltinLayer(NotCopyable, Layer):
     """A layer of a net that is not written by the user: its type and its weights."""
 
     def __init__(self, core: CoreLayer) -> None:
