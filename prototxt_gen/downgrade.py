@@ -8,43 +8,82 @@ from prototxt_gen.proto import Message
 from prototxt_gen.upgrade_v1 import PARAM_LISTS, V1_TYPE_NAMES
 
 _LEGACY_AXES = 4
+_INT32_MAX = 2**31 - 1
+_MERGED = ("lr_mult", "decay_mult")
+"""Fields of ParamSpec that layers sharing a parameter must agree on where both give them."""
 
 
 def downgrade_v1(net: Message, where: str = "net") -> Message:
     """A new NetParameter with `layers { type: ENUM }` that upgrades to the same net.
 
     Input layers become the net's `input` with `input_dim`, or `input_shape` where a shape is not
-    of four dimensions. A layer's phase, which only says where it was built, is left out.
+    of four dimensions. A phase that all layers have is the one the net was built in, and is left
+    out.
 
     Raises:
-        UnsupportedError: a layer has a type or a field that V1 lacks.
+        UnsupportedError: a layer has a type, a field or a value that V1 lacks.
     """
     if len(net.layers) or len(net.input):
         raise UnsupportedError(
             f"{where}: the net is of an older form already; expected layer {{ }} only, got layers "
             "or input; upgrade it first"
         )
+    try:
+        return _downgrade(net, where)
+    except UnicodeError as cause:
+        raise UnsupportedError(
+            f"{where}: a name is not UTF-8 and has no V1 form here: {cause}; expected UTF-8; "
+            "write the current form"
+        ) from cause
+
+
+def _downgrade(net: Message, where: str) -> Message:
     result = proto.NetParameter()
-    for field, value in net.ListFields():
-        if field.name == "layer":
-            continue
-        if proto.is_repeated(field):
-            getattr(result, field.name).MergeFrom(value)
-        elif field.message_type is not None:
-            getattr(result, field.name).CopyFrom(value)
-        else:
-            setattr(result, field.name, value)
+    _copy_fields(net, result, ("layer",))
+    built_in = _common_phase(net)
     shapes: list[Message] = []
     for layer in net.layer:
+        if not built_in and layer.HasField("phase"):
+            raise _lacks_field(layer, "phase", where)
         if layer.type == "Input":
             shapes += _input(layer, result, where)
         else:
             result.layers.append(_layer(layer, where))
-    if all(len(shape.dim) == _LEGACY_AXES for shape in shapes):
+    if all(map(_fits_input_dim, shapes)):
         result.input_dim.extend(dim for shape in shapes for dim in shape.dim)
     else:
         result.input_shape.extend(shapes)
     return result
+
+
+def _copy_fields(source: Message, target: Message, but: tuple[str, ...]) -> None:
+    """Set the fields of equal name, which both messages have, to the source's values."""
+    for field, value in source.ListFields():
+        if field.name in but:
+            continue
+        if proto.is_repeated(field):
+            getattr(target, field.name).MergeFrom(value)
+        elif field.message_type is not None:
+            getattr(target, field.name).CopyFrom(value)
+        else:
+            setattr(target, field.name, value)
+
+
+def _common_phase(net: Message) -> bool:
+    """Whether every layer has a phase, and all the same: Caffe writes a net's own into each."""
+    phases = {layer.phase if layer.HasField("phase") else None for layer in net.layer}
+    return len(phases) == 1 and None not in phases
+
+
+def _fits_input_dim(shape: Message) -> bool:
+    return len(shape.dim) == _LEGACY_AXES and all(dim <= _INT32_MAX for dim in shape.dim)
+
+
+def _lacks_field(layer: Message, name: str, where: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{where}: layer {layer.name!r} has a field that V1 lacks; expected fields of V1 only, "
+        f"got {name}; remove it or write the current form"
+    )
 
 
 def _input(layer: Message, result: Message, where: str) -> list[Message]:
@@ -72,30 +111,31 @@ def _layer(layer: Message, where: str) -> Message:
     result = proto.V1LayerParameter()
     if layer.HasField("type"):
         result.type = proto.V1LayerParameter.LayerType.Value(enums[layer.type])
-    for field, value in layer.ListFields():
-        name = field.name
-        if name in ("type", "phase"):
-            continue
-        if name == "param":
-            _params(value, result)
-        elif name not in result.DESCRIPTOR.fields_by_name:
-            raise UnsupportedError(
-                f"{where}: layer {layer.name!r} has a field that V1 lacks; expected fields of V1 "
-                f"only, got {name}; remove it or write the current form"
-            )
-        elif proto.is_repeated(field):
-            getattr(result, name).MergeFrom(value)
-        elif field.message_type is not None:
-            getattr(result, name).CopyFrom(value)
-        else:
-            setattr(result, name, value)
+    for field, _ in layer.ListFields():
+        known = field.name in result.DESCRIPTOR.fields_by_name
+        if not known and field.name not in ("phase", "param"):
+            raise _lacks_field(layer, field.name, where)
+    _copy_fields(layer, result, ("type", "phase", "param"))
+    _params(layer, result, where)
     return result
 
 
-def _params(params: Message, result: Message) -> None:
-    """Spread ParamSpecs over V1's lists, each as long as the last one that says something."""
+def _params(layer: Message, result: Message, where: str) -> None:
+    """Spread ParamSpecs over V1's lists, each as long as the last one that has its field.
+
+    Raises:
+        UnsupportedError: a list would give a shared parameter a rate that it leaves to its owner.
+    """
     for v1_name, name in PARAM_LISTS.items():
-        said = [index for index, param in enumerate(params) if param.HasField(name)]
-        if said:
-            values = [getattr(param, name) for param in params[: said[-1] + 1]]
-            getattr(result, v1_name).extend(values)
+        given = [index for index, param in enumerate(layer.param) if param.HasField(name)]
+        if not given:
+            continue
+        params = layer.param[: given[-1] + 1]
+        for index, param in enumerate(params):
+            if param.name and name in _MERGED and not param.HasField(name):
+                raise UnsupportedError(
+                    f"{where}: layer {layer.name!r}: shared param {index} has no {name}, and param "
+                    f"{given[-1]} has one, which V1 cannot say; expected {name} in both, got one; "
+                    f"add {name} to param {index}"
+                )
+        getattr(result, v1_name).extend(getattr(param, name) for param in params)

@@ -70,9 +70,11 @@ def upgrade_net(net: Message, where: str) -> list[str]:
     if len(net.input):
         sentences += _upgrade_inputs(net, where)
     for layer in filter(_old_batch_norm, net.layer):
-        # Those blobs are statistics; the layer itself now keeps the solver from them.
-        layer.ClearField("param")
-        sentences.append(f"layer {layer.name!r}: param of BatchNorm's three statistics removed")
+        for param in layer.param:
+            param.lr_mult = param.decay_mult = 0
+        sentences.append(
+            f"layer {layer.name!r}: lr_mult and decay_mult of BatchNorm's three statistics set to 0"
+        )
     return sentences
 
 
@@ -137,7 +139,18 @@ def ignored_transformations(net: Message) -> list[str]:
 
 
 def _old_batch_norm(layer: Message) -> bool:
-    return bool(layer.type == "BatchNorm" and len(layer.param) == _BATCH_NORM_BLOBS)
+    """Whether the solver would change a BatchNorm's statistics.
+
+    Caffe: UpgradeNetBatchNorm, which sets the two rates and keeps names and share_mode.
+    """
+    three = layer.type == "BatchNorm" and len(layer.param) == _BATCH_NORM_BLOBS
+    return three and not all(map(_is_fixed, layer.param))
+
+
+def _is_fixed(param: Message) -> bool:
+    return all(
+        param.HasField(name) and getattr(param, name) == 0 for name in ("lr_mult", "decay_mult")
+    )
 
 
 def _upgrade_inputs(net: Message, where: str) -> list[str]:
@@ -164,9 +177,11 @@ def _upgrade_inputs(net: Message, where: str) -> list[str]:
 def _input_shapes(net: Message, where: str) -> tuple[list[Message], str]:
     """A shape for each of the net's inputs, or none at all; and what is given beyond that."""
     count = len(net.input)
+    ignored = ""
     if len(net.input_shape):
         field, given, needed = "input_shape", list(net.input_shape), count
         shapes = given[:needed]
+        ignored = f"{len(net.input_dim)} input_dim beside input_shape" if net.input_dim else ""
     else:
         field, given, needed = "input_dim", list(net.input_dim), count * _LEGACY_AXES
         starts = range(0, min(len(given), needed), _LEGACY_AXES)
@@ -177,4 +192,5 @@ def _input_shapes(net: Message, where: str) -> tuple[list[Message], str]:
             f"got {len(given)}; give each input its shape"
         )
     surplus = len(given) - needed
-    return shapes, f"{surplus} more {field}" if surplus > 0 else ""
+    left = [f"{surplus} more {field}" if surplus > 0 else "", ignored]
+    return shapes, " and ".join(filter(None, left))

@@ -85,6 +85,8 @@ def upgrade_v0_net(net: Message, where: str) -> list[str]:
         ProtoError: an unknown type, a padding layer that nothing can take up, or a mixed net.
 
     Caffe: upgrade_proto.cpp; a field that its layer's type does not have is left out there too.
+    Caffe also drops the fields around the V0 part but for bottom and top (include, loss_weight and
+    their like); here they are kept.
     """
     for index, layer in enumerate(net.layers):
         if not layer.HasField("layer"):
@@ -151,8 +153,10 @@ def _check_padding(layer: Message, source: Message, where: str) -> None:
 
 
 def _upgrade_layer(layer: Message, where: str, sentences: list[str]) -> Message:
+    """The layer in the V1 form: what the V0 part gives, and the V1 fields around it."""
     old = layer.layer
-    result = proto.V1LayerParameter(bottom=layer.bottom, top=layer.top)
+    result = _copy(layer)
+    result.ClearField("layer")
     if old.HasField("type"):
         if old.type not in V0_TYPES:
             raise ProtoError(
@@ -168,6 +172,7 @@ def _upgrade_layer(layer: Message, where: str, sentences: list[str]) -> Message:
         elif name in _TRANSFORM:
             setattr(result.transform_param, _TRANSFORM[name], value)
         elif name in ("name", "blobs", "blobs_lr", "weight_decay"):
+            result.ClearField(name)
             _assign(result, name, value, where)
         elif name == "hdf5_output_param" and old.type == "hdf5_output":
             result.hdf5_output_param.CopyFrom(value)

@@ -163,7 +163,7 @@ def net_pieces(
     net: Message, blobs: Iterable[Sequence[BlobData]], form: str = CURRENT
 ) -> Iterator[Piece]:
     """The bytes of a NetParameter with weights; see `write_caffemodel`."""
-    old = downgrade_v1(net) if form == V1 else None
+    old = downgrade_v1(_without_phases(net)) if form == V1 else None
     number = _LAYER if old is None else _LAYERS_V1
     head, tail = _around(_without_layers(net if old is None else old), number)
     messages = iter(net.layer if old is None else old.layers)
@@ -270,6 +270,15 @@ def _skeleton(
             continue
         else:
             yield reader.raw(field.tag, field.stop)
+
+
+def _without_phases(net: Message) -> Message:
+    """The net without what a reader of weights has no use for, and V1 no field."""
+    result = proto.NetParameter()
+    result.CopyFrom(net)
+    for layer in result.layer:
+        layer.ClearField("phase")
+    return result
 
 
 def _without_layers(net: Message) -> bytes:

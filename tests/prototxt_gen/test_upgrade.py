@@ -18,6 +18,8 @@ from prototxt_gen.upgrade import (
 )
 from tests.prototxt_gen.upgrading import check, refused, upgraded
 
+NET = proto.NetParameter
+
 
 def test_current_data_layers_ignore_old_fields_as_caffe_does() -> None:
     net = upgraded('layer { name: "d" type: "Data" data_param { scale: 2 crop_size: 3 } }')
@@ -48,20 +50,47 @@ def test_inputs_and_shapes_that_do_not_fit() -> None:
         "n: too few input_dim for the net's inputs; expected 8 for 2 input, got 4; give each",
     )
     refused('input: "a" input: "b" input_shape { dim: 1 }', "too few input_shape .* expected 2")
-    net = parse('input: "a" input_dim: [1, 2, 3, 4, 5]', proto.NetParameter)
+    net = parse('input: "a" input_dim: [1, 2, 3, 4, 5]', NET)
     assert upgrade_net(net, "n") == [
         "input 'a' made a layer of type Input",
         "1 more input_dim belong to no input, left out",
     ]
+    net = parse('input: "a" input_shape { dim: 7 } input_shape {} input_dim: [1, 2]', NET)
+    assert upgrade_net(net, "n")[1:] == [
+        "1 more input_shape and 2 input_dim beside input_shape belong to no input, left out"
+    ]
 
 
-def test_batch_norm_loses_its_three_params_only() -> None:
-    three = 'layer {{ name: "b" type: "{}" {} }}'
-    params = "param { lr_mult: 0 }"
-    check(three.format("BatchNorm", params * 3), 'layer { name: "b" type: "BatchNorm" }')
+def test_batch_norm_keeps_its_three_params_with_rates_of_zero() -> None:
+    """Caffe's UpgradeNetBatchNorm sets lr_mult and decay_mult, and nothing else."""
+    net = 'layer {{ name: "b" type: "{}" {} }}'
+    zero = "lr_mult: 0 decay_mult: 0"
+    check(
+        net.format(
+            "BatchNorm",
+            'param { name: "m" lr_mult: 1 } '
+            "param { share_mode: PERMISSIVE decay_mult: 2 } param {}",
+        ),
+        net.format(
+            "BatchNorm",
+            f'param {{ name: "m" {zero} }} param {{ share_mode: PERMISSIVE {zero} }} '
+            f"param {{ {zero} }}",
+        ),
+    )
+    check(
+        net.format("BatchNorm", "param { lr_mult: 0 }" * 3),
+        net.format("BatchNorm", f"param {{ {zero} }}" * 3),
+    )
     for kind, count in (("BatchNorm", 2), ("BatchNorm", 4), ("Scale", 3)):
-        text = three.format(kind, params * count)
+        text = net.format(kind, "param { lr_mult: 0 }" * count)
         check(text, text)
+
+
+def test_batch_norm_says_what_was_done() -> None:
+    net = parse('layer { name: "b" type: "BatchNorm" param {} param {} param {} }', NET)
+    assert upgrade_net(net, "n") == [
+        "layer 'b': lr_mult and decay_mult of BatchNorm's three statistics set to 0"
+    ]
 
 
 @pytest.mark.parametrize(("enum", "name"), SOLVER_TYPE_NAMES.items())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.text import parse, to_text
 from prototxt_gen.upgrade import needs_upgrade, upgrade_net
+from prototxt_gen.upgrade_v0 import V0_TYPES
 from tests.prototxt_gen.upgrading import check, refused
 
 V0 = """name: "v0" force_backward: true input: "data" input_dim: [1, 3, 9, 9]
@@ -117,6 +119,50 @@ def test_v0_field_without_a_place_is_left_out_and_said() -> None:
     net = parse('layers { layer { name: "r" type: "relu" num_output: 3 } }', proto.NetParameter)
     assert "layer 'r': num_output has no place in type 'relu', left out" in upgrade_net(net, "n")
     assert to_text(net) == 'layer {\n  name: "r"\n  type: "ReLU"\n}\n'
+
+
+def test_v0_keeps_the_fields_around_its_layer() -> None:
+    """What the V0 part gives as well is its own."""
+    check(
+        """layers { name: "outer" include { phase: TEST } exclude { min_level: 2 } loss_weight: 3
+          param: "w" blob_share_mode: PERMISSIVE blobs_lr: 9 blobs { data: 7 }
+          transform_param { crop_size: 4 scale: 3 } loss_param { ignore_label: 1 }
+          layer { type: "softmax_loss" scale: 2 blobs_lr: 5 weight_decay: 6 } }
+        layers { name: "outer" layer { name: "inner" type: "relu" blobs { data: 8 } } }""",
+        """layer { name: "outer" type: "SoftmaxWithLoss" include { phase: TEST }
+          exclude { min_level: 2 } loss_weight: 3
+          param { name: "w" share_mode: PERMISSIVE lr_mult: 5 decay_mult: 6 } blobs { data: 7 }
+          transform_param { crop_size: 4 scale: 2 } loss_param { ignore_label: 1 } }
+        layer { name: "inner" type: "ReLU" blobs { data: 8 } }""",
+    )
+
+
+def v0_values() -> list[tuple[str, Any]]:
+    """Each field of the V0 layer, with a value that is not its default."""
+    words = {"bool": lambda field: not field.default_value, "string": lambda field: "word"}
+    fields = proto.V0LayerParameter.DESCRIPTOR.fields
+    return [
+        (field.name, words.get(proto.type_name(field), lambda field: 3)(field))
+        for field in fields
+        if field.message_type is None and field.enum_type is None and field.name != "type"
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), v0_values())
+def test_every_v0_field_is_carried_or_named(name: str, value: Any) -> None:
+    """In each of the types: the value is in the current layer, or a sentence names the field."""
+    for kind in V0_TYPES:
+        net = proto.NetParameter()
+        old = net.layers.add().layer
+        old.type = kind
+        if name in ("blobs_lr", "weight_decay"):
+            getattr(old, name).append(value)
+        else:
+            setattr(old, name, value)
+        sentences = upgrade_net(net, "n")
+        net.layer[0].ClearField("type")
+        carried = repr(value).strip("'").lower() in to_text(net).lower()
+        assert carried is not any(f": {name} has no place" in line for line in sentences), kind
 
 
 @pytest.mark.parametrize(

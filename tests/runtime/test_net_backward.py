@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prototxt_gen import proto, text
+from prototxt_gen.upgrade import upgrade_net
 from runtime.backend.registry import create_backend
 from runtime.context import RunContext
 from runtime.net import Net
@@ -55,6 +56,21 @@ def test_batch_norm_runs_backward_though_nothing_in_it_learns() -> None:
         assert needed(net)["bn"]
         assert net.bottom_need_backward == [[], [False], [True], [True]]
         assert net.params.lr_mult == [0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def test_batch_norms_share_their_statistics_by_name() -> None:
+    """Siamese nets do so, with three params of the older form."""
+    names = " ".join(f'param {{ name: "{name}" lr_mult: 0 }}' for name in ("mean", "var", "count"))
+    norm = 'layer {{ name: "{0}" type: "BatchNorm" bottom: "data" top: "{0}" {1} }}'
+    param = text.parse(DATA + norm.format("a", names) + norm.format("b", names), proto.NetParameter)
+    upgrade_net(param, "net")
+    with Net(param, proto.TRAIN, create_backend("cpu")) as net:
+        assert net.params.names == ["a[0]", "a[1]", "a[2]"]
+        assert not any(net.layer_need_backward)
+        net.blobs["data"].data.mutable_host()[...] = 1
+        net.forward()
+        for index in (0, 2):
+            assert abs(float(net.layers[-1].blobs[index].data.host()[0]) - 1.999) < 1e-6
 
 
 def test_a_top_that_the_net_names_itself_is_no_output() -> None:
