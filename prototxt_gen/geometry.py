@@ -12,14 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.geometry_limits import check_count, check_extent, image_shape
 
 Pair = tuple[int, int]
 
 
 def _pair(param: Any, name: str, default: int, where: str) -> Pair:
     """Read a spatial setting of ConvolutionParameter: `x_h`/`x_w`, or repeated `x` of 1 or 2."""
-    stem = {"kernel_size": "kernel"}.get(name, name)
-    if param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w"):
+    stem = {"kernel_size": "kernel", "dilation": ""}.get(name, name)
+    if stem and (param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w")):
         if len(getattr(param, name)):
             raise ProtoError(
                 f"{where}: both {name} and {stem}_h/{stem}_w are given; "
@@ -72,8 +73,9 @@ class ConvGeometry:
         """Read a ConvolutionParameter against a bottom's shape.
 
         Raises:
-            ShapeError: the bottom is not 4-D, or the kernel does not fit into it.
-            ProtoError: num_output, kernel, stride or group make no sense.
+            ShapeError: the bottom is not 4-D or has no pixel, the kernel does not fit into it, or
+                the result is too large.
+            ProtoError: num_output, kernel, stride or group are out of range.
         """
         geom = cls.deconv_input(param, shape, where)
         if geom.p < 1 or geom.q < 1:
@@ -82,22 +84,29 @@ class ConvGeometry:
                 f"{geom.h}x{geom.w} with kernel {geom.kernel}, pad {geom.pad}; enlarge the input "
                 "or the pad"
             )
+        geom.check(where)
         return geom
+
+    def check(self, where: str) -> None:
+        """Refuse what no blob or index holds.
+
+        Raises:
+            ShapeError: the weights, the output or a padded axis are too large.
+        """
+        extent = [d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation)]
+        check_extent((self.h, self.w), self.pad, extent, where)
+        check_count("the weights", self.weight_shape, where)
+        check_count("the result", self.out_shape, where)
+        check_count("the input", self.in_shape, where)
 
     @classmethod
     def deconv_input(cls, param: Any, shape: Sequence[int], where: str) -> ConvGeometry:
         """Read the parameter without asking that the kernel fit: a Deconvolution starts here."""
-        if len(shape) != 4:
-            raise ShapeError(
-                f"{where}: expected a 4-D bottom (N,C,H,W), got shape {tuple(shape)}; "
-                "reshape it before this layer"
-            )
+        n, c, h, w = image_shape(shape, where)
         kernel = _pair(param, "kernel_size", 0, where)
         stride = _pair(param, "stride", 1, where)
         pad = _pair(param, "pad", 0, where)
-        dilations = [int(v) for v in param.dilation] or [1]
-        dilation = (dilations[0], dilations[-1])
-        n, c, h, w = (int(d) for d in shape)
+        dilation = _pair(param, "dilation", 1, where)
         k, group = int(param.num_output), int(param.group)
         if k < 1:
             raise ProtoError(f"{where}: num_output is {k}; expected at least 1")
@@ -194,15 +203,10 @@ class PoolGeometry:
         """Read a PoolingParameter against a bottom's shape.
 
         Raises:
-            ShapeError: the bottom is not 4-D, or the window does not fit into it.
+            ShapeError: the bottom is not 4-D or has no pixel, or the window does not fit into it.
             ProtoError: kernel, stride or pad are missing, doubled or impossible.
         """
-        if len(shape) != 4:
-            raise ShapeError(
-                f"{where}: expected a 4-D bottom (N,C,H,W), got shape {tuple(shape)}; "
-                "reshape it before this layer"
-            )
-        n, c, h, w = (int(d) for d in shape)
+        n, c, h, w = image_shape(shape, where)
         kernel = _pool_kernel(param, (h, w), where)
         stride = _single_or_hw(param, "stride", where)
         pad = _single_or_hw(param, "pad", where)
@@ -222,6 +226,8 @@ class PoolGeometry:
                 f"{where}: the output would be {geom.p}x{geom.q}; expected at least 1x1, got input "
                 f"{h}x{w} with kernel {kernel}; use a smaller kernel"
             )
+        check_extent((h, w), pad, kernel, where)
+        check_count("the result", geom.out_shape, where)
         return geom
 
     @property
@@ -283,3 +289,21 @@ class LRNGeometry:
     alpha: float = 1.0
     beta: float = 0.75
     k: float = 1.0
+
+    @classmethod
+    def from_param(cls, param: Any, shape: Sequence[int], where: str) -> LRNGeometry:
+        """Read an LRNParameter against a bottom's shape.
+
+        Raises:
+            ShapeError: the bottom is not 4-D or has no pixel, or the window is larger than Caffe's
+                padded blob may be.
+            ProtoError: local_size is even.
+        """
+        size = int(param.local_size)
+        if size % 2 == 0:
+            raise ProtoError(
+                f"{where}: local_size is {size}; expected an odd number; correct lrn_param"
+            )
+        n, c, h, w = image_shape(shape, where)
+        check_count("the padded input", (c + size - 1, h, w), where)
+        return cls(n, c, h, w, size, float(param.alpha), float(param.beta), float(param.k))

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ShapeError
+from prototxt_gen.geometry_limits import MAX_COUNT
 from runtime.backend.base import Backend, Layout
 from runtime.not_copyable import NotCopyable
 from runtime.syncedmem import SyncedMemory
-
-MAX_COUNT = 2**31 - 1
 
 
 class Blob(NotCopyable):
@@ -61,9 +60,15 @@ class Blob(NotCopyable):
                 f"blob '{self.name}': cannot take the shape {dims}; expected dimensions of at "
                 f"least 0 and at most {MAX_COUNT} elements in all; use a smaller batch"
             )
+        try:
+            self.data.reshape(dims)
+            self.diff.reshape(dims)
+        except BaseException:
+            # Ctrl-C between the two: the blob keeps its old shape, and can be used.
+            self.data.reshape(self._shape)
+            self.diff.reshape(self._shape)
+            raise
         self._shape = dims
-        self.data.reshape(dims)
-        self.diff.reshape(dims)
 
     def reshape_like(self, other: Blob) -> None:
         self.reshape(other.shape)

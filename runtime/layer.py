@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import Backend
 from runtime.blob import Blob
 from runtime.context import RunContext
@@ -112,6 +112,19 @@ class Layer(NotCopyable):
     def propagates_to_params(self, index: int) -> bool:
         """Tell whether the gradient of weight blob `index` is wanted."""
         return index >= len(self.param_propagate_down) or self.param_propagate_down[index]
+
+    def samples(self, blob: Blob, least: int = 0) -> int:
+        """The first dimension of a blob.
+
+        Raises:
+            ShapeError: it has no axes, or fewer than `least` samples.
+        """
+        if not blob.num_axes or blob.shape[0] < least:
+            raise ShapeError(
+                f"{self.label}: blob '{blob.name}' has shape {blob.shape}; expected a first axis "
+                f"of at least {least} samples; correct the shape of the layer's input"
+            )
+        return blob.shape[0]
 
     def _check_counts(self, bottom: Blobs, top: Blobs) -> None:
         for word, arity, blobs in (

@@ -18,21 +18,19 @@ class ArgMaxLayer(Layer):
     Shapes: with `axis`, that axis becomes top_k; without, top (N, 1 or 2, top_k).
     """
 
-    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check top_k."""
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check top_k against the axis, which shrinks to it."""
         param = self.param.argmax_param
         self.top_k = int(param.top_k)
         self.axis: int | None = None
         if param.HasField("axis"):
             self.axis = bottom[0].canonical_axis(param.axis, self.label)
+        self.samples(bottom[0])
         size = bottom[0].count(1) if self.axis is None else bottom[0].shape[self.axis]
         if not 1 <= self.top_k <= size:
             raise ProtoError(
                 f"{self.label}: top_k is {self.top_k}; expected 1 .. {size} for {bottom[0].shape}"
             )
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """The axis shrinks to top_k."""
         if self.axis is not None:
             shape = list(bottom[0].shape)
             shape[self.axis] = self.top_k
@@ -45,7 +43,10 @@ class ArgMaxLayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Sort; of equal values the one with the larger index comes first, as in Caffe."""
         x = bottom[0].data.host()
-        values = x.reshape(x.shape[0], -1) if self.axis is None else np.moveaxis(x, self.axis, -1)
+        if self.axis is None:
+            values = x.reshape(x.shape[0], bottom[0].count(1))
+        else:
+            values = np.moveaxis(x, self.axis, -1)
         # Caffe sorts pairs (value, index) downwards.
         order = np.argsort(values, axis=-1, kind="stable")[..., ::-1][..., : self.top_k]
         best = np.take_along_axis(values, order, axis=-1)

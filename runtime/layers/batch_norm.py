@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen import proto
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.blob import Blob
 from runtime.layer import Blobs, Layer
@@ -30,6 +30,7 @@ class BatchNormLayer(Layer):
         self.global_stats = self.phase == proto.TEST
         if param.HasField("use_global_stats"):
             self.global_stats = bool(param.use_global_stats)
+        self.samples(bottom[0])
         channels = 1 if bottom[0].num_axes == 1 else bottom[0].shape[1]
         shapes = ((channels,), (channels,), (1,))
         self.blobs = [Blob(self.backend, shape, "statistics") for shape in shapes]
@@ -45,11 +46,23 @@ class BatchNormLayer(Layer):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom."""
         self.channels = self.blobs[0].count()
+        channels = bottom[0].shape[1] if bottom[0].num_axes > 1 else 1
+        if channels != self.channels:
+            raise ShapeError(
+                f"{self.label}: expected {self.channels} channels as when the net was made, got "
+                f"shape {bottom[0].shape}"
+            )
+        if not bottom[0].count() and not self.global_stats:
+            raise ShapeError(
+                f"{self.label}: no number to take mean and variance of; expected at least one for "
+                f"each channel, got shape {bottom[0].shape}; give a batch that is not empty"
+            )
         top[0].reshape_like(bottom[0])
 
     def _planes(self, x: HostArray) -> Any:
         """See x as (N, C, everything else)."""
-        return x.reshape(1 if x.ndim == 1 else x.shape[0], self.channels, -1)
+        images = 1 if x.ndim == 1 else x.shape[0]
+        return x.reshape(images, self.channels, x.size // max(1, images * self.channels))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Normalise; in TRAIN, add to the running sums."""

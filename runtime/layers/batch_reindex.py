@@ -24,6 +24,7 @@ class BatchReindexLayer(Layer):
         """As many samples as indices."""
         if bottom[1].num_axes != 1:
             raise ShapeError(f"{self.label}: expected indices (M,), got {bottom[1].shape}")
+        self.samples(bottom[0])
         top[0].reshape((bottom[1].shape[0], *bottom[0].shape[1:]))
 
     def _indices(self, bottom: Blobs) -> np.ndarray:

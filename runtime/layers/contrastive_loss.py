@@ -28,6 +28,7 @@ class ContrastiveLossLayer(LossLayer):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Check the pairs."""
         a, b, similar = bottom
+        self.samples(a, least=1)
         if a.count() != b.count() or a.shape[:1] != b.shape[:1]:
             raise ShapeError(
                 f"{self.label}: expected features of equal shape, got {a.shape} and {b.shape}"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.geometry_limits import check_count
 from runtime.backend.base import HostArray
 
 Sizes = tuple[int, ...]
@@ -69,6 +70,11 @@ class ConvolutionNd:
                 f"{where}: num_output {outputs}, group {group}, kernel {kernel}, stride {stride}, "
                 f"dilation {dilation}; expected at least 1 each"
             )
+        if min((channels, *size)) < 1:
+            raise ShapeError(
+                f"{where}: the bottom has no channel or no pixel; expected at least 1 along each "
+                f"axis from {axis} on, got shape {tuple(shape)}; correct the input's shape"
+            )
         if channels % group or outputs % group:
             raise ShapeError(
                 f"{where}: group {group} does not divide {channels} input and {outputs} output "
@@ -86,7 +92,11 @@ class ConvolutionNd:
             )
         ends = (far, size) if transposed else (size, far)
         wide, narrow = (outputs, channels) if transposed else (channels, outputs)
-        return cls(outer, wide, narrow, group, *ends, kernel, pad, stride, dilation)
+        made = cls(outer, wide, narrow, group, *ends, kernel, pad, stride, dilation)
+        check_count("the weights", made.weight_shape, where)
+        check_count("the result", made.wide_shape if transposed else made.narrow_shape, where)
+        check_count("the padded input", made.padded_shape, where)
+        return made
 
     @property
     def weight_shape(self) -> Sizes:
@@ -99,6 +109,12 @@ class ConvolutionNd:
     @property
     def narrow_shape(self) -> Sizes:
         return (*self.outer, self.k, *self.out)
+
+    @property
+    def padded_shape(self) -> Sizes:
+        """Of all images, with the outer axes as one."""
+        padded = (n + 2 * p for n, p in zip(self.size, self.pad))
+        return (math.prod(self.outer), self.c, *padded)
 
     @property
     def macs(self) -> int:
@@ -115,18 +131,18 @@ class ConvolutionNd:
 
     def backward_data(self, narrow: HostArray, weight: HostArray) -> Any:
         """Spread a narrow blob over a wide one, through the same weights."""
-        rows = narrow.reshape(*self._grouped(self.k), -1)
-        padded = self._padded(np.zeros(self.wide_shape, narrow.dtype))
+        rows = narrow.reshape(*self._grouped(self.k), math.prod(self.out))
+        padded = np.zeros(self.padded_shape, narrow.dtype)
         for place, window in self._places():
             share = self._matrix(weight, place).swapaxes(-1, -2) @ rows
-            padded[window] += share.reshape(-1, self.c, *self.out)
+            padded[window] += share.reshape(len(padded), self.c, *self.out)
         inside = tuple(slice(p, p + n) for p, n in zip(self.pad, self.size))
         return padded[(slice(None), slice(None), *inside)].reshape(self.wide_shape)
 
     def backward_weight(self, wide: HostArray, narrow: HostArray, gradient: Any) -> None:
         """Add the gradient of the weights."""
         padded = self._padded(wide)
-        rows = narrow.reshape(*self._grouped(self.k), -1)
+        rows = narrow.reshape(*self._grouped(self.k), math.prod(self.out))
         for place, window in self._places():
             products = rows @ self._seen(padded, window).swapaxes(-1, -2)
             part = gradient[(slice(None), slice(None), *place)]
@@ -136,7 +152,7 @@ class ConvolutionNd:
         return (math.prod(self.outer), self.group, channels // self.group)
 
     def _padded(self, wide: HostArray) -> Any:
-        images = wide.reshape(-1, self.c, *self.size)
+        images = wide.reshape(math.prod(self.outer), self.c, *self.size)
         return np.pad(images, [(0, 0), (0, 0), *((p, p) for p in self.pad)])
 
     def _places(self) -> Iterator[tuple[Sizes, tuple[slice, ...]]]:
@@ -153,7 +169,7 @@ class ConvolutionNd:
         return part.reshape(self.group, self.k // self.group, -1)
 
     def _seen(self, padded: Any, window: tuple[slice, ...]) -> Any:
-        return padded[window].reshape(*self._grouped(self.c), -1)
+        return padded[window].reshape(*self._grouped(self.c), math.prod(self.out))
 
 
 def _spatial(param: Any, name: str, axes: int, default: int, where: str) -> Sizes:

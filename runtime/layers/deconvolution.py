@@ -39,7 +39,7 @@ class DeconvolutionLayer(ConvolutionLayer):
                 f"{self.label}: the output would be {size[0]}x{size[1]}; expected at least 1x1; "
                 "use a smaller pad"
             )
-        return ConvGeometry(
+        geom = ConvGeometry(
             given.n,
             given.k,
             size[0],
@@ -51,6 +51,8 @@ class DeconvolutionLayer(ConvolutionLayer):
             given.dilation,
             given.group,
         )
+        geom.check(self.label)
+        return geom
 
     def _plan_again(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != 4 or shape[1] != self.geom.k:

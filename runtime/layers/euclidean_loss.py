@@ -30,6 +30,7 @@ class EuclideanLossLayer(Layer):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Check that the bottoms agree."""
+        self.samples(bottom[0], least=1)
         if bottom[0].shape[:1] != bottom[1].shape[:1] or bottom[0].count() != bottom[1].count():
             raise ShapeError(
                 f"{self.label}: expected bottoms of equal shape, got {bottom[0].shape} and "

@@ -29,18 +29,19 @@ class FilterLayer(Layer):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """As many samples as are selected; before the first pass, all."""
         selector = bottom[-1]
-        if selector.count() != selector.shape[0]:
+        samples = self.samples(selector)
+        if selector.count() != samples:
             raise ShapeError(
                 f"{self.label}: expected a selector of one number a sample, got {selector.shape}"
             )
         for blob in bottom[:-1]:
-            if blob.shape[0] != selector.shape[0]:
+            if self.samples(blob) != samples:
                 raise ShapeError(
-                    f"{self.label}: {blob.shape[0]} samples and {selector.shape[0]} selectors; "
+                    f"{self.label}: {blob.shape[0]} samples and {samples} selectors; "
                     "expected equally many"
                 )
         self.kept = np.flatnonzero(selector.data.host().ravel())
-        count = selector.shape[0] if self.first else self.kept.size
+        count = samples if self.first else self.kept.size
         self.first = False
         for blob, out in zip(bottom, top):
             out.reshape((count, *blob.shape[1:]))

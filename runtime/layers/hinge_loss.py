@@ -20,6 +20,11 @@ class HingeLossLayer(LossLayer):
     Shapes: scores (N,C), labels (N,); top scalar.
     """
 
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """The loss is a mean over the samples, of which there is at least one."""
+        super().reshape(bottom, top)
+        self.samples(bottom[0], least=1)
+
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Margins of every class."""
         scores = bottom[0].data.host().reshape(bottom[0].shape[0], -1)

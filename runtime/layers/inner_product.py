@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prototxt_gen.errors import ShapeError
+from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import Array, Layout
 from runtime.blob import Blob
 from runtime.filler import fill
@@ -30,6 +30,15 @@ class InnerProductLayer(Layer):
         param = self.param.inner_product_param
         self.axis = bottom[0].canonical_axis(param.axis, self.label)
         self.outputs, self.inputs = int(param.num_output), bottom[0].count(self.axis)
+        if self.outputs < 1:
+            raise ProtoError(
+                f"{self.label}: num_output is {self.outputs}; expected at least 1; set num_output"
+            )
+        if self.inputs < 1:
+            raise ShapeError(
+                f"{self.label}: the bottom has no element from axis {self.axis} on; expected at "
+                f"least 1, got shape {bottom[0].shape}; correct the input's shape"
+            )
         self.transpose = bool(param.transpose)
         shape = (self.inputs, self.outputs) if self.transpose else (self.outputs, self.inputs)
         self.blobs = [Blob(self.backend, shape, "weight")]

@@ -16,7 +16,7 @@ class LossLayer(Layer):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Check that the batch sizes agree."""
-        if bottom[0].shape[:1] != bottom[1].shape[:1]:
+        if self.samples(bottom[0]) != self.samples(bottom[1]):
             raise ShapeError(
                 f"{self.label}: expected as many labels as samples, got {bottom[1].shape} for "
                 f"{bottom[0].shape}"

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen import proto
-from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry import LRNGeometry, PoolGeometry
+from prototxt_gen.geometry_limits import check_extent
 from runtime.layer import Blobs, Layer
 from runtime.layer_factory import register
 from runtime.syncedmem import SyncedMemory
@@ -22,26 +22,17 @@ class LRNLayer(Layer):
     """
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check the window."""
-        param = self.param.lrn_param
-        if param.local_size % 2 == 0:
-            raise ProtoError(
-                f"{self.label}: local_size is {param.local_size}; expected an odd number"
-            )
-        self.within = param.norm_region == proto.LRNParameter.WITHIN_CHANNEL
+        """Read the region."""
+        self.within = self.param.lrn_param.norm_region == proto.LRNParameter.WITHIN_CHANNEL
         self.scale = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top and scale as bottom."""
-        if bottom[0].num_axes != 4:
-            raise ShapeError(
-                f"{self.label}: expected a 4-D bottom (N,C,H,W), got shape {bottom[0].shape}"
-            )
-        param = self.param.lrn_param
-        n, c, h, w = bottom[0].shape
-        self.geom = LRNGeometry(n, c, h, w, int(param.local_size), param.alpha, param.beta, param.k)
-        size, pad = int(param.local_size), (int(param.local_size) - 1) // 2
-        self.square = PoolGeometry(n, c, h, w, (size, size), (1, 1), (pad, pad))
+        self.geom = geom = LRNGeometry.from_param(self.param.lrn_param, bottom[0].shape, self.label)
+        size, pad = (geom.size, geom.size), ((geom.size - 1) // 2,) * 2
+        if self.within:
+            check_extent((geom.h, geom.w), pad, size, self.label)
+        self.square = PoolGeometry(geom.n, geom.c, geom.h, geom.w, size, (1, 1), pad)
         top[0].reshape_like(bottom[0])
         self.scale.reshape(bottom[0].shape)
 

@@ -22,6 +22,11 @@ class MultinomialLogisticLossLayer(LossLayer):
     Shapes: probabilities (N,C), labels (N,); top scalar.
     """
 
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """The loss is a mean over the samples, of which there is at least one."""
+        super().reshape(bottom, top)
+        self.samples(bottom[0], least=1)
+
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Read each label's probability."""
         prob = bottom[0].data.host().reshape(bottom[0].shape[0], -1)

@@ -26,6 +26,8 @@ class MVNLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Normalise."""
+        if not bottom[0].count():
+            return
         x = bottom[0].data.host().reshape(self.rows, -1)
         y: Any = x - x.mean(axis=1, keepdims=True)
         if self.param.mvn_param.normalize_variance:
@@ -36,7 +38,7 @@ class MVNLayer(Layer):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradient of the input; eps is left out of the variance's part, as in Caffe."""
-        if not propagate_down[0]:
+        if not propagate_down[0] or not bottom[0].count():
             return
         dy = top[0].diff.host().reshape(self.rows, -1)
         dx: Any = dy - dy.mean(axis=1, keepdims=True)

@@ -40,6 +40,12 @@ class PReLULayer(Layer):
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom."""
+        shared = self.param.prelu_param.channel_shared
+        if not shared and bottom[0].shape[1:2] != self.blobs[0].shape:
+            raise ShapeError(
+                f"{self.label}: expected {self.blobs[0].count()} channels as when the net was "
+                f"made, got shape {bottom[0].shape}"
+            )
         top[0].reshape_like(bottom[0])
 
     def _slope(self, axes: int) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen import proto
+from prototxt_gen.errors import ShapeError
 from runtime.layer import Blobs, Layer
 from runtime.layer_factory import register
 
@@ -23,6 +24,11 @@ class ReductionLayer(Layer):
         self.rows, self.cols = bottom[0].count(0, axis), bottom[0].count(axis)
         self.operation, self.coeff = int(param.operation), float(param.coeff)
         if self.operation == proto.ReductionParameter.MEAN:
+            if not self.cols:
+                raise ShapeError(
+                    f"{self.label}: no number to take the mean of; expected at least one from axis "
+                    f"{axis} on, got shape {bottom[0].shape}; correct the axis or the input"
+                )
             self.coeff /= self.cols
         top[0].reshape(bottom[0].shape[:axis])
 

@@ -33,6 +33,11 @@ class SoftmaxWithLossLayer(Layer):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Check scores against labels."""
         self.layout = bottom[0].layout(self.param.softmax_param.axis, self.label)
+        if self.layout.channels < 1:
+            raise ShapeError(
+                f"{self.label}: scores of no class; expected at least 1 along axis "
+                f"{self.param.softmax_param.axis}, got shape {bottom[0].shape}; correct the input"
+            )
         if self.layout.outer * self.layout.inner != bottom[1].count():
             raise ShapeError(
                 f"{self.label}: expected {self.layout.outer * self.layout.inner} labels for scores "

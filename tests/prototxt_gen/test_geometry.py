@@ -8,7 +8,7 @@ import pytest
 
 from prototxt_gen import proto, text
 from prototxt_gen.errors import ProtoError, ShapeError
-from prototxt_gen.geometry import ConvGeometry, PoolGeometry
+from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 
 
 def conv_param(fields: str) -> Any:
@@ -125,6 +125,26 @@ def test_kinds_that_have_a_fast_way() -> None:
             ProtoError,
             "kernel_size has 3 values; expected one, or one for each of 2 spatial axes",
         ),
+        (
+            "num_output: 2 kernel_size: 3 dilation: 1 dilation: 1 dilation: 1",
+            ProtoError,
+            "dilation has 3 values; expected one, or one for each of 2 spatial axes",
+        ),
+        (
+            "num_output: 4000000000 kernel_size: 1",
+            ShapeError,
+            r"the weights of shape \(4000000000, 6, 1, 1\) is too large; expected at most 2147483",
+        ),
+        (
+            "num_output: 1 kernel_size: 1 pad: 30000",
+            ShapeError,
+            r"the result of shape \(2, 1, 60012, 60010\) is too large",
+        ),
+        (
+            "num_output: 1 kernel_size: 1 pad: 4000000000 stride: 4000000000",
+            ShapeError,
+            "a window of 1 on 12 pixels with pad 4000000000 is too large; expected at most 2147483",
+        ),
     ],
 )
 def test_impossible_convolutions(fields: str, error: type[Exception], words: str) -> None:
@@ -149,11 +169,45 @@ def test_impossible_convolutions(fields: str, error: type[Exception], words: str
         ("global_pooling: true kernel_size: 2", ProtoError, "global_pooling takes no kernel_size"),
         ("global_pooling: true stride: 2", ProtoError, "expected pad 0 and stride 1"),
         ("kernel_size: 14", ShapeError, "with kernel .14, 14.; use a smaller kernel"),
+        (
+            "kernel_size: 4000000000 stride: 4000000000",
+            ShapeError,
+            "a window of 4000000000 on 12 pixels with pad 0 is too large",
+        ),
+        (
+            "kernel_size: 60001 pad: 60000",
+            ShapeError,
+            r"the result of shape \(2, 6, 60012, 60010\) is too large",
+        ),
     ],
 )
 def test_impossible_pooling(fields: str, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         read_pool(fields)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 4, 4), (2, 6, 0, 4), (2, 6, 4, 0)])
+def test_images_have_channels_and_pixels(shape: tuple[int, ...]) -> None:
+    words = rf"the bottom has no channel or no pixel; .* got shape \({shape[0]}, {shape[1]}"
+    with pytest.raises(ShapeError, match=words):
+        read_conv("num_output: 2 kernel_size: 1 pad: 1", shape)
+    with pytest.raises(ShapeError, match=words):
+        read_pool("kernel_size: 1 stride: 2", shape)
+    with pytest.raises(ShapeError, match=words):
+        LRNGeometry.from_param(proto.LRNParameter(), shape, "layer 'n'")
+
+
+def test_a_batch_may_be_empty() -> None:
+    assert read_conv("num_output: 2 kernel_size: 1", (0, 6, 4, 4)).out_shape == (0, 2, 4, 4)
+    assert read_pool("kernel_size: 2 stride: 2", (0, 6, 4, 4)).out_shape == (0, 6, 2, 2)
+    assert LRNGeometry.from_param(proto.LRNParameter(), (0, 6, 4, 4), "n").size == 5
+
+
+def test_windows_of_lrn() -> None:
+    with pytest.raises(ProtoError, match="layer 'n': local_size is 4; expected an odd number"):
+        LRNGeometry.from_param(proto.LRNParameter(local_size=4), (1, 2, 3, 3), "layer 'n'")
+    with pytest.raises(ShapeError, match=r"the padded input of shape .* is too large"):
+        LRNGeometry.from_param(proto.LRNParameter(local_size=2**28 + 1), (1, 2, 3, 3), "layer 'n'")
 
 
 def test_only_images_have_a_geometry() -> None:

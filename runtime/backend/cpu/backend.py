@@ -15,6 +15,7 @@ import numpy.typing as npt
 from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Array, ConvPlan, Draw, HostArray, Layout
+from runtime.backend.conv_empty import EMPTY, EmptyConvolution, is_empty
 from runtime.backend.cpu import native_library
 from runtime.backend.cpu.conv import ConvolutionOps
 from runtime.backend.cpu.lanes import Lanes, limit_blas_threads
@@ -78,6 +79,7 @@ class CpuBackend(NotCopyable):
         self.lanes = Lanes(threads)
         limit_blas_threads()
         self._memory = MemoryOps()
+        self._empty_conv = EmptyConvolution(self)
         library = self._library(native)
         self.rows_stand_alone = library is not None
         self._choose(exact, library)
@@ -181,7 +183,10 @@ class CpuBackend(NotCopyable):
         self._products.bias_backward(layout, dy, db)
 
     def plan_conv(self, geometry: ConvGeometry) -> ConvPlan:
-        return self._conv.plan(geometry)
+        return (self._empty_conv if is_empty(geometry) else self._conv).plan(geometry)
+
+    def _conv_of(self, plan: ConvPlan) -> ConvolutionOps | NativeConvolution | EmptyConvolution:
+        return self._empty_conv if plan.algorithm == EMPTY else self._conv
 
     def conv_forward(
         self,
@@ -193,15 +198,15 @@ class CpuBackend(NotCopyable):
         weight_version: int | None,
         relu: bool = False,
     ) -> None:
-        self._conv.forward(plan, x, weight, bias, y, weight_version, relu)
+        self._conv_of(plan).forward(plan, x, weight, bias, y, weight_version, relu)
 
     def conv_backward_data(
         self, plan: ConvPlan, dy: Array, weight: Array, dx: Array, weight_version: int | None
     ) -> None:
-        self._conv.backward_data(plan, dy, weight, dx, weight_version)
+        self._conv_of(plan).backward_data(plan, dy, weight, dx, weight_version)
 
     def conv_backward_weight(self, plan: ConvPlan, x: Array, dy: Array, dw: Array) -> None:
-        self._conv.backward_weight(plan, x, dy, dw)
+        self._conv_of(plan).backward_weight(plan, x, dy, dw)
 
     def relu_forward(self, x: Array, y: Array, negative_slope: float) -> None:
         self._neurons.relu_forward(x, y, negative_slope)

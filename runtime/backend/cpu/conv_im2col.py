@@ -55,6 +55,7 @@ class _Cut:
             return 1
         columns = piece.rows * self.q
         bands = -(-columns * self.depth * self.outputs // (groups**2 * _SMALL_PRODUCT))
+        bands = min(bands, piece.rows)
         while piece.rows % bands and bands < piece.rows:
             bands += 1
         return bands if columns >= bands * _SMALL_COLUMNS else 1

@@ -108,11 +108,11 @@ class Lanes:
             self.in_turn(task, count, grain)
             return
         pool, lanes = self._workers(), self.lanes
-        starts = itertools.count(0, grain)
-        jobs = [
-            pool.submit(_work, lane, task, starts, count, grain) for lane in lanes[1 : 1 + helpers]
-        ]
+        starts, jobs = itertools.count(0, grain), []
         try:
+            # Inside: after Ctrl-C no helper may continue while the next op begins.
+            for lane in lanes[1 : 1 + helpers]:
+                jobs.append(pool.submit(_work, lane, task, starts, count, grain))
             _work(lanes[0], task, starts, count, grain)
         finally:
             errors = [job.exception() for job in jobs]

@@ -71,7 +71,7 @@ class LRNOps:
     def _run(self, task: _Task, x: HostArray) -> None:
         planes = _planes(x)
         n, channels, inner = planes.shape
-        width = max(1, min(inner, _GRAIN // channels))
+        width = max(1, min(inner, _GRAIN // max(1, channels)))
         across = -(-inner // width)
 
         def piece(lane: Lane, start: int, stop: int) -> None:
@@ -83,17 +83,17 @@ class LRNOps:
 
 
 def _planes(x: HostArray) -> HostArray:
-    return x.reshape(x.shape[0], x.shape[1], -1)
+    return x.reshape(x.shape[0], x.shape[1], x.shape[2] * x.shape[3])
 
 
 def _window_sum(term: HostArray, total: HostArray, size: int, before: int) -> None:
     """total[c] = sum of term[c - before .. c - before + size - 1], outside counted as zero."""
     channels = term.shape[1]
     np.copyto(total, term)
-    for shift in range(-before, size - before):
-        if shift < 0 and -shift < channels:
+    for shift in range(max(-before, 1 - channels), min(size - before, channels)):
+        if shift < 0:
             total[:, -shift:] += term[:, :shift]
-        elif 0 < shift < channels:
+        elif shift > 0:
             total[:, :-shift] += term[:, shift:]
 
 

@@ -24,7 +24,7 @@ class MemoryOps:
         count = 1
         for dim in shape:
             count *= dim
-        return array[offset : offset + count].reshape(shape)
+        return array.reshape(-1)[offset : offset + count].reshape(shape)
 
     def copy_2d(
         self,

@@ -154,7 +154,7 @@ class NativeNeurons:
     def dropout_forward(
         self, x: HostArray, y: HostArray, mask: HostArray, ratio: float, draw: Draw
     ) -> None:
-        n, samples = x.size, x.shape[0]
+        n, samples = x.size, x.shape[0] if x.ndim else 1
         # A uniform number is a whole multiple of 2^-24, so the comparison is exact on integers.
         threshold = math.ceil(ratio * 2**24)
         operands = (

@@ -61,9 +61,9 @@ class NeuronOps:
         self, x: HostArray, y: HostArray, mask: HostArray, ratio: float, draw: Draw
     ) -> None:
         """See Backend.dropout_forward."""
-        samples = x.shape[0]
-        data, out, kept = (a.reshape(samples, -1) for a in (x, y, mask))
-        count = data.shape[1]
+        samples = x.shape[0] if x.ndim else 1
+        count = x.size // max(1, samples)
+        data, out, kept = (a.reshape(samples, count) for a in (x, y, mask))
         # A uniform number is a whole multiple of 2^-24, so the comparison is exact on integers.
         threshold = np.uint32(math.ceil(ratio * 2**24))
 

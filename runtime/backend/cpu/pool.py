@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from prototxt_gen.geometry import PoolGeometry
@@ -24,7 +26,8 @@ class PoolOps:
     ) -> None:
         """See Backend.max_pool_forward. Caffe: a strict `>` against -FLT_MAX, which NaN loses."""
         planes, best, where = _planes(x), _planes(y), _planes(mask)
-        window, origin, steps = places(geom), _origins(geom), _steps(geom)
+        window, origin = places(geom), _origins(geom)
+        steps = _steps(geom, window)
         number = np.dtype(np.uint8 if len(steps) <= 256 else np.int32)
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -50,7 +53,10 @@ class PoolOps:
         overlapping = geom.stride[0] < geom.kernel[0] or geom.stride[1] < geom.kernel[1]
 
         def task(lane: Lane, start: int, stop: int) -> None:
+            bottom[start:stop] = 0.0
             gradient, at = top[start:stop].reshape(-1), where[start:stop]
+            if not gradient.size:
+                return
             index = lane.scratch("pool.index", at.shape, np.dtype(np.intp))
             np.add(at, np.arange(stop - start)[:, None, None] * plane, out=index)
             flat = index.reshape(-1)
@@ -58,7 +64,6 @@ class PoolOps:
                 won = at.reshape(-1) >= 0
                 flat, gradient = flat[won], gradient[won]
             spread = bottom[start:stop].reshape(-1)
-            spread[...] = 0.0
             if overlapping:
                 np.add.at(spread, flat, gradient)
             else:
@@ -120,24 +125,24 @@ def _challenge(lane: Lane, x: HostArray, top: HostArray, winner: HostArray, plac
 
 def _planes(x: HostArray) -> HostArray:
     """(N,C,H,W) as planes (N*C,H,W)."""
-    return x.reshape(-1, *x.shape[2:])
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def _grain(geom: PoolGeometry) -> int:
-    return max(1, PIECE // (geom.h * geom.w))
+    return max(1, PIECE // max(1, geom.h * geom.w))
 
 
 def _origins(geom: PoolGeometry) -> HostArray:
     """Flat index, in the plane, of each window's first place; it may lie in the padding."""
-    rows = np.arange(geom.p, dtype=np.int32) * geom.stride[0] - geom.pad[0]
-    cols = np.arange(geom.q, dtype=np.int32) * geom.stride[1] - geom.pad[1]
-    return np.asarray(rows[:, None] * geom.w + cols, np.int32)
+    rows = np.arange(geom.p) * geom.stride[0] - geom.pad[0]
+    cols = np.arange(geom.q) * geom.stride[1] - geom.pad[1]
+    return (rows[:, None] * geom.w + cols).astype(np.int32)
 
 
-def _steps(geom: PoolGeometry) -> HostArray:
+def _steps(geom: PoolGeometry, window: Sequence[Place]) -> HostArray:
     """Flat distance of place n - 1 from the window's first place, at n; 0 stands for no winner."""
-    rows, cols = np.divmod(np.arange(geom.kernel[0] * geom.kernel[1]), geom.kernel[1])
-    return np.concatenate([[0], rows * geom.w + cols]).astype(np.int32)
+    # A distance from far in the padding wraps, and wraps back when the origin is added.
+    return np.array([0, *(p.r * geom.w + p.s for p in window)], np.int64).astype(np.int32)
 
 
 def _divisors(geom: PoolGeometry, dtype: np.dtype[np.generic]) -> HostArray:

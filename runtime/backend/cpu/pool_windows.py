@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ class Place:
     """One place (r, s) of the window, for the outputs whose window has it inside the input."""
 
     number: int
+    """From 0, in row-major order of those that see an input."""
     r: int
     s: int
     inside: tuple[slice, slice]
@@ -25,16 +27,28 @@ class Place:
 
 def places(geom: PoolGeometry) -> list[Place]:
     """All places of the window in row-major order; those that see only padding are left out."""
-    return list(_places(geom))
+    found = itertools.product(_seen(geom, 0), _seen(geom, 1))
+    return [
+        Place(number, r, s, (rows[0], cols[0]), (rows[1], cols[1]))
+        for number, ((r, rows), (s, cols)) in enumerate(found)
+    ]
 
 
-def _places(geom: PoolGeometry) -> Iterator[Place]:
-    for r in range(geom.kernel[0]):
-        for s in range(geom.kernel[1]):
-            rows = _along(geom.h, geom.p, r, geom.stride[0], geom.pad[0])
-            cols = _along(geom.w, geom.q, s, geom.stride[1], geom.pad[1])
-            if rows is not None and cols is not None:
-                yield Place(r * geom.kernel[1] + s, r, s, (rows[0], cols[0]), (rows[1], cols[1]))
+def _seen(geom: PoolGeometry, axis: int) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    """The offsets within the window, along one axis, that some output has inside the input."""
+    size, outputs = ((geom.h, geom.p), (geom.w, geom.q))[axis]
+    stride, pad, kernel = geom.stride[axis], geom.pad[axis], geom.kernel[axis]
+    # A window may be far larger than the input, where the padding or the stride is.
+    starts = [pad - output * stride for output in range(outputs)][::-1]
+    if stride <= size:
+        starts, size_seen = starts[:1], starts[-1] + size - starts[0]
+    else:
+        size_seen = size
+    for start in starts:
+        for offset in range(max(start, 0), min(start + size_seen, kernel)):
+            slices = _along(size, outputs, offset, stride, pad)
+            if slices is not None:
+                yield offset, slices
 
 
 def _along(

@@ -24,6 +24,8 @@ class SoftmaxOps:
     def softmax_forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
         """See Backend.softmax_forward."""
         scores, prob = _rows(layout, x), _rows(layout, y)
+        if not scores.size:
+            return
 
         def task(lane: Lane, start: int, stop: int) -> None:
             part = prob[start:stop]

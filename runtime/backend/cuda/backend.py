@@ -12,6 +12,7 @@ import numpy as np
 from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import ConvPlan, Draw, HostArray, Layout
+from runtime.backend.conv_empty import EMPTY, EmptyConvolution, is_empty
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.augment import AugmentOps
 from runtime.backend.cuda.conv import FP32, ConvolutionOps
@@ -72,6 +73,7 @@ class CudaBackend(NotCopyable):
         self._products = GemmOps(launcher)
         self._bias = BiasOps(launcher)
         self._conv = ConvolutionOps(launcher, self._products, precision, exact)
+        self._empty_conv = EmptyConvolution(self)
         self._neurons = NeuronOps(launcher)
         self._pool = PoolOps(launcher)
         self._lrn = LRNOps(launcher)
@@ -161,7 +163,10 @@ class CudaBackend(NotCopyable):
         self._bias.backward(layout, dy, db)
 
     def plan_conv(self, geometry: ConvGeometry) -> ConvPlan:
-        return self._conv.plan(geometry)
+        return (self._empty_conv if is_empty(geometry) else self._conv).plan(geometry)
+
+    def _conv_of(self, plan: ConvPlan) -> ConvolutionOps | EmptyConvolution:
+        return self._empty_conv if plan.algorithm == EMPTY else self._conv
 
     def conv_forward(
         self,
@@ -173,7 +178,7 @@ class CudaBackend(NotCopyable):
         weight_version: int | None,
         relu: bool = False,
     ) -> None:
-        self._conv.forward(plan, x, weight, bias, y, weight_version, relu)
+        self._conv_of(plan).forward(plan, x, weight, bias, y, weight_version, relu)
 
     def conv_backward_data(
         self,
@@ -183,12 +188,12 @@ class CudaBackend(NotCopyable):
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        self._conv.backward_data(plan, dy, weight, dx, weight_version)
+        self._conv_of(plan).backward_data(plan, dy, weight, dx, weight_version)
 
     def conv_backward_weight(
         self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
     ) -> None:
-        self._conv.backward_weight(plan, x, dy, dw)
+        self._conv_of(plan).backward_weight(plan, x, dy, dw)
 
     def relu_forward(self, x: DeviceArray, y: DeviceArray, negative_slope: float) -> None:
         self._neurons.relu_forward(x, y, negative_slope)

@@ -102,6 +102,13 @@ class GemmOps:
     ) -> None:
         """See Backend.gemm."""
         product = _product(trans_a, trans_b, a, b, c)
+        if not c.size:
+            return
+        if not product.k:
+            # A scale of 0 would keep what is not a number.
+            name, args = ("fill", (c, c.size, 0.0)) if beta == 0 else ("scal", (c, c.size, beta))
+            self._launcher.elementwise("vectors", name, c.size, args)
+            return
         splits = product.splits()
         if splits.count == 1:
             self.multiply(product, splits, a, b, c, alpha, beta)

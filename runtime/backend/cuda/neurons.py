@@ -41,7 +41,8 @@ class NeuronOps:
         self, x: DeviceArray, y: DeviceArray, mask: DeviceArray, ratio: float, draw: Draw
     ) -> None:
         """See Backend.dropout_forward."""
-        count, samples = expect_same_size("dropout_forward", x, y, mask), x.shape[0]
+        count = expect_same_size("dropout_forward", x, y, mask)
+        samples = x.shape[0] if x.shape else 1
         per_sample = count // max(1, samples)
         # A uniform number is a whole multiple of 2^-24, so the comparison is exact on integers.
         threshold = math.ceil(ratio * 2**24)

@@ -183,3 +183,22 @@ def test_what_ops_leave_behind_is_bounded() -> None:
         backend.conv_backward_data(plan, y, weight, x, None)
         backend.conv_backward_weight(plan, x, y, weight)
     assert backend.lanes.scratch_bytes() < 16 << 20
+
+
+def test_one_long_row_is_one_band() -> None:
+    """A product too large for one band cannot be cut by rows where there is one row."""
+    geom = ConvGeometry(1, 4, 1, 8000, 7, (1, 5), (0, 2))
+    x, weight, dy = normal(1, 4, 1, 8000), normal(7, 4, 1, 5), normal(1, 7, 1, 8000)
+    backend = NumpyBackend(np.float64)
+    plan = backend.plan_conv(geom)
+    x, weight, dy = (array.astype(np.float64) for array in (x, weight, dy))
+    y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(weight)
+    backend.conv_forward(plan, x, weight, None, y, None)
+    backend.conv_backward_data(plan, dy, weight, dx, None)
+    backend.conv_backward_weight(plan, x, dy, dw)
+    padded = np.pad(x[0, :, 0], [(0, 0), (2, 2)])
+    seen = np.stack([padded[:, s : s + 8000] for s in range(5)], axis=1)
+    np.testing.assert_allclose(y[0, :, 0], np.tensordot(weight[:, :, 0], seen, 2), rtol=1e-9)
+    np.testing.assert_allclose(dw[:, :, 0], np.tensordot(dy[0, :, 0], seen, (1, 2)), rtol=1e-9)
+    # The passes are adjoint.
+    assert np.isclose((y * dy).sum(), (x * dx).sum(), rtol=1e-9)

@@ -56,6 +56,11 @@ VD_EXPORT(gemm)(Team* team, std::int64_t trans_a, std::int64_t trans_b, std::int
                 std::int64_t cols, std::int64_t depth, float alpha, const float* a, const float* b,
                 float beta, float* c, void* workspace) {
     const GemmOperands op{trans_a != 0, trans_b != 0, rows, cols, depth, alpha, beta, a, b, c};
+    if (rows < 1 || cols < 1) return;
+    if (depth < 1) {
+        gemm_of_no_depth(team, op);
+        return;
+    }
     if (gemm_skinny(team, op)) return;
     const ProductPlan plan(1, rows, cols, depth, team_size(team));
     product(team, Gemm(op), plan, workspace);

@@ -28,7 +28,7 @@ static void skinny_forward(Team* team, const GemmOperands& op) {
     const Index stretch = round_up(ceil_div(op.depth, stretches), kLanes);
     parallel(team, ceil_div(op.cols, kColumns), [&](Index item, int) {
         const Index first = item * kColumns, cols = least(kColumns, op.cols - first);
-        for (Index k = 0; k == 0 || k < op.depth; k += stretch) {
+        for (Index k = 0; k < op.depth; k += stretch) {
             const float beta = k == 0 ? op.beta : 1.f;
             dot_all(op.a + k, op.depth, op.rows, op.b + first * op.depth + k, op.depth, cols,
                     least(stretch, op.depth - k), [&](Index r, Index c, float value) {
@@ -194,11 +194,19 @@ static void skinny_backward_weight(Team* team, const GemmOperands& op) {
     });
 }
 
-// Do the product if it is of one of these kinds.
+// c = beta c: what a product of no terms gives. Shapes: c (rows, cols).
+static void gemm_of_no_depth(Team* team, const GemmOperands& op) {
+    constexpr Index kPart = 1 << 16;
+    parallel_parts(team, op.rows * op.cols, kPart, [&](Index first, Index last) {
+        scale(op.c + first, last - first, op.beta);
+    });
+}
+
+// Do the product if it is of one of these kinds. No side is 0.
 static bool gemm_skinny(Team* team, const GemmOperands& op) {
     if (!op.trans_a && op.trans_b && op.rows <= kSkinny)
         skinny_forward(team, op);
-    else if (!op.trans_a && !op.trans_b && op.rows <= kSkinny && op.depth > 0)
+    else if (!op.trans_a && !op.trans_b && op.rows <= kSkinny)
         skinny_backward_data(team, op);
     else if (op.trans_a && !op.trans_b && op.depth <= kSkinny)
         skinny_backward_weight(team, op);
