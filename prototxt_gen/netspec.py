@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.number_limits import check_layer
 from prototxt_gen.proto import Message
 
 _Layers: TypeAlias = "dict[Function, Message]"
@@ -94,6 +95,7 @@ class Function:
             general = key.endswith("param") or (_has(layer, key) and not _has(own, key))
             where = f"layer {layer.name!r} ({self.type_name}), {key}"
             assign_proto(layer if general else own, key, value, where)
+        check_layer(layer)
         return layer
 
 

@@ -18,6 +18,8 @@ SUFFIX = ".verydeep.toml"
 STORED = "stored"
 INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38
+MAX_SIDE = 65535
+"""Pixels: JPEG's own limit."""
 FP32 = "fp32"
 PRECISIONS = (FP32, "tf32", "bf16")
 """What convolutions on a GPU round their operands to; sums stay in fp32."""
@@ -44,6 +46,12 @@ class ColourPca:
                 "pca: wrong sizes; expected 3 eigenvalues and 3 eigenvectors of 3 numbers, "
                 f"got {sizes[0]} and {sizes[1:]}; take them from compute_image_mean"
             )
+        for name, row in (
+            ("eigenvalues", self.eigenvalues),
+            *(("eigenvectors", row) for row in self.eigenvectors),
+        ):
+            for value in row:
+                require(abs(value) <= FLOAT_MAX, f"pca.{name}", "finite numbers", value)
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         low, high = smallest_and_largest(self.short_side)
         require(1 <= low <= high, "short_side", "S of 1 or more, or [Smin, Smax]", self.short_side)
+        require(high <= MAX_SIDE, "short_side", f"at most {MAX_SIDE} pixels", self.short_side)
         require(self.colour_shift >= 0, "colour_shift", "at least 0", self.colour_shift)
         if self.colour_shift and not self.pca:
             raise ProtoError(

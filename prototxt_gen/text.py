@@ -12,6 +12,8 @@ from google.protobuf import text_format
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.locate import located
+from prototxt_gen.number_limits import check_net, check_solver
 from prototxt_gen.printer import to_text
 from prototxt_gen.proto import Message
 from prototxt_gen.text_errors import missing_fields, translate
@@ -78,18 +80,30 @@ def read(path: str | os.PathLike[str], cls: Message) -> Message:
 
 
 def read_net(path: str | os.PathLike[str]) -> Message:
-    """The NetParameter in a file of any of Caffe's three forms, upgraded to the current one."""
+    """The NetParameter in a file of any of Caffe's three forms, upgraded to the current one.
+
+    Raises:
+        ProtoError: see `read`; or a number is not finite or out of its field's range.
+    """
     net = read(path, proto.NetParameter)
     _log(path, upgrade_net(net, str(path)))
+    with located(path):
+        check_net(net)
     for sentence in ignored_transformations(net):
         _LOG.warning("%s: %s", path, sentence)
     return net
 
 
 def read_solver(path: str | os.PathLike[str]) -> Message:
-    """The SolverParameter in a file, upgraded, its snapshot_prefix set as Caffe sets it."""
+    """The SolverParameter in a file, upgraded, its snapshot_prefix set as Caffe sets it.
+
+    Raises:
+        ProtoError: see `read`; or a number is not finite or out of its field's range.
+    """
     solver = read(path, proto.SolverParameter)
     _log(path, upgrade_solver(solver, str(path)) + set_snapshot_prefix(solver, path))
+    with located(path):
+        check_solver(solver)
     return solver
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
-import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -139,7 +138,10 @@ def is_integer(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    return is_integer(value) or (isinstance(value, float) and math.isfinite(value))
+    """Whether a value is a finite number that a float holds."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
 
 
 def is_text(value: object) -> bool:
@@ -154,6 +156,9 @@ def shown(value: object) -> str:
     """A value as it may stand in an error: not too long, and in TOML's words."""
     if value is None:
         return "nothing"
+    if isinstance(value, int) and abs(value) > sys.maxsize:
+        # Python refuses to write out integers of thousands of digits.
+        return f"an integer of {value.bit_length()} bits"
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.files import atomic_write
-from runtime.blob import MAX_COUNT
+from prototxt_gen.geometry_limits import MAX_COUNT
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIX = ".h5"

@@ -10,6 +10,7 @@ from typing import Any
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, TrainingError
+from prototxt_gen.number_limits import check_net
 from runtime.activation_memory import SharedActivations
 from runtime.backend.base import Backend
 from runtime.blob import Blob
@@ -59,7 +60,9 @@ class Net(NotCopyable):
         self.phase = phase
         self.backend = backend
         self.context = context if context is not None else RunContext()
-        self.param = insert_splits(filter_net(param, net_state(phase, level, stages)))
+        self.param = filter_net(param, net_state(phase, level, stages))
+        check_net(self.param)
+        self.param = insert_splits(self.param)
         self.name = str(self.param.name)
         self.layers: list[Layer] = []
         self.blobs: dict[str, Blob] = {}

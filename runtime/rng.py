@@ -15,6 +15,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from prototxt_gen.number_limits import check_uniform
 from runtime.process_lock import ProcessLock
 
 Float32 = npt.NDArray[np.float32]
@@ -114,7 +115,12 @@ class CaffeRandom:
             return int(stream.take(1)[0])
 
     def uniform(self, count: int, low: float, high: float) -> Float32:
-        """Numbers in [low, high]. Caffe: caffe_rng_uniform."""
+        """Numbers in [low, high]. Caffe: caffe_rng_uniform.
+
+        Raises:
+            ProtoError: no number can be drawn between them.
+        """
+        check_uniform(low, high, "uniform")
         a, b = np.float32(low), np.nextafter(np.float32(high), np.float32(np.inf))
         parts: list[Float32] = []
         missing, stream = count, self.stream()

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.number_limits import FLOAT_MAX
 from runtime.backend.base import HostArray
 from runtime.layer import Blobs
 from runtime.layer_factory import register
@@ -24,7 +25,14 @@ class ExpLayer(NeuronLayer):
         base = float(param.base)
         if base != -1 and base <= 0:
             raise ProtoError(f"{self.label}: base is {base:g}; expected above 0, or -1 for e")
-        self.inner = (1.0 if base == -1 else math.log(base)) * param.scale
+        exponent = 1.0 if base == -1 else math.log(base)
+        self.inner, outer = exponent * param.scale, exponent * param.shift
+        if not abs(self.inner) <= FLOAT_MAX or outer > math.log(FLOAT_MAX):
+            raise ProtoError(
+                f"{self.label}: base {base:g} to the scale {param.scale:g} or shift "
+                f"{param.shift:g} is no finite number; expected numbers below {FLOAT_MAX:g}; use "
+                "smaller ones"
+            )
         self.outer = math.exp(param.shift) if base == -1 else base**param.shift
 
     def value(self, x: HostArray) -> Any:

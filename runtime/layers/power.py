@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from prototxt_gen.errors import ProtoError
+from prototxt_gen.number_limits import FLOAT_MAX
 from runtime.backend.base import HostArray
+from runtime.layer import Blobs
 from runtime.layer_factory import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -15,10 +18,27 @@ from runtime.layers.neuron import NeuronLayer
 class PowerLayer(NeuronLayer):
     """y = (shift + scale * x) ^ power."""
 
-    def value(self, x: HostArray) -> Any:
+    constant: float | None = None
+    """y, where x does not matter."""
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Compute the constant that a power or a scale of 0 gives."""
         param = self.param.power_param
-        if param.power * param.scale == 0:
-            return np.full_like(x, 1.0 if param.power == 0 else param.shift**param.power)
+        if param.power * param.scale:
+            return
+        with np.errstate(all="ignore"):
+            constant = float(np.float64(param.shift) ** param.power)
+        if not abs(constant) <= FLOAT_MAX:
+            raise ProtoError(
+                f"{self.label}: shift {param.shift:g} to the power {param.power:g} is no finite "
+                "number; expected one, as scale is 0; correct shift or power"
+            )
+        self.constant = constant
+
+    def value(self, x: HostArray) -> Any:
+        if self.constant is not None:
+            return np.full_like(x, self.constant)
+        param = self.param.power_param
         y = x * param.scale + param.shift
         return y if param.power == 1 else y**param.power
 
@@ -26,7 +46,7 @@ class PowerLayer(NeuronLayer):
         """power * scale * (shift + scale * x)^(power - 1), by a division as Caffe has it."""
         param = self.param.power_param
         factor = param.power * param.scale
-        if factor == 0 or param.power == 1:
+        if self.constant is not None or param.power == 1:
             return factor
         inner = x * param.scale + param.shift
         return factor * inner if param.power == 2 else factor * (y / inner)

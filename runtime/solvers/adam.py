@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.errors import ProtoError
 from runtime.backend.base import HostArray
 from runtime.solvers.update_rule import UpdateRule, register_rule
 
@@ -26,13 +25,6 @@ class AdamRule(UpdateRule):
 
     def check(self, param: Any) -> None:
         """See UpdateRule.check."""
-        for key in ("momentum", "momentum2"):
-            value = getattr(param, key)
-            if not 0 <= value < 1:
-                raise ProtoError(
-                    f"solver: {key} should lie between 0 and 1 for Adam; "
-                    f"expected 0 <= {key} < 1, got {value:g}; correct it"
-                )
         self.delta = self.scalar(param.delta)
         self.momentum2 = self.scalar(param.momentum2)
 

@@ -83,11 +83,6 @@ def test_net_sources(param: Any, root: Path) -> list[NetSource]:
             "solver: test_interval must be positive where there is a test net; expected at least "
             f"1, got {param.test_interval}; set test_interval, or remove test_iter"
         )
-    if any(batches <= 0 for batches in param.test_iter):
-        raise ProtoError(
-            f"solver: test_iter must be positive; expected at least 1, got {list(param.test_iter)};"
-            " correct it"
-        )
     found: list[tuple[Any, str, Path | None]] = [
         (_embedded(net, "test_net_param"), "test_net_param", None) for net in param.test_net_param
     ]

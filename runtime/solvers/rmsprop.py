@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.errors import ProtoError
 from runtime.backend.base import HostArray
 from runtime.solvers.update_rule import UpdateRule, refuse_momentum, register_rule
 
@@ -21,11 +20,6 @@ class RMSPropRule(UpdateRule):
     def check(self, param: Any) -> None:
         """See UpdateRule.check."""
         refuse_momentum(param, self.type)
-        if not 0 <= param.rms_decay < 1:
-            raise ProtoError(
-                "solver: rms_decay should lie between 0 and 1.; expected 0 <= rms_decay < 1, "
-                f"got {param.rms_decay:g}; correct it"
-            )
         self.delta = self.scalar(param.delta)
         self.rms_decay = self.scalar(param.rms_decay)
 

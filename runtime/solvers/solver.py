@@ -11,6 +11,7 @@ from typing import Any
 
 from prototxt_gen import text
 from prototxt_gen.errors import DataError, ProtoError, SnapshotError, TrainingError
+from prototxt_gen.number_limits import check_solver
 from runtime.backend.base import Backend
 from runtime.backend.registry import precision_of
 from runtime.log import caffe_log, number
@@ -57,6 +58,7 @@ class Solver(NotCopyable):
         """
         self.param = type(param)()
         self.param.CopyFrom(param)
+        check_solver(self.param)
         self.options = options if options is not None else SolverOptions()
         caffe_log(
             "solver.cpp:45",
@@ -94,12 +96,6 @@ class Solver(NotCopyable):
     # Building.
 
     def _check_param(self) -> None:
-        for key in ("average_loss", "iter_size"):
-            if getattr(self.param, key) < 1:
-                raise ProtoError(
-                    f"solver: {key} is out of range; expected at least 1, "
-                    f"got {getattr(self.param, key)}; correct it"
-                )
         if self.param.lr_policy and self.options.sidecar.schedule is None:
             check_policy(self.param)
 

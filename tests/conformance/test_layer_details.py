@@ -65,6 +65,38 @@ def test_old_dimensions_of_dummy_data_are_said_once_or_once_a_top() -> None:
         build(f'type: "DummyData" dummy_data_param {{ {old} shape {{ dim: 2 }} }}', tops=2)
 
 
+@pytest.mark.parametrize(
+    ("layer", "complaint"),
+    [
+        ('"Exp" exp_param { shift: 1000 }', "base -1 to the scale 1 or shift 1000 is no finite n"),
+        ('"Exp" exp_param { base: 10 shift: 3e38 }', "base 10 to the scale 1 or shift 3e.38 is no"),
+        ('"Exp" exp_param { base: 3e38 scale: 3e38 }', "base 3e.38 to the scale 3e.38 or shift 0"),
+        ('"Power" power_param { scale: 0 power: -1 }', "shift 0 to the power -1 is no finite num"),
+        ('"Power" power_param { scale: 0 shift: -1 power: 0.5 }', "shift -1 to the power 0.5 is n"),
+        ('"Power" power_param { scale: 0 shift: 2 power: 999 }', "shift 2 to the power 999 is no "),
+    ],
+)
+def test_constants_that_overflow_are_refused(layer: str, complaint: str) -> None:
+    with pytest.raises(ProtoError, match=complaint):
+        build(f"type: {layer}", (2, 3))
+
+
+def test_constants_as_caffe_has_them() -> None:
+    for layer, value in (
+        ('"Exp" exp_param { base: 10 shift: -400 }', 0.0),
+        ('"Power" power_param { scale: 0 shift: 3 power: 2 }', 9.0),
+        ('"Power" power_param { scale: 0 shift: -2 power: 3 }', -8.0),
+        ('"Power" power_param { power: 0 scale: 5 }', 1.0),
+        ('"Power" power_param { power: 0 scale: 0 }', 1.0),
+    ):
+        with build(f"type: {layer}", (2, 3)) as net:
+            give(net, np.ones((2, 3)))
+            net.forward()
+            np.testing.assert_array_equal(net.blobs["t0"].data.host(), value)
+            net.backward()
+            np.testing.assert_array_equal(net.blobs["b0"].diff.host(), 0)
+
+
 @pytest.mark.parametrize("by_caffe", [False, True])
 def test_dropping_nothing(by_caffe: bool) -> None:
     with build('type: "Dropout" dropout_param { dropout_ratio: 0 }', (4, 50)) as net:

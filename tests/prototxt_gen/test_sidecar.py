@@ -107,6 +107,39 @@ def test_stored_means_no_rescale(tmp_path: Path) -> None:
         ),
         ("[data.train]\npca = 3", "data.train.pca: of the wrong kind; expected a string in quotes"),
         (
+            "[data.test]\nshort_side = [1, 65536]",
+            "data.test.short_side: out of range; expected at most 65535 pixels, got (1, 65536)",
+        ),
+        (
+            "[schedule]\nfactor = nan",
+            "schedule.factor: of the wrong kind; expected a finite number",
+        ),
+        ("[schedule]\nmin_delta = inf", "schedule.min_delta: of the wrong kind; expected a finite"),
+        (
+            f"[schedule]\nmin_delta = 0x{'f' * 300}",
+            "schedule.min_delta: of the wrong kind; expected a finite number, got an integer of "
+            "1200 bits",
+        ),
+        (f"[schedule]\nmin_delta = 1{'0' * 308}", "schedule.min_delta: out of range; expected at"),
+        ("[data.train]\ncolour_shift = -inf", "data.train.colour_shift: of the wrong kind"),
+        (
+            f"[data.train.pca]\neigenvalues = [1, 2, 1{'0' * 400}]",
+            "data.train.pca.eigenvalues: of the wrong kind; expected a list of numbers",
+        ),
+        (
+            "[data.train.pca]\neigenvalues = [1, 2, 3]\n"
+            "eigenvectors = [[1, 0, nan], [1, 0, 0], [1, 0, 0]]",
+            "data.train.pca.eigenvectors: of the wrong kind; expected three lists of three numbers",
+        ),
+        (
+            "[data.train.pca]\neigenvalues = [1, 2, 1e39]\n"
+            "eigenvectors = [[1, 0, 0], [1, 0, 0], [1, 0, 0]]",
+            "data.train.pca.eigenvalues: out of range; expected finite numbers, got 1e+39",
+        ),
+        (f"[parallel]\nshards = 0x{'f' * 5000}", "parallel.shards: out of range; expected at most"),
+        (f"[data.train]\nseed = 0x{'f' * 5000}", "data.train.seed: out of range; expected at most"),
+        (f"[data.train]\nshort_side = 0x{'f' * 99}", "data.train.short_side: out of range"),
+        (
             "[data.train.pca]\neigenvalues = [1, 2, 3]",
             "data.train.pca: wrong sizes; expected 3 "
             "eigenvalues and 3 eigenvectors of 3 numbers, got 3 and []; take them from",

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from prototxt_gen import proto, text
+from prototxt_gen.errors import ShapeError, VerydeepError
 from runtime.backend.registry import create_backend
 from runtime.blob import Blob
 from runtime.context import RunContext
@@ -51,3 +55,51 @@ def test_the_random_ones_are_those_that_draw(name: str) -> None:
     fill(blob, proto.FillerParameter(type=name), context, "here")
     drew = context.rng.uniform(1, 0, 1) != CaffeRandom(5).uniform(1, 0, 1)
     assert bool(drew) is (name in RANDOM)
+
+
+def filled(shape: tuple[int, ...], **fields: Any) -> list[float]:
+    blob = Blob(create_backend("cpu"), shape, "weight")
+    fill(blob, proto.FillerParameter(**fields), RunContext(rng=CaffeRandom(5)), "layer 'x'")
+    return [float(value) for value in blob.data.host().ravel()]
+
+
+@pytest.mark.parametrize(
+    ("shape", "fields", "complaint"),
+    [
+        ((2,), {"type": "he"}, "unknown filler type 'he'; expected one of bilinear, constant"),
+        ((2,), {"type": "xavier", "sparse": 1}, "sparse is for the gaussian filler, got 'xavier'"),
+        (
+            (2, 5),
+            {"type": "gaussian", "sparse": 3},
+            r"sparse is out of range; expected -1 or at most the 2 outputs of shape \(2, 5\), got",
+        ),
+        ((), {"type": "gaussian", "sparse": 1}, "at most the 0 outputs of shape"),
+        ((2, 2, 3, 4), {"type": "bilinear"}, "4-D blob with square kernels, got shape"),
+        ((2,), {"type": "uniform", "min": 1, "max": 0}, "no range for a uniform filler"),
+    ],
+)
+def test_fillers_that_do_not_suit(
+    shape: tuple[int, ...], fields: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(VerydeepError, match=complaint):
+        filled(shape, **fields)
+
+
+@pytest.mark.parametrize("name", [*sorted(RANDOM), "constant", "bilinear"])
+def test_there_is_something_to_fill(name: str) -> None:
+    for shape in ((0,), (0, 2, 3, 3), (2, 0, 3, 3)):
+        with pytest.raises(ShapeError, match=f"layer 'x': the {name} filler has no element to fi"):
+            filled(shape, type=name)
+
+
+def test_equal_bounds_give_a_constant() -> None:
+    for value in (0.0, 0.5, -3.0, 1e30):
+        assert filled((3,), type="uniform", min=value, max=value) == [np.float32(value)] * 3
+
+
+def test_a_blob_without_axes_counts_as_one_output_of_one_input() -> None:
+    """Caffe's num and channels are 1 there."""
+    (xavier,) = filled((), type="xavier")
+    assert xavier == np.float32(CaffeRandom(5).uniform(1, -(3**0.5), 3**0.5)[0])
+    assert filled((), type="positive_unitball") == [1.0]
+    assert len(filled((), type="msra", variance_norm="FAN_OUT")) == 1

@@ -94,13 +94,16 @@ def test_test_nets_in_caffes_order(folder: Path) -> None:
         ("train_net: 'plain.prototxt' test_iter: 1", "test_iter must be specified for each test"),
         ("net: 'plain.prototxt' test_net: 'a' test_net: 'b' test_iter: 1", "at least 2, got 1"),
         ("net: 'plain.prototxt' test_iter: 1", "test_interval must be positive"),
-        ("net: 'plain.prototxt' test_iter: 0 test_interval: 1", "test_iter must be positive"),
+        (
+            "net: 'plain.prototxt' test_iter: 0 test_interval: 1",
+            "test_iter: out of range; expected at least 1, got 0",
+        ),
         (
             "net: 'plain.prototxt' test_iter: 1 test_interval: 1 test_state {} test_state {}",
             "test_state must be unspecified or specified once per test net",
         ),
-        ("net: 'plain.prototxt' average_loss: 0", "average_loss is out of range"),
-        ("net: 'plain.prototxt' iter_size: 0", "iter_size is out of range"),
+        ("net: 'plain.prototxt' average_loss: 0", "average_loss: out of range; expected at"),
+        ("net: 'plain.prototxt' iter_size: 0", "iter_size: out of range; expected at least"),
     ],
 )
 def test_contradictions_are_refused(fields: str, message: str, folder: Path) -> None:

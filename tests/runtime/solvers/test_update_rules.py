@@ -156,9 +156,12 @@ def test_every_type_of_caffe_is_there() -> None:
         ("type: 'Sgd'", "unknown type 'Sgd'; expected one of AdaDelta, AdaGrad, Adam, Nesterov"),
         ("type: 'AdaGrad' momentum: 0.9", "Momentum cannot be used with AdaGrad"),
         ("type: 'RMSProp' momentum: 0.9", "Momentum cannot be used with RMSProp"),
-        ("type: 'RMSProp' rms_decay: 1", "rms_decay should lie between 0 and 1"),
-        ("type: 'Adam' momentum: 1", "momentum should lie between 0 and 1 for Adam"),
-        ("type: 'Adam' momentum2: 1", "momentum2 should lie between 0 and 1 for Adam"),
+        (
+            "type: 'RMSProp' rms_decay: 1",
+            "rms_decay: out of range; expected at least 0 and below 1",
+        ),
+        ("type: 'Adam' momentum: 1", "momentum: out of range; expected at least 0 and bel"),
+        ("type: 'Adam' momentum2: 1", "momentum2: out of range; expected at least 0 and b"),
         ("weight_decay: 0.1 regularization_type: 'L3'", "unknown regularization_type 'L3'"),
     ],
 )
