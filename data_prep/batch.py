@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep import datum as datums
+from data_prep.datum import Image
 from data_prep.philox import Words
 from data_prep.sampler import Sampler
 from data_prep.transform import Floats, TransformSpec
@@ -71,6 +73,14 @@ class ImageLoader:
                 return self.spec.output_shape(height, width, channels)
         raise self._none_usable(0)
 
+    def sizes_vary(self, count: int) -> bool:
+        """Whether `count` images that are read together take the size of the first of them.
+
+        Without a crop they do, as in Caffe. Where records are skipped, several images keep the size
+        of the database's first, so that one odd record does not displace those after it.
+        """
+        return not self.spec.crop_size and (count == 1 or self.on_error == FATAL)
+
     def draw(self, iteration: int, first_index: int, count: int) -> Words:
         """Draw the random words of consecutive images; shape (count, 8).
 
@@ -87,16 +97,41 @@ class ImageLoader:
         Raises:
             DataError, ShapeError: the record cannot be used and `on_error` is fatal.
         """
+        return self._load(iteration, index, words, lambda image: out)[1]
+
+    def load_any_size(
+        self, iteration: int, index: int, words: Words, channels: int
+    ) -> tuple[Floats, int]:
+        """Make an image in its own size, and return it with its label.
+
+        Shapes: image (channels, H, W).
+
+        Raises:
+            DataError, ShapeError: the record cannot be used and `on_error` is fatal.
+        """
+
+        def own(image: Image) -> Floats:
+            height, width = image.shape[:2]
+            shape = self.spec.output_shape(height, width, channels)
+            return np.empty(shape, self.spec.dtype)
+
+        return self._load(iteration, index, words, own)
+
+    def _load(
+        self, iteration: int, index: int, words: Words, place: Callable[[Image], Floats]
+    ) -> tuple[Floats, int]:
         first = self.sampler.record_at(iteration * self.batch_size + index)
         for step in range(min(len(self.source), _MOST_SKIPPED)):
             record = (first + step) % len(self.source)
             try:
-                return self._load_record(record, words, out)
+                return self._load_record(record, words, place)
             except (DataError, ShapeError) as error:
                 self._unusable(error)
         raise self._none_usable(first)
 
-    def _load_record(self, record: int, words: Words, out: Floats) -> int:
+    def _load_record(
+        self, record: int, words: Words, place: Callable[[Image], Floats]
+    ) -> tuple[Floats, int]:
         where = f"record {self.source.key(record)}"
         message = datums.parse(self.source.get(record), where)
         label = int(message.label)
@@ -106,8 +141,10 @@ class ImageLoader:
                 "make the database again with labels from 0, or set num_output to the classes"
             )
         needed = self.spec.scale_of(words) if self.spec.reduced_decode else 0
-        self.spec.apply(datums.image_of(message, where, self.spec.mode, needed), words, out, where)
-        return label
+        image = datums.image_of(message, where, self.spec.mode, needed)
+        out = place(image)
+        self.spec.apply(image, words, out, where)
+        return out, label
 
     def _unusable(self, error: DataError | ShapeError) -> None:
         if self.on_error == FATAL:

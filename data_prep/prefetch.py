@@ -19,12 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.batch import FATAL, ImageLoader, RecordSource, empty_batch
+from data_prep.batch_request import Arrays, BatchRequest, Labels, as_data_error
 from data_prep.sampler import Sampler
 from data_prep.transform import Floats, TransformSpec
-from prototxt_gen.errors import DataError, ProtoError, VerydeepError
-
-Labels = npt.NDArray[np.float32]
-_Arrays = tuple[Floats, Labels]
+from prototxt_gen.errors import DataError, ProtoError, ShapeError
 
 DEFAULT_PREFETCH = 4
 """Batches kept ready, as DataParameter.prefetch."""
@@ -36,51 +34,6 @@ def default_workers() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, min(8, len(os.sched_getaffinity(0))))
     return max(1, min(8, os.cpu_count() or 1))
-
-
-def _typed(cause: Exception, where: str) -> DataError:
-    error = DataError(
-        f"{where}: {cause!r}; expected a record that can be read; "
-        "the cause shown with this error says where it failed"
-    )
-    error.__cause__ = cause
-    return error
-
-
-class _Request:
-    """Images first .. first+count-1 of an iteration, and how far they are made."""
-
-    def __init__(self, loader: ImageLoader, iteration: int, first: int, arrays: _Arrays) -> None:
-        self.name = (iteration, first, len(arrays[1]))
-        self.data, self.labels = arrays
-        self.handed_out = 0
-        self.left = self.count
-        self.errors: dict[int, VerydeepError] = {}
-        self._loader = loader
-        self._words = loader.draw(iteration, first, self.count)
-
-    @property
-    def count(self) -> int:
-        return self.name[2]
-
-    def take(self, most: int) -> range:
-        """Hand out the next rows to be made."""
-        rows = range(self.handed_out, min(self.count, self.handed_out + most))
-        self.handed_out = rows.stop
-        return rows
-
-    def make(self, rows: range) -> None:
-        """Make rows; what goes wrong is kept for the consumer."""
-        iteration, first, _ = self.name
-        for row in rows:
-            try:
-                self.labels[row] = self._loader.load(
-                    iteration, first + row, self._words[row], self.data[row]
-                )
-            except VerydeepError as error:
-                self.errors[row] = error
-            except Exception as cause:  # noqa: BLE001  the consumer raises it, as DataError
-                self.errors[row] = _typed(cause, f"image {first + row} of iteration {iteration}")
 
 
 class _Pipeline:
@@ -101,8 +54,8 @@ class _Pipeline:
         self._loader, self._shape, self._window = loader, shape, window
         self._prefetch = prefetch
         self._changed = threading.Condition()
-        self._queue: deque[_Request] = deque()
-        self._spare: list[_Arrays] = []
+        self._queue: deque[BatchRequest] = deque()
+        self._spare: list[Arrays] = []
         self._failure: DataError | None = None
         self.stopped = False
         self._threads = [
@@ -112,17 +65,18 @@ class _Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def _new_request(self, iteration: int, first: int, count: int) -> _Request:
-        arrays = None
-        while self._spare and arrays is None:
-            arrays = self._spare.pop()
-            if len(arrays[1]) != count:
-                arrays = None
-        if arrays is None:
-            arrays = empty_batch(count, self._shape, self._loader.spec.dtype)
-        request = _Request(self._loader, iteration, first, arrays)
+    def _new_request(self, iteration: int, first: int, count: int) -> BatchRequest:
+        arrays = None if self._loader.sizes_vary(count) else self._arrays(count)
+        request = BatchRequest(self._loader, (iteration, first, count), self._shape[0], arrays)
         self._queue.append(request)
         return request
+
+    def _arrays(self, count: int) -> Arrays:
+        while self._spare:
+            arrays = self._spare.pop()
+            if len(arrays[1]) == count:
+                return arrays
+        return empty_batch(count, self._shape, self._loader.spec.dtype)
 
     def _guess(self) -> None:
         """Ask for what the consumer will want next: the rest of its window, then the next's."""
@@ -133,11 +87,11 @@ class _Pipeline:
             iteration, first = iteration + 1, low
         self._new_request(iteration, first, min(count, high - first))
 
-    def _next_rows(self) -> tuple[_Request, range] | None:
+    def _next_rows(self) -> tuple[BatchRequest, range] | None:
         """Rows for a worker, or None where there is nothing to do."""
         while self._queue:
             for request in self._queue:
-                if request.handed_out < request.count:
+                if request.open:
                     share = request.count // (4 * len(self._threads))
                     return request, request.take(max(1, min(_LARGEST_RUN, share)))
             if len(self._queue) > self._prefetch:
@@ -154,7 +108,7 @@ class _Pipeline:
                         self._changed.wait()
                         task = self._next_rows()
                 except Exception as cause:  # noqa: BLE001  the consumer raises it, as DataError
-                    self._failure = _typed(cause, "data: making the next batch ahead")
+                    self._failure = as_data_error(cause, "data: making the next batch ahead")
                     self._changed.notify_all()
                     return
                 if self.stopped or task is None:
@@ -162,11 +116,11 @@ class _Pipeline:
             request, rows = task
             request.make(rows)
             with self._changed:
-                request.left -= len(rows)
-                if not request.left:
+                request.settle(rows)
+                if not request.left or rows == range(1):
                     self._changed.notify_all()
 
-    def fetch(self, iteration: int, first: int, count: int) -> _Request:
+    def fetch(self, iteration: int, first: int, count: int) -> BatchRequest:
         """Wait for a request, made ahead or not, and take it out of the queue."""
         name = (iteration, first, count)
         with self._changed:
@@ -190,11 +144,11 @@ class _Pipeline:
             self._changed.notify_all()
             return request
 
-    def give_back(self, request: _Request) -> None:
+    def give_back(self, data: Floats, labels: Labels) -> None:
         """Keep the arrays of a request that the consumer has copied."""
         with self._changed:
-            if len(self._spare) <= self._prefetch:
-                self._spare.append((request.data, request.labels))
+            if len(self._spare) <= self._prefetch and data.shape[1:] == self._shape:
+                self._spare.append((data, labels))
 
     def stop(self) -> None:
         """End the threads; each finishes its current image. Does nothing in a forked child."""
@@ -217,6 +171,9 @@ class BatchReader:
     iteration may be read at any time, by one thread; consecutive parts of the window are what is
     made ahead. With workers=0 the caller's thread makes everything. In a forked child the reader
     starts workers of its own.
+
+    Without a crop the images that are read together have the size of their first, as in Caffe, and
+    those of another `read` may have another; `shape` is that of the first usable record.
 
     `wait_seconds` is the time `read` has spent waiting; `images` is the number of images read.
     """
@@ -277,6 +234,7 @@ class BatchReader:
 
         Raises:
             DataError, ShapeError: a record cannot be used; the message has its key.
+            ShapeError: the images are of another size than the given array.
         """
         if count < 1 or not 0 <= first_index <= self._loader.batch_size - count:
             raise DataError(
@@ -287,24 +245,39 @@ class BatchReader:
         if self._closed:
             raise DataError("data: the reader was closed; open a new one")
         if self._pipeline is None:
-            arrays = empty_batch(count, self.shape, self._loader.spec.dtype)
-            request = _Request(self._loader, iteration, first_index, arrays)
-            request.make(request.take(count))
+            request = self._make(iteration, first_index, count)
         else:
             if self._pipeline.process != os.getpid():
                 self._pipeline = self._start_workers()
             request = self._pipeline.fetch(iteration, first_index, count)
         self.wait_seconds += time.perf_counter() - started
-        if request.errors:
+        if request.errors or request.data is None:
             raise request.errors[min(request.errors)]
         self.images += count
         if data is None or labels is None:
             return request.data, request.labels
+        if data.shape != request.data.shape:
+            raise ShapeError(
+                f"data: images of shape {request.data.shape}; expected {data.shape}, the shape of "
+                "the given array; read without an array to get each size"
+            )
         np.copyto(data, request.data, casting="same_kind")
         np.copyto(labels, request.labels, casting="same_kind")
         if self._pipeline is not None:
-            self._pipeline.give_back(request)
+            self._pipeline.give_back(request.data, request.labels)
         return data, labels
+
+    def _make(self, iteration: int, first: int, count: int) -> BatchRequest:
+        """Images made by the caller's thread."""
+        arrays = None
+        if not self._loader.sizes_vary(count):
+            arrays = empty_batch(count, self.shape, self._loader.spec.dtype)
+        request = BatchRequest(self._loader, (iteration, first, count), self.shape[0], arrays)
+        while request.open:
+            rows = request.take(count)
+            request.make(rows)
+            request.settle(rows)
+        return request
 
     @property
     def loader(self) -> ImageLoader:

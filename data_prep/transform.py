@@ -210,8 +210,8 @@ class TransformSpec:
             if spare != (0, 0):
                 raise ShapeError(
                     f"{where}: an image of {height}x{width}; expected {out.shape[1]}x"
-                    f"{out.shape[2]} as in the first record; set crop_size, or resize all images "
-                    "to one size"
+                    f"{out.shape[2]} as in the first record of the batch; set crop_size, resize "
+                    "all images to one size, or set batch_size to 1, which takes images of any size"
                 )
             return 0, 0
         if min(spare) < 0:

@@ -56,13 +56,19 @@ class SharedActivations:
         self._net = net
         self._sharing = sharing
         self._plan: MemoryPlan | None = None
+        self._sources = [
+            blob
+            for layer, top in zip(net.layers, net.tops)
+            if not layer.param.bottom
+            for blob in top
+        ]
         self._inputs: list[tuple[int, ...]] = []
         self._array: Array = None
 
     def refresh(self) -> None:
         """Bind the blobs before a pass, where their shapes or the array are new."""
         net = self._net
-        inputs = [net.blobs[name].shape for name in net.inputs]
+        inputs = [blob.shape for blob in self._sources]
         if self._plan is None or inputs != self._inputs:
             net.reshape()
             self._plan, self._inputs = plan_activations(net, self._sharing.keep), inputs

@@ -40,6 +40,9 @@ class RunContext:
     fill_weights: bool = True
     """False builds shapes only: fillers are not run and sources are not opened."""
     allow_python_layers: bool = False
+    confine_lists: bool = False
+    """Refuse files outside of their root folder in lists of images and of HDF5 files, symbolic
+    links resolved: for lists and prototxts of strangers."""
     caffe_dropout: bool = False
     """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
     expected; they depend on how a batch is split and on what was drawn before."""

@@ -71,6 +71,7 @@ class Layer(NotCopyable):
         self.blobs: list[Blob] = []
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
+        self._seeded: dict[int, tuple[int, ...]] = {}
         self.rectify = False
         """The net asks for the ReLU that follows in place."""
         self.gates_relu = False
@@ -90,6 +91,12 @@ class Layer(NotCopyable):
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read the parameter, make and fill the weights. Runs once."""
+
+    def fetch(self, top: Blobs) -> None:
+        """Read what a whole pass needs and shape the tops for it, before any layer runs.
+
+        Only layers without bottoms are asked; a layer whose shapes are fixed has nothing to do.
+        """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Shape tops and buffers after the bottoms. Runs before every forward pass."""
@@ -154,7 +161,11 @@ class Layer(NotCopyable):
         self.seed_loss_weights(top)
 
     def seed_loss_weights(self, top: Blobs) -> None:
-        """Write each loss weight into its top's diff: backward starts from there."""
-        for blob, weight in zip(top, self.loss_weights):
-            if weight:
+        """Write each loss weight into its top's diff, where the top has a new shape.
+
+        Backward starts from there.
+        """
+        for index, (blob, weight) in enumerate(zip(top, self.loss_weights)):
+            if weight and self._seeded.get(index) != blob.shape:
                 blob.backend.fill(blob.diff.mutable_dev(), weight)
+                self._seeded[index] = blob.shape

@@ -88,6 +88,9 @@ class Net(NotCopyable):
         self._mark_liveness()
         if self.param.force_backward:
             self._force_backward()
+        self._sources = [
+            (layer, top) for layer, top in zip(self.layers, self.tops) if not layer.param.bottom
+        ]
         self.inputs = [t for p in self.param.layer if p.type == "Input" for t in p.top]
         self.outputs = sorted(self._unread)
         self._rectified = find_rectified(self)
@@ -231,6 +234,9 @@ class Net(NotCopyable):
 
     def _forward(self, start: int, end: int | None) -> float:
         last = len(self.layers) - 1 if end is None else end
+        if start == 0:
+            for layer, top in self._sources:
+                layer.fetch(top)
         if start == 0 and self._shared is not None:
             self._shared.refresh()
         watched = bool(self.before_forward or self.after_forward)
@@ -260,6 +266,7 @@ class Net(NotCopyable):
             return False
         layer = self.layers[index]
         layer.reshape(self.bottoms[index], self.tops[index])
+        layer.seed_loss_weights(self.tops[index])
         layer.rectify = before and index + 1 in self._rectified
         layer.forward(self.bottoms[index], self.tops[index])
         return True

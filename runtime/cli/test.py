@@ -22,7 +22,7 @@ from runtime.net_file import open_net
 from runtime.net_io import copy_trained_layers
 from runtime.sharing import Sharing
 from runtime.solvers.hooks import Score
-from runtime.solvers.testing import read_scores, score_text
+from runtime.solvers.testing import check_outcomes, read_scores, score_text
 
 NAME = "test"
 SUMMARY = "score a model's weights on the data of its TEST phase"
@@ -94,6 +94,7 @@ def score(net: Net, iterations: int) -> tuple[float, list[Score]]:
     for batch in range(iterations):
         loss += net.forward()
         scores = read_scores(net)
+        check_outcomes(net, [len(total or scores), len(scores)])
         for each in scores:
             caffe_log("caffe.cpp:304", "Batch %d, %s = %s", batch, each.name, number(each.value))
         total = [a + each.value for a, each in zip(total or [0.0] * len(scores), scores)]

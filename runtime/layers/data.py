@@ -9,17 +9,18 @@ from data_prep.prefetch import BatchReader
 from data_prep.sampler import make_sampler
 from data_prep.transform import TransformSpec
 from prototxt_gen import proto
-from prototxt_gen.errors import DataError, ProtoError
+from prototxt_gen.errors import DataError
 from runtime.augmentation import with_options
-from runtime.layer import Blobs, Layer, between, exactly
+from runtime.layer import Blobs, between, exactly
 from runtime.layer_factory import register
-from runtime.layers.byte_input import as_bytes, put_batch
+from runtime.layers.batch_layer import BatchLayer
+from runtime.layers.byte_input import as_bytes
 from runtime.layers.transformer_seed import take_thread_seed, take_transformer_seed
 
 
 @register("Data")
-class DataLayer(Layer):
-    """Reads the records of pass p at positions p*batch .. p*batch+batch-1, round and round.
+class DataLayer(BatchLayer):
+    """Reads the records of an LMDB in their order. See BatchLayer.
 
     What the sidecar adds (rescale, colour shift, shuffle, boxes) comes with the context. Crops and
     flips are drawn per sample number, not from Caffe's stream: no result depends on who decodes.
@@ -32,25 +33,23 @@ class DataLayer(Layer):
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Open the database and start reading ahead."""
         param, transform = self.param.data_param, self.param.transform_param
-        self.reader: BatchReader | BoxReader | None = None
-        self.batch = int(param.batch_size)
-        if self.batch < 1:
-            raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
+        self.take_batch_size(int(param.batch_size))
         take_transformer_seed(self)
         take_thread_seed(self)
         if not self.context.fill_weights and transform.crop_size:
-            self._shape(top, (3, int(transform.crop_size), int(transform.crop_size)))
+            self.shape_tops(top, (3, int(transform.crop_size), int(transform.crop_size)))
             return
         if not self.context.fill_weights and self._holds_boxes():
-            self._shape(top, BoxReader.shape)
+            self.shape_tops(top, BoxReader.shape)
             return
         if param.HasField("backend") and param.backend == proto.DataParameter.LEVELDB:
             raise DataError(
                 f"{self.label}: backend LEVELDB is not offered; expected LMDB; convert the images "
                 "with `verydeep convert_imageset` and say backend: LMDB"
             )
-        self.reader = self._open(TransformSpec.from_param(transform, self.phase, self.label))
-        self._shape(top, self.reader.shape)
+        with self.naming():
+            self.reader = self._open(TransformSpec.from_param(transform, self.phase, self.label))
+        self.shape_tops(top, self.reader.shape)
 
     def _open(self, spec: TransformSpec) -> BatchReader | BoxReader:
         options, window = self.context.data, self.context.window
@@ -76,31 +75,3 @@ class DataLayer(Layer):
 
     def _holds_boxes(self) -> bool:
         return bool(self.context.data.boxes == self.param.name)
-
-    def _shape(self, top: Blobs, image: tuple[int, int, int]) -> None:
-        top[0].reshape((self.batch, *image))
-        if len(top) > 1:
-            top[1].reshape((self.batch,))
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """The shapes are fixed."""
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Take the next batch."""
-        if self.reader is None:
-            raise DataError(f"{self.label}: the net was made for its shapes only; it has no data")
-        turn, place = divmod(self.context.pass_number, self.context.window.passes)
-        images, labels = self.reader.read(turn, place * self.batch, self.batch)
-        put_batch(self.reader, (turn, place * self.batch), images, top[0].data)
-        if len(top) > 1:
-            top[1].data.mutable_host()[...] = labels
-
-    @property
-    def wait_seconds(self) -> float:
-        """Time spent waiting for data so far."""
-        return 0.0 if self.reader is None else self.reader.wait_seconds
-
-    def close(self) -> None:
-        """Stop reading."""
-        if self.reader is not None:
-            self.reader.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 
 from data_prep.image_list import ImageList
 from data_prep.philox import stream_of
@@ -10,15 +11,20 @@ from data_prep.prefetch import BatchReader
 from data_prep.sampler import make_sampler
 from data_prep.transform import TransformSpec
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.regular_file import check_below
 from runtime.augmentation import with_options
-from runtime.layer import Blobs, Layer, exactly
+from runtime.layer import Blobs, exactly
 from runtime.layer_factory import register
+from runtime.layers.batch_layer import BatchLayer
 from runtime.layers.transformer_seed import take_thread_seed, take_transformer_seed
 
 
 @register("ImageData")
-class ImageDataLayer(Layer):
-    """Reads `source`, lines of `path label`, round and round.
+class ImageDataLayer(BatchLayer):
+    """Reads the images that `source` lists, lines of `path label`. See BatchLayer.
+
+    With `confine_lists` in the context, images lie below the folder that `root_folder` begins with,
+    or else below the working folder.
 
     Shapes: tops (batch,C,H,W) and labels (batch,).
     """
@@ -29,37 +35,44 @@ class ImageDataLayer(Layer):
         """Read the list and start reading ahead."""
         param, options = self.param.image_data_param, self.context.data
         window = self.context.window
-        self.batch = int(param.batch_size)
-        if self.batch < 1:
-            raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
+        self.take_batch_size(int(param.batch_size))
         if (param.new_height > 0) != (param.new_width > 0):
             raise ProtoError(
                 f"{self.label}: new_height {param.new_height} and new_width {param.new_width}; "
                 "expected both or neither"
             )
         size = (int(param.new_height), int(param.new_width)) if param.new_height else None
-        listed = ImageList.read(
-            self.context.path(param.source), self.context.root, bool(param.is_color), size
-        )
-        # Caffe puts the two strings together, whether or not a slash stands between them.
-        names = tuple((param.root_folder + name, label) for name, label in listed.entries)
-        source = dataclasses.replace(listed, entries=names)
+        with self.naming():
+            source = self._list(size)
         skip = self._draw_as_caffe()
         seed = self.context.seed if options.seed is None else options.seed
         spec = TransformSpec.from_param(self.param.transform_param, self.phase, self.label)
-        self.reader = BatchReader(
-            source.from_record(skip),
-            self.batch * window.passes,
-            with_options(spec, options, self.context),
-            make_sampler(len(source), bool(param.shuffle) or options.shuffle, seed),
-            seed,
-            stream_of(self.param.name),
-            workers=options.workers,
-            window=(self.batch * window.low, self.batch * window.high),
-            on_error=options.on_error,
-        )
-        top[0].reshape((self.batch, *self.reader.shape))
-        top[1].reshape((self.batch,))
+        with self.naming():
+            self.reader = BatchReader(
+                source.from_record(skip),
+                self.batch * window.passes,
+                with_options(spec, options, self.context),
+                make_sampler(len(source), bool(param.shuffle) or options.shuffle, seed),
+                seed,
+                stream_of(self.param.name),
+                workers=options.workers,
+                window=(self.batch * window.low, self.batch * window.high),
+                on_error=options.on_error,
+            )
+        self.shape_tops(top, self.reader.shape)
+
+    def _list(self, size: tuple[int, int] | None) -> ImageList:
+        """The images of the list, with `root_folder` put before each name.
+
+        Caffe puts the two strings together, whether or not a slash stands between them.
+        """
+        param, root = self.param.image_data_param, self.context.root
+        listed = ImageList.read(self.context.path(param.source), root, bool(param.is_color), size)
+        names = tuple((param.root_folder + name, label) for name, label in listed.entries)
+        if self.context.confine_lists:
+            folder = root / os.path.dirname(param.root_folder)  # noqa: PTH120
+            check_below((root / name for name, _ in names), folder)
+        return dataclasses.replace(listed, entries=names)
 
     def _draw_as_caffe(self) -> int:
         """Take from the filler stream what Caffe takes; how many images to skip is used."""
@@ -70,23 +83,3 @@ class ImageDataLayer(Layer):
         skip = self.context.rng.raw() % int(param.rand_skip) if param.rand_skip else 0
         take_thread_seed(self)
         return skip
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """The shapes are fixed."""
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Take the next batch."""
-        turn, place = divmod(self.context.pass_number, self.context.window.passes)
-        images, labels = self.reader.read(turn, place * self.batch, self.batch)
-        top[0].data.mutable_host()[...] = images
-        top[1].data.mutable_host()[...] = labels
-
-    @property
-    def wait_seconds(self) -> float:
-        """Time spent waiting for data so far."""
-        return self.reader.wait_seconds
-
-    def close(self) -> None:
-        """Stop reading."""
-        if hasattr(self, "reader"):
-            self.reader.close()

@@ -131,6 +131,9 @@ def choose_factors(net: Net, plan: ShardPlan, rank: int) -> dict[int, Factors]:
             continue
         weight = layer.blobs[0]
         rows, cols = weight.shape
+        if layer.axis > 1:
+            # How much comes in may differ from pass to pass, as images without a crop do.
+            continue
         small = 2 * passes * layer.rows * (rows + cols) <= rows * cols
         alone = id(weight) in owned and users.count(id(weight.diff.storage)) == 1
         if small and alone and rows * cols >= LARGE and layer.propagates_to_params(0):

@@ -63,6 +63,7 @@ def build_nets(
             sharing=sharing,
             root=options.root,
             allow_python_layers=options.allow_python_layers,
+            confine_lists=options.confine_lists,
             caffe_dropout=options.caffe_dropout,
         )
         state = source.state

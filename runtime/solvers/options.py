@@ -24,6 +24,8 @@ class SolverOptions:
     stop_on_snapshot_error: bool = False
     """Whether a snapshot that cannot be written ends the run; the last one always does."""
     allow_python_layers: bool = False
+    confine_lists: bool = False
+    """See RunContext."""
     rng: CaffeRandom | None = None
     """The stream that first weights are drawn from; None starts one with the seed."""
     caffe_dropout: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from prototxt_gen.errors import ShapeError
 from runtime.log import caffe_log, number
 from runtime.net import Net
 from runtime.solvers.hooks import Score, TestResult
@@ -19,6 +20,21 @@ def read_scores(net: Net) -> list[Score]:
         for name in net.outputs
         for value in net.blobs[name].data.host().ravel()
     ]
+
+
+def check_outcomes(net: Net, counts: Sequence[int]) -> None:
+    """Raise unless the outputs of all batches hold equally many numbers.
+
+    Raises:
+        ShapeError: an output's size follows the images', which have no mean.
+    """
+    if len(set(counts)) > 1:
+        raise ShapeError(
+            f"net '{net.name}': its outputs {', '.join(net.outputs)} hold {min(counts)} to "
+            f"{max(counts)} numbers, depending on the batch; expected equally many in each, of "
+            "which the mean is taken; end the net in losses and accuracies, and other tops in "
+            "Silence layers, or set crop_size"
+        )
 
 
 def score_line(index: int, phase: str, score: Score) -> str:
@@ -78,6 +94,7 @@ class TestNets:
             return None
         # Added in the order of the batches, so that it does not matter who computed which.
         loss = sum(outcome[0] for outcome in outcomes)
+        check_outcomes(net, [len(outcome[1]) for outcome in outcomes])
         total = [sum(column) for column in zip(*(outcome[1] for outcome in outcomes))]
         batches = self.test_iter[net_id]
         scores = tuple(

@@ -1,0 +1,123 @@
+"""Opening files that a list, a prototxt or a user names: regular files only, without waiting.
+
+Opening a FIFO waits for its writer, and opening a device may act on it, so what a path leads to is
+checked before it is opened.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from prototxt_gen.errors import DataError, VerydeepError
+
+StrPath = str | os.PathLike[str]
+
+_KINDS: tuple[tuple[Callable[[int], bool], str], ...] = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a character device"),
+    (stat.S_ISBLK, "a block device"),
+)
+# Windows lacks some of the flags.
+_FLAGS = os.O_RDONLY
+for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
+    _FLAGS |= getattr(os, _name, 0)
+
+
+@dataclass(frozen=True)
+class RegularFile:
+    """A path that must lead to a regular file, and how an error describes it.
+
+    `what` is the subject of the sentence, such as "the labels"; with `pipe` a pipe is accepted too.
+    """
+
+    path: StrPath
+    error: type[VerydeepError] = DataError
+    what: str = ""
+    advice: str = "check the path"
+    pipe: bool = False
+
+    def check(self) -> None:
+        """Raise `error` where the path is missing or leads to something else."""
+        try:
+            self._check_mode(os.stat(self.path).st_mode)  # noqa: PTH116
+        except (OSError, ValueError) as cause:
+            raise self.unreadable(cause) from cause
+
+    def open(self) -> BinaryIO:
+        """Open the file to read.
+
+        Raises:
+            VerydeepError: of the type `error`: it is missing, of another kind, or may not be read.
+        """
+        self.check()
+        try:
+            if self.pipe:
+                return Path(self.path).open("rb")
+            descriptor = os.open(self.path, _FLAGS)
+        except (OSError, ValueError) as cause:
+            raise self.unreadable(cause) from cause
+        stream = os.fdopen(descriptor, "rb")
+        try:
+            # The path may lead to something else since it was checked.
+            self._check_mode(os.fstat(descriptor).st_mode)
+        except VerydeepError:
+            stream.close()
+            raise
+        return stream
+
+    def read(self) -> bytes:
+        """The bytes of the file. See `open`."""
+        with self.open() as stream:
+            try:
+                return stream.read()
+            except OSError as cause:
+                raise self.unreadable(cause) from cause
+
+    def _check_mode(self, mode: int) -> None:
+        if stat.S_ISREG(mode) or (self.pipe and stat.S_ISFIFO(mode)):
+            return
+        kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a special file")
+        raise self.error(
+            f"{self.path}: {self._subject}cannot be read: it is {kind}; expected a regular file; "
+            f"{self.advice}"
+        )
+
+    def unreadable(self, cause: Exception) -> VerydeepError:
+        """The error for a failed call."""
+        reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
+        return self.error(
+            f"{self.path}: {self._subject}cannot be read: {reason}; expected a regular file; "
+            f"{self.advice}"
+        )
+
+    @property
+    def _subject(self) -> str:
+        return f"{self.what} " if self.what else ""
+
+
+def check_below(
+    paths: Iterable[StrPath], root: StrPath, error: type[VerydeepError] = DataError
+) -> None:
+    """Raise unless all files lie below a folder, symbolic links resolved.
+
+    Raises:
+        error: the first that lies elsewhere, or cannot be a path.
+    """
+    folder = os.path.realpath(root)
+    for path in paths:
+        try:
+            inside = Path(os.path.realpath(path)).is_relative_to(folder)
+        except (OSError, ValueError) as cause:
+            raise RegularFile(path, error).unreadable(cause) from cause
+        if not inside:
+            raise error(
+                f"{path}: it lies outside of its root folder; expected a file below {folder}, the "
+                "only place that --confine-lists permits; change the list, or leave the option out"
+            )
