@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.text_lines import read_text
 from prototxt_gen.errors import DataError, ProtoError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.sidecar import ColourPca
@@ -58,17 +59,13 @@ def read_pca(path: str | Path) -> ColourPca:
     """
     advice = "make it with `verydeep compute_image_mean DB --pca FILE`"
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_text(path, "the colour components"))
         values = tuple(float(value) for value in content["eigenvalues"])
         rows = tuple(tuple(float(part) for part in row) for row in content["eigenvectors"])
         if not np.isfinite(values).all() or not np.isfinite(sum(rows, ())).all():
             raise ValueError("not finite")
         return ColourPca(values, rows)
-    except OSError as cause:
-        raise DataError(
-            f"{path}: the colour components cannot be read: {cause.strerror}; {advice}"
-        ) from cause
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, ProtoError) as cause:
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, ProtoError) as cause:
         raise DataError(
             f"{path}: not a file of colour components ({cause}); expected JSON with 3 eigenvalues "
             f"and 3x3 eigenvectors; {advice}"

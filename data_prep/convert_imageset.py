@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,7 +20,6 @@ import numpy as np
 from data_prep import datum as datums
 from data_prep.batch import FATAL, SKIP
 from data_prep.datum import COLOR, GRAY, Image
-from data_prep.ilsvrc_truth import read_lines
 from data_prep.image_file import read_image_file
 from data_prep.image_header import ImageHeader, read_header
 from data_prep.lmdb_io import Writer
@@ -27,7 +27,16 @@ from data_prep.prefetch import default_workers
 from data_prep.progress import Progress
 from data_prep.resize import rescale_short_side, warp
 from data_prep.sampler import permutation
+from data_prep.text_lines import (
+    MAX_INT32,
+    MIN_INT32,
+    file_name,
+    integer,
+    read_lines,
+    split_last,
+)
 from prototxt_gen.errors import DataError
+from prototxt_gen.regular_file import check_below
 
 Entry = tuple[str, int]
 """File name below the root folder, and label."""
@@ -59,6 +68,8 @@ class ConvertOptions:
     jobs: int | None = None
     resume: bool = False
     on_error: str = FATAL
+    confine: bool = False
+    """Refuse images outside of the root folder, symbolic links resolved."""
 
     def __post_init__(self) -> None:
         sizes = self.resize_height, self.resize_width
@@ -89,24 +100,24 @@ class ConvertResult:
     skipped: list[str] = field(default_factory=list)
 
 
-def read_list(path: str | Path) -> list[Entry]:
-    """Read a LISTFILE: `name label` lines, the label after the last space, as in Caffe.
+def read_list(path: str | Path, pipe: bool = False) -> list[Entry]:
+    """Read a LISTFILE: `name label` lines, the label after the last space or tab.
+
+    Names keep their bytes, and white space at their start, as in Caffe; with `pipe` the list may be
+    a pipe.
 
     Raises:
         DataError: the file cannot be read, is empty, or a label is not a 32-bit integer.
     """
     entries = []
-    for number, line in enumerate(read_lines(Path(path)), 1):
-        name, _, label = line.rpartition(" ")
-        try:
-            value = int(label)
-        except ValueError:
-            value = 1 << 31
-        if not name.strip() or not -(1 << 31) <= value < 1 << 31:
+    for number, line in read_lines(path, pipe=pipe):
+        name, word = split_last(line)
+        label = integer(word, MIN_INT32, MAX_INT32)
+        if not name.strip() or label is None:
             raise DataError(
                 f"{path}:{number}: {line!r}; expected a file name, a space and an integer label"
             )
-        entries.append((name.strip(), value))
+        entries.append((file_name(name), label))
     if not entries:
         raise DataError(f"{path}: the list is empty; expected `name label` lines")
     return entries
@@ -134,6 +145,8 @@ def convert(
         raise DataError(f"{database}: no images to convert; expected a list of at least one")
     if chosen.shuffle:
         ordered = [entries[place] for place in permutation(len(entries), chosen.seed, 0)]
+    if chosen.confine:
+        check_below((Path(root, name) for name, _ in ordered), root)
     with Writer(database, append=chosen.resume) as writer:
         result = ConvertResult(resumed_at=_resume_at(writer, ordered))
         shape: tuple[int, ...] | None = None
@@ -160,7 +173,7 @@ def convert(
 
 
 def _key(line: int, name: str) -> bytes:
-    return f"{line:08d}_{name}".encode()
+    return f"{line:08d}_".encode() + os.fsencode(name)
 
 
 def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:

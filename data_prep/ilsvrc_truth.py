@@ -13,6 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.text_lines import (
+    MAX_INT32,
+    file_name,
+    integer,
+    read_lines,
+    split_first,
+    split_last,
+)
 from prototxt_gen.errors import DataError
 
 KIT_FOLDERS = (
@@ -48,41 +56,21 @@ def listed(paths: Sequence[Path], most: int = 8) -> str:
     return text + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty.
-
-    Raises:
-        DataError: the file cannot be read or is not text.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as cause:
-        raise DataError(f"{path}: cannot be read: {cause.strerror}; check the path") from cause
-    except UnicodeDecodeError as cause:
-        raise DataError(f"{path}: not a text file in UTF-8; expected a list") from cause
-    return [line.rstrip() for line in text.splitlines() if line.strip()]
-
-
 def read_synsets(path: Path) -> tuple[Synset, ...]:
     """Read `wnid words` lines; the words may be left out.
 
     Raises:
         DataError: the file is missing, empty, or names a class twice.
     """
-    synsets = []
-    for line in read_lines(path):
-        wnid, _, words = line.strip().partition(" ")
-        synsets.append(Synset(wnid, words.strip() or wnid))
+    synsets: dict[str, Synset] = {}
+    for number, line in read_lines(path):
+        wnid, words = split_first(line)
+        if wnid in synsets:
+            raise DataError(f"{path}:{number}: {wnid} stands twice; expected each class once")
+        synsets[wnid] = Synset(wnid, words or wnid)
     if not synsets:
         raise DataError(f"{path}: no synsets; expected a line `wnid words` for each class")
-    seen: set[str] = set()
-    for number, synset in enumerate(synsets, 1):
-        if synset.wnid in seen:
-            raise DataError(
-                f"{path}:{number}: {synset.wnid} stands twice; expected each class once"
-            )
-        seen.add(synset.wnid)
-    return tuple(synsets)
+    return tuple(synsets.values())
 
 
 def read_name_list(path: Path, classes: int) -> dict[str, int]:
@@ -92,13 +80,14 @@ def read_name_list(path: Path, classes: int) -> dict[str, int]:
         DataError: a line without a label, or a label outside 0 .. classes-1.
     """
     labels: dict[str, int] = {}
-    for number, line in enumerate(read_lines(path), 1):
-        name, _, label = line.rpartition(" ")
-        if not name or not label.isdigit() or int(label) >= classes:
+    for number, line in read_lines(path):
+        name, word = split_last(line)
+        label = integer(word, 0, classes - 1)
+        if not name or label is None:
             raise DataError(
                 f"{path}:{number}: {line!r}; expected a file name and a label of 0 to {classes - 1}"
             )
-        labels[Path(name.strip()).name] = int(label)
+        labels[Path(file_name(name)).name] = label
     return labels
 
 
@@ -109,7 +98,8 @@ def read_solution(path: Path, label_of: dict[str, int]) -> dict[str, int]:
         DataError: a line that is not so, or a wnid that is not a class.
     """
     labels: dict[str, int] = {}
-    for number, row in enumerate(csv.reader(read_lines(path)), 1):
+    for number, line in read_lines(path):
+        row = _cells(line, f"{path}:{number}")
         if number == 1 and row[:1] == ["ImageId"]:
             continue
         wnid = row[1].split(" ")[0] if len(row) > 1 else ""
@@ -118,8 +108,18 @@ def read_solution(path: Path, label_of: dict[str, int]) -> dict[str, int]:
                 f"{path}:{number}: {wnid!r} is not a class; expected an image and a wnid of the "
                 "synset file"
             )
-        labels[f"{row[0]}.JPEG"] = label_of[wnid]
+        labels[file_name(f"{row[0]}.JPEG")] = label_of[wnid]
     return labels
+
+
+def _cells(line: str, where: str) -> list[str]:
+    """The cells of a line of comma-separated values."""
+    try:
+        return next(csv.reader([line]))
+    except csv.Error as cause:
+        raise DataError(
+            f"{where}: {cause}; expected an image and its boxes, with a comma between them"
+        ) from cause
 
 
 def read_ground_truth(path: Path, root: Path, synsets: Sequence[Synset]) -> list[int]:
@@ -142,8 +142,8 @@ def read_ground_truth(path: Path, root: Path, synsets: Sequence[Synset]) -> list
             )
         table = {number: synset.wnid for number, synset in enumerate(synsets, 1)}
     labels = []
-    for number, line in enumerate(read_lines(path), 1):
-        wnid = table.get(int(line)) if line.strip().isdigit() else None
+    for number, line in read_lines(path):
+        wnid = table.get(integer(line.strip(), 0, MAX_INT32) or 0)
         if wnid is None or wnid not in label_of:
             raise DataError(
                 f"{path}:{number}: {line!r} is not the number of a class; "
@@ -160,11 +160,12 @@ def _kit_table(root: Path) -> tuple[dict[int, str] | None, list[Path]]:
     tried = tried_text + tried_matlab
     if text is not None:
         table = {}
-        for number, line in enumerate(read_lines(text), 1):
+        for number, line in read_lines(text):
             parts = line.split()
-            if len(parts) < 2 or not parts[1].isdigit():
+            place = integer(parts[1], 0, MAX_INT32) if len(parts) > 1 else None
+            if place is None:
                 raise DataError(f"{text}:{number}: {line!r}; expected `wnid number words`")
-            table[int(parts[1])] = parts[0]
+            table[place] = parts[0]
         return table, tried
     return (None if matlab is None else _read_meta(matlab)), tried
 

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.boxes import Box, read_boxes
-from data_prep.ilsvrc_truth import listed, read_lines
+from data_prep.ilsvrc_truth import listed
+from data_prep.text_lines import MAX_INT32, integer, read_lines
 from prototxt_gen.errors import DataError
 
 MAIN, ACTION = "Main", "Action"
@@ -121,17 +122,16 @@ def is_voc(folder: Path) -> bool:
 
 def _read_list(path: Path, kind: str) -> list[Listed]:
     found = []
-    for number, line in enumerate(read_lines(path), 1):
+    for number, line in read_lines(path):
         words = line.split()
         image, *place, target = words if len(words) > 1 else ("", "")
-        person = "".join(place) if kind == ACTION else "0"
-        good = target in _TARGETS and len(place) == (kind == ACTION) and person.isdecimal()
-        if not good:
+        person = integer("".join(place) if kind == ACTION else "0", 0, MAX_INT32)
+        if target not in _TARGETS or len(place) != (kind == ACTION) or person is None:
             raise DataError(
                 f"{path}:{number}: {line!r}; expected {_COLUMNS[kind]}, the target 1, -1 or 0; "
                 "unpack the development kit again"
             )
-        found.append(Listed(image, int(person), _TARGETS[target]))
+        found.append(Listed(image, person, _TARGETS[target]))
     if not found:
         raise DataError(f"{path}: the list is empty; expected {_COLUMNS[kind]} lines; unpack again")
     return found

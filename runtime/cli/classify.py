@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from data_prep.datum import COLOR, GRAY, Image
 from data_prep.mean_file import read_mean
 from data_prep.resize import rescale_short_side, warp
+from data_prep.text_lines import read_lines
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from runtime.cli.devices import add_device_arguments, open_backend
@@ -125,10 +125,7 @@ def _mean(args: argparse.Namespace, channels: int) -> npt.NDArray[Any] | None:
 def _read_labels(path: str | None, classifier: Classifier) -> list[str] | None:
     if path is None:
         return None
-    try:
-        labels = Path(path).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as cause:
-        raise DataError(f"{path}: the labels cannot be read: {cause}; expected UTF-8") from cause
+    labels = [label for _, label in read_lines(path, "the labels", keep_empty=True)]
     output = classifier.blobs[classifier.outputs[0]]
     classes = output.count // output.shape[0]
     if len(labels) != classes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
 from data_prep.image_mean import compute_image_mean
 from data_prep.lmdb_io import Reader
 from data_prep.progress import show_progress
+from data_prep.text_lines import read_text
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
 
@@ -131,8 +133,8 @@ def make_database(
 
 def _noted(note: Path) -> object:
     try:
-        return json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
+        return json.loads(read_text(note))
+    except (ValueError, RecursionError, DataError) as cause:
         raise DataError(
             f"{note}: cannot be read: {cause}; delete it to convert the images again"
         ) from cause
@@ -141,7 +143,7 @@ def _noted(note: Path) -> object:
 def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:
     """Mean pixel and colour components of the training images, computed once."""
     if note.is_file() and pca.is_file():
-        values = json.loads(note.read_text(encoding="utf-8"))["mean_pixel"]
+        values = _read_mean_pixel(note)
     else:
         with Reader(database) as reader, show_progress("computing the mean") as progress:
             found = compute_image_mean(reader, progress=progress)
@@ -152,3 +154,20 @@ def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:
     log.info("Mean pixel (BGR): %s", ", ".join(f"{v:g}" for v in values))
     blue, green, red = values
     return blue, green, red
+
+
+def _read_mean_pixel(note: Path) -> list[float]:
+    """The mean pixel in a note of an earlier start."""
+    try:
+        values = [float(value) for value in json.loads(read_text(note))["mean_pixel"]]
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as cause:
+        raise DataError(
+            f"{note}: no mean pixel ({cause}); expected JSON with 3 numbers; delete the file to "
+            "compute the mean again"
+        ) from cause
+    if len(values) != 3 or not all(map(math.isfinite, values)):
+        raise DataError(
+            f"{note}: a mean pixel of {values}; expected 3 finite numbers; delete the file to "
+            "compute the mean again"
+        )
+    return values

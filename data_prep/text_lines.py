@@ -1,0 +1,93 @@
+"""The lines of text files that people and other programs write: lists, labels, notes.
+
+A byte order mark is left out, lines end in LF or CRLF, and bytes that are not UTF-8 stay as they
+are (`surrogateescape`): names of files are bytes, and a name must open the file that it names.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+import re
+import sys
+
+from prototxt_gen.errors import DataError
+from prototxt_gen.regular_file import RegularFile, StrPath
+
+Line = tuple[int, str]
+"""The number of a line, from 1, and its text without the white space at its end."""
+
+MIN_INT32, MAX_INT32 = -(1 << 31), (1 << 31) - 1
+"""What Caffe keeps a label in."""
+_BLANKS = " \t"
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+
+
+def read_text(path: StrPath, what: str = "", pipe: bool = False) -> str:
+    """The text of a file, without a byte order mark.
+
+    Errors call it `what`, such as "the labels". With `pipe` it may be a pipe, such as a shell's
+    process substitution.
+
+    Raises:
+        DataError: the file cannot be read, is in UTF-16, or holds binary data.
+    """
+    data = RegularFile(path, what=what, pipe=pipe).read()
+    if data.startswith(_HDF5):
+        raise DataError(f"{path}: an HDF5 file; expected a text file; name the list, not the data")
+    if data.startswith(_OTHER_MARKS):
+        raise DataError(
+            f"{path}: not a text file in UTF-8; expected UTF-8, got UTF-16; save the file as UTF-8"
+        )
+    data = data.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in data:
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise DataError(f"{path}:{line}: a zero byte; expected a text file; check the path")
+    return data.decode("utf-8", "surrogateescape")
+
+
+def read_lines(
+    path: StrPath, what: str = "", keep_empty: bool = False, pipe: bool = False
+) -> list[Line]:
+    """The lines of a text file with their numbers; empty lines are left out.
+
+    With `keep_empty` only those at the end are. See `read_text`.
+
+    Raises:
+        DataError: see `read_text`.
+    """
+    lines = list(enumerate(map(_stripped, read_text(path, what, pipe).split("\n")), 1))
+    while lines and not lines[-1][1]:
+        lines.pop()
+    return lines if keep_empty else [line for line in lines if line[1]]
+
+
+def split_last(line: str) -> tuple[str, str]:
+    """What stands before the last space or tab, and the word after it."""
+    place = max(line.rfind(" "), line.rfind("\t"))
+    return (line[:place].rstrip(_BLANKS), line[place + 1 :]) if place >= 0 else ("", line)
+
+
+def split_first(line: str) -> tuple[str, str]:
+    """The first word of a line, and what follows it."""
+    word, *rest = re.split(r"[ \t]+", line.strip(_BLANKS), maxsplit=1)
+    return word, rest[0] if rest else ""
+
+
+def integer(text: str, low: int, high: int) -> int | None:
+    """The integer from `low` to `high` that a text is, in decimal ASCII digits; None for others."""
+    value = int(text) if _INTEGER.fullmatch(text) else None
+    return value if value is not None and low <= value <= high else None
+
+
+def file_name(text: str) -> str:
+    """The name of a file as this system's calls take it, with the bytes that the text had."""
+    if sys.getfilesystemencoding() == "utf-8":
+        return text
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+
+
+def _stripped(line: str) -> str:
+    return line.rstrip(" \t\r\f\v")
