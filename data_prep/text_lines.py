@@ -36,7 +36,10 @@ def read_text(path: StrPath, what: str = "", pipe: bool = False) -> str:
     """
     data = RegularFile(path, what=what, pipe=pipe).read()
     if data.startswith(_HDF5):
-        raise DataError(f"{path}: an HDF5 file; expected a text file; name the list, not the data")
+        raise DataError(
+            f"{path}: an HDF5 file; expected a text file that lists files; write this path into a "
+            "text file, and name that"
+        )
     if data.startswith(_OTHER_MARKS):
         raise DataError(
             f"{path}: not a text file in UTF-8; expected UTF-8, got UTF-16; save the file as UTF-8"

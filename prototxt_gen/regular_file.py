@@ -93,8 +93,7 @@ class RegularFile:
         """The error for a failed call."""
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         return self.error(
-            f"{self.path}: {self._subject}cannot be read: {reason}; expected a regular file; "
-            f"{self.advice}"
+            f"{self.path}: {self._subject}cannot be read: {reason}; expected a file; {self.advice}"
         )
 
     @property

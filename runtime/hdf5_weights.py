@@ -7,10 +7,10 @@ Layout: a dataset /data/<layer>/<i> for each weight blob, an empty group for a l
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,9 @@ import numpy.typing as npt
 from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.geometry_limits import MAX_COUNT
+from runtime.hdf5_file import find, names_in, numbers_fault, open_hdf5, reading, walk
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 SUFFIX = ".h5"
-# What deflate can make of a byte: chunked datasets may be compressed.
-_MAX_DEFLATION = 1032
 
 Array = npt.NDArray[Any]
 
@@ -43,7 +41,7 @@ class DatasetBlob:
 
     @property
     def count(self) -> int:
-        return int(self.dataset.size)
+        return math.prod(self.shape)
 
     def fits(self, shape: Sequence[int]) -> bool:
         return self.shape == tuple(shape)
@@ -51,14 +49,13 @@ class DatasetBlob:
     def check(self) -> None:
         """Raise unless the dataset holds as many numbers as its shape says."""
         with reading(self.where):
-            dtype, stored = self.dataset.dtype, self.dataset.id.get_storage_size()
-            most = stored * (1 if self.dataset.chunks is None else _MAX_DEFLATION)
-            whole = self.count * dtype.itemsize <= most
-        if dtype.kind not in "fiu" or not whole or self.count > MAX_COUNT:
+            fault = numbers_fault(self.dataset)
+            if not fault and self.count > MAX_COUNT:
+                fault = f"shape {self.shape}"
+        if fault:
             raise SnapshotError(
                 f"{self.where}: no weights; expected at most {MAX_COUNT} numbers, all of them "
-                f"stored, got shape {self.shape} of {dtype} in {stored} bytes; "
-                "copy or download the file again"
+                f"stored, got {fault}; copy or download the file again"
             )
 
     def array(self) -> Array:
@@ -89,39 +86,6 @@ class DatasetLayer:
 
 
 @contextlib.contextmanager
-def reading(where: str) -> Iterator[None]:
-    """Say what HDF5 finds wrong with a file in one sentence of ours."""
-    try:
-        yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError) as cause:
-        # An attribute is missing where a file has a group in the place of a dataset.
-        raise SnapshotError(
-            f"{where}: HDF5 cannot read this: {cause}; the file is damaged or of another kind; "
-            "copy or download it again"
-        ) from cause
-
-
-@contextlib.contextmanager
-def open_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
-    """Open a file to read.
-
-    Raises:
-        SnapshotError: it is missing or no HDF5 file.
-    """
-    import h5py
-
-    if not Path(path).is_file():
-        raise SnapshotError(
-            f"{path}: no such file; expected an HDF5 file; check the path "
-            f"(the current folder is {Path.cwd()})"
-        )
-    with reading(str(path)):
-        file = h5py.File(path, "r")
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
 def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[DatasetLayer]]:
     """The layers of a file, in HDF5's (alphabetical) order; blobs are readable inside the block.
 
@@ -137,23 +101,20 @@ def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[DatasetLaye
 def _layers(file: Any, path: str) -> list[DatasetLayer]:
     import h5py
 
-    root = file.get("data")
+    root = find(file, "data")
     if not isinstance(root, h5py.Group):
         raise SnapshotError(
-            f"{path}: no weights; expected a group /data, got "
-            f"{', '.join(sorted(file)) or 'nothing'}; give a .caffemodel.h5"
+            f"{path}: no weights; expected a group /data, got {names_in(file)}; give a "
+            ".caffemodel.h5"
         )
     found: dict[str, dict[int, DatasetBlob]] = {}
-
-    def visit(name: str, item: Any) -> None:
+    for name, item in walk(root):
         layer, _, index = name.rpartition("/")
         if isinstance(item, h5py.Group):
             found.setdefault(name, {})
         elif layer and index.isdecimal() and isinstance(item, h5py.Dataset):
             where = f"{path}: layer '{layer}', blob {index}"
             found.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
-
-    root.visititems(visit)
     return [DatasetLayer(name, blobs) for name, blobs in found.items()]
 
 

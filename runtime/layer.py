@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
 from runtime.backend.base import Backend
 from runtime.blob import Blob
 from runtime.context import RunContext
@@ -81,6 +82,16 @@ class Layer(NotCopyable):
     def label(self) -> str:
         """The layer as error messages name it."""
         return f"layer '{self.param.name}' ({self.type})"
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """Put the layer before the text of errors that do not name it."""
+        try:
+            yield
+        except VerydeepError as error:
+            if self.label in str(error):
+                raise
+            raise type(error)(f"{self.label}: {error}") from error
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         """Check arities, set up once, shape the tops, seed the loss weights."""

@@ -5,6 +5,7 @@ The h5 layout: datasets /iter, /learned_net, /current_step and /history/<i>.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ import numpy.typing as npt
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write
 from runtime.caffemodel import MAX_BYTES
+from runtime.hdf5_file import find, names_in, numbers_fault, open_hdf5, read_text, reading
 from runtime.hdf5_weights import SUFFIX as HDF5_SUFFIX
-from runtime.hdf5_weights import DatasetBlob, atomic_hdf5, open_hdf5, reading
+from runtime.hdf5_weights import DatasetBlob, atomic_hdf5
 from runtime.weight_blob import blob_pieces, read_blob
 from runtime.weights_file import is_hdf5
 from runtime.wire import BYTES, VARINT, Piece, bytes_field, map_file, signed, varint_field
@@ -122,32 +124,43 @@ def _read_binary(path: str | os.PathLike[str]) -> SolverState:
 
 
 def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
+    import h5py
+
     with open_hdf5(path) as file, reading(str(path)):
-        if "iter" not in file or "history" not in file:
+        group, learned_net = find(file, "history"), find(file, "learned_net")
+        if find(file, "iter") is None or not isinstance(group, h5py.Group):
             raise SnapshotError(
                 f"{path}: no solver state; expected datasets iter, current_step and history, got "
-                f"{', '.join(sorted(file)) or 'nothing'}; give a .solverstate.h5"
+                f"{names_in(file)}; give a .solverstate.h5"
             )
-        group = file["history"]
         history = [
-            DatasetBlob(f"{path}: history {index}", group[str(index)]).array()
+            DatasetBlob(f"{path}: history {index}", _member(group, str(index))).array()
             for index in range(len(group))
         ]
-        learned_net = file["learned_net"][()] if "learned_net" in file else b""
         return SolverState(
             _number(file, "iter"),
-            os.fsdecode(learned_net),
+            "" if learned_net is None else os.fsdecode(read_text(learned_net)),
             _number(file, "current_step"),
             history,
         )
 
 
+def _member(group: Any, name: str) -> Any:
+    item = find(group, name)
+    if item is None:
+        raise ValueError(f"there is no data set {group.name}/{name}")
+    return item
+
+
 def _number(file: Any, name: str) -> int:
-    dataset = file.get(name)
+    dataset = find(file, name)
     if dataset is None:
         return 0
-    if dataset.size != 1:
-        raise ValueError(f"{name} has {dataset.size} values, expected 1")
+    fault = numbers_fault(dataset)
+    if fault:
+        raise ValueError(f"{name} is {fault}, expected one integer")
+    if math.prod(dataset.shape) != 1:
+        raise ValueError(f"{name} has {math.prod(dataset.shape)} values, expected 1")
     value = int(np.asarray(dataset[()]).reshape(-1)[0])
     if value < 0:
         raise ValueError(f"{name} is {value}, expected at least 0")

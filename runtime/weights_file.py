@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
+from prototxt_gen.regular_file import RegularFile
 from runtime.caffemodel import read_caffemodel
-from runtime.hdf5_weights import SIGNATURE as HDF5_SIGNATURE
+from runtime.hdf5_file import SIGNATURE as HDF5_SIGNATURE
 from runtime.hdf5_weights import open_hdf5_weights
 from runtime.npz_weights import SIGNATURE as NPZ_SIGNATURE
 from runtime.npz_weights import read_npz_weights
@@ -88,12 +89,10 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with Path(path).open("rb") as stream:
+    advice = f"check the path (the current folder is {Path.cwd()})"
+    file = RegularFile(path, SnapshotError, advice=advice)
+    with file.open() as stream:
+        try:
             return stream.read(len(HDF5_SIGNATURE))
-    except (OSError, ValueError) as cause:
-        reason = cause.strerror if isinstance(cause, OSError) else None
-        raise SnapshotError(
-            f"{path}: cannot be read: {reason or cause}; expected a file; check the "
-            f"path (the current folder is {Path.cwd()})"
-        ) from cause
+        except OSError as cause:
+            raise file.unreadable(cause) from cause

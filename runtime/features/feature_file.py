@@ -1,7 +1,7 @@
 """Files of features: HDF5 or .npz, told by the name.
 
-HDF5 has the datasets `features` (N,D), `names` (N,) and `labels` (N,), and all that the features
-depend on as attributes of the root; .npz has the three arrays, and `attributes` as JSON.
+Both have `features` (N,D), `names` (N,), `labels` (N,), and `attributes`: all that the features
+depend on, as JSON.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
+from prototxt_gen.regular_file import RegularFile
 from runtime.features.extraction import Features
-from runtime.hdf5_weights import atomic_hdf5
+from runtime.features.hdf5_features import read_hdf5, write_hdf5
 
 HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
 _NEEDED = ("net", "weights_sha256", "scales", "aggregate", "flip", "layer", "regions")
@@ -54,15 +54,7 @@ def write_features(path: Path, features: Features) -> None:
                 attributes=np.array(json.dumps(features.attributes)),
             )
         return
-    import h5py
-
-    with atomic_hdf5(path, DataError) as file:
-        file.create_dataset("features", data=features.values)
-        names = [name.encode() for name in features.names]
-        file.create_dataset("names", data=names, dtype=h5py.string_dtype())
-        file.create_dataset("labels", data=features.labels)
-        for name, value in features.attributes.items():
-            file.attrs[name] = value
+    write_hdf5(path, features)
 
 
 def read_features(path: Path) -> Features:
@@ -72,17 +64,28 @@ def read_features(path: Path) -> Features:
         DataError: the file is missing, damaged, of another kind, or says not what it is of.
     """
     check_feature_path(path)
-    read: Callable[[Path], Features] = _read_npz if path.suffix in NPZ else _read_hdf5
+    read: Callable[[Path], Features] = _read_npz if path.suffix in NPZ else read_hdf5
     try:
+        RegularFile(path).check()
         found = read(path)
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as cause:
+    except (
+        DataError,
+        OSError,
+        ValueError,
+        KeyError,
+        EOFError,
+        RuntimeError,
+        zipfile.BadZipFile,
+    ) as cause:
+        reason = str(cause).removeprefix(f"{path}: ")
         raise DataError(
-            f"{path}: no features can be read: {cause}; expected a file that `verydeep features "
+            f"{path}: no features can be read: {reason}; expected a file that `verydeep features "
             "extract` wrote; extract them again"
         ) from cause
     rows = len(found.names)
     missing = [name for name in _NEEDED if name not in found.attributes]
-    if found.values.shape[:1] != (rows,) or found.values.ndim != 2 or missing:
+    fits = found.values.shape[:1] == found.labels.shape == (rows,) and found.values.ndim == 2
+    if not fits or missing:
         what = f"no attribute {', '.join(missing)}" if missing else "not a row for each name"
         raise DataError(
             f"{path}: features of shape {found.values.shape} for {rows} names, {what}; expected "
@@ -99,20 +102,3 @@ def _read_npz(path: Path) -> Features:
             np.asarray(file["labels"], np.int64),
             dict(json.loads(str(file["attributes"]))),
         )
-
-
-def _read_hdf5(path: Path) -> Features:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return Features(
-            tuple(name.decode() for name in file["names"][()]),
-            np.asarray(file["features"][()], np.float32),
-            np.asarray(file["labels"][()], np.int64),
-            {name: _plain(value) for name, value in file.attrs.items()},
-        )
-
-
-def _plain(value: Any) -> Any:
-    """An attribute as Python's own type."""
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value

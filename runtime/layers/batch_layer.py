@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import numpy.typing as npt
 
 from data_prep.box_reader import BoxReader
 from data_prep.prefetch import BatchReader
-from prototxt_gen.errors import DataError, ProtoError, VerydeepError
+from prototxt_gen.errors import DataError, ProtoError
 from runtime.layer import Blobs, Layer
 from runtime.layers.byte_input import put_batch
 
@@ -74,16 +72,6 @@ class BatchLayer(Layer):
     def _read(self, reader: BatchReader | BoxReader) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         with self.naming():
             return reader.read(*self._position(), self.batch)
-
-    @contextlib.contextmanager
-    def naming(self) -> Iterator[None]:
-        """Put the layer's name before errors in its data."""
-        try:
-            yield
-        except VerydeepError as error:
-            if self.label in str(error):
-                raise
-            raise type(error)(f"{self.label}: {error}") from error
 
     @property
     def wait_seconds(self) -> float:

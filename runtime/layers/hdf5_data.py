@@ -1,4 +1,4 @@
-"""HDF5Data: batches from HDF5 files. Caffe: hdf5_data_layer.cpp."""
+"""HDF5Data: batches from HDF5 files. Caffe: hdf5_data_layer.cpp, util/hdf5.cpp."""
 
 from __future__ import annotations
 
@@ -8,20 +8,31 @@ from typing import Any
 import numpy as np
 
 from data_prep.sampler import permutation
+from data_prep.text_lines import file_name, read_lines
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
+from prototxt_gen.regular_file import RegularFile, check_below
 from runtime.backend.base import HostArray
+from runtime.hdf5_file import check_numbers, find, names_in, open_hdf5_file, reading
 from runtime.layer import Blobs, Layer, at_least, exactly
 from runtime.layer_factory import register
+
+Row = tuple[int, ...]
+"""The shape of a row."""
+
+_UNWRITTEN = 1 << 20
+"""Bytes of a data set that need not be stored: small ones may be left to their fill value."""
 
 
 @register("HDF5Data")
 class HDF5DataLayer(Layer):
     """Each top is the data set of its name; `source` lists the files, read one after another.
 
-    Rows are read as they are needed, so a file may be larger than memory. With `shuffle`, files and
-    the rows of a file come in a new order every time round; transform_param is not for this layer.
+    Rows are read as they are needed, so a file may be larger than memory. Integers and floats of
+    any width become floats. With `shuffle`, files and the rows of a file come in a new order every
+    time round; transform_param is not for this layer. With `confine_lists` in the context, the
+    files lie below the working folder.
 
-    Shapes: top (batch, ...) for a data set (M, ...).
+    Shapes: top (batch, ...) for a data set (M, ...), whose rows have one shape in all files.
     """
 
     num_bottom, num_top = exactly(0), at_least(1)
@@ -36,22 +47,31 @@ class HDF5DataLayer(Layer):
         self.batch = int(param.batch_size)
         if self.batch < 1:
             raise ProtoError(f"{self.label}: batch_size is {self.batch}; expected at least 1")
-        self.files = self._list(self.context.path(param.source))
+        with self.naming():
+            self.files = self._list(self.context.path(param.source))
+        self.shapes: dict[str, Row] = {}
         self._rewind()
-        for name, blob in zip(self.param.top, top):
-            blob.reshape((self.batch, *self.file[name].shape[1:]))
+        with self.naming():
+            for name, blob in zip(self.param.top, top):
+                blob.reshape((self.batch, *self.shapes[name]))
 
     def _list(self, source: Path) -> list[Path]:
-        try:
-            lines = source.read_text().split()
-        except OSError as cause:
-            raise DataError(
-                f"{self.label}: source {source}: {cause.strerror}; expected a text file that "
-                "lists HDF5 files"
-            ) from cause
-        if not lines:
-            raise DataError(f"{self.label}: source {source} lists no files")
-        return [self.context.path(line) for line in lines]
+        """The files of the list; as in Caffe, several may stand in a line.
+
+        A line that names a file as a whole is not divided at its spaces.
+        """
+        paths = []
+        for _, line in read_lines(source):
+            whole = self.context.path(file_name(line))
+            names = [line] if whole.is_file() else line.split()
+            paths += [self.context.path(file_name(name)) for name in names]
+        if not paths:
+            raise DataError(f"source {source} lists no files; expected the paths of HDF5 files")
+        for path in paths:
+            RegularFile(path, advice=f"correct the list {source}").check()
+        if self.context.confine_lists:
+            check_below(paths, self.context.root)
+        return paths
 
     def _rewind(self) -> None:
         self.round, self.position = -1, 0
@@ -59,35 +79,51 @@ class HDF5DataLayer(Layer):
 
     def _open_next(self) -> None:
         """Open the file after the current one; after the last, begin another round."""
-        import h5py
-
         self.close()
         self.round += 1
         turn, place = divmod(self.round, len(self.files))
         if self.param.hdf5_data_param.shuffle:
             place = int(permutation(len(self.files), self.context.seed, turn)[place])
-        path = self.files[place]
-        try:
-            self.file = h5py.File(path, "r")
-        except OSError as cause:
-            raise DataError(f"{self.label}: {path}: cannot be read as HDF5: {cause}") from cause
-        lengths = {}
-        for name in self.param.top:
-            if name not in self.file:
-                raise DataError(
-                    f"{self.label}: {path}: no data set '{name}'; expected one for each top, "
-                    f"got {sorted(self.file)}"
-                )
-            lengths[name] = len(self.file[name])
-        if len(set(lengths.values())) != 1 or not min(lengths.values()):
-            raise ShapeError(
-                f"{self.label}: {path}: rows {lengths}; expected equally many, and some"
-            )
-        self.rows = next(iter(lengths.values()))
+        with self.naming():
+            self._open(self.files[place])
         self.order = None
         if self.param.hdf5_data_param.shuffle:
             self.order = permutation(self.rows, self.context.seed + 1, self.round)
         self.next_row = 0
+
+    def _open(self, path: Path) -> None:
+        """Open a file and check that its data sets are what the tops need."""
+        self.path = path
+        self.file = open_hdf5_file(path, DataError)
+        self.sets = {name: self._data_set(name) for name in self.param.top}
+        lengths = {name: int(values.shape[0]) for name, values in self.sets.items()}
+        if len(set(lengths.values())) != 1 or not min(lengths.values()):
+            raise ShapeError(f"{path}: rows {lengths}; expected equally many, and some")
+        self.rows = next(iter(lengths.values()))
+
+    def _data_set(self, name: str) -> Any:
+        where = f"{self.path}: data set '{name}'"
+        with reading(where, DataError):
+            values = find(self.file, name)
+            if values is None:
+                raise DataError(
+                    f"{self.path}: no data set '{name}'; expected one for each top, got "
+                    f"{names_in(self.file)}"
+                )
+        check_numbers(values, where, DataError, _UNWRITTEN)
+        shape = tuple(int(dim) for dim in values.shape)
+        if not shape or min(shape[1:], default=1) < 1:
+            raise ShapeError(
+                f"{where}: shape {shape}; expected a first axis of rows, and no axis of length 0; "
+                "write the data set with one row for each sample"
+            )
+        wanted = self.shapes.setdefault(name, shape[1:])
+        if _without_ones(shape[1:]) != _without_ones(wanted):
+            raise ShapeError(
+                f"{where}: rows of shape {shape[1:]}; expected {wanted}, as in the first file, "
+                f"{self.files[0]}; write all files with rows of one shape"
+            )
+        return values
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """The shapes are fixed."""
@@ -102,13 +138,13 @@ class HDF5DataLayer(Layer):
                 self._open_next()
             count = min(self.batch - filled, self.rows - self.next_row)
             for name, array in zip(self.param.top, out):
-                array[filled : filled + count] = self._read(name, count)
+                self._read(name, array[filled : filled + count])
             self.next_row += count
             filled += count
         self.position += self.batch
 
     def _seek(self, position: int) -> None:
-        """Stand at the row that comes `position` rows after the very first, as after a resume."""
+        """Go to the row that comes `position` rows after the very first, as after a resume."""
         if position < self.position:
             self._rewind()
         while self.position < position:
@@ -118,17 +154,28 @@ class HDF5DataLayer(Layer):
             self.next_row += count
             self.position += count
 
-    def _read(self, name: str, count: int) -> HostArray:
-        rows = slice(self.next_row, self.next_row + count)
-        if self.order is None:
-            return np.asarray(self.file[name][rows])
-        wanted = self.order[rows]
-        by_place = np.argsort(wanted)  # h5py reads rows in growing order only
-        values = np.asarray(self.file[name][wanted[by_place]])
-        return values[np.argsort(by_place)]
+    def _read(self, name: str, out: HostArray) -> None:
+        """Read the next rows; HDF5 converts them to the type of the array, as in Caffe."""
+        values = self.sets[name]
+        rows = slice(self.next_row, self.next_row + len(out))
+        shaped = out.reshape(len(out), *values.shape[1:])
+        with self.naming(), reading(f"{self.path}: data set '{name}'", DataError):
+            if self.order is None:
+                values.read_direct(shaped, rows)
+                return
+            wanted = self.order[rows]
+            by_place = np.argsort(wanted)  # h5py reads rows in growing order only
+            sorted_rows = np.empty_like(shaped)
+            values.read_direct(sorted_rows, wanted[by_place])
+            shaped[by_place] = sorted_rows
 
     def close(self) -> None:
         """Close the file."""
         if self.file is not None:
             self.file.close()
             self.file = None
+
+
+def _without_ones(shape: Row) -> Row:
+    """The axes of a shape that tell values apart."""
+    return tuple(dim for dim in shape if dim != 1)

@@ -1,0 +1,307 @@
+"""Reading HDF5 files that may be damaged, or made to do harm.
+
+A file may send its reader elsewhere: by external links, external storage, virtual data sets, and
+filters that are loaded as plugins. It may claim more numbers than it holds. And HDF5 itself can
+fail to end, or overwrite memory, where strings of variable length are damaged. So links are
+followed here, one by one, and what a data set is made of is checked before it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.errors import SnapshotError, VerydeepError
+from prototxt_gen.regular_file import RegularFile
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+
+_MAX_DEFLATION = 1032
+"""Bytes that deflate makes of one, at most."""
+_MAX_LINKS = 16
+"""Soft links in one name; HDF5's own limit."""
+_OWN_FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
+"""Of HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf."""
+_FAULTS = (
+    OSError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    ArithmeticError,
+    MemoryError,
+)
+
+
+@contextlib.contextmanager
+def reading(where: str, error: type[VerydeepError] = SnapshotError) -> Iterator[None]:
+    """Turn what HDF5 and h5py raise into one error of ours."""
+    try:
+        yield
+    except _FAULTS as cause:
+        # An attribute is missing where a file has a group in the place of a data set.
+        raise error(
+            f"{where}: HDF5 cannot read this: {cause}; the file is damaged or of another kind; "
+            "copy or download it again"
+        ) from cause
+
+
+@contextlib.contextmanager
+def open_hdf5(
+    path: str | os.PathLike[str], error: type[VerydeepError] = SnapshotError
+) -> Iterator[Any]:
+    """Open a file to read.
+
+    Raises:
+        error: it is missing or no HDF5 file.
+    """
+    file = open_hdf5_file(path, error)
+    with file:
+        yield file
+
+
+def open_hdf5_file(path: str | os.PathLike[str], error: type[VerydeepError] = SnapshotError) -> Any:
+    """Open a file to read, for a caller that closes it. See `open_hdf5`."""
+    import h5py
+
+    if not os.path.lexists(path):
+        raise error(
+            f"{path}: no such file; expected an HDF5 file; check the path "
+            f"(the current folder is {Path.cwd()})"
+        )
+    RegularFile(path, error).check()
+    with reading(str(path), error):
+        return h5py.File(path, "r")
+
+
+def find(group: Any, name: str) -> Any:
+    """The group or data set of a name, or None; soft links are followed within the file.
+
+    Raises:
+        ValueError: a link leads out of the file, or links go round in a circle.
+    """
+    return _find(group, name, [_MAX_LINKS])
+
+
+def _find(group: Any, name: str, left: list[int]) -> Any:
+    import h5py
+
+    item = group
+    for part in name.split("/"):
+        if part in ("", "."):
+            continue
+        if not isinstance(item, h5py.Group) or not item.id.links.exists(_encoded(part)):
+            return None
+        item = _follow(item, part, left)
+        if item is None:
+            return None
+    return item
+
+
+def _follow(group: Any, name: str, left: list[int]) -> Any:
+    """What one link of a group leads to."""
+    import h5py
+
+    kind = group.id.links.get_info(_encoded(name)).type
+    if kind == h5py.h5l.TYPE_HARD:
+        return group[_encoded(name)]
+    if kind != h5py.h5l.TYPE_SOFT:
+        what = "an external link" if kind == h5py.h5l.TYPE_EXTERNAL else "a user-defined link"
+        raise ValueError(
+            f"'{name}' is {what}, which may lead to any file; expected all data in the file itself"
+        )
+    if not left[0]:
+        raise ValueError(f"'{name}': more than {_MAX_LINKS} soft links lead to each other")
+    left[0] -= 1
+    target = _text(group.id.links.get_val(_encoded(name)))
+    return _find(group.file["/"] if target.startswith("/") else group, target, left)
+
+
+def names_in(group: Any) -> str:
+    """What a group holds, for messages."""
+    return ", ".join(_names(group)) or "nothing"
+
+
+def walk(root: Any) -> Iterator[tuple[str, Any]]:
+    """Names and items below a group, in alphabetical order, a group before what it holds.
+
+    Soft links are followed within the file; a group is entered once, however many links lead to it.
+
+    Raises:
+        ValueError: a link leads out of the file.
+    """
+    import h5py
+
+    entered = {_address(root)}
+    open_groups = [("", root, iter(_names(root)))]
+    while open_groups:
+        prefix, group, names = open_groups[-1]
+        name = next(names, None)
+        if name is None:
+            open_groups.pop()
+            continue
+        item = _follow(group, name, [_MAX_LINKS])
+        if item is None:
+            continue
+        yield prefix + name, item
+        if isinstance(item, h5py.Group) and _address(item) not in entered:
+            entered.add(_address(item))
+            open_groups.append((f"{prefix}{name}/", item, iter(_names(item))))
+
+
+def _names(group: Any) -> list[str]:
+    return sorted(_text(name) for name in group)
+
+
+def _address(group: Any) -> Any:
+    import h5py
+
+    return h5py.h5o.get_info(group.id).addr
+
+
+def _text(name: str | bytes) -> str:
+    """A name as h5py gives it, which is bytes where it is not UTF-8."""
+    return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+def check_numbers(
+    dataset: Any, where: str, error: type[VerydeepError] = SnapshotError, spare: int = 0
+) -> None:
+    """Raise unless an item is a data set of numbers. See `numbers_fault`.
+
+    Raises:
+        error: it is of another type, lies in other files, or claims more than its file holds.
+    """
+    with reading(where, error):
+        fault = numbers_fault(dataset, spare)
+    if fault:
+        raise error(
+            f"{where}: {fault}; expected integers or floats, all of them in the file; write it "
+            "again, or copy it again where it is damaged"
+        )
+
+
+def numbers_fault(dataset: Any, spare: int = 0) -> str:
+    """What keeps an item from being a data set of numbers that its file holds; empty for nothing.
+
+    Numbers are what Caffe reads: integers and floats of any width, and no strings, compounds,
+    enumerations (numpy's bool) or complex numbers. `spare` bytes may be missing: what was never
+    written reads as the fill value.
+
+    Raises:
+        ValueError: it lies in other files, or needs a plugin.
+    """
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset):
+        return "a group or a type, not a data set"
+    _check_layout(dataset)
+    kind = dataset.id.get_type().get_class()
+    if kind not in (h5py.h5t.INTEGER, h5py.h5t.FLOAT):
+        return f"a data set of {_class_name(kind)}"
+    if dataset.shape is None:
+        return "an empty data set"
+    return _storage_fault(dataset, spare)
+
+
+def _check_layout(dataset: Any) -> None:
+    """Raise unless the numbers lie in the file itself, and no plugin is needed to read them."""
+    import h5py
+
+    plan = dataset.id.get_create_plist()
+    kind = plan.get_layout()
+    # A virtual data set opens its sources as soon as its shape is asked for.
+    if kind == h5py.h5d.VIRTUAL or plan.get_external_count():
+        what = "a virtual data set" if kind == h5py.h5d.VIRTUAL else "in external storage"
+        raise ValueError(f"it is {what}, which may read any file; expected all data in the file")
+    codes = {plan.get_filter(index)[0] for index in range(plan.get_nfilters())}
+    if codes - _OWN_FILTERS:
+        raise ValueError(
+            f"it is packed by filter {min(codes - _OWN_FILTERS)}, which is a plugin; expected a "
+            "filter of HDF5 itself, such as gzip"
+        )
+
+
+def _storage_fault(dataset: Any, spare: int) -> str:
+    """How shape and chunks exceed what is stored; empty where they do not."""
+    width, shape, chunks = dataset.dtype.itemsize, dataset.shape, dataset.chunks
+    claimed = width * math.prod(shape)
+    size = os.fstat(dataset.file.id.get_vfd_handle()).st_size
+    stored, offset = dataset.id.get_storage_size(), dataset.id.get_offset()
+    largest = max(claimed, 0 if chunks is None else width * math.prod(chunks))
+    whole = stored <= size and (offset is None or offset + claimed <= size)
+    most = stored if chunks is None else stored * _MAX_DEFLATION
+    if whole and largest <= max(most, spare):
+        return ""
+    return f"shape {shape} of {dataset.dtype} in {stored} bytes of a file of {size}"
+
+
+def _class_name(kind: int) -> str:
+    import h5py
+
+    names = {
+        h5py.h5t.STRING: "strings",
+        h5py.h5t.COMPOUND: "compounds",
+        h5py.h5t.ENUM: "enumerations, such as bool",
+        h5py.h5t.BITFIELD: "bit fields",
+        h5py.h5t.OPAQUE: "opaque bytes",
+        h5py.h5t.REFERENCE: "references",
+        h5py.h5t.VLEN: "sequences of variable length",
+        h5py.h5t.ARRAY: "arrays",
+        h5py.h5t.TIME: "times",
+        getattr(h5py.h5t, "COMPLEX", None): "complex numbers",
+    }
+    return names.get(kind, "an unknown type")
+
+
+def holds_variable_strings(dataset: Any) -> bool:
+    """Whether a data set holds strings of variable length, which HDF5 does not read safely."""
+    import h5py
+
+    kind = dataset.id.get_type() if isinstance(dataset, h5py.Dataset) else None
+    return kind is not None and bool(kind.get_class() == h5py.h5t.STRING and kind.is_variable_str())
+
+
+def read_strings(dataset: Any) -> npt.NDArray[np.bytes_]:
+    """The strings of fixed length in a data set, without the zero bytes at their ends.
+
+    Raises:
+        ValueError: it is something else, or claims more than its file holds.
+    """
+    import h5py
+
+    if not isinstance(dataset, h5py.Dataset):
+        raise ValueError("a group or a type; expected a data set of strings")
+    _check_layout(dataset)
+    kind = dataset.id.get_type()
+    if kind.get_class() != h5py.h5t.STRING or kind.is_variable_str() or dataset.shape is None:
+        raise ValueError("expected strings of fixed length")
+    fault = _storage_fault(dataset, 0)
+    if fault:
+        raise ValueError(fault)
+    return np.asarray(dataset[()], np.bytes_)
+
+
+def read_text(dataset: Any) -> bytes:
+    """The one string of fixed length in a data set.
+
+    Raises:
+        ValueError: see `read_strings`.
+    """
+    values = read_strings(dataset)
+    if values.size != 1:
+        raise ValueError(f"{values.size} strings; expected one")
+    return bytes(values.reshape(-1)[0])
