@@ -1,7 +1,7 @@
 """The lines of text files that people and other programs write: lists, labels, notes.
 
-A byte order mark is left out, lines end in LF or CRLF, and bytes that are not UTF-8 stay as they
-are (`surrogateescape`): names of files are bytes, and a name must open the file that it names.
+A byte order mark is left out, and lines end in LF, CRLF or CR. Bytes that are not UTF-8 stay as
+they are (`surrogateescape`): names of files are bytes, and a name must open the file that it names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ MIN_INT32, MAX_INT32 = -(1 << 31), (1 << 31) - 1
 _BLANKS = " \t"
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_LINE_END = re.compile(r"\r\n|\n|\r")
+_MOST_DIGITS = 18
+_INTEGER = re.compile(rf"[+-]?[0-9]{{1,{_MOST_DIGITS}}}")
 
 
 def read_text(path: StrPath, what: str = "", pipe: bool = False) -> str:
@@ -61,16 +63,21 @@ def read_lines(
     Raises:
         DataError: see `read_text`.
     """
-    lines = list(enumerate(map(_stripped, read_text(path, what, pipe).split("\n")), 1))
-    while lines and not lines[-1][1]:
-        lines.pop()
-    return lines if keep_empty else [line for line in lines if line[1]]
+    text = read_text(path, what, pipe)
+    lines = _LINE_END.split(text) if "\r" in text else text.split("\n")
+    stripped = [line.rstrip(" \t\f\v") for line in lines]
+    while stripped and not stripped[-1]:
+        stripped.pop()
+    numbered = enumerate(stripped, 1)
+    return list(numbered) if keep_empty else [line for line in numbered if line[1]]
 
 
 def split_last(line: str) -> tuple[str, str]:
     """What stands before the last space or tab, and the word after it."""
-    place = max(line.rfind(" "), line.rfind("\t"))
-    return (line[:place].rstrip(_BLANKS), line[place + 1 :]) if place >= 0 else ("", line)
+    before, _, word = line.rpartition(" ")
+    if "\t" in word:
+        before, _, word = line.rpartition("\t")
+    return before.rstrip(_BLANKS), word
 
 
 def split_first(line: str) -> tuple[str, str]:
@@ -81,8 +88,12 @@ def split_first(line: str) -> tuple[str, str]:
 
 def integer(text: str, low: int, high: int) -> int | None:
     """The integer from `low` to `high` that a text is, in decimal ASCII digits; None for others."""
-    value = int(text) if _INTEGER.fullmatch(text) else None
-    return value if value is not None and low <= value <= high else None
+    # The first test is the common case of the second, and quick.
+    plain = len(text) < _MOST_DIGITS and text.isascii() and text.isdigit()
+    if not plain and not _INTEGER.fullmatch(text):
+        return None
+    value = int(text)
+    return value if low <= value <= high else None
 
 
 def file_name(text: str) -> str:
@@ -90,7 +101,3 @@ def file_name(text: str) -> str:
     if sys.getfilesystemencoding() == "utf-8":
         return text
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))
-
-
-def _stripped(line: str) -> str:
-    return line.rstrip(" \t\r\f\v")

@@ -59,6 +59,8 @@ class TrainJob:
     keep: int | None = None
     """Whole snapshots to keep; None for all."""
     stop_on_snapshot_error: bool = False
+    confine_lists: bool = False
+    """Refuse files outside of their root folder in lists of images and of HDF5 files."""
     replicas: int = 1
     """Devices that share each batch."""
     batch_semantics: str = GLOBAL
@@ -243,6 +245,7 @@ def _solver_options(job: TrainJob, resume: Path | None) -> SolverOptions:
         seed=None if resume is None else seed_of(resume),
         keep=job.keep,
         stop_on_snapshot_error=job.stop_on_snapshot_error,
+        confine_lists=job.confine_lists,
         share_activations=True,
     )
 

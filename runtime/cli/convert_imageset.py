@@ -11,6 +11,7 @@ from data_prep.batch import FATAL, SKIP
 from data_prep.convert_imageset import ConvertOptions, convert, read_list
 from data_prep.progress import show_progress
 from prototxt_gen.errors import UnsupportedError
+from runtime.cli.devices import add_list_arguments
 from runtime.log import setup_logging
 
 NAME = "convert_imageset"
@@ -48,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--on_error", choices=(FATAL, SKIP), default=FATAL, help="what a corrupt image means"
     )
+    add_list_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -85,8 +87,10 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs,
         resume=args.resume,
         on_error=args.on_error,
+        confine=args.confine_lists,
     )
-    entries = read_list(args.list_file)
+    # A shell's process substitution is a pipe.
+    entries = read_list(args.list_file, pipe=True)
     log.info("A total of %d images.", len(entries))
     with show_progress("converting") as progress:
         result = convert(args.root_folder, entries, args.db_name, options, progress)

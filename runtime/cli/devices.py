@@ -58,6 +58,16 @@ def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="", help="the net's stages, with commas between them")
 
 
+def add_list_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --confine-lists."""
+    parser.add_argument(
+        "--confine-lists",
+        action="store_true",
+        help="refuse files outside of their root folder in lists of images or HDF5 files, with "
+        "symbolic links resolved: for lists from strangers",
+    )
+
+
 def stages(args: argparse.Namespace) -> list[str]:
     """The names that --stage lists."""
     return [name for name in args.stage.split(",") if name]

@@ -16,7 +16,7 @@ from prototxt_gen.spec_toml import load_spec
 from prototxt_gen.text import read_net, read_solver
 from prototxt_gen.vgg import NETS
 from runtime.backend.registry import create_backend
-from runtime.cli.devices import add_state_arguments, stages
+from runtime.cli.devices import add_list_arguments, add_state_arguments, stages
 from runtime.context import RunContext
 from runtime.log import setup_logging
 from runtime.memory_estimate import GIB, budget_advice, in_gib
@@ -66,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="say how to fit into so much memory; exit status 1 where it does not",
     )
     add_state_arguments(parser)
+    add_list_arguments(parser)
     parser.add_argument(
         "--allow-python-layers", action="store_true", help="run the code that Python layers name"
     )
@@ -115,7 +116,9 @@ def _net_param(args: argparse.Namespace) -> Any:
 def _net(args: argparse.Namespace, param: Any) -> Net:
     """The net in its shapes."""
     phase = PHASE_NAMES.index(args.phase) if args.phase else default_phase(param)
-    context = RunContext(allow_python_layers=args.allow_python_layers)
+    context = RunContext(
+        allow_python_layers=args.allow_python_layers, confine_lists=args.confine_lists
+    )
     try:
         return shape_net(
             param,

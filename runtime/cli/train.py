@@ -10,6 +10,7 @@ import sys
 from prototxt_gen.errors import DeviceError, UnsupportedError
 from runtime.cli.devices import (
     add_device_arguments,
+    add_list_arguments,
     add_state_arguments,
     open_backend,
     parse_gpus,
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", metavar="FILES", help="weights to start from: W, or W1,W2")
     add_device_arguments(parser)
     add_state_arguments(parser)
+    add_list_arguments(parser)
     parser.add_argument(
         "--replicas",
         type=int,
@@ -109,6 +111,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         stages=stages(args),
         log_json=args.log_json,
         keep=args.keep,
+        confine_lists=args.confine_lists,
         stop_on_snapshot_error=args.on_snapshot_error == "stop",
         replicas=local if world is None else world.size,
         batch_semantics=args.batch_semantics,

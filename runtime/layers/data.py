@@ -47,13 +47,14 @@ class DataLayer(BatchLayer):
                 f"{self.label}: backend LEVELDB is not offered; expected LMDB; convert the images "
                 "with `verydeep convert_imageset` and say backend: LMDB"
             )
+        spec = TransformSpec.from_param(transform, self.phase, self.label)
+        source = Reader(self.context.path(param.source))
         with self.naming():
-            self.reader = self._open(TransformSpec.from_param(transform, self.phase, self.label))
+            self.reader = self._open(source, spec)
         self.shape_tops(top, self.reader.shape)
 
-    def _open(self, spec: TransformSpec) -> BatchReader | BoxReader:
+    def _open(self, source: Reader, spec: TransformSpec) -> BatchReader | BoxReader:
         options, window = self.context.data, self.context.window
-        source = Reader(self.context.path(self.param.data_param.source))
         if self._holds_boxes():
             return BoxReader(source, self.context.images, spec, self.label)
         seed = self.context.seed if options.seed is None else options.seed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 
 import cv2
@@ -272,3 +273,43 @@ def test_lists(tmp_path: Path) -> None:
         read_list(tmp_path / "absent.txt")
     with pytest.raises(DataError, match="no images to convert; expected a list of at least one"):
         convert(tmp_path, [], tmp_path / "db")
+
+
+def test_names_keep_their_bytes_in_keys(root: Path, tmp_path: Path) -> None:
+    """A list that was read, and one that a resumed run reads again."""
+    names = [b"caf\xe9 1.JPEG", "\u00fcn\u00ef.JPEG".encode(), b"tab\t.JPEG"]
+    for number, name in enumerate(names):
+        (root / f"{number}.JPEG").rename(root / os.fsdecode(name))
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + b" 0\r\n".join([*names, b""]))
+    entries = read_list(tmp_path / "list.txt")
+    convert(root, entries[:2], tmp_path / "db")
+    result = convert(root, entries, tmp_path / "db", ConvertOptions(resume=True))
+    assert (result.records, result.resumed_at) == (3, 2)
+    with Reader(tmp_path / "db") as reader:
+        assert list(reader.keys) == [b"%08d_%s" % item for item in enumerate(names)]
+
+
+def test_special_files_in_a_list(root: Path, tmp_path: Path) -> None:
+    """Opening a pipe would wait for ever."""
+    os.mkfifo(root / "pipe.JPEG")
+    for number, name in enumerate(["pipe.JPEG", "/dev/zero", "../images"]):
+        with pytest.raises(DataError, match=f"{name}: cannot be read: .*regular file"):
+            convert(root, [(name, 0)], tmp_path / f"db{number}")
+    skip = ConvertOptions(on_error="skip")
+    result = convert(root, [("pipe.JPEG", 0), *ENTRIES], tmp_path / "db", skip)
+    assert (result.records, len(result.skipped)) == (5, 1)
+
+
+def test_lists_may_be_confined(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside.JPEG"
+    outside.write_bytes((root / "0.JPEG").read_bytes())
+    (root / "link.JPEG").symlink_to(outside)
+    confined = ConvertOptions(confine=True, on_error="skip")
+    for number, name in enumerate([str(outside), "../outside.JPEG", "link.JPEG"]):
+        assert convert(root, [(name, 0)], tmp_path / f"db{number}").records == 1
+        with pytest.raises(
+            DataError, match=r"it lies outside of its root folder; .*--confine-list"
+        ):
+            convert(root, [*ENTRIES, (name, 0)], tmp_path / "none", confined)
+        assert not (tmp_path / "none").exists()
+    assert convert(root, ENTRIES, tmp_path / "db", confined).records == 5

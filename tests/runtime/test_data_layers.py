@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen import proto, text
+from prototxt_gen.errors import DataError
 from runtime.backend.registry import create_backend
 from runtime.context import RunContext
 from runtime.net import Net
@@ -106,3 +108,68 @@ def test_outputs_are_written_with_four_axes(tmp_path: Path) -> None:
         assert file["data"].shape == (2, 3, 1, 1)
         np.testing.assert_array_equal(file["data"][:, :, 0, 0], np.arange(6).reshape(2, 3))
         np.testing.assert_array_equal(file["label"][...], np.reshape([7, 8], (2, 1, 1, 1)))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\n\n"])
+def test_lists_of_images_as_people_write_them(
+    tmp_path: Path, images: np.ndarray, end: bytes
+) -> None:
+    names = [b"_caf\xe9 1.png", "_\u00fcn\u00ef.png".encode()]
+    for number, name in enumerate(names):
+        (tmp_path / f"set_{number}.png").rename(tmp_path / os.fsdecode(b"set" + name))
+    lines = [name + b"\t%d" % number for number, name in enumerate(names)]
+    (tmp_path / "list.txt").write_bytes(b"\xef\xbb\xbf" + end.join(lines))
+    with build(image_data(""), tmp_path) as net:
+        net.forward()
+        wanted = images.transpose(0, 3, 1, 2)[[0, 1, 0]]
+        np.testing.assert_array_equal(net.blobs["data"].data.host(), wanted)
+        np.testing.assert_array_equal(net.blobs["label"].data.host(), [0, 1, 0])
+
+
+@pytest.mark.parametrize("name", ["_pipe", "/../../../../../../../../dev/zero", "s"])
+def test_special_files_in_a_list(tmp_path: Path, images: np.ndarray, name: str) -> None:
+    """Opening a pipe would wait for ever, and a device never ends."""
+    os.mkfifo(tmp_path / "set_pipe")
+    (tmp_path / "sets").mkdir()
+    (tmp_path / "set").mkdir()
+    (tmp_path / "list.txt").write_text(f"_0.png 3\n{name} 5\n")
+    with (
+        build(image_data("new_height: 6 new_width: 8"), tmp_path) as net,
+        pytest.raises(DataError, match=r"^layer 'd' \(ImageData\): .*cannot be read: .*regular f"),
+    ):
+        net.forward()
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "inside"),
+    [
+        ("set/", "0.png", True),
+        ("set/", "deep/../0.png", True),
+        ("set", "/0.png", True),
+        ("", "set/0.png", True),
+        ("set/", "../outside.png", False),
+        ("set/", "link.png", False),
+        ("", "set/link.png", True),
+        ("", "../elsewhere.png", False),
+        ("", "/dev/zero", False),
+    ],
+)
+def test_lists_may_be_confined(tmp_path: Path, root: str, name: str, inside: bool) -> None:
+    folder = tmp_path / "work"
+    (folder / "set" / "deep").mkdir(parents=True)
+    for path in (folder / "set" / "0.png", folder / "outside.png", tmp_path / "elsewhere.png"):
+        cv2.imwrite(str(path), np.zeros((4, 4, 3), np.uint8))
+    (folder / "set" / "link.png").symlink_to(folder / "outside.png")
+    first = {"set/": "0.png", "set": "/0.png", "": "set/0.png"}[root]
+    (folder / "list.txt").write_text(f"{first} 0\n{name} 0\n")
+    layer = image_data("").replace('root_folder: "set"', f'root_folder: "{root}"')
+    param = text.parse(layer, proto.NetParameter)
+    context = RunContext(root=folder, confine_lists=True)
+    if inside:
+        with Net(param, proto.TRAIN, create_backend("cpu"), context) as net:
+            net.forward()
+        return
+    with pytest.raises(
+        DataError, match=r"^layer 'd' .*: it lies outside of its root folder; expec"
+    ):
+        Net(param, proto.TRAIN, create_backend("cpu"), context)

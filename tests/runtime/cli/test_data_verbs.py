@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -120,3 +122,20 @@ def test_info_of_a_database_with_bad_records(
     assert main(["data", "info", "db"]) == 1
     shown = capsys.readouterr().out
     assert "1 records cannot be used:\n  record 00000006_6.jpg: the image does not dec" in shown
+
+
+def test_a_list_from_a_pipe(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a shell's process substitution gives it."""
+    os.mkfifo("pipe")
+    writer = threading.Thread(target=Path("pipe").write_text, args=("1.jpg 1\n2.jpg 0\n",))
+    writer.start()
+    assert main(["convert_imageset", "images/", "pipe", "db"]) == 0
+    writer.join()
+    assert capsys.readouterr().out == "db: 2 records, 0 images skipped\n"
+
+
+def test_a_list_that_leaves_its_root(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("list.txt").write_text("../images/1.jpg 1\n../list.txt 0\n")
+    assert main([*CONVERT, "--confine-lists"]) == 2
+    assert "list.txt: it lies outside of its root folder; expected" in capsys.readouterr().err
+    assert not Path("db").exists()
