@@ -26,6 +26,8 @@ from prototxt_gen.errors import DataError, ProtoError, ShapeError
 
 DEFAULT_PREFETCH = 4
 """Batches kept ready, as DataParameter.prefetch."""
+MOST_PREFETCH = 64
+"""Batches kept ready at most, however many are asked for: they all take memory."""
 _LARGEST_RUN = 8
 
 
@@ -205,7 +207,7 @@ class BatchReader:
         self.wait_seconds = 0.0
         self.images = 0
         self._closed = False
-        self._window, self._prefetch = (low, high), max(1, prefetch)
+        self._window, self._prefetch = (low, high), min(max(1, prefetch), MOST_PREFETCH)
         self._workers = default_workers() if workers is None else workers
         self._pipeline: _Pipeline | None = None
         self._finalizer: Callable[[], object] | None = None

@@ -41,19 +41,26 @@ class MemoryDataLayer(Layer):
 
         Shapes: images (M,channels,height,width), labels (M,) or (M,1,1,1); M a multiple of batch.
         """
-        values = np.asarray(images, np.float32)
+        values, given = self._numbers(images, "images"), self._numbers(labels, "labels")
         if values.shape[1:] != self.shape[1:] or not len(values) or len(values) % self.shape[0]:
             raise ShapeError(
                 f"{self.label}: images of shape {values.shape}; expected (M, "
                 f"{', '.join(map(str, self.shape[1:]))}) with M a multiple of {self.shape[0]}"
             )
-        if np.size(labels) != len(values):
+        if given.size != len(values):
             raise ShapeError(
-                f"{self.label}: {np.size(labels)} labels; expected one for each of "
-                f"{len(values)} images"
+                f"{self.label}: {given.size} labels; expected one for each of {len(values)} images"
             )
-        self.images, self.labels = values, np.asarray(labels, np.float32).ravel()
+        self.images, self.labels = values, given.ravel()
         self.first_pass = self.context.pass_number
+
+    def _numbers(self, values: HostArray, name: str) -> HostArray:
+        try:
+            return np.asarray(values, np.float32)
+        except (TypeError, ValueError) as cause:
+            raise DataError(
+                f"{self.label}: {name} are no numbers: {cause}; expected an array of floats"
+            ) from cause
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """As the parameter says."""

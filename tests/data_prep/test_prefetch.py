@@ -10,7 +10,7 @@ import pytest
 
 from data_prep import datum
 from data_prep.colour import ColourShift
-from data_prep.prefetch import BatchReader
+from data_prep.prefetch import MOST_PREFETCH, BatchReader
 from data_prep.sampler import make_sampler
 from data_prep.transform import TransformSpec
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
@@ -146,6 +146,24 @@ def test_work_goes_on_ahead_of_the_consumer(source: Records) -> None:
                      workers=1, prefetch=4) as reader:  # fmt: skip
         reader.read(0, 0, 2)
         assert made.wait(timeout=30), "record 7 belongs to iteration 3, which nobody asked for yet"
+
+
+def test_no_number_of_batches_ahead_takes_all_memory(source: Records) -> None:
+    asked: list[int] = []
+    enough = threading.Event()
+
+    class Watched(Records):
+        def get(self, index: int) -> bytes:
+            asked.append(index)
+            if len(asked) == MOST_PREFETCH:
+                enough.set()
+            return super().get(index)
+
+    with BatchReader(Watched(source.values), 1, AUGMENTED, make_sampler(23, False, 0),
+                     workers=2, prefetch=2**32 - 1) as reader:  # fmt: skip
+        reader.read(0, 0, 1)
+        assert enough.wait(timeout=30)
+    assert len(asked) <= MOST_PREFETCH + 8
 
 
 def test_only_the_window_is_made_ahead(source: Records) -> None:

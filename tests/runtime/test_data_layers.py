@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -11,9 +13,11 @@ import numpy as np
 import pytest
 
 from prototxt_gen import proto, text
-from prototxt_gen.errors import DataError
+from prototxt_gen.errors import DataError, ShapeError
 from runtime.backend.registry import create_backend
+from runtime.cli.main import main
 from runtime.context import RunContext
+from runtime.log import close_logging
 from runtime.net import Net
 from runtime.rng import CaffeRandom
 
@@ -173,3 +177,73 @@ def test_lists_may_be_confined(tmp_path: Path, root: str, name: str, inside: boo
         DataError, match=r"^layer 'd' .*: it lies outside of its root folder; expec"
     ):
         Net(param, proto.TRAIN, create_backend("cpu"), context)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (
+            (np.zeros((2, 1, 2, 2)), ["a", "b"]),
+            "labels are no numbers: .*; expected an array of flo",
+        ),
+        (([[1], [2, 3]], [0, 1]), "images are no numbers: .*; expected an array of floats"),
+        ((np.zeros((2, 1, 2, 2)), [0]), "1 labels; expected one for each of 2 images"),
+        ((np.zeros((3, 1, 2, 2)), [0] * 3), "images of shape .* with M a multiple of 2"),
+        ((np.float32(1), [0]), r"images of shape \(\); expected"),
+    ],
+)
+def test_arrays_that_are_no_images(tmp_path: Path, arrays: tuple[Any, Any], words: str) -> None:
+    layer = (
+        'layer { name: "m" type: "MemoryData" top: "data" top: "label" memory_data_param '
+        "{ batch_size: 2 channels: 1 height: 2 width: 2 } }"
+    )
+    with (
+        build(layer, tmp_path) as net,
+        pytest.raises((DataError, ShapeError), match=rf"^layer 'm' \(MemoryData\): {words}"),
+    ):
+        net.layers[0].set_input_arrays(*arrays)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("verb", ["train", "test", "time", "extract_features", "summary"])
+def test_verbs_confine_lists(
+    tmp_path: Path,
+    images: np.ndarray,
+    verb: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "list.txt").write_text(f"{tmp_path}/set_0.png 3\n")
+    net = image_data("").replace('root_folder: "set"', "")
+    net += (
+        'layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip" inner_product_param '
+        '{ num_output: 5 } } layer { name: "l" type: "SoftmaxWithLoss" bottom: "ip" '
+        'bottom: "label" top: "l" }'
+    )
+    (folder / "net.prototxt").write_text(net)
+    (folder / "solver.prototxt").write_text(
+        'net: "net.prototxt" base_lr: 0 lr_policy: "fixed" max_iter: 1 snapshot_prefix: "s"'
+    )
+    monkeypatch.chdir(folder)
+    arguments = {
+        "train": ["--solver", "solver.prototxt"],
+        "test": [
+            "--model",
+            "net.prototxt",
+            "--weights",
+            "s_iter_1.caffemodel",
+            "--iterations",
+            "1",
+        ],
+        "time": ["--model", "net.prototxt", "--iterations", "1"],
+        "extract_features": ["s_iter_1.caffemodel", "net.prototxt", "ip", "db", "1"],
+        "summary": ["net.prototxt"],
+    }
+    assert main(["train", *arguments["train"]]) == 0
+    assert main([verb, *arguments[verb]]) == 0
+    shutil.rmtree("db", ignore_errors=True)
+    capsys.readouterr()
+    assert main([verb, *arguments[verb], "--confine-lists"]) == 2
+    assert "set_0.png: it lies outside of its root folder" in capsys.readouterr().err
+    close_logging()
