@@ -11,11 +11,15 @@ import h5py
 import numpy as np
 import pytest
 
-from prototxt_gen.errors import DataError, SnapshotError, VerydeepError
+from prototxt_gen import proto, text
+from prototxt_gen.errors import DataError, ShapeError, SnapshotError, VerydeepError
+from runtime.backend.registry import create_backend
+from runtime.context import RunContext
 from runtime.features import hdf5_features
 from runtime.features.extraction import Features
 from runtime.features.feature_file import read_features, write_features
 from runtime.hdf5_file import find, open_hdf5, walk
+from runtime.net import Net
 from runtime.solverstate import read_solverstate
 from runtime.weights_file import open_weights
 from tests.runtime.hostile_hdf5 import (
@@ -25,6 +29,7 @@ from tests.runtime.hostile_hdf5 import (
     VALUES,
     with_longer_shape,
 )
+from tests.runtime.mutants import flipped
 
 ATTRIBUTES = {
     "net": "D",
@@ -208,9 +213,9 @@ def test_damaged_strings_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         end += 16 + -(-size // 8) * 8
     data[end + 8 : end + 16] = bytes(8)
     path.write_bytes(data)
-    monkeypatch.setattr(hdf5_features, "_PATIENCE", 2.0)
+    monkeypatch.setattr(hdf5_features, "_PATIENCE", 0.75)
     with pytest.raises(
-        DataError, match=r"f\.h5: no features can be read: .*could not be read in 2"
+        DataError, match=r"f\.h5: no features can be read: .*could not be read in 0"
     ):
         read_features(path)
 
@@ -242,3 +247,66 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
         assert [os.fsencode(layer.name) for layer in layers] == [b"caf\xe9"]
     with pytest.raises(SnapshotError, match=r"no solver state; expected .*, got data; give a"):
         read_solverstate(path)
+
+
+def read_rows(path: Path) -> None:
+    """Two passes of an HDF5Data layer over a file."""
+    (path.parent / "list.txt").write_text(path.name)
+    layer = 'layer {{ name: "d" type: "HDF5Data" top: "{}" top: "{}" hdf5_data_param {{ {} }} }}'
+    settings = 'source: "list.txt" batch_size: 3'
+    layers = layer.format("x", "y", settings) + layer.format("z", "s", settings + " shuffle: true")
+    param = text.parse(layers, proto.NetParameter)
+    context = RunContext(root=path.parent)
+    with Net(param, proto.TRAIN, create_backend("cpu"), context) as net:
+        net.forward()
+        net.forward()
+
+
+def rows_file(folder: Path) -> bytes:
+    path = folder / "rows.h5"
+    with h5py.File(path, "w") as file:
+        file["x"] = VALUES
+        file.create_dataset("y", data=np.arange(4), compression="gzip", shuffle=True)
+        file.create_dataset("group/z", data=VALUES, chunks=(2, 4), maxshape=(None, 6))
+        file["z"], file["s"] = h5py.SoftLink("group/z"), h5py.SoftLink("/x")
+    read_rows(path)
+    return path.read_bytes()
+
+
+def features_file(folder: Path) -> bytes:
+    path = folder / "f.h5"
+    write_features(path, features_of(("a", "b c", "d" * 30)))
+    return path.read_bytes()
+
+
+MUTANTS: dict[str, tuple[Callable[[Path], bytes], Read]] = {
+    "rows": (rows_file, read_rows),
+    "features": (features_file, read_features),
+}
+
+
+def refused(kind: str, folder: Path, count: int, seed: int) -> int:
+    make, read = MUTANTS[kind]
+    found = 0
+    for number, mutant in enumerate(flipped(make(folder), count, seed)):
+        path = folder / f"{number}.h5"
+        path.write_bytes(mutant)
+        try:
+            read(path)
+        except DataError:
+            found += 1
+        except ShapeError:
+            found += kind == "rows"
+        path.unlink()
+    return found
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_damaged_files_are_typed_errors(tmp_path: Path, name: str) -> None:
+    assert refused(name, tmp_path, 16, 0) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MUTANTS)
+def test_many_damaged_files_are_typed_errors(tmp_path: Path, name: str) -> None:
+    assert refused(name, tmp_path, 1000, 1) > 100

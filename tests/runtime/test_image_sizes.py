@@ -131,6 +131,18 @@ def test_each_pass_is_that_of_a_net_of_its_size(
     assert_same(found, wanted)
 
 
+def test_activations_share_memory_in_every_size(tmp_path: Path) -> None:
+    write_images(tmp_path)
+    sharing = Sharing()
+    layers = SOURCES.format("", 1, 1) + FULLY_CONVOLUTIONAL
+    with build(layers, create_backend("cpu"), context(tmp_path, sharing=sharing)) as net:
+        for _ in SIZES:
+            one_pass(net)
+            array = sharing.array(net.backend, 0)
+            for name in ("conv", "pool", "norm", "sum", "up"):
+                assert np.shares_memory(net.blobs[name].data.host(), array), name
+
+
 @pytest.mark.parametrize("options", [{}, {"sharing": True}], ids=["own memory", "shared memory"])
 def test_a_device_computes_the_same(tmp_path: Path, options: dict[str, bool]) -> None:
     """Sizes that repeat are replayed there, others are not."""
@@ -347,6 +359,11 @@ def write_solver(folder: Path, batch: int, shards: int, iter_size: int = 1) -> P
     return path
 
 
+def weights_of(path: Path) -> np.ndarray:
+    model = proto.NetParameter.FromString(path.read_bytes())
+    return np.concatenate([blob.data for layer in model.layer for blob in layer.blobs])
+
+
 def test_shards_and_replicas_of_single_images(tmp_path: Path) -> None:
     """A batch of two in two shards is two passes of one image, on one replica as on two."""
     solver = write_solver(tmp_path, 2, 2)
@@ -363,11 +380,38 @@ def test_gradients_of_several_passes_are_averaged(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     train_case(write_solver(tmp_path / "iter", 1, 1, iter_size=2), 1)
     train_case(write_solver(tmp_path / "shards", 2, 2), 1)
+    found = [
+        weights_of(tmp_path / name / "run" / "exact_iter_4.caffemodel")
+        for name in ("iter", "shards")
+    ]
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
+
+
+ROW_BY_ROW = """
+layer {{ name: "data" type: "Data" top: "data" transform_param {{ scale: 0.01 }}
+  data_param {{ source: "{folder}/images" batch_size: {batch} backend: LMDB }} }}
+layer {{ name: "wide" type: "InnerProduct" bottom: "data" top: "wide" inner_product_param {{
+  axis: 3 num_output: 300 weight_filler {{ type: "xavier" }} }} }}
+layer {{ name: "mean" type: "Reduction" bottom: "wide" top: "mean"
+  reduction_param {{ operation: SUMSQ coeff: 0.001 }} loss_weight: 1 }}
+"""
+
+
+def test_products_over_rows_of_images(tmp_path: Path) -> None:
+    """As many rows come into a product as its image has: there is no room to keep them by shard."""
     found = []
-    for name in ("iter", "shards"):
-        path = tmp_path / name / "run" / "exact_iter_4.caffemodel"
-        model = proto.NetParameter.FromString(path.read_bytes())
-        found.append(np.concatenate([b.data for layer in model.layer for b in layer.blobs]))
+    for name, batch, shards in (("iter", 1, 1), ("shards", 2, 2)):
+        folder = tmp_path / name
+        folder.mkdir()
+        solver = write_solver(folder, batch, shards, iter_size=3 - batch)
+        shutil.rmtree(folder / "images")
+        shutil.rmtree(folder / "maps")
+        write_images(folder, [(1, 300), (3, 300), (2, 300), (3, 300)])
+        net = ROW_BY_ROW.format(folder=folder, batch=batch)
+        (folder / "net.prototxt").write_text(net)
+        solver.write_text("".join(line for line in solver.open() if not line.startswith("test_")))
+        train_case(solver, 1)
+        found.append(weights_of(folder / "run" / "exact_iter_4.caffemodel"))
     np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-6)
 
 
