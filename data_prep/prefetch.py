@@ -29,6 +29,7 @@ DEFAULT_PREFETCH = 4
 MOST_PREFETCH = 64
 """Batches kept ready at most, however many are asked for: they all take memory."""
 _LARGEST_RUN = 8
+_POSITIONS = 1 << 63
 
 
 def default_workers() -> int:
@@ -242,6 +243,11 @@ class BatchReader:
             raise DataError(
                 f"data: images {first_index} to {first_index + count - 1} of a batch of "
                 f"{self._loader.batch_size}; expected a part of the batch"
+            )
+        if not 0 <= iteration < _POSITIONS // self._loader.batch_size:
+            raise DataError(
+                f"data: iteration {iteration} of {self._loader.batch_size} images; expected a "
+                "position below 2**63; the state that the data goes on from is damaged"
             )
         started = time.perf_counter()
         if self._closed:

@@ -18,6 +18,7 @@ from prototxt_gen.errors import DataError
 
 SHUFFLE_STREAM = philox.stream_of("sampler.shuffle")
 _EPOCHS_KEPT = 3
+_EPOCHS = 1 << 32
 
 
 class Sampler(Protocol):
@@ -72,7 +73,15 @@ def permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Order 0 .. count-1 by 64 random bits each; the order among equals is that of the records.
 
     Not numpy's own permutation, whose stream may change between versions.
+
+    Raises:
+        DataError: an epoch that no run reaches.
     """
+    if not 0 <= epoch < _EPOCHS:
+        raise DataError(
+            f"sampler: epoch {epoch} of {count} records; expected fewer than {_EPOCHS}; the state "
+            "that the data goes on from is damaged"
+        )
     drawn = philox.words(seed, SHUFFLE_STREAM, epoch, 0, 2 * count).astype(np.uint64)
     return np.argsort(drawn[0::2] << np.uint64(32) | drawn[1::2], kind="stable")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
+from prototxt_gen.regular_file import RegularFile
 
 Array = npt.NDArray[Any]
 
@@ -83,13 +83,8 @@ def read_binaryproto(path: str | os.PathLike[str]) -> Array:
     Raises:
         DataError: the file is missing, or is no BlobProto that agrees with itself.
     """
-    try:
-        raw = Path(path).read_bytes()
-    except OSError as cause:
-        raise DataError(
-            f"{path}: cannot be read: {cause.strerror}; expected a .binaryproto file, such as "
-            "`verydeep compute_image_mean` writes; check the path"
-        ) from cause
+    expected = "a .binaryproto file, such as `verydeep compute_image_mean` writes"
+    raw = RegularFile(path, expected=expected).read()
     try:
         blob = proto.BlobProto.FromString(raw)
     except DecodeError as cause:

@@ -34,12 +34,14 @@ for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
 class RegularFile:
     """A path that must lead to a regular file, and how an error describes it.
 
-    `what` is the subject of the sentence, such as "the labels"; with `pipe` a pipe is accepted too.
+    `what` is the subject of the sentence, such as "the labels", and `expected` what should be
+    there; with `pipe` a pipe is accepted too.
     """
 
     path: StrPath
     error: type[VerydeepError] = DataError
     what: str = ""
+    expected: str = "a file"
     advice: str = "check the path"
     pipe: bool = False
 
@@ -93,7 +95,8 @@ class RegularFile:
         """The error for a failed call."""
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         return self.error(
-            f"{self.path}: {self._subject}cannot be read: {reason}; expected a file; {self.advice}"
+            f"{self.path}: {self._subject}cannot be read: {reason}; expected {self.expected}; "
+            f"{self.advice}"
         )
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class HDF5DataLayer(Layer):
         with self.naming():
             self.files = self._list(self.context.path(param.source))
         self.shapes: dict[str, Row] = {}
+        self.lengths: dict[int, int] = {}
         self._rewind()
         with self.naming():
             for name, blob in zip(self.param.top, top):
@@ -63,7 +65,7 @@ class HDF5DataLayer(Layer):
         paths = []
         for _, line in read_lines(source):
             whole = self.context.path(file_name(line))
-            names = [line] if whole.is_file() else line.split()
+            names = [line] if os.path.isfile(whole) else line.split()  # noqa: PTH113
             paths += [self.context.path(file_name(name)) for name in names]
         if not paths:
             raise DataError(f"source {source} lists no files; expected the paths of HDF5 files")
@@ -80,16 +82,15 @@ class HDF5DataLayer(Layer):
     def _open_next(self) -> None:
         """Open the file after the current one; after the last, begin another round."""
         self.close()
-        self.round += 1
-        turn, place = divmod(self.round, len(self.files))
-        if self.param.hdf5_data_param.shuffle:
-            place = int(permutation(len(self.files), self.context.seed, turn)[place])
+        shuffle, seed, visit = self.param.hdf5_data_param.shuffle, self.context.seed, self.round + 1
+        turn, place = divmod(visit, len(self.files))
         with self.naming():
+            if shuffle:
+                place = int(permutation(len(self.files), seed, turn)[place])
             self._open(self.files[place])
-        self.order = None
-        if self.param.hdf5_data_param.shuffle:
-            self.order = permutation(self.rows, self.context.seed + 1, self.round)
-        self.next_row = 0
+            self.order = permutation(self.rows, seed + 1, visit) if shuffle else None
+        self.lengths[place] = self.rows
+        self.round, self.next_row = visit, 0
 
     def _open(self, path: Path) -> None:
         """Open a file and check that its data sets are what the tops need."""
@@ -150,9 +151,21 @@ class HDF5DataLayer(Layer):
         while self.position < position:
             if self.next_row == self.rows:
                 self._open_next()
+            self._skip_turns(position)
             count = min(position - self.position, self.rows - self.next_row)
             self.next_row += count
             self.position += count
+
+    def _skip_turns(self, position: int) -> None:
+        """Pass over whole turns of all files, once the rows of each are known."""
+        if self.next_row or self.round % len(self.files) or len(self.lengths) < len(self.files):
+            return
+        rows = sum(self.lengths.values())
+        turns = (position - self.position) // rows
+        if turns:
+            self.position += turns * rows
+            self.round += turns * len(self.files) - 1
+            self._open_next()
 
     def _read(self, name: str, out: HostArray) -> None:
         """Read the next rows; HDF5 converts them to the type of the array, as in Caffe."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,10 @@ def test_errors(tmp_path: Path) -> None:
         DataError, match=r"absent: cannot be read: No such file.*; expected .*verydeep"
     ):
         read_mean(tmp_path / "absent")
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DataError, match=f"{path}: cannot be read: .*; expected a regular file"):
+            read_mean(path)
     (tmp_path / "bad").write_bytes(b"\xff\xff\xff")
     with pytest.raises(DataError, match=r"bad: .*BlobProto"):
         read_mean(tmp_path / "bad")

@@ -263,6 +263,9 @@ def test_asking_for_what_is_not_there(source: Records) -> None:
         for first, count in ((0, 6), (3, 3), (-1, 2), (0, 0)):
             with pytest.raises(DataError, match=r"data: images .* of a batch of 5; expected a"):
                 reader.read(0, first, count)
+        for iteration in (-1, 2**63 // 5, 10**30):
+            with pytest.raises(DataError, match=r"data: iteration .*; expected a position below"):
+                reader.read(iteration, 0, 5)
     with pytest.raises(DataError, match="data: the reader was closed; open a new one"):
         reader.read(0, 0, 5)
     reader.close()

@@ -236,6 +236,73 @@ def test_several_files_in_a_line(tmp_path: Path, between: bytes) -> None:
         assert rows(net, 2).tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_long_lines_of_short_names(tmp_path: Path) -> None:
+    """A whole line is too long to be a name."""
+    write(tmp_path, {"x": np.zeros(3)})
+    (tmp_path / "list.txt").write_text(" ".join(["0.h5"] * 1000))
+    with build(tmp_path) as net:
+        assert rows(net, 2).tolist() == [0] * 6
+
+
+FAR = 7 * 10**6 + 5
+
+
+def opened_files(net: Net, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The files that the layer opens from now on."""
+    layer: Any = net.layers[0]
+    opened: list[Path] = []
+    open_file = layer._open
+
+    def counted(path: Path) -> None:
+        opened.append(path)
+        open_file(path)
+
+    monkeypatch.setattr(layer, "_open", counted)
+    return opened
+
+
+@pytest.mark.parametrize("start", [1, 3, 7, 15, 70, 77, FAR])
+def test_the_data_goes_on_at_any_pass(
+    tmp_path: Path, start: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Far passes are reached without reading all that lies before them."""
+    write(tmp_path, {"x": np.arange(4)}, {"x": np.arange(4, 7)})
+    with build(tmp_path, batch=2) as net:
+        opened = opened_files(net, monkeypatch)
+        for first in (start, start + 2, start):
+            net.context.pass_number = first
+            np.testing.assert_array_equal(rows(net, 10), (np.arange(20) + 2 * first) % 7)
+        assert len(opened) < 50
+
+
+@pytest.mark.parametrize("start", [1, 7, 15, 30])
+def test_shuffled_data_goes_on_at_any_pass(tmp_path: Path, start: int) -> None:
+    write(tmp_path, {"x": np.arange(4)}, {"x": np.arange(4, 7)})
+    with build(tmp_path, batch=2, more="shuffle: true") as net:
+        wanted = rows(net, start + 10)[-20:]
+        net.context.pass_number = start
+        np.testing.assert_array_equal(rows(net, 10), wanted)
+    with build(tmp_path, batch=2, more="shuffle: true") as net:
+        net.context.pass_number = start
+        np.testing.assert_array_equal(rows(net, 10), wanted)
+
+
+def test_far_passes_of_shuffled_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every turn has all rows; the first begins after 4 rows of the turn before."""
+    write(tmp_path, {"x": np.arange(4)}, {"x": np.arange(4, 7)})
+    with build(tmp_path, batch=2, more="shuffle: true") as net:
+        opened = opened_files(net, monkeypatch)
+        net.context.pass_number = FAR
+        found = rows(net, 20)
+        turns = found[4:39].reshape(5, 7)
+        np.testing.assert_array_equal(np.sort(turns), np.tile(np.arange(7), (5, 1)))
+        assert len({tuple(turn) for turn in turns}) > 1
+        assert len(opened) < 30
+        net.context.pass_number = 10**18
+        with pytest.raises(DataError, match=NAMED + "sampler: epoch .* of 2 records; expected few"):
+            net.forward()
+
+
 @pytest.mark.parametrize("name", ELSEWHERE)
 @pytest.mark.parametrize("second", [False, True], ids=["first file", "second file"])
 def test_data_in_other_files_is_refused(tmp_path: Path, name: str, second: bool) -> None:
