@@ -120,7 +120,7 @@ def write_boxes(
             key = reader.key(index)
             datum = datums.parse(reader.get(index), f"record {key}")
             box = _stored_box(opened, key, datum)
-            writer.put(key.encode(), box_record(box, int(datum.label)))
+            writer.put(key.encode("utf-8", "surrogateescape"), box_record(box, int(datum.label)))
             if progress is not None:
                 progress(index + 1, len(reader))
         return len(reader)

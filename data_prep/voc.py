@@ -15,7 +15,7 @@ from pathlib import Path
 
 from data_prep.boxes import Box, read_boxes
 from data_prep.ilsvrc_truth import listed
-from data_prep.text_lines import MAX_INT32, integer, read_lines
+from data_prep.text_lines import MAX_INT32, file_name, integer, read_lines
 from prototxt_gen.errors import DataError
 
 MAIN, ACTION = "Main", "Action"
@@ -131,7 +131,7 @@ def _read_list(path: Path, kind: str) -> list[Listed]:
                 f"{path}:{number}: {line!r}; expected {_COLUMNS[kind]}, the target 1, -1 or 0; "
                 "unpack the development kit again"
             )
-        found.append(Listed(image, person, _TARGETS[target]))
+        found.append(Listed(file_name(image), person, _TARGETS[target]))
     if not found:
         raise DataError(f"{path}: the list is empty; expected {_COLUMNS[kind]} lines; unpack again")
     return found

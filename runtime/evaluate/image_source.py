@@ -82,7 +82,7 @@ def fingerprint(source: RecordSource, count: int) -> str:
     digest = hashlib.sha256()
     for index in range(count):
         record = source.get(index)
-        digest.update(f"{source.key(index)}\n{len(record)}\n".encode())
+        digest.update(f"{source.key(index)}\n{len(record)}\n".encode("utf-8", "surrogateescape"))
         digest.update(record)
     return digest.hexdigest()
 

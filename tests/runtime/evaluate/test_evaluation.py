@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ from runtime.evaluate.central_crop import evaluate_central_crop
 from runtime.evaluate.dense import ShapeBatches
 from runtime.evaluate.evaluation import Evaluator, Member
 from runtime.evaluate.fusion import Posteriors, fuse
-from runtime.evaluate.image_source import TestImages, open_source, preprocessing
+from runtime.evaluate.image_source import (
+    ImageFiles,
+    TestImages,
+    fingerprint,
+    open_source,
+    preprocessing,
+)
 from runtime.evaluate.multicrop import grid_crops, grid_places
 from runtime.evaluate.protocol import EvaluationProtocol, centre_crop, parse_scales
 from runtime.evaluate.score_net import ScoreNet, softmax
@@ -244,6 +251,16 @@ def test_a_folder_of_images_is_evaluated_by_its_list(toy: Toy, tmp_path: Path) -
     (tmp_path / "val" / "000.png").unlink()
     with pytest.raises(DataError, match=r"val/000\.png: cannot be read: No such file"):
         source.get(0)
+
+
+def test_names_of_any_bytes_and_special_files(toy: Toy, tmp_path: Path) -> None:
+    names = (os.fsdecode(b"caf\xe9.png"), "pipe")
+    source = ImageFiles(tmp_path, [(name, 0) for name in names])
+    (tmp_path / names[0]).write_bytes(b"image")
+    os.mkfifo(tmp_path / "pipe")
+    assert len(fingerprint(source, 1)) == 64
+    with pytest.raises(DataError, match=r"pipe: cannot be read: .*regular file"):
+        source.get(1)
 
 
 @pytest.mark.parametrize(
