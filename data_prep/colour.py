@@ -21,9 +21,11 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import DataError, ProtoError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json
 from prototxt_gen.sidecar import ColourPca
 
 PAPER_STD = 0.1
+_MOST_BYTES = 1 << 20
 
 
 def pca_of(covariance: npt.NDArray[np.float64]) -> ColourPca:
@@ -58,7 +60,7 @@ def read_pca(path: str | Path) -> ColourPca:
     """
     advice = "make it with `verydeep compute_image_mean DB --pca FILE`"
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path, _MOST_BYTES, regular=True)
         values = tuple(float(value) for value in content["eigenvalues"])
         rows = tuple(tuple(float(part) for part in row) for row in content["eigenvectors"])
         if not np.isfinite(values).all() or not np.isfinite(sum(rows, ())).all():

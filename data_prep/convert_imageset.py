@@ -58,6 +58,8 @@ class ConvertOptions:
     jobs: int | None = None
     resume: bool = False
     on_error: str = FATAL
+    resuming: str = "--resume"
+    """What errors advise for going on with a database that was interrupted."""
 
     def __post_init__(self) -> None:
         sizes = self.resize_height, self.resize_width
@@ -130,7 +132,7 @@ def convert(
         raise DataError(f"{database}: no images to convert; expected a list of at least one")
     if chosen.shuffle:
         ordered = [entries[place] for place in permutation(len(entries), chosen.seed, 0)]
-    with Writer(database, append=chosen.resume) as writer:
+    with Writer(database, append=chosen.resume, resuming=chosen.resuming) as writer:
         result = ConvertResult(resumed_at=_resume_at(writer, ordered))
         shape: tuple[int, ...] | None = None
         done = result.resumed_at
@@ -214,7 +216,7 @@ def _record_or_reason(
         if options.on_error == SKIP:
             return str(error)
         raise DataError(
-            f"{error}; what was committed is kept: go on with --resume, "
+            f"{error}; what was committed is kept: go on with {options.resuming}, "
             "and with --on_error skip to leave such images out"
         ) from error
     return record

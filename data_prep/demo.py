@@ -26,6 +26,7 @@ import numpy as np
 from data_prep.demo_scene import TRAIN, VAL, Scene, Sources, draw_scene, load_sources
 from data_prep.progress import Progress
 from prototxt_gen.errors import DataError
+from prototxt_gen.reading import read_json
 
 VERSION = 1
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -117,7 +118,7 @@ def make_demo(
 
 def _marker(root: Path) -> dict[str, int] | None:
     try:
-        found = json.loads((root / MARKER).read_text(encoding="utf-8"))
+        found = read_json(root / MARKER)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

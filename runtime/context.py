@@ -40,6 +40,8 @@ class RunContext:
     fill_weights: bool = True
     """False builds shapes only: fillers are not run and sources are not opened."""
     allow_python_layers: bool = False
+    force: bool = False
+    """Whether layers may replace files that this program did not write."""
     caffe_dropout: bool = False
     """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
     expected; they depend on how a batch is split and on what was drawn before."""

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.files import atomic_write
 from runtime.blob import MAX_COUNT
@@ -113,7 +114,7 @@ def open_hdf5(path: str | os.PathLike[str]) -> Iterator[Any]:
     if not Path(path).is_file():
         raise SnapshotError(
             f"{path}: no such file; expected an HDF5 file; check the path "
-            f"(the current folder is {Path.cwd()})"
+            f"(the current folder is {current_folder()})"
         )
     with reading(str(path)):
         file = h5py.File(path, "r")
@@ -181,12 +182,17 @@ def write_hdf5_weights(
 
 @contextlib.contextmanager
 def atomic_hdf5(
-    path: str | os.PathLike[str], error: type[VerydeepError] = SnapshotError
+    path: str | os.PathLike[str],
+    error: type[VerydeepError] = SnapshotError,
+    durable: bool = True,
 ) -> Iterator[Any]:
-    """Write an HDF5 file that replaces the one at `path` when the block ends well."""
+    """Write an HDF5 file that replaces the one at `path` when the block ends well.
+
+    See `atomic_write`.
+    """
     import h5py
 
-    with atomic_write(path, "w+b", error) as stream:
+    with atomic_write(path, "w+b", error, durable) as stream:
         try:
             with h5py.File(stream, "w") as file:
                 yield file

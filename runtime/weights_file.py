@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError
 from runtime.caffemodel import read_caffemodel
 from runtime.hdf5_weights import SIGNATURE as HDF5_SIGNATURE
@@ -95,5 +96,5 @@ def _head(path: str | os.PathLike[str]) -> bytes:
         reason = cause.strerror if isinstance(cause, OSError) else None
         raise SnapshotError(
             f"{path}: cannot be read: {reason or cause}; expected a file; check the "
-            f"path (the current folder is {Path.cwd()})"
+            f"path (the current folder is {current_folder()})"
         ) from cause

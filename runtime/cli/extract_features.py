@@ -13,6 +13,7 @@ from data_prep.lmdb_io import Writer
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.backend.registry import create_backend
+from runtime.cli.devices import add_force_argument
 from runtime.cli.test import test_data_options
 from runtime.context import RunContext
 from runtime.log import setup_logging
@@ -42,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the solver whose sidecar says how images are rescaled (default: the only one beside "
         "the net)",
     )
+    add_force_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -53,7 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if not device.isdecimal():
         raise ProtoError(f"DEVICE_ID: expected a number such as 0, got {args.device_id!r}")
     backend = create_backend(args.mode.lower(), int(device) if args.mode == "GPU" else 0)
-    context = RunContext(data=test_data_options(args.feature_extraction_proto_file, args.solver))
+    data = test_data_options(args.feature_extraction_proto_file, args.solver)
+    context = RunContext(data=data, force=args.force)
     with contextlib.ExitStack() as stack:
         path = args.feature_extraction_proto_file
         net = stack.enter_context(open_net(path, proto.TEST, backend, context))
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
                     f"Unknown feature blob name {name} in the network "
                     f"{args.feature_extraction_proto_file}; expected one of {', '.join(net.blobs)}"
                 )
-        writers = [stack.enter_context(Writer(folder)) for folder in folders]
+        writers = [stack.enter_context(Writer(folder, resuming="")) for folder in folders]
         counts = _extract(net, dict(zip(names, writers)), args.num_mini_batches)
     for name, folder in zip(names, folders):
         print(f"{folder}: {counts[name]} features of {name}")

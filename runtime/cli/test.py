@@ -11,6 +11,7 @@ from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import SUFFIX, DataOptions, read_sidecar
 from runtime.cli.devices import (
     add_device_arguments,
+    add_force_argument,
     add_state_arguments,
     open_backend,
     stages,
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_device_arguments(parser)
     add_state_arguments(parser)
+    add_force_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the means as JSON")
 
 
@@ -51,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
     if args.iterations < 1:
         raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
     backend = open_backend(args)
-    context = RunContext(data=test_data_options(args.model, args.solver), sharing=Sharing())
+    data = test_data_options(args.model, args.solver)
+    context = RunContext(data=data, sharing=Sharing(), force=args.force)
     with open_net(args.model, proto.TEST, backend, context, args.level, stages(args)) as net:
         for name in filter(None, args.weights.split(",")):
             copy_trained_layers(net, name)

@@ -13,10 +13,12 @@ from prototxt_gen.errors import ProtoError
 from runtime.backend.recording import recorder_of
 from runtime.cli.devices import (
     add_device_arguments,
+    add_force_argument,
     add_state_arguments,
     open_backend,
     stages,
 )
+from runtime.context import RunContext
 from runtime.log import caffe_log, number, setup_logging
 from runtime.net import Net
 from runtime.net_file import open_net
@@ -59,6 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--forward_only", action="store_true", help="leave out the backward pass")
     add_device_arguments(parser)
     add_state_arguments(parser)
+    add_force_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
@@ -68,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
         raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
     phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
     backend = open_backend(args)
-    with open_net(args.model, phase, backend, None, args.level, stages(args)) as net:
+    context = RunContext(force=args.force)
+    with open_net(args.model, phase, backend, context, args.level, stages(args)) as net:
         if args.weights:
             copy_trained_layers(net, args.weights)
         timing = measure(net, args.iterations, args.forward_only)

@@ -16,6 +16,7 @@ import numpy as np
 
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
+from prototxt_gen.reading import parse_json
 from runtime.features.extraction import Features
 from runtime.hdf5_weights import atomic_hdf5
 
@@ -97,7 +98,7 @@ def _read_npz(path: Path) -> Features:
             tuple(map(str, file["names"])),
             np.asarray(file["features"], np.float32),
             np.asarray(file["labels"], np.int64),
-            dict(json.loads(str(file["attributes"]))),
+            dict(parse_json(str(file["attributes"]))),
         )
 
 

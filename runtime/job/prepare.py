@@ -16,6 +16,7 @@ from data_prep.lmdb_io import Reader
 from data_prep.progress import show_progress
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json, short_repr
 
 log = logging.getLogger("verydeep.job")
 
@@ -115,6 +116,7 @@ def make_database(
         jobs=jobs,
         resume=path.exists(),
         on_error="skip",
+        resuming="the same command",
     )
     with show_progress(f"converting {path.name}") as progress:
         result = convert(opened.root, entries, path, options, progress)
@@ -131,17 +133,28 @@ def make_database(
 
 def _noted(note: Path) -> object:
     try:
-        return json.loads(note.read_text(encoding="utf-8"))
+        return read_json(note)
     except (OSError, ValueError) as cause:
         raise DataError(
             f"{note}: cannot be read: {cause}; delete it to convert the images again"
         ) from cause
 
 
+def _noted_mean(note: Path) -> list[float]:
+    content = _noted(note)
+    values = content.get("mean_pixel") if isinstance(content, dict) else None
+    if not isinstance(values, list) or list(map(type, values)) != [float] * 3:
+        raise DataError(
+            f"{note}: holds no mean; expected three numbers as 'mean_pixel', got "
+            f"{short_repr(values)}; delete it to compute the mean again"
+        )
+    return values
+
+
 def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:
     """Mean pixel and colour components of the training images, computed once."""
     if note.is_file() and pca.is_file():
-        values = json.loads(note.read_text(encoding="utf-8"))["mean_pixel"]
+        values = _noted_mean(note)
     else:
         with Reader(database) as reader, show_progress("computing the mean") as progress:
             found = compute_image_mean(reader, progress=progress)

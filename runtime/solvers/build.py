@@ -63,6 +63,7 @@ def build_nets(
             sharing=sharing,
             root=options.root,
             allow_python_layers=options.allow_python_layers,
+            force=options.force,
             caffe_dropout=options.caffe_dropout,
         )
         state = source.state
