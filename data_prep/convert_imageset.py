@@ -27,6 +27,7 @@ from data_prep.progress import Progress
 from data_prep.resize import rescale_short_side, warp
 from data_prep.sampler import permutation
 from prototxt_gen.errors import DataError
+from prototxt_gen.reading import parse_integer
 
 Entry = tuple[str, int]
 """File name below the root folder, and label."""
@@ -96,11 +97,8 @@ def read_list(path: str | Path) -> list[Entry]:
     entries = []
     for number, line in enumerate(read_lines(Path(path)), 1):
         name, _, label = line.rpartition(" ")
-        try:
-            value = int(label)
-        except ValueError:
-            value = 1 << 31
-        if not name.strip() or not -(1 << 31) <= value < 1 << 31:
+        value = parse_integer(label)
+        if not name.strip() or value is None or not -(1 << 31) <= value < 1 << 31:
             raise DataError(
                 f"{path}:{number}: {line!r}; expected a file name, a space and an integer label"
             )
@@ -167,8 +165,8 @@ def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:
     if last is None:
         return 0
     digits = last.partition(b"_")[0]
-    line = int(digits) if digits.isdigit() else len(entries)
-    if line >= len(entries) or last != _key(line, entries[line][0]):
+    line = parse_integer(digits.decode("ascii", "replace"))
+    if line is None or not 0 <= line < len(entries) or last != _key(line, entries[line][0]):
         raise DataError(
             f"{writer.path}: its last record is {last.decode(errors='replace')!r}, which this list "
             "does not have at that place; expected the list (and --shuffle, --seed) the database "
@@ -225,9 +223,10 @@ def _record_or_reason(
 def _make_record(path: Path, label: int, options: ConvertOptions) -> _Record:
     try:
         content = path.read_bytes()
-    except OSError as cause:
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else cause
         raise DataError(
-            f"{path}: cannot be read: {cause.strerror}; check ROOTFOLDER and the list"
+            f"{path}: cannot be read: {reason}; check ROOTFOLDER and the list"
         ) from cause
     original = datums.decode(content, str(path), GRAY if options.gray else COLOR)
     image = _resized(original, options)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_gen.errors import DataError
+from prototxt_gen.reading import parse_integer, read_text
 
 KIT_FOLDERS = (
     "",
@@ -55,7 +56,7 @@ def read_lines(path: Path) -> list[str]:
         DataError: the file cannot be read or is not text.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except OSError as cause:
         raise DataError(f"{path}: cannot be read: {cause.strerror}; check the path") from cause
     except UnicodeDecodeError as cause:
@@ -94,11 +95,12 @@ def read_name_list(path: Path, classes: int) -> dict[str, int]:
     labels: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), 1):
         name, _, label = line.rpartition(" ")
-        if not name or not label.isdigit() or int(label) >= classes:
+        value = parse_integer(label)
+        if not name or value is None or not 0 <= value < classes:
             raise DataError(
                 f"{path}:{number}: {line!r}; expected a file name and a label of 0 to {classes - 1}"
             )
-        labels[Path(name.strip()).name] = int(label)
+        labels[Path(name.strip()).name] = value
     return labels
 
 
@@ -109,16 +111,22 @@ def read_solution(path: Path, label_of: dict[str, int]) -> dict[str, int]:
         DataError: a line that is not so, or a wnid that is not a class.
     """
     labels: dict[str, int] = {}
-    for number, row in enumerate(csv.reader(read_lines(path)), 1):
-        if number == 1 and row[:1] == ["ImageId"]:
-            continue
-        wnid = row[1].split(" ")[0] if len(row) > 1 else ""
-        if wnid not in label_of:
-            raise DataError(
-                f"{path}:{number}: {wnid!r} is not a class; expected an image and a wnid of the "
-                "synset file"
-            )
-        labels[f"{row[0]}.JPEG"] = label_of[wnid]
+    try:
+        for number, row in enumerate(csv.reader(read_lines(path)), 1):
+            if number == 1 and row[:1] == ["ImageId"]:
+                continue
+            wnid = row[1].split(" ")[0] if len(row) > 1 else ""
+            if wnid not in label_of:
+                raise DataError(
+                    f"{path}:{number}: {wnid!r} is not a class; expected an image and a wnid of "
+                    "the synset file"
+                )
+            labels[f"{row[0]}.JPEG"] = label_of[wnid]
+    except csv.Error as cause:
+        raise DataError(
+            f"{path}: no table: {cause}; expected lines 'ImageId,wnid xmin ymin xmax ymax'; "
+            "unpack the file again"
+        ) from cause
     return labels
 
 
@@ -143,7 +151,8 @@ def read_ground_truth(path: Path, root: Path, synsets: Sequence[Synset]) -> list
         table = {number: synset.wnid for number, synset in enumerate(synsets, 1)}
     labels = []
     for number, line in enumerate(read_lines(path), 1):
-        wnid = table.get(int(line)) if line.strip().isdigit() else None
+        value = parse_integer(line)
+        wnid = None if value is None else table.get(value)
         if wnid is None or wnid not in label_of:
             raise DataError(
                 f"{path}:{number}: {line!r} is not the number of a class; "
@@ -162,9 +171,10 @@ def _kit_table(root: Path) -> tuple[dict[int, str] | None, list[Path]]:
         table = {}
         for number, line in enumerate(read_lines(text), 1):
             parts = line.split()
-            if len(parts) < 2 or not parts[1].isdigit():
+            value = parse_integer(parts[1]) if len(parts) > 1 else None
+            if value is None:
                 raise DataError(f"{text}:{number}: {line!r}; expected `wnid number words`")
-            table[int(parts[1])] = parts[0]
+            table[value] = parts[0]
         return table, tried
     return (None if matlab is None else _read_meta(matlab)), tried
 
@@ -175,7 +185,7 @@ def _read_meta(path: Path) -> dict[int, str]:
     try:
         rows = loadmat(str(path), squeeze_me=True)["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as cause:
+    except Exception as cause:
         raise DataError(
             f"{path}: not the development kit's meta.mat ({cause}); "
             "unpack ILSVRC2012_devkit_t12 again"

@@ -210,6 +210,7 @@ class Writer:
         append: bool = False,
         map_size: int = INITIAL_MAP_SIZE,
         commit_every: int = COMMIT_EVERY,
+        *,
         resuming: str = "--resume",
     ) -> None:
         import lmdb

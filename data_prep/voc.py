@@ -16,6 +16,7 @@ from pathlib import Path
 from data_prep.boxes import Box, read_boxes
 from data_prep.ilsvrc_truth import listed, read_lines
 from prototxt_gen.errors import DataError
+from prototxt_gen.reading import parse_integer
 
 MAIN, ACTION = "Main", "Action"
 OTHER = "other"
@@ -125,13 +126,13 @@ def _read_list(path: Path, kind: str) -> list[Listed]:
         words = line.split()
         image, *place, target = words if len(words) > 1 else ("", "")
         person = "".join(place) if kind == ACTION else "0"
-        good = target in _TARGETS and len(place) == (kind == ACTION) and person.isdecimal()
-        if not good:
+        value = parse_integer(person)
+        if target not in _TARGETS or len(place) != (kind == ACTION) or value is None or value < 0:
             raise DataError(
                 f"{path}:{number}: {line!r}; expected {_COLUMNS[kind]}, the target 1, -1 or 0; "
                 "unpack the development kit again"
             )
-        found.append(Listed(image, int(person), _TARGETS[target]))
+        found.append(Listed(image, value, _TARGETS[target]))
     if not found:
         raise DataError(f"{path}: the list is empty; expected {_COLUMNS[kind]} lines; unpack again")
     return found

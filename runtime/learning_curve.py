@@ -123,9 +123,7 @@ def _score_names(table: LogTable) -> list[str]:
 
 
 def _series(rows: list[Row], name: str) -> tuple[list[float], list[float]]:
-    points = [
-        (row["NumIters"], row[name]) for row in rows if abs(row.get(name, math.nan)) <= _MOST
-    ]
+    points = [(row["NumIters"], row[name]) for row in rows if abs(row.get(name, math.nan)) <= _MOST]
     return [x for x, _ in points], [y for _, y in points]
 
 

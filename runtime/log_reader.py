@@ -18,9 +18,7 @@ Row = dict[str, float]
 
 _TIME = re.compile(r"[IWEF](\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,9})", re.ASCII)
 _COUNT = r"(\d{1,15})(?!\d)"
-_NUMBER = (
-    r"([-+]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][-+]?\d{1,9})?|-?nan|-?inf)(?![\w.+-])"
-)
+_NUMBER = r"([-+]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][-+]?\d{1,9})?|-?nan|-?inf)(?![\w.+-])"
 _ITERATION = re.compile(rf"Iteration {_COUNT}", re.ASCII)
 _TRAIN = re.compile(rf"Train net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
 _TEST = re.compile(rf"Test net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
