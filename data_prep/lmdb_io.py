@@ -38,7 +38,7 @@ class _Environment:
         try:
             # The order of reading is random when shuffled, so reading ahead only fills memory.
             self._lmdb = lmdb.open(
-                str(folder), readonly=True, lock=False, readahead=False, max_spare_txns=64
+                os.fsencode(folder), readonly=True, lock=False, readahead=False, max_spare_txns=64
             )
         except lmdb.Error as cause:
             raise DataError(f"{folder}: cannot be opened as LMDB: {cause}; see the path") from cause
@@ -227,7 +227,7 @@ class Writer:
         else:
             self._make_folder()
         try:
-            self._lmdb: Any = lmdb.open(str(self.path), map_size=map_size)
+            self._lmdb: Any = lmdb.open(os.fsencode(self.path), map_size=map_size)
         except lmdb.Error as cause:
             raise DataError(
                 f"{self.path}: cannot be opened for writing: {cause}; "

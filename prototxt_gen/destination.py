@@ -9,6 +9,8 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from prototxt_gen.errors import ProtoError
+
 _MOST_LINKS = 40
 _DESCRIPTORS = re.compile(r"/proc/(\d+)(?:/task/\d+)?/fd")
 _REFUSED = ((stat.S_ISBLK, "a block device"), (stat.S_ISSOCK, "a socket"))
@@ -81,6 +83,23 @@ def is_standard_output(path: str | os.PathLike[str]) -> bool:
         return find_destination(path).descriptor == 1
     except OSError:
         return False
+
+
+def utf8_path(path: str | os.PathLike[str]) -> str:
+    """A path with slashes, as a prototxt can hold it.
+
+    Raises:
+        ProtoError: its bytes are not UTF-8.
+    """
+    text = Path(path).as_posix() if isinstance(path, os.PathLike) else path
+    try:
+        text.encode()
+    except UnicodeEncodeError as cause:
+        raise ProtoError(
+            f"{text}: a path that is not UTF-8, which no prototxt can hold; expected UTF-8; rename "
+            "the folder, or change into it (cd) and give a relative path"
+        ) from cause
+    return text
 
 
 def current_folder() -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import text
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.base import Backend
@@ -227,7 +228,7 @@ def prepare(job: TrainJob) -> tuple[Any, Path | None]:
     param.train_state.stage.extend(job.stages)
     if job.weights:
         del param.weights[:]
-        param.weights.append(job.weights)
+        param.weights.append(utf8_path(job.weights))
     if not job.snapshot:
         return param, None
     resume: Path | None = Path(os.fspath(job.snapshot))

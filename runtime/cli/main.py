@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from prototxt_gen.errors import VerydeepError
-from runtime.cli.streams import Console
+from runtime.console import Console
 from runtime.log import lost_log_files
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)

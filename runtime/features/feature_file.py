@@ -7,7 +7,6 @@ depend on as attributes of the root; .npz has the three arrays, and `attributes`
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from prototxt_gen.files import atomic_write
 from prototxt_gen.reading import parse_json
 from runtime.features.extraction import Features
 from runtime.hdf5_weights import atomic_hdf5
+from runtime.npz_arrays import read_arrays
 
 HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
 _NEEDED = ("net", "weights_sha256", "scales", "aggregate", "flip", "layer", "regions")
@@ -76,14 +76,15 @@ def read_features(path: Path) -> Features:
     read: Callable[[Path], Features] = _read_npz if path.suffix in NPZ else _read_hdf5
     try:
         found = read(path)
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as cause:
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError) as cause:
         raise DataError(
             f"{path}: no features can be read: {cause}; expected a file that `verydeep features "
             "extract` wrote; extract them again"
         ) from cause
     rows = len(found.names)
     missing = [name for name in _NEEDED if name not in found.attributes]
-    if found.values.shape[:1] != (rows,) or found.values.ndim != 2 or missing:
+    fit = found.values.ndim == 2 and found.values.shape[:1] == found.labels.shape == (rows,)
+    if not fit or missing:
         what = f"no attribute {', '.join(missing)}" if missing else "not a row for each name"
         raise DataError(
             f"{path}: features of shape {found.values.shape} for {rows} names, {what}; expected "
@@ -93,13 +94,13 @@ def read_features(path: Path) -> Features:
 
 
 def _read_npz(path: Path) -> Features:
-    with np.load(path, allow_pickle=False) as file:
-        return Features(
-            tuple(map(str, file["names"])),
-            np.asarray(file["features"], np.float32),
-            np.asarray(file["labels"], np.int64),
-            dict(parse_json(str(file["attributes"]))),
-        )
+    found = read_arrays(path, "names", "features", "labels", "attributes")
+    return Features(
+        tuple(map(str, found["names"])),
+        np.asarray(found["features"], np.float32),
+        np.asarray(found["labels"], np.int64),
+        dict(parse_json(str(found["attributes"]))),
+    )
 
 
 def _read_hdf5(path: Path) -> Features:

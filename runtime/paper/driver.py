@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import generate, text
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import StoppedError, TrainingError
 from prototxt_gen.sidecar import read_sidecar, write_sidecar
 from prototxt_gen.spec import NetSpecification
@@ -174,7 +175,7 @@ def _write_files(
         return solver
     param: Any = text.read_solver(solver)
     del param.weights[:]
-    param.weights.append(start.weights.as_posix())
+    param.weights.append(utf8_path(start.weights))
     text.write(solver, param)
     write_sidecar(solver, dataclasses.replace(read_sidecar(solver), weights_layers=step.layers))
     return solver

@@ -8,6 +8,7 @@ import io
 import os
 import sys
 
+from prototxt_gen.destination import is_standard_output
 from prototxt_gen.errors import printable
 
 _HANDLER = "verydeep.bytes-or-escapes"
@@ -59,6 +60,13 @@ class Console:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())
             os.close(null)
+
+
+def beside(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[object]:
+    """Print to standard error in the block where the file at `path` went to standard output."""
+    if is_standard_output(path):
+        return contextlib.redirect_stdout(sys.stderr)
+    return contextlib.nullcontext()
 
 
 def _open_missing(number: int, name: str) -> None:
