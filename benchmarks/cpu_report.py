@@ -13,7 +13,7 @@ from typing import Any
 
 from record import RESULTS, ROOT
 
-from prototxt_gen.files import atomic_write_text
+from prototxt_gen.files import atomic_write, atomic_write_text
 
 CPU, CONV = RESULTS / "cpu.json", RESULTS / "conv.json"
 DENSE, PARALLEL = RESULTS / "dense.json", RESULTS / "parallel.json"
@@ -136,7 +136,8 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlim(0, max(row["ratio"] for row in rows) * 1.12)
     axes.set_xlabel("times the best peer (dashed: as fast; black mark: the aim)")
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with atomic_write(path) as stream:
+        figure.savefig(stream, format=path.suffix[1:], dpi=110)
 
 
 def main() -> int:

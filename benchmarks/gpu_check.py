@@ -20,6 +20,7 @@ from pathlib import Path
 from record import ROOT, write_record
 
 from prototxt_gen.errors import DeviceError
+from prototxt_gen.files import atomic_write_text
 from runtime.backend.cuda import open_driver
 
 # Seconds, the installation included.
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
-    (out / "summary.txt").write_text(table(outcomes) + "\n", encoding="utf-8")
+    atomic_write_text(out / "summary.txt", table(outcomes) + "\n")
     write_record(out / "summary.json", {"stages": [asdict(each) for each in outcomes]})
 
 

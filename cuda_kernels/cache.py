@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prototxt_gen.errors import KernelBuildError
+from prototxt_gen.files import temporary_folder
 
 
 def cache_folder() -> Path:
@@ -64,11 +65,8 @@ def cached(name: str, build: Callable[[Path], None]) -> Path:
     """
     path = cache_folder() / name
     if not path.exists():
-        handle, scratch = tempfile.mkstemp(prefix=f".{name}.", dir=path.parent)
-        os.close(handle)
-        try:
-            build(Path(scratch))
-            Path(scratch).replace(path)
-        finally:
-            Path(scratch).unlink(missing_ok=True)
+        with temporary_folder(path) as folder:
+            scratch = folder / name
+            build(scratch)
+            scratch.replace(path)
     return path

@@ -115,7 +115,7 @@ def write_boxes(
     Raises:
         DataError: an image without a box of its class, or the database exists.
     """
-    with Reader(images) as reader, Writer(database) as writer:
+    with Reader(images) as reader, Writer(database, resuming="") as writer:
         for index in range(len(reader)):
             key = reader.key(index)
             datum = datums.parse(reader.get(index), f"record {key}")

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 
+from data_prep.annotation_xml import parse_xml
 from prototxt_gen.errors import DataError
+from prototxt_gen.reading import read_bytes
+
+_MOST_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -32,20 +36,20 @@ def read_boxes(path: str | Path) -> list[Box]:
         DataError: the file is missing, is not such XML, or holds an impossible box.
     """
     try:
-        root = ElementTree.fromstring(Path(path).read_bytes())
+        root = parse_xml(read_bytes(path, _MOST_BYTES, regular=True))
     except OSError as cause:
         raise DataError(
             f"{path}: the boxes cannot be read: {cause.strerror}; "
             "unpack the bounding-box archives beside the images"
         ) from cause
-    except ElementTree.ParseError as cause:
+    except ValueError as cause:
         raise DataError(
             f"{path}: not XML ({cause}); expected an annotation as ILSVRC's; unpack it again"
         ) from cause
     return [_read_box(item, path) for item in root.iter("object")]
 
 
-def _read_box(item: ElementTree.Element, path: str | Path) -> Box:
+def _read_box(item: Element, path: str | Path) -> Box:
     name = item.findtext("name")
     corners = [item.findtext(f"bndbox/{corner}") for corner in ("xmin", "ymin", "xmax", "ymax")]
     try:

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.text_lines import read_text
 from prototxt_gen.errors import DataError, ProtoError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json
 from prototxt_gen.sidecar import ColourPca
 
 PAPER_STD = 0.1
+_MOST_BYTES = 1 << 20
 
 
 def pca_of(covariance: npt.NDArray[np.float64]) -> ColourPca:
@@ -59,13 +60,17 @@ def read_pca(path: str | Path) -> ColourPca:
     """
     advice = "make it with `verydeep compute_image_mean DB --pca FILE`"
     try:
-        content = json.loads(read_text(path, "the colour components"))
+        content = read_json(path, _MOST_BYTES, regular=True)
         values = tuple(float(value) for value in content["eigenvalues"])
         rows = tuple(tuple(float(part) for part in row) for row in content["eigenvectors"])
         if not np.isfinite(values).all() or not np.isfinite(sum(rows, ())).all():
             raise ValueError("not finite")
         return ColourPca(values, rows)
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, ProtoError) as cause:
+    except OSError as cause:
+        raise DataError(
+            f"{path}: the colour components cannot be read: {cause.strerror}; {advice}"
+        ) from cause
+    except (ValueError, KeyError, TypeError, ArithmeticError, ProtoError) as cause:
         raise DataError(
             f"{path}: not a file of colour components ({cause}); expected JSON with 3 eigenvalues "
             f"and 3x3 eigenvectors; {advice}"

@@ -70,6 +70,8 @@ class ConvertOptions:
     on_error: str = FATAL
     confine: bool = False
     """Refuse images outside of the root folder, symbolic links resolved."""
+    resuming: str = "--resume"
+    """What errors advise for going on with a database that was interrupted."""
 
     def __post_init__(self) -> None:
         sizes = self.resize_height, self.resize_width
@@ -147,7 +149,7 @@ def convert(
         ordered = [entries[place] for place in permutation(len(entries), chosen.seed, 0)]
     if chosen.confine:
         check_below((Path(root, name) for name, _ in ordered), root)
-    with Writer(database, append=chosen.resume) as writer:
+    with Writer(database, append=chosen.resume, resuming=chosen.resuming) as writer:
         result = ConvertResult(resumed_at=_resume_at(writer, ordered))
         shape: tuple[int, ...] | None = None
         done = result.resumed_at
@@ -182,8 +184,8 @@ def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:
     if last is None:
         return 0
     digits = last.partition(b"_")[0]
-    line = int(digits) if digits.isdigit() else len(entries)
-    if line >= len(entries) or last != _key(line, entries[line][0]):
+    line = integer(digits.decode("ascii", "replace"), 0, MAX_INT32)
+    if line is None or not 0 <= line < len(entries) or last != _key(line, entries[line][0]):
         raise DataError(
             f"{writer.path}: its last record is {last.decode(errors='replace')!r}, which this list "
             "does not have at that place; expected the list (and --shuffle, --seed) the database "
@@ -231,7 +233,7 @@ def _record_or_reason(
         if options.on_error == SKIP:
             return str(error)
         raise DataError(
-            f"{error}; what was committed is kept: go on with --resume, "
+            f"{error}; what was committed is kept: go on with {options.resuming}, "
             "and with --on_error skip to leave such images out"
         ) from error
     return record

@@ -13,8 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +26,8 @@ import numpy as np
 from data_prep.demo_scene import TRAIN, VAL, Scene, Sources, draw_scene, load_sources
 from data_prep.progress import Progress
 from prototxt_gen.errors import DataError
+from prototxt_gen.files import remove_abandoned, temporary_folder
+from prototxt_gen.reading import read_json
 
 VERSION = 1
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -35,6 +37,7 @@ VAL_IMAGES = 1000
 MARKER = "demo.json"
 JPEG_QUALITY = 92
 _CHUNK = 64
+_REPLACED = ".old"
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def make_demo(
 
 def _marker(root: Path) -> dict[str, int] | None:
     try:
-        found = json.loads((root / MARKER).read_text(encoding="utf-8"))
+        found = read_json(root / MARKER)
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -136,29 +139,25 @@ def _refuse_foreign(root: Path) -> None:
 @contextlib.contextmanager
 def _replacing(root: Path) -> Iterator[Path]:
     """Give a temporary folder that takes the place of `root` when the block ends well."""
-    work: Path | None = None
+    root = Path(os.path.realpath(root))
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{root.name}.", suffix=".tmp", dir=root.parent))
-        work.chmod(0o755)
-        yield work
-        _rename_over(work, root)
+        with temporary_folder(root) as work:
+            remove_abandoned(root.parent, re.escape(root.name), _REPLACED)
+            yield work
+            _rename_over(work, root)
     except OSError as cause:
         raise DataError(
             f"{root}: the data set cannot be written: {cause.strerror or cause}; "
             "free some space or choose a folder you may write to; nothing was replaced"
         ) from cause
-    finally:
-        if work is not None:
-            shutil.rmtree(work, ignore_errors=True)
 
 
 def _rename_over(work: Path, root: Path) -> None:
-    """Rename a folder to `root`; what is there steps aside first, as it may hold files."""
+    """Rename a folder to `root`; what is there gets another name first, as it may hold files."""
     if not root.exists():
         work.rename(root)
         return
-    old = work.with_suffix(".old")
+    old = work.with_suffix(_REPLACED)
     root.rename(old)
     try:
         work.rename(root)

@@ -176,7 +176,7 @@ def _read_meta(path: Path) -> dict[int, str]:
     try:
         rows = loadmat(str(path), squeeze_me=True)["synsets"]
         return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, IndexError, NotImplementedError) as cause:
+    except Exception as cause:
         raise DataError(
             f"{path}: not the development kit's meta.mat ({cause}); "
             "unpack ILSVRC2012_devkit_t12 again"

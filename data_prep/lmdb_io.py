@@ -38,7 +38,7 @@ class _Environment:
         try:
             # The order of reading is random when shuffled, so reading ahead only fills memory.
             self._lmdb = lmdb.open(
-                str(folder), readonly=True, lock=False, readahead=False, max_spare_txns=64
+                os.fsencode(folder), readonly=True, lock=False, readahead=False, max_spare_txns=64
             )
         except lmdb.Error as cause:
             raise DataError(f"{folder}: cannot be opened as LMDB: {cause}; see the path") from cause
@@ -198,6 +198,8 @@ class Writer:
     Caffe. When the block ends with an error, records since the last commit are dropped and the
     others stay.
 
+    `resuming` is what errors advise for going on with a database that was interrupted, if anything.
+
     Raises:
         DataError: the folder exists, is read-only, or the disk is full.
     """
@@ -208,10 +210,13 @@ class Writer:
         append: bool = False,
         map_size: int = INITIAL_MAP_SIZE,
         commit_every: int = COMMIT_EVERY,
+        *,
+        resuming: str = "--resume",
     ) -> None:
         import lmdb
 
         self.path = Path(path)
+        self._resuming = resuming
         self._commit_every = commit_every
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
@@ -222,7 +227,7 @@ class Writer:
         else:
             self._make_folder()
         try:
-            self._lmdb: Any = lmdb.open(str(self.path), map_size=map_size)
+            self._lmdb: Any = lmdb.open(os.fsencode(self.path), map_size=map_size)
         except lmdb.Error as cause:
             raise DataError(
                 f"{self.path}: cannot be opened for writing: {cause}; "
@@ -231,9 +236,10 @@ class Writer:
 
     def _make_folder(self) -> None:
         if self.path.exists():
+            otherwise = f", or go on with {self._resuming}" if self._resuming else ""
             raise DataError(
                 f"{self.path}: exists already; expected a new folder; "
-                "remove it, give another name, or continue it with --resume"
+                f"remove it or give another name{otherwise}"
             )
         try:
             self.path.mkdir(parents=True)
@@ -280,11 +286,12 @@ class Writer:
             except lmdb.MapFullError:
                 self._lmdb.set_mapsize(2 * int(self._lmdb.info()["map_size"]))
             except lmdb.Error as cause:
+                again = f"go on with {self._resuming}" if self._resuming else "begin again"
                 raise DataError(
                     f"{self.path}: {len(self._pending)} records could not be written: {cause} "
                     "(so a full disk or a quota shows); "
                     f"the {self.count} records committed before are safe; free some disk space "
-                    "and go on with --resume"
+                    f"and {again}"
                 ) from cause
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from prototxt_gen import heads
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.sidecar import sidecar_path, sidecar_text
@@ -41,7 +42,7 @@ def file_texts(spec: NetSpecification, out_dir: str | os.PathLike[str]) -> dict[
     """What `write_all` writes, by path."""
     folder = Path(out_dir)
     solver = folder / SOLVER
-    prefix = (folder / spec.name).as_posix()
+    prefix = utf8_path(folder / spec.name)
     return {
         folder / TRAIN_VAL: to_text(heads.train_val(spec)),
         folder / DEPLOY: to_text(heads.deploy(spec)),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_gen import generate, heads, proto
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.proto import Message
@@ -170,11 +171,10 @@ def write_all(
     """
     folder = Path(out_dir)
     solver = folder / generate.SOLVER
-    param = solver_param(
-        spec.net, (folder / generate.TRAIN_VAL).as_posix(), (folder / spec.net.name).as_posix()
-    )
+    prefix = utf8_path(folder / spec.net.name)
+    param = solver_param(spec.net, (folder / generate.TRAIN_VAL).as_posix(), prefix)
     del param.weights[:]
-    param.weights.extend(start)
+    param.weights.extend(map(utf8_path, start))
     if spec.clip_gradients is not None:
         param.clip_gradients = spec.clip_gradients
     texts = {

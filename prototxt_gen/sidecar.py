@@ -20,6 +20,8 @@ INT_MAX = 2**31 - 1
 FLOAT_MAX = 3.4e38
 MAX_SIDE = 65535
 """Pixels: JPEG's own limit."""
+MOST_AHEAD = 1 << 10
+"""Threads that decode, and batches that are prepared ahead."""
 FP32 = "fp32"
 PRECISIONS = (FP32, "tf32", "bf16")
 """What convolutions on a GPU round their operands to; sums stay in fp32."""
@@ -91,12 +93,9 @@ class DataOptions:
                 f"{self.colour_shift} needs, got none; give the file that compute_image_mean "
                 "writes, or set colour_shift = 0"
             )
-        for key, value, least in (
-            ("seed", self.seed, 0),
-            ("workers", self.workers, 1),
-            ("prefetch", self.prefetch, 1),
-        ):
-            require_count(key, value, least)
+        require_count("seed", self.seed, 0)
+        require_count("workers", self.workers, 1, MOST_AHEAD)
+        require_count("prefetch", self.prefetch, 1, MOST_AHEAD)
         if self.boxes and self.on_error != "fatal":
             raise ProtoError(
                 "on_error: boxes must stay beside their images; expected 'fatal' with boxes = "
@@ -164,11 +163,11 @@ def require(ok: bool, key: str, expected: str, got: object) -> None:
         )
 
 
-def require_count(key: str, value: int | None, least: int) -> None:
-    """Refuse a count below `least`, or more than the 32 bits of Caffe's fields hold."""
+def require_count(key: str, value: int | None, least: int, most: int = INT_MAX) -> None:
+    """Refuse a count out of range; by default its end is what 32 bits of Caffe's fields hold."""
     if value is not None:
-        expected = f"at least {least}" if value < least else f"at most {INT_MAX}"
-        require(least <= value <= INT_MAX, key, expected, value)
+        expected = f"at least {least}" if value < least else f"at most {most}"
+        require(least <= value <= most, key, expected, value)
 
 
 def require_precision(precision: str) -> None:
@@ -185,8 +184,17 @@ def smallest_and_largest(scale: Scale) -> tuple[int, int]:
 
 
 def sidecar_path(solver_path: str | os.PathLike[str]) -> Path:
-    """Where the sidecar of a solver prototxt stands."""
-    return Path(solver_path).with_suffix(SUFFIX)
+    """The path of the sidecar of a solver prototxt.
+
+    Raises:
+        ProtoError: the path names no file.
+    """
+    path = Path(solver_path)
+    if path.name in ("", ".."):
+        raise ProtoError(
+            f"{os.fspath(solver_path)}: names a folder; expected a solver prototxt; check the path"
+        )
+    return path.with_suffix(SUFFIX)
 
 
 def read_sidecar(solver_path: str | os.PathLike[str]) -> Sidecar:
@@ -196,7 +204,7 @@ def read_sidecar(solver_path: str | os.PathLike[str]) -> Sidecar:
         ProtoError: names the file and the key that is unknown, of the wrong kind or out of range.
     """
     path = sidecar_path(solver_path)
-    if not path.exists():
+    if not os.path.lexists(path):
         return Sidecar()
     root = read_toml(path)
     data, parallel, weights = root.table("data"), root.table("parallel"), root.table("weights")

@@ -17,6 +17,7 @@ from prototxt_gen import vgg
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import (
     FP32,
+    INT_MAX,
     ColourPca,
     DataOptions,
     PlateauOptions,
@@ -43,6 +44,7 @@ ILSVRC_PCA = ColourPca(
 """The colour components of the ILSVRC-2012 training set, as they are commonly given."""
 
 _NET_A_KERNEL = "3x3"
+_MOST_STAGES = INT_MAX.bit_length()
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -205,6 +207,8 @@ class NetSpecification:
         pattern = "letters, digits, '_', '.' and '-', as it becomes part of file names"
         require(bool(_NAME.fullmatch(self.name)), "name", pattern, self.name)
         require(len(self.stages) >= 1, "stages", "at least one stage", len(self.stages))
+        most = f"at most {_MOST_STAGES} stages, each of which halves the image"
+        require(len(self.stages) <= _MOST_STAGES, "stages", most, len(self.stages))
         for width in self.fc:
             require_count("fc", width, 1)
         require_count("classes", self.classes, 2)
@@ -238,6 +242,12 @@ def _check_stages(spec: NetSpecification) -> None:
 
 
 def _check_sizes(spec: NetSpecification) -> None:
+    units = [unit for stage in spec.stages for unit in stage]
+    widths = [unit.width for unit in units if isinstance(unit, Convolution)]
+    widest = max([*widths, *spec.fc])
+    fits = spec.scaled(widest) <= INT_MAX
+    expected = f"a multiplier by which the widest layer, {widest}, is at most {INT_MAX}"
+    require(fits, "width", expected, str(spec.width))
     least = 2 ** len(spec.stages)
     if spec.crop < least:
         raise ProtoError(

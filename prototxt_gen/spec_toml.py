@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Iterable
 from fractions import Fraction
 
 from prototxt_gen import vgg
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.reading import short_repr
 from prototxt_gen.sidecar import (
     FP32,
     PlateauOptions,
@@ -42,6 +44,8 @@ from prototxt_gen.toml_tables import (
 )
 from prototxt_gen.vgg import Stages
 
+_WIDTH = re.compile(r"\s*[+-]?(\d{1,12}/\d{1,12}|\d{0,12}\.?\d{0,24}([eE][+-]?\d{1,2})?)\s*", re.A)
+
 
 def load_spec(path: str | os.PathLike[str]) -> NetSpecification:
     """The specification in a TOML file; what the file leaves out is as the paper has it.
@@ -62,8 +66,10 @@ def parse_width(text: str) -> Fraction:
     """A width multiplier such as "1/8", "0.125" or "2".
 
     Raises:
-        ValueError: the text is no number.
+        ValueError: the text is no number, or one of very many digits.
     """
+    if not _WIDTH.fullmatch(text):
+        raise ValueError(f"{short_repr(text)} is no multiplier")
     try:
         return Fraction(text)
     except ZeroDivisionError as cause:

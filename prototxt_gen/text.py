@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from prototxt_gen import proto
+from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.locate import located
@@ -74,7 +75,7 @@ def read(path: str | os.PathLike[str], cls: Message) -> Message:
         reason = cause.strerror if isinstance(cause, OSError) else None
         raise ProtoError(
             f"{path}: cannot be read: {reason or cause}; expected a prototxt file; "
-            f"check the path (the current folder is {Path.cwd()})"
+            f"check the path (the current folder is {current_folder()})"
         ) from cause
     return parse(content, cls, str(path))
 

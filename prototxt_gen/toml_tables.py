@@ -9,12 +9,19 @@ import contextlib
 import difflib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
+from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.reading import read_text, short_repr
+
+_LIMIT = 1 << 63
+_MOST_BYTES = 1 << 20
+_MOST_DOTS = 1000
+_LONG_DIGITS = re.compile(r"(?<![0-9A-Fa-f_])[0-9A-Fa-f_]{1001}")
 
 
 class Table:
@@ -134,7 +141,8 @@ class Table:
 
 
 def is_integer(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether a value is an integer of 64 bits, as TOML's are."""
+    return isinstance(value, int) and not isinstance(value, bool) and -_LIMIT <= value < _LIMIT
 
 
 def is_number(value: object) -> bool:
@@ -156,11 +164,7 @@ def shown(value: object) -> str:
     """A value as it may stand in an error: not too long, and in TOML's words."""
     if value is None:
         return "nothing"
-    if isinstance(value, int) and abs(value) > sys.maxsize:
-        # Python refuses to write out integers of thousands of digits.
-        return f"an integer of {value.bit_length()} bits"
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return str(value).lower() if isinstance(value, bool) else short_repr(value)
 
 
 def read_toml(path: str | os.PathLike[str]) -> Table:
@@ -170,12 +174,12 @@ def read_toml(path: str | os.PathLike[str]) -> Table:
         ProtoError: the file cannot be read or is no TOML; names line and column.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = read_text(path, _MOST_BYTES)
     except (OSError, ValueError) as cause:
         reason = cause.strerror if isinstance(cause, OSError) else cause
         raise ProtoError(
             f"{path}: cannot be read: {reason}; expected a TOML file in UTF-8; "
-            f"check the path (the current folder is {Path.cwd()})"
+            f"check the path (the current folder is {current_folder()})"
         ) from cause
     return parse_toml(text, str(path))
 
@@ -187,12 +191,27 @@ def parse_toml(text: str, where: str) -> Table:
     else:
         import tomli as tomllib
     try:
+        _refuse_endless(text)
         return Table(tomllib.loads(text), where)
-    except tomllib.TOMLDecodeError as cause:
+    except (ValueError, RecursionError) as cause:
+        reason = "nested too deeply" if isinstance(cause, RecursionError) else cause
         raise ProtoError(
-            f"{where}: this is no TOML: {cause}; expected lines such as 'crop = 224' and "
+            f"{where}: this is no TOML: {reason}; expected lines such as 'crop = 224' and "
             "'[solver]'; correct the place named"
         ) from cause
+
+
+def _refuse_endless(text: str) -> None:
+    """Refuse what the parser's time grows with the square of.
+
+    Raises:
+        ValueError: names the line.
+    """
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > _MOST_DOTS:
+            raise ValueError(f"more than {_MOST_DOTS} dots (at line {number})")
+        if _LONG_DIGITS.search(line):
+            raise ValueError(f"more than 1000 digits in a row (at line {number})")
 
 
 def toml_value(value: object) -> str:

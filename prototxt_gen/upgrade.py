@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from prototxt_gen import proto
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.downgrade import downgrade_v1
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto import Message
@@ -110,9 +111,9 @@ def set_snapshot_prefix(solver: Message, path: str | os.PathLike[str]) -> list[s
     solver file's name.
     """
     if not solver.HasField("snapshot_prefix"):
-        solver.snapshot_prefix = str(Path(path).with_suffix(""))
+        solver.snapshot_prefix = utf8_path(str(Path(path).with_suffix("")))
     elif solver.snapshot_prefix and Path(solver.snapshot_prefix).is_dir():
-        solver.snapshot_prefix = str(Path(solver.snapshot_prefix) / Path(path).stem)
+        solver.snapshot_prefix = utf8_path(str(Path(solver.snapshot_prefix) / Path(path).stem))
     else:
         return []
     return [f"snapshot_prefix set to {solver.snapshot_prefix!r}"]

@@ -73,7 +73,7 @@ CROP = 224
 MEAN_PIXEL = (103.939, 116.779, 123.68)
 """The mean of the ILSVRC-2012 training set in B, G, R, as the released models subtract it."""
 
-_CONVOLUTION = re.compile(r"conv([1-9][0-9]*)-([1-9][0-9]*)")
+_CONVOLUTION = re.compile(r"conv([1-9][0-9]{0,9})-([1-9][0-9]{0,9})")
 _NORMALISATION = "LRN"
 
 

@@ -43,6 +43,8 @@ class RunContext:
     confine_lists: bool = False
     """Refuse files outside of their root folder in lists of images and of HDF5 files, symbolic
     links resolved: for lists and prototxts of strangers."""
+    force: bool = False
+    """Whether layers may replace files that this program did not write."""
     caffe_dropout: bool = False
     """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
     expected; they depend on how a batch is split and on what was drawn before."""

@@ -12,12 +12,12 @@ import contextlib
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.regular_file import RegularFile
 
@@ -76,7 +76,7 @@ def open_hdf5_file(path: str | os.PathLike[str], error: type[VerydeepError] = Sn
     if not os.path.lexists(path):
         raise error(
             f"{path}: no such file; expected an HDF5 file; check the path "
-            f"(the current folder is {Path.cwd()})"
+            f"(the current folder is {current_folder()})"
         )
     RegularFile(path, error).check()
     with reading(str(path), error):

@@ -142,12 +142,17 @@ def write_hdf5_weights(
 
 @contextlib.contextmanager
 def atomic_hdf5(
-    path: str | os.PathLike[str], error: type[VerydeepError] = SnapshotError
+    path: str | os.PathLike[str],
+    error: type[VerydeepError] = SnapshotError,
+    durable: bool = True,
 ) -> Iterator[Any]:
-    """Write an HDF5 file that replaces the one at `path` when the block ends well."""
+    """Write an HDF5 file that replaces the one at `path` when the block ends well.
+
+    See `atomic_write`.
+    """
     import h5py
 
-    with atomic_write(path, "w+b", error) as stream:
+    with atomic_write(path, "w+b", error, durable) as stream:
         try:
             with h5py.File(stream, "w") as file:
                 yield file

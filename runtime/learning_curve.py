@@ -14,6 +14,8 @@ from runtime.log_reader import LogTable, Row, read_log
 _META = ("NumIters", "Seconds", "LearningRate")
 _SMOOTH_FROM = 60
 """Rows of training from which a smoothed line is drawn over the raw one."""
+_MOST = 1e30
+"""Larger values, such as those of a run that diverged, are left out: no axis has room for them."""
 
 
 def plot_learning_curve(
@@ -74,7 +76,7 @@ def _draw_losses(axis: Any, table: LogTable) -> None:
                     color=lines[0].get_color(),
                     label=f"{phase} {name}",
                 )
-    positive = [v for v in values if v > 0]
+    positive = [v for v in values if v > 1 / _MOST]
     # A loss that falls through decades is read on a logarithmic axis.
     if positive and len(positive) == len(values) and max(positive) > 50 * min(positive):
         axis.set_yscale("log")
@@ -101,7 +103,7 @@ def _draw_scores(axis: Any, table: LogTable, names: list[str]) -> None:
 def _draw_rate(axis: Any, table: LogTable) -> None:
     x, y = _series(table.train or table.test, "LearningRate")
     axis.step(x, y, where="post", color="0.3", linewidth=1.4)
-    if y and min(y) > 0 and max(y) > 2 * min(y):
+    if y and min(y) > 1 / _MOST and max(y) > 2 * min(y):
         axis.set_yscale("log")
     axis.set_ylabel("learning rate")
     axis.set_xlabel("iteration")
@@ -121,9 +123,7 @@ def _score_names(table: LogTable) -> list[str]:
 
 
 def _series(rows: list[Row], name: str) -> tuple[list[float], list[float]]:
-    points = [
-        (row["NumIters"], row[name]) for row in rows if math.isfinite(row.get(name, math.nan))
-    ]
+    points = [(row["NumIters"], row[name]) for row in rows if abs(row.get(name, math.nan)) <= _MOST]
     return [x for x, _ in points], [y for _, y in points]
 
 

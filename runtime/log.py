@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -9,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from prototxt_gen.errors import VerydeepError
+from prototxt_gen.errors import VerydeepError, printable
 
 ROOT = "verydeep"
 _LOGGER = logging.getLogger(f"{ROOT}.caffe")
@@ -35,7 +36,7 @@ class GlogFormatter(logging.Formatter):
         letter = _LETTERS.get(record.levelno, "I")
         at = getattr(record, "caffe_at", f"{record.filename}:{record.lineno}")
         text = f"{letter}{time:%m%d %H:%M:%S.%f} {record.process or 0:5d} {at}] "
-        text += record.getMessage()
+        text += printable(record.getMessage(), most_lines=None)
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
@@ -48,7 +49,7 @@ else:
 
 
 class _Stderr(_TextHandler):
-    """Writes to whatever sys.stderr is at the time: a progress bar puts itself in its place."""
+    """Writes to what sys.stderr is at the time: a progress bar puts itself in its place."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -56,6 +57,44 @@ class _Stderr(_TextHandler):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        """Lose a line that standard error does not take: there is no place to report it."""
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that ends where the disk is full, without ending the run."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.lost = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.lost:
+            super().emit(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
+        cause = sys.exc_info()[1]
+        if not isinstance(cause, OSError):
+            super().handleError(record)
+            return
+        self.lost = True
+        logging.getLogger(ROOT).error(
+            "%s: the log cannot be written: %s; expected room for it; free some space; the run "
+            "goes on without it",
+            self.baseFilename,
+            cause.strerror or cause,
+        )
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close()
+
+
+def lost_log_files() -> bool:
+    """Whether lines for a log file were lost since it was set up."""
+    handlers = logging.getLogger(ROOT).handlers
+    return any(isinstance(handler, _LogFile) and handler.lost for handler in handlers)
 
 
 def caffe_log(at: str, message: str, *args: object, level: int = logging.INFO) -> None:
@@ -113,9 +152,10 @@ def close_logging() -> None:
 def _file_handler(path: Path) -> logging.Handler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return logging.FileHandler(path, encoding="utf-8")
-    except OSError as cause:
+        return _LogFile(path)
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else cause
         raise VerydeepError(
-            f"{path}: the log cannot be written: {cause.strerror}; expected a file that can be "
-            "appended to; choose another with --log_file"
+            f"{path}: the log cannot be written: {reason}; expected a file that can be appended "
+            "to; choose another with --log_file"
         ) from cause

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import datetime
-import json
 import math
 import os
 import re
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from prototxt_gen.errors import DataError
+from prototxt_gen.reading import parse_json, read_text
+from prototxt_gen.toml_tables import is_integer
 
 Row = dict[str, float]
 """NumIters, Seconds, LearningRate, and one entry an output, in this order."""
 
-_TIME = re.compile(r"^[IWEF](\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d+)")
-_ITERATION = re.compile(r"Iteration (\d+)")
-_TRAIN = re.compile(r"Train net output #(\d+): (\S+) = ([.\deE+-]+|-?nan|-?inf)")
-_TEST = re.compile(r"Test net output #(\d+): (\S+) = ([.\deE+-]+|-?nan|-?inf)")
-_TEST_NET = re.compile(r"Testing net \(#(\d+)\)")
-_RATE = re.compile(r"lr = ([-+]?[0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)")
+_TIME = re.compile(r"[IWEF](\d{8}|\d{4}) (\d\d):(\d\d):(\d\d)\.(\d{1,9})", re.ASCII)
+_COUNT = r"(\d{1,15})(?!\d)"
+_NUMBER = r"([-+]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][-+]?\d{1,9})?|-?nan|-?inf)(?![\w.+-])"
+_ITERATION = re.compile(rf"Iteration {_COUNT}", re.ASCII)
+_TRAIN = re.compile(rf"Train net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
+_TEST = re.compile(rf"Test net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
+_TEST_NET = re.compile(rf"Testing net \(#{_COUNT}\)", re.ASCII)
+_RATE = re.compile(rf"lr = {_NUMBER}", re.ASCII)
+_MOST_BYTES = 1 << 30
 
 
 @dataclass
@@ -46,7 +49,7 @@ def read_log(path: str | os.PathLike[str]) -> LogTable:
         DataError: the file cannot be read, or holds no training.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = read_text(path, _MOST_BYTES, errors="replace").splitlines()
     except OSError as cause:
         raise DataError(
             f"{path}: the log cannot be read: {cause.strerror}; expected a Caffe log or JSON "
@@ -97,7 +100,7 @@ def _read_caffe(lines: list[str]) -> LogTable:
             net = int(found.group(1))
         for pattern, rows, net_id in ((_TRAIN, table.train, 0), (_TEST, table.test, net)):
             if found := pattern.search(line):
-                outputs = {found.group(2): float(found.group(3))}
+                outputs = {found.group(1): float(found.group(2))}
                 _add(rows, iteration, seconds, rate, outputs, net_id)
     return table
 
@@ -137,7 +140,7 @@ def _read_json(lines: list[str], path: str) -> LogTable:
     table, rate = LogTable(), math.nan
     for place, line in enumerate(lines, 1):
         try:
-            record = json.loads(line) if line.strip() else {}
+            record = parse_json(line) if line.strip() else {}
         except ValueError as cause:
             if place == len(lines):
                 continue  # a run killed in mid-line
@@ -147,18 +150,24 @@ def _read_json(lines: list[str], path: str) -> LogTable:
             ) from cause
         if not isinstance(record, dict):
             continue
-        if record.get("event") == "start":
-            table.forget(int(_number(record.get("iteration", 0))))
-        if record.get("event") not in ("train", "test"):
+        event, iteration = record.get("event"), _count(record.get("iteration"))
+        if iteration is None or event not in ("start", "train", "test"):
             continue
-        rate = _number(record.get("lr")) if record["event"] == "train" else rate
+        if event == "start":
+            table.forget(iteration)
+            continue
+        rate = _number(record.get("lr")) if event == "train" else rate
         rows, net = table.train, 0
-        if record["event"] == "test":
-            rows, net = table.test, int(_number(record.get("net", 0)))
-        outputs = {name: _number(v) for name, v in dict(record.get("outputs") or {}).items()}
-        seconds = _number(record.get("seconds"))
-        _add(rows, _number(record.get("iteration")), seconds, rate, outputs, net)
+        if event == "test":
+            rows, net = table.test, _count(record.get("net")) or 0
+        outputs = record.get("outputs")
+        numbers = {k: _number(v) for k, v in outputs.items()} if isinstance(outputs, dict) else {}
+        _add(rows, iteration, _number(record.get("seconds")), rate, numbers, net)
     return table
+
+
+def _count(value: Any) -> int | None:
+    return value if is_integer(value) and value >= 0 else None
 
 
 def _number(value: Any) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import text
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.base import Backend
@@ -30,6 +31,7 @@ from runtime.solvers.display import JsonLog
 from runtime.solvers.guard import LossGuard, batch_size
 from runtime.solvers.hooks import Score, SolverHook, TestResult
 from runtime.solvers.options import SolverOptions
+from runtime.solvers.ownership import log_path, refuse_foreign_log
 from runtime.solvers.signals import Action, SignalHandler
 from runtime.solvers.snapshot import files_of, newest_snapshot, seed_of, shards_of
 from runtime.solvers.solver import Solver
@@ -61,6 +63,8 @@ class TrainJob:
     stop_on_snapshot_error: bool = False
     confine_lists: bool = False
     """Refuse files outside of their root folder in lists of images and of HDF5 files."""
+    force: bool = False
+    """Whether files that this program did not write may be replaced."""
     replicas: int = 1
     """Devices that share each batch."""
     batch_semantics: str = GLOBAL
@@ -83,6 +87,10 @@ class TrainResult:
     files: tuple[Path, ...] = ()
     """The last snapshot: weights, solver state, our state."""
     log_json: Path | None = None
+    log_lost: bool = False
+    """Whether lines of `log_json` could not be written."""
+    terminated: bool = False
+    """Whether the process was asked to end by SIGTERM."""
     test: dict[str, float] = field(default_factory=dict)
     """Outputs of the last test of the first test net."""
     best: dict[str, Any] | None = None
@@ -143,7 +151,7 @@ def train(
     open_replica: Callable[[Any, int], Backend] | None = None,
     start: StartCrew | None = None,
 ) -> TrainResult:
-    """Train as the files say; Ctrl-C snapshots and stops.
+    """Train as the files say; Ctrl-C and SIGTERM snapshot and stop.
 
     `open_backend` is given the SolverParameter, which may name the device; `open_replica` is given
     the number of a further replica as well, in the thread that it will live in. `start` makes the
@@ -158,8 +166,8 @@ def train(
     if resume is not None:
         outcome.files = files_of(resume)
     watchers = [LossGuard(), outcome, progress_hook(), *hooks]
-    if log_json is not None:
-        watchers.append(JsonLog(log_json))
+    json_log = None if log_json is None else JsonLog(log_json)
+    watchers += [] if json_log is None else [json_log]
     options, plan = _plan(job, param, resume)
     with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:
         solver = Solver(param, open_backend(param), options_for(options, plan), watchers)
@@ -185,6 +193,8 @@ def train(
         seconds=time.perf_counter() - started,
         files=outcome.files,
         log_json=log_json,
+        log_lost=json_log is not None and json_log.lost,
+        terminated=signals.terminated,
         test={score.name: score.value for score in outcome.scores},
         best=solver.best.to_json(),
     )
@@ -220,7 +230,7 @@ def prepare(job: TrainJob) -> tuple[Any, Path | None]:
     param.train_state.stage.extend(job.stages)
     if job.weights:
         del param.weights[:]
-        param.weights.append(job.weights)
+        param.weights.append(utf8_path(job.weights))
     if not job.snapshot:
         return param, None
     resume: Path | None = Path(os.fspath(job.snapshot))
@@ -244,6 +254,8 @@ def _solver_options(job: TrainJob, resume: Path | None) -> SolverOptions:
         sidecar=read_sidecar(job.solver),
         seed=None if resume is None else seed_of(resume),
         keep=job.keep,
+        force=job.force,
+        log_json=None if job.log_json is None else Path(job.log_json),
         stop_on_snapshot_error=job.stop_on_snapshot_error,
         confine_lists=job.confine_lists,
         share_activations=True,
@@ -253,7 +265,12 @@ def _solver_options(job: TrainJob, resume: Path | None) -> SolverOptions:
 def _json_path(job: TrainJob, param: Any) -> Path | None:
     if job.log_json is not None:
         return Path(job.log_json)
-    return Path(f"{param.snapshot_prefix}.log.jsonl") if param.snapshot_prefix else None
+    if not param.snapshot_prefix:
+        return None
+    path = log_path(param.snapshot_prefix)
+    if not job.force:
+        refuse_foreign_log(path)
+    return path
 
 
 def _say_batch(solver: Solver, plan: ShardPlan) -> None:

@@ -7,11 +7,11 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy.typing as npt
 
+from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.regular_file import RegularFile
 from runtime.caffemodel import read_caffemodel
@@ -89,7 +89,7 @@ def is_hdf5(path: str | os.PathLike[str]) -> bool:
 
 
 def _head(path: str | os.PathLike[str]) -> bytes:
-    advice = f"check the path (the current folder is {Path.cwd()})"
+    advice = f"check the path (the current folder is {current_folder()})"
     file = RegularFile(path, SnapshotError, advice=advice)
     with file.open() as stream:
         try:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
@@ -180,7 +181,7 @@ def map_file(path: str | os.PathLike[str]) -> WireReader:
         reason = cause.strerror if isinstance(cause, OSError) else None
         raise SnapshotError(
             f"{path}: cannot be read: {reason or cause}; expected a file; check the path "
-            f"(the current folder is {Path.cwd()})"
+            f"(the current folder is {current_folder()})"
         ) from cause
 
 

@@ -13,6 +13,7 @@ from data_prep.lmdb_io import Reader
 from data_prep.mean_file import write_mean
 from data_prep.progress import show_progress
 from prototxt_gen.errors import DataError, UnsupportedError
+from runtime.console import beside
 from runtime.log import setup_logging
 
 NAME = "compute_image_mean"
@@ -57,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
         write_mean(args.output_file, found.mean)
     if args.pca is not None:
         write_pca(args.pca, found.pca(), mean_bgr=found.pixel.tolist(), pixels=found.pixels)
-    _print(found, args.json)
+    with beside(args.output_file or ""):
+        _print(found, args.json)
     return 0
 
 

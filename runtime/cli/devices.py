@@ -58,6 +58,16 @@ def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="", help="the net's stages, with commas between them")
 
 
+def add_force_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --force."""
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="let what the prototxt names (snapshots, their log, HDF5Output files) replace files "
+        "that this program did not write",
+    )
+
+
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --confine-lists."""
     parser.add_argument(

@@ -11,6 +11,7 @@ from prototxt_gen import proto, text
 from prototxt_gen.errors import SnapshotError
 from runtime.backend.registry import create_backend
 from runtime.caffemodel import V1
+from runtime.console import beside
 from runtime.context import RunContext
 from runtime.export_onnx import export_onnx
 from runtime.net import Net
@@ -56,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             save(net, args.out, fmt=_FORMATS[args.to])
     result["bytes"] = Path(args.out).stat().st_size
-    print(json.dumps(result) if args.json else args.out)
+    with beside(args.out):
+        print(json.dumps(result) if args.json else args.out)
     return 0
 
 

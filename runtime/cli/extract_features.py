@@ -13,7 +13,7 @@ from data_prep.lmdb_io import Writer
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.backend.registry import create_backend
-from runtime.cli.devices import add_list_arguments
+from runtime.cli.devices import add_force_argument, add_list_arguments
 from runtime.cli.test import test_data_options
 from runtime.context import RunContext
 from runtime.log import setup_logging
@@ -44,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the net)",
     )
     add_list_arguments(parser)
+    add_force_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
     context = RunContext(
         data=test_data_options(args.feature_extraction_proto_file, args.solver),
         confine_lists=args.confine_lists,
+        force=args.force,
     )
     with contextlib.ExitStack() as stack:
         path = args.feature_extraction_proto_file
@@ -69,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
                     f"Unknown feature blob name {name} in the network "
                     f"{args.feature_extraction_proto_file}; expected one of {', '.join(net.blobs)}"
                 )
-        writers = [stack.enter_context(Writer(folder)) for folder in folders]
+        writers = [stack.enter_context(Writer(folder, resuming="")) for folder in folders]
         counts = _extract(net, dict(zip(names, writers)), args.num_mini_batches)
     for name, folder in zip(names, folders):
         print(f"{folder}: {counts[name]} features of {name}")

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
+import os
 import pkgutil
 import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
+from typing import Any, NoReturn
 
 from prototxt_gen.errors import VerydeepError
+from runtime.console import Console
+from runtime.log import lost_log_files
 
+_OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
+"""What writing to standard output may end with; other files are written by typed functions."""
 _DESCRIPTION = """\
 The VGG paper's system: Caffe nets generated, trained, evaluated and exported.
 
@@ -40,8 +48,21 @@ def caffe_flags(argv: Sequence[str]) -> list[str]:
     ]
 
 
+class _UsageError(Exception):
+    """Flags that do not parse."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # The inherited method passes over errors of the stream.
+        print(message, end="", file=file)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="verydeep",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -69,23 +90,80 @@ def _version() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb. Exit status: 0 done, 1 a negative result, 2 the user's error, 130 Ctrl-C."""
-    parser = _parser()
-    args = parser.parse_args(caffe_flags(sys.argv[1:] if argv is None else argv))
-    if args.verb is None:
-        parser.print_help()
-        return 0
+    """Run one verb.
+
+    Exit status: 0 done, 1 a negative result or output that was lost, 2 the user's error, 130
+    Ctrl-C, 143 SIGTERM.
+    """
+    console = Console()
     try:
+        status = _run(sys.argv[1:] if argv is None else argv, console)
+    except SystemExit as ended:
+        # argparse ends so after --help and --version.
+        raise SystemExit(_finish(console, int(ended.code or 0))) from None
+    return _finish(console, status)
+
+
+def _run(argv: Sequence[str], console: Console) -> int:
+    verb = "verydeep"
+    try:
+        parser = _parser()
+        args = parser.parse_args(caffe_flags(argv))
+        if args.verb is None:
+            parser.print_help()
+            return 0
+        verb = f"verydeep {args.verb}"
+        _require_folder()
         return int(args.run(args))
+    except _UsageError as error:
+        console.say(str(error))
+        raise SystemExit(VerydeepError.status) from None
     except VerydeepError as error:
-        print(f"verydeep {args.verb}: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
+        console.say(f"{verb}: {error}")
+        return error.status
     except KeyboardInterrupt:
-        print(f"verydeep {args.verb}: interrupted", file=sys.stderr)
+        console.say(f"{verb}: interrupted")
         return 130
+    except (OSError, UnicodeEncodeError, MemoryError) as error:
+        if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and not error.filename:
+            console.lose(error)
+            return 1
+        console.say(f"{verb}: {_described(error)}")
+        return VerydeepError.status
+
+
+def _finish(console: Console, status: int) -> int:
+    """Write out what is left, and give the exit status."""
+    console.flush()
+    if console.lost:
+        console.say(
+            f"verydeep: standard output cannot be written: {console.lost}; expected room for the "
+            "results; free some space, or send them elsewhere"
+        )
+    lost = console.lost is not None or lost_log_files()
+    return status or int(lost)
+
+
+def _require_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as cause:
+        raise VerydeepError(
+            f"the working folder cannot be used: {cause.strerror}; expected one that exists, as "
+            "relative paths begin there; change into another folder (cd)"
+        ) from cause
+
+
+def _described(error: Exception) -> str:
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror or error}; expected to read or write it; check the path"
+    if isinstance(error, UnicodeEncodeError):
+        return (
+            f"{error.object!r}: has no form in the encoding {error.encoding} of file names; "
+            "expected a UTF-8 locale; set LC_ALL=C.UTF-8"
+        )
+    return f"not enough memory: {error}; expected more; use a smaller batch or smaller files"
 
 
 if __name__ == "__main__":

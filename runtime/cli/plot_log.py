@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from runtime.console import beside
 from runtime.learning_curve import plot_learning_curve
 
 NAME = "plot_log"
@@ -20,5 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     out = args.out or f"{Path(args.log)}.png"
-    print(plot_learning_curve(args.log, out, args.title))
+    path = plot_learning_curve(args.log, out, args.title)
+    with beside(out):
+        print(path)
     return 0

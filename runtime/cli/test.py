@@ -11,6 +11,7 @@ from prototxt_gen.errors import ProtoError
 from prototxt_gen.sidecar import SUFFIX, DataOptions, read_sidecar
 from runtime.cli.devices import (
     add_device_arguments,
+    add_force_argument,
     add_list_arguments,
     add_state_arguments,
     open_backend,
@@ -45,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
     add_state_arguments(parser)
     add_list_arguments(parser)
+    add_force_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the means as JSON")
 
 
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> int:
         data=test_data_options(args.model, args.solver),
         sharing=Sharing(),
         confine_lists=args.confine_lists,
+        force=args.force,
     )
     with open_net(args.model, proto.TEST, backend, context, args.level, stages(args)) as net:
         for name in filter(None, args.weights.split(",")):

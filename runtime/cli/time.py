@@ -13,6 +13,7 @@ from prototxt_gen.errors import ProtoError
 from runtime.backend.recording import recorder_of
 from runtime.cli.devices import (
     add_device_arguments,
+    add_force_argument,
     add_list_arguments,
     add_state_arguments,
     open_backend,
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_device_arguments(parser)
     add_state_arguments(parser)
     add_list_arguments(parser)
+    add_force_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
 
 
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
         raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
     phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
     backend = open_backend(args)
-    context = RunContext(confine_lists=args.confine_lists)
+    context = RunContext(confine_lists=args.confine_lists, force=args.force)
     with open_net(args.model, phase, backend, context, args.level, stages(args)) as net:
         if args.weights:
             copy_trained_layers(net, args.weights)

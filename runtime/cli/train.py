@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import functools
 import sys
@@ -10,6 +11,7 @@ import sys
 from prototxt_gen.errors import DeviceError, UnsupportedError
 from runtime.cli.devices import (
     add_device_arguments,
+    add_force_argument,
     add_list_arguments,
     add_state_arguments,
     open_backend,
@@ -23,7 +25,7 @@ from runtime.parallel.links import AUTO, TRANSPORTS
 from runtime.parallel.mpi import World
 from runtime.parallel.mpi_crew import start_mpi
 from runtime.parallel.shard_plan import GLOBAL, SEMANTICS
-from runtime.solvers.signals import Action, action_of
+from runtime.solvers.signals import TERMINATED, Action, action_of
 from runtime.training import TrainJob, TrainResult, train
 
 NAME = "train"
@@ -84,19 +86,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="continue",
         help="when a snapshot cannot be written (default: %(default)s; the last one must be)",
     )
+    add_force_argument(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    # A database that is cut short while it is read ends the process; let that have a name.
-    if not faulthandler.is_enabled():
-        faulthandler.enable(sys.__stderr__ or sys.stderr)
+    _name_faults()
     return run_ranks(
         NAME,
         lambda world: _run(args, world),
         lambda param, world: open_backend(args, param, world.local_rank, world.local_size),
         args.watchdog,
     )
+
+
+def _name_faults() -> None:
+    """Print where the process is when a fault ends it, such as a database that is cut short."""
+    if faulthandler.is_enabled():
+        return
+    for stream in (sys.__stderr__, sys.stderr):
+        # A stream may be closed, missing, or without a descriptor.
+        with contextlib.suppress(AttributeError, RuntimeError, ValueError, OSError):
+            faulthandler.enable(stream)
+            return
 
 
 def _run(args: argparse.Namespace, world: World | None) -> int:
@@ -113,6 +125,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         keep=args.keep,
         confine_lists=args.confine_lists,
         stop_on_snapshot_error=args.on_snapshot_error == "stop",
+        force=args.force,
         replicas=local if world is None else world.size,
         batch_semantics=args.batch_semantics,
         transport=args.transport,
@@ -128,7 +141,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         start=None if world is None else functools.partial(start_mpi, world),
     )
     _show(result, args.json)
-    return 0
+    return TERMINATED if result.terminated else int(result.log_lost)
 
 
 def _show(result: TrainResult, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import upgrade_net, upgrade_solver
 from runtime.caffemodel import CURRENT, V1, blob_data, read_caffemodel, read_net, write_caffemodel
+from runtime.console import beside
 from runtime.weights_file import is_hdf5
 
 NAME = "upgrade"
@@ -56,11 +57,13 @@ def run(args: argparse.Namespace) -> int:
     else:
         kind, sentences = _upgrade_weights(args.input, args.output, form)
     if args.json:
-        print(json.dumps({"kind": kind, "done": sentences, "output": args.output}))
+        with beside(args.output):
+            print(json.dumps({"kind": kind, "done": sentences, "output": args.output}))
         return 0
     for sentence in sentences:
         print(f"{args.input}: {sentence}", file=sys.stderr)
-    print(args.output)
+    with beside(args.output):
+        print(args.output)
     return 0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zipfile
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,12 +19,16 @@ import numpy.typing as npt
 from data_prep.batch import RecordSource
 from prototxt_gen.errors import DataError, SnapshotError
 from prototxt_gen.files import atomic_write, atomic_write_text
+from prototxt_gen.reading import read_text
 from runtime.evaluate.fusion import Posteriors
 from runtime.evaluate.image_source import fingerprint
+from runtime.npz_arrays import read_arrays
 
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 20
 _NAME_DIGITS = 32
+_CHECKSUM = re.compile("[0-9a-f]{64}")
+_MOST_NOTE = 1 << 10
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
@@ -62,6 +66,8 @@ class ArrayCache:
     def load_arrays(self, key: dict[str, Any], *names: str) -> tuple[Array, ...] | None:
         """The arrays of a key, if they were computed before.
 
+        Shapes: the first (N,D), of floats; the others (N,), of integers.
+
         Raises:
             DataError: a file is there and is not whole, or belongs to another key.
         """
@@ -69,13 +75,15 @@ class ArrayCache:
         if not path.exists():
             return None
         try:
-            with np.load(path, allow_pickle=False) as found:
-                described = str(found["key"])
-                arrays = tuple(found[name] for name in names)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as cause:
+            found = read_arrays(path, "key", *names)
+        except (OSError, ValueError) as cause:
             raise self._damaged(path, str(cause)) from cause
-        if described != _canonical(key):
+        if str(found["key"]) != _canonical(key):
             raise self._damaged(path, f"it holds the {self.what} of something else")
+        arrays = tuple(found[name] for name in names)
+        if not _is_table(arrays):
+            shapes = ", ".join(f"{each.shape} of {each.dtype}" for each in arrays)
+            raise self._damaged(path, f"arrays of the shapes {shapes}")
         return arrays
 
     def store_arrays(self, key: dict[str, Any], **arrays: Array) -> Path:
@@ -94,8 +102,8 @@ class ArrayCache:
         status = file.stat()
         name = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}|{count}"
         note = self.folder / f"data-{hashlib.sha256(name.encode()).hexdigest()[:_NAME_DIGITS]}.txt"
-        if note.is_file():
-            return note.read_text(encoding="utf-8").strip()
+        if (checksum := _noted(note)) is not None:
+            return checksum
         found = fingerprint(source, count)
         atomic_write_text(note, found + "\n", DataError)
         return found
@@ -121,6 +129,24 @@ class PosteriorCache(ArrayCache):
     def store(self, key: dict[str, Any], posteriors: Posteriors) -> Path:
         """Keep posteriors for next time."""
         return self.store_arrays(key, values=posteriors.values, labels=posteriors.labels)
+
+
+def _is_table(arrays: tuple[Array, ...]) -> bool:
+    values, *others = arrays
+    return (
+        values.ndim == 2
+        and values.dtype.kind == "f"
+        and all(each.shape == values.shape[:1] and each.dtype.kind == "i" for each in others)
+    )
+
+
+def _noted(note: Path) -> str | None:
+    """The checksum in a file, where it is there and whole."""
+    try:
+        text = read_text(note, _MOST_NOTE).strip()
+    except (OSError, ValueError):
+        return None
+    return text if _CHECKSUM.fullmatch(text) else None
 
 
 def _canonical(key: dict[str, Any]) -> str:

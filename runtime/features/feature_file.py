@@ -7,7 +7,6 @@ depend on, as JSON.
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,9 +14,11 @@ import numpy as np
 
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
+from prototxt_gen.reading import parse_json
 from prototxt_gen.regular_file import RegularFile
 from runtime.features.extraction import Features
 from runtime.features.hdf5_features import read_hdf5, write_hdf5
+from runtime.npz_arrays import read_arrays
 
 HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
 _NEEDED = ("net", "weights_sha256", "scales", "aggregate", "flip", "layer", "regions")
@@ -73,9 +74,9 @@ def read_features(path: Path) -> Features:
         OSError,
         ValueError,
         KeyError,
-        EOFError,
         RuntimeError,
-        zipfile.BadZipFile,
+        TypeError,
+        AttributeError,
     ) as cause:
         reason = str(cause).removeprefix(f"{path}: ")
         raise DataError(
@@ -95,10 +96,10 @@ def read_features(path: Path) -> Features:
 
 
 def _read_npz(path: Path) -> Features:
-    with np.load(path, allow_pickle=False) as file:
-        return Features(
-            tuple(map(str, file["names"])),
-            np.asarray(file["features"], np.float32),
-            np.asarray(file["labels"], np.int64),
-            dict(json.loads(str(file["attributes"]))),
-        )
+    found = read_arrays(path, "names", "features", "labels", "attributes")
+    return Features(
+        tuple(map(str, found["names"])),
+        np.asarray(found["features"], np.float32),
+        np.asarray(found["labels"], np.int64),
+        dict(parse_json(str(found["attributes"]))),
+    )

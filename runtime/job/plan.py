@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import Any
 
 from prototxt_gen import heads, proto
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import DeviceError
 from prototxt_gen.sidecar import Scale
 from prototxt_gen.solver import solver_param
@@ -71,9 +72,9 @@ def fit_to_data(
     values: dict[str, Any] = {
         "classes": len(data.synsets),
         "data.mean_value": data.mean_pixel,
-        "data.train.source": data.train.as_posix(),
-        "data.test.source": data.val.as_posix(),
-        "data.train.options.pca": data.pca.as_posix(),
+        "data.train.source": utf8_path(data.train),
+        "data.test.source": utf8_path(data.val),
+        "data.train.options.pca": utf8_path(data.pca),
         "solver.solver_mode": "GPU" if gpu else "CPU",
         "solver.test_iter": -(-data.val_images // spec.data.test.batch_size),
     }

@@ -15,9 +15,9 @@ from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
 from data_prep.image_mean import compute_image_mean
 from data_prep.lmdb_io import Reader
 from data_prep.progress import show_progress
-from data_prep.text_lines import read_text
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json, short_repr
 
 log = logging.getLogger("verydeep.job")
 
@@ -117,6 +117,7 @@ def make_database(
         jobs=jobs,
         resume=path.exists(),
         on_error="skip",
+        resuming="the same command",
     )
     with show_progress(f"converting {path.name}") as progress:
         result = convert(opened.root, entries, path, options, progress)
@@ -133,17 +134,32 @@ def make_database(
 
 def _noted(note: Path) -> object:
     try:
-        return json.loads(read_text(note))
-    except (ValueError, RecursionError, DataError) as cause:
+        return read_json(note)
+    except (OSError, ValueError) as cause:
         raise DataError(
             f"{note}: cannot be read: {cause}; delete it to convert the images again"
         ) from cause
 
 
+def _noted_mean(note: Path) -> list[float]:
+    content = _noted(note)
+    values = content.get("mean_pixel") if isinstance(content, dict) else None
+    if (
+        not isinstance(values, list)
+        or list(map(type, values)) != [float] * 3
+        or not all(map(math.isfinite, values))
+    ):
+        raise DataError(
+            f"{note}: holds no mean; expected three numbers as 'mean_pixel', got "
+            f"{short_repr(values)}; delete it to compute the mean again"
+        )
+    return values
+
+
 def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:
     """Mean pixel and colour components of the training images, computed once."""
     if note.is_file() and pca.is_file():
-        values = _read_mean_pixel(note)
+        values = _noted_mean(note)
     else:
         with Reader(database) as reader, show_progress("computing the mean") as progress:
             found = compute_image_mean(reader, progress=progress)
@@ -154,20 +170,3 @@ def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:
     log.info("Mean pixel (BGR): %s", ", ".join(f"{v:g}" for v in values))
     blue, green, red = values
     return blue, green, red
-
-
-def _read_mean_pixel(note: Path) -> list[float]:
-    """The mean pixel in a note of an earlier start."""
-    try:
-        values = [float(value) for value in json.loads(read_text(note))["mean_pixel"]]
-    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError) as cause:
-        raise DataError(
-            f"{note}: no mean pixel ({cause}); expected JSON with 3 numbers; delete the file to "
-            "compute the mean again"
-        ) from cause
-    if len(values) != 3 or not all(map(math.isfinite, values)):
-        raise DataError(
-            f"{note}: a mean pixel of {values}; expected 3 finite numbers; delete the file to "
-            "compute the mean again"
-        )
-    return values

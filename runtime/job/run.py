@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_gen import generate, proto, text
-from prototxt_gen.errors import TrainingError
+from prototxt_gen.errors import StoppedError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.sidecar import read_sidecar
 from runtime import net_io
@@ -24,6 +24,7 @@ from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
 from runtime.learning_curve import plot_learning_curve
 from runtime.net import Net
 from runtime.sharing import Sharing
+from runtime.solvers.signals import TERMINATED
 from runtime.training import AUTO, StartCrew, TrainJob, TrainResult, train
 
 log = logging.getLogger("verydeep.job")
@@ -128,10 +129,11 @@ def _train(
         Path(job.log_json).unlink(missing_ok=True)
     opener = None if open_replica is None else (lambda param, rank: open_replica(rank))
     done = train(job, lambda param: backend, open_replica=opener, start=start)
-    if done.stopped:
-        raise TrainingError(
+    if done.stopped or done.terminated:
+        raise StoppedError(
             f"stopped at iteration {done.iterations}, as asked; "
-            f"the snapshot is {done.solverstate}; the same command goes on from there"
+            f"the snapshot is {done.solverstate}; the same command goes on from there",
+            TERMINATED if done.terminated else StoppedError.status,
         )
     return done
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from prototxt_gen.errors import DataError, ShapeError
+from runtime.hdf5_weights import atomic_hdf5
 from runtime.layer import Blobs, Layer, exactly
 from runtime.layer_factory import register
+
+_ATTRIBUTE, _WRITER = "writer", b"verydeep HDF5Output"
 
 
 @register("HDF5Output")
 class HDF5OutputLayer(Layer):
     """The data sets `data` and `label` hold the bottoms of the latest pass, as in Caffe.
+
+    The attribute `writer` of the file marks it as this layer's: no other file is replaced, unless
+    the context's `force` permits it.
 
     Shapes: data sets (N,C,H,W), missing axes 1.
     """
@@ -19,8 +29,14 @@ class HDF5OutputLayer(Layer):
     num_bottom, num_top = exactly(2), exactly(0)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Remember the file's name."""
+        """Check that the file may be written."""
         self.path = self.context.path(self.param.hdf5_output_param.file_name)
+        if self.context.fill_weights and not self.context.force and not _is_free(self.path):
+            raise DataError(
+                f"{self.label}: file_name {self.path}: exists, and this program did not write it; "
+                "expected a free name, or a file of an HDF5Output layer; choose another, remove "
+                "the file, or replace it with --force"
+            )
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Check that the bottoms agree."""
@@ -31,16 +47,35 @@ class HDF5OutputLayer(Layer):
             )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Write the file anew."""
-        import h5py
-
+        """Replace the file."""
         try:
-            with h5py.File(self.path, "w") as file:
+            with atomic_hdf5(self.path, DataError, durable=False) as file:
+                file.attrs[_ATTRIBUTE] = np.bytes_(_WRITER)
                 for name, blob in zip(("data", "label"), bottom):
                     values = blob.data.host().reshape(blob.legacy_shape(self.label))
                     file.create_dataset(name, data=values)
-        except OSError as cause:
-            raise DataError(f"{self.label}: {self.path}: cannot be written: {cause}") from cause
+        except DataError as cause:
+            raise DataError(f"{self.label}: {cause}") from cause
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """There is no gradient."""
+
+
+def _is_free(path: Path) -> bool:
+    """Whether a file is missing, empty, or of this layer."""
+    import h5py
+
+    try:
+        if not os.path.lexists(path):
+            return True
+        if not path.is_file():
+            return False
+        if not path.stat().st_size:
+            return True
+        with h5py.File(path, "r") as file:
+            # Of another type it could be of any length.
+            if file.attrs.get_id(_ATTRIBUTE).dtype != np.dtype(f"S{len(_WRITER)}"):
+                return False
+            return bool(file.attrs[_ATTRIBUTE] == _WRITER)
+    except (OSError, ValueError, KeyError, RuntimeError, TypeError):
+        return False

@@ -13,6 +13,7 @@ from data_prep.ilsvrc import Ilsvrc, open_ilsvrc
 from data_prep.progress import show_progress
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json
 from runtime.job.prepare import Prepared, make_database
 
 log = logging.getLogger("verydeep.localise")
@@ -100,6 +101,6 @@ def _write(images: Path, opened: Ilsvrc, database: Path) -> None:
 
 def _noted(note: Path) -> object:
     try:
-        return json.loads(note.read_text(encoding="utf-8"))
+        return read_json(note)
     except (OSError, ValueError):
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import generate, heads, text
+from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import TrainingError
 from prototxt_gen.localization import (
     BASE_LR,
@@ -108,8 +109,8 @@ def box_spec(
         net,
         {
             "name": f"{net.name}-{run.regression}-{run.fine_tune}",
-            "data.train.source": boxes.train.as_posix(),
-            "data.test.source": boxes.val.as_posix(),
+            "data.train.source": utf8_path(boxes.train),
+            "data.test.source": utf8_path(boxes.val),
         },
     )
     train_boxes, val_boxes = boxes.train_boxes.as_posix(), boxes.val_boxes.as_posix()

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import generate, text
-from prototxt_gen.errors import TrainingError
+from prototxt_gen.destination import utf8_path
+from prototxt_gen.errors import StoppedError, TrainingError
 from prototxt_gen.sidecar import read_sidecar, write_sidecar
 from prototxt_gen.spec import NetSpecification
 from prototxt_gen.spec_toml import to_toml
@@ -23,6 +24,7 @@ from runtime.job.prepare import DEMO_IMAGES, Prepared, prepare
 from runtime.paper.recipe import Step
 from runtime.paper.run_folder import FinishedRun, RunFolder
 from runtime.paper.setting import Setting
+from runtime.solvers.signals import TERMINATED
 from runtime.training import AUTO, TrainJob, train
 
 log = logging.getLogger("verydeep.paper")
@@ -114,7 +116,8 @@ def train_run(
     `made_of` tells it from runs of other settings; `write` writes what it is trained by.
 
     Raises:
-        TrainingError: the run was stopped, or its folder holds one of other settings.
+        StoppedError: the run was stopped.
+        TrainingError: its folder holds one of other settings.
     """
     folder.begin(name, made_of)
     done = folder.finished(name)
@@ -127,11 +130,12 @@ def train_run(
     job = TrainJob(str(solver), AUTO, log_json=str(solver.with_name(_LOG)), keep=_KEEP)
     result = train(job, lambda param: backend)
     if result.stopped:
-        raise TrainingError(
+        raise StoppedError(
             f"{name}: stopped at iteration {result.iterations}, as asked; the snapshot is "
-            f"{result.solverstate}; the same command goes on from there"
+            f"{result.solverstate}; the same command goes on from there",
+            TERMINATED if result.terminated else StoppedError.status,
         )
-    return folder.finish(
+    finished = folder.finish(
         name,
         net=spec.name,
         model=generate.TRAIN_VAL,
@@ -142,6 +146,12 @@ def train_run(
         started_from=started_from,
         test=result.test,
     )
+    if result.terminated:
+        raise StoppedError(
+            f"{name}: finished, and SIGTERM came; the same command goes on with what follows",
+            TERMINATED,
+        )
+    return finished
 
 
 def _start_of(folder: RunFolder, step: Step) -> FinishedRun | None:
@@ -165,7 +175,7 @@ def _write_files(
         return solver
     param: Any = text.read_solver(solver)
     del param.weights[:]
-    param.weights.append(start.weights.as_posix())
+    param.weights.append(utf8_path(start.weights))
     text.write(solver, param)
     write_sidecar(solver, dataclasses.replace(read_sidecar(solver), weights_layers=step.layers))
     return solver

@@ -16,6 +16,7 @@ from typing import Any
 
 from prototxt_gen.errors import SnapshotError, TrainingError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json
 
 RUN = "run.json"
 
@@ -107,13 +108,25 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            note = read_json(path)
+            _check_note(note)
         except (OSError, ValueError) as cause:
             raise TrainingError(
                 f"{path}: cannot be read: {cause}; expected what a recipe wrote; delete the "
                 "folder to train that run again"
             ) from cause
+        found: dict[str, Any] = note
         return found
 
     def _write(self, name: str, note: dict[str, Any]) -> None:
         atomic_write_text(self.run(name) / RUN, json.dumps(note, indent=2) + "\n", TrainingError)
+
+
+def _check_note(note: Any) -> None:
+    """Raise ValueError where a note lacks what is read from it."""
+    kinds: dict[str, type] = {"made_of": dict}
+    if isinstance(note, dict) and note.get("finished"):
+        kinds |= {"weights": str, "model": str, "iterations": int, "weights_sha256": str}
+    for key, kind in kinds.items():
+        if not isinstance(note, dict) or not isinstance(note.get(key), kind):
+            raise ValueError(f"no {key!r} of type {kind.__name__}")

@@ -14,6 +14,7 @@ from typing import Any
 
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json
 from prototxt_gen.spec import NetSpecification, builtin_spec, paper_test_scale, with_values
 from runtime.job.plan import base_spec
 from runtime.job.prepare import DEMO
@@ -120,7 +121,7 @@ def read_setting(root: Path) -> Setting:
         DataError: it is none.
     """
     try:
-        data = json.loads((root / FILE).read_text(encoding="utf-8"))["data"]
+        data = read_json(root / FILE)["data"]
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise DataError(
             f"{root}: no run folder: {FILE} cannot be read ({cause}); expected a folder that "

@@ -108,10 +108,10 @@ def start_mpi(world: World, solver: Solver, plan: ShardPlan) -> MpiCrew:
 def follow(world: World, open_backend: Callable[[Any], Backend]) -> int:
     """What a rank other than 0 does: build its replica, do what it is told, until told to stop.
 
-    Returns the exit status. Ctrl-C is rank 0's to answer.
+    Returns the exit status. Signals that ask for a snapshot or an end are rank 0's to answer.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     replica: Replica | None = None
     collective: MpiCollective | None = None
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from prototxt_gen import proto
+from prototxt_gen.destination import current_folder
 from runtime.pycaffe.errors import ArgumentError, MissingFileError
 
 log = logging.getLogger("verydeep.pycaffe")
@@ -81,5 +82,5 @@ def require_file(path: PathLike) -> Path:
         reason = cause.strerror if isinstance(cause, OSError) else cause
         raise MissingFileError(
             f"Could not open file {path}: {reason}; expected a file that can be read; check the "
-            f"path (the current folder is {Path.cwd()})"
+            f"path (the current folder is {current_folder()})"
         ) from cause

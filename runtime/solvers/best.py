@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from prototxt_gen.errors import SnapshotError
+from prototxt_gen.reading import short_repr
 from prototxt_gen.sidecar import PlateauOptions
+from prototxt_gen.toml_tables import is_integer, is_text
 from runtime.solvers.hooks import TestResult
 
 
@@ -50,10 +52,12 @@ class BestScore:
         if values is None:
             return
         try:
-            self.name, self.value = str(values["name"]), float(values["value"])
-            self.iteration = int(values["iteration"])
-        except (KeyError, TypeError, ValueError) as cause:
+            name, value, iteration = (values[key] for key in ("name", "value", "iteration"))
+            if not (is_text(name) and is_integer(iteration) and isinstance(value, int | float)):
+                raise TypeError("of another kind")
+        except (KeyError, TypeError) as cause:
             raise SnapshotError(
-                f"best: damaged; expected name, value and iteration, got {values!r}; "
+                f"best: damaged; expected name, value and iteration, got {short_repr(values)}; "
                 "use the snapshot before it"
             ) from cause
+        self.name, self.value, self.iteration = name, float(value), iteration

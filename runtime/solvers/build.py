@@ -64,6 +64,7 @@ def build_nets(
             root=options.root,
             allow_python_layers=options.allow_python_layers,
             confine_lists=options.confine_lists,
+            force=options.force,
             caffe_dropout=options.caffe_dropout,
         )
         state = source.state

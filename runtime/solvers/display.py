@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -100,6 +101,8 @@ class JsonLog(SolverHook):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.lost = False
+        """Whether lines could not be written."""
         self._stream: IO[str] | None = None
         self._rate = 0.0
         self._start = self._since = time.perf_counter()
@@ -111,10 +114,11 @@ class JsonLog(SolverHook):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("a", encoding="utf-8")
-        except OSError as cause:
+        except (OSError, ValueError) as cause:
+            reason = cause.strerror if isinstance(cause, OSError) else cause
             raise VerydeepError(
-                f"{self.path}: the JSON log cannot be written: {cause.strerror}; expected a file "
-                "that can be appended to; choose another with --log_json"
+                f"{self.path}: the JSON log cannot be written: {reason}; expected a file that can "
+                "be appended to; choose another with --log_json"
             ) from cause
         self._start = self._since = time.perf_counter()
         self._iteration = solver.iter
@@ -167,7 +171,8 @@ class JsonLog(SolverHook):
         """Write how it ended, and close."""
         self._write("end", solver.iter, reason=reason)
         if self._stream is not None:
-            self._stream.close()
+            with contextlib.suppress(OSError):
+                self._stream.close()
             self._stream = None
 
     def _write(self, event: str, iteration: int, **values: Any) -> None:
@@ -181,7 +186,9 @@ class JsonLog(SolverHook):
         except OSError as cause:
             # Losing log lines is no reason to lose the run.
             log.warning("%s: the JSON log ends here: %s", self.path, cause.strerror)
-            self._stream = None
+            with contextlib.suppress(OSError):
+                self._stream.close()
+            self._stream, self.lost = None, True
 
 
 def _outputs(scores: Iterable[Score]) -> dict[str, float]:

@@ -21,6 +21,10 @@ class SolverOptions:
     """Where relative paths of nets and data start; Caffe's rule is the working folder."""
     keep: int | None = None
     """Whole snapshots to keep; None for all."""
+    force: bool = False
+    """Whether snapshots and HDF5Output layers replace files that this program did not write."""
+    log_json: Path | None = None
+    """The JSON log that names the snapshots of this run; None for <snapshot_prefix>.log.jsonl."""
     stop_on_snapshot_error: bool = False
     """Whether a snapshot that cannot be written ends the run; the last one always does."""
     allow_python_layers: bool = False

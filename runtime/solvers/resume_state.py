@@ -15,13 +15,16 @@ from typing import Any
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.reading import read_json, short_repr
 from prototxt_gen.sidecar import FP32
+from prototxt_gen.toml_tables import is_integer
 
 log = logging.getLogger("verydeep.solver")
 
 FORMAT = 1
 SUFFIX = ".state.json"
 _CHUNK = 1 << 22
+_MOST_BYTES = 1 << 20
 
 
 @dataclass
@@ -62,7 +65,7 @@ class ResumeState:
             SnapshotError: unreadable, no JSON, or not of this form.
         """
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = read_json(path, _MOST_BYTES, regular=True)
         except (OSError, ValueError) as cause:
             raise SnapshotError(
                 f"{path}: cannot be read: {cause}; expected the JSON written with a snapshot; "
@@ -70,17 +73,17 @@ class ResumeState:
             ) from cause
         if isinstance(values, dict) and values.get("format") != FORMAT:
             raise SnapshotError(
-                f"{path}: unknown format; expected {FORMAT}, got {values.get('format')!r}; "
-                "resume with the version that wrote it"
+                f"{path}: unknown format; expected {FORMAT}, got "
+                f"{short_repr(values.get('format'))}; resume with the version that wrote it"
             )
-        state = _checked(values)
-        if state is None:
+        try:
+            return _checked(values)
+        except (TypeError, ValueError) as cause:
             raise SnapshotError(
-                f"{path}: damaged; expected the keys {', '.join(f.name for f in fields(cls))} "
-                f"with numbers in them, got {str(values)[:200]}; use the snapshot before it "
-                "(--snapshot auto)"
-            )
-        return state
+                f"{path}: damaged: {cause}; expected the keys "
+                f"{', '.join(f.name for f in fields(cls))}, got {short_repr(values, 200)}; use the "
+                "snapshot before it (--snapshot auto)"
+            ) from cause
 
     def warn_of_changes(self, seed: int, precision: str) -> None:
         """Say what of a run that goes on from here is not as it was."""
@@ -139,13 +142,39 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _checked(values: Any) -> ResumeState | None:
-    try:
-        files = [FileSum(**entry) for entry in values.pop("files")]
-        state = ResumeState(**values, files=files)
-        numbers = (state.iteration, state.seed, state.shards, state.train_pass, *state.test_passes)
-        sane = all(isinstance(n, int) and n >= 0 for n in numbers) and state.shards >= 1
-        named = all(Path(entry.name).name == entry.name for entry in files)
-    except (TypeError, KeyError, AttributeError):
-        return None
-    return state if sane and named else None
+def _checked(values: Any) -> ResumeState:
+    """The state that JSON values describe.
+
+    Raises:
+        TypeError, ValueError: a value is missing, unknown or of the wrong kind.
+    """
+    values = dict(_of_kind(values, dict, "the state"))
+    entries = _of_kind(values.pop("files", None), list, "files")
+    files = [FileSum(**_of_kind(entry, dict, "a file")) for entry in entries]
+    state = ResumeState(**values, files=files)
+    for key in ("iteration", "seed", "shards", "train_pass"):
+        _count(getattr(state, key), key, int(key == "shards"))
+    for number in _of_kind(state.test_passes, list, "test_passes"):
+        _count(number, "test_passes")
+    for key in ("plateau", "best"):
+        if getattr(state, key) is not None:
+            _of_kind(getattr(state, key), dict, key)
+    _of_kind(state.precision, str, "precision")
+    for file in files:
+        _of_kind(file.name, str, "a file's name")
+        _count(file.bytes, "bytes")
+        _of_kind(file.sha256, str, "sha256")
+        if file.name in ("", "..") or Path(file.name).name != file.name:
+            raise ValueError(f"{short_repr(file.name)} is not the name of a file beside it")
+    return state
+
+
+def _of_kind(value: Any, kind: type, name: str) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} is {short_repr(value)}, and no {kind.__name__}")
+    return value
+
+
+def _count(value: Any, name: str, least: int = 0) -> None:
+    if not is_integer(value) or value < least:
+        raise ValueError(f"{name} is {short_repr(value)}, and no count")

@@ -1,4 +1,7 @@
-"""Ctrl-C snapshots and stops; a hang-up snapshots. Caffe: signal_handler.cpp."""
+"""Ctrl-C and SIGTERM snapshot and stop; a hang-up snapshots. Caffe: signal_handler.cpp.
+
+Caffe leaves SIGTERM to the system, which ends the process without a snapshot.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,9 @@ from typing import Any
 from prototxt_gen.errors import ProtoError
 
 log = logging.getLogger("verydeep.solver")
+
+TERMINATED = 128 + signal.SIGTERM
+"""Exit status of a process that SIGTERM ended."""
 
 
 class Action(enum.Enum):
@@ -37,17 +43,20 @@ def action_of(text: str, flag: str) -> Action:
 
 
 class SignalHandler:
-    """Turns SIGINT and SIGHUP into requests, as long as the `with` block lasts.
+    """Turns SIGINT, SIGHUP and SIGTERM into requests, as long as the `with` block lasts.
 
-    A second Ctrl-C while the first is still waiting to be served ends the run at once.
+    SIGTERM stops, whatever the effect of SIGINT. A second Ctrl-C while the first is still waiting
+    to be served ends the run at once.
     """
 
     def __init__(self, sigint: Action = Action.STOP, sighup: Action = Action.SNAPSHOT) -> None:
-        self._effects = {signal.SIGINT: sigint}
+        self._effects = {signal.SIGINT: sigint, signal.SIGTERM: Action.STOP}
         if hasattr(signal, "SIGHUP"):
             self._effects[signal.SIGHUP] = sighup
         self._pending: list[int] = []
         self._before: dict[int, Any] = {}
+        self.terminated = False
+        """Whether SIGTERM came."""
 
     def poll(self) -> Action:
         """Hand out the oldest request that has not been served."""
@@ -71,4 +80,5 @@ class SignalHandler:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and number in self._pending:
             raise KeyboardInterrupt
+        self.terminated = self.terminated or number == signal.SIGTERM
         self._pending.append(number)

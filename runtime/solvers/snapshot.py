@@ -1,22 +1,26 @@
 """Snapshots: written whole or not at all, found again, resumed from.
 
-P_iter_N.caffemodel and P_iter_N.solverstate are original Caffe's; P_iter_N.state.json is ours and
-is written last, so that a snapshot with it is whole.
+P_iter_N.caffemodel and P_iter_N.solverstate are original Caffe's; P_iter_N.state.json is this
+program's and holds the checksums of the other two.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prototxt_gen.destination import find_destination
 from prototxt_gen.errors import SnapshotError
+from prototxt_gen.file_groups import replace_together, settle
+from prototxt_gen.files import temporary_folder
 from runtime.log import caffe_log
 from runtime.net_io import copy_trained_layers, save
+from runtime.solvers.ownership import log_path, recorded, refuse_foreign
 from runtime.solvers.resume_state import SUFFIX, ResumeState, sum_files
 from runtime.solverstate import read_solverstate, write_solverstate
 
@@ -26,7 +30,12 @@ if TYPE_CHECKING:
 log = logging.getLogger("verydeep.solver")
 
 _H5 = ".h5"
-_NAME = re.compile(r"(?P<stem>.*_iter_(?P<iteration>\d+))\.solverstate(\.h5)?$")
+_NAME = re.compile(r"(?P<stem>.*_iter_(?P<iteration>[0-9]{1,18}))\.solverstate(\.h5)?", re.DOTALL)
+_PART = re.compile(
+    r"(?P<stem>.*_iter_)(?P<iteration>[0-9]{1,18})"
+    r"(\.caffemodel|\.solverstate|\.caffemodel\.h5|\.solverstate\.h5|\.state\.json)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -66,21 +75,29 @@ def probe_prefix(param: Any) -> None:
         )
     if not prefix or not (param.snapshot or param.snapshot_after_train):
         return
-    folder = Path(f"{prefix}_iter_0").parent
+    probe = Path(f"{prefix}_iter_0")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe", suffix=".tempfile"):
+        find_destination(SnapshotFiles.of(prefix, param.max_iter, hdf5=True).solverstate)
+        with temporary_folder(probe):
             pass
     except OSError as cause:
         raise SnapshotError(
             f"Cannot write to snapshot prefix '{prefix}'.  Make sure that the directory exists and "
-            f"is writeable.; {folder}: {cause.strerror}; expected a folder for snapshots; choose "
-            "another snapshot_prefix"
+            f"is writeable.; {probe.parent}: {cause.strerror or cause}; expected a folder for "
+            "snapshots; choose another snapshot_prefix"
         ) from cause
+    settle_snapshots(prefix)
+
+
+def settle_snapshots(prefix: str) -> None:
+    """Remove the parts of snapshots that a killed run did not finish; complete what it had."""
+    stem = Path(f"{prefix}_iter_")
+    for path in settle(stem.parent, rf"{re.escape(stem.name)}\d+(\.[\w.]+)?"):
+        log.info("%s: left by a run that was killed; settled", path)
 
 
 def write_snapshot(solver: Solver, state: ResumeState) -> SnapshotFiles:
-    """Write weights, solver state and our state, in this order, each of them atomically.
+    """Write weights, solver state and the state of this program, together or not at all.
 
     Raises:
         SnapshotError: the disk is full or read-only; earlier snapshots are untouched.
@@ -94,15 +111,20 @@ def write_snapshot(solver: Solver, state: ResumeState) -> SnapshotFiles:
         if hdf5
         else ("solver.cpp:464", "sgd_solver.cpp:284")
     )
-    caffe_log(at[0], "Snapshotting to %s file %s", kind, files.model)
-    save(solver.net, files.model, write_diff=param.snapshot_diff)
-    caffe_log(at[1], "Snapshotting solver state to %s file %s", kind, files.solverstate)
-    history = [blob.data.host() for blob in solver.engine.history]
-    write_solverstate(
-        files.solverstate, solver.iter, str(files.model), solver.current_step, history
-    )
-    state.files = sum_files([files.model, files.solverstate])
-    state.write(files.state)
+    stem = Path(f"{param.snapshot_prefix}_iter_{solver.iter}")
+    if not solver.options.force:
+        refuse_foreign(files.all, files.state, _log_of(solver))
+    with replace_together(stem, SnapshotError) as folder:
+        staged = SnapshotFiles(*(folder / path.name for path in files.all))
+        caffe_log(at[0], "Snapshotting to %s file %s", kind, files.model)
+        save(solver.net, staged.model, write_diff=param.snapshot_diff)
+        caffe_log(at[1], "Snapshotting solver state to %s file %s", kind, files.solverstate)
+        history = [blob.data.host() for blob in solver.engine.history]
+        write_solverstate(
+            staged.solverstate, solver.iter, str(files.model), solver.current_step, history
+        )
+        state.files = sum_files([staged.model, staged.solverstate])
+        state.write(staged.state)
     return files
 
 
@@ -126,11 +148,34 @@ def restore_snapshot(solver: Solver, path: Path, strict: bool) -> ResumeState | 
     return noted
 
 
-def newest_snapshot(prefix: str) -> Path | None:
-    """The solverstate of the newest whole snapshot; says which ones it had to pass over.
+def refuse_foreign_snapshots(solver: Solver) -> None:
+    """Refuse, before the first iteration, to run into files that this program did not write.
 
-    Snapshots of original Caffe have no state of ours; they count where none here has one.
+    Raises:
+        SnapshotError: names the first such file that a snapshot of this run would replace.
     """
+    param = solver.param
+    if solver.options.force or not param.snapshot_prefix:
+        return
+    hdf5 = param.snapshot_format == param.HDF5
+    for iteration in sorted(_parts(param.snapshot_prefix)):
+        scheduled = param.snapshot and iteration % param.snapshot == 0
+        last = iteration == param.max_iter and param.snapshot_after_train
+        if solver.iter < iteration <= param.max_iter and (scheduled or last):
+            files = SnapshotFiles.of(param.snapshot_prefix, iteration, hdf5)
+            refuse_foreign(files.all, files.state, _log_of(solver))
+
+
+def _log_of(solver: Solver) -> Path:
+    return solver.options.log_json or log_path(solver.param.snapshot_prefix)
+
+
+def newest_snapshot(prefix: str) -> Path | None:
+    """The solverstate of the newest whole snapshot; logs which ones it had to pass over.
+
+    Snapshots of original Caffe have no state of this program's; they count where none here has one.
+    """
+    settle_snapshots(prefix)
     found = sorted(_snapshots(prefix), reverse=True)
     ours = any(state.exists() for _, _, state in found)
     for _, solverstate, state in found:
@@ -148,7 +193,7 @@ def newest_snapshot(prefix: str) -> Path | None:
 
 def files_of(solverstate: Path) -> tuple[Path, ...]:
     """Weights, solver state and our state of a snapshot named by its solverstate."""
-    match = _NAME.match(solverstate.name)
+    match = _NAME.fullmatch(solverstate.name)
     if match is None:
         return ()
     prefix = str(solverstate.with_name(match["stem"].rpartition("_iter_")[0]))
@@ -176,35 +221,59 @@ def shards_of(path: Path) -> int | None:
     return ResumeState.read(state).shards if state is not None and state.exists() else None
 
 
-def prune_snapshots(prefix: str, keep: int) -> None:
-    """Remove whole snapshots but the newest `keep`."""
-    whole = sorted(entry for entry in _snapshots(prefix) if entry[2].exists())
-    for iteration, _, state in whole[:-keep]:
-        # The state goes first: what is left over is then no whole snapshot any more.
-        names = [state]
-        for hdf5 in (False, True):
-            names += SnapshotFiles.of(prefix, iteration, hdf5).all[:2]
+def prune_snapshots(prefix: str, keep: int, log_json: Path | None = None) -> None:
+    """Remove whole snapshots but the newest `keep`, and what is left of others before them.
+
+    What is not whole is removed where the JSON log names it; other files are not this program's.
+    """
+    settle_snapshots(prefix)
+    whole = {n: state for n, _, state in _snapshots(prefix) if state.exists()}
+    kept = sorted(whole)[-keep:]
+    own = recorded(log_json or log_path(prefix))
+    for iteration, paths in _parts(prefix).items():
+        if kept and iteration < kept[0]:
+            if iteration not in whole:
+                paths = [path for path in paths if path.name in own]
+            _remove_parts(paths)
+
+
+def _remove_parts(paths: list[Path]) -> None:
+    # The state goes first: what is left over is then no whole snapshot any more.
+    for path in sorted(paths, key=lambda path: not path.name.endswith(SUFFIX)):
         try:
-            for name in names:
-                name.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as cause:
-            log.warning("%s: an old snapshot cannot be removed: %s", state, cause.strerror)
+            log.warning("%s: an old snapshot cannot be removed: %s", path, cause.strerror)
+            return
+
+
+def _parts(prefix: str) -> dict[int, list[Path]]:
+    """The files of all snapshots, whole or not, by iteration."""
+    stem = Path(f"{prefix}_iter_")
+    parts: dict[int, list[Path]] = {}
+    try:
+        with os.scandir(stem.parent) as entries:
+            names = sorted(entry.name for entry in entries)
+    except (OSError, ValueError):
+        return parts
+    for name in names:
+        match = _PART.fullmatch(name)
+        if match and match["stem"] == stem.name:
+            parts.setdefault(int(match["iteration"]), []).append(stem.with_name(name))
+    return parts
 
 
 def _snapshots(prefix: str) -> Iterator[tuple[int, Path, Path]]:
-    stem = Path(f"{prefix}_iter_")
-    for path in stem.parent.glob(f"{_glob_escape(stem.name)}*.solverstate*"):
-        match = _NAME.match(path.name)
-        if match and match["stem"].startswith(stem.name):
-            yield int(match["iteration"]), path, path.with_name(match["stem"] + SUFFIX)
-
-
-def _glob_escape(name: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", name)
+    """Iteration, solver state and state of this program of each solver state."""
+    for iteration, paths in _parts(prefix).items():
+        for path in paths:
+            match = _NAME.fullmatch(path.name)
+            if match:
+                yield iteration, path, path.with_name(match["stem"] + SUFFIX)
 
 
 def _state_path(path: Path) -> Path | None:
-    match = _NAME.match(path.name)
+    match = _NAME.fullmatch(path.name)
     return path.with_name(match["stem"] + SUFFIX) if match else None
 
 

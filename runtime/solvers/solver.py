@@ -129,6 +129,7 @@ class Solver(NotCopyable):
         if resume_file is not None:
             caffe_log("solver.cpp:297", "Restoring previous solver status from %s", resume_file)
             self.restore(resume_file)
+        snapshots.refuse_foreign_snapshots(self)
         for hook in self.hooks:
             hook.on_solve(self)
         reason = "failed"
@@ -299,7 +300,8 @@ class Solver(NotCopyable):
         files = snapshots.write_snapshot(self, state)
         self._snapshot_failed = False
         if self.options.keep is not None:
-            snapshots.prune_snapshots(self.param.snapshot_prefix, self.options.keep)
+            log_json = self.options.log_json
+            snapshots.prune_snapshots(self.param.snapshot_prefix, self.options.keep, log_json)
         for hook in self.hooks:
             hook.on_snapshot(self, files.all)
         return files.all

@@ -136,9 +136,9 @@ def test_stored_means_no_rescale(tmp_path: Path) -> None:
             "eigenvectors = [[1, 0, 0], [1, 0, 0], [1, 0, 0]]",
             "data.train.pca.eigenvalues: out of range; expected finite numbers, got 1e+39",
         ),
-        (f"[parallel]\nshards = 0x{'f' * 5000}", "parallel.shards: out of range; expected at most"),
-        (f"[data.train]\nseed = 0x{'f' * 5000}", "data.train.seed: out of range; expected at most"),
-        (f"[data.train]\nshort_side = 0x{'f' * 99}", "data.train.short_side: out of range"),
+        (f"[parallel]\nshards = 0x{'f' * 5000}", "this is no TOML: more than 1000 digits in a row"),
+        (f"[parallel]\nshards = 0x{'f' * 99}", "parallel.shards: of the wrong kind"),
+        (f"[data.train]\nshort_side = 0x{'f' * 99}", "data.train.short_side: of the wrong kind"),
         (
             "[data.train.pca]\neigenvalues = [1, 2, 3]",
             "data.train.pca: wrong sizes; expected 3 "

@@ -16,6 +16,7 @@ from runtime.log import GlogFormatter
 from runtime.log_reader import read_log
 from runtime.net_io import copy_trained_layers
 from runtime.solvers.hooks import Progress, SolverHook
+from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
 
 TRACE = Path(__file__).parents[2] / "golden" / "traces" / "lenet_step"
@@ -41,7 +42,13 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _solver() -> tuple[Solver, list[float]]:
     losses = _Losses()
-    solver = Solver(text.read_solver("solver.prototxt"), create_backend("cpu"), hooks=[losses])
+    # The folder holds original Caffe's snapshots under the names that this run writes.
+    solver = Solver(
+        text.read_solver("solver.prototxt"),
+        create_backend("cpu"),
+        SolverOptions(force=True),
+        hooks=[losses],
+    )
     return solver, losses.seen
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +17,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen import proto
-from prototxt_gen.errors import DataError, SnapshotError
+from prototxt_gen.errors import DataError, ProtoError, SnapshotError
 from prototxt_gen.sidecar import PlateauOptions, Sidecar
 from runtime.solvers.hooks import SolverHook
 from runtime.solvers.options import SolverOptions
@@ -266,6 +271,174 @@ def test_whenever_it_is_broken_off_the_one_before_it_stays(
     monkeypatch.undo()
     assert newest_snapshot(stem) == tmp_path / "toy_iter_6.solverstate"
     _make(tmp_path, "").restore(tmp_path / "toy_iter_6.solverstate", strict=True)
+
+
+def _files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def _whole(*iterations: int) -> list[str]:
+    kinds = ("caffemodel", "solverstate", "state.json")
+    return sorted(f"toy_iter_{n}.{kind}" for n in iterations for kind in kinds)
+
+
+@pytest.mark.parametrize("fields", ["", "snapshot_format: HDF5"])
+def test_a_full_disk_leaves_no_part_of_a_snapshot(
+    fields: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of its files the disk has no room for, and the earlier one of its name stays."""
+    first = _make(tmp_path, fields)
+    first.step(2)
+    names = sorted(path.name for path in first.snapshot())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert sorted(before) == names
+    sync = os.fsync
+    for room in range(3):
+        taken = []
+
+        def full(handle: int, room: int = room, taken: list[int] = taken) -> None:
+            taken.append(handle)
+            if len(taken) > room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            sync(handle)
+
+        monkeypatch.setattr(os, "fsync", full)
+        solver = _make(tmp_path, f"{fields} momentum: 0.5 snapshot: 2")
+        solver.step(2)
+        assert f"{tmp_path}/toy_iter_2." in caplog.text and "No space left" in caplog.text
+        assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+        caplog.clear()
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+import runtime.solvers.snapshot as snapshot
+from tests.runtime.solvers.toy import CLASSIFIER, make_solver
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+solver = make_solver(f"max_iter: 9 snapshot: 2 snapshot_prefix: '{sys.argv[1]}/toy'", CLASSIFIER, 8)
+solver.step(3)
+snapshot.write_solverstate = kill
+solver.step(3)
+"""
+
+
+def test_what_a_killed_run_left_goes_with_the_next_start(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _KILLED, str(tmp_path)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], check=False)
+    assert done.returncode == -signal.SIGKILL
+    left = [name for name in _files(tmp_path) if name not in _whole(2)]
+    assert len(left) == 1 and left[0].startswith(".toy_iter_4.")
+    # Such as the version before left.
+    (tmp_path / ".toy_iter_4.caffemodel.k3_x0000.tmp").write_bytes(b"half")
+    others = [".toy_iter_4.tmp", ".other_iter_4.k3_x0000.tmp", ".toy2_iter_4.k3_x0000.tmp"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    assert newest_snapshot(f"{tmp_path}/toy") == tmp_path / "toy_iter_2.solverstate"
+    assert _files(tmp_path) == sorted([*_whole(2), *others])
+
+
+def test_a_snapshot_that_was_complete_when_the_run_was_killed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solver, stem = _three_snapshots(tmp_path)
+    move = Path.replace
+    for kept in range(3):
+        moved = []
+
+        def replace(self: Path, target: Path, kept: int = kept, moved: list[Path] = moved) -> Path:
+            if self.parent.suffix == ".commit":
+                if len(moved) == kept:
+                    raise KeyboardInterrupt
+                moved.append(self)
+            return move(self, target)
+
+        monkeypatch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            solver.step(2)
+        monkeypatch.undo()
+        newest = newest_snapshot(stem)
+        assert newest == tmp_path / f"toy_iter_{solver.iter}.solverstate"
+        _make(tmp_path, "").restore(newest, strict=True)
+        assert [name for name in _files(tmp_path) if name.startswith(".")] == []
+
+
+def test_keep_removes_what_is_left_of_older_snapshots(tmp_path: Path) -> None:
+    _, stem = _three_snapshots(tmp_path)
+    log = Path(f"{stem}.log.jsonl")
+    names = [str(tmp_path / name) for name in _whole(2)]
+    log.write_text(json.dumps({"event": "snapshot", "iteration": 2, "files": names}) + "\n")
+    (tmp_path / "toy_iter_2.state.json").unlink()
+    # No record of this program names these.
+    for name in ("toy_iter_1.caffemodel", "toy_iter_3.solverstate"):
+        (tmp_path / name).write_bytes(b"somebody's")
+    (tmp_path / ".toy_iter_5.00000000.tmp").mkdir()
+    prune_snapshots(stem, 1)
+    others = ["toy.log.jsonl", "toy_iter_1.caffemodel", "toy_iter_3.solverstate"]
+    assert _files(tmp_path) == sorted([*others, *_whole(6)])
+
+
+# What this program did not write --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["caffemodel", "solverstate", "state.json"])
+@pytest.mark.parametrize("iteration", [4, 12])
+def test_a_file_of_somebody_else_is_refused_before_the_first_iteration(
+    name: str, iteration: int, tmp_path: Path
+) -> None:
+    path = tmp_path / f"toy_iter_{iteration}.{name}"
+    path.write_bytes(b"original Caffe's")
+    solver = _make(tmp_path, "snapshot: 4")
+    with pytest.raises(SnapshotError, match=rf"{name}: exists, and this program did not .*--force"):
+        solver.solve()
+    assert solver.iter == 0 and path.read_bytes() == b"original Caffe's"
+    solver.step(3)
+    if iteration == 4:
+        # Those who step by hand lose the snapshot and not the file.
+        solver.step(2)
+        assert path.read_bytes() == b"original Caffe's"
+    forced = _make(tmp_path, "snapshot: 4", options=SolverOptions(force=True))
+    forced.solve()
+    assert newest_snapshot(f"{tmp_path}/toy") == tmp_path / "toy_iter_12.solverstate"
+    assert path.read_bytes() != b"original Caffe's"
+
+
+def test_files_that_no_snapshot_of_this_run_replaces_are_no_matter(tmp_path: Path) -> None:
+    names = ["toy_iter_3.caffemodel", "toy_iter_16.caffemodel", "toy_iter_4.caffemodel.h5"]
+    for name in [*names, "toy_iter_x.caffemodel", "toys_iter_4.caffemodel"]:
+        (tmp_path / name).write_bytes(b"somebody's")
+    _make(tmp_path, "snapshot: 4").solve()
+    assert all((tmp_path / name).read_bytes() == b"somebody's" for name in names)
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+def test_the_own_files_are_replaced_also_when_damaged(what: str, tmp_path: Path) -> None:
+    _, stem = _three_snapshots(tmp_path)
+    names = [str(tmp_path / name) for name in _whole(6)]
+    event = {"event": "snapshot", "iteration": 6, "files": names}
+    Path(f"{stem}.log.jsonl").write_text(json.dumps(event) + "\n")
+    DAMAGES[what](tmp_path)
+    again = _make(tmp_path, "snapshot: 2")
+    again.solve(newest_snapshot(stem))
+    _make(tmp_path, "").restore(tmp_path / "toy_iter_6.solverstate", strict=True)
+
+
+def test_an_empty_file_is_free_and_a_pipe_is_not(tmp_path: Path) -> None:
+    (tmp_path / "toy_iter_4.caffemodel").touch()
+    os.mkfifo(tmp_path / "toy_iter_12.caffemodel")
+    with pytest.raises(SnapshotError, match=r"toy_iter_12\.caffemodel: exists"):
+        _make(tmp_path, "snapshot: 4").solve()
+    solver = _make(tmp_path, "snapshot: 4", options=SolverOptions(force=True))
+    with pytest.raises(SnapshotError, match=r"toy_iter_12\.caffemodel is a device or a pipe"):
+        solver.solve()
+    assert (tmp_path / "toy_iter_4.caffemodel").stat().st_size > 0
+
+
+@pytest.mark.parametrize("prefix", ["a\\000b", "x" * 300, "\\377"])
+def test_a_prefix_that_no_file_can_have(prefix: str, tmp_path: Path) -> None:
+    with pytest.raises((SnapshotError, ProtoError), match=r"Cannot write|not UTF-8"):
+        make_solver(f"max_iter: 1 snapshot_prefix: '{tmp_path}/{prefix}'", CLASSIFIER, 8)
 
 
 class _Broken(SolverHook):

@@ -1,0 +1,107 @@
+"""Text, JSON and numbers from files of any content."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import reprlib
+import stat
+from typing import Any
+
+MOST_TEXT = 1 << 26
+"""Bytes of a text file that are read: logs and lists of millions of lines are smaller."""
+_CHUNK = 1 << 20
+_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
+_LONG_INTEGER = 10**18
+
+
+def read_bytes(path: str | os.PathLike[str], most: int = MOST_TEXT, regular: bool = False) -> bytes:
+    """The content of a file of at most `most` bytes; `regular` refuses devices and pipes.
+
+    Raises:
+        OSError: the file cannot be read, is too large, or no file can have this name.
+    """
+    flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if regular else 0)
+    try:
+        handle = os.open(path, flags)
+    except ValueError as cause:
+        raise OSError(errno.EINVAL, f"no file can have this name ({cause})") from cause
+    with os.fdopen(handle, "rb", buffering=0) as stream:
+        mode = os.fstat(handle).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        if regular and not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "a device or a pipe, and no regular file")
+        parts: list[bytes] = []
+        size = 0
+        while part := stream.read(_CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > most:
+                raise OSError(errno.EFBIG, f"larger than the {most} bytes that are read")
+    return b"".join(parts)
+
+
+def read_text(
+    path: str | os.PathLike[str],
+    most: int = MOST_TEXT,
+    errors: str = "strict",
+    regular: bool = False,
+) -> str:
+    """The content of a UTF-8 file. See `read_bytes`.
+
+    Raises:
+        UnicodeDecodeError: the file is not UTF-8, unless `errors` permits it.
+    """
+    return read_bytes(path, most, regular).decode(errors=errors)
+
+
+def read_json(path: str | os.PathLike[str], most: int = MOST_TEXT, regular: bool = False) -> Any:
+    """The value in a JSON file. See `read_bytes` and `parse_json`."""
+    return parse_json(read_text(path, most, regular=regular))
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text, with integers that fit into 64 bits.
+
+    Raises:
+        ValueError: no JSON, nested too deeply, or an integer that is too long.
+    """
+    try:
+        return json.loads(text, parse_int=_json_integer)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _json_integer(text: str) -> int:
+    value = parse_integer(text)
+    if value is None:
+        raise ValueError(f"an integer of {len(text)} digits; at most 18 are read")
+    return value
+
+
+def parse_integer(text: str) -> int | None:
+    """The integer of a decimal text of at most 18 digits, or None."""
+    text = text.strip()
+    return int(text) if _INTEGER.fullmatch(text) else None
+
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 4
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = 32
+        self.maxstring = self.maxother = 200
+
+    def repr_int(self, value: int, level: int) -> str:
+        if -_LONG_INTEGER < value < _LONG_INTEGER:
+            return repr(value)
+        return f"an integer of {value.bit_length()} bits"
+
+
+def short_repr(value: object, longest: int = 60) -> str:
+    """The repr of a value, cut at `longest` characters; values of any size and depth are quick."""
+    text = _Short().repr(value)
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

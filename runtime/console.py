@@ -1,0 +1,102 @@
+"""Standard streams that may be closed, full, or of an encoding that lacks characters."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import sys
+
+from prototxt_gen.destination import is_standard_output
+from prototxt_gen.errors import printable
+
+_HANDLER = "verydeep.bytes-or-escapes"
+_NAMES = ("stdin", "stdout", "stderr")
+
+
+class Console:
+    """The standard streams of a command line.
+
+    A closed descriptor is opened on the null device, so that no file of the run gets its number. A
+    character that a stream cannot encode is written as the byte of a file name that it stands for,
+    or else as an escape. Messages go to standard error, or to standard output where that is closed.
+    """
+
+    def __init__(self) -> None:
+        self.lost: str | None = None
+        """Why standard output cannot be written; "" where its reader has gone."""
+        self._stderr_closed = sys.stderr is None
+        for number, name in enumerate(_NAMES):
+            _open_missing(number, name)
+        codecs.register_error(_HANDLER, _bytes_or_escapes)
+        _encode_with(sys.stdout, _HANDLER)
+        _encode_with(sys.stderr, "backslashreplace")
+
+    def say(self, message: str) -> None:
+        """Print a message as one that is not part of the result."""
+        streams = (sys.stderr, sys.stdout)
+        for stream in streams[self._stderr_closed :]:
+            with contextlib.suppress(OSError, ValueError):
+                print(printable(message), file=stream, flush=True)
+                return
+
+    def flush(self) -> None:
+        """Write out standard output."""
+        try:
+            sys.stdout.flush()
+        except OSError as cause:
+            self.lose(cause)
+        except ValueError:
+            self.lost = "it was closed"
+
+    def lose(self, cause: OSError) -> None:
+        """Give standard output up, for the reason in `lost`."""
+        if self.lost is None:
+            broken = isinstance(cause, BrokenPipeError)
+            self.lost = "" if broken else cause.strerror or str(cause)
+        with contextlib.suppress(OSError, ValueError):
+            # The interpreter writes out at its end what is still in its buffers.
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, sys.stdout.fileno())
+            os.close(null)
+
+
+def beside(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[object]:
+    """Print to standard error in the block where the file at `path` went to standard output."""
+    if is_standard_output(path):
+        return contextlib.redirect_stdout(sys.stderr)
+    return contextlib.nullcontext()
+
+
+def _open_missing(number: int, name: str) -> None:
+    try:
+        os.fstat(number)
+    except OSError:
+        handle = os.open(os.devnull, os.O_RDWR)
+        if handle != number:
+            os.dup2(handle, number)
+            os.close(handle)
+        os.set_inheritable(number, True)
+    if getattr(sys, name) is None:
+        mode = "r" if number == 0 else "w"
+        setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _encode_with(stream: object, errors: str) -> None:
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors=errors)
+
+
+def _bytes_or_escapes(error: UnicodeError) -> tuple[bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    part = error.object[error.start : error.end]
+    return b"".join(map(_encoded, part)), error.end
+
+
+def _encoded(character: str) -> bytes:
+    # What Python reads a byte of a file name as that is not text.
+    if "\udc80" <= character <= "\udcff":
+        return bytes([ord(character) - 0xDC00])
+    return character.encode("ascii", "backslashreplace")

@@ -1,0 +1,90 @@
+"""Arrays of .npz files, read only where the file holds what its headers claim."""
+
+from __future__ import annotations
+
+import math
+import struct
+import tokenize
+import zipfile
+import zlib
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+_MEMBER = ".npy"
+_MOST_DEFLATION = 1032
+"""What deflate can make of a byte."""
+_SLACK = 1 << 12
+_ENCRYPTED = 1
+_KINDS = "fiubU"
+_DAMAGES = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    MemoryError,
+)
+
+Array = npt.NDArray[Any]
+
+
+def read_arrays(path: Path, *names: str) -> dict[str, Array]:
+    """The arrays of some names: numbers, truth values or text.
+
+    Raises:
+        OSError, ValueError: the file cannot be read, is damaged, lacks one of the arrays, or claims
+            more than it holds.
+    """
+    try:
+        with path.open("rb") as stream, zipfile.ZipFile(stream) as file:
+            size = path.stat().st_size
+            return {name: _read(file, file.getinfo(name + _MEMBER), size) for name in names}
+    except _DAMAGES as cause:
+        raise ValueError(f"{type(cause).__name__}: {cause}") from cause
+
+
+def _read(file: zipfile.ZipFile, info: zipfile.ZipInfo, stored: int) -> Array:
+    _check_sizes(info, stored)
+    with file.open(info) as stream:
+        expected = _header_size(stream)
+    if expected != info.file_size:
+        raise ValueError(f"{info.filename} has {info.file_size} bytes, {expected} expected")
+    with file.open(info) as stream:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def _check_sizes(info: zipfile.ZipInfo, stored: int) -> None:
+    """Refuse a member that could not come to its size from the bytes of the file."""
+    if info.flag_bits & _ENCRYPTED:
+        raise ValueError(f"{info.filename} is encrypted")
+    most = {
+        zipfile.ZIP_STORED: info.compress_size,
+        zipfile.ZIP_DEFLATED: _MOST_DEFLATION * info.compress_size + _SLACK,
+    }.get(info.compress_type)
+    if most is None:
+        raise ValueError(f"{info.filename} is compressed in the way {info.compress_type}")
+    if info.compress_size > stored or info.file_size > most:
+        raise ValueError(f"{info.filename} claims {info.file_size} bytes, more than it can hold")
+
+
+def _header_size(stream: IO[bytes]) -> int:
+    """Bytes of an array with its header, as the header has it."""
+    version = np.lib.format.read_magic(stream)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    else:
+        raise ValueError(f"the npy version {version}")
+    if dtype.kind not in _KINDS or min(shape, default=0) < 0:
+        raise ValueError(f"an array {shape} of {dtype}")
+    return stream.tell() + math.prod(shape) * dtype.itemsize
