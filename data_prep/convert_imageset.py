@@ -156,7 +156,8 @@ def convert(
 
 
 def _key(line: int, name: str) -> bytes:
-    return f"{line:08d}_{name}".encode()
+    """The key of a record; names that are not UTF-8 keep their bytes."""
+    return f"{line:08d}_{name}".encode(errors="surrogateescape")
 
 
 def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:
