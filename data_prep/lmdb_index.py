@@ -16,7 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.lmdb_file import DamageError, Meta, PageFile, changes_too_fast, check_main_table
+from data_prep.lmdb_file import (
+    HEADER,
+    DamageError,
+    Meta,
+    PageFile,
+    changes_too_fast,
+    check_main_table,
+)
 from data_prep.lmdb_free import check_in_use, free_pages
 from data_prep.lmdb_keys import hash_key, hash_ordered_keys
 from data_prep.lmdb_pages import (
@@ -57,14 +64,10 @@ class RecordTable:
 
     def key(self, index: int) -> bytes:
         """The key of a record."""
-        if index < 0:
-            raise IndexError(f"record {index} of {len(self.sizes)}")
         return self.keys[self.key_ends[index - 1] if index else 0 : self.key_ends[index]]
 
     def place(self, index: int) -> tuple[int, int]:
         """Where the value of a record begins in the file, and its size."""
-        if index < 0:
-            raise IndexError(f"record {index} of {len(self.sizes)}")
         return self.offsets[index], self.sizes[index]
 
 
@@ -110,8 +113,6 @@ class RecordIndex:
         return read_value_at(file, *self.table.place(index))
 
     def _node(self, file: PageFile, index: int) -> tuple[bytes, Node]:
-        if not 0 <= index < len(self.hashes):
-            raise IndexError(f"record {index} of {len(self.hashes)}")
         leaf = bisect_right(self.starts, index) - 1
         number = self.pages[leaf]
         page = file.page(number)
@@ -247,7 +248,6 @@ class _Builder:
         size, length = self._file.page_size, self._file.length()
         first, _ = check_values(nodes, size, meta.last_page, length)
         check_in_use(free, first)
-        self._value_pages.append(first.astype(_unsigned(meta.last_page)))
         return value_offsets(nodes, first, size)
 
     def _check_whole(self, meta: Meta) -> None:
@@ -285,6 +285,9 @@ class _Builder:
         self._hashes.append(hashes)
         self._count += len(hashes)
         self._last_key = nodes.key(len(hashes) - 1)
+        if self._whole:
+            pages = offsets[offsets % self._file.page_size == HEADER] // self._file.page_size
+            self._value_pages.append(pages.astype(_unsigned(meta.last_page)))
         if self._table is not None and not self._table.add(nodes, offsets):
             self._table = None
 

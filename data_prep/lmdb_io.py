@@ -225,9 +225,9 @@ class Writer:
             self._count = self.count
 
     def close(self) -> None:
-        """Commit and close."""
+        """Commit and close; a copy in a child process is only dropped."""
         try:
-            if self._environment is not None:
+            if self._environment is not None and self._environment.process == os.getpid():
                 self.commit()
         finally:
             self._leave()

@@ -8,12 +8,14 @@ now, and one that is removed is an error; nothing is read from pages that have o
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
+
 from data_prep.lmdb_file import (
     DamageError,
-    Meta,
     PageFile,
     TruncatedError,
     changes_too_fast,
@@ -25,6 +27,8 @@ from data_prep.lmdb_pages import read_value
 from prototxt_gen.errors import DataError
 
 _ATTEMPTS = 1000
+_FINDS, _PART = 1000, 100
+"""A new index pays after so many records were found by key, or this part of all."""
 
 
 def check_folder(folder: Path) -> Path:
@@ -64,8 +68,8 @@ class _ChangedError(Exception):
     """The database is no longer in the state of the index."""
 
 
-class _Snapshot:
-    """An open database file, with the index of the records that it had when it was opened."""
+class _Records:
+    """An open database file with an index of the records that it had when it was opened."""
 
     def __init__(self, folder: Path) -> None:
         check_folder(folder)
@@ -74,38 +78,82 @@ class _Snapshot:
             self.index: RecordIndex = build_index(self.file)
         except DamageError as damage:
             raise corrupt(folder, damage) from None
+        self.count = len(self.index)
         self.length = self.file.length()
+        self._finds = 0
+        self._renewing = threading.Lock()
 
-    def read(self, method: Callable[[PageFile, int], bytes], index: int) -> bytes:
-        """A key or a value in the state of the index.
+    def key(self, record: int) -> bytes:
+        """A key in the state of the index; see `value`."""
+        index = self.index
+        return index.kept_key(record) or self._checked(index, index.key, record)
+
+    def value(self, record: int) -> bytes:
+        """A value in the state of the index.
 
         Raises:
             _ChangedError: the database has changed since.
             DamageError: the record is damaged, or the file has been cut short.
         """
+        index = self.index
+        return self._checked(index, index.value, record)
+
+    def _checked(
+        self, index: RecordIndex, method: Callable[[PageFile, int], bytes], record: int
+    ) -> bytes:
         try:
-            result = method(self.file, index)
+            result = method(self.file, record)
         except DamageError:
-            if self.file.headers() == self.index.headers:
+            if self.file.headers() == index.headers:
                 raise
             raise _ChangedError from None
-        if self.file.headers() != self.index.headers:
+        if self.file.headers() != index.headers:
             raise _ChangedError
         return result
 
+    def find(self, record: int, value: bool) -> bytes | None:
+        """A key or a value in what another program has committed; None if it is gone.
 
-def _find(
-    snapshot: _Snapshot, meta: Meta, index: int, value: bool
-) -> tuple[bytes | None, DamageError | None]:
-    """The key or the value of a record in a newer state, None if it is gone; or what is damaged."""
-    try:
-        check_main_table(meta)
-        place = snapshot.index.find(snapshot.file, meta, index)
-        if place is None:
-            return None, None
-        return read_value(snapshot.file, *place) if value else place[1].key, None
-    except DamageError as damage:
-        return None, damage
+        Raises:
+            DamageError: the database is damaged now.
+            DataError: it changes faster than it can be read.
+        """
+        self._renew()
+        for _ in range(_ATTEMPTS):
+            meta, _headers = self.file.newest()
+            damage, result = None, None
+            try:
+                check_main_table(meta)
+                place = self.index.find(self.file, meta, record)
+                if place is not None:
+                    result = read_value(self.file, *place) if value else place[1].key
+            except DamageError as error:
+                damage = error
+            if self.file.keeps(meta):
+                if damage is not None:
+                    raise damage
+                return result
+        raise changes_too_fast(self.file.folder)
+
+    def _renew(self) -> None:
+        """After many records were found by key, take an index of the state of now instead.
+
+        Only if the same keys are at the same positions, as they are where records were appended.
+        """
+        self._finds += 1
+        enough = max(_FINDS, self.count // _PART)
+        if self._finds < enough or not self._renewing.acquire(blocking=False):
+            return
+        try:
+            self._finds = 0
+            index = build_index(self.file)
+            before = np.asarray(self.index.hashes[: self.count])
+            if np.array_equal(before, np.asarray(index.hashes[: self.count])):
+                self.index = index
+        except (DamageError, DataError):
+            return  # the read that follows meets the same damage if it needs the page
+        finally:
+            self._renewing.release()
 
 
 class Reader:
@@ -117,21 +165,21 @@ class Reader:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._snapshot: _Snapshot | None = _Snapshot(self.path)
-        if not len(self._snapshot.index):
-            self._snapshot = None
+        self._records: _Records | None = _Records(self.path)
+        if not self._records.count:
+            self._records = None
             raise DataError(
                 f"{self.path}: the database is empty; expected at least one record; "
                 "look at the log of convert_imageset"
             )
 
-    def _open(self) -> _Snapshot:
-        if self._snapshot is None:
+    def _open(self) -> _Records:
+        if self._records is None:
             raise DataError(f"{self.path}: the database was closed; open a new Reader")
-        return self._snapshot
+        return self._records
 
     def __len__(self) -> int:
-        return len(self._open().index)
+        return self._open().count
 
     def key(self, index: int) -> str:
         """The key of record `index` as text, for messages."""
@@ -139,14 +187,7 @@ class Reader:
 
     def key_bytes(self, index: int) -> bytes:
         """The key of record `index` in the order of the keys."""
-        snapshot = self._open()
-        try:
-            key = snapshot.index.kept_key(index)
-            return snapshot.read(snapshot.index.key, index) if key is None else key
-        except _ChangedError:
-            return self._read_changed(snapshot, index, False)
-        except DamageError as damage:
-            raise self._shown(snapshot, damage) from None
+        return self._read(index, False)
 
     def get(self, index: int) -> bytes:
         """The value of record `index` in the order of the keys.
@@ -154,49 +195,38 @@ class Reader:
         Raises:
             DataError: the record is damaged or gone.
         """
-        snapshot = self._open()
+        return self._read(index, True)
+
+    def _read(self, index: int, value: bool) -> bytes:
+        records = self._open()
+        if not 0 <= index < records.count:
+            raise IndexError(f"record {index} of {records.count}")
         try:
-            return snapshot.read(snapshot.index.value, index)
-        except _ChangedError:
-            return self._read_changed(snapshot, index, True)
-        except DamageError as damage:
-            raise self._shown(snapshot, damage) from None
-
-    def _read_changed(self, snapshot: _Snapshot, index: int, value: bool) -> bytes:
-        """The key or the value of a record in what another program has committed since."""
-        for _ in range(_ATTEMPTS):
             try:
-                meta, _headers = snapshot.file.newest()
-                found, damage = _find(snapshot, meta, index, value)
-                if not snapshot.file.keeps(meta):
-                    continue
-            except DamageError as error:
-                damage = error
-            if damage is not None:
-                raise self._shown(snapshot, damage) from None
-            if found is None:
-                raise DataError(
-                    f"{self.path}: record {index} is gone; the database was changed while it was "
-                    "read; make it again, or open it again"
-                )
-            return found
-        raise changes_too_fast(self.path)
-
-    def _shown(self, snapshot: _Snapshot, damage: DamageError) -> DataError:
-        if isinstance(damage, TruncatedError):
-            return DataError(
-                f"{self.path}: data.mdb has {damage.length} bytes of {snapshot.length}: it was cut "
+                return records.value(index) if value else records.key(index)
+            except _ChangedError:
+                result = records.find(index, value)
+        except TruncatedError as damage:
+            raise DataError(
+                f"{self.path}: data.mdb has {damage.length} bytes of {records.length}: it was cut "
                 "short while it was read; make the database again, or copy it here again, and go "
                 "on from the last snapshot"
+            ) from None
+        except DamageError as damage:
+            raise corrupt(self.path, damage) from None
+        if result is None:
+            raise DataError(
+                f"{self.path}: record {index} is gone; the database was changed while it was "
+                "read; make it again, or open it again"
             )
-        return corrupt(self.path, damage)
+        return result
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         return ((self.key_bytes(index), self.get(index)) for index in range(len(self)))
 
     def close(self) -> None:
         """Close the database once reads in other threads have ended."""
-        self._snapshot = None
+        self._records = None
 
     def __enter__(self) -> Reader:
         return self
