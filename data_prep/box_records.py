@@ -119,23 +119,23 @@ def write_boxes(
         for index in range(len(reader)):
             key = reader.key(index)
             datum = datums.parse(reader.get(index), f"record {key}")
-            box = _stored_box(opened, key, datum)
-            writer.put(key.encode("utf-8", "surrogateescape"), box_record(box, int(datum.label)))
+            name = reader.key_bytes(index)[_KEY_DIGITS:].decode(errors="surrogateescape")
+            box = _stored_box(opened, name, datum, f"record {key}")
+            writer.put(reader.key_bytes(index), box_record(box, int(datum.label)))
             if progress is not None:
                 progress(index + 1, len(reader))
         return len(reader)
 
 
-def _stored_box(opened: Ilsvrc, key: str, datum: proto.Message) -> Corners:
-    """The box of a stored image, which may be smaller than the file that the XML speaks of."""
-    name = key[_KEY_DIGITS:]
+def _stored_box(opened: Ilsvrc, name: str, datum: proto.Message, where: str) -> Corners:
+    """The box of a stored image, which may be smaller than the file that the XML describes."""
     boxes = class_boxes(opened, (name, int(datum.label)))
     if not boxes:
         raise DataError(
-            f"record {key}: no box of its class in {opened.root}; expected images with boxes "
+            f"{where}: no box of its class in {opened.root}; expected images with boxes "
             "only; make the database of images again from those"
         )
-    height, width = stored_size(datum, f"record {key}")
+    height, width = stored_size(datum, where)
     whole_height, whole_width = file_size(opened.root / name)
     scale = np.array([width / whole_width, height / whole_height] * 2)
     scaled: Corners = corners_of([largest(boxes)])[0] * scale

@@ -175,6 +175,7 @@ def convert(
 
 
 def _key(line: int, name: str) -> bytes:
+    """The key of a record; names that are not UTF-8 keep their bytes."""
     return f"{line:08d}_".encode() + os.fsencode(name)
 
 

@@ -1,213 +1,245 @@
-"""Proves an LMDB file sound before liblmdb maps it, and lists its keys on the way.
+"""Proves an LMDB file sound before liblmdb writes to it.
 
-liblmdb trusts the file: a truncated or bit-flipped database ends the process with SIGBUS, SIGSEGV
-or a failed assertion instead of an error. So the tree's pages are walked here first, within bounds:
-the file is as long as its header says, every branch and leaf page is what it claims to be, every
-node and every value lies inside. Values are not read; their damage shows when they are parsed.
-
-Format: LMDB 0.9 (data version 1), 64-bit, little-endian; one unnamed table without duplicates,
-which is what Caffe writes.
+liblmdb trusts its file: damage in a page, a flag or the list of free pages ends the process with a
+signal, or has records overwritten. So everything is checked that it may use: the pages of records
+and those above them, the table of free pages, and that no page is used twice.
 """
 
 from __future__ import annotations
 
-import mmap
-import struct
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.errors import DataError
+from data_prep.lmdb_file import (
+    HEADER,
+    DamageError,
+    Meta,
+    PageFile,
+    Table,
+    TruncatedError,
+    changes_too_fast,
+    check_main_table,
+    corrupt,
+)
+from data_prep.lmdb_free import check_free_table, free_lists
+from data_prep.lmdb_keys import hash_ordered_keys
+from data_prep.lmdb_pages import (
+    BRANCH,
+    LEAF,
+    Ints,
+    Nodes,
+    branch_ends,
+    check_node_sizes,
+    check_records,
+    check_tiles,
+    check_value_header,
+    check_values,
+    leaf_node,
+    value_page,
+)
+from data_prep.lmdb_tree import check_once, leaves_from, read_chunks, root_page
 
-_MAGIC = 0xBEEFC0DE
-_META, _BRANCH, _LEAF = 0x08, 0x01, 0x02
-_KIND = 0x7F & ~0x10  # page flags without the dirty bit
-_HEADER = 16
-_NODE = 8
-_BIGDATA = 0x01
-_NO_ROOT = 0xFFFFFFFFFFFFFFFF
-_MAX_DEPTH = 32
-
-
-class _DamageError(Exception):
-    """What is wrong with the file, in words."""
-
-
-@dataclass(frozen=True)
-class _Meta:
-    page_size: int
-    depth: int
-    entries: int
-    root: int
-    last_page: int
-    txnid: int
-
-
-class KeyTable:
-    """Keys in the order of the database, packed: a million keys cost about 50 MB, not 200.
-
-    It knows as well where in data.mdb each value lies. Shapes: places (records, 2): offset, size.
-    """
-
-    def __init__(
-        self, packed: bytes, ends: npt.NDArray[np.int64], places: npt.NDArray[np.int64]
-    ) -> None:
-        self._packed = packed
-        self._ends = ends
-        self._places = places
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> bytes:
-        if not 0 <= index < len(self._ends):
-            raise IndexError(f"key {index} of {len(self._ends)}")
-        start = int(self._ends[index - 1]) if index else 0
-        return self._packed[start : int(self._ends[index])]
-
-    def place(self, index: int) -> tuple[int, int]:
-        """Where the value of a record begins in the file, and how many bytes it has."""
-        offset, size = self._places[index].tolist()
-        return offset, size
-
-    def __iter__(self) -> Iterator[bytes]:
-        return (self[index] for index in range(len(self)))
+_ATTEMPTS = 20
 
 
-def check_and_list_keys(folder: Path) -> KeyTable:
-    """Walk the database in `folder` and return its keys.
+Bits = npt.NDArray[np.uint8]
+
+
+def check_for_writing(folder: Path) -> Bits:
+    """Check everything in a database that liblmdb uses when it adds records.
+
+    Returns a bit for every page that is used or free.
 
     Raises:
-        DataError: the file is not an LMDB, is truncated, or holds a damaged page.
+        DataError: the database is damaged, of another kind, or changes while it is read.
     """
-    path = folder / "data.mdb"
     try:
-        with path.open("rb") as stream:
-            if path.stat().st_size < 2 * _HEADER:
-                raise _DamageError("the file is empty or shorter than a header")
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                return _Walk(data).run()
-    except _DamageError as damage:
-        raise DataError(
-            f"{folder}: corrupt LMDB: {damage}; expected a whole database of convert_imageset; "
-            "copy it again, or make it again"
-        ) from None
-    except OSError as cause:
-        raise DataError(
-            f"{path}: cannot be read: {cause.strerror}; check the path and its permissions"
-        ) from cause
+        file = PageFile(folder)
+        for _ in range(_ATTEMPTS):
+            meta, _headers = file.newest()
+            try:
+                pages = _Check(file, meta).run()
+            except DamageError:
+                if file.keeps(meta):
+                    raise
+                continue
+            if file.keeps(meta):
+                return pages
+    except DamageError as damage:
+        raise corrupt(folder, damage) from None
+    raise changes_too_fast(folder)
 
 
-def _read_meta(data: mmap.mmap, offset: int) -> _Meta | None:
-    if offset + 152 > len(data):
-        return None
-    flags, magic, version = struct.unpack_from("<10xH4xII", data, offset)
-    if not flags & _META or magic != _MAGIC or version != 1:
-        return None
-    (page_size,) = struct.unpack_from("<I", data, offset + 40)
-    depth, entries, root, last_page, txnid = struct.unpack_from("<H24x4Q", data, offset + 94)
-    return _Meta(page_size, depth, entries, root, last_page, txnid)
+def check_replaced(folder: Path, keys: list[bytes], pages: Bits) -> None:
+    """Check the pages of values that are about to be replaced, which liblmdb then frees.
+
+    `pages` has a bit for every page that is used or free.
+
+    Raises:
+        DataError: a value has pages of others.
+    """
+    try:
+        file = PageFile(folder)
+        meta, _ = file.newest()
+        for key in keys:
+            leaf = next(leaves_from(file, meta, key), None)
+            if leaf is None or leaf.entry == leaf.count:
+                continue
+            node = leaf_node(leaf.page, leaf.entry)
+            if node.key != key or not node.flags:
+                continue
+            first = value_page(leaf.page, node)
+            least = (HEADER - 1 + node.size) // file.page_size + 1
+            count = check_value_header(file.read(first * file.page_size, HEADER), first, least)
+            # A value that has become shorter may have more pages than it needs.
+            if first + count > 8 * len(pages) or _any_bit(pages, first + least, first + count):
+                raise DamageError(f"the value of {key!r} has pages of others")
+    except DamageError as damage:
+        raise corrupt(folder, damage) from None
 
 
-class _Walk:
-    """One depth-first walk over the pages of the main table."""
+def _any_bit(bits: Bits, start: int, stop: int) -> bool:
+    first = start // 8 * 8
+    part = np.unpackbits(bits[first // 8 : -(-stop // 8)])
+    return bool(part[start - first : stop - first].any())
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self.data = data
-        self.meta = self._newest_meta()
-        self.keys: list[bytes] = []
-        self.places: list[npt.NDArray[np.int64]] = [np.empty((0, 2), np.int64)]
 
-    def _newest_meta(self) -> _Meta:
-        first = _read_meta(self.data, 0)
-        if first is None:
-            raise _DamageError("data.mdb does not begin with an LMDB 0.9 header")
-        size = first.page_size
-        if size < 256 or size > 1 << 16 or size & (size - 1):
-            raise _DamageError(f"the header claims pages of {size} bytes")
-        second = _read_meta(self.data, size)
-        if second is None or second.page_size != size:
-            raise _DamageError("its two headers contradict each other")
-        newest = second if second.txnid > first.txnid else first
-        needed = (newest.last_page + 1) * size
-        if newest.last_page < 1 or needed > len(self.data):
-            raise _DamageError(f"data.mdb has {len(self.data)} bytes of {needed}: it is truncated")
-        return newest
+class _Check:
+    """One check of a committed state."""
 
-    def run(self) -> KeyTable:
-        if self.meta.root != _NO_ROOT:
-            if not 1 <= self.meta.depth <= _MAX_DEPTH:
-                raise _DamageError(f"the header claims a tree of depth {self.meta.depth}")
-            self._page(self.meta.root, 1)
-        if len(self.keys) != self.meta.entries:
-            raise _DamageError(f"{len(self.keys)} records found of {self.meta.entries}")
-        ends = np.cumsum(np.fromiter(map(len, self.keys), np.int64, len(self.keys)))
-        return KeyTable(b"".join(self.keys), ends, np.concatenate(self.places))
+    def __init__(self, file: PageFile, meta: Meta) -> None:
+        self._file, self._meta = file, meta
+        self._length = file.length()
+        pages = min(meta.last_page + 1, -(-self._length // file.page_size))
+        self._used: npt.NDArray[np.bool_] = np.zeros(pages, np.bool_)
+        self._uses = 2
+        self._used[:2] = True
 
-    def _page(self, number: int, level: int) -> None:
-        if not 2 <= number <= self.meta.last_page:
-            raise _DamageError(f"page {number} lies outside the file")
-        size = self.meta.page_size
-        page = self.data[number * size : (number + 1) * size]
-        own_number, flags, lower, upper = struct.unpack_from("<Q2xHHH", page)
-        kind = _LEAF if level == self.meta.depth else _BRANCH
-        if own_number != number or flags & _KIND != kind:
-            raise _DamageError(f"page {number} is overwritten")
-        if not _HEADER < lower <= upper <= size or lower % 2:
-            raise _DamageError(f"page {number} has impossible bounds")
-        pointers = np.frombuffer(page, "<u2", (lower - _HEADER) // 2, _HEADER).astype(np.int64)
-        if pointers.min() < upper or pointers.max() > size - _NODE or (pointers & 1).any():
-            raise _DamageError(f"a node of page {number} lies outside it")
-        node = np.frombuffer(page, "<u2").astype(np.int64)
-        low, high, node_flags, key_size = (node[pointers // 2 + word] for word in range(4))
-        key_ends = pointers + _NODE + key_size
-        if key_ends.max() > size:
-            raise _DamageError(f"a key of page {number} lies outside it")
-        if kind == _BRANCH:
-            for child in (low | high << 16 | node_flags << 32).tolist():
-                self._page(child, level + 1)
-        else:
-            self._values(page, number, key_ends, low | high << 16, node_flags)
-            self._add_keys(page, pointers, key_ends, number)
+    def run(self) -> Bits:
+        """Check both tables and the use of pages; returns a bit for every page that has one.
 
-    def _values(
-        self,
-        page: bytes,
-        number: int,
-        starts: npt.NDArray[np.int64],
-        sizes: npt.NDArray[np.int64],
-        flags: npt.NDArray[np.int64],
-    ) -> None:
-        size = self.meta.page_size
-        if (flags & ~_BIGDATA).any():
-            raise _DamageError(f"page {number} holds a sub-table; Caffe's databases have none")
-        big = (flags & _BIGDATA) != 0
-        if (starts + np.where(big, 8, sizes)).max() > size:
-            raise _DamageError(f"a value of page {number} lies outside it")
-        offsets = number * size + starts
-        for index in np.flatnonzero(big).tolist():
-            (first,) = struct.unpack_from("<Q", page, int(starts[index]))
-            last = first + (_HEADER + int(sizes[index]) - 1) // size
-            if first < 2 or last > self.meta.last_page:
-                raise _DamageError(f"a value of page {number} lies outside the file")
-            offsets[index] = first * size + _HEADER
-        self.places.append(np.stack([offsets, sizes], axis=1))
+        Raises:
+            DamageError: something is wrong.
+        """
+        check_main_table(self._meta)
+        self._check_records()
+        free = self._free_pages()
+        self._check_free_pages(free)
+        self._used[free[free < len(self._used)]] = True
+        return np.packbits(self._used)
 
-    def _add_keys(
-        self,
-        page: bytes,
-        pointers: npt.NDArray[np.int64],
-        ends: npt.NDArray[np.int64],
-        number: int,
-    ) -> None:
-        previous = self.keys[-1] if self.keys else None
-        for start, end in zip((pointers + _NODE).tolist(), ends.tolist(), strict=True):
-            key = page[start:end]
-            # Also ends a walk over pages that point at each other.
-            if not key or (previous is not None and key <= previous):
-                raise _DamageError(f"the keys of page {number} are out of order")
-            self.keys.append(key)
-            previous = key
+    def _use(self, first: Ints, counts: Ints | None = None) -> None:
+        """Note pages as used; whether one is used twice shows in the end."""
+        if counts is not None:
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            first = np.repeat(first, counts) + within
+        self._used[first] = True
+        self._uses += len(first)
+
+    def _check_records(self) -> None:
+        last: bytes | None = None
+        count = 0
+        for nodes, separators in self._leaves(self._meta.main, 2, bytes):
+            check_records(nodes)
+            self._use(*self._values(nodes))
+            hash_ordered_keys(nodes, last)
+            last = _check_separators(nodes, separators, last, bytes)
+            count += len(nodes.starts)
+        if count != self._meta.main.entries:
+            raise DamageError(f"{count} records found of {self._meta.main.entries}")
+
+    def _values(self, nodes: Nodes) -> tuple[Ints, Ints]:
+        check_node_sizes(nodes, self._file.page_size)
+        return check_values(nodes, self._file.page_size, self._meta.last_page, self._length)
+
+    def _leaves(
+        self, table: Table, least: int, rank: Callable[[bytes], Any]
+    ) -> Iterator[tuple[Nodes, list[bytes | None]]]:
+        """The leaf pages of a table with the keys that lead to them; None for the first of all.
+
+        `least` is the smallest number of children of a branch page.
+        """
+        numbers = root_page(self._meta, table)
+        separators: list[bytes | None] = [None] * len(numbers)
+        for _ in range(table.depth - 1):
+            children, below = [], []
+            for nodes, above in self._chunks(numbers, separators, BRANCH):
+                nodes.check(nodes.counts[nodes.page_of] < least, "page {} has a single child")
+                check_tiles(nodes, branch_ends(nodes), self._file.page_size)
+                keys: list[bytes | None] = [nodes.key(node) for node in range(len(nodes.starts))]
+                for node, separator in zip(nodes.first_nodes().tolist(), above):
+                    keys[node] = separator
+                children.append(nodes.children())
+                below += keys
+            numbers, separators = np.concatenate(children), below
+            check_once(numbers)
+        yield from self._chunks(numbers, separators, LEAF)
+
+    def _chunks(
+        self, numbers: Ints, separators: list[bytes | None], kind: int
+    ) -> Iterator[tuple[Nodes, list[bytes | None]]]:
+        start = 0
+        for nodes in read_chunks(self._file, numbers, kind, self._meta):
+            stop = start + len(nodes.numbers)
+            marked = nodes.page_flags != kind
+            if marked.any():
+                raise DamageError(f"page {int(nodes.numbers[marked.argmax()])} is overwritten")
+            self._use(nodes.numbers)
+            yield nodes, separators[start:stop]
+            start = stop
+
+    def _free_pages(self) -> Ints:
+        """The numbers of all free pages, table checked. Shape (pages,)."""
+        check_free_table(self._meta)
+        lists = [np.empty(0, np.int64)]
+        last: bytes | None = None
+        count = 0
+        for nodes, separators in self._leaves(self._meta.free, 1, _number):
+            check_node_sizes(nodes, self._file.page_size)
+            for numbers, pages in free_lists(self._file, self._meta, nodes):
+                if len(pages) and pages[-1] >= len(self._used):
+                    raise TruncatedError(self._length, (int(pages[-1]) + 1) * self._file.page_size)
+                self._use(pages)
+                lists.append(numbers)
+            last = _check_separators(nodes, separators, last, _number)
+            count += len(nodes.starts)
+        if count != self._meta.free.entries:
+            raise DamageError(f"{count} lists of free pages found of {self._meta.free.entries}")
+        return np.concatenate(lists)
+
+    def _check_free_pages(self, free: Ints) -> None:
+        """Check that every page has one use, and that pages behind the end of the file are free."""
+        check_once(free)
+        inside = free[free < len(self._used)]
+        if np.count_nonzero(self._used) != self._uses or self._used[inside].any():
+            raise DamageError("a page is used twice")
+        if len(free) - len(inside) != max(0, self._meta.last_page + 1 - len(self._used)):
+            raise TruncatedError(self._length, (self._meta.last_page + 1) * self._file.page_size)
+
+
+def _number(key: bytes) -> int:
+    if len(key) != 8:
+        raise DamageError("a key of the table of free pages is no number")
+    return int.from_bytes(key, "little")
+
+
+def _check_separators(
+    nodes: Nodes, separators: list[bytes | None], last: bytes | None, rank: Callable[[bytes], Any]
+) -> bytes | None:
+    """Check that the keys of every page lie between the keys that lead to it and to the next one.
+
+    Returns the last key.
+    """
+    first = nodes.first_nodes().tolist()
+    for page, (node, separator) in enumerate(zip(first, separators)):
+        if separator is not None and last is not None:
+            between = rank(last) < rank(separator) <= rank(nodes.key(node))
+            if not between:
+                number = int(nodes.numbers[page])
+                raise DamageError(f"page {number} has keys that belong elsewhere")
+        last = nodes.key(node + int(nodes.counts[page]) - 1)
+    return last

@@ -1,20 +1,24 @@
-"""LMDB databases of Caffe: reading by position from any thread, and writing with a map that grows.
+"""LMDB databases of Caffe: reading by position, and writing with a map that grows.
 
 The only module that imports lmdb.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from data_prep.lmdb_check import KeyTable, check_and_list_keys
+from data_prep.lmdb_check import check_for_writing, check_replaced
+from data_prep.lmdb_reader import Reader, check_folder
 from prototxt_gen.errors import DataError
+
+__all__ = ["COMMIT_EVERY", "INITIAL_MAP_SIZE", "Reader", "Writer"]
 
 COMMIT_EVERY = 1000
 """Records per transaction, as in Caffe's convert_imageset."""
@@ -23,172 +27,77 @@ _PENDING_BYTES = 256 << 20
 
 
 class _Environment:
-    """One open database file with its keys.
+    """liblmdb's environment of a database, open for writing; it closes with its last user."""
 
-    Values are read as from any file: a map, as liblmdb's, has the system end the process where the
-    file is cut short while it is read. Only a file that somebody goes on writing is liblmdb's.
-    """
-
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, map_size: int, new: bool) -> None:
         import lmdb
 
-        self.keys: KeyTable = check_and_list_keys(folder)
-        self._file = (folder / "data.mdb").open("rb", buffering=0)
-        self._length, self._written = self._state()
+        self.process = os.getpid()
+        self.lock = threading.RLock()
+        self.users = 0
+        self._folder = folder
+        self._pages = None if new else check_for_writing(folder)
+        self._replaced: set[bytes] = set()
+        self.lmdb: Any = None
         try:
-            # The order of reading is random when shuffled, so reading ahead only fills memory.
-            self._lmdb = lmdb.open(
-                os.fsencode(folder), readonly=True, lock=False, readahead=False, max_spare_txns=64
-            )
+            self.lmdb = lmdb.open(os.fsencode(folder), map_size=map_size)
+            self._last_key = self.last_key()
         except lmdb.Error as cause:
-            raise DataError(f"{folder}: cannot be opened as LMDB: {cause}; see the path") from cause
-
-    def _state(self) -> tuple[int, int]:
-        """Bytes of the file, and when it was last written."""
-        status = os.fstat(self._file.fileno())
-        return status.st_size, status.st_mtime_ns
-
-    def get(self, index: int, folder: Path) -> bytes | None:
-        """The value of a record; None if it is gone.
-
-        Raises:
-            DataError: the file has been cut short since it was opened, or cannot be read.
-        """
-        length, written = self._state()
-        if length >= self._length:
-            if written != self._written:
-                return self._current(self.keys[index], folder)
-            offset, size = self.keys.place(index)
-            value = self._read(offset, size, folder)
-            if len(value) == size:
-                return value
-            length = self._state()[0]
-        raise DataError(
-            f"{folder}: data.mdb has {length} bytes of {self._length}: it was cut short while it "
-            "was read; make the database again, or copy it here again, and go on from the last "
-            "snapshot"
-        )
-
-    def _read(self, offset: int, size: int, folder: Path) -> bytes:
-        try:
-            return os.pread(self._file.fileno(), size, offset)
-        except OSError as cause:
+            if self.lmdb is not None:
+                self.lmdb.close()
             raise DataError(
-                f"{folder}: data.mdb cannot be read: {cause.strerror}; look at the disk; the last "
-                "snapshot is intact"
+                f"{folder}: cannot be opened for writing: {cause}; close it where this process has "
+                "it open, free some space, or choose a folder you may write to"
             ) from cause
 
-    def _current(self, key: bytes, folder: Path) -> bytes | None:
-        """The value of a key in what has been committed meanwhile."""
-        import lmdb
+    def last_key(self) -> bytes | None:
+        """The greatest committed key; None when there is none."""
+        with self.lmdb.begin() as transaction, transaction.cursor() as cursor:
+            return bytes(cursor.key()) if cursor.last() else None
 
-        try:
-            with self._lmdb.begin() as transaction:
-                value = transaction.get(key)
-        except lmdb.Error as cause:
-            raise DataError(
-                f"{folder}: record {key!r} cannot be read: {cause}; make the database again"
-            ) from cause
-        return None if value is None else bytes(value)
+    def check_replaced(self, keys: Iterable[bytes]) -> None:
+        """Check what liblmdb frees when it replaces records that were there at the beginning."""
+        if self._pages is None or self._last_key is None:
+            return
+        last = self._last_key
+        old = {key for key in keys if key <= last} - self._replaced
+        if old:
+            check_replaced(self._folder, sorted(old), self._pages)
+            self._replaced |= old
 
-
-# liblmdb forbids to open a file twice in one process, while a train net, a test net and replicas
-# may all read the same one: they share the open environment, which closes with its last reader.
-_OPEN: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
-_OPEN_LOCK = threading.Lock()
-
-
-def _check_folder(folder: Path) -> Path:
-    """Return the path of data.mdb.
-
-    Raises:
-        DataError: nothing is there, or it is another kind of database.
-    """
-    if not folder.exists():
-        raise DataError(
-            f"{folder}: no such database; expected a folder with data.mdb; "
-            "make it with `verydeep convert_imageset`"
-        )
-    if not folder.is_dir():
-        raise DataError(f"{folder}: a file; expected the folder that holds data.mdb")
-    file = folder / "data.mdb"
-    if file.is_file():
-        return file
-    if (folder / "CURRENT").exists() or any(folder.glob("MANIFEST-*")):
-        raise DataError(
-            f"{folder}: a LevelDB database; expected LMDB; make it again from the images with "
-            "`verydeep convert_imageset --backend lmdb`, and set `backend: LMDB` in data_param"
-        )
-    raise DataError(
-        f"{folder}: not an LMDB database: there is no data.mdb in it; "
-        "make it with `verydeep convert_imageset`"
-    )
+    def leave(self) -> None:
+        """Give up one use."""
+        with _lock_of_process():
+            self.users -= 1
+            if not self.users:
+                self.lmdb.close()
 
 
-class Reader:
-    """A database opened for reading; every method may be called from any thread.
+# liblmdb forbids a process to open a file twice, so writers of one database share an environment.
+# The process is a part of the key, since an environment is of no use in a child process.
+_OPEN: weakref.WeakValueDictionary[tuple[int, int, int], _Environment] = (
+    weakref.WeakValueDictionary()
+)
+_LOCKS: dict[int, threading.Lock] = {}
 
-    Raises:
-        DataError: the folder is missing, not an LMDB, corrupt, or empty.
-    """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        status = _check_folder(self.path).stat()
-        identity = (status.st_dev, status.st_ino)
-        with _OPEN_LOCK:
-            environment = _OPEN.get(identity)
-            if environment is None:
-                environment = _OPEN[identity] = _Environment(self.path)
-        self._environment: _Environment | None = environment
-        if not len(environment.keys):
-            self._environment = None
-            raise DataError(
-                f"{self.path}: the database is empty; expected at least one record; "
-                "look at the log of convert_imageset"
-            )
+def _lock_of_process() -> threading.Lock:
+    """The lock of this process: one that the parent held when it forked stays locked forever."""
+    return _LOCKS.setdefault(os.getpid(), threading.Lock())
 
-    def _open(self) -> _Environment:
-        if self._environment is None:
-            raise DataError(f"{self.path}: the database was closed; open a new Reader")
-        return self._environment
 
-    def __len__(self) -> int:
-        return len(self._open().keys)
-
-    @property
-    def keys(self) -> KeyTable:
-        """All keys, in the order of the database."""
-        return self._open().keys
-
-    def key(self, index: int) -> str:
-        """The key of record `index` as text, for messages."""
-        return self.keys[index].decode(errors="replace")
-
-    def get(self, index: int) -> bytes:
-        """The value of record `index` in the order of the keys."""
-        environment = self._open()
-        value = environment.get(index, self.path)
-        if value is None:
-            raise DataError(
-                f"{self.path}: record {environment.keys[index]!r} is gone; the database was "
-                "changed while it was read"
-            )
-        return value
-
-    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
-        keys = self._open().keys
-        return ((keys[index], self.get(index)) for index in range(len(keys)))
-
-    def close(self) -> None:
-        """Let go of the database; it closes when its last reader does."""
-        self._environment = None
-
-    def __enter__(self) -> Reader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _join_environment(folder: Path, map_size: int) -> _Environment:
+    """The environment of an existing file, checked before liblmdb sees it."""
+    with _lock_of_process():
+        status = check_folder(folder).stat()
+        identity = os.getpid(), status.st_dev, status.st_ino
+        environment = _OPEN.get(identity)
+        if environment is None or not environment.users:
+            used = min(status.st_size, 512 * status.st_blocks)  # less where the file has holes
+            size = max(map_size, 2 * used)
+            environment = _OPEN[identity] = _Environment(folder, size, not status.st_size)
+        environment.users += 1
+        return environment
 
 
 class Writer:
@@ -196,12 +105,12 @@ class Writer:
 
     With `append` an existing database is continued; otherwise the folder must not exist, as in
     Caffe. When the block ends with an error, records since the last commit are dropped and the
-    others stay.
+    others stay. Several writers of a process, and several threads, may write one database.
 
-    `resuming` is what errors advise for going on with a database that was interrupted, if anything.
+    `resuming` is the flag that errors advise to continue an interrupted database, if there is one.
 
     Raises:
-        DataError: the folder exists, is read-only, or the disk is full.
+        DataError: the folder exists, is read-only or damaged, or the disk is full.
     """
 
     def __init__(
@@ -213,93 +122,127 @@ class Writer:
         *,
         resuming: str = "--resume",
     ) -> None:
-        import lmdb
-
         self.path = Path(path)
         self._resuming = resuming
         self._commit_every = commit_every
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
-        if append and self.path.exists():
-            size = _check_folder(self.path).stat().st_size
-            check_and_list_keys(self.path)
-            map_size = max(map_size, 2 * size)
-        else:
-            self._make_folder()
+        self._count = 0
+        self._make_folder(append)
+        self._environment: _Environment | None = _join_environment(self.path, map_size)
         try:
-            self._lmdb: Any = lmdb.open(os.fsencode(self.path), map_size=map_size)
-        except lmdb.Error as cause:
-            raise DataError(
-                f"{self.path}: cannot be opened for writing: {cause}; "
-                "close its readers, free some space, or choose a folder you may write to"
-            ) from cause
+            self._count = self.count
+        except DataError:
+            self._leave()
+            raise
 
-    def _make_folder(self) -> None:
-        if self.path.exists():
-            otherwise = f", or go on with {self._resuming}" if self._resuming else ""
+    def _make_folder(self, append: bool) -> None:
+        """Make the folder with an empty file, which liblmdb takes for a new database."""
+        try:
+            if append and self.path.is_dir():
+                names = {file.name for file in self.path.iterdir()}
+                if not names <= {"lock.mdb"}:  # what an interrupted start leaves
+                    return
+            self.path.mkdir(parents=True, exist_ok=append)
+            (self.path / "data.mdb").touch()
+        except FileExistsError:
+            if append:
+                check_folder(self.path)
+            otherwise = f", or continue it with {self._resuming}" if self._resuming else ""
             raise DataError(
                 f"{self.path}: exists already; expected a new folder; "
                 f"remove it or give another name{otherwise}"
-            )
-        try:
-            self.path.mkdir(parents=True)
-        except OSError as cause:
+            ) from None
+        except (OSError, ValueError) as cause:
+            reason = cause.strerror if isinstance(cause, OSError) else cause
             raise DataError(
-                f"{self.path}: cannot be made: {cause.strerror}; "
+                f"{self.path}: cannot be made: {reason}; "
                 "choose a folder you may write to, on a disk with space"
             ) from cause
+
+    @contextlib.contextmanager
+    def _liblmdb(self) -> Iterator[_Environment]:
+        """liblmdb's environment for one thread at a time; its errors become DataErrors."""
+        import lmdb
+
+        environment = self._environment
+        if environment is None:
+            raise DataError(f"{self.path}: the database was closed; open a new Writer")
+        if environment.process != os.getpid():
+            raise DataError(
+                f"{self.path}: opened before this process was forked; open a Writer in the process "
+                "that writes"
+            )
+        with environment.lock:
+            try:
+                yield environment
+            except lmdb.Error as cause:
+                lost = (
+                    f"{len(self._pending)} records could not be written: " if self._pending else ""
+                )
+                again = f"continue with {self._resuming}" if self._resuming else "begin again"
+                raise DataError(
+                    f"{self.path}: {lost}{cause} (usually a full disk or quota); "
+                    f"the {self._count} records committed before are safe; free some disk space "
+                    f"and {again}"
+                ) from cause
 
     @property
     def count(self) -> int:
         """The number of committed records."""
-        return int(self._lmdb.stat()["entries"])
+        with self._liblmdb() as environment:
+            return int(environment.lmdb.stat()["entries"])
 
     def last_key(self) -> bytes | None:
         """The greatest committed key; None when there is none."""
-        with self._lmdb.begin() as transaction, transaction.cursor() as cursor:
-            return bytes(cursor.key()) if cursor.last() else None
+        with self._liblmdb() as environment:
+            return environment.last_key()
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add a record."""
-        longest = self._lmdb.max_key_size()
-        if not 0 < len(key) <= longest:
-            raise DataError(
-                f"{self.path}: a key of {len(key)} bytes ({key[:40]!r}...); LMDB holds keys of "
-                f"1 to {longest}; use shorter file names"
-            )
-        self._pending.append((key, value))
-        self._pending_bytes += len(value)
-        if len(self._pending) >= self._commit_every or self._pending_bytes >= _PENDING_BYTES:
-            self.commit()
+        with self._liblmdb() as environment:
+            longest = environment.lmdb.max_key_size()
+            if not 0 < len(key) <= longest:
+                raise DataError(
+                    f"{self.path}: a key of {len(key)} bytes ({key[:40]!r}...); LMDB holds keys of "
+                    f"1 to {longest}; use shorter file names"
+                )
+            self._pending.append((key, value))
+            self._pending_bytes += len(value)
+            if len(self._pending) >= self._commit_every or self._pending_bytes >= _PENDING_BYTES:
+                self.commit()
 
     def commit(self) -> None:
         """Write what is pending in one transaction; the map doubles until it fits."""
         import lmdb
 
-        while self._pending:
-            try:
-                with self._lmdb.begin(write=True) as transaction:
-                    for key, value in self._pending:
-                        transaction.put(key, value)
-                self._pending.clear()
-                self._pending_bytes = 0
-            except lmdb.MapFullError:
-                self._lmdb.set_mapsize(2 * int(self._lmdb.info()["map_size"]))
-            except lmdb.Error as cause:
-                again = f"go on with {self._resuming}" if self._resuming else "begin again"
-                raise DataError(
-                    f"{self.path}: {len(self._pending)} records could not be written: {cause} "
-                    "(so a full disk or a quota shows); "
-                    f"the {self.count} records committed before are safe; free some disk space "
-                    f"and {again}"
-                ) from cause
+        with self._liblmdb() as environment:
+            environment.check_replaced(key for key, _ in self._pending)
+            while self._pending:
+                try:
+                    with environment.lmdb.begin(write=True) as transaction:
+                        for key, value in self._pending:
+                            transaction.put(key, value)
+                    self._pending.clear()
+                    self._pending_bytes = 0
+                except lmdb.MapFullError:
+                    environment.lmdb.set_mapsize(2 * int(environment.lmdb.info()["map_size"]))
+                except lmdb.MapResizedError:
+                    environment.lmdb.set_mapsize(0)  # the size that another process has given it
+            self._count = self.count
 
     def close(self) -> None:
-        """Commit and close."""
+        """Commit and close; a copy in a child process is only dropped."""
         try:
-            self.commit()
+            if self._environment is not None and self._environment.process == os.getpid():
+                self.commit()
         finally:
-            self._lmdb.close()
+            self._leave()
+
+    def _leave(self) -> None:
+        environment, self._environment = self._environment, None
+        if environment is not None and environment.process == os.getpid():
+            environment.leave()
 
     def __enter__(self) -> Writer:
         return self
@@ -312,4 +255,6 @@ class Writer:
     ) -> None:
         if kind is not None:
             self._pending.clear()
-        self.close()
+            self._leave()
+        else:
+            self.close()

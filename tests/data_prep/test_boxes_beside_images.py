@@ -128,6 +128,17 @@ def test_sizes_are_those_of_the_stored_pixels(tmp_path: Path) -> None:
         assert stored_size(datum, name) == (HEIGHT, WIDTH)
 
 
+def test_boxes_of_images_whose_names_are_not_utf_8(tree: Ilsvrc, tmp_path: Path) -> None:
+    name = b"train/n01/caf\xe9".decode(errors="surrogateescape")
+    for folder, old, new in (("", "a.png", ".png"), ("bbox/", "a.xml", ".xml")):
+        content = (tree.root / f"{folder}train/n01/{old}").read_bytes()
+        (tree.root / f"{folder}{name}{new}").write_bytes(content)
+    convert(tree.root, [(f"{name}.png", 0)], tmp_path / "images")
+    assert write_boxes(tmp_path / "images", tree, tmp_path / "boxes") == 1
+    with Reader(tmp_path / "boxes") as reader:
+        assert reader.key_bytes(0) == b"00000000_train/n01/caf\xe9.png"
+
+
 def test_a_record_of_a_box_is_a_datum_of_four_floats() -> None:
     datum = datums.parse(box_record(np.array([10.0, 20, 30, 60]), 7), "test")
     assert (datum.channels, datum.height, datum.width, datum.label) == (4, 1, 1, 7)

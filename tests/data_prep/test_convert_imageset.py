@@ -231,6 +231,17 @@ def test_going_on_needs_the_same_list(root: Path, tmp_path: Path) -> None:
         convert(root, ENTRIES, tmp_path / "db")
 
 
+def test_names_that_are_not_utf_8_keep_their_bytes(root: Path, tmp_path: Path) -> None:
+    name = b"caf\xe9.JPEG".decode(errors="surrogateescape")
+    (root / name).write_bytes((root / "0.JPEG").read_bytes())
+    convert(root, [(name, 1)], tmp_path / "db")
+    with Reader(tmp_path / "db") as reader:
+        assert reader.key_bytes(0) == b"00000000_caf\xe9.JPEG"
+        assert reader.key(0) == "00000000_caf\ufffd.JPEG"
+    result = convert(root, [(name, 1), ENTRIES[0]], tmp_path / "db", ConvertOptions(resume=True))
+    assert (result.resumed_at, result.records) == (1, 2)
+
+
 def test_check_size(root: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"an image of \(60, 40, 3\) .*; expected \(40, 60, 3\) as "
@@ -286,7 +297,9 @@ def test_names_keep_their_bytes_in_keys(root: Path, tmp_path: Path) -> None:
     result = convert(root, entries, tmp_path / "db", ConvertOptions(resume=True))
     assert (result.records, result.resumed_at) == (3, 2)
     with Reader(tmp_path / "db") as reader:
-        assert list(reader.keys) == [b"%08d_%s" % item for item in enumerate(names)]
+        assert [reader.key_bytes(i) for i in range(len(reader))] == [
+            b"%08d_%s" % item for item in enumerate(names)
+        ]
 
 
 def test_special_files_in_a_list(root: Path, tmp_path: Path) -> None:

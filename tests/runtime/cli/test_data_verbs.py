@@ -139,3 +139,25 @@ def test_a_list_that_leaves_its_root(images: Path, capsys: pytest.CaptureFixture
     assert main([*CONVERT, "--confine-lists"]) == 2
     assert "list.txt: it lies outside of its root folder; expected" in capsys.readouterr().err
     assert not Path("db").exists()
+
+
+def test_a_damaged_database_is_not_continued(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its table of free pages would end the process within liblmdb."""
+    assert main(CONVERT) == 0
+    content = bytearray((images / "db" / "data.mdb").read_bytes())
+    content[44] = content[4096 + 44] = 4
+    (images / "db" / "data.mdb").write_bytes(content)
+    capsys.readouterr()
+    assert main([*CONVERT, "--resume"]) == 2
+    assert "db: corrupt LMDB: its table of free pages has the flags" in capsys.readouterr().err
+    assert (images / "db" / "data.mdb").read_bytes() == content
+    assert main(["data", "info", "db"]) == 0
+
+
+def test_a_conversion_that_was_killed_at_its_start_is_begun_again(images: Path) -> None:
+    (images / "db").mkdir()
+    assert main([*CONVERT, "--resume"]) == 0
+    with Reader("db") as reader:
+        assert len(reader) == 6

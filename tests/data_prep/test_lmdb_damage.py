@@ -1,0 +1,263 @@
+"""Damaged LMDB files: read and continued without a signal, a wrong record or an untyped error."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import lmdb
+import pytest
+
+from data_prep.lmdb_file import PageFile
+from data_prep.lmdb_io import Reader, Writer
+from prototxt_gen.errors import DataError
+from tests.data_prep.lmdb_mutants import count_outcomes
+
+PAGE = 4096
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """120 records, some of them on pages of their own, and a list of free pages."""
+    for start in (0, 60):
+        with Writer(tmp_path / "db", append=start > 0) as writer:
+            for number in range(start, 120):
+                writer.put(f"{number:08d}_x".encode(), bytes([number]) * (50 + 60 * number))
+    return tmp_path / "db"
+
+
+def _read_all(folder: Path) -> str:
+    """The words of the DataError, or "ok"."""
+    try:
+        with Reader(folder) as reader:
+            assert all(isinstance(value, bytes) for _, value in reader)
+    except DataError as error:
+        return str(error)
+    return "ok"
+
+
+@pytest.mark.parametrize("part", ["header", "bounds", "first node", "whole page"])
+def test_every_damaged_page_is_found_or_harmless(database: Path, part: str) -> None:
+    """liblmdb itself would end the process on some of these."""
+    file = database / "data.mdb"
+    whole = file.read_bytes()
+    chance = random.Random(part)
+    answers = []
+    root = PageFile(database).newest()[0].main.root
+    for page in {0, 1, root, *chance.sample(range(len(whole) // PAGE), 40)}:
+        damaged = bytearray(whole)
+        start, stop = {
+            "header": (0, 12), "bounds": (12, 16), "first node": (16, 40), "whole page": (0, PAGE),
+        }[part]  # fmt: skip
+        damaged[page * PAGE + start : page * PAGE + stop] = chance.randbytes(stop - start)
+        file.write_bytes(damaged)
+        answers.append(_read_all(database))
+    assert any("corrupt LMDB" in answer for answer in answers)
+
+
+def _meta(database: Path) -> int:
+    """Where the newest header begins in the file."""
+    newest = PageFile(database).newest()[0]
+    return newest.txnid % 2 * PAGE
+
+
+def _free_list(database: Path) -> int:
+    """Where the first list of free pages begins in the file: its length, then its numbers."""
+    newest = PageFile(database).newest()[0]
+    start = newest.free.root * PAGE
+    page = (database / "data.mdb").read_bytes()[start : start + PAGE]
+    pointer, *_ = struct.unpack_from("<H", page, 16)
+    return start + pointer + 8 + 8
+
+
+def _change(database: Path, offset: int, form: str, value: int) -> None:
+    with (database / "data.mdb").open("r+b") as file:
+        file.seek(offset)
+        file.write(struct.pack(form, value))
+
+
+def _flags_of_free_table(database: Path) -> None:
+    _change(database, _meta(database) + 44, "<H", 4)
+
+
+def _root_of_free_table(database: Path) -> None:
+    _change(database, _meta(database) + 80, "<Q", 1 << 40)
+
+
+def _flags_of_table(database: Path) -> None:
+    _change(database, _meta(database) + 92, "<H", 2)
+
+
+def _many_pages(database: Path) -> None:
+    _change(database, _meta(database) + 136, "<Q", 1 << 30)
+
+
+def _long_list(database: Path) -> None:
+    _change(database, _free_list(database), "<Q", 1 << 20)
+
+
+def _used_page_in_list(database: Path) -> None:
+    root = PageFile(database).newest()[0].main.root
+    _change(database, _free_list(database), "<Q", 1)
+    _change(database, _free_list(database) + 8, "<Q", root)
+
+
+def _list_in_wrong_order(database: Path) -> None:
+    first, second = struct.unpack_from(
+        "<QQ", (database / "data.mdb").read_bytes(), _free_list(database) + 8
+    )
+    _change(database, _free_list(database) + 8, "<Q", second)
+    _change(database, _free_list(database) + 16, "<Q", first)
+
+
+def _dirty_page(database: Path) -> None:
+    root = PageFile(database).newest()[0].main.root
+    _change(database, root * PAGE + 10, "<H", 0x11)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_flags_of_free_table, "its table of free pages has the flags 0x4"),
+        (_root_of_free_table, f"page {1 << 40} lies outside the file"),
+        (_flags_of_table, "it has the flags 0x2"),
+        (_many_pages, r"data.mdb has \d+ bytes of \d+: it is truncated"),
+        (_long_list, r"a list of free pages in page \d+ is damaged"),
+        (_used_page_in_list, "a page is used twice"),
+        (_list_in_wrong_order, r"a list of free pages in page \d+ is damaged"),
+        (_dirty_page, r"page \d+ is overwritten"),
+    ],
+)
+def test_damage_that_liblmdb_would_trust_when_it_writes(
+    database: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    damage(database)
+    before = (database / "data.mdb").read_bytes()
+    with pytest.raises(DataError, match=words):
+        Writer(database, append=True)
+    assert (database / "data.mdb").read_bytes() == before
+
+
+def test_damaged_lists_of_free_pages_do_not_hinder_reading(database: Path) -> None:
+    whole = dict(iter(Reader(database)))
+    _long_list(database)
+    assert dict(iter(Reader(database))) == whole
+
+
+def test_a_value_whose_pages_are_another_s(tmp_path: Path) -> None:
+    """Replacing it would free pages of the other one."""
+    path = tmp_path / "db"
+    with Writer(path) as writer:
+        for key in (b"a", b"b", b"c"):
+            writer.put(key, key * 9000)
+    content = (path / "data.mdb").read_bytes()
+    first = content.index(b"a" * 4000) - 16
+    _change(path, first + 12, "<I", 5)
+    with Writer(path, append=True) as writer:
+        writer.put(b"d", b"d")
+        writer.commit()
+        writer.put(b"a", b"new")
+        with pytest.raises(DataError, match="the value of b'a' has pages of others"):
+            writer.commit()
+        writer._pending.clear()
+    with Reader(path) as reader:
+        assert list(reader)[1:] == [(b"b", b"b" * 9000), (b"c", b"c" * 9000), (b"d", b"d")]
+
+
+def test_a_value_with_more_pages_than_it_needs(tmp_path: Path) -> None:
+    """liblmdb leaves it so when a value is replaced by a shorter one in one transaction."""
+    path = tmp_path / "db"
+    with Writer(path) as writer:
+        writer.put(b"a", b"a" * 90_000)
+        writer.put(b"a", b"a" * 5000)
+        writer.put(b"b", b"b" * 9000)
+    with Writer(path, append=True) as writer:
+        writer.put(b"a", b"new" * 3000)
+    with Reader(path) as reader:
+        assert list(reader) == [(b"a", b"new" * 3000), (b"b", b"b" * 9000)]
+
+
+def test_two_values_on_the_same_pages(database: Path) -> None:
+    base = (database / "data.mdb").read_bytes()
+    node = base.rindex(b"00000118_x")
+    (other,) = struct.unpack_from("<Q", base, base.rindex(b"00000119_x") + 10)
+    _change(database, node + 10, "<Q", other)
+    with pytest.raises(DataError, match=r"page \d+ is used twice"):
+        Reader(database)
+
+
+def test_some_mutants() -> None:
+    counter, bad = count_outcomes(40, names=("mixed",))
+    assert bad == []
+    assert counter["refused"] and counter["append refused"] and counter["appended"]
+
+
+@pytest.mark.slow
+def test_mutants() -> None:
+    counter, bad = count_outcomes(4000)
+    assert bad == []
+    assert sum(counter.values()) == 2 * 4000
+
+
+@pytest.mark.slow
+def test_random_damage_never_ends_the_process(database: Path) -> None:
+    file = database / "data.mdb"
+    whole = file.read_bytes()
+    chance = random.Random(3)
+    answers = set()
+    for _ in range(4000):
+        damaged = bytearray(whole)
+        for _ in range(chance.choice([1, 4, 40])):
+            at = chance.randrange(len(whole) // PAGE) * PAGE + chance.randrange(120)
+            damaged[at] ^= 1 << chance.randrange(8)
+        if chance.random() < 0.2:
+            del damaged[chance.randrange(len(whole)) :]
+        file.write_bytes(damaged)
+        answers.add(_read_all(database).partition(": ")[2][:30])
+    assert len(answers) > 3
+
+
+def _random_work(path: Path, chance: random.Random) -> dict[bytes, bytes]:
+    """Write a database in several commits; returns its records."""
+    longest, largest = chance.choice([8, 40, 511]), chance.choice([10, 1000, 2100, 20_000])
+    keys = [chance.randbytes(chance.randint(1, longest)) for _ in range(chance.choice([5, 300]))]
+    keys = [key for key in keys if key[0] < 255]
+    records: dict[bytes, bytes] = {}
+    with lmdb.open(
+        str(path), map_size=1 << 26, sync=False, writemap=chance.random() < 0.3
+    ) as environment:
+        for _ in range(chance.choice([1, 3, 10])):
+            changed = dict(records)
+            with environment.begin(write=True) as transaction:
+                for _ in range(chance.choice([1, 10, 100])):
+                    key = chance.choice(keys)
+                    if chance.random() < 0.7:
+                        value = chance.randbytes(chance.randrange(largest))
+                        if chance.random() < 0.3:
+                            transaction.put(key, value * 2)
+                        transaction.put(key, value)
+                        changed[key] = value
+                    else:
+                        transaction.delete(key)
+                        changed.pop(key, None)
+                if chance.random() < 0.1:
+                    transaction.abort()
+                    continue
+            records = changed
+    return records
+
+
+def test_sound_databases_of_other_programs_are_accepted(tmp_path: Path) -> None:
+    """Random work of liblmdb: replaced, shortened and removed records, and aborted commits."""
+    for seed in range(25):
+        records = _random_work(tmp_path / str(seed), random.Random(seed))
+        with Writer(tmp_path / str(seed), append=True) as writer:
+            for key in random.Random(seed).sample(sorted(records), min(9, len(records))):
+                writer.put(key, key * 300)
+                records[key] = key * 300
+            writer.put(b"\xff" * 20, b"")
+        records[b"\xff" * 20] = b""
+        with Reader(tmp_path / str(seed)) as reader:
+            assert list(reader) == sorted(records.items())
