@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.geometry_limits import MAX_COUNT
 from runtime.hdf5_file import find, names_in, numbers_fault, open_hdf5, reading, walk
+from runtime.layer_names import is_plain
 
 SUFFIX = ".h5"
 
@@ -116,6 +117,40 @@ def _layers(file: Any, path: str) -> list[DatasetLayer]:
             where = f"{path}: layer '{layer}', blob {index}"
             found.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
     return [DatasetLayer(name, blobs) for name, blobs in found.items()]
+
+
+def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str) -> None:
+    """Refuse names of layers that are no paths of their own below /data.
+
+    `layers` gives each layer's name and the indices of its datasets.
+
+    Raises:
+        SnapshotError: names the layer and what is wrong with its name.
+    """
+    groups, datasets = {}, {}
+    for name, indices in layers:
+        parts = name.split("/")
+        groups.update(("/".join(parts[: i + 1]), name) for i in range(len(parts)))
+        if {"", ".", ".."} & set(parts) or not is_plain(name):
+            raise SnapshotError(
+                f"{where}: layer {name!r} has no place in HDF5; expected a name in UTF-8 whose "
+                "parts between slashes are not empty, '.' or '..'; rename it, or save as "
+                ".caffemodel"
+            )
+        for index in indices:
+            path = f"{name}/{index}"
+            if path in datasets:
+                raise SnapshotError(
+                    f"{where}: two layers of one name would be one in HDF5; expected distinct "
+                    f"names, got {name!r} twice; rename one, or save as .caffemodel"
+                )
+            datasets[path] = name
+    for path in sorted(datasets.keys() & groups.keys()):
+        raise SnapshotError(
+            f"{where}: layers {datasets[path]!r} and {groups[path]!r} meet in HDF5; expected names "
+            f"with paths of their own, got {path!r} for a weight of the first and for the second; "
+            "rename one, or save as .caffemodel"
+        )
 
 
 def write_hdf5_weights(

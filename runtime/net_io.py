@@ -13,13 +13,12 @@ from typing import Any
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError, SnapshotError
 from prototxt_gen.proto import Message
+from runtime import hdf5_weights, npz_weights
 from runtime.blob import Blob
 from runtime.caffemodel import CURRENT, V1, BlobData, net_pieces, write_caffemodel
 from runtime.copy_report import CopyReport, Shapes
-from runtime.hdf5_weights import write_hdf5_weights
 from runtime.layer import Layer
 from runtime.net import Net
-from runtime.npz_weights import write_npz_weights
 from runtime.weights_file import FileBlob, FileLayer, is_hdf5, open_weights
 
 log = logging.getLogger("verydeep.net")
@@ -85,18 +84,18 @@ def save(
     `fmt` is CAFFEMODEL, V1, HDF5 or NPZ. `write_diff` keeps the gradients too, but not in .npz.
 
     Raises:
-        SnapshotError: the disk is full or read-only, the file would be over 2 GB, or two layers of
-            one name would be one in the file.
+        SnapshotError: the disk is full or read-only, the file would be over 2 GB, or a layer's name
+            does not fit the format (see check_names).
         UnsupportedError: V1 was asked for and lacks a layer type.
     """
     form = fmt or _SUFFIXES.get(Path(path).suffix, CAFFEMODEL)
     if form == HDF5:
-        _check_names(net, path)
-        write_hdf5_weights(path, _hdf5_layers(net, write_diff))
+        check_names(net, HDF5, str(path))
+        hdf5_weights.write_hdf5_weights(path, _hdf5_layers(net, write_diff))
     elif form == NPZ:
-        _check_names(net, path)
+        check_names(net, NPZ, str(path))
         arrays = ((layer.param.name, _arrays(layer)) for layer in net.layers if layer.blobs)
-        write_npz_weights(path, arrays)
+        npz_weights.write_npz_weights(path, arrays)
     elif form in (CAFFEMODEL, V1):
         blobs = _blob_data(net, write_diff)
         write_caffemodel(path, net_param(net), blobs, V1 if form == V1 else CURRENT)
@@ -104,6 +103,27 @@ def save(
         raise SnapshotError(
             f"{path}: unknown format of weights; expected one of {CAFFEMODEL}, {V1}, {HDF5}, "
             f"{NPZ}, got {form!r}; choose one of them"
+        )
+
+
+def check_names(net: Net, fmt: str, where: str) -> None:
+    """Refuse names of layers that `save` in this format could not write, or not read again.
+
+    Raises:
+        SnapshotError: names the layer. Files of .caffemodel hold any names.
+    """
+    if fmt == HDF5:
+        owners = {id(blob) for blob in net.params.learnable}
+        hdf5_weights.check_layer_names(
+            (
+                (layer.param.name, [i for i, b in enumerate(layer.blobs) if id(b) in owners])
+                for layer in net.layers
+            ),
+            where,
+        )
+    elif fmt == NPZ:
+        npz_weights.check_layer_names(
+            [layer.param.name for layer in net.layers if layer.blobs], where
         )
 
 
@@ -276,13 +296,3 @@ def _hdf5_layers(net: Net, write_diff: bool) -> Iterator[tuple[str, list[Any], l
         data = [blob.data.host() if id(blob) in owners else None for blob in layer.blobs]
         diffs = [blob.diff.host() for blob in layer.blobs] if write_diff else None
         yield layer.param.name, data, diffs
-
-
-def _check_names(net: Net, path: str | os.PathLike[str]) -> None:
-    names = [layer.param.name for layer in net.layers if layer.blobs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise SnapshotError(
-            f"{path}: two layers of one name would be one in this format; expected distinct names, "
-            f"got {', '.join(twice)} twice; rename one, or save as .caffemodel"
-        )

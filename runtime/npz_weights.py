@@ -18,10 +18,13 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write
+from runtime.layer_names import is_plain
 
 SIGNATURE = b"PK\x03\x04"
 SUFFIX = ".npz"
 _MEMBER = ".npy"
+_LONGEST_NAME = 65000
+"""Bytes: a member's name, with its index, has 16 bits for its length."""
 
 Array = npt.NDArray[Any]
 
@@ -105,6 +108,25 @@ def _shape(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
         if dtype.kind not in "fiu" or stream.tell() + expected != info.file_size:
             raise ValueError(f"{info.filename} does not hold {shape} numbers of type {dtype}")
     return tuple(shape)
+
+
+def check_layer_names(names: Sequence[str], where: str) -> None:
+    """Refuse names of layers whose arrays would not be found again.
+
+    Raises:
+        SnapshotError: names the layer and what is wrong with its name.
+    """
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise SnapshotError(
+                f"{where}: two layers of one name would be one in .npz; expected distinct names, "
+                f"got {name!r} twice; rename one, or save as .caffemodel"
+            )
+        if not is_plain(name) or len(name.encode()) > _LONGEST_NAME:
+            raise SnapshotError(
+                f"{where}: layer {name[:60]!r} cannot be named in .npz; expected UTF-8 of 1 to "
+                f"{_LONGEST_NAME} bytes without NUL; rename it, or save as .caffemodel"
+            )
 
 
 def write_npz_weights(

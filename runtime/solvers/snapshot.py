@@ -18,6 +18,7 @@ from prototxt_gen.destination import find_destination
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.file_groups import replace_together, settle
 from prototxt_gen.files import temporary_folder
+from runtime import net_io
 from runtime.log import caffe_log
 from runtime.net_io import copy_trained_layers, save
 from runtime.solvers.ownership import log_path, recorded, refuse_foreign
@@ -25,6 +26,7 @@ from runtime.solvers.resume_state import SUFFIX, ResumeState, sum_files
 from runtime.solverstate import read_solverstate, write_solverstate
 
 if TYPE_CHECKING:
+    from runtime.net import Net
     from runtime.solvers.solver import Solver
 
 log = logging.getLogger("verydeep.solver")
@@ -94,6 +96,16 @@ def settle_snapshots(prefix: str) -> None:
     stem = Path(f"{prefix}_iter_")
     for path in settle(stem.parent, rf"{re.escape(stem.name)}\d+(\.[\w.]+)?"):
         log.info("%s: left by a run that was killed; settled", path)
+
+
+def check_names(net: Net, param: Any) -> None:
+    """Refuse, before hours of work, names of layers that snapshots cannot hold.
+
+    Raises:
+        SnapshotError: names the layer.
+    """
+    if param.snapshot_format == param.HDF5:
+        net_io.check_names(net, net_io.HDF5, "solver: snapshot_format HDF5")
 
 
 def write_snapshot(solver: Solver, state: ResumeState) -> SnapshotFiles:

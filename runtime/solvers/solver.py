@@ -10,7 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import text
-from prototxt_gen.errors import DataError, ProtoError, SnapshotError, TrainingError
+from prototxt_gen.errors import (
+    DataError,
+    SnapshotError,
+    TrainingError,
+    VerydeepError,
+)
 from prototxt_gen.number_limits import check_solver
 from runtime.backend.base import Backend
 from runtime.backend.registry import precision_of
@@ -82,9 +87,10 @@ class Solver(NotCopyable):
         self.plateau = None if schedule is None else Plateau(schedule, self.param.base_lr)
         self.net, self.tests = build_nets(self.param, backend, self.options, self.seed)
         try:
+            snapshots.check_names(self.net, self.param)
             if self.plateau is not None:
                 self.plateau.check_metric([net.outputs for net in self.tests.nets])
-        except ProtoError:
+        except VerydeepError:
             self.close()
             raise
         self.best = BestScore(schedule)

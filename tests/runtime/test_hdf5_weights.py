@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import SnapshotError
-from runtime.hdf5_weights import open_hdf5_weights, write_hdf5_weights
+from runtime.hdf5_weights import check_layer_names, open_hdf5_weights, write_hdf5_weights
 from runtime.weights_file import open_weights
 from tests.runtime.mutants import flipped, survive
 
@@ -36,6 +36,57 @@ def test_names_with_slashes_and_scalars_come_back(tmp_path: Path) -> None:
         assert (scalar.shape, scalar.fits((1,)), scalar.fits(())) == ((1,), True, False)
         with pytest.raises(SnapshotError, match="has no gradient; expected weights only; read tho"):
             matrix.copy_diff_to(out)
+
+
+ONE = [np.ones(1, np.float32)]
+APART = [
+    ["a", "A", "a b", "a\\b", "é", "data", "0"],
+    ["inception/1x1", "inception/3x3", "inception"],
+    ["blk", "blk/1"],
+    ["blk", "blk/x/0"],
+    ["..a", "a..", "...", "a.b/c.d"],
+]
+TOGETHER = [
+    (["blk", "blk/0"], "layers 'blk' and 'blk/0' meet in HDF5; .* got 'blk/0' for a weight of the"),
+    (["blk/0", "blk"], "layers 'blk' and 'blk/0' meet in HDF5"),
+    (["blk", "blk/0/deeper"], "layers 'blk' and 'blk/0/deeper' meet in HDF5; .* got 'blk/0' for"),
+    (["a", "b", "a"], "two layers of one name would be one in HDF5; .* got 'a' twice"),
+    *(
+        (["ok", name], "layer .* has no place in HDF5; expected a name in UTF-8 whose parts")
+        for name in (
+            "",
+            "/",
+            "/a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "./a",
+            "a/.",
+            "a/../b",
+            "a\0b",
+            "\udcff",
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("names", APART, ids=str)
+def test_names_that_are_paths_of_their_own(tmp_path: Path, names: list[str]) -> None:
+    check_layer_names([(name, [0]) for name in names], "here")
+    write_hdf5_weights(tmp_path / "w.h5", [(name, ONE, ONE) for name in names])
+    with open_hdf5_weights(tmp_path / "w.h5") as layers:
+        assert {layer.name for layer in layers if layer.blobs} == set(names)
+
+
+@pytest.mark.parametrize(("names", "complaint"), TOGETHER, ids=str)
+def test_names_that_meet_or_are_no_paths(names: list[str], complaint: str) -> None:
+    with pytest.raises(SnapshotError, match=f"here: {complaint}"):
+        check_layer_names([(name, [0]) for name in names], "here")
+
+
+def test_layers_without_weights_have_no_datasets_to_meet() -> None:
+    check_layer_names([("blk", []), ("blk/0", [0]), ("blk", [1, 2]), ("blk/3", [])], "here")
 
 
 def test_compressed_datasets_are_read(tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ def test_loss_weights_and_automatic_tops_are_written_as_caffe_does(tmp_path: Pat
 @pytest.mark.parametrize("name", ["w.caffemodel.h5", "w.npz"])
 def test_two_layers_of_one_name(tmp_path: Path, name: str) -> None:
     with build(SHARED.replace('"b" type', '"a" type')) as net:
-        with pytest.raises(SnapshotError, match="expected distinct names, got a twice; re"):
+        with pytest.raises(SnapshotError, match="expected distinct names, got 'a' twice; re"):
             save(net, tmp_path / name)
         save(net, tmp_path / "w.caffemodel")
         assert [layer.name for layer in read_caffemodel(tmp_path / "w.caffemodel")][1:] == [

@@ -83,3 +83,25 @@ def test_onnx_without_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert export("w.caffemodel", "--to", "onnx", "--out", "w.onnx") == 2
     assert "pip install 'verydeep[onnx]'" in capsys.readouterr().err
     assert not Path("w.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "complaint"),
+    [
+        ("h5", "conv1/0", "out: layers 'conv1' and 'conv1/0' meet in HDF5"),
+        ("h5", "/fc7", "out: layer '/fc7' has no place in HDF5"),
+        ("npz", "", "out: layer '' cannot be named in .npz; expected UTF-8 of 1 to 65000 bytes"),
+        ("npz", r"a\000b", r"out: layer 'a\x00b' cannot be named in .npz"),
+    ],
+)
+def test_names_that_a_format_does_not_hold(
+    form: str, name: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = SMALL.replace('name: "fc7"', f'name: "{name}"')
+    Path("deploy.prototxt").write_text(renamed)
+    with build(renamed, seed=21) as net:
+        save(net, "named.caffemodel")
+    Path("out").write_text("precious")
+    assert export("named.caffemodel", "--to", form, "--out", "out") == 2
+    assert complaint in capsys.readouterr().err
+    assert Path("out").read_text() == "precious"

@@ -26,6 +26,7 @@ from runtime.solvers.snapshot import files_of, newest_snapshot, prune_snapshots,
 from runtime.solvers.solver import Solver
 from tests.runtime.solvers.toy import (
     CLASSIFIER,
+    LEAST_SQUARES,
     history,
     make_solver,
     prefix,
@@ -519,3 +520,17 @@ def test_no_snapshot_where_none_is_wanted(tmp_path: Path) -> None:
     solver = make_solver(f"max_iter: 1 snapshot_after_train: false {prefix(tmp_path)}")
     solver.solve()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["ip/0", "/ip", "..", "", "ip"])
+def test_names_that_hdf5_does_not_hold_are_refused_at_the_start(name: str, tmp_path: Path) -> None:
+    second = (
+        'layer {{ name: "NAME" type: "InnerProduct" bottom: "data" top: "other" '
+        "inner_product_param {{ num_output: 2 }} }}"
+    )
+    net = LEAST_SQUARES + second.replace("NAME", name)
+    fields = f"snapshot_prefix: '{tmp_path}/s' snapshot_after_train: true snapshot_format: "
+    with pytest.raises(SnapshotError, match="solver: snapshot_format HDF5: "):
+        make_solver(fields + "HDF5", net)
+    assert list(tmp_path.iterdir()) == []
+    make_solver(fields + "BINARYPROTO", net).snapshot()
