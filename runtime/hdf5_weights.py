@@ -127,7 +127,8 @@ def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str)
     Raises:
         SnapshotError: names the layer and what is wrong with its name.
     """
-    groups, datasets = {}, {}
+    groups: dict[str, str] = {}
+    datasets: dict[str, str] = {}
     for name, indices in layers:
         parts = name.split("/")
         groups.update(("/".join(parts[: i + 1]), name) for i in range(len(parts)))

@@ -27,7 +27,7 @@ from runtime.parallel.crew import Crew
 from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
 from runtime.parallel.start import options_for, start_threads
 from runtime.progress import progress_hook
-from runtime.solvers.display import JsonLog
+from runtime.solvers.display import JsonLog, finite_json
 from runtime.solvers.guard import LossGuard, batch_size
 from runtime.solvers.hooks import Score, SolverHook, TestResult
 from runtime.solvers.options import SolverOptions
@@ -94,6 +94,8 @@ class TrainResult:
     test: dict[str, float] = field(default_factory=dict)
     """Outputs of the last test of the first test net."""
     best: dict[str, Any] | None = None
+    not_finite: tuple[str, ...] = ()
+    """Blobs of test nets that had NaN or infinity in the last test: its scores mean nothing."""
 
     @property
     def model(self) -> Path:
@@ -113,9 +115,9 @@ class TrainResult:
         """One JSON object."""
         values = {key: getattr(self, key) for key in ("iterations", "stopped", "seconds")}
         values |= {"files": [str(path) for path in self.files], "test": self.test}
-        values |= {"best": self.best}
+        values |= {"best": self.best, "not_finite": list(self.not_finite)}
         values |= {"log_json": str(self.log_json) if self.log_json else None}
-        return json.dumps(values)
+        return json.dumps(finite_json(values))
 
     def _file(self, index: int) -> Path:
         if not self.files:
@@ -131,9 +133,11 @@ class _Outcome(SolverHook):
     def __init__(self) -> None:
         self.files: tuple[Path, ...] = ()
         self.scores: tuple[Score, ...] = ()
+        self.not_finite: dict[int, tuple[str, ...]] = {}
         self.reason = ""
 
     def on_test(self, solver: Solver, result: TestResult) -> None:
+        self.not_finite[result.net_id] = result.not_finite
         if result.net_id == 0:
             self.scores = result.scores
 
@@ -197,6 +201,7 @@ def train(
         terminated=signals.terminated,
         test={score.name: score.value for score in outcome.scores},
         best=solver.best.to_json(),
+        not_finite=tuple(dict.fromkeys(n for names in outcome.not_finite.values() for n in names)),
     )
 
 

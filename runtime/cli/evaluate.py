@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from runtime.evaluate.protocol import (
     parse_scales,
 )
 from runtime.log import setup_logging
+from runtime.net_finite import sentence
 
 NAME = "evaluate"
 SUMMARY = "top-1 and top-5 error by the paper's protocols: dense, multi-crop or both, at any scales"
@@ -105,6 +107,10 @@ def print_measured(args: argparse.Namespace, members: Sequence[Member]) -> int:
         print(json.dumps(measured.to_json(), indent=2))
     else:
         print("\n".join(measured.lines()))
+    if measured.not_finite:
+        wrong = f"the scores of {measured.not_finite} of {measured.images} images"
+        print(f"verydeep {args.verb}: {sentence([wrong])}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from prototxt_gen import proto
@@ -21,8 +22,10 @@ from runtime.context import RunContext
 from runtime.log import caffe_log, number, setup_logging
 from runtime.net import Net
 from runtime.net_file import open_net
+from runtime.net_finite import keep_scores, not_finite, sentence
 from runtime.net_io import copy_trained_layers
 from runtime.sharing import Sharing
+from runtime.solvers.display import finite_json
 from runtime.solvers.hooks import Score
 from runtime.solvers.testing import check_outcomes, read_scores, score_text
 
@@ -64,15 +67,18 @@ def run(args: argparse.Namespace) -> int:
     with open_net(args.model, proto.TEST, backend, context, args.level, stages(args)) as net:
         for name in filter(None, args.weights.split(",")):
             copy_trained_layers(net, name)
-        loss, scores = score(net, args.iterations)
+        loss, scores, wrong = score(net, args.iterations)
     if args.json:
         outputs = {each.name: each.value for each in scores}
-        print(json.dumps({"iterations": args.iterations, "loss": loss, "outputs": outputs}))
-        return 0
-    print(f"Loss: {number(loss)}")
-    for each in scores:
-        print(score_text(each))
-    return 0
+        result = {"iterations": args.iterations, "loss": loss, "outputs": outputs}
+        print(json.dumps(finite_json({**result, "not_finite": list(wrong)})))
+    else:
+        print(f"Loss: {number(loss)}")
+        for each in scores:
+            print(score_text(each))
+    if wrong:
+        print(f"verydeep test: {sentence(wrong)}", file=sys.stderr)
+    return 1 if wrong else 0
 
 
 def test_data_options(model: str, solver: str | None) -> DataOptions:
@@ -95,13 +101,16 @@ def test_data_options(model: str, solver: str | None) -> DataOptions:
     return read_sidecar(solver).test
 
 
-def score(net: Net, iterations: int) -> tuple[float, list[Score]]:
-    """Mean loss and mean outputs of a net over its next batches."""
+def score(net: Net, iterations: int) -> tuple[float, list[Score], tuple[str, ...]]:
+    """Mean loss and mean outputs of a net over its next batches, and blobs with NaN or infinity."""
     caffe_log("caffe.cpp:281", "Running for %d iterations.", iterations)
+    keep_scores(net)
     loss = 0.0
     total: list[float] = []
+    wrong: dict[str, None] = {}
     for batch in range(iterations):
         loss += net.forward()
+        wrong |= dict.fromkeys(not_finite(net))
         scores = read_scores(net)
         check_outcomes(net, [len(total or scores), len(scores)])
         for each in scores:
@@ -114,4 +123,4 @@ def score(net: Net, iterations: int) -> tuple[float, list[Score]]:
     caffe_log("caffe.cpp:309", "Loss: %s", number(loss / iterations))
     for each in means:
         caffe_log("caffe.cpp:321", "%s", score_text(each))
-    return loss / iterations, means
+    return loss / iterations, means, tuple(wrong)

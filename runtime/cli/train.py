@@ -20,6 +20,7 @@ from runtime.cli.devices import (
 )
 from runtime.cli.ranks import run_ranks
 from runtime.log import setup_logging
+from runtime.net_finite import sentence
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.links import AUTO, TRANSPORTS
 from runtime.parallel.mpi import World
@@ -141,7 +142,11 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         start=None if world is None else functools.partial(start_mpi, world),
     )
     _show(result, args.json)
-    return TERMINATED if result.terminated else int(result.log_lost)
+    if result.not_finite:
+        print(f"verydeep train: {sentence(result.not_finite)}", file=sys.stderr)
+    if result.terminated:
+        return TERMINATED
+    return int(result.log_lost or bool(result.not_finite))
 
 
 def _show(result: TrainResult, as_json: bool) -> None:

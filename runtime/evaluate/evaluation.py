@@ -51,6 +51,8 @@ class Measured:
     source: str
     members: tuple[dict[str, Any], ...]
     seconds: float
+    not_finite: int = 0
+    """Images whose scores are NaN or infinity: the errors mean nothing."""
 
     def to_json(self) -> dict[str, Any]:
         """All of it."""
@@ -61,6 +63,7 @@ class Measured:
             "source": self.source,
             "members": list(self.members),
             "seconds": self.seconds,
+            "not_finite": self.not_finite,
         }
 
     def lines(self) -> list[str]:
@@ -132,6 +135,7 @@ class Evaluator:
             str(self.source),
             tuple(self.describe(member) for member in members),
             round(time.monotonic() - started, 2),
+            fused.not_finite,
         )
 
     def describe(self, member: Member) -> dict[str, Any]:

@@ -33,6 +33,11 @@ class Posteriors:
             )
         return topk_error(self.values, self.labels, min(k, classes))
 
+    @property
+    def not_finite(self) -> int:
+        """How many images have a posterior of NaN or infinity; any label counts as found there."""
+        return int(np.count_nonzero(~np.isfinite(self.values).all(axis=1)))
+
 
 def fuse(members: Sequence[Posteriors]) -> Posteriors:
     """The average of posteriors of the same images, each with equal weight.

@@ -64,12 +64,12 @@ class ReplicaEngine(Engine):
 
     def _note(self, results: list[list[Outcome]]) -> float:
         """Keep the outputs of the last passes; return the mean loss, whoever computed it."""
-        last = [outcomes[-1][1] for outcomes in results]
+        last = [outcomes[-1].scores for outcomes in results]
         self._scores = [
             Score(score.name, math.fsum(column) / len(column), score.loss_weight)
             for score, column in zip(read_scores(self.net), zip(*last))
         ]
-        losses = [loss for outcomes in results for loss, _ in outcomes]
+        losses = [outcome.loss for outcomes in results for outcome in outcomes]
         return math.fsum(losses) / len(losses)
 
     def apply_update(self, param: Any, rate: float, iteration: int) -> None:

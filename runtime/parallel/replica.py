@@ -18,7 +18,7 @@ from runtime.parallel.reduction import Reduction
 from runtime.parallel.shard_plan import ShardPlan
 from runtime.parallel.tree import Node, merges_after
 from runtime.solvers.nets import share_trained_layers
-from runtime.solvers.testing import Outcome, run_batch
+from runtime.solvers.testing import Outcome, run_batch, run_test_batch
 from runtime.solvers.update_rule import ParamSlot, UpdateRule
 from runtime.syncedmem import Storage, SyncedMemory
 
@@ -224,7 +224,7 @@ class Replica:
         if self.rank:
             share_trained_layers(net, self.net)
         net.context.pass_number = number
-        return run_batch(net)
+        return run_test_batch(net)
 
     def close(self) -> None:
         """Stop readers; the first replica's nets are the solver's to close."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.reading import short_repr
 from prototxt_gen.sidecar import PlateauOptions
-from prototxt_gen.toml_tables import is_integer, is_text
+from prototxt_gen.toml_tables import is_integer, is_number, is_text
 from runtime.solvers.hooks import TestResult
 
 
@@ -21,7 +22,9 @@ class BestScore:
         self.iteration = -1
 
     def observe(self, iteration: int, result: TestResult) -> None:
-        """Take the result of a test into account."""
+        """Take the result of a test into account, unless it was computed of NaN or infinity."""
+        if result.not_finite:
+            return
         if self._schedule is not None:
             found = [s for s in result.scores if s.name == self._schedule.metric]
             larger = self._schedule.mode == "max"
@@ -47,17 +50,19 @@ class BestScore:
         """Take over what `to_json` gave.
 
         Raises:
-            SnapshotError: keys are missing.
+            SnapshotError: keys are missing, or hold something else.
         """
         if values is None:
             return
         try:
             name, value, iteration = (values[key] for key in ("name", "value", "iteration"))
-            if not (is_text(name) and is_integer(iteration) and isinstance(value, int | float)):
+            endless = isinstance(value, float) and not math.isfinite(value)
+            if not (is_text(name) and is_integer(iteration) and (endless or is_number(value))):
                 raise TypeError("of another kind")
         except (KeyError, TypeError) as cause:
             raise SnapshotError(
                 f"best: damaged; expected name, value and iteration, got {short_repr(values)}; "
                 "use the snapshot before it"
             ) from cause
-        self.name, self.value, self.iteration = name, float(value), iteration
+        if not endless:  # which is no score to beat, though earlier versions kept it
+            self.name, self.value, self.iteration = name, float(value), iteration

@@ -14,6 +14,7 @@ from runtime.context import PassWindow, RunContext
 from runtime.log import caffe_log
 from runtime.net import Net
 from runtime.net_fillers import draws_when_made, draws_when_run, without_fillers
+from runtime.net_finite import keep_scores
 from runtime.net_io import copy_trained_layers
 from runtime.rng import CaffeRandom
 from runtime.sharing import Sharing
@@ -92,6 +93,7 @@ def build_nets(
                 "solver.cpp:190", "Creating test net (#%d) specified by %s", index, source.source
             )
             tests.nets.append(build(source, options.sidecar.test, PassWindow()))
+            keep_scores(tests.nets[-1])
             if share_trained_layers(tests.nets[-1], net):
                 # Layers that only the test net has may have weights in the files as well.
                 _load_weights(tests.nets[-1], param, options)

@@ -181,7 +181,7 @@ class JsonLog(SolverHook):
         seconds = round(time.perf_counter() - self._start, 6)
         record = {"event": event, "iteration": iteration, **values, "seconds": seconds}
         try:
-            self._stream.write(json.dumps(_finite(record)) + "\n")
+            self._stream.write(json.dumps(finite_json(record)) + "\n")
             self._stream.flush()
         except OSError as cause:
             # Losing log lines is no reason to lose the run.
@@ -198,10 +198,10 @@ def _outputs(scores: Iterable[Score]) -> dict[str, float]:
     return outputs
 
 
-def _finite(value: Any) -> Any:
+def finite_json(value: Any) -> Any:
     """JSON has no NaN and no infinity: null stands for them."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite_json(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

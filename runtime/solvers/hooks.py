@@ -43,6 +43,8 @@ class TestResult:
     scores: tuple[Score, ...]
     loss: float | None = None
     """Where test_compute_loss asks for it."""
+    not_finite: tuple[str, ...] = ()
+    """Blobs with NaN or infinity among the outputs and what they are computed of."""
 
 
 class SolverHook:

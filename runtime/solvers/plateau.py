@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, SnapshotError
-from prototxt_gen.sidecar import PlateauOptions
+from prototxt_gen.sidecar import INT_MAX, PlateauOptions
+from prototxt_gen.toml_tables import is_integer, is_number
 from runtime.log import number
-from runtime.solvers.hooks import Score
+from runtime.solvers.hooks import TestResult
 
 log = logging.getLogger("verydeep.solver")
 
@@ -31,18 +33,32 @@ class PlateauState:
         """Read what `to_json` made.
 
         Raises:
-            SnapshotError: keys are missing or unknown.
+            SnapshotError: keys are missing or unknown, or hold something else than `to_json` wrote.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
+        if not isinstance(values, dict) or set(values) != names or not _is_sane(values):
             raise SnapshotError(
-                f"{where}: the plateau history is damaged; expected the keys {sorted(names)}, "
-                f"got {values!r}; use the snapshot before it"
+                f"{where}: the plateau history is damaged; expected the keys {sorted(names)} with "
+                f"a score, counts and a truth, got {str(values)[:200]}; use the snapshot before it"
             )
-        return cls(**values)
+        best = values["best"]
+        if isinstance(best, float) and not math.isfinite(best):
+            # No score to beat, which earlier versions kept all the same.
+            best = None
+        return cls(**{**values, "best": best})
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def _is_sane(values: dict[str, Any]) -> bool:
+    best = values["best"]
+    counts = [values[name] for name in ("best_iteration", "bad_tests", "drops")]
+    return (
+        all(is_integer(count) and 0 <= count <= INT_MAX for count in counts)
+        and isinstance(values["finished"], bool)
+        and (best is None or isinstance(best, float) or is_number(best))
+    )
 
 
 class Plateau:
@@ -81,13 +97,16 @@ class Plateau:
                 "test_iter and test_interval"
             )
 
-    def observe(self, iteration: int, scores: Sequence[Score]) -> None:
-        """Take the result of a test into account, where it has the metric."""
-        found = next((s.value for s in scores if s.name == self.options.metric), None)
+    def observe(self, iteration: int, result: TestResult) -> None:
+        """Take the result of a test into account, where it has the metric.
+
+        A score that was computed of NaN or infinity is no improvement, whatever it is.
+        """
+        found = next((s.value for s in result.scores if s.name == self.options.metric), None)
         if found is None:
             return
         state, metric = self.state, self.options.metric
-        if self._improves(found):
+        if not result.not_finite and self._improves(found):
             state.best, state.best_iteration, state.bad_tests = found, iteration, 0
             return
         state.bad_tests += 1

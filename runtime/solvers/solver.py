@@ -268,7 +268,7 @@ class Solver(NotCopyable):
         self.tests.end(complete)
         for result in results if complete else ():
             if self.plateau is not None:
-                self.plateau.observe(self.iter, result.scores)
+                self.plateau.observe(self.iter, result)
             self.best.observe(self.iter, result)
             for hook in self.hooks:
                 hook.on_test(self, result)

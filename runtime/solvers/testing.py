@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from prototxt_gen.errors import ShapeError
 from runtime.log import caffe_log, number
 from runtime.net import Net
+from runtime.net_finite import not_finite, sentence
 from runtime.solvers.hooks import Score, TestResult
 from runtime.solvers.nets import share_trained_layers
 
-Outcome = tuple[float, list[float]]
+log = logging.getLogger("verydeep.solver")
+
+
+class Outcome(NamedTuple):
+    """One pass forward."""
+
+    loss: float
+    scores: list[float]
+    """The numbers of the output blobs."""
+    not_finite: tuple[str, ...] = ()
+    """Blobs with NaN or infinity, where somebody looked."""
 
 
 def read_scores(net: Net) -> list[Score]:
@@ -93,9 +106,9 @@ class TestNets:
             caffe_log("solver.cpp:396", "Test interrupted.")
             return None
         # Added in the order of the batches, so that it does not matter who computed which.
-        loss = sum(outcome[0] for outcome in outcomes)
-        check_outcomes(net, [len(outcome[1]) for outcome in outcomes])
-        total = [sum(column) for column in zip(*(outcome[1] for outcome in outcomes))]
+        loss = sum(outcome.loss for outcome in outcomes)
+        check_outcomes(net, [len(outcome.scores) for outcome in outcomes])
+        total = [sum(column) for column in zip(*(outcome.scores for outcome in outcomes))]
         batches = self.test_iter[net_id]
         scores = tuple(
             Score(score.name, value / batches, score.loss_weight)
@@ -105,7 +118,11 @@ class TestNets:
             caffe_log("solver.cpp:401", "Test loss: %s", number(loss / batches))
         for index, score in enumerate(scores):
             caffe_log("solver.cpp:414", "%s", score_line(index, "Test", score))
-        return TestResult(iteration, net_id, scores, loss / batches if compute_loss else None)
+        wrong = tuple(dict.fromkeys(name for outcome in outcomes for name in outcome.not_finite))
+        if wrong:
+            log.warning("Iteration %d, test net #%d: %s", iteration, net_id, sentence(wrong))
+        mean_loss = loss / batches if compute_loss else None
+        return TestResult(iteration, net_id, scores, mean_loss, wrong)
 
     def run_batches(self, net_id: int, go_on: Callable[[], bool]) -> list[Outcome] | None:
         """Loss and outputs of each of test_iter batches, in order; None where told to stop."""
@@ -115,11 +132,16 @@ class TestNets:
         for _ in range(self.test_iter[net_id]):
             if not go_on():
                 return None
-            outcomes.append(run_batch(net))
+            outcomes.append(run_test_batch(net))
         return outcomes
 
 
 def run_batch(net: Net) -> Outcome:
     """One pass forward: its loss, and the numbers of its output blobs."""
     loss = net.forward()
-    return loss, [score.value for score in read_scores(net)]
+    return Outcome(loss, [score.value for score in read_scores(net)])
+
+
+def run_test_batch(net: Net) -> Outcome:
+    """One pass forward of a test net, whose numbers are looked at as well."""
+    return run_batch(net)._replace(not_finite=not_finite(net))

@@ -162,3 +162,44 @@ def test_images_are_read_as_in_training(folder: Path) -> None:
     assert options_beside("net.prototxt", "other.prototxt").short_side == 32
     with pytest.raises(ProtoError, match=r"several sidecars stand beside it .*--solver"):
         options_beside("net.prototxt", None)
+
+
+def give_bias(value: float, layer: str = "ip") -> None:
+    with Net(text.parse(NET, proto.NetParameter), proto.TEST, create_backend("cpu")) as net:
+        found = net.layer_by_name(layer)
+        assert found is not None
+        found.blobs[1].data.mutable_host()[...] = value
+        save(net, "w.caffemodel")
+
+
+NOT_FINITE = "verydeep test: not finite: {}; expected finite numbers, got NaN or infinity"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_no_numbers_are_said(value: float, capsys: Out) -> None:
+    """The accuracy of NaN scores is 1, as in Caffe; that alone would look well."""
+    give_bias(value)
+    assert main(SCORE) == 1
+    out, err = capsys.readouterr()
+    assert NOT_FINITE.format("ip, loss") in err
+    assert main([*SCORE, "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["loss"] is None and result["outputs"]["loss"] is None
+    assert result["not_finite"] == ["ip", "loss"]
+    if value != value:
+        assert "accuracy = 1" in out and result["outputs"]["accuracy"] == 1
+
+
+def test_an_accuracy_alone_is_not_trusted(folder: Path, capsys: Out) -> None:
+    give_bias(float("nan"))
+    (folder / "net.prototxt").write_text(NET[: NET.index('layer { name: "loss"')])
+    assert main(SCORE) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["Loss: 0", "accuracy = 1"]
+    assert NOT_FINITE.format("ip") in err
+
+
+def test_numbers_that_are_large_are_numbers(capsys: Out) -> None:
+    give_bias(3e38)
+    assert main(SCORE) == 0
+    capsys.readouterr()

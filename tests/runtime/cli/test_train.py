@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import h5py
+import numpy as np
 import pytest
 
 from prototxt_gen.errors import DeviceError
@@ -155,3 +157,39 @@ def test_all_gpus_are_those_that_may_be_seen(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert parse_gpus("all") == (0,)
     assert parse_gpus("1,0") == (1, 0) and parse_gpus("") == ()
+
+
+WITHOUT_END = """
+layer { name: "bad" type: "Log" bottom: "ip" top: "bad" log_param { scale: 0 shift: SHIFT }
+  include { phase: TEST } }
+layer { name: "worse" type: "Accuracy" bottom: "bad" bottom: "label" top: "worse"
+  include { phase: TEST } }
+"""
+
+
+@pytest.mark.parametrize("replicas", ["1", "2"])
+def test_a_last_test_of_nan_scores_is_said(folder: Path, replicas: str, capsys: Out) -> None:
+    """The accuracy of NaN scores is 1, as in Caffe."""
+    with h5py.File(folder / "data.h5", "w") as file:
+        file["data"], file["label"] = np.ones((64, 5), np.float32), np.ones(64, np.float32)
+    (folder / "list.txt").write_text("data.h5\n")
+    dummy = NET[NET.index('type: "DummyData"') : NET.index('layer { name: "ip"')]
+    hdf5 = 'type: "HDF5Data" top: "data" top: "label" hdf5_data_param { source: "list.txt" '
+    net = NET.replace(dummy, f"{hdf5} batch_size: 64 }} }}\n")
+    (folder / "net.prototxt").write_text(net + WITHOUT_END.replace("SHIFT", "-1"))
+    (folder / "solver.verydeep.toml").write_text("[parallel]\nshards = 2\n")
+    words = ["train", "--solver", "solver.prototxt", "--json", "--threads", "1"]
+    assert main([*words, "--replicas", replicas]) == 1
+    out, err = capsys.readouterr()
+    result = json.loads(out)
+    assert result["not_finite"] == ["bad"] and result["test"]["worse"] == 1
+    assert result["best"] is None
+    assert "Iteration 0, test net #0: not finite: bad; expected finite numbers" in err
+    assert "verydeep train: not finite: bad; expected finite numbers, got NaN or infinity" in err
+    assert [Path(name).exists() for name in result["files"]] == [True] * 3
+
+
+def test_earlier_tests_of_nan_do_not_count(folder: Path, capsys: Out) -> None:
+    (folder / "net.prototxt").write_text(NET + WITHOUT_END.replace("SHIFT", "1"))
+    assert main(["train", "--solver", "solver.prototxt", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["not_finite"] == []

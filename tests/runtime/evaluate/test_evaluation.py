@@ -36,7 +36,7 @@ from runtime.evaluate.multicrop import grid_crops, grid_places
 from runtime.evaluate.protocol import EvaluationProtocol, centre_crop, parse_scales
 from runtime.evaluate.score_net import ScoreNet, softmax
 from runtime.net import Net
-from runtime.net_io import copy_trained_layers
+from runtime.net_io import copy_trained_layers, save
 from tests.runtime.evaluate.toy_net import CLASSES, CROP, MEAN, write_images, write_net
 
 COUNT = 11
@@ -229,6 +229,27 @@ def test_the_command_lines(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixtu
     for part in ("top-1 error: ", "images: 3 of ", "sha256 ", "Q = 18", "mean 100, 110, 120"):
         assert part in shown, part
     assert "dense, scores averaged over space before the soft-max, averaged with the flip" in shown
+
+
+@pytest.mark.parametrize("protocol", ["dense", "multicrop"])
+def test_scores_of_nan_are_said(
+    toy: Toy, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """NaN scores count as right, as in Caffe's Accuracy: an error of 0 means nothing then."""
+    deploy = text.read_net(toy.model.parent / generate.DEPLOY)
+    with Net(deploy, proto.TEST, create_backend("cpu")) as net:
+        copy_trained_layers(net, toy.weights)
+        net.params.learnable[-1].data.mutable_host()[0] = np.nan
+        save(net, tmp_path / "nan.caffemodel")
+    words = ["evaluate", "--source", str(toy.source), "--no-cache", "--model", str(toy.model)]
+    words += ["--weights", str(tmp_path / "nan.caffemodel"), "--scales", "18", "--images", "3"]
+    words += ["--protocol", protocol, "--grid", "2"]
+    assert main([*words, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["not_finite"] == 3 and json.loads(out)["top1_error"] == 0
+    assert "verydeep evaluate: not finite: the scores of 3 of 3 images; expected finite" in err
+    assert main(words) == 1
+    assert "top-1 error: 0.00 %" in capsys.readouterr().out
 
 
 def test_a_folder_of_images_is_evaluated_by_its_list(toy: Toy, tmp_path: Path) -> None:

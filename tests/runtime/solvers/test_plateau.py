@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import logging
+import math
 
 import pytest
 
 from prototxt_gen.errors import ProtoError, SnapshotError
 from prototxt_gen.sidecar import PlateauOptions, Sidecar
 from runtime.solvers.hooks import Score
+from runtime.solvers.hooks import TestResult as Result
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.plateau import Plateau, PlateauState
 from tests.runtime.solvers.toy import CLASSIFIER, make_solver
 
 
+def result(name: str, value: float, *not_finite: str) -> Result:
+    return Result(0, 0, (Score(name, value),), None, not_finite)
+
+
 def _rates(options: PlateauOptions, scores: list[float]) -> list[float]:
     plateau, rates = Plateau(options, 1.0), []
     for test, value in enumerate(scores):
-        plateau.observe(test, [Score(options.metric, value)])
+        plateau.observe(test, result(options.metric, value))
         rates.append(plateau.rate)
     return rates
 
@@ -45,16 +51,16 @@ def test_it_may_end_the_run_after_the_last_drop() -> None:
         options = PlateauOptions("acc", patience=1, max_drops=1, stop_after_last=stop)
         plateau = Plateau(options, 1.0)
         for value in (0.5, 0.5):
-            plateau.observe(0, [Score("acc", value)])
+            plateau.observe(0, result("acc", value))
         assert not plateau.finished
-        plateau.observe(0, [Score("acc", 0.5)])
+        plateau.observe(0, result("acc", 0.5))
         assert plateau.finished is stop
 
 
 def test_other_test_nets_do_not_count() -> None:
     plateau = Plateau(PlateauOptions(metric="acc", patience=1), 1.0)
     for _ in range(9):
-        plateau.observe(0, [Score("loss", 1.0)])
+        plateau.observe(0, result("loss", 1.0))
     assert plateau.state == PlateauState()
 
 
@@ -63,6 +69,30 @@ def test_its_history_survives_json() -> None:
     assert PlateauState.from_json(state.to_json(), "x") == state
     with pytest.raises(SnapshotError, match="x: the plateau history is damaged"):
         PlateauState.from_json({"best": 1.0}, "x")
+
+
+@pytest.mark.parametrize("name", sorted(PlateauState().to_json()))
+@pytest.mark.parametrize("value", ["1", [], {}, 1.5, float("nan"), float("inf"), -1, 10**400, "x"])
+def test_a_history_of_other_types_is_damaged(name: str, value: object) -> None:
+    values = {**PlateauState(0.5, 40, 2, 1).to_json(), name: value}
+    if name == "best" and (isinstance(value, float) or value == -1):
+        expected = value if value in (1.5, -1) else None
+        assert PlateauState.from_json(values, "x").best == expected
+        return
+    with pytest.raises(SnapshotError, match="x: the plateau history is damaged; expected the keys"):
+        PlateauState.from_json(values, "x")
+
+
+def test_scores_computed_of_nan_are_no_improvement() -> None:
+    """Neither a metric that is NaN itself, nor the accuracy of 1 that NaN scores give."""
+    plateau = Plateau(PlateauOptions(metric="acc", patience=2, factor=0.5), 1.0)
+    plateau.observe(0, result("acc", math.nan, "acc"))
+    assert plateau.state.best is None and plateau.state.bad_tests == 1
+    plateau.observe(1, result("acc", 0.25))
+    plateau.observe(2, result("acc", 1.0, "ip2"))
+    assert plateau.state.best == 0.25
+    plateau.observe(3, result("acc", 1.0, "ip2"))
+    assert plateau.rate == 0.5
 
 
 FIELDS = "test_iter: 2 test_interval: 2 max_iter: 30 momentum: 0.9"

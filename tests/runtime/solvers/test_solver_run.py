@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from prototxt_gen import proto
+from prototxt_gen.errors import SnapshotError
 from runtime.solvers.best import BestScore
 from runtime.solvers.engine import Engine
 from runtime.solvers.hooks import Progress, Score, SolverHook
@@ -158,7 +159,18 @@ def test_the_best_score(scores: list[Score], name: str, best: float) -> None:
         first = Score(name, value, scores[0].loss_weight)
         record.observe(iteration, Result(iteration, 0, (first, *scores[1:])))
         record.observe(iteration, Result(iteration, 1, (Score(name, 9e9 * -(1.0**iteration)),)))
+    record.observe(9, Result(9, 0, (Score(name, 1e9 if name == "acc" else 0.0),), None, ("ip2",)))
     assert record.to_json() == {"name": name, "value": best, "iteration": 1}
+
+
+@pytest.mark.parametrize("key", ["name", "value", "iteration"])
+@pytest.mark.parametrize("value", [None, [], {}, 10**400, "1e999", True])
+def test_a_best_score_of_other_types_is_damaged(key: str, value: object) -> None:
+    values = {"name": "acc", "value": 0.5, "iteration": 3}
+    if (key == "name" and isinstance(value, str)) or (key == "iteration" and value == 10**400):
+        return
+    with pytest.raises(SnapshotError, match="best: damaged; expected name, value and iteration"):
+        BestScore(None).from_json({**values, key: value})
 
 
 def test_a_run_that_is_over_only_tests(caplog: pytest.LogCaptureFixture) -> None:
