@@ -42,7 +42,7 @@ test-gpu: $(TEST_STAMP)  ## pass the tests that need an NVIDIA GPU
 	$(BIN)/python -m pytest -m gpu
 
 exactness: $(STAMP)  ## train on 1, 2, 4 and 8 replicas and print the one checksum of all
-	$(BIN)/python -m runtime.parallel.exactness
+	$(BIN)/python -m runtime.job.exactness
 
 paper: $(STAMP)  ## the paper's tables in miniature, with a report
 	$(BIN)/verydeep paper --data $(DATA) $(if $(GPUS),--gpu $(GPUS)) --out $(or $(OUT),build/paper)

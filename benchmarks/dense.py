@@ -24,11 +24,11 @@ from rich.progress import track
 from vgg_nets import specification, write_net
 
 from prototxt_gen import heads, proto
+from runtime.analysis.summary import summarize
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.backend.cpu.lanes import default_threads
 from runtime.evaluate.score_net import ScoreNet
-from runtime.shape_net import shape_net
-from runtime.summarize import summarize
+from runtime.net.shape_net import shape_net
 
 NET = "D"
 SCALES = (256, 384, 512)

@@ -54,7 +54,10 @@ def stages(device: str, size: str, out: Path) -> list[Stage]:
     pytest = [python, "-m", "pytest", "-m", "gpu", "-rs", "--color=no"]
     # A dry run tries the same drivers, launches and replays on the emulator.
     emulated = [python, "-m", "pytest", "-m", "not gpu and not slow", "--color=no"]
-    emulated += ["tests/runtime/backend/test_driver_emulator.py", "tests/runtime/test_replay.py"]
+    emulated += [
+        "tests/runtime/backend/test_driver_emulator.py",
+        "tests/runtime/net/test_replay.py",
+    ]
     # In pytest's words: the runs that the emulator does not slow down.
     sanitized = [*pytest, gpu_tests, "-k", "same_bits", "-x"]
     checker = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]

@@ -13,7 +13,7 @@ from prototxt_gen import heads, proto
 from prototxt_gen.geometry import PoolGeometry
 from runtime.backend.base import Draw, Layout
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.net import Net
 from runtime.solvers.solver import Solver
 

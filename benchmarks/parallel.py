@@ -32,19 +32,19 @@ from record import RESULTS, ROOT, write_record
 from prototxt_gen import heads, proto
 from prototxt_gen.sidecar import Sidecar
 from prototxt_gen.spec import builtin_spec
+from runtime.analysis.summary import summarize
+from runtime.analysis.time_estimate import LayerCost, Machine, plan_step
 from runtime.backend.base import Backend
 from runtime.backend.cpu.lanes import default_threads
 from runtime.backend.registry import create_backend
+from runtime.net.shape_net import shape_net
 from runtime.parallel.crew import Crew
 from runtime.parallel.mpi import World, find_world
 from runtime.parallel.mpi_crew import follow, start_mpi
-from runtime.parallel.performance import LayerCost, Machine, plan_step
 from runtime.parallel.shard_plan import plan_shards
 from runtime.parallel.start import options_for, start_threads
-from runtime.shape_net import shape_net
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
-from runtime.summarize import summarize
 
 SHARD = 32
 PAPER_BATCH, PAPER_SHARDS = 256, 8

@@ -21,7 +21,7 @@ from vgg_nets import fed, fill, specification
 
 from prototxt_gen import heads, proto
 from runtime.backend.cpu.backend import CpuBackend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.net import Net
 
 # Net and batch, and the passes of one round.

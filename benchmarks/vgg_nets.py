@@ -10,10 +10,10 @@ import numpy as np
 
 from prototxt_gen import heads, proto, text
 from prototxt_gen.spec import NetSpecification, builtin_spec, with_values
-from runtime import net_io
 from runtime.backend.cpu.backend import CpuBackend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.net import Net
+from runtime.weights import net_weights
 
 NARROW = {"width": Fraction(1, 8), "classes": 10}
 NARROW_CROP = 64
@@ -65,4 +65,4 @@ def write_net(name: str, folder: Path) -> None:
     text.write(folder / f"{name}.prototxt", param)
     with Net(param, proto.TEST, CpuBackend(), RunContext(fill_weights=False)) as net:
         fill(net, spec.classes)
-        net_io.save(net, folder / f"{name}.caffemodel")
+        net_weights.save(net, folder / f"{name}.caffemodel")

@@ -139,7 +139,7 @@ def dense(spec: LocalizationSpec) -> Message:
 
 
 def mask_net(classes: int) -> Message:
-    """The layer `mask` alone, to make its weights with. See `runtime/localise/mask.py`."""
+    """The layer `mask` alone, to make its weights with. See runtime/paper/localisation/mask.py."""
     net = proto.NetParameter(name=MASK)
     labels = _add(net, "Input", "label", ())
     labels.input_param.shape.add(dim=(1,))

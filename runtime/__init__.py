@@ -34,3 +34,7 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(importlib.import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'runtime' has no attribute {name!r}")
+
+
+# Former names of modules, such as runtime.net_io, are found in the folder `deprecated`.
+__path__.append(f"{__path__[0]}/deprecated")

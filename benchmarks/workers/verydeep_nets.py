@@ -8,10 +8,10 @@ from vgg_nets import fed, fill, specification
 from prototxt_gen import heads, proto
 from prototxt_gen.spec import NetSpecification
 from runtime.backend.cpu.backend import CpuBackend
-from runtime.context import RunContext
-from runtime.log import setup_logging
+from runtime.core.context import RunContext
+from runtime.core.sharing import Sharing
+from runtime.logs.glog import setup_logging
 from runtime.net import Net
-from runtime.sharing import Sharing
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
-from runtime.process_lock import ProcessLock
+from runtime.process.process_lock import ProcessLock
 
 Array = Any
 HostArray = npt.NDArray[Any]

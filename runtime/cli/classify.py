@@ -17,12 +17,12 @@ from data_prep.text_lines import read_lines
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from runtime.cli.devices import add_device_arguments, open_backend
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
 from runtime.net import Net
-from runtime.net_file import open_net
-from runtime.net_io import copy_trained_layers
+from runtime.net.net_file import open_net
 from runtime.pycaffe.classifier import Classifier
 from runtime.pycaffe.image import read_pixels, to_unit
+from runtime.weights.net_weights import copy_trained_layers
 
 NAME = "classify"
 SUMMARY = "say what is in images, with probabilities"

@@ -13,8 +13,8 @@ from data_prep.lmdb_io import Reader
 from data_prep.mean_file import write_mean
 from data_prep.progress import show_progress
 from prototxt_gen.errors import DataError, UnsupportedError
-from runtime.console import beside
-from runtime.log import setup_logging
+from runtime.cli.console import beside
+from runtime.logs.glog import setup_logging
 
 NAME = "compute_image_mean"
 SUMMARY = "compute the mean image, the mean pixel and the colour components of an LMDB"

@@ -12,7 +12,7 @@ from data_prep.convert_imageset import ConvertOptions, convert, read_list
 from data_prep.progress import show_progress
 from prototxt_gen.errors import UnsupportedError
 from runtime.cli.devices import add_list_arguments
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
 
 NAME = "convert_imageset"
 SUMMARY = "write a list of images and labels into an LMDB"

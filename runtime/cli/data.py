@@ -10,7 +10,7 @@ from typing import Any
 from data_prep.inspect_db import DatabaseInfo, inspect
 from data_prep.lmdb_io import Reader
 from data_prep.progress import show_progress
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
 
 NAME = "data"
 SUMMARY = "show what is in an LMDB: records, sizes, encodings, labels"

@@ -13,7 +13,7 @@ from prototxt_gen.sidecar import FP32, PRECISIONS, read_sidecar
 from runtime.backend.base import Backend
 from runtime.backend.cpu.lanes import default_threads
 from runtime.backend.registry import create_backend
-from runtime.log import caffe_log
+from runtime.logs.glog import caffe_log
 
 log = logging.getLogger("verydeep")
 

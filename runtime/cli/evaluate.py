@@ -21,8 +21,8 @@ from runtime.evaluate.protocol import (
     EvaluationProtocol,
     parse_scales,
 )
-from runtime.log import setup_logging
-from runtime.net_finite import sentence
+from runtime.logs.glog import setup_logging
+from runtime.net.finite import sentence
 
 NAME = "evaluate"
 SUMMARY = "top-1 and top-5 error by the paper's protocols: dense, multi-crop or both, at any scales"

@@ -10,12 +10,12 @@ from pathlib import Path
 from prototxt_gen import proto, text
 from prototxt_gen.errors import SnapshotError
 from runtime.backend.registry import create_backend
-from runtime.caffemodel import V1
-from runtime.console import beside
-from runtime.context import RunContext
-from runtime.export_onnx import export_onnx
+from runtime.cli.console import beside
+from runtime.core.context import RunContext
+from runtime.export.onnx_model import export_onnx
 from runtime.net import Net
-from runtime.net_io import CAFFEMODEL, HDF5, NPZ, copy_trained_layers, save
+from runtime.weights.caffemodel import V1
+from runtime.weights.net_weights import CAFFEMODEL, HDF5, NPZ, copy_trained_layers, save
 
 NAME = "export"
 SUMMARY = "write a net's weights as ONNX, npz, HDF5 or .caffemodel"

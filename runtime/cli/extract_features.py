@@ -15,11 +15,11 @@ from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import add_force_argument, add_list_arguments
 from runtime.cli.test import test_data_options
-from runtime.context import RunContext
-from runtime.log import setup_logging
+from runtime.core.context import RunContext
+from runtime.logs.glog import setup_logging
 from runtime.net import Net
-from runtime.net_file import open_net
-from runtime.net_io import copy_trained_layers
+from runtime.net.net_file import open_net
+from runtime.weights.net_weights import copy_trained_layers
 
 NAME = "extract_features"
 SUMMARY = "run a net over its data and write blobs of it into LMDBs"

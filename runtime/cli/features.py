@@ -11,16 +11,16 @@ from prototxt_gen.errors import ProtoError
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.cli.evaluate import mean_values
 from runtime.evaluate.protocol import parse_scales
-from runtime.features.classification import Outcome, solve
-from runtime.features.demo import DemoOptions, run_demo
-from runtime.features.extraction import DescriptorCache, Extractor
-from runtime.features.feature_file import check_feature_path, read_features, write_features
-from runtime.features.images import LAYOUTS, SPLITS, open_images
-from runtime.features.protocol import AGGREGATES, AVERAGE, FeatureProtocol
-from runtime.features.report import outcome_json, outcome_lines
-from runtime.features.svm import GRID
-from runtime.features.tasks import RANDOM_SPLITS, TASKS, TaskOptions, open_task
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
+from runtime.paper.features.classification import Outcome, solve
+from runtime.paper.features.demo import DemoOptions, run_demo
+from runtime.paper.features.extraction import DescriptorCache, Extractor
+from runtime.paper.features.feature_file import check_feature_path, read_features, write_features
+from runtime.paper.features.images import LAYOUTS, SPLITS, open_images
+from runtime.paper.features.protocol import AGGREGATES, AVERAGE, FeatureProtocol
+from runtime.paper.features.report import outcome_json, outcome_lines
+from runtime.paper.features.svm import GRID
+from runtime.paper.features.tasks import RANDOM_SPLITS, TASKS, TaskOptions, open_task
 
 NAME = "features"
 SUMMARY = "deep features of images, and a linear SVM on them for VOC, Caltech or the embedded data"

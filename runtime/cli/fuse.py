@@ -10,7 +10,7 @@ from runtime.cli.devices import add_device_arguments
 from runtime.cli.evaluate import add_evaluation_arguments, print_measured, protocol_of
 from runtime.evaluate.evaluation import Member
 from runtime.evaluate.protocol import DENSE, KINDS
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
 
 NAME = "fuse"
 SUMMARY = "top-1 and top-5 error of any number of nets, their posteriors averaged"

@@ -13,14 +13,14 @@ from prototxt_gen.vgg import NETS
 from runtime.backend.base import Backend
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.job.prepare import DEMO
-from runtime.localise.figures import SCALES, TABLES, BoxRun
-from runtime.localise.figures import runs as runs_of
-from runtime.localise.pictures import draw_boxes
-from runtime.localise.tables import BoxTable, BoxTables, text_table
-from runtime.localise.training import BoxTraining, train_boxes
-from runtime.localise.truth import Truth, read_truth
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
 from runtime.paper.driver import RecipeOptions
+from runtime.paper.localisation.pictures import draw_boxes
+from runtime.paper.localisation.published import SCALES, TABLES, BoxRun
+from runtime.paper.localisation.published import runs as runs_of
+from runtime.paper.localisation.tables import BoxTable, BoxTables, text_table
+from runtime.paper.localisation.training import BoxTraining, train_boxes
+from runtime.paper.localisation.truth import Truth, read_truth
 from runtime.paper.run_folder import RunFolder
 from runtime.paper.setting import Setting, read_setting
 

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from prototxt_gen.errors import VerydeepError
-from runtime.console import Console
-from runtime.log import lost_log_files
+from runtime.cli.console import Console
+from runtime.logs.glog import lost_log_files
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 """What writing to standard output may end with; other files are written by typed functions."""

@@ -9,14 +9,14 @@ from pathlib import Path
 from prototxt_gen.errors import ProtoError
 from runtime.cli.devices import open_backend
 from runtime.cli.recipe import add_recipe_arguments
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
+from runtime.paper.classification.experiment import reproduce, write_table
+from runtime.paper.classification.report import table_json, text_table
+from runtime.paper.classification.tables import TableMaker
 from runtime.paper.driver import RecipeOptions
-from runtime.paper.experiment import reproduce, write_table
-from runtime.paper.figures import TABLES
-from runtime.paper.report import table_json, text_table
+from runtime.paper.published import TABLES
 from runtime.paper.run_folder import RunFolder
 from runtime.paper.setting import Setting, read_setting
-from runtime.paper.tables import TableMaker
 
 NAME = "paper"
 SUMMARY = "Tables 3 to 7 of the paper: its errors and the measured ones side by side"

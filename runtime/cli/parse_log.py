@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
-from runtime.log_reader import Row, read_log
+from runtime.logs.reader import Row, read_log
 
 NAME = "parse_log"
 SUMMARY = "turn a Caffe log or a JSON log into LOG.train and LOG.test, in CSV"

@@ -11,11 +11,11 @@ from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.spec import builtin_spec
 from prototxt_gen.text import read_net
 from prototxt_gen.vgg import NETS
+from runtime.analysis.summary import summarize
+from runtime.analysis.time_estimate import LINKS, LayerCost, Machine, StepPlan, plan_step
 from runtime.backend.registry import create_backend
-from runtime.log import setup_logging
-from runtime.parallel.performance import LINKS, LayerCost, Machine, StepPlan, plan_step
-from runtime.shape_net import shape_net
-from runtime.summarize import summarize
+from runtime.logs.glog import setup_logging
+from runtime.net.shape_net import shape_net
 
 NAME = "plan"
 SUMMARY = "estimate step time, bytes moved and speed-up of training on several GPUs"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from runtime.console import beside
-from runtime.learning_curve import plot_learning_curve
+from runtime.cli.console import beside
+from runtime.logs.learning_curve import plot_learning_curve
 
 NAME = "plot_log"
 SUMMARY = "draw loss, accuracy and learning rate of a log as a PNG"

@@ -8,9 +8,9 @@ from pathlib import Path
 from prototxt_gen.vgg import NETS
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.job.prepare import DEMO
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
 from runtime.paper.driver import RecipeOptions, run_recipe
-from runtime.paper.figures import scale_name
+from runtime.paper.published import scale_name
 from runtime.paper.recipe import SCALES, parse_scale, steps_to
 from runtime.paper.run_folder import RunFolder
 from runtime.paper.setting import Setting

@@ -11,7 +11,7 @@ from pathlib import Path
 from prototxt_gen.vgg import NETS
 from runtime.cli.devices import add_device_arguments, open_backend, parse_gpus
 from runtime.cli.ranks import run_ranks
-from runtime.log import setup_logging
+from runtime.logs.glog import setup_logging
 from runtime.parallel.mpi import World
 from runtime.parallel.mpi_crew import start_mpi
 

@@ -15,17 +15,17 @@ from prototxt_gen.spec import NetSpecification, builtin_spec
 from prototxt_gen.spec_toml import load_spec
 from prototxt_gen.text import read_net, read_solver
 from prototxt_gen.vgg import NETS
+from runtime.analysis.memory_estimate import GIB, budget_advice, in_gib
+from runtime.analysis.summary import summarize
+from runtime.analysis.summary_text import summary_text
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import add_list_arguments, add_state_arguments, stages
-from runtime.context import RunContext
-from runtime.log import setup_logging
-from runtime.memory_estimate import GIB, budget_advice, in_gib
+from runtime.core.context import RunContext
+from runtime.logs.glog import setup_logging
 from runtime.net import Net
-from runtime.net_build import PHASE_NAMES
-from runtime.paper_tables import paper_dict, paper_text
-from runtime.shape_net import Shape, shape_net
-from runtime.summarize import summarize
-from runtime.summary_text import summary_text
+from runtime.net.building import PHASE_NAMES
+from runtime.net.shape_net import Shape, shape_net
+from runtime.paper.classification.net_tables import paper_dict, paper_text
 
 NAME = "summary"
 SUMMARY = "print a net's layers with their shapes, parameters, multiply-adds, memory and fields"

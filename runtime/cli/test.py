@@ -18,16 +18,16 @@ from runtime.cli.devices import (
     open_backend,
     stages,
 )
-from runtime.context import RunContext
-from runtime.log import caffe_log, number, setup_logging
+from runtime.core.context import RunContext
+from runtime.core.sharing import Sharing
+from runtime.logs.glog import caffe_log, number, setup_logging
 from runtime.net import Net
-from runtime.net_file import open_net
-from runtime.net_finite import keep_scores, not_finite, sentence
-from runtime.net_io import copy_trained_layers
-from runtime.sharing import Sharing
+from runtime.net.finite import keep_scores, not_finite, sentence
+from runtime.net.net_file import open_net
 from runtime.solvers.display import finite_json
 from runtime.solvers.hooks import Score
 from runtime.solvers.testing import check_outcomes, read_scores, score_text
+from runtime.weights.net_weights import copy_trained_layers
 
 NAME = "test"
 SUMMARY = "score a model's weights on the data of its TEST phase"

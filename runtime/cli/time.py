@@ -19,11 +19,11 @@ from runtime.cli.devices import (
     open_backend,
     stages,
 )
-from runtime.context import RunContext
-from runtime.log import caffe_log, number, setup_logging
+from runtime.core.context import RunContext
+from runtime.logs.glog import caffe_log, number, setup_logging
 from runtime.net import Net
-from runtime.net_file import open_net
-from runtime.net_io import copy_trained_layers
+from runtime.net.net_file import open_net
+from runtime.weights.net_weights import copy_trained_layers
 
 NAME = "time"
 SUMMARY = "time a model forward and backward, layer by layer"
@@ -42,7 +42,7 @@ class Timing:
     launches: list[tuple[int, int]] | None = None
     """Kernels, fills and copies that each layer asks a GPU for, forward and backward."""
     replayed: float | None = None
-    """A whole pass, forward and backward, with what repeats replayed; see runtime/replay.py."""
+    """A whole pass, forward and backward, with what repeats replayed; see runtime/net/replay.py."""
 
 
 Meter = Callable[[], float]

@@ -19,15 +19,15 @@ from runtime.cli.devices import (
     stages,
 )
 from runtime.cli.ranks import run_ranks
-from runtime.log import setup_logging
-from runtime.net_finite import sentence
+from runtime.job.training import TrainJob, TrainResult, train
+from runtime.logs.glog import setup_logging
+from runtime.net.finite import sentence
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.links import AUTO, TRANSPORTS
 from runtime.parallel.mpi import World
 from runtime.parallel.mpi_crew import start_mpi
 from runtime.parallel.shard_plan import GLOBAL, SEMANTICS
 from runtime.solvers.signals import TERMINATED, Action, action_of
-from runtime.training import TrainJob, TrainResult, train
 
 NAME = "train"
 SUMMARY = "train a net as its solver prototxt says, or go on from a snapshot"

@@ -16,9 +16,16 @@ from prototxt_gen.downgrade import downgrade_v1
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import upgrade_net, upgrade_solver
-from runtime.caffemodel import CURRENT, V1, blob_data, read_caffemodel, read_net, write_caffemodel
-from runtime.console import beside
-from runtime.weights_file import is_hdf5
+from runtime.cli.console import beside
+from runtime.weights.caffemodel import (
+    CURRENT,
+    V1,
+    blob_data,
+    read_caffemodel,
+    read_net,
+    write_caffemodel,
+)
+from runtime.weights.weights_file import is_hdf5
 
 NAME = "upgrade"
 SUMMARY = "bring a net, solver or weights of an older Caffe to the current form"

@@ -20,9 +20,9 @@ from data_prep.batch import RecordSource
 from prototxt_gen.errors import DataError, SnapshotError
 from prototxt_gen.files import atomic_write, atomic_write_text
 from prototxt_gen.reading import read_text
+from runtime.core.npz_arrays import read_arrays
 from runtime.evaluate.fusion import Posteriors
 from runtime.evaluate.image_source import fingerprint
-from runtime.npz_arrays import read_arrays
 
 Array = npt.NDArray[Any]
 _CHUNK = 1 << 20

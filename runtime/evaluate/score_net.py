@@ -12,13 +12,13 @@ import numpy.typing as npt
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.proto import Message
-from runtime import net_io
+from runtime.analysis.memory_estimate import memory_estimate
 from runtime.backend.base import Backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.sharing import Sharing
 from runtime.evaluate.surgery import ScoreParam, crop_form, dense_form
-from runtime.memory_estimate import memory_estimate
 from runtime.net import Net
-from runtime.sharing import Sharing
+from runtime.weights import net_weights
 
 Floats = npt.NDArray[np.float32]
 MAX_BATCH = 64
@@ -57,7 +57,7 @@ class ScoreNet:
         self._scores = form.scores
         self._memory = memory
         self._batches: dict[tuple[int, int], int] = {}
-        net_io.fc_to_conv(self._net, weights, form.names, strict=True, ignore=form.left_out)
+        net_weights.fc_to_conv(self._net, weights, form.names, strict=True, ignore=form.left_out)
         self.classes = int(self._net.blobs[self._scores].shape[1])
 
     def score_maps(self, images: Floats) -> Floats:

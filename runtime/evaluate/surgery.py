@@ -15,8 +15,8 @@ from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.heads import DENSE_SUFFIX
 from prototxt_gen.proto import Message
 from runtime.backend.base import Backend
-from runtime.net_build import filter_net, net_state
-from runtime.shape_net import shape_net
+from runtime.net.building import filter_net, net_state
+from runtime.net.shape_net import shape_net
 
 INPUT = "data"
 _READERS = ("Softmax", "SoftmaxWithLoss", "Accuracy")

@@ -13,15 +13,15 @@ import numpy.typing as npt
 from prototxt_gen import proto, text
 from prototxt_gen.errors import DeviceError, ProtoError, ShapeError, SnapshotError
 from prototxt_gen.locate import located
+from runtime.analysis.summary import summarize
+from runtime.analysis.summary_text import summary_text
 from runtime.backend.base import Backend, HostArray
 from runtime.backend.registry import create_backend
-from runtime.blob import Blob
-from runtime.context import RunContext
-from runtime.copy_report import CopyReport
+from runtime.core.blob import Blob
+from runtime.core.context import RunContext
 from runtime.net import Net
-from runtime.net_io import copy_trained_layers
-from runtime.summarize import summarize
-from runtime.summary_text import summary_text
+from runtime.weights.copy_report import CopyReport
+from runtime.weights.net_weights import copy_trained_layers
 
 Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 _DEVICE = re.compile(r"(cpu|gpu|emu)(?::(\d{1,4}))?")

@@ -12,12 +12,12 @@ from prototxt_gen.errors import DeviceError
 from prototxt_gen.sidecar import Scale
 from prototxt_gen.solver import solver_param
 from prototxt_gen.spec import NetSpecification, builtin_spec, with_values
+from runtime.analysis.memory_estimate import in_gib, passes_within
 from runtime.backend.base import Backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.sharing import Sharing
 from runtime.job.prepare import Prepared
-from runtime.memory_estimate import in_gib, passes_within
-from runtime.shape_net import shape_net
-from runtime.sharing import Sharing
+from runtime.net.shape_net import shape_net
 
 log = logging.getLogger("verydeep.job")
 

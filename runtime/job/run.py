@@ -14,18 +14,18 @@ from prototxt_gen import generate, proto, text
 from prototxt_gen.errors import StoppedError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.sidecar import read_sidecar
-from runtime import net_io
 from runtime.backend.base import Backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.sharing import Sharing
 from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
 from runtime.job.pictures import draw_predictions
 from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
 from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
-from runtime.learning_curve import plot_learning_curve
+from runtime.job.training import AUTO, StartCrew, TrainJob, TrainResult, train
+from runtime.logs.learning_curve import plot_learning_curve
 from runtime.net import Net
-from runtime.sharing import Sharing
 from runtime.solvers.signals import TERMINATED
-from runtime.training import AUTO, StartCrew, TrainJob, TrainResult, train
+from runtime.weights import net_weights
 
 log = logging.getLogger("verydeep.job")
 
@@ -147,7 +147,7 @@ def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> 
     sharing = Sharing(keep=frozenset({scores, labels}))
     context = RunContext(data=read_sidecar(folder / generate.SOLVER).test, sharing=sharing)
     with Net(param, proto.TEST, backend, context) as net:
-        net_io.copy_trained_layers(net, weights, strict=True)
+        net_weights.copy_trained_layers(net, weights, strict=True)
         return evaluate_central_crop(net, data.val_images, scores, labels)
 
 
@@ -156,8 +156,8 @@ def _export(out: Path, folder: Path, trained: TrainResult, backend: Backend) -> 
     deploy = folder / generate.DEPLOY
     h5 = out / f"{trained.model.name}.h5"
     with Net(text.read_net(deploy), proto.TEST, backend) as net:
-        net_io.copy_trained_layers(net, trained.model, strict=True)
-        net_io.save(net, h5)
+        net_weights.copy_trained_layers(net, trained.model, strict=True)
+        net_weights.save(net, h5)
     return {
         "caffemodel": trained.model,
         "caffemodel_h5": h5,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.layer import Blobs, Layer, between, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer, between, exactly
+from runtime.core.layer_registry import register
 from runtime.layers.labels import check_labels
 
 

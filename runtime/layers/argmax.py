@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen.errors import ProtoError
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("ArgMax")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from data_prep.box_reader import BoxReader
 from data_prep.prefetch import BatchReader
 from prototxt_gen.errors import DataError, ProtoError
-from runtime.layer import Blobs, Layer
+from runtime.core.layer import Blobs, Layer
 from runtime.layers.byte_input import put_batch
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import HostArray
-from runtime.blob import Blob
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.blob import Blob
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("BatchNorm")

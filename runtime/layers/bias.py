@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.blob import Blob
-from runtime.filler import fill
-from runtime.layer import Blobs, Layer, between
-from runtime.layer_factory import register
+from runtime.core.blob import Blob
+from runtime.core.filler import fill
+from runtime.core.layer import Blobs, Layer, between
+from runtime.core.layer_registry import register
 from runtime.layers.broadcast import broadcast_axes, factor_shape
 
 

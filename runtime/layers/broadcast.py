@@ -9,7 +9,7 @@ import numpy as np
 
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import HostArray
-from runtime.blob import Blob
+from runtime.core.blob import Blob
 
 
 @dataclass(frozen=True)

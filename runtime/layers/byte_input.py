@@ -13,7 +13,7 @@ from data_prep.batch import RecordSource
 from data_prep.prefetch import BatchReader
 from data_prep.transform import TransformSpec
 from prototxt_gen.errors import DataError
-from runtime.syncedmem import SyncedMemory
+from runtime.core.synced_memory import SyncedMemory
 
 
 def as_bytes(spec: TransformSpec, source: RecordSource, backend: Any) -> TransformSpec:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen.errors import ShapeError
-from runtime.layer import Blobs, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, exactly
+from runtime.core.layer_registry import register
 from runtime.layers.loss import LossLayer
 
 

@@ -9,10 +9,10 @@ from typing import ClassVar
 from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, Layout
-from runtime.blob import Blob
-from runtime.filler import fill
-from runtime.layer import Blobs, Layer, at_least
-from runtime.layer_factory import register
+from runtime.core.blob import Blob
+from runtime.core.filler import fill
+from runtime.core.layer import Blobs, Layer, at_least
+from runtime.core.layer_registry import register
 from runtime.layers.convolution_nd import ConvolutionNd, is_image
 
 

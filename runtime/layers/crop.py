@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.layer import Blobs, Layer, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer, exactly
+from runtime.core.layer_registry import register
 
 
 @register("Crop")

@@ -10,9 +10,9 @@ from data_prep.sampler import make_sampler
 from data_prep.transform import TransformSpec
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError
-from runtime.augmentation import with_options
-from runtime.layer import Blobs, between, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, between, exactly
+from runtime.core.layer_registry import register
+from runtime.layers.augmentation import with_options
 from runtime.layers.batch_layer import BatchLayer
 from runtime.layers.byte_input import as_bytes
 from runtime.layers.transformer_seed import take_thread_seed, take_transformer_seed

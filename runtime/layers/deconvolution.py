@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import Layout
-from runtime.layer import Blobs
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs
+from runtime.core.layer_registry import register
 from runtime.layers.convolution import ConvolutionLayer
 
 

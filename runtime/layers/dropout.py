@@ -10,9 +10,9 @@ from data_prep.philox import stream_of
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from runtime.backend.base import Draw
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
-from runtime.syncedmem import SyncedMemory
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("Dropout")

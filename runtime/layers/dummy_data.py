@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
-from runtime.filler import fill
-from runtime.layer import Blobs, Layer, at_least, exactly
-from runtime.layer_factory import register
+from runtime.core.filler import fill
+from runtime.core.layer import Blobs, Layer, at_least, exactly
+from runtime.core.layer_registry import register
 
 
 @register("DummyData")

@@ -9,8 +9,8 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.layer import Blobs, Layer, at_least
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer, at_least
+from runtime.core.layer_registry import register
 
 
 @register("Eltwise")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen.errors import DataError, ProtoError
-from runtime.blob import Blob
-from runtime.filler import fill
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.blob import Blob
+from runtime.core.filler import fill
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("Embed")

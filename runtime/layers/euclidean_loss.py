@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ShapeError
-from runtime.layer import Blobs, Layer, exactly
-from runtime.layer_factory import register
-from runtime.syncedmem import SyncedMemory
+from runtime.core.layer import Blobs, Layer, exactly
+from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("EuclideanLoss")

@@ -10,8 +10,8 @@ import numpy as np
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.number_limits import FLOAT_MAX
 from runtime.backend.base import HostArray
-from runtime.layer import Blobs
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs
+from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
 

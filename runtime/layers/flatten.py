@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("Flatten")

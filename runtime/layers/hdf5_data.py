@@ -13,9 +13,9 @@ from data_prep.text_lines import file_name, read_lines
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from prototxt_gen.regular_file import RegularFile, check_below
 from runtime.backend.base import HostArray
-from runtime.hdf5_file import check_numbers, find, names_in, open_hdf5_file, reading
-from runtime.layer import Blobs, Layer, at_least, exactly
-from runtime.layer_factory import register
+from runtime.core.hdf5_file import check_numbers, find, names_in, open_hdf5_file, reading
+from runtime.core.layer import Blobs, Layer, at_least, exactly
+from runtime.core.layer_registry import register
 
 Row = tuple[int, ...]
 """The shape of a row."""

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen import proto
-from runtime.layer import Blobs
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs
+from runtime.core.layer_registry import register
 from runtime.layers.labels import check_labels
 from runtime.layers.loss import LossLayer
 

@@ -12,9 +12,9 @@ from data_prep.sampler import make_sampler
 from data_prep.transform import TransformSpec
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.regular_file import check_below
-from runtime.augmentation import with_options
-from runtime.layer import Blobs, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, exactly
+from runtime.core.layer_registry import register
+from runtime.layers.augmentation import with_options
 from runtime.layers.batch_layer import BatchLayer
 from runtime.layers.transformer_seed import take_thread_seed, take_transformer_seed
 

@@ -9,13 +9,13 @@ import numpy as np
 from prototxt_gen.binaryproto import read_binaryproto
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import HostArray
-from runtime.layer import Blobs, between
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, between
+from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 from runtime.layers.labels import check_labels
 from runtime.layers.loss import LossLayer
 from runtime.layers.multinomial_logistic_loss import LOG_THRESHOLD
 from runtime.layers.normalization import fixed_normalizer
-from runtime.syncedmem import SyncedMemory
 
 
 @register("InfogainLoss")

@@ -7,10 +7,10 @@ from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import Array, Layout
-from runtime.blob import Blob
-from runtime.filler import fill
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.blob import Blob
+from runtime.core.filler import fill
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("InnerProduct")

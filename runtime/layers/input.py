@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from prototxt_gen.errors import ProtoError
-from runtime.layer import Blobs, Layer, at_least, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer, at_least, exactly
+from runtime.core.layer_registry import register
 
 
 @register("Input")

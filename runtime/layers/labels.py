@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prototxt_gen.errors import DataError
-from runtime.blob import Blob
+from runtime.core.blob import Blob
 
 
 def check_labels(label: Blob, classes: int, ignore: int | None, where: str) -> None:

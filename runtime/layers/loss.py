@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.layer import Blobs, Layer, exactly
+from runtime.core.layer import Blobs, Layer, exactly
 
 
 class LossLayer(Layer):

@@ -6,8 +6,8 @@ import numpy as np
 
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from runtime.backend.base import HostArray
-from runtime.layer import Blobs, Layer, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer, exactly
+from runtime.core.layer_registry import register
 from runtime.layers.transformer_seed import take_transformer_seed
 
 

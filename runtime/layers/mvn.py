@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("MVN")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime.backend.base import HostArray
-from runtime.layer import Blobs, Layer
+from runtime.core.layer import Blobs, Layer
 
 
 class NeuronLayer(Layer):

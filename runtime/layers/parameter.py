@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.blob import Blob
-from runtime.layer import Blobs, Layer, exactly
-from runtime.layer_factory import register
+from runtime.core.blob import Blob
+from runtime.core.layer import Blobs, Layer, exactly
+from runtime.core.layer_registry import register
 
 
 @register("Parameter")

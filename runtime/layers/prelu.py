@@ -10,10 +10,10 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import HostArray
-from runtime.blob import Blob
-from runtime.filler import fill
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.blob import Blob
+from runtime.core.filler import fill
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("PReLU")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from prototxt_gen.errors import UnsupportedError
-from runtime.blob_view import BlobVec, BlobView
-from runtime.layer import Blobs, Layer, at_least
-from runtime.layer_factory import register
+from runtime.core.blob_view import BlobVec, BlobView
+from runtime.core.layer import Blobs, Layer, at_least
+from runtime.core.layer_registry import register
 
 
 @register("Python")

@@ -9,8 +9,8 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
 
 
 @register("Reduction")

@@ -9,8 +9,8 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import Layout
-from runtime.layer import Blobs
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs
+from runtime.core.layer_registry import register
 from runtime.layers.loss import LossLayer
 from runtime.layers.normalization import fixed_normalizer
 

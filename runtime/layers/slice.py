@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.layer import Blobs, Layer, at_least
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer, at_least
+from runtime.core.layer_registry import register
 
 
 @register("Slice")

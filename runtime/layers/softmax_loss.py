@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.layer import Blobs, Layer, between, exactly
-from runtime.layer_factory import register
+from runtime.core.layer import Blobs, Layer, between, exactly
+from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 from runtime.layers.labels import check_labels
 from runtime.layers.normalization import fixed_normalizer
-from runtime.syncedmem import SyncedMemory
 
 
 @register("SoftmaxWithLoss")

@@ -9,9 +9,9 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError, UnsupportedError
 from prototxt_gen.geometry import PoolGeometry
-from runtime.layer import Blobs, Layer
-from runtime.layer_factory import register
-from runtime.syncedmem import SyncedMemory
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("SPP")

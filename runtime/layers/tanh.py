@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
-from runtime.layer_factory import register
+from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prototxt_gen import proto
-from runtime.layer import Layer
+from runtime.core.layer import Layer
 
 
 def take_transformer_seed(layer: Layer) -> None:

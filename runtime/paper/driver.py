@@ -21,11 +21,11 @@ from runtime.backend.base import Backend
 from runtime.evaluate.cache import file_sha256
 from runtime.job.plan import fit_to_data, within_memory
 from runtime.job.prepare import DEMO_IMAGES, Prepared, prepare
+from runtime.job.training import AUTO, TrainJob, train
 from runtime.paper.recipe import Step
 from runtime.paper.run_folder import FinishedRun, RunFolder
 from runtime.paper.setting import Setting
 from runtime.solvers.signals import TERMINATED
-from runtime.training import AUTO, TrainJob, train
 
 log = logging.getLogger("verydeep.paper")
 

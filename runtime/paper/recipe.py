@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.vgg import initial_net_for
-from runtime.paper.figures import JITTER, Scale, rows, run_name, scale_name
+from runtime.paper.published import JITTER, Scale, rows, run_name, scale_name
 
 SCALES: tuple[Scale, ...] = (256, 384, JITTER)
 """In the order in which one starts from the other."""

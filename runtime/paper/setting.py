@@ -18,7 +18,7 @@ from prototxt_gen.reading import read_json
 from prototxt_gen.spec import NetSpecification, builtin_spec, paper_test_scale, with_values
 from runtime.job.plan import base_spec
 from runtime.job.prepare import DEMO
-from runtime.paper.figures import JITTER, Scale, scale_name
+from runtime.paper.published import JITTER, Scale, scale_name
 from runtime.paper.recipe import Step
 
 _MINIATURE = {224: 64, 256: 72, 288: 80, 352: 80, 384: 88, 416: 96, 512: 104}

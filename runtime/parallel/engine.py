@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from prototxt_gen.errors import VerydeepError
-from runtime.blob import Blob
-from runtime.log import caffe_log, number
+from runtime.core.blob import Blob
+from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
 from runtime.parallel.crew import Crew
 from runtime.parallel.flat_params import Layout, Segment

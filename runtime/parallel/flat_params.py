@@ -9,9 +9,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from runtime.backend.base import Array, Backend
-from runtime.blob import Blob
+from runtime.core.blob import Blob
+from runtime.core.synced_memory import Storage, SyncedMemory
 from runtime.net import Net
-from runtime.syncedmem import Storage, SyncedMemory
 
 CHUNK = 1 << 16
 """Elements that are never divided; norms are added up chunk by chunk, whoever owns them."""

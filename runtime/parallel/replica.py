@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from runtime.backend.base import Array, HostArray
+from runtime.core.synced_memory import Storage, SyncedMemory
 from runtime.net import Net
 from runtime.parallel.collective import Collective, Parcel
 from runtime.parallel.factors import choose_factors
@@ -20,7 +21,6 @@ from runtime.parallel.tree import Node, merges_after
 from runtime.solvers.nets import share_trained_layers
 from runtime.solvers.testing import Outcome, run_batch, run_test_batch
 from runtime.solvers.update_rule import ParamSlot, UpdateRule
-from runtime.syncedmem import Storage, SyncedMemory
 
 
 class Replica:

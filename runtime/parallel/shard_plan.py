@@ -15,9 +15,9 @@ from typing import Any
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
-from runtime.batch_cut import BATCH_PARAMS, batch_of_sources, sources
-from runtime.context import PassWindow
-from runtime.net_build import filter_net
+from runtime.core.context import PassWindow
+from runtime.net.batch_cut import BATCH_PARAMS, batch_of_sources, sources
+from runtime.net.building import filter_net
 from runtime.parallel.links import AUTO
 from runtime.parallel.shard_worth import is_worth_it
 from runtime.solvers.nets import NetSource, train_net_source

@@ -14,10 +14,10 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+from runtime.analysis.summary import summarize
 from runtime.backend.registry import create_backend
-from runtime.shape_net import shape_net
+from runtime.net.shape_net import shape_net
 from runtime.solvers.nets import NetSource
-from runtime.summarize import summarize
 
 LEAST_WORK = 10**10
 """Multiply-adds of a shard's forward pass."""

@@ -10,7 +10,7 @@ from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import upgrade_net
-from runtime.net_plot import SUFFIXES, plot_net
+from runtime.analysis.net_plot import SUFFIXES, plot_net
 from runtime.pycaffe.net_arguments import PathLike
 
 log = logging.getLogger("verydeep.pycaffe")

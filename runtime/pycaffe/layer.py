@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.blob_view import BlobVec, BlobView
-from runtime.layer import Layer as CoreLayer
+from runtime.core.blob_view import BlobVec, BlobView
+from runtime.core.layer import Layer as CoreLayer
 from runtime.layers.python_layer import PythonLayer
-from runtime.not_copyable import NotCopyable
+from runtime.process.not_copyable import NotCopyable
 
 Views = Sequence[BlobView]
 

@@ -12,18 +12,18 @@ import numpy.typing as npt
 
 from prototxt_gen import text
 from prototxt_gen.errors import DeviceError, ShapeError
-from runtime import net_io
 from runtime.backend.base import HostArray
-from runtime.blob_view import BlobVec, BlobView
+from runtime.core.blob_view import BlobVec, BlobView
 from runtime.layers.memory_data import MemoryDataLayer
 from runtime.net import Net as CoreNet
-from runtime.not_copyable import NotCopyable
+from runtime.process.not_copyable import NotCopyable
 from runtime.pycaffe import net_batches
 from runtime.pycaffe.errors import ArrayError, CallError
 from runtime.pycaffe.layer import layer_view
 from runtime.pycaffe.net_arguments import PathLike, read_arguments, require_file
 from runtime.pycaffe.session import SESSION
 from runtime.solvers.nets import share_trained_layers
+from runtime.weights import net_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -305,7 +305,7 @@ class Net(NotCopyable):
     def copy_from(self, weights: PathLike) -> None:
         """Copy weights from a file of any form into the layers of the same names."""
         with self.core.exclusive():
-            net_io.copy_trained_layers(self.core, require_file(weights))
+            net_weights.copy_trained_layers(self.core, require_file(weights))
 
     def load_hdf5(self, weights: PathLike) -> None:
         """Copy weights from an HDF5 file."""
@@ -325,12 +325,12 @@ class Net(NotCopyable):
     def save(self, path: PathLike) -> None:
         """Write the weights as .caffemodel, whatever the name, as pycaffe does."""
         with self.core.exclusive():
-            net_io.save(self.core, path, fmt=net_io.CAFFEMODEL)
+            net_weights.save(self.core, path, fmt=net_weights.CAFFEMODEL)
 
     def save_hdf5(self, path: PathLike) -> None:
         """Write the weights as .caffemodel.h5."""
         with self.core.exclusive():
-            net_io.save(self.core, path, fmt=net_io.HDF5)
+            net_weights.save(self.core, path, fmt=net_weights.HDF5)
 
     def close(self) -> None:
         """Stop what the net reads in the background; it also ends with the net."""

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from prototxt_gen.errors import UnsupportedError
 from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom, RawStream
 from runtime.pycaffe.errors import CallError
-from runtime.rng import CaffeRandom, RawStream
 
 log = logging.getLogger("verydeep.pycaffe")
 

@@ -6,8 +6,8 @@ import logging
 import time
 
 from prototxt_gen.errors import UnsupportedError
-from runtime.layer_factory import layer_type_list
-from runtime.log import caffe_log, setup_logging
+from runtime.core.layer_registry import layer_type_list
+from runtime.logs.glog import caffe_log, setup_logging
 from runtime.pycaffe.errors import CallError
 from runtime.pycaffe.session import CPU, GPU, SESSION
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from prototxt_gen import text
 from prototxt_gen.sidecar import read_sidecar
-from runtime.not_copyable import NotCopyable
+from runtime.process.not_copyable import NotCopyable
 from runtime.pycaffe.net import Net
 from runtime.pycaffe.net_arguments import PathLike, require_file
 from runtime.pycaffe.session import SESSION

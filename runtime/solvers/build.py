@@ -9,15 +9,14 @@ from typing import Any
 from prototxt_gen.locate import located
 from prototxt_gen.sidecar import DataOptions
 from runtime.backend.base import Backend
-from runtime.batch_cut import cut_batch
-from runtime.context import PassWindow, RunContext
-from runtime.log import caffe_log
+from runtime.core.context import PassWindow, RunContext
+from runtime.core.rng import CaffeRandom
+from runtime.core.sharing import Sharing
+from runtime.logs.glog import caffe_log
 from runtime.net import Net
-from runtime.net_fillers import draws_when_made, draws_when_run, without_fillers
-from runtime.net_finite import keep_scores
-from runtime.net_io import copy_trained_layers
-from runtime.rng import CaffeRandom
-from runtime.sharing import Sharing
+from runtime.net.batch_cut import cut_batch
+from runtime.net.fillers import draws_when_made, draws_when_run, without_fillers
+from runtime.net.finite import keep_scores
 from runtime.solvers.nets import (
     NetSource,
     share_trained_layers,
@@ -27,6 +26,7 @@ from runtime.solvers.nets import (
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.testing import TestNets
 from runtime.solvers.update_rule import UpdateRule, create_rule
+from runtime.weights.net_weights import copy_trained_layers
 
 
 def build_rule(param: Any, backend: Backend, options: SolverOptions) -> UpdateRule:

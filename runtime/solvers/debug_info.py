@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from runtime.log import caffe_log, number
+from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
 
 

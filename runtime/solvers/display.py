@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from prototxt_gen.errors import VerydeepError
-from runtime.log import caffe_log, number
+from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
 from runtime.solvers.guard import batch_size
 from runtime.solvers.hooks import Progress, Score, SolverHook, TestResult

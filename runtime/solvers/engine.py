@@ -13,10 +13,10 @@ from typing import Any
 
 from prototxt_gen.errors import VerydeepError
 from runtime.backend.recording import recorder_of
-from runtime.blob import Blob
-from runtime.log import caffe_log, number
+from runtime.core.blob import Blob
+from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
-from runtime.replay import Replay
+from runtime.net.replay import Replay
 from runtime.solvers.hooks import Score
 from runtime.solvers.testing import read_scores
 from runtime.solvers.update_rule import ParamSlot, UpdateRule

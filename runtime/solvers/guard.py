@@ -8,7 +8,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from prototxt_gen.errors import TrainingError
-from runtime.log import number
+from runtime.logs.glog import number
 from runtime.net import Net
 from runtime.solvers.hooks import Progress, SolverHook
 

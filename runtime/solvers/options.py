@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from prototxt_gen.sidecar import Sidecar
-from runtime.context import PassWindow
-from runtime.rng import CaffeRandom
+from runtime.core.context import PassWindow
+from runtime.core.rng import CaffeRandom
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from prototxt_gen.errors import ProtoError, SnapshotError
 from prototxt_gen.sidecar import INT_MAX, PlateauOptions
 from prototxt_gen.toml_tables import is_integer, is_number
-from runtime.log import number
+from runtime.logs.glog import number
 from runtime.solvers.hooks import TestResult
 
 log = logging.getLogger("verydeep.solver")

@@ -18,12 +18,12 @@ from prototxt_gen.destination import find_destination
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.file_groups import replace_together, settle
 from prototxt_gen.files import temporary_folder
-from runtime import net_io
-from runtime.log import caffe_log
-from runtime.net_io import copy_trained_layers, save
+from runtime.logs.glog import caffe_log
 from runtime.solvers.ownership import log_path, recorded, refuse_foreign
 from runtime.solvers.resume_state import SUFFIX, ResumeState, sum_files
-from runtime.solverstate import read_solverstate, write_solverstate
+from runtime.weights import net_weights
+from runtime.weights.net_weights import copy_trained_layers, save
+from runtime.weights.solverstate import read_solverstate, write_solverstate
 
 if TYPE_CHECKING:
     from runtime.net import Net
@@ -105,7 +105,7 @@ def check_names(net: Net, param: Any) -> None:
         SnapshotError: names the layer.
     """
     if param.snapshot_format == param.HDF5:
-        net_io.check_names(net, net_io.HDF5, "solver: snapshot_format HDF5")
+        net_weights.check_names(net, net_weights.HDF5, "solver: snapshot_format HDF5")
 
 
 def write_snapshot(solver: Solver, state: ResumeState) -> SnapshotFiles:

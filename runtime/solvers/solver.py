@@ -19,9 +19,9 @@ from prototxt_gen.errors import (
 from prototxt_gen.number_limits import check_solver
 from runtime.backend.base import Backend
 from runtime.backend.registry import precision_of
-from runtime.log import caffe_log, number
+from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
-from runtime.not_copyable import NotCopyable
+from runtime.process.not_copyable import NotCopyable
 from runtime.solvers import snapshot as snapshots
 from runtime.solvers.best import BestScore
 from runtime.solvers.build import build_nets, build_rule

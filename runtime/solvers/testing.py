@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from prototxt_gen.errors import ShapeError
-from runtime.log import caffe_log, number
+from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
-from runtime.net_finite import not_finite, sentence
+from runtime.net.finite import not_finite, sentence
 from runtime.solvers.hooks import Score, TestResult
 from runtime.solvers.nets import share_trained_layers
 

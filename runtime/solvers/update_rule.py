@@ -13,7 +13,7 @@ import numpy as np
 
 from prototxt_gen.errors import ProtoError
 from runtime.backend.base import Backend, HostArray
-from runtime.syncedmem import SyncedMemory
+from runtime.core.synced_memory import SyncedMemory
 
 _REGISTRY: dict[str, type[UpdateRule]] = {}
 

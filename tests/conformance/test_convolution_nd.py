@@ -10,12 +10,12 @@ import pytest
 
 from prototxt_gen import proto, text
 from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
+from runtime.analysis.summary import summarize
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
 from runtime.layers.convolution import ConvolutionLayer
 from runtime.net import Net
-from runtime.rng import CaffeRandom
-from runtime.summarize import summarize
 from tests.oracle.gradcheck import check_gradient
 
 FILLERS = 'weight_filler { type: "gaussian" } bias_filler { type: "gaussian" }'

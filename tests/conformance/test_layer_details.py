@@ -11,9 +11,9 @@ import pytest
 from prototxt_gen import proto, text
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
 from runtime.net import Net
-from runtime.rng import CaffeRandom
 
 
 def build(layer: str, *shapes: Sequence[int], tops: int = 1, phase: int = 0) -> Net:

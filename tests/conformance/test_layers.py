@@ -11,9 +11,9 @@ import pytest
 
 from prototxt_gen import proto, text
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
 from runtime.net import Net
-from runtime.rng import CaffeRandom
 from tests.conformance import layer_cases_loss, layer_cases_pointwise, layer_cases_spatial
 from tests.conformance.layer_case import Case
 from tests.oracle.gradcheck import check_gradient
@@ -102,7 +102,7 @@ def test_gradient_is_the_slope(case: Case) -> None:
 
 
 def test_every_layer_type_has_a_row_or_a_test_of_its_own() -> None:
-    from runtime.layer_factory import layer_type_list
+    from runtime.core.layer_registry import layer_type_list
 
     elsewhere = {"Data", "ImageData", "HDF5Data", "HDF5Output", "MemoryData", "Python", "Input"}
     rows = {case.layer.split('"')[1] for case in CASES}

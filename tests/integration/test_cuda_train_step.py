@@ -14,12 +14,12 @@ from prototxt_gen import heads, proto, vgg
 from prototxt_gen.spec import builtin_spec, with_values
 from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
-from runtime.caffemodel import read_caffemodel
 from runtime.cli.main import main
-from runtime.context import RunContext
-from runtime.log import close_logging
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
+from runtime.logs.glog import close_logging
 from runtime.net import Net
-from runtime.rng import CaffeRandom
+from runtime.weights.caffemodel import read_caffemodel
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 

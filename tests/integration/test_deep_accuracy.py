@@ -12,7 +12,7 @@ from prototxt_gen.spec import builtin_spec
 from runtime.backend.base import Backend
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.backend.cpu.native_plan import Passes
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.net import Net
 from tests.oracle.tolerance import tolerance
 from tests.runtime.backend.native_kernels import needs_kernels

@@ -13,10 +13,10 @@ from prototxt_gen import heads, proto, text
 from prototxt_gen.spec import builtin_spec, with_values
 from prototxt_gen.vgg import NETS
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
 from runtime.net import Net
-from runtime.net_io import save
-from runtime.rng import CaffeRandom
+from runtime.weights.net_weights import save
 
 READS_CAFFE = hasattr(cv2.dnn, "readNetFromCaffe")
 

@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runtime.wire import encode_varint
+from runtime.weights.wire_format import encode_varint
 from tests.mutants.damage import BOUNDARIES, damage
 
 _FIXED = {1: 8, 5: 4}

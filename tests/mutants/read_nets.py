@@ -18,13 +18,13 @@ from prototxt_gen import proto, text
 from prototxt_gen.downgrade import downgrade_v1
 from prototxt_gen.draw import net_to_dot
 from prototxt_gen.errors import UnsupportedError
+from runtime.analysis.summary import summarize
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
 from runtime.net import Net
-from runtime.net_file import open_net
-from runtime.rng import CaffeRandom
-from runtime.shape_net import shape_net
-from runtime.summarize import summarize
+from runtime.net.net_file import open_net
+from runtime.net.shape_net import shape_net
 from tests.conformance import layer_cases_loss, layer_cases_pointwise, layer_cases_spatial
 from tests.conformance.layer_case import Case as LayerCase
 from tests.mutants.case import Case, Format

@@ -22,7 +22,7 @@ from prototxt_gen.sidecar import (
     sidecar_text,
 )
 from prototxt_gen.spec_toml import load_spec, to_toml
-from runtime.log_reader import read_log
+from runtime.logs.reader import read_log
 from runtime.net import Net
 from tests.mutants.case import Case, Format
 from tests.mutants.json_damage import json_damage

@@ -16,17 +16,17 @@ from prototxt_gen import proto, text
 from prototxt_gen.binaryproto import array_to_blob, read_binaryproto
 from prototxt_gen.errors import VerydeepError
 from prototxt_gen.sidecar import PlateauOptions, Sidecar
-from runtime.caffemodel import blob_data, read_caffemodel, read_net, write_caffemodel
 from runtime.evaluate.cache import PosteriorCache
 from runtime.evaluate.fusion import Posteriors
-from runtime.features.extraction import Features
-from runtime.features.feature_file import read_features, write_features
 from runtime.net import Net
-from runtime.net_io import copy_trained_layers, save
-from runtime.npz_weights import write_npz_weights
+from runtime.paper.features.extraction import Features
+from runtime.paper.features.feature_file import read_features, write_features
 from runtime.solvers.options import SolverOptions
-from runtime.solverstate import read_solverstate
-from runtime.weights_file import open_weights
+from runtime.weights.caffemodel import blob_data, read_caffemodel, read_net, write_caffemodel
+from runtime.weights.net_weights import copy_trained_layers, save
+from runtime.weights.npz import write_npz_weights
+from runtime.weights.solverstate import read_solverstate
+from runtime.weights.weights_file import open_weights
 from tests.mutants.case import Case, Format
 from tests.mutants.file_damage import hdf5_damage, members, npz_damage, zipped
 from tests.mutants.json_damage import json_damage

@@ -40,9 +40,9 @@ from prototxt_gen.sidecar import (
 from prototxt_gen.spec import builtin_spec, with_values
 from prototxt_gen.spec_toml import load_spec, to_toml
 from runtime.evaluate.cache import PosteriorCache
-from runtime.features.extraction import Features
-from runtime.features.feature_file import read_features, write_features
-from runtime.log_reader import read_log
+from runtime.logs.reader import read_log
+from runtime.paper.features.extraction import Features
+from runtime.paper.features.feature_file import read_features, write_features
 from runtime.paper.run_folder import RunFolder
 from runtime.paper.setting import read_setting
 from runtime.solvers.best import BestScore

@@ -6,7 +6,7 @@ from typing import Any
 
 from prototxt_gen import proto, text
 from runtime.backend.registry import create_backend
-from runtime.shape_net import shape_net
+from runtime.net.shape_net import shape_net
 
 
 def net_param(layers: str, name: str = "small") -> Any:

@@ -21,11 +21,11 @@ from prototxt_gen import proto, text
 from prototxt_gen.errors import DataError
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.evaluate.image_source import ImageFiles, TestImages
-from runtime.features.images import BoxImages
-from runtime.log import close_logging
+from runtime.logs.glog import close_logging
 from runtime.net import Net
+from runtime.paper.features.images import BoxImages
 from runtime.pycaffe import caffe_pb2, io
 from tests.data_prep.image_samples import (
     GRAY_FILES,
@@ -271,7 +271,7 @@ def test_classify_reads_as_the_other_entries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
     channels: int,
 ) -> None:  # fmt: skip
-    from runtime.net_io import save
+    from runtime.weights.net_weights import save
 
     monkeypatch.chdir(tmp_path)
     Path("deploy.prototxt").write_text(DEPLOY % channels)

@@ -36,8 +36,8 @@ from runtime.backend.cpu.pool import PoolOps
 from runtime.backend.cpu.products import ProductOps
 from runtime.backend.cpu.softmax import SoftmaxOps
 from runtime.backend.cpu.vectors import VectorOps
-from runtime.not_copyable import NotCopyable
-from runtime.process_lock import ProcessLock
+from runtime.process.not_copyable import NotCopyable
+from runtime.process.process_lock import ProcessLock
 
 log = logging.getLogger("verydeep.backend")
 

@@ -27,8 +27,8 @@ from runtime.backend.cuda.pool import PoolOps
 from runtime.backend.cuda.recording import LaunchRecorder
 from runtime.backend.cuda.softmax import SoftmaxOps
 from runtime.backend.cuda.vectors import MemoryOps, VectorOps
-from runtime.not_copyable import NotCopyable
-from runtime.process_lock import ProcessLock
+from runtime.process.not_copyable import NotCopyable
+from runtime.process.process_lock import ProcessLock
 
 # The oldest architecture whose tensor cores take tf32 and bf16.
 _TENSOR_CORES = 80
@@ -40,7 +40,7 @@ class CudaBackend(NotCopyable):
     precision: 'fp32'; or 'tf32' or 'bf16', to which convolutions then round their operands where
         tensor cores serve (sums stay in fp32).
     exact: convolutions in fp32 take their sums term by term, without Winograd's transforms.
-    replay: launches that repeat may be recorded and done at once; see runtime/replay.py.
+    replay: launches that repeat may be recorded and done at once; see runtime/net/replay.py.
 
     Raises:
         DeviceError: another precision, or one that this device has no tensor cores for.

@@ -25,7 +25,7 @@ from runtime.cli.main import main
 from tests.cuda_kernels.bench import Bench
 from tests.fakecuda.build import ROOT
 from tests.runtime.backend.driver_contract import CASES, F32, SOURCE, Case, down, scale, up
-from tests.runtime.replayed import same, trained, weights
+from tests.runtime.net.replayed import same, trained, weights
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Layout
 from runtime.backend.cuda.backend import CudaBackend
 from runtime.backend.registry import create_backend
-from runtime.syncedmem import SyncedMemory
+from runtime.core.synced_memory import SyncedMemory
 from tests.cuda_kernels.works import WORKS, down, emulated, junk, normal, up
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")

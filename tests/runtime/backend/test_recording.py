@@ -14,7 +14,7 @@ from runtime.backend.base import Draw
 from runtime.backend.cuda.backend import CudaBackend
 from runtime.backend.cuda.recording import LaunchRecorder
 from runtime.backend.registry import create_backend
-from runtime.syncedmem import SyncedMemory
+from runtime.core.synced_memory import SyncedMemory
 from tests.cuda_kernels.works import down, emulated, junk, normal, up
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")

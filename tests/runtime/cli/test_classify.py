@@ -17,11 +17,11 @@ from data_prep.mean_file import write_mean
 from prototxt_gen import proto, text
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
-from runtime.context import RunContext
-from runtime.log import close_logging
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
+from runtime.logs.glog import close_logging
 from runtime.net import Net
-from runtime.net_io import copy_trained_layers, save
-from runtime.rng import CaffeRandom
+from runtime.weights.net_weights import copy_trained_layers, save
 from tests.data_prep.small_images import photograph, record
 
 LAYERS = """

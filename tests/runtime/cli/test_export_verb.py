@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from runtime.caffemodel import read_caffemodel
 from runtime.cli.main import main
-from runtime.net_io import copy_trained_layers, save
+from runtime.weights.caffemodel import read_caffemodel
+from runtime.weights.net_weights import copy_trained_layers, save
 from tests.runtime.small_net import SMALL, build, same_weights, weights
 
 HAS_ONNX = importlib.util.find_spec("onnx") is not None

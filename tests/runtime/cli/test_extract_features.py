@@ -13,9 +13,9 @@ from data_prep.lmdb_io import Reader
 from prototxt_gen import text
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
-from runtime.log import close_logging
+from runtime.logs.glog import close_logging
 from runtime.net import Net
-from runtime.net_io import save
+from runtime.weights.net_weights import save
 
 NET = """
 layer { name: "data" type: "HDF5Data" top: "data" hdf5_data_param { source: "list.txt"
@@ -48,7 +48,7 @@ def test_blobs_of_all_batches(capsys: Out) -> None:
     assert main([*CALL, "fc7,conv", "fc7_db,conv_db", "3", "lmdb", "CPU"]) == 0
     assert capsys.readouterr().out == "fc7_db: 6 features of fc7\nconv_db: 6 features of conv\n"
     with Net(text.read_net("net.prototxt"), 1, create_backend("cpu")) as net:
-        from runtime.net_io import copy_trained_layers
+        from runtime.weights.net_weights import copy_trained_layers
 
         copy_trained_layers(net, "w.caffemodel")
         for name, shape in (("fc7", (4, 1, 1)), ("conv", (3, 4, 3))):

@@ -11,7 +11,7 @@ import pytest
 from prototxt_gen.errors import ProtoError
 from runtime.cli.features import parse_grid
 from runtime.cli.main import main
-from runtime.features.feature_file import read_features
+from runtime.paper.features.feature_file import read_features
 from tests.data_prep.small_trees import COLOURS, write_actions, write_caltech, write_voc
 from tests.runtime.evaluate.toy_net import write_net
 

@@ -12,13 +12,13 @@ import pytest
 from prototxt_gen.errors import ProtoError
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
-from runtime.localise.figures import BoxRun, rows, runs
-from runtime.localise.training import BoxTraining, train_boxes
 from runtime.paper.driver import RecipeOptions, run_recipe
+from runtime.paper.localisation.published import BoxRun, rows, runs
+from runtime.paper.localisation.training import BoxTraining, train_boxes
 from runtime.paper.recipe import steps_to
 from runtime.paper.run_folder import RunFolder
 from runtime.paper.setting import Setting
-from tests.runtime.localise.toy_boxes import write_tree
+from tests.runtime.paper.localisation.toy_boxes import write_tree
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from runtime.backend.cuda.driver_emulator import EmulatorDriver
 from runtime.backend.registry import create_backend, precision_of
 from runtime.cli import devices
 from runtime.cli.main import main
-from runtime.log import close_logging
+from runtime.logs.glog import close_logging
 
 # Sixteen channels are the fewest that tensor cores take.
 NET = """

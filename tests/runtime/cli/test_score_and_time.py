@@ -15,9 +15,9 @@ from prototxt_gen.errors import ProtoError
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
 from runtime.cli.test import test_data_options as options_beside
-from runtime.log import close_logging
+from runtime.logs.glog import close_logging
 from runtime.net import Net
-from runtime.net_io import save
+from runtime.weights.net_weights import save
 
 NET = """
 name: "scored"

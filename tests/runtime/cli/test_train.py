@@ -14,7 +14,7 @@ from prototxt_gen.errors import DeviceError
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import parse_gpus
 from runtime.cli.main import main
-from runtime.log import close_logging
+from runtime.logs.glog import close_logging
 
 NET = """
 name: "dummy"

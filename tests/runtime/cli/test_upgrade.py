@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from prototxt_gen import proto, text
-from runtime.caffemodel import V1, read_caffemodel
 from runtime.cli.main import main
-from runtime.net_io import copy_trained_layers
-from runtime.wire import bytes_field, varint_field
+from runtime.weights.caffemodel import V1, read_caffemodel
+from runtime.weights.net_weights import copy_trained_layers
+from runtime.weights.wire_format import bytes_field, varint_field
 from tests.runtime.small_net import build, same_weights, weights
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "caffemodel"

@@ -18,7 +18,7 @@ from prototxt_gen.errors import DataError, ProtoError, ShapeError, SnapshotError
 from prototxt_gen.sidecar import DataOptions
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.evaluate import evaluation, image_source
 from runtime.evaluate.cache import PosteriorCache
 from runtime.evaluate.central_crop import evaluate_central_crop
@@ -36,7 +36,7 @@ from runtime.evaluate.multicrop import grid_crops, grid_places
 from runtime.evaluate.protocol import EvaluationProtocol, centre_crop, parse_scales
 from runtime.evaluate.score_net import ScoreNet, softmax
 from runtime.net import Net
-from runtime.net_io import copy_trained_layers, save
+from runtime.weights.net_weights import copy_trained_layers, save
 from tests.runtime.evaluate.toy_net import CLASSES, CROP, MEAN, write_images, write_net
 
 COUNT = 11

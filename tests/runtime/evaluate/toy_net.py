@@ -14,9 +14,9 @@ from prototxt_gen import generate, heads, proto, text, vgg
 from prototxt_gen.sidecar import DataOptions
 from prototxt_gen.spec import Data, Initialisation, NetSpecification, TestData, TrainData
 from runtime.backend.registry import create_backend
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.net import Net
-from runtime.net_io import save
+from runtime.weights.net_weights import save
 
 CROP, STRIDE, CLASSES = 16, 4, 6
 MEAN = (100.0, 110.0, 120.0)
@@ -59,7 +59,7 @@ def write_net(folder: Path, source: str = "nowhere", seed: int = 0) -> Path:
 
 def deploy_scores(folder: Path, images: np.ndarray) -> np.ndarray:
     """Probabilities of the deploy net itself, by a path of its own."""
-    from runtime.net_io import copy_trained_layers
+    from runtime.weights.net_weights import copy_trained_layers
 
     param = text.read_net(folder / generate.DEPLOY)
     del param.layer[0].input_param.shape[0].dim[:]

@@ -16,8 +16,8 @@ from prototxt_gen.errors import (
     SnapshotError,
     UnsupportedError,
 )
-from runtime.net_io import save
-from tests.runtime.concurrent_nets import FILLER, run_threads
+from runtime.weights.net_weights import save
+from tests.runtime.process.concurrent_nets import FILLER, run_threads
 from tests.runtime.small_nets import conv, input_layer, layer
 
 CLASSES = (

@@ -14,12 +14,12 @@ from prototxt_gen import proto, text
 from prototxt_gen.errors import DataError, DeviceError
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
-from runtime.context import RunContext
+from runtime.core.context import RunContext
 from runtime.job.plan import base_spec, within_memory
 from runtime.job.run import JobOptions, run_job
 from runtime.net import Net
-from runtime.net_io import copy_trained_layers
-from runtime.solverstate import read_solverstate
+from runtime.weights.net_weights import copy_trained_layers
+from runtime.weights.solverstate import read_solverstate
 
 IMAGES = (40, 20)
 ITERATIONS = 3

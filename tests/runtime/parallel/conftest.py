@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.log import close_logging
+from runtime.job.exactness import train_case, write_case
+from runtime.logs.glog import close_logging
 from runtime.parallel import flat_params
-from runtime.parallel.exactness import train_case, write_case
 
 Trained = Callable[..., str]
 

@@ -15,6 +15,7 @@ from prototxt_gen.errors import DataError, DeviceError, SnapshotError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
+from runtime.job.training import TrainJob, train
 from runtime.parallel.engine import ReplicaEngine
 from runtime.parallel.replica import Replica
 from runtime.parallel.shard_plan import PER_GPU, plan_shards
@@ -23,7 +24,6 @@ from runtime.solvers.hooks import SolverHook
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.snapshot import newest_snapshot
 from runtime.solvers.solver import Solver
-from runtime.training import TrainJob, train
 
 
 def open_cpu(param: Any, rank: int = 0) -> Any:

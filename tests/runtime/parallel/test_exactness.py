@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import ProtoError, TrainingError
-from runtime.caffemodel import read_caffemodel
-from runtime.parallel import exactness, replica, tree
-from runtime.parallel.exactness import main, train_case, write_case
+from runtime.job import exactness
+from runtime.job.exactness import main, train_case, write_case
+from runtime.parallel import replica, tree
+from runtime.weights.caffemodel import read_caffemodel
 
 ROOT = Path(__file__).resolve().parents[3]
 Trained = Callable[..., str]
@@ -24,7 +25,7 @@ import os, signal, sys
 from pathlib import Path
 from runtime.backend.registry import create_backend
 from runtime.solvers.hooks import SolverHook
-from runtime.training import TrainJob, train
+from runtime.job.training import TrainJob, train
 
 class Kill(SolverHook):
     def on_iteration(self, solver, progress):

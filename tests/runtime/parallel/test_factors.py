@@ -13,14 +13,15 @@ import pytest
 from prototxt_gen import proto, text
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.cpu.backend import CpuBackend
-from runtime.caffemodel import read_caffemodel
+from runtime.job import exactness
 from runtime.net import Net
-from runtime.parallel import exactness, replica
+from runtime.parallel import replica
 from runtime.parallel.factors import GRID, Factors, choose_factors
 from runtime.parallel.shard_plan import ShardPlan, plan_shards
 from runtime.parallel.start import options_for, start_threads
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
+from runtime.weights.caffemodel import read_caffemodel
 from tests.runtime.parallel.conftest import Trained
 from tests.runtime.small_net import build
 

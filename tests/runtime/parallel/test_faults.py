@@ -18,10 +18,10 @@ from data_prep.sampler import make_sampler
 from prototxt_gen import files
 from prototxt_gen.errors import DataError, SnapshotError
 from runtime.backend.registry import create_backend
-from runtime.parallel.exactness import digest, train_case
+from runtime.job.exactness import digest, train_case
+from runtime.job.training import TrainJob, TrainResult, train
 from runtime.solvers.hooks import SolverHook
 from runtime.solvers.snapshot import newest_snapshot
-from runtime.training import TrainJob, TrainResult, train
 
 ROOT = Path(__file__).resolve().parents[3]
 Trained = Callable[..., str]

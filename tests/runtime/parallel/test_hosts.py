@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from runtime.parallel.exactness import digest
+from runtime.job.exactness import digest
 from tests.runtime.parallel.test_mpi import MPIRUN, ROOT, TRAIN, last, needs_mpi
 
 HOSTS = {"10.77.0.1": f"vd{os.getpid()}a", "10.77.0.2": f"vd{os.getpid()}b"}

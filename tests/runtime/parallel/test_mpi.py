@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from prototxt_gen.errors import DeviceError
-from runtime.parallel.exactness import digest
+from runtime.job.exactness import digest
 from runtime.parallel.mpi import find_world
 
 ROOT = Path(__file__).resolve().parents[3]

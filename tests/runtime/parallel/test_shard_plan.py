@@ -12,9 +12,9 @@ from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.sidecar import Sidecar
 from prototxt_gen.spec import builtin_spec
 from prototxt_gen.vgg import NETS
-from runtime.batch_cut import batch_of_sources, cut_batch
-from runtime.context import PassWindow
-from runtime.net_build import net_state
+from runtime.core.context import PassWindow
+from runtime.net.batch_cut import batch_of_sources, cut_batch
+from runtime.net.building import net_state
 from runtime.parallel.shard_plan import PER_GPU, plan_shards
 from runtime.solvers.options import SolverOptions
 

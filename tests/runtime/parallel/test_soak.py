@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from runtime.backend.registry import create_backend
-from runtime.parallel.exactness import digest, train_case, write_case
+from runtime.job.exactness import digest, train_case, write_case
+from runtime.job.training import TrainJob, train
 from runtime.solvers.hooks import SolverHook
-from runtime.training import TrainJob, train
 from tests.runtime.parallel.test_exactness import KILLED, ROOT
 
 ITERATIONS, SNAPSHOT, KILLS = 2000, 100, 6

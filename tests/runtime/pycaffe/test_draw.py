@@ -13,7 +13,7 @@ import runtime.pycaffe as caffe
 from prototxt_gen import draw as graphviz
 from prototxt_gen import proto, text
 from prototxt_gen.errors import UnsupportedError, VerydeepError
-from runtime.net_plot import plot_net
+from runtime.analysis.net_plot import plot_net
 from tests.runtime.pycaffe.small_nets import DEPLOY, TRAINABLE
 
 NET = text.parse(TRAINABLE, proto.NetParameter)

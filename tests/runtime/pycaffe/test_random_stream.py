@@ -10,7 +10,7 @@ import pytest
 
 import runtime.pycaffe as caffe
 from runtime.pycaffe.session import SESSION
-from tests.runtime.concurrent_nets import run_threads
+from tests.runtime.process.concurrent_nets import run_threads
 from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import DEPLOY, TRAINABLE, solver
 

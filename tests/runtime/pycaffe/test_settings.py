@@ -12,7 +12,7 @@ import pytest
 
 import runtime.pycaffe as caffe
 from prototxt_gen.errors import DeviceError, UnsupportedError
-from runtime.log import close_logging
+from runtime.logs.glog import close_logging
 from runtime.pycaffe.session import SESSION
 from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import DEPLOY

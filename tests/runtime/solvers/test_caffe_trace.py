@@ -12,12 +12,12 @@ import pytest
 
 from prototxt_gen import text
 from runtime.backend.registry import create_backend
-from runtime.log import GlogFormatter
-from runtime.log_reader import read_log
-from runtime.net_io import copy_trained_layers
+from runtime.logs.glog import GlogFormatter
+from runtime.logs.reader import read_log
 from runtime.solvers.hooks import Progress, SolverHook
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
+from runtime.weights.net_weights import copy_trained_layers
 
 TRACE = Path(__file__).parents[2] / "golden" / "traces" / "lenet_step"
 # Rounding differs from the recorded BLAS's, and 50 updates carry it on; half the digits of float32

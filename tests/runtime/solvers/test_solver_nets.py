@@ -12,12 +12,12 @@ from prototxt_gen import proto, text
 from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.sidecar import Sidecar
 from runtime.backend.registry import create_backend
-from runtime.net_io import save
-from runtime.rng import CaffeRandom
+from runtime.core.rng import CaffeRandom
 from runtime.solvers.nets import test_net_sources as sources_of_tests
 from runtime.solvers.nets import train_net_source
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
+from runtime.weights.net_weights import save
 from tests.runtime.solvers.toy import CLASSIFIER, LEAST_SQUARES, make_solver, solver_param
 
 STAGED = """

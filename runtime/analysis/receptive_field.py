@@ -1,0 +1,128 @@
+"""How much of the image one number of a blob sees, and how far apart neighbours look.
+
+Paper: section 2.3, where stacks of 3x3 layers see as much as one 5x5 or 7x7 layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NamedTuple
+
+from runtime.core.blob import Blob
+from runtime.core.layer import Layer
+from runtime.layers.convolution import ConvolutionLayer
+from runtime.layers.deconvolution import DeconvolutionLayer
+from runtime.layers.lrn import LRNLayer
+from runtime.layers.pooling import PoolingLayer
+from runtime.net import Net
+
+Pair = tuple[Fraction, Fraction]
+
+_ONE = (Fraction(1), Fraction(1))
+_IMAGE_AXES = 4
+# Their tops cover another part of the plane than their bottoms, at the same spacing.
+_MOVES_ONLY = ("Crop", "Slice", "Concat")
+
+
+@dataclass(frozen=True)
+class Field:
+    """The receptive field of each number of a blob.
+
+    Units: pixels of the image that comes into the net, height before width. `stride` is None where
+    the blob has no plane any more: each of its numbers sees everything that its bottom's plane saw.
+    A field may be larger than the image: it counts what padding stands in for.
+    """
+
+    size: Pair
+    stride: Pair | None = _ONE
+
+    def spread(self, plane: Sequence[int]) -> Field:
+        """The field of something that sees a whole plane of (height, width) numbers."""
+        if self.stride is None:
+            return self
+        size = [s + (n - 1) * step for s, n, step in zip(self.size, plane, self.stride)]
+        return Field((size[0], size[1]), None)
+
+
+class _Window(NamedTuple):
+    """What a layer's window covers of its bottom, and how far it moves, in the bottom's numbers."""
+
+    extent: Pair
+    step: Pair
+
+    def over(self, field: Field) -> Field:
+        if field.stride is None:
+            return field
+        (h, w), (down, across) = field.size, field.stride
+        size = (h + (self.extent[0] - 1) * down, w + (self.extent[1] - 1) * across)
+        return Field(size, (down * self.step[0], across * self.step[1]))
+
+
+def receptive_fields(net: Net) -> list[list[Field | None]]:
+    """The fields of every layer's tops, in the net's order.
+
+    None where there is none: labels, losses, weights, and what stands behind a layer whose reach
+    is not known. Statistics over planes or batches, as MVN's, are not counted.
+    """
+    known: dict[int, Field | None] = {}
+    found = []
+    for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
+        fields = [known.get(id(blob)) for blob in bottom]
+        found.append([_field(layer, bottom, fields, blob) for blob in top])
+        known.update((id(blob), field) for blob, field in zip(top, found[-1]))
+    return found
+
+
+def _field(
+    layer: Layer, bottom: Sequence[Blob], fields: Sequence[Field | None], top: Blob
+) -> Field | None:
+    if not bottom:
+        return Field(_ONE) if top.num_axes == _IMAGE_AXES else None
+    if top.num_axes == 0 or layer.type == "Python":
+        return None
+    used = 1 if layer.type == "Crop" else len(bottom)
+    seen = [(blob, field) for blob, field in zip(bottom[:used], fields) if field is not None]
+    if not seen:
+        return None
+    if top.num_axes != _IMAGE_AXES:
+        return _widest([f.spread(b.shape[2:]) for b, f in seen])
+    field = _widest([f for _, f in seen])
+    window = _window(layer)
+    if window is not None:
+        return window.over(field)
+    plane = seen[0][0].shape[2:]
+    same = layer.type in _MOVES_ONLY or field.stride is None or top.shape[2:] == plane
+    return field if same else None
+
+
+def _widest(fields: Sequence[Field]) -> Field:
+    """What layers that join blobs see: the most that any of them does."""
+    strides = [field.stride for field in fields]
+    size = (max(f.size[0] for f in fields), max(f.size[1] for f in fields))
+    planes = [stride for stride in strides if stride is not None]
+    if len(planes) < len(strides):
+        return Field(size, None)
+    return Field(size, (max(s[0] for s in planes), max(s[1] for s in planes)))
+
+
+def _window(layer: Layer) -> _Window | None:
+    """The window of a layer that has one."""
+    if isinstance(layer, ConvolutionLayer) and layer.nd is None:
+        geom = layer.geom
+        extent = [d * (k - 1) + 1 for k, d in zip(geom.kernel, geom.dilation)]
+        if not isinstance(layer, DeconvolutionLayer):
+            return _Window(_pair(extent), _pair(geom.stride))
+        # Turned round: the numbers that meet in one of the top's, which stand closer together.
+        reach = [-(-e // s) for e, s in zip(extent, geom.stride)]
+        return _Window(_pair(reach), (Fraction(1, geom.stride[0]), Fraction(1, geom.stride[1])))
+    if isinstance(layer, PoolingLayer):
+        return _Window(_pair(layer.geom.kernel), _pair(layer.geom.stride))
+    if isinstance(layer, LRNLayer) and layer.within:
+        return _Window(_pair(layer.square.kernel), _ONE)
+    return None
+
+
+def _pair(values: Sequence[int]) -> Pair:
+    return Fraction(values[0]), Fraction(values[1])

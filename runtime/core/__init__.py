@@ -1,0 +1,1 @@
+"""Blobs and their memory, the base class of layers and its registry, fillers, random numbers."""

@@ -1,0 +1,117 @@
+"""Blob: an N-dimensional array with its gradient. Caffe: blob.hpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prototxt_gen.errors import ShapeError
+from prototxt_gen.geometry_limits import MAX_COUNT
+from runtime.backend.base import Backend, Layout
+from runtime.core.synced_memory import SyncedMemory
+from runtime.process.not_copyable import NotCopyable
+
+
+class Blob(NotCopyable):
+    """Data and diff of one shape, on one backend.
+
+    Shapes: any; images are (N,C,H,W). Memory is allocated when it is first touched.
+    """
+
+    substitute = "copy its values: blob.data.host().copy()"
+
+    def __init__(self, backend: Backend, shape: Sequence[int] = (), name: str = "") -> None:
+        self.backend = backend
+        self.name = name
+        self.data = SyncedMemory(backend)
+        self.diff = SyncedMemory(backend)
+        self._shape: tuple[int, ...] = (0,)
+        if shape or shape == ():
+            self.reshape(shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self._shape
+
+    @property
+    def num_axes(self) -> int:
+        return len(self._shape)
+
+    def count(self, start: int = 0, end: int | None = None) -> int:
+        """Elements of the axes start..end-1."""
+        total = 1
+        for dim in self._shape[start:end]:
+            total *= dim
+        return total
+
+    def reshape(self, shape: Sequence[int]) -> None:
+        """Take a new shape; memory is kept while it is large enough.
+
+        Raises:
+            ShapeError: a negative dimension, or 2^31 elements and more (Caffe's limit as well).
+        """
+        dims = tuple(int(d) for d in shape)
+        if dims == self._shape:
+            return
+        total = 1
+        for dim in dims:
+            total *= dim
+        if any(d < 0 for d in dims) or total > MAX_COUNT:
+            raise ShapeError(
+                f"blob '{self.name}': cannot take the shape {dims}; expected dimensions of at "
+                f"least 0 and at most {MAX_COUNT} elements in all; use a smaller batch"
+            )
+        try:
+            self.data.reshape(dims)
+            self.diff.reshape(dims)
+        except BaseException:
+            # Ctrl-C between the two: the blob keeps its old shape, and can be used.
+            self.data.reshape(self._shape)
+            self.diff.reshape(self._shape)
+            raise
+        self._shape = dims
+
+    def reshape_like(self, other: Blob) -> None:
+        self.reshape(other.shape)
+
+    def canonical_axis(self, axis: int, where: str = "") -> int:
+        """Read an axis that may count from the end."""
+        if not -self.num_axes <= axis < self.num_axes:
+            raise ShapeError(
+                f"{where or self.name}: axis {axis} is out of range; expected "
+                f"{-self.num_axes} .. {self.num_axes - 1} for shape {self._shape}"
+            )
+        return axis + self.num_axes if axis < 0 else axis
+
+    def layout(self, axis: int, where: str = "") -> Layout:
+        """Read the blob as (outer, channels, inner) around an axis."""
+        axis = self.canonical_axis(axis, where)
+        return Layout(self.count(0, axis), self._shape[axis], self.count(axis + 1))
+
+    def legacy_shape(self, where: str = "") -> tuple[int, int, int, int]:
+        """The 4-D shape of old files: missing trailing axes are 1."""
+        if self.num_axes > 4:
+            raise ShapeError(
+                f"{where or self.name}: expected at most 4 axes, got shape {self._shape}"
+            )
+        n, c, h, w = self._shape + (1,) * (4 - self.num_axes)
+        return n, c, h, w
+
+    def share_data(self, other: Blob) -> None:
+        """Hold the other's data from now on. Counts must agree. Caffe: Blob::ShareData."""
+        self._check_count(other)
+        self.data.share(other.data)
+
+    def share_diff(self, other: Blob) -> None:
+        """Hold the other's diff from now on. Counts must agree. Caffe: Blob::ShareDiff."""
+        self._check_count(other)
+        self.diff.share(other.diff)
+
+    def _check_count(self, other: Blob) -> None:
+        if self.count() != other.count():
+            raise ShapeError(
+                f"blob '{self.name}' {self._shape}: cannot share memory with '{other.name}' "
+                f"{other.shape}; expected equal counts"
+            )
+
+    def __repr__(self) -> str:
+        return f"Blob({self.name!r}, {self._shape})"

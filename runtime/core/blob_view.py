@@ -1,0 +1,104 @@
+"""Blobs as a script sees them: `.data` and `.diff` are numpy arrays to read and write."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import overload
+
+from prototxt_gen.errors import ShapeError
+from runtime.backend.base import Backend, HostArray
+from runtime.core.blob import Blob
+from runtime.process.not_copyable import NotCopyable
+
+
+class BlobView(NotCopyable):
+    """What pycaffe's users and Python layers see of a Blob. Caffe: _caffe.cpp (Blob)."""
+
+    __slots__ = ("blob",)
+    substitute = "copy its values: blob.data.copy()"
+
+    def __init__(self, blob: Blob) -> None:
+        self.blob = blob
+
+    @property
+    def data(self) -> HostArray:
+        """The blob's data, shared: writing to it writes the blob."""
+        return self.blob.data.exposed_host()
+
+    @property
+    def diff(self) -> HostArray:
+        """The blob's gradient, shared."""
+        return self.blob.diff.exposed_host()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.blob.shape
+
+    @property
+    def num(self) -> int:
+        return self.blob.legacy_shape()[0]
+
+    @property
+    def channels(self) -> int:
+        return self.blob.legacy_shape()[1]
+
+    @property
+    def height(self) -> int:
+        return self.blob.legacy_shape()[2]
+
+    @property
+    def width(self) -> int:
+        return self.blob.legacy_shape()[3]
+
+    @property
+    def count(self) -> int:
+        return self.blob.count()
+
+    def reshape(self, *shape: int) -> None:
+        """Take a new shape: `blob.reshape(1, 3, 224, 224)`.
+
+        Raises:
+            ShapeError: a dimension that is no integer of at least 0, or too many elements.
+        """
+        if not all(hasattr(dim, "__index__") for dim in shape):
+            raise ShapeError(
+                f"blob '{self.blob.name}': cannot take the shape {shape}; expected one integer a "
+                "dimension, such as reshape(1, 3, 224, 224); of a tuple: reshape(*shape)"
+            )
+        self.blob.reshape(shape)
+
+    def __repr__(self) -> str:
+        return f"Blob({self.blob.name!r}, {self.shape})"
+
+
+class BlobVec(NotCopyable, Sequence[BlobView]):
+    """A layer's weight blobs, which a Python layer's setup may add to. Caffe: BlobVec."""
+
+    substitute = "copy the values: [blob.data.copy() for blob in blobs]"
+
+    def __init__(self, blobs: list[Blob], backend: Backend, where: str = "blobs") -> None:
+        """Look at a layer's own list; what is added goes there."""
+        self._blobs = blobs
+        self._backend = backend
+        self._where = where
+
+    def add_blob(self, *shape: int) -> None:
+        """Add a blob of zeros: `self.blobs.add_blob(64, 3)`."""
+        view = BlobView(Blob(self._backend, (), f"{self._where}[{len(self._blobs)}]"))
+        view.reshape(*shape)
+        self._blobs.append(view.blob)
+
+    @overload
+    def __getitem__(self, index: int) -> BlobView: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[BlobView]: ...
+    def __getitem__(self, index: int | slice) -> BlobView | list[BlobView]:
+        if isinstance(index, slice):
+            return [BlobView(blob) for blob in self._blobs[index]]
+        return BlobView(self._blobs[index])
+
+    def __len__(self) -> int:
+        return len(self._blobs)
+
+    def __iter__(self) -> Iterator[BlobView]:
+        return map(BlobView, self._blobs)

@@ -1,0 +1,61 @@
+"""What a run shares with its layers, handed over explicitly instead of living in globals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data_prep.batch import ImageLoader
+from prototxt_gen.sidecar import DataOptions
+from runtime.core.rng import CaffeRandom
+from runtime.core.sharing import Sharing
+
+
+@dataclass(frozen=True)
+class PassWindow:
+    """Which passes of an iteration this net computes: low .. high-1 of `passes`.
+
+    Known to data layers so that they read ahead what will be asked for, and nothing else.
+    """
+
+    passes: int = 1
+    low: int = 0
+    high: int = 1
+
+
+@dataclass
+class RunContext:
+    """Randomness, the clock, and what the sidecar says, of one net.
+
+    `pass_number` counts the forward passes of the run, shards and iter_size included: pass p of a
+    net with batch n reads samples p*n .. p*n+n-1. Every random draw and every data position is a
+    function of the sample number, so a resumed or differently split run sees the same numbers.
+    """
+
+    seed: int = 0
+    rng: CaffeRandom = field(default_factory=lambda: CaffeRandom(0))
+    pass_number: int = 0
+    data: DataOptions = field(default_factory=DataOptions)
+    window: PassWindow = field(default_factory=PassWindow)
+    fill_weights: bool = True
+    """False builds shapes only: fillers are not run and sources are not opened."""
+    allow_python_layers: bool = False
+    confine_lists: bool = False
+    """Refuse files outside of their root folder in lists of images and of HDF5 files, symbolic
+    links resolved: for lists and prototxts of strangers."""
+    force: bool = False
+    """Whether layers may replace files that this program did not write."""
+    caffe_dropout: bool = False
+    """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
+    expected; they depend on how a batch is split and on what was drawn before."""
+    images: ImageLoader | None = None
+    """What the last Data layer of images reads; a layer of boxes after it moves them alike."""
+    sharing: Sharing | None = None
+    """Where given, activations that are never needed together share memory, and after a pass only
+    inputs and outputs hold their values; Caffe's way, the default, is memory for each of them."""
+    root: Path = field(default_factory=Path)
+    """Relative sources and files in a prototxt start here; Caffe's rule is the working folder."""
+
+    def path(self, name: str) -> Path:
+        """Resolve a file or folder that a prototxt names."""
+        return self.root / name

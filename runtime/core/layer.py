@@ -1,0 +1,182 @@
+"""Layer: what turns bottom blobs into top blobs. Caffe: layer.hpp."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
+from runtime.backend.base import Backend
+from runtime.core.blob import Blob
+from runtime.core.context import RunContext
+from runtime.process.not_copyable import NotCopyable
+
+
+@dataclass(frozen=True)
+class Arity:
+    """How many blobs a layer takes or gives; `high` None means any number."""
+
+    low: int
+    high: int | None
+
+    def __str__(self) -> str:
+        """Say it as an error message does."""
+        if self.high is None:
+            return f"at least {self.low}"
+        return f"exactly {self.low}" if self.low == self.high else f"{self.low} to {self.high}"
+
+    def allows(self, count: int) -> bool:
+        return count >= self.low and (self.high is None or count <= self.high)
+
+
+def exactly(count: int) -> Arity:
+    return Arity(count, count)
+
+
+def at_least(count: int) -> Arity:
+    return Arity(count, None)
+
+
+def between(low: int, high: int) -> Arity:
+    return Arity(low, high)
+
+
+Blobs = Sequence[Blob]
+
+
+class Layer(NotCopyable):
+    """Base of all layers, a template method: `setup` is fixed, the four hooks are the layer's.
+
+    The constructor stores the parameter and nothing else. `layer_setup` runs once, `reshape` on
+    every change of a bottom's shape, `forward` and `backward` do nothing but call ops.
+    """
+
+    type: ClassVar[str] = ""
+    num_bottom: ClassVar[Arity] = exactly(1)
+    num_top: ClassVar[Arity] = exactly(1)
+    equal_num_bottom_top: ClassVar[bool] = False
+    auto_top_blobs: ClassVar[bool] = False
+    """Missing tops are made by the net; the loss layers' way."""
+    can_rectify: ClassVar[bool] = False
+    """Whether the layer can apply a ReLU to its tops in passing, where `rectify` asks for it."""
+    is_loss: ClassVar[bool] = False
+    """The first top has loss weight 1 unless the prototxt says otherwise."""
+
+    def __init__(self, param: Any, phase: int, backend: Backend, context: RunContext) -> None:
+        self.param = param
+        self.phase = phase
+        self.backend = backend
+        self.context = context
+        self.blobs: list[Blob] = []
+        self.param_propagate_down: list[bool] = []
+        self.loss_weights: list[float] = []
+        self._seeded: dict[int, tuple[int, ...]] = {}
+        self.rectify = False
+        """The net asks for the ReLU that follows in place."""
+        self.gates_relu = False
+        """The net asks for the gradient of the ReLU before as well; see Pooling."""
+
+    @property
+    def label(self) -> str:
+        """The layer as error messages name it."""
+        return f"layer '{self.param.name}' ({self.type})"
+
+    @contextlib.contextmanager
+    def naming(self) -> Iterator[None]:
+        """Put the layer before the text of errors that do not name it."""
+        try:
+            yield
+        except VerydeepError as error:
+            if self.label in str(error):
+                raise
+            raise type(error)(f"{self.label}: {error}") from error
+
+    def setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Check arities, set up once, shape the tops, seed the loss weights."""
+        self._check_counts(bottom, top)
+        self.layer_setup(bottom, top)
+        self.reshape(bottom, top)
+        self._set_loss_weights(top)
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Read the parameter, make and fill the weights. Runs once."""
+
+    def fetch(self, top: Blobs) -> None:
+        """Read what a whole pass needs and shape the tops for it, before any layer runs.
+
+        Only layers without bottoms are asked; a layer whose shapes are fixed has nothing to do.
+        """
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Shape tops and buffers after the bottoms. Runs before every forward pass."""
+        raise TypeError(f"{self.label}: a layer must define reshape")
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Compute the tops' data."""
+        raise TypeError(f"{self.label}: a layer must define forward")
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Overwrite the bottoms' diffs where asked; add to the weights' diffs."""
+
+    def allow_force_backward(self, bottom_index: int) -> bool:
+        """Tell whether force_backward may ask this bottom for a gradient (a label's may not)."""
+        return not (self.is_loss and bottom_index == 1)
+
+    def close(self) -> None:
+        """Release files and threads."""
+
+    def propagates_to_params(self, index: int) -> bool:
+        """Tell whether the gradient of weight blob `index` is wanted."""
+        return index >= len(self.param_propagate_down) or self.param_propagate_down[index]
+
+    def samples(self, blob: Blob, least: int = 0) -> int:
+        """The first dimension of a blob.
+
+        Raises:
+            ShapeError: it has no axes, or fewer than `least` samples.
+        """
+        if not blob.num_axes or blob.shape[0] < least:
+            raise ShapeError(
+                f"{self.label}: blob '{blob.name}' has shape {blob.shape}; expected a first axis "
+                f"of at least {least} samples; correct the shape of the layer's input"
+            )
+        return blob.shape[0]
+
+    def _check_counts(self, bottom: Blobs, top: Blobs) -> None:
+        for word, arity, blobs in (
+            ("bottom", self.num_bottom, bottom),
+            ("top", self.num_top, top),
+        ):
+            if not arity.allows(len(blobs)):
+                raise ProtoError(
+                    f"{self.label}: expected {arity} {word} blob(s), got {len(blobs)}; "
+                    f"correct its {word} lines"
+                )
+        if self.equal_num_bottom_top and len(bottom) != len(top):
+            raise ProtoError(
+                f"{self.label}: expected as many tops as bottoms, "
+                f"got {len(bottom)} bottom(s) and {len(top)} top(s)"
+            )
+
+    def _set_loss_weights(self, top: Blobs) -> None:
+        given = [float(w) for w in self.param.loss_weight]
+        if given and len(given) != len(top):
+            raise ProtoError(
+                f"{self.label}: expected no loss_weight or one for each of {len(top)} top(s), "
+                f"got {len(given)}"
+            )
+        default = [1.0 if self.is_loss and i == 0 else 0.0 for i in range(len(top))]
+        self.loss_weights = given or default
+        self.seed_loss_weights(top)
+
+    def seed_loss_weights(self, top: Blobs) -> None:
+        """Write each loss weight into its top's diff, where the top has a new shape.
+
+        Backward starts from there.
+        """
+        for index, (blob, weight) in enumerate(zip(top, self.loss_weights)):
+            if weight and self._seeded.get(index) != blob.shape:
+                blob.backend.fill(blob.diff.mutable_dev(), weight)
+                self._seeded[index] = blob.shape

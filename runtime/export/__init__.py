@@ -1,0 +1,1 @@
+"""Nets converted to other programs' formats: ONNX."""

@@ -1,0 +1,127 @@
+"""An ONNX graph in the making, and what a layer's conversion is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.errors import UnsupportedError
+from runtime.core.blob import Blob
+from runtime.core.layer import Layer
+
+OPSET = 13
+"""Old enough for every reader in use, new enough for a Softmax along one axis."""
+IR_VERSION = 7
+
+Array = npt.NDArray[Any]
+
+
+def import_onnx() -> ModuleType:
+    """The onnx package.
+
+    Raises:
+        UnsupportedError: it is not installed; says how to.
+    """
+    try:
+        import onnx
+    except ImportError as cause:
+        raise UnsupportedError(
+            "export to ONNX: the package onnx is missing; expected the extra [onnx]; "
+            "install it with `pip install 'verydeep[onnx]'`"
+        ) from cause
+    module: ModuleType = onnx
+    return module
+
+
+@dataclass
+class Graph:
+    """Nodes and constants, in order. A value is known by its name."""
+
+    nodes: list[Any] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+    _taken: set[str] = field(default_factory=set)
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing has yet."""
+        name, number = stem, 1
+        while name in self._taken:
+            number += 1
+            name = f"{stem}:{number}"
+        self._taken.add(name)
+        return name
+
+    def constant(self, array: Any, stem: str) -> str:
+        """Enter a constant; floats become float32."""
+        values = np.asarray(array)
+        if values.dtype.kind == "f":
+            values = values.astype(np.float32)
+        name = self.fresh(stem)
+        numpy_helper = import_onnx().numpy_helper
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def node(
+        self, op: str, inputs: Sequence[str], stem: str, outputs: int = 1, **attributes: Any
+    ) -> list[str]:
+        """Enter a node; returns its outputs."""
+        names = [self.fresh(f"{stem}/{op}") for _ in range(outputs)]
+        helper = import_onnx().helper
+        self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], **attributes))
+        return names
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer to convert: its values by name, its blobs for their shapes."""
+
+    graph: Graph
+    layer: Layer
+    inputs: list[str]
+    bottom: Sequence[Blob]
+    top: Sequence[Blob]
+
+    @property
+    def name(self) -> str:
+        return str(self.layer.param.name)
+
+    def op(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Enter a node with one output."""
+        return self.graph.node(op, inputs, self.name, **attributes)[0]
+
+    def constant(self, array: Any, what: str) -> str:
+        return self.graph.constant(array, f"{self.name}/{what}")
+
+    def scalar(self, value: float, what: str) -> str:
+        return self.constant(np.float32(value), what)
+
+    def weight(self, index: int, shape: Sequence[int] | None = None) -> str:
+        """Enter a weight blob of the layer, in another shape where one is given."""
+        values = self.layer.blobs[index].data.host()
+        name = ("weight", "bias")[index] if index < 2 else str(index)
+        return self.constant(values if shape is None else values.reshape(shape), name)
+
+    def reshape(self, value: str, shape: Sequence[int]) -> str:
+        return self.op("Reshape", value, self.constant(np.array(shape, np.int64), "shape"))
+
+    def affine(self, value: str, scale: float, shift: float) -> str:
+        """scale * value + shift, without what changes nothing."""
+        if scale != 1:
+            value = self.op("Mul", value, self.scalar(scale, "scale"))
+        if shift != 0:
+            value = self.op("Add", value, self.scalar(shift, "shift"))
+        return value
+
+    def refuse(self, what: str) -> UnsupportedError:
+        """The error for a setting that has no ONNX form here."""
+        return UnsupportedError(
+            f"{self.layer.label}: {what} has no ONNX form here; expected a net for inference; "
+            "change the layer, or export the weights alone with --to npz"
+        )
+
+
+Converter = Callable[[Step], list[str]]

@@ -1,0 +1,196 @@
+"""A net with its weights as an ONNX model, held against the net's own results."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen import proto
+from prototxt_gen.errors import SnapshotError, UnsupportedError
+from prototxt_gen.files import atomic_write
+from runtime.export.onnx_graph import IR_VERSION, OPSET, Graph, Step, import_onnx
+from runtime.export.onnx_pointwise import CONVERTERS as POINTWISE
+from runtime.export.onnx_spatial import CONVERTERS as SPATIAL
+from runtime.net import Net
+
+TOLERANCE = 1e-4
+"""Largest difference over largest value. Winograd's transforms alone differ by 1e-6 a layer."""
+_CONVERTERS = {**POINTWISE, **SPATIAL}
+_MAX_BYTES = 2**31 - 1
+
+Array = npt.NDArray[Any]
+
+
+def export_onnx(net: Net, path: str | os.PathLike[str]) -> float | None:
+    """Write a net as it computes in TEST, for inputs of the sizes it has.
+
+    What is written is first held against the net on random input, blob by blob. Returns the largest
+    difference, over the blob's largest value; None where onnxruntime is not installed, and nothing
+    was compared.
+
+    Raises:
+        UnsupportedError: onnx is not installed, or a layer has no ONNX form here.
+        SnapshotError: the model computes something else, or cannot be written.
+    """
+    model, values = to_onnx(net)
+    differences = compare(net, model, values)
+    for name, difference in (differences or {}).items():
+        if not difference <= TOLERANCE:
+            raise SnapshotError(
+                f"{path}: the ONNX model computes another blob '{name}'; expected a difference of "
+                f"at most {TOLERANCE:g}, got {difference:.2g}; nothing was written; export the "
+                "weights alone with --to npz"
+            )
+    with atomic_write(path, "wb", SnapshotError) as stream:
+        stream.write(model.SerializeToString())
+    return None if differences is None else max(differences.values(), default=0.0)
+
+
+def to_onnx(net: Net) -> tuple[Any, dict[str, str]]:
+    """The ModelProto of a net in the phase TEST, and the name in it of each blob's last value.
+
+    Raises:
+        UnsupportedError: onnx is not installed, a layer has no ONNX form here, or 2 GB are passed.
+    """
+    onnx = import_onnx()
+    _check(net)
+    graph = Graph()
+    # Reserved, so that no weight or inner value takes a blob's name.
+    values = {name: graph.fresh(name) for name in net.blobs}
+    for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
+        if layer.type == "Input":
+            continue
+        inputs = [values[name] for name in layer.param.bottom]
+        outputs = _CONVERTERS[layer.type](Step(graph, layer, inputs, bottom, top))
+        values.update(zip(layer.param.top, outputs))
+    values = _name_outputs(graph, net, values)
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            net.name or "net",
+            [_info(net, name, name) for name in net.inputs],
+            [_info(net, name, name) for name in net.outputs],
+            graph.constants,
+        ),
+        producer_name="verydeep",
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+    )
+    onnx.checker.check_model(model)
+    return model, values
+
+
+def compare(net: Net, model: Any, values: dict[str, str]) -> dict[str, float] | None:
+    """Run a model and the net it was made of on the same random input.
+
+    Returns each blob's largest difference over its largest value, in the order of the net; inf
+    where shapes, or the places of infinities and NaN, differ. None without onnxruntime.
+    """
+    if importlib.util.find_spec("onnxruntime") is None:
+        return None
+    inputs = {name: _random_input(net, name) for name in net.inputs}
+    for name, array in inputs.items():
+        net.blobs[name].data.mutable_host()[...] = array
+    net.forward()
+    # A soft-max over small scores hides much: every blob is looked at, not the outputs alone.
+    blobs = {values[name]: name for name in net.blobs if values[name] not in inputs}
+    probe = type(model)()
+    probe.CopyFrom(model)
+    del probe.graph.output[:]
+    probe.graph.output.extend(_info(net, name, value) for value, name in blobs.items())
+    results = _run(probe.SerializeToString(), list(blobs), inputs) if blobs else []
+    return {
+        name: _difference(got, net.blobs[name].data.host())
+        for name, got in zip(blobs.values(), results)
+    }
+
+
+def _run(model: bytes, outputs: list[str], inputs: dict[str, Array]) -> list[Array]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        results: list[Array] = session.run(outputs, inputs)
+    except Exception as cause:
+        # onnxruntime has a class of its own for each kind of failure, and no common one.
+        raise SnapshotError(
+            f"the ONNX model does not run: {cause}; nothing was written; export the weights alone "
+            "with --to npz"
+        ) from cause
+    return results
+
+
+def _info(net: Net, name: str, value: str) -> Any:
+    """Declare a value that has a blob's shape."""
+    onnx = import_onnx()
+    shape = net.blobs[name].shape
+    return onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape)
+
+
+def _random_input(net: Net, name: str) -> Array:
+    rng = np.random.default_rng(0)
+    shape = net.blobs[name].shape
+    sizes = [
+        int(layer.param.embed_param.input_dim)
+        for layer in net.layers
+        if layer.type == "Embed" and name in layer.param.bottom
+    ]
+    if sizes:
+        return rng.integers(0, min(sizes), shape).astype(np.float32)
+    return rng.standard_normal(shape).astype(np.float32)
+
+
+def _difference(got: Array, want: Array) -> float:
+    if got.shape != want.shape or not np.array_equal(np.isfinite(got), np.isfinite(want)):
+        return float("inf")
+    finite = np.isfinite(want)
+    scale = max(float(np.abs(want[finite]).max(initial=0.0)), 1e-30)
+    return float(np.abs(got[finite] - want[finite]).max(initial=0.0)) / scale
+
+
+def _check(net: Net) -> None:
+    """Refuse what cannot be exported before any work is done."""
+    if net.phase != proto.TEST:
+        raise UnsupportedError(
+            f"net '{net.name}': cannot be exported; expected the phase TEST, got TRAIN; "
+            "build it for TEST"
+        )
+    known = {*_CONVERTERS, "Input"}
+    unknown = sorted({layer.type for layer in net.layers} - known)
+    if unknown:
+        raise UnsupportedError(
+            f"net '{net.name}': no ONNX form here for layers of type {', '.join(unknown)}; "
+            f"expected types among {', '.join(sorted(known))}; export a deploy prototxt, which has "
+            "Input layers and no losses"
+        )
+    size = sum(blob.count() * 4 for layer in net.layers for blob in layer.blobs)
+    if size > _MAX_BYTES:
+        raise UnsupportedError(
+            f"net '{net.name}': too large for one ONNX file; expected at most 2 GB of weights, "
+            f"got {size} bytes; export with --to h5"
+        )
+
+
+def _name_outputs(graph: Graph, net: Net, values: dict[str, str]) -> dict[str, str]:
+    """Let each output of the net be produced under its own name; returns the new names."""
+    helper = import_onnx().helper
+    made = {name for node in graph.nodes for name in node.output}
+    renamed: dict[str, str] = {}
+    for name in net.outputs:
+        value = values[name]
+        if value in made and value not in renamed and name not in net.inputs:
+            renamed[value] = name
+        elif value != name:
+            # A second name of one value.
+            graph.nodes.append(helper.make_node("Identity", [renamed.get(value, value)], [name]))
+    for node in graph.nodes:
+        for names in (node.input, node.output):
+            names[:] = [renamed.get(name, name) for name in names]
+    names = {blob: renamed.get(value, value) for blob, value in values.items()}
+    return {**names, **{name: name for name in net.outputs}}

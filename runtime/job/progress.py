@@ -1,0 +1,154 @@
+"""How far a run is and how long it will take: a bar for a person, a line now and then otherwise."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+from runtime.logs.glog import number
+from runtime.solvers.guard import batch_size
+from runtime.solvers.hooks import Progress as Iteration
+from runtime.solvers.hooks import Score, SolverHook, TestResult
+
+if TYPE_CHECKING:
+    from runtime.solvers.solver import Solver
+
+log = logging.getLogger("verydeep.solver")
+
+
+def format_duration(seconds: float) -> str:
+    """`2 d 03 h`, `3 h 12 min`, `4 min 05 s` or `12 s`."""
+    whole = max(round(seconds), 0)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours:02d} h"
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
+
+
+class Pace:
+    """Iterations done, and seconds left at the pace of the run so far."""
+
+    def __init__(self, start: int, stop: int, now: float) -> None:
+        self.start = start
+        self.stop = stop
+        self.since = now
+
+    def seconds_left(self, iteration: int, now: float) -> float | None:
+        """None before the first iteration is done."""
+        done = iteration - self.start
+        return (now - self.since) / done * (self.stop - iteration) if done > 0 else None
+
+    def per_second(self, iteration: int, now: float) -> float:
+        lapse = now - self.since
+        return (iteration - self.start) / lapse if lapse > 0 else 0.0
+
+
+class TimeLeft(SolverHook):
+    """Logs an estimate of the time left every `interval` seconds."""
+
+    def __init__(self, interval: float = 60.0) -> None:
+        self.interval = interval
+        self._pace: Pace | None = None
+        self._next = 0.0
+
+    def on_solve(self, solver: Solver) -> None:
+        """Start the clock; say the first estimate soon."""
+        now = time.monotonic()
+        self._pace = Pace(solver.iter, solver.param.max_iter, now)
+        self._next = now + min(self.interval, 10.0)
+
+    def on_iteration_end(self, solver: Solver) -> None:
+        """Say how long it will take, where it is time to."""
+        now = time.monotonic()
+        if self._pace is None or now < self._next:
+            return
+        self._next = now + self.interval
+        left = self._pace.seconds_left(solver.iter, now)
+        if left is not None:
+            log.info("%s", time_left_line(self._pace, solver.iter, left, now))
+
+
+def time_left_line(pace: Pace, iteration: int, left: float, now: float) -> str:
+    """A sentence that no Caffe log tool takes for one of Caffe's."""
+    rate = number(pace.per_second(iteration, now))
+    return (
+        f"About {format_duration(left)} left: {iteration} of {pace.stop} iterations done, "
+        f"{rate} a second"
+    )
+
+
+class ProgressBar(SolverHook):
+    """A bar on the terminal: iteration, loss, rate, last test score, images a second, time left.
+
+    Log lines go on above it.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console if console is not None else Console(stderr=True)
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+        self._pace: Pace | None = None
+        self._score = ""
+        self._images = 0
+
+    def on_solve(self, solver: Solver) -> None:
+        """Show the bar."""
+        self._pace = Pace(solver.iter, solver.param.max_iter, time.monotonic())
+        self._images = batch_size(solver.net) * solver.engine.shards * solver.param.iter_size
+        self._bar = Progress(
+            TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[status]}"),
+            console=self.console,
+            redirect_stdout=False,
+            refresh_per_second=4,
+        )
+        self._task = self._bar.add_task(
+            "", total=solver.param.max_iter, completed=solver.iter, status=""
+        )
+        self._bar.start()
+
+    def on_iteration(self, solver: Solver, progress: Iteration) -> None:
+        """Bring the numbers up to date."""
+        if self._bar is None or self._pace is None:
+            return
+        now = time.monotonic()
+        left = self._pace.seconds_left(progress.iteration, now)
+        parts = [f"loss {number(progress.smoothed_loss)}", f"lr {number(solver.rate)}"]
+        if self._score:
+            parts.append(self._score)
+        pace = self._pace.per_second(progress.iteration, now)
+        if pace and self._images:
+            parts.append(f"{pace * self._images:.0f} images/s")
+        if left is not None:
+            parts.append(f"{format_duration(left)} left")
+        self._bar.update(self._task, completed=progress.iteration, status=" | ".join(parts))
+
+    def on_test(self, solver: Solver, result: TestResult) -> None:
+        """Note the first score of the first test net."""
+        if result.net_id == 0 and result.scores:
+            self._score = _short(result.scores)
+
+    def on_end(self, solver: Solver, reason: str) -> None:
+        """Leave the bar where it ended."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=solver.iter)
+            self._bar.stop()
+            self._bar = None
+
+
+def _short(scores: tuple[Score, ...]) -> str:
+    first = next((score for score in scores if not score.loss_weight), scores[0])
+    return f"{first.name} {number(first.value)}"
+
+
+def progress_hook() -> SolverHook:
+    """The bar where a person watches standard error, else the occasional line."""
+    return ProgressBar() if sys.stderr.isatty() else TimeLeft()

@@ -1,0 +1,1 @@
+"""Log lines in Caffe's format, readers of logs, learning curves."""

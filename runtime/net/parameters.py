@@ -1,0 +1,98 @@
+"""The weights of a net: which layers own them, which share them, how fast they learn.
+
+Caffe: Net::AppendParam and Net::ShareWeights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.core.blob import Blob
+from runtime.core.layer import Layer
+
+
+@dataclass
+class ParamTable:
+    """`learnable` holds each weight blob once, in the order its owner appears in the net."""
+
+    by_layer: dict[str, list[Blob]] = field(default_factory=dict)
+    learnable: list[Blob] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """Of each learnable blob: `conv1_1[0]`."""
+    lr_mult: list[float] = field(default_factory=list)
+    decay_mult: list[float] = field(default_factory=list)
+    _owners: dict[str, tuple[int, Blob, str]] = field(default_factory=dict)
+    _has_lr: list[bool] = field(default_factory=list)
+    _has_decay: list[bool] = field(default_factory=list)
+
+    def append(self, layer: Layer, param: Any) -> list[bool]:
+        """Enter a layer's weight blobs and tell which of them learn.
+
+        Raises:
+            ProtoError: more `param` entries than blobs, or contradicting multipliers.
+            ShapeError: blobs shared by name whose shapes differ.
+        """
+        if len(param.param) > len(layer.blobs):
+            raise ProtoError(
+                f"{layer.label}: expected at most {len(layer.blobs)} param entries, one a weight "
+                f"blob, got {len(param.param)}; remove the surplus"
+            )
+        if layer.blobs:
+            self.by_layer.setdefault(param.name, layer.blobs)
+        wanted = []
+        for index, blob in enumerate(layer.blobs):
+            spec = param.param[index] if index < len(param.param) else proto.ParamSpec()
+            blob.name = f"{param.name}[{index}]"
+            owner = self._owners.get(spec.name) if spec.name else None
+            if owner is None:
+                self._enter(blob, spec)
+            else:
+                self._share(layer, index, blob, spec, owner)
+            wanted.append(spec.lr_mult != 0.0)
+        return wanted
+
+    def _enter(self, blob: Blob, spec: Any) -> None:
+        if spec.name:
+            self._owners[spec.name] = (len(self.learnable), blob, blob.name)
+        self.learnable.append(blob)
+        self.names.append(blob.name)
+        self.lr_mult.append(float(spec.lr_mult))
+        self.decay_mult.append(float(spec.decay_mult))
+        self._has_lr.append(spec.HasField("lr_mult"))
+        self._has_decay.append(spec.HasField("decay_mult"))
+
+    def _share(
+        self, layer: Layer, index: int, blob: Blob, spec: Any, owner: tuple[int, Blob, str]
+    ) -> None:
+        place, source, owner_name = owner
+        where = f"{layer.label}, blob {index}: shares '{spec.name}' with {owner_name}"
+        if spec.share_mode == proto.ParamSpec.PERMISSIVE:
+            fits = blob.count() == source.count()
+        else:
+            fits = blob.shape == source.shape
+        if not fits:
+            raise ShapeError(
+                f"{where}: expected shape {source.shape}, got {blob.shape}; make the layers alike, "
+                "or set share_mode: PERMISSIVE where only the counts agree"
+            )
+        blob.share_data(source)
+        blob.share_diff(source)
+        self._merge(where, place, spec, "lr_mult", self.lr_mult, self._has_lr)
+        self._merge(where, place, spec, "decay_mult", self.decay_mult, self._has_decay)
+
+    @staticmethod
+    def _merge(
+        where: str, place: int, spec: Any, key: str, values: list[float], given: list[bool]
+    ) -> None:
+        if not spec.HasField(key):
+            return
+        value = float(getattr(spec, key))
+        if given[place] and values[place] != value:
+            raise ProtoError(
+                f"{where}: {key} is {value:g} here and {values[place]:g} there; "
+                "expected the same; say it once"
+            )
+        values[place], given[place] = value, True

@@ -1,0 +1,138 @@
+"""Tables 1 and 2 of the paper, from the nets as they are built here."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+from prototxt_gen import heads, proto, vgg
+from prototxt_gen.spec import builtin_spec
+from prototxt_gen.vgg import Convolution
+from runtime.analysis.summary import summarize
+from runtime.analysis.summary_text import MIB, WIDTH, align
+from runtime.backend.base import Backend
+from runtime.net.shape_net import shape_net
+
+TABLE_1 = ("A", "A-LRN", "B", "C", "D", "E")
+"""The columns of Table 1; the net of section 4.1 is described in words only."""
+
+_ADDED = "*"
+
+
+@dataclass(frozen=True)
+class Size:
+    """A net's row of Table 2, and what else its size is measured by.
+
+    Units: `activations` in bytes, of one image.
+    """
+
+    parameters: int
+    multiply_adds: int
+    activations: int
+
+    @property
+    def millions(self) -> int:
+        """The parameters as Table 2 gives them."""
+        return round(self.parameters / 1e6)
+
+
+def sizes(backend: Backend) -> dict[str, Size]:
+    """The size of every net of the paper."""
+    found = {}
+    for name in vgg.NETS:
+        net = shape_net(heads.train_val(builtin_spec(name)), proto.TRAIN, backend, batch=1)
+        summary = summarize(net)
+        found[name] = Size(
+            summary.parameters, summary.multiply_adds, int(summary.activations_per_image)
+        )
+    return found
+
+
+def weight_layers(name: str) -> int:
+    """The depth of a net as the paper counts it: its layers that have weights."""
+    units = itertools.chain.from_iterable(vgg.stages_of(name))
+    return sum(isinstance(unit, Convolution) for unit in units) + len(vgg.FC_WIDTHS) + 1
+
+
+def paper_text(backend: Backend) -> str:
+    """Both tables, as a person reads them."""
+    return "\n".join([*table_1_lines(), "", *table_2_lines(sizes(backend))])
+
+
+def paper_dict(backend: Backend) -> dict[str, Any]:
+    """Both tables, for a program."""
+    return {
+        "table_1": {
+            name: {
+                "weight_layers": weight_layers(name),
+                "stages": [list(stage) for stage in rows],
+                "fc": [*vgg.FC_WIDTHS, vgg.CLASSES],
+            }
+            for name, rows in vgg.NETS.items()
+        },
+        "table_2": {
+            name: {
+                "parameters": size.parameters,
+                "millions": size.millions,
+                "multiply_adds_per_image": size.multiply_adds,
+                "activation_bytes_per_image": size.activations,
+            }
+            for name, size in sizes(backend).items()
+        },
+    }
+
+
+def table_1_lines() -> list[str]:
+    """The configurations, a column a net. What a net has and its left neighbour lacks is marked."""
+    columns = [vgg.NETS[name] for name in TABLE_1]
+    counts = [f"{weight_layers(name)} weight" for name in TABLE_1]
+    table = [list(TABLE_1), counts, ["layers"] * len(TABLE_1)]
+    widths = [max(map(len, (*counts, "conv3-512*"))) for _ in TABLE_1]
+    line = "-" * (sum(widths) + 2 * len(widths) - 2)
+    lines = ["Table 1: ConvNet configurations", "", *_columns(table, widths), line]
+    lines += [_centred(f"input ({vgg.CROP} x {vgg.CROP} RGB image)", line), line]
+    for stage in zip(*columns):
+        cells = itertools.zip_longest(*stage, fillvalue="")
+        lines += _columns([_marked(row) for row in cells], widths)
+        lines += [line, _centred("maxpool", line), line]
+    fc = [f"FC-{width}" for width in (*vgg.FC_WIDTHS, vgg.CLASSES)]
+    lines += [_centred(text, line) for text in (*fc, "soft-max")]
+    note = f"{_ADDED} a layer that the net on the left does not have (bold in the paper)"
+    return [*lines, line, note]
+
+
+def table_2_lines(measured: dict[str, Size]) -> list[str]:
+    """The parameters in millions as in the paper, and in full, with the work and the memory."""
+    table = [["net", "millions", "parameters", "mult-adds (G)", "activations (MiB)"]]
+    for name, size in measured.items():
+        table.append(
+            [
+                name,
+                f"{size.millions}",
+                f"{size.parameters:,}",
+                f"{size.multiply_adds / 1e9:.3f}",
+                f"{size.activations / MIB:.1f}",
+            ]
+        )
+    return [
+        "Table 2: number of parameters; multiply-adds and activations are of one image, forward",
+        "",
+        *align(table, 1, WIDTH),
+        "",
+        "B-shallow is the net of section 4.1: B with each pair of 3x3 layers as one 5x5 layer.",
+    ]
+
+
+def _marked(row: tuple[str, ...]) -> list[str]:
+    """A row of Table 1, with a mark on the cells that differ from the one on their left."""
+    pairs = itertools.pairwise((row[0], *row))
+    return [f"{cell}{_ADDED}" if cell and cell != left else cell for left, cell in pairs]
+
+
+def _columns(table: list[list[str]], widths: list[int]) -> list[str]:
+    return ["  ".join(map(str.center, row, widths)).rstrip() for row in table]
+
+
+def _centred(text: str, line: str) -> str:
+    return text.center(len(line)).rstrip()

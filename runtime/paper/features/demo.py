@@ -1,0 +1,112 @@
+"""Appendix B in miniature: nets learn the digits 0 to 4; their features tell 5 to 9 apart.
+
+runs/A-digits-0-4/      a net, its log and weights; B likewise
+data/                   the embedded data set, and databases of the digits 0 to 4
+features/, A.h5, B.h5   features of the digits 5 to 9, by scale and as they are used
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
+from prototxt_gen.spec import NetSpecification, with_values
+from runtime.backend.base import Backend
+from runtime.evaluate.image_source import ImageFiles
+from runtime.job.plan import base_spec, fit_to_data
+from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
+from runtime.paper.driver import spec_sha256, train_run
+from runtime.paper.features.classification import Outcome, solve
+from runtime.paper.features.extraction import DescriptorCache, Extractor, Features, ImageSet
+from runtime.paper.features.feature_file import write_features
+from runtime.paper.features.measures import RECALL
+from runtime.paper.features.protocol import AVERAGE, FeatureProtocol
+from runtime.paper.features.svm import GRID
+from runtime.paper.features.tasks import Split, Task, classed
+from runtime.paper.run_folder import FinishedRun, RunFolder
+from runtime.paper.setting import DEMO_STORED_SIDE
+
+log = logging.getLogger("verydeep.features")
+
+LEARNT = 5
+"""The net sees the digits below this one alone."""
+NETS = ("A", "B")
+"""Two depths, stacked, as the paper stacks its D and E."""
+VALUES: dict[str, Any] = {"solver.max_iter": 700, "solver.snapshot": 350}
+"""Not longer: the better a net tells its five classes apart, the less it keeps of what other digits
+differ in."""
+SCALES = (64, 72, 80, 88, 96, 104, 112)
+"""From the crop's side to the largest stored; the paper has five scales on VOC."""
+FLIP = False
+"""A mirrored digit is none."""
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Where everything goes; the rest is for tries that take seconds."""
+
+    out: Path
+    jobs: int | None = None
+    max_iter: int | None = None
+    grid: Sequence[float] = GRID
+    images: tuple[int, int] = DEMO_IMAGES
+    scales: tuple[int, ...] = SCALES
+    nets: tuple[str, ...] = NETS
+
+
+def run_demo(options: DemoOptions, backend: Backend) -> Outcome:
+    """Train, extract and classify; what is done already is found.
+
+    Raises:
+        VerydeepError: what stands in the way; what is done is found next time.
+    """
+    folder = RunFolder(options.out)
+    data = prepare(DEMO, folder.data, DEMO_STORED_SIDE, options.jobs, options.images, LEARNT)
+    runs = [_train(folder, net, data, backend, options.max_iter) for net in options.nets]
+    opened = open_ilsvrc(data.root)
+    learnt, tested = (
+        [entry for entry in entries if entry[1] >= LEARNT]
+        for entries in (opened.train_list(), opened.val_list())
+    )
+    images = ImageSet(ImageFiles(data.root, learnt + tested), str(data.root))
+    extractor = Extractor(images, backend, DescriptorCache(options.out / "features"))
+    protocol = FeatureProtocol(options.scales, AVERAGE, FLIP)
+    features: list[Features] = []
+    for net, run in zip(options.nets, runs):
+        log.info("Features of %s: %s", run.name, protocol.describe())
+        features.append(extractor.extract(run.model, run.weights, protocol))
+        write_features(options.out / f"{net}.h5", features[-1])
+    return solve(_task(opened, learnt, tested), features, options.grid)
+
+
+def demo_spec(net: str) -> NetSpecification:
+    """How a net of the demo is trained, before the data is known."""
+    name = f"VGG-{net}-digits-0-{LEARNT - 1}"
+    return with_values(base_spec(net, demo=True), {"name": name} | VALUES)
+
+
+def _train(
+    folder: RunFolder, net: str, data: Prepared, backend: Backend, max_iter: int | None
+) -> FinishedRun:
+    spec = fit_to_data(demo_spec(net), data, not backend.shares_host_memory, max_iter)
+    name = f"{net}-digits-0-{LEARNT - 1}"
+    return train_run(folder, name, spec, backend, {"spec": spec_sha256(spec)}, "random weights")
+
+
+def _task(opened: Ilsvrc, learnt: Sequence[Entry], tested: Sequence[Entry]) -> Task:
+    names = [synset.words for synset in opened.synsets[LEARNT:]]
+    split = Split(
+        *(
+            classed({n: [f for f, k in part if k == LEARNT + i] for i, n in enumerate(names)})
+            for part in (learnt, tested)
+        )
+    )
+    words = (
+        f"nets trained on the digits 0 to {LEARNT - 1} alone; the SVM on {len(split.train)} "
+        f"training images of {LEARNT} to 9, tested on {len(split.test)} held-out ones"
+    )
+    return Task("demo", tuple(names), (split,), RECALL, words, str(opened.root))

@@ -1,0 +1,118 @@
+"""The images that features are made of: whole ones, or the insides of boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from data_prep import datum as datums
+from data_prep.boxes import Box
+from data_prep.caltech import FOLDERS, open_caltech
+from data_prep.voc import ACTION, MAIN, Voc, open_voc
+from prototxt_gen.errors import DataError, ProtoError
+from runtime.evaluate.image_source import ImageFiles, open_source
+from runtime.paper.features.extraction import BOXES, IMAGES, ImageSet
+
+SPLITS = ("train", "val", "trainval", "test")
+VOC, CALTECH, RECORDS = "voc", "caltech", "records"
+LAYOUTS = (VOC, CALTECH, RECORDS)
+
+
+def region_name(image: str, person: int) -> str:
+    """The name of what is inside a box: its image and its place in the annotation, from 1."""
+    return f"{image}#{person}"
+
+
+@dataclass(frozen=True)
+class BoxImages:
+    """The insides of boxes, seen as records.
+
+    Units: boxes are VOC's: from pixel 1 to xmax and ymax, which are inside.
+    """
+
+    files: ImageFiles
+    boxes: Sequence[tuple[int, Box]]
+    """For each file the place of a box in its annotation, and the box."""
+
+    def __len__(self) -> int:
+        """Count the boxes."""
+        return len(self.boxes)
+
+    def key(self, index: int) -> str:
+        """Name the box of a record."""
+        return region_name(self.files.key(index), self.boxes[index][0])
+
+    def get(self, index: int) -> bytes:
+        """Read the inside of a box as a serialised raw Datum.
+
+        Raises:
+            DataError: the file cannot be read, or the box lies outside.
+        """
+        where = self.key(index)
+        box = self.boxes[index][1]
+        message = datums.parse(self.files.get(index), where)
+        image = datums.image_of(message, where, datums.COLOR)
+        height, width = image.shape[:2]
+        top, left = max(0, round(box.ymin) - 1), max(0, round(box.xmin) - 1)
+        inside = image[top : round(box.ymax), left : round(box.xmax)]
+        if not inside.size:
+            raise DataError(
+                f"{where}: a box from ({box.xmin:g}, {box.ymin:g}) to ({box.xmax:g}, {box.ymax:g}) "
+                f"in an image of {height}x{width}; expected a part of it; unpack the annotations "
+                "again"
+            )
+        datum = datums.from_array(np.ascontiguousarray(inside.transpose(2, 0, 1)), 0)
+        return bytes(datum.SerializeToString())
+
+
+def layout_of(root: Path) -> str:
+    """Which kind of data a folder holds, told by what is in it."""
+    if any(any(root.glob(f"{above}JPEGImages")) for above in ("", "VOC2*/", "VOCdevkit/VOC2*/")):
+        return VOC
+    named = any(any(root.glob(above + name)) for name in FOLDERS for above in ("", "*/"))
+    return CALTECH if named or root.name in FOLDERS else RECORDS
+
+
+def open_images(
+    root: Path, layout: str | None = None, kind: str = MAIN, boxes: bool = False
+) -> ImageSet:
+    """The images of a data set: those of VOC's lists, all of Caltech's, or a source's records.
+
+    Raises:
+        DataError: the data is not there, or not whole.
+        ProtoError: boxes are asked of data that has no lists of them.
+    """
+    layout = layout or layout_of(root)
+    if boxes and layout != VOC:
+        raise ProtoError(
+            f"{root}: --boxes: expected PASCAL VOC, whose ImageSets/Action lists people by their "
+            f"boxes, got {layout}; leave the flag out"
+        )
+    if layout == VOC:
+        return _voc_images(open_voc(root), ACTION if boxes else kind, boxes)
+    if layout == CALTECH:
+        data = open_caltech(root)
+        names = [name for files in data.images.values() for name in files]
+        return ImageSet(ImageFiles(data.root, [(name, 0) for name in names]), str(data.root))
+    return ImageSet(open_source(root), str(root))
+
+
+def _voc_images(voc: Voc, kind: str, boxes: bool) -> ImageSet:
+    """What the lists of any split name, each once."""
+    there = [
+        split for split in SPLITS if list((voc.root / "ImageSets" / kind).glob(f"*_{split}.txt"))
+    ]
+    found: dict[tuple[str, int], None] = {}
+    for split in there or SPLITS[:1]:
+        lists = voc.lists(split, kind)
+        for each in next(iter(lists.values())):
+            found[each.image, each.person if boxes else 0] = None
+    entries = [(voc.file(image), 0) for image, _ in found]
+    files = ImageFiles(voc.root, entries)
+    if not boxes:
+        return ImageSet(files, str(voc.root), IMAGES)
+    regions = [(person, voc.box(image, person)) for image, person in found]
+    return ImageSet(BoxImages(files, regions), str(voc.root), BOXES)

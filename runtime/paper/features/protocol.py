@@ -1,0 +1,96 @@
+"""How a net's features of an image are made. Paper: appendix B."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen import proto
+from prototxt_gen.errors import DataError, ProtoError
+from prototxt_gen.heads import DENSE_SUFFIX
+from prototxt_gen.proto import Message
+from runtime.evaluate.protocol import check_scales
+from runtime.evaluate.surgery import scores_blob
+from runtime.net.building import filter_net, net_state
+
+Descriptors = npt.NDArray[np.float64]
+AVERAGE, STACK, MAX = "average", "stack", "max"
+AGGREGATES = (AVERAGE, STACK, MAX)
+"""The paper averages on VOC and stacks on Caltech; it tried the maximum, too."""
+
+
+@dataclass(frozen=True)
+class FeatureProtocol:
+    """All that decides an image's features besides the net and the image.
+
+    Units: `scales` are short sides Q in pixels.
+    """
+
+    scales: tuple[int, ...]
+    aggregate: str = AVERAGE
+    flip: bool = True
+    layer: str | None = None
+    """The blob whose activations are taken; None for the last but one fully connected layer's."""
+
+    def __post_init__(self) -> None:
+        check_scales(self.scales)
+        if self.aggregate not in AGGREGATES:
+            raise ProtoError(
+                f"aggregate: expected one of {', '.join(AGGREGATES)}, got {self.aggregate!r}"
+            )
+
+    def describe(self) -> str:
+        """The protocol in words."""
+        flips = "averaged with the flip" if self.flip else "without flips"
+        scales = ", ".join(map(str, self.scales))
+        how = {AVERAGE: "averaged", STACK: "stacked", MAX: "the largest taken"}[self.aggregate]
+        several = f", {how} over scales" if len(self.scales) > 1 else ""
+        return f"dense, averaged over space, {flips}; Q = {scales}{several}; L2-normalised"
+
+
+def penultimate(model: Message) -> str:
+    """The blob that the last fully connected layer reads, non-linearity included.
+
+    Raises:
+        ProtoError: the class scores do not come from such a layer.
+    """
+    net = filter_net(model, net_state(proto.TEST))
+    scores = scores_blob(net)
+    last = next(layer for layer in net.layer if scores in layer.top)
+    dense = last.type == "Convolution" and last.name.endswith(DENSE_SUFFIX)
+    if last.type != "InnerProduct" and not dense:
+        raise ProtoError(
+            f"net '{net.name}': its class scores come from layer '{last.name}' of type "
+            f"{last.type}; expected a fully connected layer that can be taken off; name the blob "
+            "whose activations are wanted with --layer"
+        )
+    return str(last.bottom[0])
+
+
+def aggregate_scales(parts: Sequence[Descriptors], aggregate: str) -> Descriptors:
+    """One descriptor an image from those of its scales. Shapes: parts (N,D); result (N,d)."""
+    if aggregate == STACK:
+        return np.concatenate(parts, axis=1)
+    if aggregate == MAX:
+        return np.asarray(np.max(parts, axis=0))
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def normalise(values: Descriptors, names: Sequence[str]) -> Descriptors:
+    """Rows of length 1.
+
+    Raises:
+        DataError: a row that has no direction: all zeros, or not finite.
+    """
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
+    if bad.size:
+        row = int(bad[0])
+        raise DataError(
+            f"{names[row]}: features of length {lengths[row, 0]:g}; expected activations of which "
+            "one at least is not 0, and all are finite; look at the image, and at the weights"
+        )
+    return np.asarray(values / lengths)

@@ -1,0 +1,158 @@
+"""The tasks on other data sets: which images to learn from, which to test, what is measured.
+
+Paper: appendix B, Tables 11 and 12.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.caltech import open_caltech
+from data_prep.voc import ACTION, MAIN, Listed, open_voc
+from prototxt_gen.errors import ProtoError
+from runtime.paper.features.measures import ALL_POINTS, ELEVEN_POINTS, RECALL, Targets
+
+VOC2007, VOC2012, ACTION2012 = "voc2007", "voc2012", "action2012"
+CALTECH101, CALTECH256 = "caltech101", "caltech256"
+TASKS = (VOC2007, VOC2012, CALTECH101, CALTECH256, ACTION2012)
+
+_VOC = {
+    VOC2007: (MAIN, "trainval", "test", ELEVEN_POINTS),
+    VOC2012: (MAIN, "train", "val", ALL_POINTS),
+    ACTION2012: (ACTION, "train", "val", ALL_POINTS),
+}
+"""The test labels of 2012 are not published: what can be measured is its validation set."""
+_CALTECH = {CALTECH101: (30, 50), CALTECH256: (60, None)}
+"""Training images a class, and the most test images a class."""
+RANDOM_SPLITS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """Images, or people in them, and what each is. Shapes: targets (N,K)."""
+
+    images: tuple[str, ...]
+    people: tuple[int, ...]
+    """Places in the annotations, from 1; 0 for whole images."""
+    targets: Targets
+
+    def __len__(self) -> int:
+        """Count the samples."""
+        return len(self.images)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What is learnt from, and what is tested on."""
+
+    train: Samples
+    test: Samples
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A task; `words` say its protocol."""
+
+    name: str
+    classes: tuple[str, ...]
+    splits: tuple[Split, ...]
+    measure: str
+    words: str
+    root: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What a task leaves open; None for what the paper has."""
+
+    train: str | None = None
+    test: str | None = None
+    train_per_class: int | None = None
+    test_per_class: int | None = None
+    splits: int = RANDOM_SPLITS
+    seed: int = 0
+
+
+def open_task(name: str, root: Path, options: TaskOptions | None = None) -> Task:
+    """A task on the data in a folder.
+
+    Raises:
+        ProtoError: an unknown task, or options of another.
+        DataError: the data is not there, or not whole.
+    """
+    options = options or TaskOptions()
+    given = [o for o in ("train", "test") if getattr(options, o) is not None]
+    given_counts = [
+        o for o in ("train_per_class", "test_per_class") if getattr(options, o) is not None
+    ]
+    if name not in TASKS:
+        raise ProtoError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
+    wrong = given_counts if name in _VOC else given
+    if wrong:
+        flags = ", ".join(f"--{each.replace('_', '-')}" for each in wrong)
+        kind = "VOC has splits by name" if name in _VOC else "Caltech's splits are random"
+        raise ProtoError(f"task {name}: {kind}; expected no {flags}; leave it out")
+    return _voc_task(name, root, options) if name in _VOC else _caltech_task(name, root, options)
+
+
+def _voc_task(name: str, root: Path, options: TaskOptions) -> Task:
+    kind, train, test, measure = _VOC[name]
+    train, test = options.train or train, options.test or test
+    voc = open_voc(root)
+    learnt, tested = (voc.lists(split, kind) for split in (train, test))
+    missing = sorted(set(learnt) ^ set(tested))
+    if missing:
+        raise ProtoError(
+            f"{voc.root}: lists of {', '.join(missing)} are there for one of the splits {train} "
+            f"and {test} only; expected both; unpack the development kit again"
+        )
+    split = Split(*(_listed(lists, voc.file) for lists in (learnt, tested)))
+    what = "people in images" if kind == ACTION else "images"
+    words = (
+        f"trained on {train} ({len(split.train)} {what}), tested on {test} ({len(split.test)}); "
+        "those marked difficult do not count"
+    )
+    options_used = {"train": train, "test": test}
+    return Task(name, tuple(learnt), (split,), measure, words, str(voc.root), options_used)
+
+
+def _listed(lists: Mapping[str, Sequence[Listed]], file: Any) -> Samples:
+    first = next(iter(lists.values()))
+    targets = np.array([[each.target for each in rows] for rows in lists.values()], np.int8).T
+    return Samples(
+        tuple(file(each.image) for each in first), tuple(each.person for each in first), targets
+    )
+
+
+def _caltech_task(name: str, root: Path, options: TaskOptions) -> Task:
+    data = open_caltech(root)
+    train, test = _CALTECH[name]
+    train, test = options.train_per_class or train, options.test_per_class or test
+    if options.splits < 1:
+        raise ProtoError(f"--splits: expected at least 1, got {options.splits}; correct it")
+    splits = []
+    for number in range(options.splits):
+        chosen = data.split(number, train, test, options.seed)
+        splits.append(Split(classed(chosen.train), classed(chosen.test)))
+    rest = "all others" if test is None else f"up to {test} others"
+    words = (
+        f"{options.splits} random splits, seed {options.seed}: {train} training images a class, "
+        f"{rest} to test; {len(data.images)} classes"
+    )
+    used: dict[str, Any] = {"splits": options.splits, "seed": options.seed}
+    used |= {"train_per_class": train, "test_per_class": test}
+    return Task(name, tuple(data.images), tuple(splits), RECALL, words, str(data.root), used)
+
+
+def classed(images: Mapping[str, Iterable[str]]) -> Samples:
+    """Samples of one class each, from the images of every class."""
+    pairs = [(name, k) for k, names in enumerate(images.values()) for name in names]
+    targets = -np.ones((len(pairs), len(images)), np.int8)
+    targets[np.arange(len(pairs)), [k for _, k in pairs]] = 1
+    return Samples(tuple(name for name, _ in pairs), (0,) * len(pairs), targets)

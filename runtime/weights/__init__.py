@@ -1,0 +1,1 @@
+"""Files of weights and solver states, and copies between them and nets."""

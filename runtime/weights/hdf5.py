@@ -1,0 +1,196 @@
+"""Weights in .caffemodel.h5 files. Caffe: Net::ToHDF5, Net::CopyTrainedLayersFromHDF5, hdf5.cpp.
+
+Layout: a dataset /data/<layer>/<i> for each weight blob, an empty group for a layer without any;
+/diff/<layer>/<i> likewise where gradients are kept.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from prototxt_gen.errors import SnapshotError, VerydeepError
+from prototxt_gen.files import atomic_write
+from prototxt_gen.geometry_limits import MAX_COUNT
+from runtime.core.hdf5_file import find, names_in, numbers_fault, open_hdf5, reading, walk
+from runtime.weights.layer_names import is_plain
+
+SUFFIX = ".h5"
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class DatasetBlob:
+    """One weight blob of an open file; numbers are read when they are asked for."""
+
+    where: str
+    dataset: Any
+
+    has_diff = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(int(dim) for dim in self.dataset.shape)
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        return self.shape == tuple(shape)
+
+    def check(self) -> None:
+        """Raise unless the dataset holds as many numbers as its shape says."""
+        with reading(self.where):
+            fault = numbers_fault(self.dataset)
+            if not fault and self.count > MAX_COUNT:
+                fault = f"shape {self.shape}"
+        if fault:
+            raise SnapshotError(
+                f"{self.where}: no weights; expected at most {MAX_COUNT} numbers, all of them "
+                f"stored, got {fault}; copy or download the file again"
+            )
+
+    def array(self) -> Array:
+        """The numbers as stored, in the shape."""
+        self.check()
+        with reading(self.where):
+            return np.asarray(self.dataset[()])
+
+    def copy_to(self, out: Array) -> None:
+        """Copy the numbers into a contiguous array of as many elements."""
+        self.check()
+        with reading(self.where):
+            if self.count and out.shape == self.shape and out.flags.c_contiguous:
+                self.dataset.read_direct(out)
+            else:
+                out[...] = np.asarray(self.dataset[()]).reshape(out.shape)
+
+    def copy_diff_to(self, out: Array) -> None:
+        raise SnapshotError(f"{self.where}: has no gradient; expected weights only; read those")
+
+
+@dataclass(frozen=True)
+class DatasetLayer:
+    """One layer of an open file. A blob that shares an owner's weights is not in the file."""
+
+    name: str
+    blobs: Mapping[int, DatasetBlob]
+
+
+@contextlib.contextmanager
+def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[DatasetLayer]]:
+    """The layers of a file, in HDF5's (alphabetical) order; blobs are readable inside the block.
+
+    Raises:
+        SnapshotError: the file is missing, damaged, or has no weights in it.
+    """
+    with open_hdf5(path) as file:
+        with reading(str(path)):
+            layers = _layers(file, str(path))
+        yield layers
+
+
+def _layers(file: Any, path: str) -> list[DatasetLayer]:
+    import h5py
+
+    root = find(file, "data")
+    if not isinstance(root, h5py.Group):
+        raise SnapshotError(
+            f"{path}: no weights; expected a group /data, got {names_in(file)}; give a "
+            ".caffemodel.h5"
+        )
+    found: dict[str, dict[int, DatasetBlob]] = {}
+    for name, item in walk(root):
+        layer, _, index = name.rpartition("/")
+        if isinstance(item, h5py.Group):
+            found.setdefault(name, {})
+        elif layer and index.isdecimal() and isinstance(item, h5py.Dataset):
+            where = f"{path}: layer '{layer}', blob {index}"
+            found.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
+    return [DatasetLayer(name, blobs) for name, blobs in found.items()]
+
+
+def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str) -> None:
+    """Refuse names of layers that are no paths of their own below /data.
+
+    `layers` gives each layer's name and the indices of its datasets.
+
+    Raises:
+        SnapshotError: names the layer and what is wrong with its name.
+    """
+    groups: dict[str, str] = {}
+    datasets: dict[str, str] = {}
+    for name, indices in layers:
+        parts = name.split("/")
+        groups.update(("/".join(parts[: i + 1]), name) for i in range(len(parts)))
+        if {"", ".", ".."} & set(parts) or not is_plain(name):
+            raise SnapshotError(
+                f"{where}: layer {name!r} has no place in HDF5; expected a name in UTF-8 whose "
+                "parts between slashes are not empty, '.' or '..'; rename it, or save as "
+                ".caffemodel"
+            )
+        for index in indices:
+            path = f"{name}/{index}"
+            if path in datasets:
+                raise SnapshotError(
+                    f"{where}: two layers of one name would be one in HDF5; expected distinct "
+                    f"names, got {name!r} twice; rename one, or save as .caffemodel"
+                )
+            datasets[path] = name
+    for path in sorted(datasets.keys() & groups.keys()):
+        raise SnapshotError(
+            f"{where}: layers {datasets[path]!r} and {groups[path]!r} meet in HDF5; expected names "
+            f"with paths of their own, got {path!r} for a weight of the first and for the second; "
+            "rename one, or save as .caffemodel"
+        )
+
+
+def write_hdf5_weights(
+    path: str | os.PathLike[str],
+    layers: Iterable[tuple[str, Sequence[Array | None], Sequence[Array] | None]],
+) -> None:
+    """Write (name, data, diff) of each layer; data None where another layer owns the weights.
+
+    Raises:
+        SnapshotError: the disk is full or the folder read-only.
+    """
+    with atomic_hdf5(path) as file:
+        root = file.create_group("data")
+        for name, blobs, diffs in layers:
+            group = root.require_group(name)
+            for index, blob in enumerate(blobs):
+                if blob is not None:
+                    group.create_dataset(str(index), data=blob)
+            if diffs is not None:
+                gradients = file.require_group("diff").require_group(name)
+                for index, diff in enumerate(diffs):
+                    gradients.create_dataset(str(index), data=diff)
+
+
+@contextlib.contextmanager
+def atomic_hdf5(
+    path: str | os.PathLike[str],
+    error: type[VerydeepError] = SnapshotError,
+    durable: bool = True,
+) -> Iterator[Any]:
+    """Write an HDF5 file that replaces the one at `path` when the block ends well.
+
+    See `atomic_write`.
+    """
+    import h5py
+
+    with atomic_write(path, "w+b", error, durable) as stream:
+        try:
+            with h5py.File(stream, "w") as file:
+                yield file
+        except RuntimeError as cause:
+            raise OSError(str(cause)) from cause

@@ -1,0 +1,98 @@
+"""Any file of weights, opened by what is in it: .caffemodel of every form, .h5 or .npz."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from prototxt_gen.destination import current_folder
+from prototxt_gen.errors import SnapshotError
+from prototxt_gen.regular_file import RegularFile
+from runtime.core.hdf5_file import SIGNATURE as HDF5_SIGNATURE
+from runtime.weights.caffemodel import read_caffemodel
+from runtime.weights.hdf5 import open_hdf5_weights
+from runtime.weights.npz import SIGNATURE as NPZ_SIGNATURE
+from runtime.weights.npz import read_npz_weights
+
+log = logging.getLogger("verydeep.net")
+
+Array = npt.NDArray[Any]
+
+
+class FileBlob(Protocol):
+    """One weight blob of an open file."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def has_diff(self) -> bool: ...
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a blob of this shape may take the numbers."""
+
+    def check(self) -> None:
+        """Raise SnapshotError unless the numbers are all there."""
+
+    def array(self) -> Array:
+        """The numbers as stored, in the shape."""
+
+    def copy_to(self, out: Array) -> None:
+        """Copy into a contiguous array of as many elements."""
+
+    def copy_diff_to(self, out: Array) -> None:
+        """Copy the gradient, where `has_diff`."""
+
+
+@dataclass(frozen=True)
+class FileLayer:
+    """A layer of an open file."""
+
+    name: str
+    blobs: Mapping[int, FileBlob]
+    leaves_out_shared: bool = False
+    """Blobs whose weights another layer owns are not in the file: HDF5's way."""
+
+
+@contextlib.contextmanager
+def open_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
+    """The layers of a file of weights; their blobs can be read inside the block.
+
+    Raises:
+        SnapshotError: the file is missing, damaged, or no file of weights.
+    """
+    head = _head(path)
+    if head.startswith(HDF5_SIGNATURE):
+        with open_hdf5_weights(path) as datasets:
+            yield [FileLayer(layer.name, layer.blobs, True) for layer in datasets]
+    elif head.startswith(NPZ_SIGNATURE):
+        yield [FileLayer(name, blobs) for name, blobs in read_npz_weights(path).items()]
+    else:
+        layers = read_caffemodel(path)
+        if any(layer.nvidia for layer in layers):
+            log.info("%s was written by NVIDIA's Caffe", path)
+        yield [FileLayer(layer.name, dict(enumerate(layer.blobs))) for layer in layers]
+
+
+def is_hdf5(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is HDF5, whatever its name."""
+    return _head(path).startswith(HDF5_SIGNATURE)
+
+
+def _head(path: str | os.PathLike[str]) -> bytes:
+    advice = f"check the path (the current folder is {current_folder()})"
+    file = RegularFile(path, SnapshotError, advice=advice)
+    with file.open() as stream:
+        try:
+            return stream.read(len(HDF5_SIGNATURE))
+        except OSError as cause:
+            raise file.unreadable(cause) from cause

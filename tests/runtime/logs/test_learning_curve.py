@@ -1,0 +1,58 @@
+"""The picture of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from prototxt_gen.errors import DataError
+from runtime.logs.learning_curve import plot_learning_curve
+
+TRACE = Path(__file__).parents[2] / "golden" / "traces" / "lenet_step" / "log.txt"
+
+
+def _colours(png: Path) -> set[tuple[int, ...]]:
+    image = cv2.imread(str(png))
+    assert image is not None and min(image.shape[:2]) > 400
+    return {tuple(int(v) for v in pixel) for pixel in np.unique(image.reshape(-1, 3), axis=0)}
+
+
+BLUE, ORANGE = (0xB4, 0x77, 0x1F), (0x0E, 0x7F, 0xFF)
+
+
+def test_a_caffe_log(tmp_path: Path) -> None:
+    png = plot_learning_curve(TRACE, tmp_path / "out" / "curve.png")
+    assert png == tmp_path / "out" / "curve.png"
+    assert {BLUE, ORANGE} <= _colours(png)
+
+
+def test_json_lines_without_tests(tmp_path: Path) -> None:
+    log = tmp_path / "run.jsonl"
+    records = [
+        {
+            "event": "train",
+            "iteration": i,
+            "lr": 0.1,
+            "outputs": {"loss": 2.0 / (i + 1)},
+            "seconds": i,
+        }
+        for i in range(100)
+    ]
+    records.append({"event": "train", "iteration": 100, "lr": 0.1, "outputs": {"loss": None}})
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    few = cv2.imread(str(plot_learning_curve(log, tmp_path / "curve.png", "A title")))
+    full = cv2.imread(str(plot_learning_curve(TRACE, tmp_path / "full.png")))
+    # Without scores there is one panel less.
+    assert few is not None and full is not None and few.shape[0] < full.shape[0]
+
+
+def test_errors(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the log cannot be read"):
+        plot_learning_curve(tmp_path / "none", tmp_path / "curve.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        plot_learning_curve(TRACE, tmp_path / "file" / "curve.png")

@@ -1,0 +1,117 @@
+"""Logs read back: original Caffe's, ours, and JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from prototxt_gen.errors import DataError
+from runtime.logs.reader import read_log
+
+TRACE = Path(__file__).parents[2] / "golden" / "traces" / "lenet_step" / "log.txt"
+
+OLD = """\
+I1231 23:59:50.000000 7 solver.cpp:289] Solving toy
+I1231 23:59:51.500000 7 solver.cpp:347] Iteration 0, Testing net (#0)
+I1231 23:59:52.000000 7 solver.cpp:414]     Test net output #0: accuracy/top1 = 0.25
+I1231 23:59:52.000000 7 solver.cpp:414]     Test net output #1: loss = 2.5 (* 1 = 2.5 loss)
+I1231 23:59:53.000000 7 solver.cpp:347] Iteration 0, Testing net (#1)
+I1231 23:59:53.000000 7 solver.cpp:414]     Test net output #0: loss = 3 (* 1 = 3 loss)
+I1231 23:59:55.000000 7 solver.cpp:239] Iteration 0 (0 iter/s, 1s/5 iters), loss = 2.75
+I1231 23:59:55.000000 7 solver.cpp:258]     Train net output #0: loss = 2.75 (* 1 = 2.75 loss)
+I1231 23:59:55.000000 7 sgd_solver.cpp:112] Iteration 0, lr = 0.1
+I0101 00:00:10.000000 7 solver.cpp:239] Iteration 5 (1 iter/s, 5s/5 iters), loss = 1e-05
+I0101 00:00:10.000000 7 solver.cpp:258]     Train net output #0: loss = 1e-05 (* 1 = 1e-05 loss)
+I0101 00:00:10.000000 7 sgd_solver.cpp:112] Iteration 5, lr = 0.01
+I0101 00:00:11.000000 7 solver.cpp:239] Iteration 10 (1 iter/s, 5s/5 iters), loss = nan
+I0101 00:00:11.000000 7 solver.cpp:258]     Train net output #0: loss = nan (* 1 = nan loss)
+"""
+AGAIN = """\
+I0101 00:01:00.000000 8 solver.cpp:289] Solving toy
+I0101 00:01:01.000000 8 solver.cpp:239] Iteration 5 (1 iter/s, 5s/5 iters), loss = 0.5
+I0101 00:01:01.000000 8 solver.cpp:258]     Train net output #0: loss = 0.5 (* 1 = 0.5 loss)
+I0101 00:01:01.000000 8 sgd_solver.cpp:112] Iteration 5, lr = 0.02
+"""
+
+
+def _read(folder: Path, content: str) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+    path = folder / "log"
+    path.write_text(content)
+    table = read_log(path)
+    return table.train, table.test
+
+
+def test_caffes_lines(tmp_path: Path) -> None:
+    train, test = _read(tmp_path, OLD)
+    assert test == [
+        {
+            "NumIters": 0.0,
+            "Seconds": 2.0,
+            "LearningRate": 0.1,
+            "accuracy/top1": 0.25,
+            "loss": 2.5,
+            "loss (#1)": 3.0,
+        }
+    ]
+    assert train[0] == {"NumIters": 0.0, "Seconds": 5.0, "LearningRate": 0.1, "loss": 2.75}
+    # The year is not said, and it passed.
+    assert train[1] == {"NumIters": 5.0, "Seconds": 20.0, "LearningRate": 0.01, "loss": 1e-5}
+    assert math.isnan(train[2]["loss"]) and train[2]["LearningRate"] == 0.01
+
+
+def test_the_log_of_newer_glog() -> None:
+    table = read_log(TRACE)
+    assert [row["NumIters"] for row in table.train] == list(range(50))
+    assert [row["NumIters"] for row in table.test] == [0, 10, 20, 30, 40, 50]
+    assert [row["accuracy"] for row in table.test] == [0.05, 0.25, 0.75, 0.85, 0.95, 1.0]
+    assert [row["LearningRate"] for row in table.train[::15]] == [0.02, 0.01, 0.005, 0.0025]
+    assert table.train[49]["loss"] == 0.01467
+
+
+def test_a_resumed_run_makes_void_what_it_does_again(tmp_path: Path) -> None:
+    train, test = _read(tmp_path, OLD + AGAIN)
+    assert [(row["NumIters"], row["loss"]) for row in train] == [(0, 2.75), (5, 0.5)]
+    assert len(test) == 1
+    train, test = _read(tmp_path, OLD + OLD)
+    assert [row["NumIters"] for row in train] == [0, 5, 10] and len(test) == 1
+
+
+def _json(*records: dict[str, object]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+TRAIN = {"event": "train", "lr": 0.1, "seconds": 1.5}
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    content = _json(
+        {"event": "start", "iteration": 0, "net": "toy"},
+        {"event": "test", "iteration": 0, "net": 0, "outputs": {"acc": 0.5}, "seconds": 1},
+        {"event": "test", "iteration": 0, "net": 1, "outputs": {"acc": 0.25}, "seconds": 1},
+        {**TRAIN, "iteration": 0, "outputs": {"loss": 2.0}},
+        {**TRAIN, "iteration": 2, "outputs": {"loss": None}},
+        {"event": "end", "iteration": 3, "reason": "done"},
+    )
+    train, test = _read(tmp_path, content)
+    assert test == [
+        {"NumIters": 0, "Seconds": 1, "LearningRate": 0.1, "acc": 0.5, "acc (#1)": 0.25}
+    ]
+    assert train[0] == {"NumIters": 0, "Seconds": 1.5, "LearningRate": 0.1, "loss": 2.0}
+    assert math.isnan(train[1]["loss"])
+    again = _json({"event": "start", "iteration": 2}, {**TRAIN, "iteration": 2, "outputs": {}})
+    train, _ = _read(tmp_path, content + again)
+    assert train[1] == {"NumIters": 2, "Seconds": 1.5, "LearningRate": 0.1}
+    # A run that was killed while it wrote.
+    assert len(_read(tmp_path, content + '{"event": "tra')[0]) == 2
+
+
+def test_what_is_no_log(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the log cannot be read: No such file"):
+        read_log(tmp_path / "none")
+    with pytest.raises(DataError, match="no iteration in it"):
+        _read(tmp_path, "nothing\n")
+    with pytest.raises(DataError, match="log:1: no JSON"):
+        _read(tmp_path, '{"event": \n{"event": "end"}\n')

@@ -1,0 +1,151 @@
+"""The paper's figures as data, its recipes, and what is concluded from them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from prototxt_gen.errors import ProtoError
+from runtime.cli.main import main
+from runtime.evaluate.evaluation import Measured
+from runtime.paper.classification.claims import (
+    AGREES,
+    DISAGREES,
+    MISSING,
+    UNDECIDED,
+    claims,
+    judge,
+)
+from runtime.paper.classification.report import cells, markdown_table, table_json, text_table
+from runtime.paper.classification.tables import Result
+from runtime.paper.published import JITTER, TABLES, rows
+from runtime.paper.recipe import parse_scale, steps_for_tables, steps_to
+from runtime.paper.setting import Setting
+
+
+def figures(table: int) -> dict[str, tuple[float | None, float | None]]:
+    return {row.name: (row.top1, row.top5) for row in rows(table)}
+
+
+def test_tables_have_the_papers_rows() -> None:
+    assert [len(rows(table)) for table in TABLES] == [14, 10, 6, 4, 15]
+    assert figures(3)["D/[256;512]/384 (dense)"] == (25.6, 8.1)
+    assert figures(3)["A-LRN/256/256 (dense)"] == (29.7, 10.5)
+    assert figures(4)["C/384/352,384,416 (dense)"] == (27.8, 9.2)
+    assert figures(5)["E/[256;512]/256,384,512 (both)"] == (24.4, 7.1)
+    two = "D/[256;512]/256,384,512 + E/[256;512]/256,384,512 (both)"
+    assert figures(6)[two] == (23.7, 6.8)
+    assert len(rows(6)[0].nets) == 7
+    assert figures(7)["Krizhevsky et al., 1 net (2012) (as published)"] == (40.7, 18.2)
+    names = [row.name for table in TABLES for row in rows(table)]
+    assert len({(table, row.name) for table in TABLES for row in rows(table)}) == len(names)
+
+
+def test_errors_fall_from_table_to_table_in_the_paper_itself() -> None:
+    """Guards against slips of the pen: nearly every conclusion must follow from the figures."""
+    held = []
+    for claim in claims():
+        if claim.better.top1 is not None and claim.worse.top1 is not None:
+            held.append(claim.better.top1 < claim.worse.top1)
+    assert len(held) == len(claims()) - 1
+    assert all(held)
+
+
+def test_an_unknown_table_is_refused() -> None:
+    with pytest.raises(ProtoError, match="table: expected one of 3, 4, 5, 6, 7, got 8"):
+        rows(8)
+
+
+def test_recipes_follow_section_3_1() -> None:
+    steps = steps_to("D", JITTER)
+    assert [step.name for step in steps] == ["A-256", "D-256", "D-384", "D-256-512"]
+    assert [step.start for step in steps] == [None, "A-256", "D-256", "D-384"]
+    assert [step.rate for step in steps] == [1.0, 1.0, 0.1, 0.1]
+    assert steps[1].layers == ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6", "fc7", "fc8")
+    assert steps[2].layers == steps[3].layers == ()
+    assert [step.name for step in steps_to("A-LRN", 256)] == ["A-LRN-256"]
+    assert [step.name for step in steps_to("A", 384)] == ["A-256", "A-384"]
+
+
+def test_the_tables_need_thirteen_runs_each_after_what_it_starts_from() -> None:
+    steps = steps_for_tables(TABLES)
+    names = [step.name for step in steps]
+    assert len(names) == len(set(names)) == 13
+    for place, step in enumerate(steps):
+        assert step.start is None or step.start in names[:place]
+
+
+def test_full_size_runs_are_the_papers() -> None:
+    setting = Setting("/data/ilsvrc12")
+    first, deep, fixed, jitter = (setting.spec(step) for step in steps_to("D", JITTER))
+    assert [spec.solver.base_lr for spec in (first, deep, fixed, jitter)] == pytest.approx(
+        [1e-2, 1e-2, 1e-3, 1e-3]
+    )
+    for spec, scale, q in (
+        (first, 256, 256),
+        (deep, 256, 256),
+        (fixed, 384, 384),
+        (jitter, JITTER, 384),
+    ):
+        assert spec.data.train.options.short_side == scale
+        assert spec.data.test.options.short_side == q
+        assert spec.init.method == "gaussian"
+        assert (spec.solver.lr_policy, spec.solver.max_iter) == ("plateau", 370_000)
+        assert (spec.data.train.batch_size, spec.schedule.max_drops) == (256, 3)
+    assert setting.flip
+    assert not Setting().flip
+
+
+def test_scales_are_those_of_the_paper() -> None:
+    assert [parse_scale(word) for word in ("256", "384", "256-512")] == [256, 384, JITTER]
+    with pytest.raises(ProtoError, match="the paper trains at 256, 384, 256-512"):
+        parse_scale("512")
+
+
+def test_a_plan_is_printed_and_nothing_done(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "--net", "E", "--scales", "384", "--plan"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "A-256: from random weights"
+    assert shown[1].startswith("E-256: from conv1_1, conv2_1, ")
+    assert shown[2] == "E-384: from all layers of E-256, a tenth of the rate"
+
+
+def measured(top1: float) -> Measured:
+    return Measured(top1, top1 / 2, 1000, "val", ({"net": "n"},), 0.0)
+
+
+def test_conclusions_are_judged_by_the_measured_errors() -> None:
+    single = {row.name: row for row in rows(3)}
+    low, high = single["A/256/256 (dense)"], single["A-LRN/256/256 (dense)"]
+    for first, second, outcome in (
+        (0.10, 0.20, AGREES),
+        (0.20, 0.10, DISAGREES),
+        (0.100, 0.105, UNDECIDED),
+        (0.1, None, MISSING),
+    ):
+        results = [Result(low, measured(first))]
+        results.append(Result(high, None if second is None else measured(second)))
+        verdict = judge(results)[0]
+        assert verdict.claim.sentence == "LRN does not improve on A"
+        assert verdict.outcome == outcome
+    noise = judge([Result(low, measured(0.1)), Result(high, measured(0.2))])[0].noise
+    assert noise == pytest.approx(100 * (0.09 / 1000 + 0.16 / 1000) ** 0.5)
+
+
+def test_reports_say_what_is_missing() -> None:
+    row = rows(4)[0]
+    lacking = Result(row, None, "B/72/64,72,80", ("verydeep recipe --net B",))
+    assert cells(lacking)[2:6] == ["28.2", "9.6", "missing", "-"]
+    shown = text_table(4, [lacking], ["A note."])
+    assert "\n  verydeep recipe --net B\n" in shown
+    assert "A note." in shown
+    found = table_json(4, [lacking, dataclasses.replace(lacking, measured=measured(0.25))])
+    assert found["rows"][0]["measured"] is None
+    assert found["rows"][0]["missing"] == ["verydeep recipe --net B"]
+    assert found["rows"][1]["measured"]["top1"] == pytest.approx(25.0)
+    assert found["rows"][1]["paper"] == {"top1": 28.2, "top5": 9.6, "test_top5": None}
+
+
+def test_markdown_cells_keep_their_bars() -> None:
+    assert markdown_table(["a"], [["x|y"]]) == ["| a |", "| --- |", "| x\\|y |"]
