@@ -15,7 +15,7 @@ from runtime.backend.base import Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.core.layer import Layer
-from runtime.core.layer_registry import create_layer
+from runtime.layers.factory import create_layer
 from runtime.net.activation_memory import SharedActivations
 from runtime.net.building import filter_net, insert_splits, net_state
 from runtime.net.fusion import find_gating, find_rectified

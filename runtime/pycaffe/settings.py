@@ -6,7 +6,7 @@ import logging
 import time
 
 from prototxt_gen.errors import UnsupportedError
-from runtime.core.layer_registry import layer_type_list
+from runtime.layers.factory import layer_type_list
 from runtime.logs.glog import caffe_log, setup_logging
 from runtime.pycaffe.errors import CallError
 from runtime.pycaffe.session import CPU, GPU, SESSION

@@ -102,7 +102,7 @@ def test_gradient_is_the_slope(case: Case) -> None:
 
 
 def test_every_layer_type_has_a_row_or_a_test_of_its_own() -> None:
-    from runtime.core.layer_registry import layer_type_list
+    from runtime.layers.factory import layer_type_list
 
     elsewhere = {"Data", "ImageData", "HDF5Data", "HDF5Output", "MemoryData", "Python", "Input"}
     rows = {case.layer.split('"')[1] for case in CASES}
