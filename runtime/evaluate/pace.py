@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from data_prep.progress import show_progress
-from runtime.job.progress import Pace, format_duration
+from runtime.logs.pace import Pace, format_duration
 
 log = logging.getLogger("verydeep.evaluate")
 

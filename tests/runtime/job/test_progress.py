@@ -10,13 +10,12 @@ import pytest
 from rich.console import Console
 
 from runtime.job.progress import (
-    Pace,
     ProgressBar,
     TimeLeft,
-    format_duration,
     progress_hook,
     time_left_line,
 )
+from runtime.logs.pace import Pace, format_duration
 from runtime.logs.reader import _ITERATION, _TEST, _TRAIN
 from tests.runtime.solvers.toy import CLASSIFIER, make_solver
 
