@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
@@ -14,10 +13,7 @@ from runtime.logs.glog import number
 from runtime.logs.pace import Pace, format_duration
 from runtime.solvers.guard import batch_size
 from runtime.solvers.hooks import Progress as Iteration
-from runtime.solvers.hooks import Score, SolverHook, TestResult
-
-if TYPE_CHECKING:
-    from runtime.solvers.solver import Solver
+from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
 
 log = logging.getLogger("verydeep.solver")
 
@@ -30,13 +26,13 @@ class TimeLeft(SolverHook):
         self._pace: Pace | None = None
         self._next = 0.0
 
-    def on_solve(self, solver: Solver) -> None:
+    def on_solve(self, solver: RunView) -> None:
         """Start the clock; say the first estimate soon."""
         now = time.monotonic()
         self._pace = Pace(solver.iter, solver.param.max_iter, now)
         self._next = now + min(self.interval, 10.0)
 
-    def on_iteration_end(self, solver: Solver) -> None:
+    def on_iteration_end(self, solver: RunView) -> None:
         """Say how long it will take, where it is time to."""
         now = time.monotonic()
         if self._pace is None or now < self._next:
@@ -70,7 +66,7 @@ class ProgressBar(SolverHook):
         self._score = ""
         self._images = 0
 
-    def on_solve(self, solver: Solver) -> None:
+    def on_solve(self, solver: RunView) -> None:
         """Show the bar."""
         self._pace = Pace(solver.iter, solver.param.max_iter, time.monotonic())
         self._images = batch_size(solver.net) * solver.engine.shards * solver.param.iter_size
@@ -87,7 +83,7 @@ class ProgressBar(SolverHook):
         )
         self._bar.start()
 
-    def on_iteration(self, solver: Solver, progress: Iteration) -> None:
+    def on_iteration(self, solver: RunView, progress: Iteration) -> None:
         """Bring the numbers up to date."""
         if self._bar is None or self._pace is None:
             return
@@ -103,12 +99,12 @@ class ProgressBar(SolverHook):
             parts.append(f"{format_duration(left)} left")
         self._bar.update(self._task, completed=progress.iteration, status=" | ".join(parts))
 
-    def on_test(self, solver: Solver, result: TestResult) -> None:
+    def on_test(self, solver: RunView, result: TestResult) -> None:
         """Note the first score of the first test net."""
         if result.net_id == 0 and result.scores:
             self._score = _short(result.scores)
 
-    def on_end(self, solver: Solver, reason: str) -> None:
+    def on_end(self, solver: RunView, reason: str) -> None:
         """Leave the bar where it ended."""
         if self._bar is not None:
             self._bar.update(self._task, completed=solver.iter)

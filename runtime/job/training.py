@@ -29,7 +29,7 @@ from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
 from runtime.parallel.start import options_for, start_threads
 from runtime.solvers.display import JsonLog, finite_json
 from runtime.solvers.guard import LossGuard, batch_size
-from runtime.solvers.hooks import Score, SolverHook, TestResult
+from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.ownership import log_path, refuse_foreign_log
 from runtime.solvers.signals import Action, SignalHandler
@@ -136,15 +136,15 @@ class _Outcome(SolverHook):
         self.not_finite: dict[int, tuple[str, ...]] = {}
         self.reason = ""
 
-    def on_test(self, solver: Solver, result: TestResult) -> None:
+    def on_test(self, solver: RunView, result: TestResult) -> None:
         self.not_finite[result.net_id] = result.not_finite
         if result.net_id == 0:
             self.scores = result.scores
 
-    def on_snapshot(self, solver: Solver, files: tuple[Path, ...]) -> None:
+    def on_snapshot(self, solver: RunView, files: tuple[Path, ...]) -> None:
         self.files = files
 
-    def on_end(self, solver: Solver, reason: str) -> None:
+    def on_end(self, solver: RunView, reason: str) -> None:
         self.reason = reason
 
 

@@ -12,7 +12,7 @@ from runtime.process.not_copyable import NotCopyable
 from runtime.pycaffe.net import Net
 from runtime.pycaffe.net_arguments import PathLike, require_file
 from runtime.pycaffe.session import SESSION
-from runtime.solvers.hooks import SolverHook
+from runtime.solvers.hooks import RunView, SolverHook
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver as CoreSolver
 
@@ -118,11 +118,11 @@ class _Callback(SolverHook):
         self._start = start
         self._gradients_ready = gradients_ready
 
-    def on_start(self, solver: CoreSolver) -> None:
+    def on_start(self, solver: RunView) -> None:
         """Pass it on."""
         self._start()
 
-    def on_gradients_ready(self, solver: CoreSolver) -> None:
+    def on_gradients_ready(self, solver: RunView) -> None:
         """Pass it on."""
         self._gradients_ready()
 

@@ -10,17 +10,14 @@ import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from prototxt_gen.errors import VerydeepError
 from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
 from runtime.solvers.guard import batch_size
-from runtime.solvers.hooks import Progress, Score, SolverHook, TestResult
+from runtime.solvers.hooks import Progress, RunView, Score, SolverHook, TestResult
 from runtime.solvers.testing import score_line
-
-if TYPE_CHECKING:
-    from runtime.solvers.solver import Solver
 
 log = logging.getLogger("verydeep.solver")
 
@@ -57,12 +54,12 @@ class CaffeLines(SolverHook):
         self._since = time.perf_counter()
         self._iteration: int | None = None
 
-    def on_start(self, solver: Solver) -> None:
+    def on_start(self, solver: RunView) -> None:
         """Start the clock with the first iteration."""
         if self._iteration is None:
             self._since, self._iteration = time.perf_counter(), solver.iter
 
-    def on_iteration(self, solver: Solver, progress: Progress) -> None:
+    def on_iteration(self, solver: RunView, progress: Progress) -> None:
         """Write the lines of an iteration to show."""
         if not progress.display:
             return
@@ -81,7 +78,7 @@ class CaffeLines(SolverHook):
             caffe_log("solver.cpp:258", "%s", score_line(index, "Train", score))
         self._since, self._iteration = now, progress.iteration
 
-    def on_rate(self, solver: Solver, iteration: int, rate: float) -> None:
+    def on_rate(self, solver: RunView, iteration: int, rate: float) -> None:
         """Write the learning rate where the loss is written."""
         if solver.param.display and iteration % solver.param.display == 0:
             caffe_log("sgd_solver.cpp:112", "Iteration %d, lr = %s", iteration, number(rate))
@@ -109,7 +106,7 @@ class JsonLog(SolverHook):
         self._iteration = 0
         self._waited = 0.0
 
-    def on_solve(self, solver: Solver) -> None:
+    def on_solve(self, solver: RunView) -> None:
         """Open the file and say what begins."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +130,7 @@ class JsonLog(SolverHook):
             seed=solver.seed,
         )
 
-    def on_rate(self, solver: Solver, iteration: int, rate: float) -> None:
+    def on_rate(self, solver: RunView, iteration: int, rate: float) -> None:
         """Write the iteration that was shown, now that its rate is known."""
         progress = solver.progress
         if progress is None or not progress.display:
@@ -153,7 +150,7 @@ class JsonLog(SolverHook):
         )
         self._since, self._iteration, self._waited = now, iteration, waited
 
-    def on_test(self, solver: Solver, result: TestResult) -> None:
+    def on_test(self, solver: RunView, result: TestResult) -> None:
         """Write a test's means."""
         self._write(
             "test",
@@ -163,11 +160,11 @@ class JsonLog(SolverHook):
             outputs=_outputs(result.scores),
         )
 
-    def on_snapshot(self, solver: Solver, files: tuple[Path, ...]) -> None:
+    def on_snapshot(self, solver: RunView, files: tuple[Path, ...]) -> None:
         """Write which files a snapshot has."""
         self._write("snapshot", solver.iter, files=[str(path) for path in files])
 
-    def on_end(self, solver: Solver, reason: str) -> None:
+    def on_end(self, solver: RunView, reason: str) -> None:
         """Write how it ended, and close."""
         self._write("end", solver.iter, reason=reason)
         if self._stream is not None:

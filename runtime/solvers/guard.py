@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from typing import TYPE_CHECKING
 
 from prototxt_gen.errors import TrainingError
 from runtime.logs.glog import number
 from runtime.net import Net
-from runtime.solvers.hooks import Progress, SolverHook
-
-if TYPE_CHECKING:
-    from runtime.solvers.solver import Solver
+from runtime.solvers.hooks import Progress, RunView, SolverHook
 
 log = logging.getLogger("verydeep.solver")
 
@@ -62,7 +58,7 @@ class LossGuard(SolverHook):
         self._clamped = 0
         self._warned_at = 0
 
-    def on_solve(self, solver: Solver) -> None:
+    def on_solve(self, solver: RunView) -> None:
         """Look at the net once: how large a batch, which losses."""
         self._chance = chance_loss(solver.net)
         batch = batch_size(solver.net) * solver.engine.shards
@@ -77,7 +73,7 @@ class LossGuard(SolverHook):
                 max(PAPER_BATCH // batch, 1) * batch,
             )
 
-    def on_iteration(self, solver: Solver, progress: Progress) -> None:
+    def on_iteration(self, solver: RunView, progress: Progress) -> None:
         """Judge the loss of an iteration, before it changes the weights."""
         loss = progress.loss
         if not math.isfinite(loss):

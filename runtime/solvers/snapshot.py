@@ -12,22 +12,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from prototxt_gen.destination import find_destination
-from prototxt_gen.errors import SnapshotError
+from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.file_groups import replace_together, settle
 from prototxt_gen.files import temporary_folder
+from runtime.core.blob import Blob
 from runtime.logs.glog import caffe_log
+from runtime.net import Net
+from runtime.solvers.options import SolverOptions
 from runtime.solvers.ownership import log_path, recorded, refuse_foreign
 from runtime.solvers.resume_state import SUFFIX, ResumeState, sum_files
 from runtime.weights import net_weights
 from runtime.weights.net_weights import copy_trained_layers, save
 from runtime.weights.solverstate import read_solverstate, write_solverstate
-
-if TYPE_CHECKING:
-    from runtime.net import Net
-    from runtime.solvers.solver import Solver
 
 log = logging.getLogger("verydeep.solver")
 
@@ -38,6 +37,37 @@ _PART = re.compile(
     r"(\.caffemodel|\.solverstate|\.caffemodel\.h5|\.solverstate\.h5|\.state\.json)",
     re.DOTALL,
 )
+
+
+class HistoryOwner(Protocol):
+    """An engine, as far as snapshots use it."""
+
+    @property
+    def history(self) -> list[Blob]:
+        """The history of the update rule, in the order of a solverstate."""
+
+    def restore_history(self, history: list[Any], where: str, error: type[VerydeepError]) -> None:
+        """Replace the history by that of a solverstate."""
+
+
+class SnapshotSource(Protocol):
+    """A solver, as far as snapshots use it."""
+
+    iter: int
+    current_step: int
+    options: SolverOptions
+
+    @property
+    def param(self) -> Any:
+        """The SolverParameter."""
+
+    @property
+    def net(self) -> Net:
+        """The train net."""
+
+    @property
+    def engine(self) -> HistoryOwner:
+        """What holds the history."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +138,7 @@ def check_names(net: Net, param: Any) -> None:
         net_weights.check_names(net, net_weights.HDF5, "solver: snapshot_format HDF5")
 
 
-def write_snapshot(solver: Solver, state: ResumeState) -> SnapshotFiles:
+def write_snapshot(solver: SnapshotSource, state: ResumeState) -> SnapshotFiles:
     """Write weights, solver state and the state of this program, together or not at all.
 
     Raises:
@@ -140,7 +170,7 @@ def write_snapshot(solver: Solver, state: ResumeState) -> SnapshotFiles:
     return files
 
 
-def restore_snapshot(solver: Solver, path: Path, strict: bool) -> ResumeState | None:
+def restore_snapshot(solver: SnapshotSource, path: Path, strict: bool) -> ResumeState | None:
     """Load weights and history; returns our state, or None where Caffe's files stand alone.
 
     With `strict`, files that do not have the checksums noted for them are refused; without, they
@@ -160,7 +190,7 @@ def restore_snapshot(solver: Solver, path: Path, strict: bool) -> ResumeState | 
     return noted
 
 
-def refuse_foreign_snapshots(solver: Solver) -> None:
+def refuse_foreign_snapshots(solver: SnapshotSource) -> None:
     """Refuse, before the first iteration, to run into files that this program did not write.
 
     Raises:
@@ -178,7 +208,7 @@ def refuse_foreign_snapshots(solver: Solver) -> None:
             refuse_foreign(files.all, files.state, _log_of(solver))
 
 
-def _log_of(solver: Solver) -> Path:
+def _log_of(solver: SnapshotSource) -> Path:
     return solver.options.log_json or log_path(solver.param.snapshot_prefix)
 
 
