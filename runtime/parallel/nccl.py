@@ -13,7 +13,7 @@ import numpy as np
 
 from prototxt_gen.errors import DeviceError, TrainingError
 from runtime.parallel.collective import Collective, Parcel, Pending
-from runtime.parallel.links import DeviceLink, Sizes
+from runtime.parallel.device_link import DeviceLink, Sizes
 
 _NAME = "libnccl.so.2"
 _ID_BYTES = 128
