@@ -249,7 +249,7 @@ class Net(NotCopyable):
     def forward_all(self, blobs: Names | None = None, **kwargs: HostArray) -> Arrays:
         """Run any number of images, batch by batch; copies of all outputs come back."""
         with self.core.exclusive():
-            return net_batches.forward_all(self, list(blobs or ()), kwargs)
+            return net_batches.forward_all(self, self._batch_size(), list(blobs or ()), kwargs)
 
     def forward_backward_all(
         self, blobs: Names | None = None, diffs: Names | None = None, **kwargs: HostArray
@@ -257,8 +257,13 @@ class Net(NotCopyable):
         """Run any number of images forward and backward, batch by batch."""
         with self.core.exclusive():
             return net_batches.forward_backward_all(
-                self, list(blobs or ()), list(diffs or ()), kwargs
+                self, self._batch_size(), list(blobs or ()), list(diffs or ()), kwargs
             )
+
+    def _batch_size(self) -> int:
+        """The images of one pass: the first dimension of the first input, or of the first blob."""
+        blobs = [self.blobs[name] for name in self.inputs] or self._blobs
+        return blobs[0].shape[0] if blobs and blobs[0].shape else 1
 
     def reshape(self) -> None:
         """Carry new shapes of the inputs through the net."""

@@ -4,30 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from runtime.backend.base import HostArray
 from runtime.pycaffe.errors import ArrayError, CallError
 
-if TYPE_CHECKING:
-    from runtime.pycaffe.net import Net
-
 Arrays = dict[str, HostArray]
 
 
-def forward_all(net: Net, blobs: Sequence[str], inputs: Mapping[str, HostArray]) -> Arrays:
-    """The outputs and `blobs` of all images; rows that only pad a batch are left out."""
+class BatchNet(Protocol):
+    """A net that takes one batch at a time."""
+
+    inputs: list[str]
+    outputs: list[str]
+
+    def forward(self, blobs: Sequence[str] | None, **kwargs: Any) -> Arrays:
+        """Run one batch forward; returns the outputs and `blobs`."""
+
+    def backward(self, diffs: Sequence[str] | None, **kwargs: Any) -> Arrays:
+        """Run one batch backward; returns the diffs of the inputs and of `diffs`."""
+
+
+def forward_all(
+    net: BatchNet, batch: int, blobs: Sequence[str], inputs: Mapping[str, HostArray]
+) -> Arrays:
+    """The outputs and `blobs` of all images; rows that only pad a batch are left out.
+
+    `batch` is the number of images that the net takes at a time.
+    """
     total = _count("forward_all", inputs)
     found = _Collector([*net.outputs, *blobs])
-    for batch in _batches(net, inputs):
-        found.add(net.forward(blobs=blobs, **batch))
+    for arrays in _batches(batch, inputs):
+        found.add(net.forward(blobs=blobs, **arrays))
     return found.arrays(total)
 
 
 def forward_backward_all(
-    net: Net, blobs: Sequence[str], diffs: Sequence[str], arrays: Mapping[str, HostArray]
+    net: BatchNet,
+    batch: int,
+    blobs: Sequence[str],
+    diffs: Sequence[str],
+    arrays: Mapping[str, HostArray],
 ) -> tuple[Arrays, Arrays]:
     """As forward_all, with the inputs' diffs; diffs of the outputs may be among the arrays."""
     total = _count("forward_backward_all", arrays)
@@ -38,8 +57,8 @@ def forward_backward_all(
             f"({', '.join([*net.inputs, *net.outputs])}), got {', '.join(strange)}"
         )
     outs, grads = _Collector([*net.outputs, *blobs]), _Collector([*net.inputs, *diffs])
-    forward = _batches(net, {name: arrays[name] for name in net.inputs if name in arrays})
-    backward = _batches(net, {name: arrays[name] for name in net.outputs if name in arrays})
+    forward = _batches(batch, {name: arrays[name] for name in net.inputs if name in arrays})
+    backward = _batches(batch, {name: arrays[name] for name in net.outputs if name in arrays})
     for inputs, tops in zip_longest(forward, backward, fillvalue=None):
         outs.add(net.forward(blobs=blobs, **(inputs or {})))
         grads.add(net.backward(diffs=diffs, **(tops or {})))
@@ -75,10 +94,9 @@ def _count(where: str, arrays: Mapping[str, HostArray]) -> int:
     return next(iter(lengths.values()))
 
 
-def _batches(net: Net, arrays: Mapping[str, HostArray]) -> Iterator[dict[str, Any]]:
+def _batches(size: int, arrays: Mapping[str, HostArray]) -> Iterator[dict[str, Any]]:
     if not arrays:
         return
-    size = net.blobs[net.inputs[0]].shape[0] if net.inputs else net._blobs[0].shape[0]
     for first in range(0, len(next(iter(arrays.values()))), size):
         yield {name: _padded(array[first : first + size], size) for name, array in arrays.items()}
 
