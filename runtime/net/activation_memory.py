@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from runtime.backend.base import Array
 from runtime.core.blob import Blob
 from runtime.core.sharing import Sharing
 from runtime.core.synced_memory import Storage, SyncedMemory
-
-if TYPE_CHECKING:
-    from runtime.backend.base import Array
-    from runtime.net.net import Net
+from runtime.net.wiring import Wiring
 
 _ALIGNMENT = 64
 """Elements: whole cache lines on a host, and what a GPU's wide loads ask for."""
@@ -52,7 +49,7 @@ class MemoryPlan:
 class SharedActivations:
     """One net's part in a Sharing: plans for the shapes there are, and binds its blobs."""
 
-    def __init__(self, net: Net, sharing: Sharing) -> None:
+    def __init__(self, net: Wiring, sharing: Sharing) -> None:
         self._net = net
         self._sharing = sharing
         self._plan: MemoryPlan | None = None
@@ -87,7 +84,7 @@ class SharedActivations:
                 memory.bind(storage)
 
 
-def plan_activations(net: Net, keep: Iterable[str] = ()) -> MemoryPlan:
+def plan_activations(net: Wiring, keep: Iterable[str] = ()) -> MemoryPlan:
     """The plan for a net in its present shapes; nothing is allocated."""
     spans = [*_data_spans(net, set(keep)), *_diff_spans(net)]
     offsets, total = pack(spans)
@@ -119,7 +116,7 @@ def _aligned(count: int) -> int:
     return -(-count // _ALIGNMENT) * _ALIGNMENT
 
 
-def _data_spans(net: Net, keep: set[str]) -> Iterator[Span]:
+def _data_spans(net: Wiring, keep: set[str]) -> Iterator[Span]:
     """Of the values that flow forward: from the first step that touches them to the last."""
     kept = keep | set(net.outputs) | _sources_and_losses(net)
     own = {id(blob.data.storage) for layer in net.layers for blob in layer.blobs}
@@ -131,7 +128,7 @@ def _data_spans(net: Net, keep: set[str]) -> Iterator[Span]:
         yield _span(memories, steps)
 
 
-def _diff_spans(net: Net) -> Iterator[Span]:
+def _diff_spans(net: Wiring) -> Iterator[Span]:
     """Of the gradients that flow backward, where a layer writes them before any reads them."""
     if not net.learns:
         return
@@ -146,7 +143,7 @@ def _diff_spans(net: Net) -> Iterator[Span]:
             yield _span(memories, [2 * count - 1 - i for i in _touching(net, names)])
 
 
-def _sources_and_losses(net: Net) -> set[str]:
+def _sources_and_losses(net: Wiring) -> set[str]:
     """What comes in is the user's, or the reader's; a loss is read after the pass, and its diff
     is its weight.
     """
@@ -163,7 +160,7 @@ def _span(memories: tuple[SyncedMemory, ...], steps: Sequence[int]) -> Span:
 
 
 def _groups(
-    net: Net, of: Callable[[Blob], SyncedMemory]
+    net: Wiring, of: Callable[[Blob], SyncedMemory]
 ) -> Iterator[tuple[tuple[SyncedMemory, ...], list[Blob]]]:
     """The blobs' memories by the storage they look at."""
     groups: dict[int, list[Blob]] = {}
@@ -173,7 +170,7 @@ def _groups(
         yield tuple(of(blob) for blob in blobs), blobs
 
 
-def _touching(net: Net, names: set[str]) -> list[int]:
+def _touching(net: Wiring, names: set[str]) -> list[int]:
     """The layers that read or write one of these blobs."""
     return [
         i
@@ -182,13 +179,13 @@ def _touching(net: Net, names: set[str]) -> list[int]:
     ]
 
 
-def _steps(net: Net, index: int) -> Iterator[int]:
+def _steps(net: Wiring, index: int) -> Iterator[int]:
     yield index
     if net.learns and net.layer_need_backward[index]:
         yield 2 * len(net.layers) - 1 - index
 
 
-def _is_written(net: Net, name: str) -> bool:
+def _is_written(net: Wiring, name: str) -> bool:
     """Whether the last layer that reads a blob, the first to run backward, writes its diff."""
     for i in reversed(range(len(net.layers))):
         bottoms = list(net.layers[i].param.bottom)

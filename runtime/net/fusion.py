@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from prototxt_gen import proto
-
-if TYPE_CHECKING:
-    from runtime.net.net import Net
+from runtime.net.wiring import Wiring
 
 
-def find_rectified(net: Net) -> frozenset[int]:
+def find_rectified(net: Wiring) -> frozenset[int]:
     """The ReLUs in place whose forward pass the layer before them can do."""
     return frozenset(
         i
@@ -21,7 +17,7 @@ def find_rectified(net: Net) -> frozenset[int]:
     )
 
 
-def find_gating(net: Net) -> frozenset[int]:
+def find_gating(net: Wiring) -> frozenset[int]:
     """The max poolings that can do the backward pass of the ReLU in place before them.
 
     A maximum of rectified numbers is above zero where the number it was taken from is. So the
@@ -40,7 +36,7 @@ def find_gating(net: Net) -> frozenset[int]:
     )
 
 
-def _rectifies_in_place(net: Net, index: int) -> bool:
+def _rectifies_in_place(net: Wiring, index: int) -> bool:
     layer = net.layers[index]
     return (
         layer.type == "ReLU"

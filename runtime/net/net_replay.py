@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from runtime.backend.recording import Recorder, recorder_of
+from runtime.core.context import RunContext
 from runtime.net.replay import Replay
-
-if TYPE_CHECKING:
-    from runtime.net.net import Net
+from runtime.net.wiring import Wiring
 
 # Layers whose passes do nothing but ask for ops; with settings for which they compute on the host
 # the recording shows it. Of any other layer nobody knows what its code does besides.
@@ -34,6 +34,25 @@ _ONLY_OPS = frozenset(
 )
 
 
+class LayerPasses(Wiring, Protocol):
+    """A net that runs layer by layer; the hooks are called with the index of a layer."""
+
+    context: RunContext
+    before_forward: list[Callable[[int], None]]
+    after_forward: list[Callable[[int], None]]
+    before_backward: list[Callable[[int], None]]
+    after_backward: list[Callable[[int], None]]
+
+    def forward_layer(self, index: int, after: bool, before: bool) -> bool:
+        """See Net.forward_layer."""
+
+    def weighted_loss(self, index: int) -> float:
+        """See Net.weighted_loss."""
+
+    def backward_layer(self, index: int, after: bool, before: bool) -> None:
+        """See Net.backward_layer."""
+
+
 class NetReplay:
     """The passes of one net, forward and backward. See Replay.
 
@@ -41,7 +60,7 @@ class NetReplay:
     labels. A pass that hooks watch, or over a part of the layers, is not for this.
     """
 
-    def __init__(self, net: Net, recorder: Recorder) -> None:
+    def __init__(self, net: LayerPasses, recorder: Recorder) -> None:
         self._net = net
         self._forward = Replay(recorder)
         self._backward = Replay(recorder)
@@ -103,7 +122,7 @@ class NetReplay:
         return self._forward.steps, frozenset(last - step for step in self._backward.steps)
 
 
-def replay_of(net: Net) -> NetReplay | None:
+def replay_of(net: LayerPasses) -> NetReplay | None:
     """The replay of a net whose backend has a recorder."""
     recorder = recorder_of(net.backend)
     return None if recorder is None else NetReplay(net, recorder)
