@@ -27,7 +27,9 @@ def test_any_number_of_images(net: caffe.Net, count: int) -> None:
     found = net.forward_all(blobs=["score"], data=x)
     assert sorted(found) == ["prob", "score"]
     weight, bias = (blob.data for blob in net.params["ip"])
-    np.testing.assert_allclose(found["score"], x.reshape(count, -1) @ weight.T + bias, rtol=1e-4)
+    np.testing.assert_allclose(
+        found["score"], x.reshape(count, -1) @ weight.T + bias, rtol=1e-4, atol=1e-5
+    )
     assert found["prob"].shape == (count, 5)
     found["prob"][...] = 0
     assert net.blobs["prob"].data.any()
