@@ -108,8 +108,9 @@ def _name_faults() -> None:
     for stream in (sys.__stderr__, sys.stderr):
         # A stream may be closed, missing, or without a descriptor.
         with contextlib.suppress(AttributeError, RuntimeError, ValueError, OSError):
-            faulthandler.enable(stream)
-            return
+            if stream is not None:
+                faulthandler.enable(stream)
+                return
 
 
 def _run(args: argparse.Namespace, world: World | None) -> int:

@@ -1,9 +1,9 @@
-"""Reading HDF5 files that may be damaged, or made to do harm.
+"""HDF5 files: reading files that may be damaged or malicious, and replacing files atomically.
 
-A file may send its reader elsewhere: by external links, external storage, virtual data sets, and
-filters that are loaded as plugins. It may claim more numbers than it holds. And HDF5 itself can
-fail to end, or overwrite memory, where strings of variable length are damaged. So links are
-followed here, one by one, and what a data set is made of is checked before it is read.
+A file may direct its reader elsewhere: by external links, external storage, virtual data sets, and
+filters that are loaded as plugins. It may claim more numbers than it holds. HDF5 itself may not
+terminate, or overwrite memory, if strings of variable length are damaged. Links are therefore
+followed here, one by one, and the parts of a data set are checked before it is read.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError, VerydeepError
+from prototxt_gen.files import atomic_write
 from prototxt_gen.regular_file import RegularFile
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -305,3 +306,23 @@ def read_text(dataset: Any) -> bytes:
     if values.size != 1:
         raise ValueError(f"{values.size} strings; expected one")
     return bytes(values.reshape(-1)[0])
+
+
+@contextlib.contextmanager
+def atomic_hdf5(
+    path: str | os.PathLike[str],
+    error: type[VerydeepError] = SnapshotError,
+    durable: bool = True,
+) -> Iterator[Any]:
+    """Write an HDF5 file that replaces the one at `path` when the block ends well.
+
+    See `atomic_write`.
+    """
+    import h5py
+
+    with atomic_write(path, "w+b", error, durable) as stream:
+        try:
+            with h5py.File(stream, "w") as file:
+                yield file
+        except RuntimeError as cause:
+            raise OSError(str(cause)) from cause

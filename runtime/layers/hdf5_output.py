@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from prototxt_gen.errors import DataError, ShapeError
+from runtime.core.hdf5_file import atomic_hdf5
 from runtime.core.layer import Blobs, Layer, exactly
 from runtime.core.layer_registry import register
-from runtime.weights.hdf5 import atomic_hdf5
 
 _ATTRIBUTE, _WRITER = "writer", b"verydeep HDF5Output"
 

@@ -16,10 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from prototxt_gen.errors import SnapshotError, VerydeepError
-from prototxt_gen.files import atomic_write
+from prototxt_gen.errors import SnapshotError
 from prototxt_gen.geometry_limits import MAX_COUNT
-from runtime.core.hdf5_file import find, names_in, numbers_fault, open_hdf5, reading, walk
+from runtime.core.hdf5_file import (
+    atomic_hdf5,
+    find,
+    names_in,
+    numbers_fault,
+    open_hdf5,
+    reading,
+    walk,
+)
 from runtime.weights.layer_names import is_plain
 
 SUFFIX = ".h5"
@@ -174,23 +181,3 @@ def write_hdf5_weights(
                 gradients = file.require_group("diff").require_group(name)
                 for index, diff in enumerate(diffs):
                     gradients.create_dataset(str(index), data=diff)
-
-
-@contextlib.contextmanager
-def atomic_hdf5(
-    path: str | os.PathLike[str],
-    error: type[VerydeepError] = SnapshotError,
-    durable: bool = True,
-) -> Iterator[Any]:
-    """Write an HDF5 file that replaces the one at `path` when the block ends well.
-
-    See `atomic_write`.
-    """
-    import h5py
-
-    with atomic_write(path, "w+b", error, durable) as stream:
-        try:
-            with h5py.File(stream, "w") as file:
-                yield file
-        except RuntimeError as cause:
-            raise OSError(str(cause)) from cause

@@ -17,10 +17,18 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write
-from runtime.core.hdf5_file import find, names_in, numbers_fault, open_hdf5, read_text, reading
+from runtime.core.hdf5_file import (
+    atomic_hdf5,
+    find,
+    names_in,
+    numbers_fault,
+    open_hdf5,
+    read_text,
+    reading,
+)
 from runtime.weights.caffemodel import MAX_BYTES
 from runtime.weights.hdf5 import SUFFIX as HDF5_SUFFIX
-from runtime.weights.hdf5 import DatasetBlob, atomic_hdf5
+from runtime.weights.hdf5 import DatasetBlob
 from runtime.weights.weight_blob import blob_pieces, read_blob
 from runtime.weights.weights_file import is_hdf5
 from runtime.weights.wire_format import (

@@ -20,7 +20,7 @@ from runtime.cli.main import caffe_flags, main, verbs
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = verbs()
-HELPERS = {"devices", "ranks", "main"}
+HELPERS = {"console", "devices", "main", "ranks"}
 """Modules of runtime/cli that are no verbs."""
 
 

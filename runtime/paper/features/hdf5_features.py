@@ -17,6 +17,7 @@ import numpy as np
 
 from prototxt_gen.errors import DataError
 from runtime.core.hdf5_file import (
+    atomic_hdf5,
     check_numbers,
     find,
     holds_variable_strings,
@@ -28,7 +29,6 @@ from runtime.core.hdf5_file import (
 )
 from runtime.paper.features import string_reader
 from runtime.paper.features.extraction import Features
-from runtime.weights.hdf5 import atomic_hdf5
 
 _PATIENCE = 60.0
 """Seconds for strings of variable length."""
