@@ -77,6 +77,7 @@ class HDF5DataLayer(Layer):
 
     def _rewind(self) -> None:
         self.round, self.position = -1, 0
+        self.process = os.getpid()
         self._open_next()
 
     def _open_next(self) -> None:
@@ -146,7 +147,8 @@ class HDF5DataLayer(Layer):
 
     def _seek(self, position: int) -> None:
         """Go to the row that comes `position` rows after the very first, as after a resume."""
-        if position < self.position:
+        if position < self.position or self.process != os.getpid():
+            # A child process would share the parent's place in the open file.
             self._rewind()
         while self.position < position:
             if self.next_row == self.rows:

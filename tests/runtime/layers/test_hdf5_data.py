@@ -244,6 +244,21 @@ def test_long_lines_of_short_names(tmp_path: Path) -> None:
         assert rows(net, 2).tolist() == [0] * 6
 
 
+def test_parent_and_child_read_on_by_themselves(tmp_path: Path) -> None:
+    write(tmp_path, {"x": np.arange(4)}, {"x": np.arange(4, 7)})
+    with build(tmp_path, batch=2) as net:
+        net.forward()
+        opened = net.layers[0].file.id.id  # type: ignore[attr-defined]
+        child = os.fork()
+        if not child:
+            wanted = (np.arange(20) + 2) % 7
+            same = (rows(net, 10) == wanted).all()
+            anew = net.layers[0].file.id.id != opened  # type: ignore[attr-defined]
+            os._exit(0 if same and anew else 1)
+        np.testing.assert_array_equal(rows(net, 10), (np.arange(20) + 2) % 7)
+        assert os.waitpid(child, 0)[1] == 0
+
+
 FAR = 7 * 10**6 + 5
 
 
