@@ -17,6 +17,7 @@ from prototxt_gen.files import atomic_write, atomic_write_text
 
 CPU, CONV = RESULTS / "cpu.json", RESULTS / "conv.json"
 DENSE, PARALLEL = RESULTS / "dense.json", RESULTS / "parallel.json"
+LMDB = RESULTS / "lmdb_open.json"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -82,6 +83,17 @@ def parallel_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def lmdb_table(results: dict[str, Any]) -> str:
+    """How opening a database grows with its records."""
+    lines = ["| records | file | opened in | memory | a record read in |", "|---|---|---|---|---|"]
+    for row in results["databases"]:
+        lines.append(
+            f"| {row['records']:,} | {row['file_mib']:,.1f} MiB | {row['seconds']:.2f} s "
+            f"| {row['peak_mib']:.0f} MiB | {row['read_us']:.1f} us |"
+        )
+    return "\n".join(lines)
+
+
 def _times(found: dict[str, Any]) -> str:
     """A ratio, and between what the true median lies 19 times in 20."""
     low, high = found["between"]
@@ -108,6 +120,7 @@ def sections() -> dict[str, str]:
         "conv": conv_table(conv),
         "dense": dense_table(dense),
         "parallel": parallel_table(parallel),
+        "lmdb": lmdb_table(json.loads(LMDB.read_text())),
     }
 
 

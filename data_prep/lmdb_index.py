@@ -44,8 +44,8 @@ from data_prep.lmdb_tree import check_once, leaf_pages, leaves_from, read_chunks
 _ANCHOR_EVERY = 32
 _TABLE_BYTES = 32 << 20
 """Memory for a table of all keys and places."""
-_TABLE_RECORD, _SHORT_KEY = 16, 8
-"""Bytes of a record in the table without its key, and of a key that is among the shortest."""
+_TABLE_RECORD = 16
+"""Bytes of a record in the table without its key."""
 _ATTEMPTS = 1000
 
 
@@ -164,24 +164,21 @@ def build_index(file: PageFile) -> RecordIndex:
 
 
 class _Table:
-    """Collects a RecordTable while it fits in the memory for one."""
+    """Collects a RecordTable of an expected number of records, if it fits in the memory for one."""
 
-    def __init__(self) -> None:
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
         self._offsets: list[Ints] = []
         self._sizes: list[npt.NDArray[np.uint32]] = []
         self._key_sizes: list[npt.NDArray[np.uint16]] = []
         self._keys: list[bytes] = []
         self._bytes = 0
 
-    @staticmethod
-    def fits(records: int) -> bool:
-        """Whether so many records may fit."""
-        return records * (_TABLE_RECORD + _SHORT_KEY) <= _TABLE_BYTES
-
     def add(self, nodes: Nodes, offsets: Ints) -> bool:
-        """Add records; whether they fit."""
-        self._bytes += _TABLE_RECORD * len(offsets) + int(nodes.key_sizes.sum())
-        if self._bytes > _TABLE_BYTES:
+        """Add records; whether all of them will fit, if keys remain as long as these."""
+        count, new = len(offsets), _TABLE_RECORD * len(offsets) + int(nodes.key_sizes.sum())
+        self._bytes += new
+        if max(self._bytes, self._expected * new // count) > _TABLE_BYTES:
             return False
         self._offsets.append(offsets)
         self._sizes.append(nodes.words.astype(np.uint32))
@@ -226,8 +223,8 @@ class _Builder:
         """
         try:
             check_main_table(meta)
-            if self._whole and _Table.fits(meta.main.entries):
-                self._table = _Table()
+            if self._whole:
+                self._table = _Table(meta.main.entries)
             free = _free_pages(self._file, meta)
             pages, read = self._rest(meta, leaf_pages(self._file, meta, meta.main))
             check_in_use(free, pages)

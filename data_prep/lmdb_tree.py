@@ -22,7 +22,7 @@ from data_prep.lmdb_pages import (
     read_nodes,
 )
 
-_CHUNK = 512
+_CHUNK = 256
 
 
 def leaf_pages(file: PageFile, meta: Meta, table: Table) -> Ints:
