@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_prep.mat5 import read_structs
 from data_prep.text_lines import (
     MAX_INT32,
     file_name,
@@ -171,13 +172,16 @@ def _kit_table(root: Path) -> tuple[dict[int, str] | None, list[Path]]:
 
 
 def _read_meta(path: Path) -> dict[int, str]:
-    from scipy.io import loadmat
-
+    table: dict[int, str] = {}
     try:
-        rows = loadmat(str(path), squeeze_me=True)["synsets"]
-        return {int(row["ILSVRC2012_ID"]): str(row["WNID"]) for row in rows}
-    except Exception as cause:
+        for row in read_structs(path, "synsets", ("ILSVRC2012_ID", "WNID")):
+            number, wnid = row["ILSVRC2012_ID"], row["WNID"]
+            if not isinstance(number, float) or not isinstance(wnid, str):
+                raise ValueError(f"a synset {number!r} of wnid {wnid!r}")
+            table[int(number)] = wnid
+    except (OSError, ValueError, OverflowError) as cause:
         raise DataError(
             f"{path}: not the development kit's meta.mat ({cause}); "
             "unpack ILSVRC2012_devkit_t12 again"
         ) from cause
+    return table
