@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,6 +139,87 @@ def test_bad_files_end_with_status_2(
     (folder / name).write_text(content.replace(old, new, 1))
     assert main(["train", "--solver", "solver.prototxt"]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def _send(number: int, folder: Path) -> threading.Thread:
+    """Send a signal to this process once training has begun."""
+
+    def wait_and_send() -> None:
+        while "Iteration 0," not in (folder / "train.log").read_text():
+            time.sleep(0.01)
+        os.kill(os.getpid(), number)
+
+    (folder / "train.log").touch()
+    thread = threading.Thread(target=wait_and_send)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("number", "flags", "status"),
+    [
+        (signal.SIGTERM, [], 143),
+        (signal.SIGTERM, ["--sigint_effect", "none", "--sighup_effect", "none"], 143),
+        (signal.SIGINT, [], 0),
+        (signal.SIGHUP, ["--sighup_effect", "stop"], 0),
+    ],
+)
+def test_signals_snapshot_and_stop(
+    number: int, flags: list[str], status: int, folder: Path, capsys: Out
+) -> None:
+    (folder / "solver.prototxt").write_text(SOLVER.replace("max_iter: 4", "max_iter: 100000000"))
+    thread = _send(number, folder)
+    command = ["train", "--solver", "solver.prototxt", "--log_file", "train.log", "--json"]
+    assert main([*command, *flags]) == status
+    thread.join()
+    result = json.loads(capsys.readouterr().out)
+    assert result["stopped"] and len(result["files"]) == 3
+    assert all(Path(name).exists() for name in result["files"])
+
+
+@pytest.mark.parametrize("flag", ["--log_file", "--log_json"])
+def test_a_log_on_a_full_disk_is_one_line_and_status_1(
+    flag: str, folder: Path, capsys: Out
+) -> None:
+    assert main(["train", "--solver", "solver.prototxt", flag, "/dev/full"]) == 1
+    out, err = capsys.readouterr()
+    assert out.splitlines()[0] == "iterations: 4" and (folder / "snap_iter_4.caffemodel").exists()
+    assert err.count("No space left on device") == 1 and "Traceback" not in err
+
+
+def test_what_the_prototxt_names_is_no_file_of_somebody_else(folder: Path, capsys: Out) -> None:
+    log = folder / "snap.log.jsonl"
+    command = ["train", "--solver", "solver.prototxt"]
+    for name in ("snap_iter_4.caffemodel", "snap_iter_4.state.json", "snap.log.jsonl"):
+        (folder / name).write_text("somebody's")
+        assert main(command) == 2
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert f"{name}: exists, and" in error and "--force" in error
+        assert (folder / name).read_text() == "somebody's"
+        (folder / name).unlink()
+    log.write_text("somebody's\n")
+    assert main([*command, "--log_json", "other.jsonl"]) == 0
+    assert main([*command, "--force"]) == 0
+    assert log.read_text().startswith("somebody's\n{")
+    log.unlink()
+    # The own files of run after run are replaced.
+    for _ in range(2):
+        assert main(command) == 0
+    (folder / "snap_iter_4.state.json").unlink()
+    assert main(command) == 0
+
+
+def test_a_solver_in_a_folder_whose_name_is_not_utf8(folder: Path, capsys: Out) -> None:
+    other = folder / "n\udcff"
+    other.mkdir()
+    text = SOLVER.replace('snapshot_prefix: "snap"', "")
+    (other / "solver.prototxt").write_text(text)
+    assert main(["train", "--solver", str(other / "solver.prototxt")]) == 2
+    assert "a path that is not UTF-8, which no prototxt can hold" in capsys.readouterr().err
+    (other / "solver.prototxt").write_text(SOLVER)
+    assert main(["train", "--solver", str(other / "solver.prototxt")]) == 0
+    assert main(["train", "--solver", "solver.prototxt", "--weights", f"{other}/w"]) == 2
+    assert "not UTF-8" in capsys.readouterr().err
 
 
 def test_a_gpu_where_there_is_none_is_said(folder: Path, capsys: Out) -> None:

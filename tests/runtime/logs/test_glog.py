@@ -5,12 +5,20 @@ from __future__ import annotations
 import datetime
 import logging
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
 from prototxt_gen.errors import VerydeepError
-from runtime.logs.glog import GlogFormatter, caffe_log, close_logging, number, setup_logging
+from runtime.logs.glog import (
+    GlogFormatter,
+    caffe_log,
+    close_logging,
+    lost_log_files,
+    number,
+    setup_logging,
+)
 
 PREFIX = r"[IWEF]\d{4} \d\d:\d\d:\d\d\.\d{6} +\d+ [\w.]+:\d+\] "
 
@@ -84,8 +92,61 @@ def test_a_command_line_logs_to_stderr_and_a_file(
     assert re.fullmatch(PREFIX + "Creating Layer data", lines[1])
 
 
+def test_a_full_disk_ends_the_log_file_and_not_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        setup_logging(log_file="/dev/full")
+        assert not lost_log_files()
+        for number_of_line in range(3):
+            caffe_log("solver.cpp:239", "Iteration %d", number_of_line)
+        assert lost_log_files()
+    finally:
+        close_logging()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 4 and "Traceback" not in "".join(lines)
+    (lost,) = (line for line in lines if line.startswith("E"))
+    assert "/dev/full: the log cannot be written: No space left on device; expected room" in lost
+    assert not lost_log_files()
+
+
+def test_standard_error_that_is_full_or_closed_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "train.log"
+    with open("/dev/full", "w", encoding="utf-8") as full:  # noqa: PTH123
+        for stream in (full, None):
+            monkeypatch.setattr(sys, "stderr", stream)
+            try:
+                setup_logging(log_file=path)
+                caffe_log("solver.cpp:289", "Solving toy")
+            finally:
+                close_logging()
+        full.close = lambda: None  # type: ignore[method-assign]
+    assert path.read_text().count("Solving toy\n") == 2
+
+
+def test_names_of_any_bytes_and_length_are_logged(tmp_path: Path) -> None:
+    path = tmp_path / "train.log"
+    try:
+        setup_logging(log_file=path)
+        caffe_log("net.cpp:84", "Creating Layer %s", "n\udcff\ud800\x1b[2J")
+        caffe_log("net.cpp:84", "Creating Layer %s", "x" * 300_000)
+        caffe_log("solver.cpp:45", "Initializing solver: \n%s", "\n".join("a" * 5000))
+    finally:
+        close_logging()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].endswith("Creating Layer n\\udcff\\ud800\\x1b[2J")
+    assert len(lines[1]) < 400 and len(lines) == 5003
+
+
 def test_a_log_file_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(VerydeepError, match=r"file/x: the log cannot be written: .*--log_file"):
         setup_logging(log_file=tmp_path / "file" / "x")
+    close_logging()
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "n" * 300])
+def test_a_log_file_that_can_have_no_such_name(name: str, tmp_path: Path) -> None:
+    with pytest.raises(VerydeepError, match=r"the log cannot be written: .*--log_file"):
+        setup_logging(log_file=f"{tmp_path}/{name}")
     close_logging()

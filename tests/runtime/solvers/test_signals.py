@@ -95,15 +95,38 @@ def test_a_test_is_broken_off_and_run_again_on_resume(
     assert same(weights(again), weights(straight))
 
 
+@pytest.mark.parametrize("sigint", list(Action))
+def test_sigterm_snapshots_and_stops_whatever_sigint_does(sigint: Action, tmp_path: Path) -> None:
+    hook = _Send(signal.SIGTERM, 2)
+    solver = make_solver(f"{FIELDS} {prefix(tmp_path)}", CLASSIFIER, hooks=(hook,))
+    with SignalHandler(sigint, Action.NONE) as signals:
+        solver.requested_action = signals.poll
+        solver.solve()
+        assert signals.terminated
+    assert solver.iter == 3 and _snapshots(tmp_path) == ["toy_iter_3.caffemodel"]
+
+
+def test_sigterm_again_ends_nothing_at_once() -> None:
+    with SignalHandler() as signals:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert [signals.poll() for _ in range(4)] == [*[Action.STOP] * 3, Action.NONE]
+        assert signals.terminated
+    with SignalHandler() as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert not signals.terminated
+
+
 def test_handlers_are_put_back() -> None:
-    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)]
+    numbers = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
     with SignalHandler() as signals:
         assert signal.getsignal(signal.SIGINT) not in before
         assert signals.poll() is Action.NONE
         os.kill(os.getpid(), signal.SIGHUP)
         os.kill(os.getpid(), signal.SIGINT)
         assert [signals.poll() for _ in range(3)] == [Action.SNAPSHOT, Action.STOP, Action.NONE]
-    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)] == before
+    assert [signal.getsignal(number) for number in numbers] == before
 
 
 def test_a_second_ctrl_c_ends_at_once() -> None:
