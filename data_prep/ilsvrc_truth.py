@@ -163,7 +163,7 @@ def _kit_table(root: Path) -> tuple[dict[int, str] | None, list[Path]]:
         table = {}
         for number, line in read_lines(text):
             parts = line.split()
-            place = integer(parts[1], 0, MAX_INT32) if len(parts) > 1 else None
+            place = integer(parts[1], 1, MAX_INT32) if len(parts) > 1 else None
             if place is None:
                 raise DataError(f"{text}:{number}: {line!r}; expected `wnid number words`")
             table[place] = parts[0]

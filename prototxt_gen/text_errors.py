@@ -16,6 +16,7 @@ _TWICE = re.compile(r'Message type "([\w.]+)" should not have multiple "([^"]*)"
 _UNKNOWN_ENUM = re.compile(r'Enum type "([\w.]+)" has no value (?:named|with number) "?([^".]*)')
 _NUMBER = re.compile(r"Couldn't parse (integer|float): ?(.*)")
 _RANGE = re.compile(r"Value out of range: ?(.*)")
+_LONG_INTEGER = "integer string conversion"
 _STRING = re.compile(r"Expected string but found: ?(.*)")
 _EXPECTED = re.compile(r"Expected (.+?)(?:, got .*)?\.$")
 _TOKEN = re.compile(r'"[^"\n]*"?|[\w.+-]+|\S')
@@ -60,7 +61,7 @@ def _explain(complaint: str, got: str, pool: Any) -> str:
     if match := _NUMBER.search(complaint):
         kind = "a whole number" if match[1] == "integer" else "a number"
         return f"not a number; expected {kind}, got {got}; correct the value"
-    if _RANGE.search(complaint):
+    if _RANGE.search(complaint) or _LONG_INTEGER in complaint:
         return f"a number out of range; expected one that fits the field, got {got}; correct it"
     if _STRING.search(complaint):
         return f'not a string; expected text in quotes, got {got}; write it in quotes: "..."'

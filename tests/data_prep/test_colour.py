@@ -80,3 +80,28 @@ def test_a_file_that_is_not_text(tmp_path: Path) -> None:
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no.json: the colour components cannot be read: No such"):
         read_pca(tmp_path / "no.json")
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["9" * 400, "1e999", "[" * 50_000, '"x"', "null", "{}", "-" + "9" * 19, "Infinity"],
+    ids=lambda value: value[:10],
+)
+def test_numbers_of_any_kind(value: str, tmp_path: Path) -> None:
+    rows = "[[1, 0, 0], [0, 1, 0], [0, 0, 1]]"
+    for text in (
+        f'{{"eigenvalues": [1, 2, {value}], "eigenvectors": {rows}}}',
+        f'{{"eigenvalues": [1, 2, 3], "eigenvectors": [[1, 0, {value}], [0, 1, 0], [0, 0, 1]]}}',
+    ):
+        (tmp_path / "pca.json").write_text(text)
+        with pytest.raises(DataError, match=r"not a file of colour components") as caught:
+            read_pca(tmp_path / "pca.json")
+        assert len(str(caught.value)) < 1000
+
+
+def test_a_sidecar_may_not_name_a_device(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="/dev/zero: the colour components cannot be read: a dev"):
+        read_pca("/dev/zero")
+    (tmp_path / "big").write_text(" " * (2 << 20))
+    with pytest.raises(DataError, match="larger than the 1048576 bytes"):
+        read_pca(tmp_path / "big")

@@ -326,3 +326,17 @@ def test_lists_may_be_confined(root: Path, tmp_path: Path) -> None:
             convert(root, [*ENTRIES, (name, 0)], tmp_path / "none", confined)
         assert not (tmp_path / "none").exists()
     assert convert(root, ENTRIES, tmp_path / "db", confined).records == 5
+
+
+@pytest.mark.parametrize("label", ["9" * 100_000, "\u0665", "1_0", "2147483648", "-2147483649", ""])
+def test_labels_that_are_no_integers_of_32_bits(label: str, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text(f"a.jpg 1\nb.jpg {label}\n")
+    with pytest.raises(DataError, match=r"list\.txt:2: ") as caught:
+        read_list(tmp_path / "list.txt")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["a\0b.jpg", "n" * 300])
+def test_names_that_no_file_can_have(name: str, root: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read: "):
+        convert(root, [(name, 0)], tmp_path / "db")

@@ -10,6 +10,7 @@ import pytest
 
 from data_prep.boxes import Box, read_boxes
 from data_prep.ilsvrc import open_ilsvrc, write_list
+from data_prep.ilsvrc_truth import Synset, read_ground_truth, read_name_list, read_solution
 from prototxt_gen.errors import DataError
 
 WNIDS = ("n00000003", "n00000001", "n00000002")
@@ -276,3 +277,27 @@ def test_a_missing_box_file(tmp_path: Path) -> None:
         DataError, match=r"x.xml: the boxes cannot be read: No such file .*; unpack"
     ):
         read_boxes(tmp_path / "x.xml")
+
+
+@pytest.mark.parametrize("number", ["9" * 100_000, "\u00b2", "\u0665", "-1", "1e3", "1_0"])
+def test_numbers_of_lists_are_short_and_decimal(number: str, tree: Path) -> None:
+    synsets = [Synset(wnid, wnid) for wnid in WNIDS]
+    path = tree / "list.txt"
+    path.write_text(f"{number}\n")
+    with pytest.raises(DataError, match=r"list\.txt:1: .*is not the number of a class") as caught:
+        read_ground_truth(path, tree, synsets)
+    assert len(str(caught.value)) < 1000
+    path.write_text(f"image.JPEG {number}\n")
+    with pytest.raises(DataError, match=r"list\.txt:1: .*expected a file name and a label"):
+        read_name_list(path, 3)
+    (tree / "map_clsloc.txt").write_text(f"n00000001 {number} words\n")
+    path.write_text("1\n")
+    with pytest.raises(DataError, match=r"map_clsloc\.txt:1: .*expected `wnid number words`"):
+        read_ground_truth(path, tree, synsets)
+
+
+def test_a_table_with_a_field_without_end(tree: Path) -> None:
+    path = tree / "LOC_val_solution.csv"
+    path.write_text(f'ImageId,x\n"{"x" * 200_000}\n')
+    with pytest.raises(DataError, match=r"LOC_val_solution\.csv: no table: field larger"):
+        read_solution(path, {"n00000001": 0})

@@ -107,3 +107,15 @@ def test_a_box_that_is_not_there_is_named(tmp_path: Path) -> None:
         voc.box("2010_000000", 2)
     with pytest.raises(DataError, match="the boxes cannot be read"):
         voc.box("2010_000009", 1)
+
+
+@pytest.mark.parametrize("person", ["9" * 100_000, "\u0665", "\u00b2", "-1", "1e5", "1.0", "+-1"])
+def test_places_that_are_no_numbers(person: str, tmp_path: Path) -> None:
+    voc = open_voc(write_actions(tmp_path, {"train": 3}))
+    path = voc.root / "ImageSets" / ACTION / "cat_train.txt"
+    path.write_text(f"2010_000000 {person} 1\n")
+    with pytest.raises(
+        DataError, match=r"cat_train\.txt:1: .*expected `id object target`"
+    ) as caught:
+        voc.lists("train", ACTION)
+    assert len(str(caught.value)) < 1000

@@ -194,3 +194,43 @@ def test_the_file_says_what_it_is(tmp_path: Path) -> None:
     assert text.startswith(
         "# What original Caffe has no field for; verydeep reads it with my_solver"
     )
+
+
+HUGE = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        (f"[data.train]\nseed = {HUGE}", "data.train.seed"),
+        (f"[data.train]\ncolour_shift = {HUGE}", "data.train.colour_shift"),
+        (f"[data.train]\nshort_side = [1, {HUGE}]", "data.train.short_side"),
+        ("[data.train]\nshort_side = 16385", "data.train.short_side"),
+        ("[data.train]\nworkers = 1025", "data.train.workers"),
+        ("[data.test]\nprefetch = 2147483647", "data.test.prefetch"),
+        (f"[data.train]\npca.eigenvalues = [1, 2, {HUGE}]", "data.train.pca.eigenvalues"),
+        (
+            "[data.train]\npca.eigenvalues = [1, 2, 3]\n"
+            f"pca.eigenvectors = [[1, 0, 0], [0, {HUGE}, 0], [0, 0, 1]]",
+            "data.train.pca.eigenvectors",
+        ),
+        (f"[schedule]\nfactor = {HUGE}", "schedule.factor"),
+        (f"[parallel]\nshards = 0x{'f' * 40}", "parallel.shards"),
+        (f"shards = [{{a = [[[[[[[[{HUGE}]]]]]]]]}}]", "shards"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_numbers_without_end(text: str, key: str, tmp_path: Path) -> None:
+    path = tmp_path / "solver.verydeep.toml"
+    path.write_text(text)
+    with pytest.raises(ProtoError, match=f"{key}: ") as caught:
+        read_sidecar(tmp_path / "solver.prototxt")
+    assert len(str(caught.value)) < 1000
+
+
+def test_names_that_no_sidecar_can_have() -> None:
+    for name in ("x" * 250 + ".prototxt", "a\0b"):
+        assert read_sidecar(name) == Sidecar()
+    for name in (".", "..", ""):
+        with pytest.raises(ProtoError, match="names a folder; expected a solver prototxt"):
+            read_sidecar(name)

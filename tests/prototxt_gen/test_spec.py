@@ -278,3 +278,59 @@ def test_specs_are_values() -> None:
     with pytest.raises(AttributeError):
         setattr(builtin_spec("D"), "crop", 3)  # noqa: B010 (mypy knows that it cannot be set)
     assert isinstance(builtin_spec("D"), NetSpecification)
+
+
+DEEP = {
+    "an array": "x = " + "[" * 100_000,
+    "an inline table": "x = " + "{a = " * 100_000,
+    "a dotted key": "crop." + "a." * 900 + "a = 1",
+    "a long dotted key": "a." * 300_000 + "b = 1",
+    "a long header": "[" + "a." * 300_000 + "b]",
+    "digits": "crop = " + "9" * 100_000,
+    "hexadecimal digits": "crop = 0x" + "f" * 100_000,
+    "an integer over 64 bits": "crop = 0x" + "f" * 900,
+    "a number over 64 bits": "dropout = " + "9" * 400,
+    "a list of such": "fc = [1, " + "9" * 30 + "]",
+    "an exponent": "width = 1e999999999",
+    "an exponent as text": "width = '1e999999999'",
+    "a negative exponent": "width = '1e-999999999'",
+    "a long fraction": f"width = '1/{'7' * 5000}'",
+    "a small width": "width = 1e-300",
+    "a wide layer": "width = 64\nfc = [2147483647]",
+    "a long name": f"name2 = '{'x' * 300_000}'",
+    "a long value": f"crop = '{'x' * 300_000}'",
+    "a long key": f"{'k' * 300_000} = 1",
+    "a control character": "name2 = '\x1b[2J'",
+}
+
+
+@pytest.mark.parametrize("what", DEEP)
+def test_what_has_no_end_is_refused_at_once(what: str) -> None:
+    with pytest.raises(ProtoError, match=r"^my\.toml: ") as caught:
+        parse_spec(OWN + DEEP[what], "my.toml")
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("stages", "words"),
+    [
+        (f"[['conv{'9' * 900}-8']]", "stages: "),
+        (f"[['conv3-{'9' * 900}']]", "stages: "),
+        ("[['conv3-4294967296']]", "stages: a convolution of 4294967296 channels"),
+        ("[" + "['conv3-1']," * 20_000 + "]", "stages: out of range; expected at most 31 stages"),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_stages_without_end(stages: str, words: str) -> None:
+    with pytest.raises(ProtoError, match=words) as caught:
+        parse_spec(f"name = 'x'\nstages = {stages}", "my.toml")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_spec_of_any_size_or_kind_of_file(tmp_path: Path) -> None:
+    (tmp_path / "big.toml").write_text("# " + "x" * (2 << 20))
+    with pytest.raises(ProtoError, match="cannot be read: larger than the 1048576 bytes"):
+        load_spec(tmp_path / "big.toml")
+    for name in ("a\0b.toml", "n" * 300):
+        with pytest.raises(ProtoError, match="cannot be read: "):
+            load_spec(tmp_path / name)

@@ -11,6 +11,7 @@ import pytest
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.text import parse, read, read_net, read_solver, to_text, write
+from prototxt_gen.toml_tables import read_toml
 
 SAMPLE = """# A small net.
 name: "sample"
@@ -317,3 +318,39 @@ def test_mutants_are_read_or_refused() -> None:
 @pytest.mark.slow
 def test_many_mutants_are_read_or_refused() -> None:
     check_mutants(range(100, 2100))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("layer {" * 100_000, r":1:\d+: "),
+        ("layer { name: " + "[" * 100_000, r":1:\d+: "),
+        ("input_dim: " + "9" * 100_000, "not a number|out of range"),
+        ("input_dim: 0x" + "f" * 100_000, "not a number|out of range"),
+        ("force_backward: " + "1" * 100_000, r":1:\d+: "),
+        (f"name: '{'x' * 300_000}", "a string without an end"),
+        (f"{'x' * 300_000}: 1", "NetParameter has no field"),
+        ("name: " + "'x' " * 50_000 + ":", r":1:\d+: "),
+        (f"layer {{ type: {'x' * 300_000} }}", "not a string"),
+        ("input_shape { dim: [" + "1, " * 50_000, r":1:\d+: "),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_text_without_end_is_refused_in_few_words(text: str, words: str) -> None:
+    with pytest.raises(ProtoError, match=words) as caught:
+        parse(text, proto.NetParameter, "net.prototxt")
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_working_folder_that_was_removed_is_named_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ProtoError, match="the current folder is one that was removed"):
+        read("net.prototxt", proto.NetParameter)
+    with pytest.raises(ProtoError, match="the current folder is one that was removed"):
+        read_toml("spec.toml")
+    with pytest.raises(ProtoError, match="cannot be written: No such file"):
+        write("net.prototxt", proto.NetParameter())

@@ -56,3 +56,15 @@ def test_errors(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         plot_learning_curve(TRACE, tmp_path / "file" / "curve.png")
+
+
+@pytest.mark.parametrize("loss", ["1e308", "1e999", "-1e308", "5e-324", "nan", "0"])
+def test_losses_that_no_axis_has_room_for(loss: str, tmp_path: Path) -> None:
+    """A run that diverged is what a curve is looked at for."""
+    line = "I1231 23:59:55.000000 7 solver.cpp:258]     "
+    text = "".join(
+        f"{line}Iteration {n}\n{line}Train net output #0: loss = {value}\n"
+        for n, value in enumerate(["2.5", loss, "-1e300", loss])
+    )
+    (tmp_path / "log").write_text(text)
+    assert plot_learning_curve(tmp_path / "log", tmp_path / "out.png").stat().st_size > 1000

@@ -115,3 +115,83 @@ def test_what_is_no_log(tmp_path: Path) -> None:
         _read(tmp_path, "nothing\n")
     with pytest.raises(DataError, match="log:1: no JSON"):
         _read(tmp_path, '{"event": \n{"event": "end"}\n')
+
+
+CAFFE = (
+    "I1231 23:59:55.000000 7 solver.cpp:239] Iteration {iteration}, loss = 1\n"
+    "I1231 23:59:55.000000 7 solver.cpp:258]     Train net output #0: loss = {loss} (* 1 = 2)\n"
+    "I1231 23:59:55.000000 7 sgd_solver.cpp:112] Iteration {iteration}, lr = {rate}\n"
+)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"iteration": "9" * 100_000},
+        {"iteration": "1" * 16},
+        {"iteration": "\u0665"},
+        {"loss": "1" * 100_000},
+        {"loss": "e"},
+        {"loss": "--"},
+        {"loss": "1e"},
+        {"loss": "1.2.3"},
+        {"loss": "."},
+        {"rate": "9" * 100_000},
+        {"rate": "1e"},
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_numbers_that_are_none_are_passed_over(values: dict[str, str], tmp_path: Path) -> None:
+    whole = CAFFE.format(iteration=0, loss=2.5, rate=0.1)
+    broken = CAFFE.format(**{"iteration": 5, "loss": 2.0, "rate": 0.01, **values})
+    train, _ = _read(tmp_path, whole + broken)
+    assert train[0] == {"NumIters": 0, "Seconds": 0, "LearningRate": 0.1, "loss": 2.5} or (
+        "rate" not in values and len(train) == 1
+    )
+    assert all(isinstance(value, float) for row in train for value in row.values())
+
+
+def test_numbers_beyond_a_float_s_are_infinite(tmp_path: Path) -> None:
+    train, _ = _read(tmp_path, CAFFE.format(iteration=1, loss="1e999999999", rate="1e-999999999"))
+    assert (train[0]["loss"], train[0]["LearningRate"]) == (math.inf, 0)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"iteration": "x"},
+        {"iteration": 1.5},
+        {"iteration": -1},
+        {"iteration": None},
+        {"iteration": True},
+        {"iteration": [1]},
+        {"outputs": [1, 2]},
+        {"outputs": "text"},
+        {"outputs": {"loss": "text"}},
+        {"outputs": {"loss": {"deep": 1}}},
+        {"lr": "text"},
+        {"seconds": []},
+        {"event": ["train"]},
+        {"event": {"a": 1}},
+        {"event": "test", "net": "x"},
+        {"event": "test", "net": -5},
+        {"event": "start", "iteration": "x"},
+    ],
+    ids=str,
+)
+def test_records_of_other_kinds_end_nothing(record: dict[str, object], tmp_path: Path) -> None:
+    good = {**TRAIN, "iteration": 3, "outputs": {"loss": 1.0}}
+    train, _ = _read(tmp_path, _json(good, {**TRAIN, "iteration": 5, **record}))
+    assert train[0]["loss"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, '{"event":' * 100_000, "9" * 100_000, '{"a": ' + "1" * 5000 + "}"],
+    ids=lambda value: value[:12],
+)
+def test_lines_without_end(text: str, tmp_path: Path) -> None:
+    good = _json({**TRAIN, "iteration": 3, "outputs": {}})
+    with pytest.raises(DataError, match="log:2: no JSON: ") as caught:
+        _read(tmp_path, f"{good}{text}\n{good}")
+    assert len(str(caught.value)) < 1000
