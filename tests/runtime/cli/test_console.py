@@ -11,8 +11,8 @@ import pytest
 
 from prototxt_gen.errors import VerydeepError
 from runtime.cli import summary
-from runtime.cli.main import main
 from runtime.cli.console import Console, beside
+from runtime.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
