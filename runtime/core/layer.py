@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
-from runtime.backend.base import Backend
+from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.process.not_copyable import NotCopyable
@@ -45,6 +45,8 @@ def between(low: int, high: int) -> Arity:
 
 Blobs = Sequence[Blob]
 
+_NOT_INHERITED = ("only_ops", "can_rectify", "rectifies", "can_gate_relu")
+
 
 class Layer(NotCopyable):
     """Base of all layers, a template method: `setup` is fixed, the four hooks are the layer's.
@@ -60,9 +62,23 @@ class Layer(NotCopyable):
     auto_top_blobs: ClassVar[bool] = False
     """Missing tops are made by the net; the loss layers' way."""
     can_rectify: ClassVar[bool] = False
-    """Whether the layer can apply a ReLU to its tops in passing, where `rectify` asks for it."""
+    """The layer can apply a ReLU to its tops as well, if `rectify` is set. Not inherited."""
     is_loss: ClassVar[bool] = False
     """The first top has loss weight 1 unless the prototxt says otherwise."""
+    only_ops: ClassVar[bool] = False
+    """Both passes only call ops of the backend, which may record and repeat them. Not inherited."""
+
+    keep_factors: Callable[[Array, Array], None] | None = None
+    """If set, a layer with a `factor_depth` passes left and right to it, whose product left^T right
+    is the gradient of blobs[0], and does not add the product.
+    Shapes: left (factor_depth, a), right (factor_depth, b); blobs[0] (a, b)."""
+
+    def __init_subclass__(cls) -> None:
+        """Reset what holds for the passes of one class: a subclass may override them."""
+        super().__init_subclass__()
+        for name in _NOT_INHERITED:
+            if name not in vars(cls):
+                setattr(cls, name, vars(Layer)[name])
 
     def __init__(self, param: Any, phase: int, backend: Backend, context: RunContext) -> None:
         self.param = param
@@ -180,3 +196,23 @@ class Layer(NotCopyable):
             if weight and self._seeded.get(index) != blob.shape:
                 blob.backend.fill(blob.diff.mutable_dev(), weight)
                 self._seeded[index] = blob.shape
+
+    # What the layer is, for the parts of the program that do not run it.
+
+    @property
+    def rectifies(self) -> bool:
+        """Whether the layer computes max(x, 0). Not inherited."""
+        return False
+
+    @property
+    def can_gate_relu(self) -> bool:
+        """Whether backward can apply the gradient of a ReLU before it, if `gates_relu` is set.
+
+        Not inherited.
+        """
+        return False
+
+    @property
+    def factor_depth(self) -> int | None:
+        """Rows of the factors that `keep_factors` takes; None if the layer has none."""
+        return None

@@ -13,6 +13,8 @@ from runtime.core.layer_registry import register
 class ConcatLayer(Layer):
     """Bottoms side by side along an axis; the other axes agree."""
 
+    only_ops = True
+
     num_bottom = at_least(1)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

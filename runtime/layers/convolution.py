@@ -24,6 +24,8 @@ class ConvolutionLayer(Layer):
     or with other than two axes behind the channels, see ConvolutionNd.
     """
 
+    only_ops = True
+
     num_bottom, num_top = at_least(1), at_least(1)
     equal_num_bottom_top = True
 

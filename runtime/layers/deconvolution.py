@@ -20,6 +20,8 @@ class DeconvolutionLayer(ConvolutionLayer):
     P = stride*(H-1) + dilation*(R-1) + 1 - 2*pad. `geom` is the convolution from top to bottom.
     """
 
+    only_ops = True
+
     transposed = True
     can_rectify = False
 

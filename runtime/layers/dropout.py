@@ -24,6 +24,8 @@ class DropoutLayer(Layer):
     context can ask for.
     """
 
+    only_ops = True
+
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Check the ratio."""
         self.ratio = float(self.param.dropout_param.dropout_ratio)

@@ -13,6 +13,8 @@ from runtime.core.layer_registry import register
 class FlattenLayer(Layer):
     """The axes `axis` .. `end_axis` become one; memory is shared."""
 
+    only_ops = True
+
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Merge the axes."""
         if top[0] is bottom[0]:

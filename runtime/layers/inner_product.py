@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.backend.base import Array, Layout
+from runtime.backend.base import Layout
 from runtime.core.blob import Blob
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer
@@ -21,9 +21,7 @@ class InnerProductLayer(Layer):
     blobs[1] (num_output,); top (M..., num_output).
     """
 
-    keep_factors: Callable[[Array, Array], None] | None = None
-    """Takes left and right, whose product left^T right is the gradient of the weights, instead of
-    its being multiplied out and added. Shapes: left (M, a), right (M, b); blobs[0] (a, b)."""
+    only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make and fill weights and bias."""
@@ -91,3 +89,8 @@ class InnerProductLayer(Layer):
         if propagate_down[0]:
             dx = self._flat(bottom[0].diff.mutable_dev(), self.inputs)
             self.backend.gemm(False, self.transpose, 1.0, dy, self.blobs[0].data.dev(), 0.0, dx)
+
+    @property
+    def factor_depth(self) -> int | None:
+        """See Layer. Behind the first axis, the number of rows may differ from pass to pass."""
+        return self.rows if self.axis <= 1 else None

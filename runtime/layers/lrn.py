@@ -21,6 +21,8 @@ class LRNLayer(Layer):
     Shapes: bottom, top (N,C,H,W).
     """
 
+    only_ops = True
+
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read the region."""
         self.within = self.param.lrn_param.norm_region == proto.LRNParameter.WITHIN_CHANNEL

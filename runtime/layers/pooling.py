@@ -21,6 +21,8 @@ class PoolingLayer(Layer):
     Shapes: bottom (N,C,H,W); tops (N,C,P,Q).
     """
 
+    only_ops = True
+
     num_top = between(1, 2)
 
     geom: PoolGeometry
@@ -71,3 +73,8 @@ class PoolingLayer(Layer):
             self.backend.max_pool_backward(self.geom, dy, self.mask.dev(), dx)
         else:
             self.backend.ave_pool_backward(self.geom, dy, dx)
+
+    @property
+    def can_gate_relu(self) -> bool:
+        """A maximum of rectified numbers is above 0 where the number it was taken from is."""
+        return bool(self.param.pooling_param.pool == proto.PoolingParameter.MAX)

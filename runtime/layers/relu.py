@@ -12,6 +12,8 @@ from runtime.core.layer_registry import register
 class ReLULayer(Layer):
     """y = max(x, 0), or negative_slope * x below 0. May work in place."""
 
+    only_ops = True
+
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom."""
         top[0].reshape_like(bottom[0])
@@ -28,3 +30,8 @@ class ReLULayer(Layer):
             self.backend.relu_backward(
                 bottom[0].data.dev(), top[0].diff.dev(), bottom[0].diff.mutable_dev(), slope
             )
+
+    @property
+    def rectifies(self) -> bool:
+        """With no slope below 0."""
+        return not self.param.relu_param.negative_slope

@@ -13,6 +13,8 @@ from runtime.core.layer_registry import register
 class ReshapeLayer(Layer):
     """Dimensions in `shape`: 0 copies the bottom's, one -1 is inferred. Memory is shared."""
 
+    only_ops = True
+
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Work the shape out."""
         if top[0] is bottom[0]:

@@ -12,6 +12,8 @@ from runtime.core.layer_registry import register
 class SilenceLayer(Layer):
     """No tops; its bottoms are no outputs of the net, and their gradient is 0."""
 
+    only_ops = True
+
     num_bottom, num_top = at_least(1), exactly(0)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

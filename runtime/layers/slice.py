@@ -14,6 +14,8 @@ from runtime.core.layer_registry import register
 class SliceLayer(Layer):
     """Cut at slice_point, or into equal parts, one a top."""
 
+    only_ops = True
+
     num_top = at_least(1)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

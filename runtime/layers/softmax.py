@@ -12,6 +12,8 @@ from runtime.core.layer_registry import register
 class SoftmaxLayer(Layer):
     """Exponentials along an axis that sum to one. May work in place."""
 
+    only_ops = True
+
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom."""
         self.layout = bottom[0].layout(self.param.softmax_param.axis, self.label)

@@ -19,6 +19,8 @@ class SoftmaxWithLossLayer(Layer):
     Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and as the scores.
     """
 
+    only_ops = True
+
     num_bottom, num_top = exactly(2), between(1, 2)
     auto_top_blobs = is_loss = True
 

@@ -13,6 +13,8 @@ from runtime.core.layer_registry import register
 class SplitLayer(Layer):
     """Tops share the bottom's data; their gradients add up."""
 
+    only_ops = True
+
     num_top = at_least(1)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

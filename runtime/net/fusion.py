@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prototxt_gen import proto
 from runtime.net.wiring import Wiring
 
 
@@ -18,17 +17,14 @@ def find_rectified(net: Wiring) -> frozenset[int]:
 
 
 def find_gating(net: Wiring) -> frozenset[int]:
-    """The max poolings that can do the backward pass of the ReLU in place before them.
+    """The layers that can do the backward pass of the ReLU in place before them.
 
-    A maximum of rectified numbers is above zero where the number it was taken from is. So the
-    gradient is gated while it is still small; nobody may have written over the maxima since.
+    Their tops are read again, so no layer behind them may overwrite these.
     """
-    maximum = proto.PoolingParameter.MAX
     return frozenset(
         i
         for i in range(1, len(net.layers))
-        if net.layers[i].type == "Pooling"
-        and net.layers[i].param.pooling_param.pool == maximum
+        if net.layers[i].can_gate_relu
         and len(net.tops[i]) == 1
         and _rectifies_in_place(net, i - 1)
         and net.bottoms[i] == net.tops[i - 1]
@@ -37,9 +33,4 @@ def find_gating(net: Wiring) -> frozenset[int]:
 
 
 def _rectifies_in_place(net: Wiring, index: int) -> bool:
-    layer = net.layers[index]
-    return (
-        layer.type == "ReLU"
-        and not layer.param.relu_param.negative_slope
-        and net.tops[index] == net.bottoms[index]
-    )
+    return net.layers[index].rectifies and net.tops[index] == net.bottoms[index]

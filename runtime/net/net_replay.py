@@ -11,28 +11,6 @@ from runtime.core.context import RunContext
 from runtime.net.replay import Replay
 from runtime.net.wiring import Wiring
 
-# Layers whose passes do nothing but ask for ops; with settings for which they compute on the host
-# the recording shows it. Of any other layer nobody knows what its code does besides.
-_ONLY_OPS = frozenset(
-    {
-        "Concat",
-        "Convolution",
-        "Deconvolution",
-        "Dropout",
-        "Flatten",
-        "InnerProduct",
-        "LRN",
-        "Pooling",
-        "ReLU",
-        "Reshape",
-        "Silence",
-        "Slice",
-        "Softmax",
-        "SoftmaxWithLoss",
-        "Split",
-    }
-)
-
 
 class LayerPasses(Wiring, Protocol):
     """A net that runs layer by layer; the hooks are called with the index of a layer."""
@@ -64,10 +42,8 @@ class NetReplay:
         self._net = net
         self._forward = Replay(recorder)
         self._backward = Replay(recorder)
-        self._fit = [
-            layer.type in _ONLY_OPS and type(layer).__module__.startswith("runtime.layers.")
-            for layer in net.layers
-        ]
+        # For settings with which such a layer computes on the host, the recording is refused.
+        self._fit = [layer.only_ops for layer in net.layers]
 
     def forward(self) -> float:
         """Run all layers and return the weighted sum of their losses."""
@@ -97,7 +73,7 @@ class NetReplay:
             or net.after_forward
             or net.before_backward
             or net.after_backward
-            or any(getattr(layer, "keep_factors", None) is not None for layer in net.layers)
+            or any(layer.keep_factors is not None for layer in net.layers)
         )
 
     def backward(self, gating: bool) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from runtime.backend.base import Array
-from runtime.layers.inner_product import InnerProductLayer
+from runtime.core.layer import Layer
 from runtime.net import Net
 from runtime.parallel.collective import Parcel
 from runtime.parallel.shard_plan import ShardPlan
@@ -33,13 +33,14 @@ class Factors:
     what comes in a pass times the passes.
     """
 
-    def __init__(self, layer: InnerProductLayer, plan: ShardPlan, rank: int) -> None:
+    def __init__(self, layer: Layer, plan: ShardPlan, rank: int) -> None:
+        assert layer.factor_depth is not None
         self.backend = layer.backend
         self._layer = layer
         self.weight = layer.blobs[0]
         self.rows, self.cols = self.weight.shape
         self._passes = [len(plan.run_of(r)) * plan.iter_size for r in range(plan.replicas)]
-        self._depth = layer.rows
+        self._depth = layer.factor_depth
         self._left, self._right = self._pair(self._passes[rank])
         self._whole = self._pair(sum(self._passes)) if plan.replicas > 1 else None
         self._scale = 1.0 / plan.shards
@@ -62,7 +63,7 @@ class Factors:
         self._layer.keep_factors = None
 
     def keep(self, left: Array, right: Array) -> None:
-        """Keep the factors of one pass; see InnerProductLayer.keep_factors."""
+        """Keep the factors of one pass; see Layer.keep_factors."""
         for whole, part in ((self._left, left), (self._right, right)):
             flat = self.backend.view(part, 0, (part.size,))
             at = self._kept * part.size
@@ -127,14 +128,12 @@ def choose_factors(net: Net, plan: ShardPlan, rank: int) -> dict[int, Factors]:
     passes = plan.shards * plan.iter_size
     found = {}
     for layer, needed in zip(net.layers, net.layer_need_backward):
-        if not isinstance(layer, InnerProductLayer) or not needed:
+        depth = layer.factor_depth
+        if depth is None or not needed:
             continue
         weight = layer.blobs[0]
         rows, cols = weight.shape
-        if layer.axis > 1:
-            # How much comes in may differ from pass to pass, as images without a crop do.
-            continue
-        small = 2 * passes * layer.rows * (rows + cols) <= rows * cols
+        small = 2 * passes * depth * (rows + cols) <= rows * cols
         alone = id(weight) in owned and users.count(id(weight.diff.storage)) == 1
         if small and alone and rows * cols >= LARGE and layer.propagates_to_params(0):
             found[owned[id(weight)]] = Factors(layer, plan, rank)

@@ -23,9 +23,6 @@ from runtime.solvers.update_rule import ParamSlot, UpdateRule
 
 log = logging.getLogger("verydeep.solver")
 
-# Solver types whose update does nothing but ask for ops, the same ones at every iteration.
-_ONLY_OPS = frozenset({"SGD"})
-
 
 class Engine:
     """One net, its update rule and its history.
@@ -89,7 +86,7 @@ class Engine:
         """Clip the summed gradient, divide it by iter_size, regularise and step: in that order."""
         self.clip(float(param.clip_gradients))
         step = partial(self._update_all, param, rate, iteration)
-        if self._replay is None or self.rule.type not in _ONLY_OPS or param.debug_info:
+        if self._replay is None or not self.rule.only_ops or param.debug_info:
             step()
             return
         rates = [float(self.rule.local_rate(slot, rate)) for slot in self.slots]

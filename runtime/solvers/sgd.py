@@ -14,6 +14,7 @@ class SGDRule(UpdateRule):
     """
 
     type = "SGD"
+    only_ops = True
 
     def update(self, slot: ParamSlot, rate: float, iteration: int) -> None:
         """Run on the device, as one op: this is the update that large nets make."""

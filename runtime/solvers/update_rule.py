@@ -40,6 +40,14 @@ class UpdateRule:
     type: ClassVar[str] = ""
     histories: ClassVar[int] = 1
     """History blobs of one weight blob; the solverstate holds all first ones, then the second."""
+    only_ops: ClassVar[bool] = False
+    """An update only calls ops, the same ones in every iteration. Not inherited."""
+
+    def __init_subclass__(cls) -> None:
+        """Reset what holds for the update of one class: a subclass may override it."""
+        super().__init_subclass__()
+        if "only_ops" not in vars(cls):
+            cls.only_ops = False
 
     def __init__(self, param: Any, backend: Backend) -> None:
         """Take the constants of a SolverParameter, rounded to the backend's dtype.
