@@ -186,8 +186,7 @@ def _gradients(net: Net) -> Iterator[SyncedMemory]:
 
 
 def _workspace(layers: Iterable[Layer]) -> int:
-    plans = (getattr(layer, "plan", None) for layer in layers)
-    return max((plan.workspace_bytes for plan in plans if plan is not None), default=0)
+    return max((layer.workspace_bytes for layer in layers), default=0)
 
 
 def _divisors(number: int) -> list[int]:

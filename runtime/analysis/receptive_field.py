@@ -8,22 +8,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
 
 from runtime.core.blob import Blob
+from runtime.core.description import Places, Window
 from runtime.core.layer import Layer
-from runtime.layers.convolution import ConvolutionLayer
-from runtime.layers.deconvolution import DeconvolutionLayer
-from runtime.layers.lrn import LRNLayer
-from runtime.layers.pooling import PoolingLayer
 from runtime.net import Net
 
 Pair = tuple[Fraction, Fraction]
 
 _ONE = (Fraction(1), Fraction(1))
 _IMAGE_AXES = 4
-# Their tops cover another part of the plane than their bottoms, at the same spacing.
-_MOVES_ONLY = ("Crop", "Slice", "Concat")
+# The tops cover another part of the plane than the bottoms, at the same spacing.
+_MOVED = (Places.SHIFTED, Places.CROPPED)
 
 
 @dataclass(frozen=True)
@@ -46,20 +42,6 @@ class Field:
         return Field((size[0], size[1]), None)
 
 
-class _Window(NamedTuple):
-    """What a layer's window covers of its bottom, and how far it moves, in the bottom's numbers."""
-
-    extent: Pair
-    step: Pair
-
-    def over(self, field: Field) -> Field:
-        if field.stride is None:
-            return field
-        (h, w), (down, across) = field.size, field.stride
-        size = (h + (self.extent[0] - 1) * down, w + (self.extent[1] - 1) * across)
-        return Field(size, (down * self.step[0], across * self.step[1]))
-
-
 def receptive_fields(net: Net) -> list[list[Field | None]]:
     """The fields of every layer's tops, in the net's order.
 
@@ -80,20 +62,20 @@ def _field(
 ) -> Field | None:
     if not bottom:
         return Field(_ONE) if top.num_axes == _IMAGE_AXES else None
-    if top.num_axes == 0 or layer.type == "Python":
+    if top.num_axes == 0 or layer.places is Places.UNKNOWN:
         return None
-    used = 1 if layer.type == "Crop" else len(bottom)
-    seen = [(blob, field) for blob, field in zip(bottom[:used], fields) if field is not None]
+    read = bottom[: layer.value_bottoms]
+    seen = [(blob, field) for blob, field in zip(read, fields) if field is not None]
     if not seen:
         return None
     if top.num_axes != _IMAGE_AXES:
         return _widest([f.spread(b.shape[2:]) for b, f in seen])
     field = _widest([f for _, f in seen])
-    window = _window(layer)
+    window = layer.spatial_window()
     if window is not None:
-        return window.over(field)
+        return _widened(field, window)
     plane = seen[0][0].shape[2:]
-    same = layer.type in _MOVES_ONLY or field.stride is None or top.shape[2:] == plane
+    same = layer.places in _MOVED or field.stride is None or top.shape[2:] == plane
     return field if same else None
 
 
@@ -107,22 +89,16 @@ def _widest(fields: Sequence[Field]) -> Field:
     return Field(size, (max(s[0] for s in planes), max(s[1] for s in planes)))
 
 
-def _window(layer: Layer) -> _Window | None:
-    """The window of a layer that has one."""
-    if isinstance(layer, ConvolutionLayer) and layer.nd is None:
-        geom = layer.geom
-        extent = [d * (k - 1) + 1 for k, d in zip(geom.kernel, geom.dilation)]
-        if not isinstance(layer, DeconvolutionLayer):
-            return _Window(_pair(extent), _pair(geom.stride))
-        # Turned round: the numbers that meet in one of the top's, which stand closer together.
-        reach = [-(-e // s) for e, s in zip(extent, geom.stride)]
-        return _Window(_pair(reach), (Fraction(1, geom.stride[0]), Fraction(1, geom.stride[1])))
-    if isinstance(layer, PoolingLayer):
-        return _Window(_pair(layer.geom.kernel), _pair(layer.geom.stride))
-    if isinstance(layer, LRNLayer) and layer.within:
-        return _Window(_pair(layer.square.kernel), _ONE)
-    return None
-
-
-def _pair(values: Sequence[int]) -> Pair:
-    return Fraction(values[0]), Fraction(values[1])
+def _widened(field: Field, window: Window) -> Field:
+    """The field of what sees numbers of this field through a window."""
+    if field.stride is None:
+        return field
+    extent: Sequence[int] = window.extent
+    step = [Fraction(stride) for stride in window.stride]
+    if window.transposed:
+        # The bottom's numbers that meet in one of the top's, which are closer together.
+        extent = [-(-e // s) for e, s in zip(window.extent, window.stride)]
+        step = [1 / s for s in step]
+    size = [f + (e - 1) * s for f, e, s in zip(field.size, extent, field.stride)]
+    stride = [f * s for f, s in zip(field.stride, step)]
+    return Field((size[0], size[1]), (stride[0], stride[1]))

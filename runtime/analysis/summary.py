@@ -11,10 +11,6 @@ from typing import Any
 
 from runtime.analysis.memory_estimate import MemoryEstimate, memory_estimate, storage_bytes
 from runtime.analysis.receptive_field import Field, receptive_fields
-from runtime.core.layer import Layer
-from runtime.layers.convolution import ConvolutionLayer
-from runtime.layers.inner_product import InnerProductLayer
-from runtime.layers.split import SplitLayer
 from runtime.net import Net
 from runtime.net.building import PHASE_NAMES
 from runtime.net.shape_net import batch_of
@@ -105,7 +101,7 @@ def summarize(net: Net, solver: Any = None, types: Mapping[str, str] | None = No
             if id(blob.data.storage) not in seen:
                 seen.add(id(blob.data.storage))
                 memory += storage_bytes(blob.data)
-        if isinstance(layer, SplitLayer):
+        if layer.inserted_by_net:
             continue
         name = str(layer.param.name)
         rows.append(
@@ -115,22 +111,13 @@ def summarize(net: Net, solver: Any = None, types: Mapping[str, str] | None = No
                 tops=tuple(zip(map(str, layer.param.top), (top.shape for top in net.tops[i]))),
                 parameters=sum(blob.count() for blob in layer.blobs if id(blob) in owned),
                 shared_parameters=sum(b.count() for b in layer.blobs if id(b) not in owned),
-                multiply_adds=multiply_adds(layer, len(net.bottoms[i])) // batch,
+                multiply_adds=layer.multiply_adds(len(net.bottoms[i])) // batch,
                 memory=memory,
                 in_place=any(top is bottom for top in net.tops[i] for bottom in net.bottoms[i]),
                 field=fields[0] if fields else None,
             )
         )
     return Summary(net.name, net.phase, tuple(rows), memory_estimate(net, solver=solver))
-
-
-def multiply_adds(layer: Layer, bottoms: int = 1) -> int:
-    """Multiply-adds of a layer's products for the whole batch, forward, by the direct algorithm."""
-    if isinstance(layer, ConvolutionLayer):
-        return layer.macs * bottoms
-    if isinstance(layer, InnerProductLayer):
-        return layer.rows * layer.inputs * layer.outputs
-    return 0
 
 
 def _field_dict(field: Field | None) -> dict[str, Any] | None:

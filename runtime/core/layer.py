@@ -11,6 +11,7 @@ from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
 from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
+from runtime.core.description import Places, Window
 from runtime.process.not_copyable import NotCopyable
 
 
@@ -67,6 +68,13 @@ class Layer(NotCopyable):
     """The first top has loss weight 1 unless the prototxt says otherwise."""
     only_ops: ClassVar[bool] = False
     """Both passes only call ops of the backend, which may record and repeat them. Not inherited."""
+    places: ClassVar[Places] = Places.UNDEFINED
+    """Where the place of a top's number lies in the bottoms."""
+    value_bottoms: ClassVar[int | None] = None
+    """The number of bottoms whose values are read; of those behind them only the shape. None: all.
+    """
+    inserted_by_net: ClassVar[bool] = False
+    """A net inserts the layer where several layers read one blob; summaries omit it."""
 
     keep_factors: Callable[[Array, Array], None] | None = None
     """If set, a layer with a `factor_depth` passes left and right to it, whose product left^T right
@@ -215,4 +223,26 @@ class Layer(NotCopyable):
     @property
     def factor_depth(self) -> int | None:
         """Rows of the factors that `keep_factors` takes; None if the layer has none."""
+        return None
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The temporary memory of a backend that a pass needs."""
+        return 0
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time spent waiting for data so far."""
+        return 0.0
+
+    def spatial_window(self) -> Window | None:
+        """The window over (N,C,H,W) bottoms of the present shape; None if the layer has none."""
+        return None
+
+    def multiply_adds(self, bottoms: int) -> int:
+        """Multiply-adds of the products of a forward pass, by the direct algorithm."""
+        return 0
+
+    def chance_loss(self, bottom: Blobs) -> float | None:
+        """The unweighted loss of equal scores for all classes; None if it depends on the data."""
         return None

@@ -11,6 +11,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -23,6 +24,8 @@ class BatchNormLayer(Layer):
 
     Shapes: bottom (N,C,...); blobs mean (C,), variance (C,), and (1,) that both are divided by.
     """
+
+    places = Places.SAME
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make the running sums; the solver must leave them alone."""

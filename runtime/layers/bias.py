@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime.core.blob import Blob
+from runtime.core.description import Places
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
@@ -17,6 +18,8 @@ class BiasLayer(Layer):
 
     Shapes: the bias has the bottom's axes `axis` .. `axis + num_axes - 1`.
     """
+
+    places = Places.SAME
 
     num_bottom = between(1, 2)
 

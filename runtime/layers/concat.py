@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -13,6 +14,7 @@ from runtime.core.layer_registry import register
 class ConcatLayer(Layer):
     """Bottoms side by side along an axis; the other axes agree."""
 
+    places = Places.SHIFTED
     only_ops = True
 
     num_bottom = at_least(1)

@@ -10,6 +10,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, Layout
 from runtime.core.blob import Blob
+from runtime.core.description import Places, Window
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
@@ -24,6 +25,7 @@ class ConvolutionLayer(Layer):
     or with other than two axes behind the channels, see ConvolutionNd.
     """
 
+    places = Places.WINDOW
     only_ops = True
 
     num_bottom, num_top = at_least(1), at_least(1)
@@ -174,3 +176,18 @@ class ConvolutionLayer(Layer):
         sizes = nd.size if self.transposed else nd.out
         channels = nd.c if self.transposed else nd.k
         return Layout(math.prod(nd.outer), channels, math.prod(sizes))
+
+    @property
+    def workspace_bytes(self) -> int:
+        """The plan's."""
+        return self.plan.workspace_bytes if self.nd is None else 0
+
+    def spatial_window(self) -> Window | None:
+        """The filters'; of a Deconvolution over the top."""
+        if self.nd is not None:
+            return None
+        geom = self.geom
+        return Window(geom.kernel, geom.stride, geom.pad, geom.dilation, self.transposed)
+
+    def multiply_adds(self, bottoms: int) -> int:
+        return self.macs * bottoms

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer, exactly
 from runtime.core.layer_registry import register
 
@@ -12,6 +13,9 @@ from runtime.core.layer_registry import register
 @register("Crop")
 class CropLayer(Layer):
     """From `axis` on, the top has the second bottom's sizes, read at the offsets."""
+
+    places = Places.CROPPED
+    value_bottoms = 1
 
     num_bottom = exactly(2)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import Layout
+from runtime.core.description import Places
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.convolution import ConvolutionLayer
@@ -20,6 +21,7 @@ class DeconvolutionLayer(ConvolutionLayer):
     P = stride*(H-1) + dilation*(R-1) + 1 - 2*pad. `geom` is the convolution from top to bottom.
     """
 
+    places = Places.TRANSPOSED_WINDOW
     only_ops = True
 
     transposed = True

@@ -10,6 +10,7 @@ from data_prep.philox import stream_of
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from runtime.backend.base import Draw
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -24,6 +25,7 @@ class DropoutLayer(Layer):
     context can ask for.
     """
 
+    places = Places.SAME
     only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

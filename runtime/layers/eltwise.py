@@ -9,6 +9,7 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -16,6 +17,8 @@ from runtime.core.layer_registry import register
 @register("Eltwise")
 class EltwiseLayer(Layer):
     """Bottoms and top of one shape."""
+
+    places = Places.SAME
 
     num_bottom = at_least(2)
 

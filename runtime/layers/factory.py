@@ -45,6 +45,12 @@ def layer_class(type_name: str, where: str) -> type[Layer]:
     return found
 
 
+def class_of(type_name: str) -> type[Layer]:
+    """The class of a type, for what it declares; Layer, with the defaults, if it is not known."""
+    _load_all()
+    return REGISTERED.get(type_name, Layer)
+
+
 def create_layer(param: Any, phase: int, backend: Backend, context: RunContext) -> Layer:
     """Make the layer that a LayerParameter describes; not set up yet."""
     cls = layer_class(param.type, f"layer '{param.name}'")

@@ -94,3 +94,6 @@ class InnerProductLayer(Layer):
     def factor_depth(self) -> int | None:
         """See Layer. Behind the first axis, the number of rows may differ from pass to pass."""
         return self.rows if self.axis <= 1 else None
+
+    def multiply_adds(self, bottoms: int) -> int:
+        return self.rows * self.inputs * self.outputs

@@ -9,6 +9,7 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.geometry import LRNGeometry, PoolGeometry
 from prototxt_gen.geometry_limits import check_extent
+from runtime.core.description import Places, Window
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -21,6 +22,7 @@ class LRNLayer(Layer):
     Shapes: bottom, top (N,C,H,W).
     """
 
+    places = Places.SAME
     only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
@@ -84,3 +86,7 @@ class LRNLayer(Layer):
         dx = dy * scale**-self.geom.beta
         dx -= (2 * self.geom.alpha * self.geom.beta) * x * spread.host()
         bottom[0].diff.mutable_host()[...] = dx
+
+    def spatial_window(self) -> Window | None:
+        """The square of WITHIN_CHANNEL."""
+        return Window(self.square.kernel, pad=self.square.pad) if self.within else None

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -17,6 +18,8 @@ class MVNLayer(Layer):
 
     Shapes: bottom (N,C,H,W) or fewer axes, top (N,C,H,W).
     """
+
+    places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom, with four axes."""

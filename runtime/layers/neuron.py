@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime.backend.base import HostArray
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer
 
 
 class NeuronLayer(Layer):
     """A function and its slope, computed on the host: no kernel is worth its keep here."""
+
+    places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom."""

@@ -9,6 +9,7 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.geometry import PoolGeometry
+from runtime.core.description import Places, Window
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -21,6 +22,7 @@ class PoolingLayer(Layer):
     Shapes: bottom (N,C,H,W); tops (N,C,P,Q).
     """
 
+    places = Places.WINDOW
     only_ops = True
 
     num_top = between(1, 2)
@@ -78,3 +80,6 @@ class PoolingLayer(Layer):
     def can_gate_relu(self) -> bool:
         """A maximum of rectified numbers is above 0 where the number it was taken from is."""
         return bool(self.param.pooling_param.pool == proto.PoolingParameter.MAX)
+
+    def spatial_window(self) -> Window:
+        return Window(self.geom.kernel, self.geom.stride, self.geom.pad)

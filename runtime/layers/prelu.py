@@ -11,6 +11,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
+from runtime.core.description import Places
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
@@ -22,6 +23,8 @@ class PReLULayer(Layer):
 
     Shapes: bottom (N,C,...); blobs[0] (C,), or () with channel_shared.
     """
+
+    places = Places.SAME
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make and fill the slopes; 0.25 unless a filler says otherwise."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from prototxt_gen.errors import UnsupportedError
 from runtime.core.blob_view import BlobVec, BlobView
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -19,6 +20,8 @@ class PythonLayer(Layer):
     A prototxt that runs code of its own is a risk, so this is off unless the run allows it. What
     the class raises ends the pass as it is.
     """
+
+    places = Places.UNKNOWN
 
     num_bottom, num_top = at_least(0), at_least(0)
 

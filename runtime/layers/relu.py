@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -12,6 +13,7 @@ from runtime.core.layer_registry import register
 class ReLULayer(Layer):
     """y = max(x, 0), or negative_slope * x below 0. May work in place."""
 
+    places = Places.SAME
     only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from prototxt_gen import proto
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
+from runtime.core.description import Places
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
@@ -22,6 +23,8 @@ class ScaleLayer(Layer):
 
     Shapes: the factor has the bottom's axes `axis` .. `axis + num_axes - 1`.
     """
+
+    places = Places.SAME
 
     num_bottom = between(1, 2)
 

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -14,6 +15,7 @@ from runtime.core.layer_registry import register
 class SliceLayer(Layer):
     """Cut at slice_point, or into equal parts, one a top."""
 
+    places = Places.SHIFTED
     only_ops = True
 
     num_top = at_least(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
@@ -82,3 +83,8 @@ class SoftmaxWithLossLayer(Layer):
                 self.stats.dev(),
                 bottom[0].diff.mutable_dev(),
             )
+
+    def chance_loss(self, bottom: Blobs) -> float:
+        """ln(classes)."""
+        channels = bottom[0].layout(self.param.softmax_param.axis).channels
+        return math.log(max(channels, 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError
+from runtime.core.description import Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -13,6 +14,8 @@ from runtime.core.layer_registry import register
 class SplitLayer(Layer):
     """Tops share the bottom's data; their gradients add up."""
 
+    inserted_by_net = True
+    places = Places.SAME
     only_ops = True
 
     num_top = at_least(1)

@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from prototxt_gen.netspec import Function, Top, layers
+from runtime.core.description import Places
+from runtime.layers.factory import class_of, layer_type_list
 from runtime.pycaffe.errors import (
     AlignmentError,
     AxisMismatchException,
@@ -20,7 +22,6 @@ from runtime.pycaffe.errors import (
 )
 
 __all__ = [
-    "PASS_THROUGH_LAYERS",
     "AxisMismatchException",
     "UndefinedMapException",
     "compose",
@@ -34,29 +35,6 @@ __all__ = [
 
 Map: TypeAlias = "tuple[int | None, Any, Any]"
 
-PASS_THROUGH_LAYERS = (
-    "AbsVal",
-    "BatchNorm",
-    "Bias",
-    "BNLL",
-    "Clip",
-    "Dropout",
-    "Eltwise",
-    "ELU",
-    "Log",
-    "LRN",
-    "Exp",
-    "MVN",
-    "Power",
-    "ReLU",
-    "PReLU",
-    "Scale",
-    "Sigmoid",
-    "Split",
-    "Swish",
-    "TanH",
-    "Threshold",
-)
 _TWO_SIDED = ("pad_h", "pad_w", "kernel_h", "kernel_w", "stride_h", "stride_w")
 _IDENTITY: Map = (None, 1, 0)
 
@@ -88,21 +66,37 @@ def coord_map(fn: Function) -> Map:
     Raises:
         UndefinedMapException: the layer does not keep places, such as InnerProduct.
     """
-    if fn.type_name in ("Convolution", "Pooling", "Im2col"):
+    places = _places(fn)
+    if places is Places.WINDOW:
         axis, stride, extent, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
-    if fn.type_name == "Deconvolution":
+    if places is Places.TRANSPOSED_WINDOW:
         axis, stride, extent, pad = conv_params(fn)
         return axis, stride, (extent - 1) / 2 - pad
-    if fn.type_name in PASS_THROUGH_LAYERS:
+    if places is Places.SAME:
         return _IDENTITY
-    if fn.type_name == "Crop":
+    if places is Places.CROPPED:
         axis, offset = crop_params(fn)
         return axis - 1, 1, -offset
     raise UndefinedMapException(
         f"coord_map: {fn.type_name} maps no coordinates; expected a window layer, Crop or one of "
-        f"{', '.join(PASS_THROUGH_LAYERS)}"
+        f"{', '.join(_pass_through())}"
     )
+
+
+def _places(fn: Function) -> Places:
+    # Im2col is not a layer type here, but original Caffe maps it.
+    return Places.WINDOW if fn.type_name == "Im2col" else class_of(fn.type_name).places
+
+
+def _pass_through() -> tuple[str, ...]:
+    return tuple(kind for kind in layer_type_list() if class_of(kind).places is Places.SAME)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "PASS_THROUGH_LAYERS":
+        return _pass_through()
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def compose(base_map: Map, next_map: Map) -> Map:
@@ -164,8 +158,7 @@ def _walk(top: Top, arrived: Callable[[Top], bool]) -> dict[Top, Map]:
 
 
 def _mapped_bottoms(fn: Function) -> Sequence[Top]:
-    # A Crop's second bottom gives nothing but its size.
-    return fn.inputs[:1] if fn.type_name == "Crop" else fn.inputs
+    return fn.inputs[: class_of(fn.type_name).value_bottoms]
 
 
 def crop(top_from: Top, top_to: Top) -> Any:

@@ -86,7 +86,7 @@ class CaffeLines(SolverHook):
 
 def data_wait_seconds(net: Net) -> float:
     """How long the layers of a net have waited for their data, from the start."""
-    return float(sum(getattr(layer, "wait_seconds", 0.0) for layer in net.layers))
+    return float(sum(layer.wait_seconds for layer in net.layers))
 
 
 class JsonLog(SolverHook):

@@ -39,10 +39,10 @@ def chance_loss(net: Net) -> float | None:
         weight = next((w for w in layer.loss_weights if w), 0.0)
         if not weight:
             continue
-        if layer.type != "SoftmaxWithLoss":
+        loss = layer.chance_loss(bottom)
+        if loss is None:
             return None
-        classes = bottom[0].layout(layer.param.softmax_param.axis).channels
-        total += weight * math.log(max(classes, 1))
+        total += weight * loss
     return total or None
 
 

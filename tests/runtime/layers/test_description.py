@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from runtime.core.description import Places, Window
 from runtime.core.layer import Layer
 from runtime.core.layer_registry import REGISTERED
 from runtime.layers.convolution import ConvolutionLayer
 from runtime.layers.factory import layer_type_list
 from runtime.layers.python_layer import PythonLayer
 from runtime.layers.relu import ReLULayer
+from runtime.pycaffe import coord_map
 from runtime.solvers.sgd import SGDRule
+from tests.runtime.small_nets import conv, input_layer, layer, product, shapes_of
 
 TYPES = layer_type_list()
 
@@ -46,3 +49,44 @@ def test_an_update_rule_does_not_inherit_it_either() -> None:
         """A user's rule."""
 
     assert SGDRule.only_ops and not Own.only_ops
+
+
+def test_layers_whose_tops_lie_over_their_bottoms() -> None:
+    """Original Caffe's list, coord_map.py, that scripts may read under its name there."""
+    same = {kind for kind in TYPES if REGISTERED[kind].places is Places.SAME}
+    assert same == set(coord_map.PASS_THROUGH_LAYERS)
+    assert same == {
+        *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Dropout", "Eltwise", "ELU", "Log"),
+        *("LRN", "Exp", "MVN", "Power", "ReLU", "PReLU", "Scale", "Sigmoid", "Split", "Swish"),
+        *("TanH", "Threshold"),
+    }
+    assert {kind for kind in types_with("places") if kind not in same} == {
+        *("Concat", "Convolution", "Crop", "Deconvolution", "Pooling", "Python", "Slice"),
+    }
+
+
+def test_windows() -> None:
+    net = shapes_of(
+        input_layer(2, 4, 9, 9)
+        + conv("c", "data", 4, 3, "stride: 2 pad: 2 dilation: 2")
+        + layer("Pooling", "p", "data", "pooling_param { kernel_h: 2 kernel_w: 3 stride: 2 }")
+        + layer("LRN", "n", "data", "lrn_param { local_size: 3 norm_region: WITHIN_CHANNEL }")
+        + layer("LRN", "across", "data", "lrn_param { local_size: 3 }")
+        + conv("up", "data", 4, 4, "stride: 2 pad: 1").replace("Convolution", "Deconvolution")
+        + product("ip", "data", 5)
+    )
+    windows = {str(each.param.name): each.spatial_window() for each in net.layers}
+    assert windows["c"] == Window((3, 3), (2, 2), (2, 2), (2, 2))
+    assert windows["c"].extent == (5, 5)
+    assert windows["p"] == Window((2, 3), (2, 2))
+    assert windows["n"] == Window((3, 3), pad=(1, 1))
+    assert windows["up"] == Window((4, 4), (2, 2), (1, 1), transposed=True)
+    assert windows["across"] is windows["ip"] is windows["data"] is None
+
+
+def test_multiply_adds_of_a_batch() -> None:
+    net = shapes_of(input_layer(2, 4, 9, 9) + conv("c", "data", 3, 3) + product("ip", "c", 5))
+    counts = {str(each.param.name): each.multiply_adds(1) for each in net.layers}
+    assert counts["c"] == 2 * 7 * 7 * 3 * 4 * 3 * 3
+    assert counts["ip"] == 2 * 3 * 7 * 7 * 5
+    assert sum(counts.values()) == counts["c"] + counts["ip"]
