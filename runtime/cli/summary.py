@@ -21,6 +21,7 @@ from runtime.analysis.summary_text import summary_text
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import add_list_arguments, add_state_arguments, stages
 from runtime.core.context import RunContext
+from runtime.layers.factory import class_of
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
 from runtime.net.building import PHASE_NAMES
@@ -138,8 +139,8 @@ def _net(args: argparse.Namespace, param: Any) -> Net:
 
 def default_phase(param: Any) -> int:
     """TEST for a net with an Input layer, such as a deploy net, else TRAIN."""
-    phase = proto.TEST if any(layer.type == "Input" for layer in param.layer) else proto.TRAIN
-    return int(phase)
+    given = any(class_of(layer.type).is_input for layer in param.layer)
+    return int(proto.TEST if given else proto.TRAIN)
 
 
 def _positive(text: str) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
+from prototxt_gen import proto
+from prototxt_gen.errors import ProtoError
 from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
@@ -75,6 +77,25 @@ class Layer(NotCopyable):
     """
     inserted_by_net: ClassVar[bool] = False
     """A net inserts the layer where several layers read one blob; summaries omit it."""
+    weight_axes: ClassVar[int | None] = None
+    """The axes of blobs[0], if all other weight blobs have one. None: not fixed."""
+    filters_are_rows: ClassVar[bool] = False
+    """blobs[0] of a convolution with one row of a fully connected layer's matrix for each filter.
+    """
+
+    # Of layers without bottoms, which bring data into the net.
+    is_input: ClassVar[bool] = False
+    """The caller fills the tops."""
+    top_is_weight: ClassVar[bool] = False
+    """The top is a weight of the layer: no data comes in."""
+    batch_param: ClassVar[str] = ""
+    """The field of LayerParameter whose message has the batch_size."""
+    shape_param: ClassVar[str] = ""
+    """The field of LayerParameter whose message has a `shape` for the tops."""
+    reads_images: ClassVar[bool] = False
+    """The first top, or with `shape_param` each top of 4 axes, holds images of any size."""
+    divides_batch: ClassVar[bool] = False
+    """The batch can be divided over shards: a sample depends on its number only."""
 
     keep_factors: Callable[[Array, Array], None] | None = None
     """If set, a layer with a `factor_depth` passes left and right to it, whose product left^T right
@@ -206,6 +227,28 @@ class Layer(NotCopyable):
                 self._seeded[index] = blob.shape
 
     # What the layer is, for the parts of the program that do not run it.
+
+    @classmethod
+    def divisible_batch(cls, param: Any) -> int | None:
+        """The batch of a LayerParameter of this type, if it can be divided over shards."""
+        return int(getattr(param, cls.batch_param).batch_size) if cls.divides_batch else None
+
+    @classmethod
+    def set_batch(cls, param: Any, batch: int) -> None:
+        """Change the batch in a LayerParameter of this type, which has a `batch_param`."""
+        getattr(param, cls.batch_param).batch_size = batch
+
+    @classmethod
+    def coupling(cls, param: Any) -> str | None:
+        """Why a batch's gradient is not the mean of its shards' gradients; None if it is.
+
+        A predicate whose subject is the layer.
+        """
+        if cls.is_loss and param.loss_param.normalization == proto.LossParameter.NONE:
+            return "does not divide its loss by the number of samples"
+        if cls.is_loss and param.loss_param.HasField("ignore_label"):
+            return "divides by the labels that count, which differ by shard"
+        return None
 
     @property
     def rectifies(self) -> bool:

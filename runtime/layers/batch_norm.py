@@ -106,3 +106,10 @@ class BatchNormLayer(Layer):
             dx /= self.std[None, :, None]
         out = bottom[0].diff.mutable_host()
         out[...] = dx.reshape(out.shape)
+
+    @classmethod
+    def coupling(cls, param: Any) -> str | None:
+        """With the statistics of a batch."""
+        if param.batch_norm_param.use_global_stats:
+            return None
+        return "takes statistics over the batch it is given"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -48,3 +49,7 @@ class BatchReindexLayer(Layer):
             dx = bottom[0].diff.mutable_host()
             dx[...] = 0
             np.add.at(dx, self._indices(bottom), top[0].diff.host())
+
+    @classmethod
+    def coupling(cls, param: Any) -> str:
+        return "may mix or drop samples of a batch"

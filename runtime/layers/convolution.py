@@ -25,6 +25,8 @@ class ConvolutionLayer(Layer):
     or with other than two axes behind the channels, see ConvolutionNd.
     """
 
+    weight_axes = 4
+    filters_are_rows = True
     places = Places.WINDOW
     only_ops = True
 

@@ -28,6 +28,9 @@ class DataLayer(BatchLayer):
     Shapes: tops (batch,C,H,W) and labels (batch,).
     """
 
+    batch_param = "data_param"
+    reads_images = divides_batch = True
+
     num_bottom, num_top = exactly(0), between(1, 2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

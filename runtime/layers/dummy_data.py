@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from runtime.core.filler import fill
@@ -15,6 +17,8 @@ class DummyDataLayer(Layer):
 
     Shapes: `shape` (or num, channels, height, width), one for all tops or one each.
     """
+
+    shape_param = "dummy_data_param"
 
     num_bottom, num_top = exactly(0), at_least(1)
 
@@ -61,3 +65,21 @@ class DummyDataLayer(Layer):
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
                 fill(blob, filler, self.context, self.label)
+
+    @classmethod
+    def divisible_batch(cls, param: Any) -> int | None:
+        """Of constants only: random numbers depend on how many were drawn before."""
+        dummy = param.dummy_data_param
+        firsts = {int(shape.dim[0]) for shape in dummy.shape if len(shape.dim)} | set(dummy.num)
+        if len(firsts) == 1 and all(filler.type == "constant" for filler in dummy.data_filler):
+            return int(firsts.pop())
+        return None
+
+    @classmethod
+    def set_batch(cls, param: Any, batch: int) -> None:
+        """Change the first dimension of all tops."""
+        dummy = param.dummy_data_param
+        for shape in dummy.shape:
+            shape.dim[0] = batch
+        if len(dummy.num):
+            dummy.num[:] = [batch] * len(dummy.num)

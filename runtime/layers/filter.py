@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -60,3 +61,7 @@ class FilterLayer(Layer):
                 dx = blob.diff.mutable_host()
                 dx[...] = 0
                 dx[self.kept] = out.diff.host()
+
+    @classmethod
+    def coupling(cls, param: Any) -> str:
+        return "may mix or drop samples of a batch"

@@ -36,6 +36,9 @@ class HDF5DataLayer(Layer):
     Shapes: top (batch, ...) for a data set (M, ...), whose rows have one shape in all files.
     """
 
+    batch_param = "hdf5_data_param"
+    divides_batch = True
+
     num_bottom, num_top = exactly(0), at_least(1)
 
     file: Any = None

@@ -29,6 +29,9 @@ class ImageDataLayer(BatchLayer):
     Shapes: tops (batch,C,H,W) and labels (batch,).
     """
 
+    batch_param = "image_data_param"
+    reads_images = divides_batch = True
+
     num_bottom, num_top = exactly(0), exactly(2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -21,6 +21,7 @@ class InnerProductLayer(Layer):
     blobs[1] (num_output,); top (M..., num_output).
     """
 
+    weight_axes = 2
     only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

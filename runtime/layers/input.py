@@ -11,6 +11,10 @@ from runtime.core.layer_registry import register
 class InputLayer(Layer):
     """Tops of the shapes in input_param: none (shaped later), one for all, or one each."""
 
+    is_input = True
+    shape_param = "input_param"
+    reads_images = True
+
     num_bottom, num_top = exactly(0), at_least(1)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -18,6 +18,8 @@ class MemoryDataLayer(Layer):
     Shapes: tops (batch,channels,height,width) and labels (batch,).
     """
 
+    batch_param = "memory_data_param"
+
     num_bottom, num_top = exactly(0), exactly(2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

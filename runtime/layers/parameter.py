@@ -13,6 +13,8 @@ from runtime.core.layer_registry import register
 class ParameterLayer(Layer):
     """The top is the weight itself, zero at first; it learns by the top's gradient."""
 
+    top_is_weight = True
+
     num_bottom = exactly(0)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

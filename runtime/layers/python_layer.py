@@ -61,3 +61,7 @@ class PythonLayer(Layer):
         """Ask the class."""
         bottoms, tops = self._views(bottom, top)
         self.user.backward(tops, list(propagate_down), bottoms)
+
+    @classmethod
+    def coupling(cls, param: Any) -> str:
+        return "may mix or drop samples of a batch"

@@ -5,19 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, UnsupportedError
+from runtime.layers.factory import class_of, layer_type_list
 from runtime.net.building import filter_net
-
-BATCH_PARAMS = {
-    "Data": "data_param",
-    "ImageData": "image_data_param",
-    "HDF5Data": "hdf5_data_param",
-}
-"""Data layers whose samples depend on their number alone, and where their batch is said."""
 
 
 def sources(param: Any) -> list[Any]:
     """The layers through which data comes into a filtered net."""
-    return [layer for layer in param.layer if not len(layer.bottom) and layer.type != "Parameter"]
+    return [
+        layer
+        for layer in param.layer
+        if not len(layer.bottom) and not class_of(layer.type).top_is_weight
+    ]
+
+
+def divisible_types() -> list[str]:
+    """The types of sources whose batch can be divided, whatever their parameters."""
+    return [kind for kind in layer_type_list() if class_of(kind).divides_batch]
 
 
 def batch_of_sources(param: Any, state: Any) -> int | None:
@@ -26,7 +29,7 @@ def batch_of_sources(param: Any, state: Any) -> int | None:
     It cannot where data comes from the caller or from a stream of random numbers.
     """
     found = sources(filter_net(param, state))
-    sizes = {_batch(layer) for layer in found}
+    sizes = {class_of(layer.type).divisible_batch(layer) for layer in found}
     return sizes.pop() if len(sizes) == 1 else None
 
 
@@ -39,11 +42,11 @@ def cut_batch(param: Any, state: Any, parts: int) -> Any:
     """
     batch = batch_of_sources(param, state)
     if batch is None:
+        given = ", ".join(layer.type for layer in sources(filter_net(param, state))) or "none"
         raise UnsupportedError(
             f"net '{param.name}': its batch cannot be split; expected data layers of one "
-            f"batch_size, of the types {', '.join(BATCH_PARAMS)}, or DummyData with constants, got "
-            f"{', '.join(layer.type for layer in sources(filter_net(param, state))) or 'none'}; "
-            "train it on one device, in one shard"
+            f"batch_size, of the types {', '.join(divisible_types())}, or DummyData with "
+            f"constants, got {given}; train it on one device, in one shard"
         )
     if batch % parts:
         raise ProtoError(
@@ -54,23 +57,5 @@ def cut_batch(param: Any, state: Any, parts: int) -> Any:
     cut = type(param)()
     cut.CopyFrom(filter_net(param, state))
     for layer in sources(cut):
-        if layer.type in BATCH_PARAMS:
-            getattr(layer, BATCH_PARAMS[layer.type]).batch_size = batch // parts
-            continue
-        dummy = layer.dummy_data_param
-        for shape in dummy.shape:
-            shape.dim[0] = batch // parts
-        if len(dummy.num):
-            dummy.num[:] = [batch // parts] * len(dummy.num)
+        class_of(layer.type).set_batch(layer, batch // parts)
     return cut
-
-
-def _batch(layer: Any) -> int | None:
-    if layer.type in BATCH_PARAMS:
-        return int(getattr(layer, BATCH_PARAMS[layer.type]).batch_size)
-    if layer.type == "DummyData":
-        dummy = layer.dummy_data_param
-        firsts = {int(shape.dim[0]) for shape in dummy.shape if len(shape.dim)} | set(dummy.num)
-        if len(firsts) == 1 and all(f.type == "constant" for f in dummy.data_filler):
-            return int(firsts.pop())
-    return None

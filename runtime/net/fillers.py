@@ -35,7 +35,7 @@ def draws_when_run(layer: Any) -> bool:
 def _weight_fillers(layer: Any) -> Iterable[tuple[Any, str]]:
     """Where a layer's fillers stand: the message and the name of the field."""
     for _, settings in layer.ListFields():
-        if hasattr(settings, "ListFields") and layer.type != "DummyData":
+        if hasattr(settings, "ListFields"):
             for field, _ in settings.ListFields():
-                if field.name.endswith("filler"):
+                if field.name.endswith("filler") and field.name != "data_filler":
                     yield settings, field.name

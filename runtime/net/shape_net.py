@@ -10,18 +10,12 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import Backend
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom
+from runtime.layers.factory import class_of, layer_type_list
 from runtime.net.building import filter_net, net_state
 from runtime.net.net import Net
 
 Shape = tuple[int, ...]
 
-_BATCH_PARAMS = {
-    "Data": "data_param",
-    "ImageData": "image_data_param",
-    "HDF5Data": "hdf5_data_param",
-    "MemoryData": "memory_data_param",
-}
-_IMAGE_SOURCES = ("Data", "ImageData")
 _IMAGE_AXES = 4
 
 
@@ -112,21 +106,33 @@ def _with_images(param: Any, image: Shape) -> Any:
         )
     shapes: dict[str, list[Shape]] = {}
     for layer in filter(is_source, param.layer):
-        if layer.type in _IMAGE_SOURCES:
-            batch = int(getattr(layer, _BATCH_PARAMS[layer.type]).batch_size)
-            shapes[layer.name] = [(batch, *image), (batch,)][: len(layer.top)]
-        elif layer.type == "Input" and len(layer.input_param.shape):
-            given = [tuple(int(d) for d in shape.dim) for shape in layer.input_param.shape]
-            if any(len(shape) == _IMAGE_AXES for shape in given):
-                shapes[layer.name] = [
-                    (shape[0], *image) if len(shape) == _IMAGE_AXES else shape for shape in given
-                ]
+        shaped = _with_image(layer, image)
+        if shaped:
+            shapes[layer.name] = shaped
     if not shapes:
         raise ProtoError(
             f"net '{param.name}': no layer brings in images of a shape that could be changed; "
-            "expected a Data or ImageData layer, or an Input layer with a 4-D shape"
+            f"expected a layer of type {', '.join(_image_types())}, with a 4-D shape if it is Input"
         )
     return _with_inputs(param, shapes)
+
+
+def _image_types() -> list[str]:
+    return [kind for kind in layer_type_list() if class_of(kind).reads_images]
+
+
+def _with_image(layer: Any, image: Shape) -> list[Shape]:
+    """The shapes of a source's tops with its images in another shape; none if it has no images."""
+    source = class_of(layer.type)
+    if not source.reads_images:
+        return []
+    if source.batch_param:
+        batch = int(getattr(layer, source.batch_param).batch_size)
+        return [(batch, *image), (batch,)][: len(layer.top)]
+    given = [tuple(int(d) for d in shape.dim) for shape in getattr(layer, source.shape_param).shape]
+    if not any(len(shape) == _IMAGE_AXES for shape in given):
+        return []
+    return [(shape[0], *image) if len(shape) == _IMAGE_AXES else shape for shape in given]
 
 
 def _with_batch(param: Any, batch: int) -> Any:
@@ -135,9 +141,10 @@ def _with_batch(param: Any, batch: int) -> Any:
     changed.CopyFrom(param)
     old = None
     for layer in filter(is_source, changed.layer):
-        if layer.type in _BATCH_PARAMS:
-            getattr(layer, _BATCH_PARAMS[layer.type]).batch_size = batch
-        for shape in (*layer.input_param.shape, *layer.dummy_data_param.shape):
+        source = class_of(layer.type)
+        if source.batch_param:
+            source.set_batch(layer, batch)
+        for shape in getattr(layer, source.shape_param).shape if source.shape_param else ():
             if len(shape.dim):
                 old = shape.dim[0] if old is None else old
                 shape.dim[0] = batch if shape.dim[0] == old else shape.dim[0]

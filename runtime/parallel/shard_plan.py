@@ -13,10 +13,10 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.core.context import PassWindow
-from runtime.net.batch_cut import BATCH_PARAMS, batch_of_sources, sources
+from runtime.layers.factory import class_of
+from runtime.net.batch_cut import batch_of_sources, divisible_types, sources
 from runtime.net.building import filter_net
 from runtime.parallel.links import AUTO
 from runtime.parallel.shard_worth import is_worth_it
@@ -131,7 +131,7 @@ def _check(plan: ShardPlan, param: Any, state: Any, faults: list[str]) -> None:
         raise UnsupportedError(
             f"net '{param.name}': its batch cannot be split over {plan.replicas} replica(s) and "
             f"{plan.shards} shards; expected data layers of one batch_size, of the types "
-            f"{', '.join(BATCH_PARAMS)}, got {types}; train it on one device, in one shard"
+            f"{', '.join(divisible_types())}, got {types}; train it on one device, in one shard"
         )
     if faults:
         raise UnsupportedError(
@@ -154,23 +154,9 @@ def _check(plan: ShardPlan, param: Any, state: Any, faults: list[str]) -> None:
 
 def coupled_layers(param: Any, state: Any) -> list[str]:
     """Why a net's gradient is not the mean of its shards' gradients: a sentence a layer."""
-    found = []
+    reasons = []
     for layer in filter_net(param, state).layer:
-        where = f"layer '{layer.name}' ({layer.type})"
-        if layer.type == "BatchNorm" and not _global_stats(layer):
-            found.append(f"{where} takes statistics over the batch it is given")
-        elif layer.type in ("BatchReindex", "Filter", "Python"):
-            found.append(f"{where} may mix or drop samples of a batch")
-        elif layer.type.endswith("Loss") and _sums(layer.loss_param):
-            found.append(f"{where} does not divide its loss by the number of samples")
-        elif layer.type.endswith("Loss") and layer.loss_param.HasField("ignore_label"):
-            found.append(f"{where} divides by the labels that count, which differ by shard")
-    return found
-
-
-def _global_stats(layer: Any) -> bool:
-    return bool(layer.batch_norm_param.use_global_stats)
-
-
-def _sums(loss: Any) -> bool:
-    return bool(loss.normalization == proto.LossParameter.NONE)
+        reason = class_of(layer.type).coupling(layer)
+        if reason is not None:
+            reasons.append(f"layer '{layer.name}' ({layer.type}) {reason}")
+    return reasons

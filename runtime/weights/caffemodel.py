@@ -20,6 +20,7 @@ from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import V1_TYPE_NAMES, upgrade_net, v1_type_name
 from prototxt_gen.upgrade_v0 import V0_TYPES
+from runtime.layers.factory import class_of
 from runtime.weights.weight_blob import Array, WeightBlob, blob_pieces, read_blob
 from runtime.weights.wire_format import (
     BYTES,
@@ -179,8 +180,8 @@ def current_shape(blob: WeightBlob, layer_type: str, index: int) -> tuple[int, .
     """The shape that a blob of four old dimensions has today; None where it cannot be known."""
     if not blob.legacy:
         return blob.shape
-    if layer_type in ("Convolution", "Deconvolution", "InnerProduct"):
-        weight_axes = 2 if layer_type == "InnerProduct" else 4
+    weight_axes = class_of(layer_type).weight_axes
+    if weight_axes is not None:
         axes = weight_axes if index == 0 else 1
         if all(dim == 1 for dim in blob.shape[: 4 - axes]):
             return blob.shape[4 - axes :]

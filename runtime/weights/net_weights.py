@@ -235,7 +235,7 @@ def _is_carved(blob: FileBlob, goal: Blob, target: Layer) -> bool:
     """Whether a fully connected layer's matrix is this convolution's filters, row by row."""
     matrix = (goal.shape[0], math.prod(goal.shape[1:]))
     # The older forms store a matrix as 1 x 1 x out x in.
-    return target.type == "Convolution" and blob.shape in (matrix, (1, 1, *matrix))
+    return target.filters_are_rows and blob.shape in (matrix, (1, 1, *matrix))
 
 
 def _mismatch(

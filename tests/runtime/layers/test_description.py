@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from prototxt_gen import proto
 from runtime.core.description import Places, Window
 from runtime.core.layer import Layer
 from runtime.core.layer_registry import REGISTERED
@@ -11,9 +12,11 @@ from runtime.layers.convolution import ConvolutionLayer
 from runtime.layers.factory import layer_type_list
 from runtime.layers.python_layer import PythonLayer
 from runtime.layers.relu import ReLULayer
+from runtime.net.batch_cut import divisible_types
+from runtime.parallel.shard_plan import coupled_layers
 from runtime.pycaffe import coord_map
 from runtime.solvers.sgd import SGDRule
-from tests.runtime.small_nets import conv, input_layer, layer, product, shapes_of
+from tests.runtime.small_nets import conv, input_layer, layer, net_param, product, shapes_of
 
 TYPES = layer_type_list()
 
@@ -90,3 +93,69 @@ def test_multiply_adds_of_a_batch() -> None:
     assert counts["c"] == 2 * 7 * 7 * 3 * 4 * 3 * 3
     assert counts["ip"] == 2 * 3 * 7 * 7 * 5
     assert sum(counts.values()) == counts["c"] + counts["ip"]
+
+
+SOURCES = [kind for kind in TYPES if REGISTERED[kind].num_bottom.high == 0]
+
+
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_declares_where_its_batch_is(kind: str) -> None:
+    source, param = REGISTERED[kind], proto.LayerParameter()
+    fields = [name for name in (source.batch_param, source.shape_param) if name]
+    assert len(fields) == (0 if source.top_is_weight else 1)
+    if source.batch_param:
+        assert getattr(param, source.batch_param).DESCRIPTOR.fields_by_name["batch_size"]
+        source.set_batch(param, 12)
+        assert getattr(param, source.batch_param).batch_size == 12
+        assert source.divisible_batch(param) == (12 if source.divides_batch else None)
+    if source.shape_param:
+        getattr(param, source.shape_param).shape.add(dim=[12, 3])
+
+
+def test_sources_whose_batch_can_be_divided() -> None:
+    assert divisible_types() == ["Data", "HDF5Data", "ImageData"]
+    assert types_with("reads_images") == {"Data", "ImageData", "Input"}
+    assert types_with("is_input") == {"Input"}
+    assert REGISTERED["MemoryData"].batch_param == "memory_data_param"
+
+
+LOSSES = [kind for kind in TYPES if REGISTERED[kind].is_loss]
+
+
+def couplings(layers: str) -> list[str]:
+    return coupled_layers(net_param(layers), proto.NetState(phase=proto.TRAIN))
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
+    expected = {
+        "BatchNorm": "takes statistics over the batch it is given",
+        "BatchReindex": "may mix or drop samples of a batch",
+        "Filter": "may mix or drop samples of a batch",
+        "Python": "may mix or drop samples of a batch",
+    }
+    found = couplings(layer(kind, "x", "data"))
+    assert found == [f"layer 'x' ({kind}) {expected.get(kind)}"] * (kind in expected)
+    sums = couplings(layer(kind, "x", "data", "loss_param { normalization: NONE }"))
+    assert (sums == [f"layer 'x' ({kind}) does not divide its loss by the number of samples"]) is (
+        kind in LOSSES
+    )
+    ignores = couplings(layer(kind, "x", "data", "loss_param { ignore_label: 1 }"))
+    assert any("divides by the labels that count" in each for each in ignores) is (kind in LOSSES)
+
+
+def test_statistics_of_the_whole_set_do_not_couple() -> None:
+    assert (
+        couplings(layer("BatchNorm", "b", "x", "batch_norm_param { use_global_stats: true }")) == []
+    )
+    assert len(LOSSES) == 7
+
+
+def test_a_type_that_is_not_known_declares_nothing() -> None:
+    assert couplings(layer("NoSuchLayer", "x", "data")) == []
+
+
+def test_weights_of_four_old_dimensions() -> None:
+    axes = {kind: REGISTERED[kind].weight_axes for kind in types_with("weight_axes")}
+    assert axes == {"Convolution": 4, "Deconvolution": 4, "InnerProduct": 2}
+    assert types_with("filters_are_rows") == {"Convolution"}
