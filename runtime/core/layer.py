@@ -77,6 +77,12 @@ class Layer(NotCopyable):
     """
     inserted_by_net: ClassVar[bool] = False
     """A net inserts the layer where several layers read one blob; summaries omit it."""
+    applies_densely: ClassVar[bool] = False
+    """On a larger image the layer gives at each place what it gives on the crop around it."""
+    reads_scores: ClassVar[bool] = False
+    """The first bottom holds class scores."""
+    fully_connected: ClassVar[bool] = False
+    """Every output is a weighted sum of all inputs of a sample."""
     weight_axes: ClassVar[int | None] = None
     """The axes of blobs[0], if all other weight blobs have one. None: not fixed."""
     filters_are_rows: ClassVar[bool] = False
@@ -237,6 +243,22 @@ class Layer(NotCopyable):
     def set_batch(cls, param: Any, batch: int) -> None:
         """Change the batch in a LayerParameter of this type, which has a `batch_param`."""
         getattr(param, cls.batch_param).batch_size = batch
+
+    @classmethod
+    def dense_form(cls, param: Any, bottom: tuple[int, ...]) -> Any | None:
+        """A LayerParameter that applies a layer of this type densely; None if there is none.
+
+        `bottom` is the shape that the layer reads on one crop.
+
+        Raises:
+            UnsupportedError: with these settings there is none.
+        """
+        return param if cls.applies_densely else None
+
+    @classmethod
+    def pools_globally(cls, param: Any) -> bool:
+        """Whether a layer of this type with these settings reduces each plane to one number."""
+        return False
 
     @classmethod
     def coupling(cls, param: Any) -> str | None:

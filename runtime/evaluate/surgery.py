@@ -15,18 +15,11 @@ from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.heads import DENSE_SUFFIX
 from prototxt_gen.proto import Message
 from runtime.backend.base import Backend
+from runtime.layers.factory import class_of, layer_type_list
 from runtime.net.building import filter_net, net_state
 from runtime.net.shape_net import shape_net
 
 INPUT = "data"
-_READERS = ("Softmax", "SoftmaxWithLoss", "Accuracy")
-_SPATIAL = frozenset(
-    {
-        *("Convolution", "Pooling", "LRN", "Dropout", "ReLU", "PReLU", "ELU", "Sigmoid", "TanH"),
-        *("AbsVal", "BNLL", "Power", "BatchNorm", "Scale", "Bias", "Eltwise", "Concat", "Input"),
-    }
-)
-"""Layers that give at each place of a larger image what they give on the crop around it."""
 
 
 @dataclass(frozen=True)
@@ -96,15 +89,17 @@ def dense_form(model: Message, backend: Backend, top: str | None = None) -> Scor
     }
     names = dict(form.names)
     for layer in form.param.layer:
-        if layer.type == "InnerProduct":
-            names[str(layer.name)] = f"{layer.name}{DENSE_SUFFIX}"
-            _to_convolution(layer, shapes[layer.bottom[0]])
-        elif layer.type not in _SPATIAL:
+        shape = shapes[layer.bottom[0]] if layer.bottom else ()
+        dense = class_of(layer.type).dense_form(layer, shape)
+        if dense is None:
             raise UnsupportedError(
                 f"net '{model.name}', layer '{layer.name}': a {layer.type} layer cannot be applied "
                 "densely; expected convolutions, poolings, pointwise and fully connected layers; "
                 "evaluate this net with --protocol multicrop"
             )
+        if dense is not layer:
+            names[str(layer.name)] = dense.name = f"{layer.name}{DENSE_SUFFIX}"
+            layer.CopyFrom(dense)
     return dataclasses.replace(form, names=names)
 
 
@@ -115,15 +110,16 @@ def scores_blob(net: Message) -> str:
         ProtoError: there is none.
     """
     for layer in net.layer:
-        if layer.type in _READERS and layer.bottom:
+        if class_of(layer.type).reads_scores and layer.bottom:
             name = str(layer.bottom[0])
             maker = next(each for each in net.layer if name in each.top)
-            if maker.type == "Pooling" and maker.pooling_param.global_pooling:
+            if class_of(maker.type).pools_globally(maker):
                 return str(maker.bottom[0])
             return name
+    readers = [kind for kind in layer_type_list() if class_of(kind).reads_scores]
     raise ProtoError(
         f"net '{net.name}': which blob holds the class scores? expected a layer of type "
-        f"{', '.join(_READERS)} that reads it, got none; give the train_val or deploy net"
+        f"{', '.join(readers)} that reads it, got none; give the train_val or deploy net"
     )
 
 
@@ -135,7 +131,7 @@ def _known(net: Message, top: str) -> str:
 
 
 def _image_size(source: Any, net: str) -> tuple[int, int]:
-    if source.type == "Input" and source.input_param.shape:
+    if class_of(source.type).is_input and source.input_param.shape:
         dims = [int(d) for d in source.input_param.shape[0].dim]
         if len(dims) == 4 and dims[1] == 3:
             return dims[2], dims[3]
@@ -146,18 +142,3 @@ def _image_size(source: Any, net: str) -> tuple[int, int]:
             "expected crop_size, or an Input of shape (N,3,H,W); add it"
         )
     return side, side
-
-
-def _to_convolution(layer: Any, bottom: tuple[int, ...]) -> None:
-    old = proto.InnerProductParameter()
-    old.CopyFrom(layer.inner_product_param)
-    if old.axis != 1 or old.transpose:
-        raise UnsupportedError(
-            f"layer '{layer.name}': expected axis 1 and no transpose to make it a convolution, got "
-            f"axis {old.axis}, transpose {bool(old.transpose)}; evaluate with --protocol multicrop"
-        )
-    layer.name, layer.type = f"{layer.name}{DENSE_SUFFIX}", "Convolution"
-    layer.ClearField("inner_product_param")
-    new = layer.convolution_param
-    new.num_output, new.bias_term = old.num_output, old.bias_term
-    new.kernel_h, new.kernel_w = bottom[2:] if len(bottom) == 4 else (1, 1)

@@ -19,6 +19,8 @@ class AccuracyLayer(Layer):
     Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and (C,).
     """
 
+    reads_scores = True
+
     num_bottom, num_top = exactly(2), between(1, 2)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

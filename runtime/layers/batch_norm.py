@@ -25,6 +25,7 @@ class BatchNormLayer(Layer):
     Shapes: bottom (N,C,...); blobs mean (C,), variance (C,), and (1,) that both are divided by.
     """
 
+    applies_densely = True
     places = Places.SAME
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

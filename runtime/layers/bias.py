@@ -19,6 +19,7 @@ class BiasLayer(Layer):
     Shapes: the bias has the bottom's axes `axis` .. `axis + num_axes - 1`.
     """
 
+    applies_densely = True
     places = Places.SAME
 
     num_bottom = between(1, 2)

@@ -14,6 +14,7 @@ from runtime.core.layer_registry import register
 class ConcatLayer(Layer):
     """Bottoms side by side along an axis; the other axes agree."""
 
+    applies_densely = True
     places = Places.SHIFTED
     only_ops = True
 

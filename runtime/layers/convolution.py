@@ -25,6 +25,7 @@ class ConvolutionLayer(Layer):
     or with other than two axes behind the channels, see ConvolutionNd.
     """
 
+    applies_densely = True
     weight_axes = 4
     filters_are_rows = True
     places = Places.WINDOW

@@ -21,6 +21,7 @@ class DeconvolutionLayer(ConvolutionLayer):
     P = stride*(H-1) + dilation*(R-1) + 1 - 2*pad. `geom` is the convolution from top to bottom.
     """
 
+    applies_densely = False
     filters_are_rows = False
     places = Places.TRANSPOSED_WINDOW
     only_ops = True

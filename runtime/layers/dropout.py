@@ -25,6 +25,7 @@ class DropoutLayer(Layer):
     context can ask for.
     """
 
+    applies_densely = True
     places = Places.SAME
     only_ops = True
 

@@ -18,6 +18,7 @@ from runtime.core.layer_registry import register
 class EltwiseLayer(Layer):
     """Bottoms and top of one shape."""
 
+    applies_densely = True
     places = Places.SAME
 
     num_bottom = at_least(2)

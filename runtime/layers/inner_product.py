@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.errors import ShapeError, UnsupportedError
 from runtime.backend.base import Layout
 from runtime.core.blob import Blob
 from runtime.core.filler import fill
@@ -21,6 +22,7 @@ class InnerProductLayer(Layer):
     blobs[1] (num_output,); top (M..., num_output).
     """
 
+    fully_connected = True
     weight_axes = 2
     only_ops = True
 
@@ -98,3 +100,22 @@ class InnerProductLayer(Layer):
 
     def multiply_adds(self, bottoms: int) -> int:
         return self.rows * self.inputs * self.outputs
+
+    @classmethod
+    def dense_form(cls, param: Any, bottom: tuple[int, ...]) -> Any:
+        """A convolution as large as the map that the layer reads."""
+        old = param.inner_product_param
+        if old.axis != 1 or old.transpose:
+            raise UnsupportedError(
+                f"layer '{param.name}': expected axis 1 and no transpose to make it a convolution, "
+                f"got axis {old.axis}, transpose {bool(old.transpose)}; "
+                "evaluate with --protocol multicrop"
+            )
+        dense = type(param)()
+        dense.CopyFrom(param)
+        dense.type = "Convolution"
+        dense.ClearField("inner_product_param")
+        new = dense.convolution_param
+        new.num_output, new.bias_term = old.num_output, old.bias_term
+        new.kernel_h, new.kernel_w = bottom[2:] if len(bottom) == 4 else (1, 1)
+        return dense

@@ -11,6 +11,7 @@ from runtime.core.layer_registry import register
 class InputLayer(Layer):
     """Tops of the shapes in input_param: none (shaped later), one for all, or one each."""
 
+    applies_densely = True
     is_input = True
     shape_param = "input_param"
     reads_images = True

@@ -22,6 +22,7 @@ class LRNLayer(Layer):
     Shapes: bottom, top (N,C,H,W).
     """
 
+    applies_densely = True
     places = Places.SAME
     only_ops = True
 

@@ -13,6 +13,7 @@ from runtime.core.layer import Blobs, Layer
 class NeuronLayer(Layer):
     """A function and its slope, computed on the host: no kernel is worth its keep here."""
 
+    applies_densely = True
     places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class PoolingLayer(Layer):
     Shapes: bottom (N,C,H,W); tops (N,C,P,Q).
     """
 
+    applies_densely = True
     places = Places.WINDOW
     only_ops = True
 
@@ -83,3 +85,7 @@ class PoolingLayer(Layer):
 
     def spatial_window(self) -> Window:
         return Window(self.geom.kernel, self.geom.stride, self.geom.pad)
+
+    @classmethod
+    def pools_globally(cls, param: Any) -> bool:
+        return bool(param.pooling_param.global_pooling)

@@ -24,6 +24,7 @@ class PReLULayer(Layer):
     Shapes: bottom (N,C,...); blobs[0] (C,), or () with channel_shared.
     """
 
+    applies_densely = True
     places = Places.SAME
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -13,6 +13,7 @@ from runtime.core.layer_registry import register
 class ReLULayer(Layer):
     """y = max(x, 0), or negative_slope * x below 0. May work in place."""
 
+    applies_densely = True
     places = Places.SAME
     only_ops = True
 

@@ -24,6 +24,7 @@ class ScaleLayer(Layer):
     Shapes: the factor has the bottom's axes `axis` .. `axis + num_axes - 1`.
     """
 
+    applies_densely = True
     places = Places.SAME
 
     num_bottom = between(1, 2)

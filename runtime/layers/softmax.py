@@ -12,6 +12,7 @@ from runtime.core.layer_registry import register
 class SoftmaxLayer(Layer):
     """Exponentials along an axis that sum to one. May work in place."""
 
+    reads_scores = True
     only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

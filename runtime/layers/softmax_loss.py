@@ -20,6 +20,7 @@ class SoftmaxWithLossLayer(Layer):
     Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and as the scores.
     """
 
+    reads_scores = True
     only_ops = True
 
     num_bottom, num_top = exactly(2), between(1, 2)

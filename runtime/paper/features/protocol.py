@@ -14,6 +14,7 @@ from prototxt_gen.heads import DENSE_SUFFIX
 from prototxt_gen.proto import Message
 from runtime.evaluate.protocol import check_scales
 from runtime.evaluate.surgery import scores_blob
+from runtime.layers.factory import class_of
 from runtime.net.building import filter_net, net_state
 
 Descriptors = npt.NDArray[np.float64]
@@ -60,8 +61,9 @@ def penultimate(model: Message) -> str:
     net = filter_net(model, net_state(proto.TEST))
     scores = scores_blob(net)
     last = next(layer for layer in net.layer if scores in layer.top)
-    dense = last.type == "Convolution" and last.name.endswith(DENSE_SUFFIX)
-    if last.type != "InnerProduct" and not dense:
+    maker = class_of(last.type)
+    dense = maker.filters_are_rows and last.name.endswith(DENSE_SUFFIX)
+    if not maker.fully_connected and not dense:
         raise ProtoError(
             f"net '{net.name}': its class scores come from layer '{last.name}' of type "
             f"{last.type}; expected a fully connected layer that can be taken off; name the blob "

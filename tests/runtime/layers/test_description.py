@@ -159,3 +159,28 @@ def test_weights_of_four_old_dimensions() -> None:
     axes = {kind: REGISTERED[kind].weight_axes for kind in types_with("weight_axes")}
     assert axes == {"Convolution": 4, "Deconvolution": 4, "InnerProduct": 2}
     assert types_with("filters_are_rows") == {"Convolution"}
+
+
+def test_layers_that_are_applied_densely() -> None:
+    assert types_with("applies_densely") == {
+        *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Concat", "Convolution", "Dropout"),
+        *("ELU", "Eltwise", "Exp", "Input", "LRN", "Log", "PReLU", "Pooling", "Power", "ReLU"),
+        *("Scale", "Sigmoid", "Swish", "TanH", "Threshold"),
+    }
+    assert types_with("reads_scores") == {"Accuracy", "Softmax", "SoftmaxWithLoss"}
+    assert types_with("fully_connected") == {"InnerProduct"}
+
+
+@pytest.mark.parametrize(("bottom", "kernel"), [((1, 3, 5, 4), (5, 4)), ((1, 9), (1, 1))])
+def test_a_fully_connected_layer_as_a_convolution(
+    bottom: tuple[int, ...], kernel: tuple[int, int]
+) -> None:
+    given = net_param(product("ip", "x", 7, 'param { name: "shared" lr_mult: 2 }')).layer[0]
+    dense = REGISTERED["InnerProduct"].dense_form(given, bottom)
+    assert dense is not None
+    assert (given.type, dense.type) == ("InnerProduct", "Convolution")
+    assert dense.param == given.param and dense.bottom == given.bottom
+    assert not dense.HasField("inner_product_param")
+    made = dense.convolution_param
+    assert (made.num_output, made.bias_term) == (7, True)
+    assert (made.kernel_h, made.kernel_w) == kernel
