@@ -13,7 +13,7 @@ from prototxt_gen.errors import ProtoError
 from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
-from runtime.core.description import Places, Window
+from runtime.core.description import OnnxStep, Places, Window
 from runtime.process.not_copyable import NotCopyable
 
 
@@ -48,7 +48,7 @@ def between(low: int, high: int) -> Arity:
 
 Blobs = Sequence[Blob]
 
-_NOT_INHERITED = ("only_ops", "can_rectify", "rectifies", "can_gate_relu")
+_NOT_INHERITED = ("only_ops", "can_rectify", "rectifies", "can_gate_relu", "to_onnx")
 
 
 class Layer(NotCopyable):
@@ -291,6 +291,11 @@ class Layer(NotCopyable):
         return None
 
     @property
+    def index_limit(self) -> int | None:
+        """The bottoms hold whole numbers below this; None if they hold any numbers."""
+        return None
+
+    @property
     def workspace_bytes(self) -> int:
         """The temporary memory of a backend that a pass needs."""
         return 0
@@ -311,3 +316,13 @@ class Layer(NotCopyable):
     def chance_loss(self, bottom: Blobs) -> float | None:
         """The unweighted loss of equal scores for all classes; None if it depends on the data."""
         return None
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        """Add the layer, in the phase TEST, to an ONNX graph; returns the values of its tops.
+
+        A class without this method of its own has no ONNX form. Not inherited.
+
+        Raises:
+            UnsupportedError: the settings have no ONNX form.
+        """
+        raise NotImplementedError(f"{self.label}: a layer with an ONNX form must define to_onnx")

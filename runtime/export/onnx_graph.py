@@ -1,8 +1,8 @@
-"""An ONNX graph in the making, and what a layer's conversion is given."""
+"""An ONNX graph under construction, and the steps that layers add to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -77,7 +77,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Step:
-    """One layer to convert: its values by name, its blobs for their shapes."""
+    """One layer to convert. See runtime.core.description.OnnxStep."""
 
     graph: Graph
     layer: Layer
@@ -93,11 +93,15 @@ class Step:
         """Enter a node with one output."""
         return self.graph.node(op, inputs, self.name, **attributes)[0]
 
-    def constant(self, array: Any, what: str) -> str:
-        return self.graph.constant(array, f"{self.name}/{what}")
+    def ops(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
+        """Enter a node with several outputs."""
+        return self.graph.node(op, inputs, self.name, outputs, **attributes)
 
-    def scalar(self, value: float, what: str) -> str:
-        return self.constant(np.float32(value), what)
+    def constant(self, array: Any, name: str) -> str:
+        return self.graph.constant(array, f"{self.name}/{name}")
+
+    def scalar(self, value: float, name: str) -> str:
+        return self.constant(np.float32(value), name)
 
     def weight(self, index: int, shape: Sequence[int] | None = None) -> str:
         """Enter a weight blob of the layer, in another shape where one is given."""
@@ -116,12 +120,9 @@ class Step:
             value = self.op("Add", value, self.scalar(shift, "shift"))
         return value
 
-    def refuse(self, what: str) -> UnsupportedError:
+    def refuse(self, setting: str) -> UnsupportedError:
         """The error for a setting that has no ONNX form here."""
         return UnsupportedError(
-            f"{self.layer.label}: {what} has no ONNX form here; expected a net for inference; "
+            f"{self.layer.label}: {setting} has no ONNX form here; expected a net for inference; "
             "change the layer, or export the weights alone with --to npz"
         )
-
-
-Converter = Callable[[Step], list[str]]

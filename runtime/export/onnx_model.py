@@ -12,14 +12,13 @@ import numpy.typing as npt
 from prototxt_gen import proto
 from prototxt_gen.errors import SnapshotError, UnsupportedError
 from prototxt_gen.files import atomic_write
+from runtime.core.layer import Layer
 from runtime.export.onnx_graph import IR_VERSION, OPSET, Graph, Step, import_onnx
-from runtime.export.onnx_pointwise import CONVERTERS as POINTWISE
-from runtime.export.onnx_spatial import CONVERTERS as SPATIAL
+from runtime.layers.factory import class_of, layer_type_list
 from runtime.net import Net
 
 TOLERANCE = 1e-4
 """Largest difference over largest value. Winograd's transforms alone differ by 1e-6 a layer."""
-_CONVERTERS = {**POINTWISE, **SPATIAL}
 _MAX_BYTES = 2**31 - 1
 
 Array = npt.NDArray[Any]
@@ -62,10 +61,8 @@ def to_onnx(net: Net) -> tuple[Any, dict[str, str]]:
     # Reserved, so that no weight or inner value takes a blob's name.
     values = {name: graph.fresh(name) for name in net.blobs}
     for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
-        if layer.type == "Input":
-            continue
         inputs = [values[name] for name in layer.param.bottom]
-        outputs = _CONVERTERS[layer.type](Step(graph, layer, inputs, bottom, top))
+        outputs = layer.to_onnx(Step(graph, layer, inputs, bottom, top))
         values.update(zip(layer.param.top, outputs))
     values = _name_outputs(graph, net, values)
     model = onnx.helper.make_model(
@@ -136,13 +133,13 @@ def _info(net: Net, name: str, value: str) -> Any:
 def _random_input(net: Net, name: str) -> Array:
     rng = np.random.default_rng(0)
     shape = net.blobs[name].shape
-    sizes = [
-        int(layer.param.embed_param.input_dim)
+    limits = [
+        layer.index_limit
         for layer in net.layers
-        if layer.type == "Embed" and name in layer.param.bottom
+        if layer.index_limit is not None and name in layer.param.bottom
     ]
-    if sizes:
-        return rng.integers(0, min(sizes), shape).astype(np.float32)
+    if limits:
+        return rng.integers(0, min(limits), shape).astype(np.float32)
     return rng.standard_normal(shape).astype(np.float32)
 
 
@@ -161,12 +158,12 @@ def _check(net: Net) -> None:
             f"net '{net.name}': cannot be exported; expected the phase TEST, got TRAIN; "
             "build it for TEST"
         )
-    known = {*_CONVERTERS, "Input"}
-    unknown = sorted({layer.type for layer in net.layers} - known)
+    unknown = sorted({layer.type for layer in net.layers if not _has_form(type(layer))})
     if unknown:
+        known = [kind for kind in layer_type_list() if _has_form(class_of(kind))]
         raise UnsupportedError(
             f"net '{net.name}': no ONNX form here for layers of type {', '.join(unknown)}; "
-            f"expected types among {', '.join(sorted(known))}; export a deploy prototxt, which has "
+            f"expected types among {', '.join(known)}; export a deploy prototxt, which has "
             "Input layers and no losses"
         )
     size = sum(blob.count() * 4 for layer in net.layers for blob in layer.blobs)
@@ -175,6 +172,10 @@ def _check(net: Net) -> None:
             f"net '{net.name}': too large for one ONNX file; expected at most 2 GB of weights, "
             f"got {size} bytes; export with --to h5"
         )
+
+
+def _has_form(cls: type[Layer]) -> bool:
+    return cls.to_onnx is not Layer.to_onnx
 
 
 def _name_outputs(graph: Graph, net: Net, values: dict[str, str]) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -21,3 +22,6 @@ class AbsValLayer(NeuronLayer):
     def slope(self, x: HostArray, y: HostArray) -> Any:
         """0 at 0."""
         return np.sign(x)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.op("Abs", step.inputs[0])]

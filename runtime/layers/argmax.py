@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen.errors import ProtoError
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -63,3 +64,17 @@ class ArgMaxLayer(Layer):
         """Refuse: a place has no gradient."""
         if propagate_down[0]:
             raise ProtoError(f"{self.label}: has no gradient; set propagate_down: false")
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param = self.param.argmax_param
+        if self.top_k != 1 or (param.out_max_val and self.axis is None):
+            raise step.refuse("top_k above 1, or the maximum beside its place,")
+        value, axis = step.inputs[0], 1
+        if self.axis is None:
+            value = step.reshape(value, (step.bottom[0].shape[0], -1))
+        else:
+            axis = self.axis
+        if param.out_max_val:
+            return [step.op("ReduceMax", value, axes=[axis], keepdims=1)]
+        place = step.op("ArgMax", value, axis=axis, keepdims=1, select_last_index=1)
+        return [step.reshape(step.op("Cast", place, to=1), step.top[0].shape)]

@@ -11,7 +11,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -114,3 +114,19 @@ class BatchNormLayer(Layer):
         if param.batch_norm_param.use_global_stats:
             return None
         return "takes statistics over the batch it is given"
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        if not self.global_stats:
+            raise step.refuse("use_global_stats: false")
+        mean, variance, divisor = (blob.data.host() for blob in self.blobs)
+        factor = 0.0 if divisor.ravel()[0] == 0 else 1.0 / float(divisor.ravel()[0])
+        value = step.op(
+            "BatchNormalization",
+            step.inputs[0],
+            step.constant(np.ones(mean.size, np.float32), "scale"),
+            step.constant(np.zeros(mean.size, np.float32), "shift"),
+            step.constant(mean * factor, "mean"),
+            step.constant(variance * factor, "variance"),
+            epsilon=float(self.param.batch_norm_param.eps),
+        )
+        return [value]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime.core.blob import Blob
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
-from runtime.layers.broadcast import broadcast_axes, factor_shape
+from runtime.layers.broadcast import broadcast_axes, factor_shape, onnx_factor
 
 
 @register("Bias")
@@ -56,3 +56,6 @@ class BiasLayer(Layer):
             blob.diff.mutable_host()[...] += self.axes.reduce(dy).reshape(blob.shape)
         if propagate_down[0] and top[0] is not bottom[0]:
             bottom[0].diff.mutable_host()[...] = dy
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.op("Add", step.inputs[0], onnx_factor(step, self.axes.shape))]

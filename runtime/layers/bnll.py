@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -23,3 +24,6 @@ class BNLLLayer(NeuronLayer):
         """Exponents are cut at 50, where float32 no longer sees a difference."""
         e = np.exp(np.minimum(x, 50.0))
         return e / (e + 1)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.op("Softplus", step.inputs[0])]

@@ -10,6 +10,7 @@ import numpy as np
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
+from runtime.core.description import OnnxStep
 
 
 @dataclass(frozen=True)
@@ -51,3 +52,8 @@ def broadcast_axes(large: Blob, small: Blob, axis: int, where: str) -> Broadcast
     shape = (1,) * start + small.shape + (1,) * (large.num_axes - end)
     summed = tuple(i for i in range(large.num_axes) if not start <= i < end)
     return BroadcastAxes(shape, summed)
+
+
+def onnx_factor(step: OnnxStep, shape: tuple[int, ...]) -> str:
+    """The value of the second bottom or weight in a shape that broadcasts over the first bottom."""
+    return step.reshape(step.inputs[1], shape) if len(step.bottom) > 1 else step.weight(0, shape)

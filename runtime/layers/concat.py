@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -61,3 +61,6 @@ class ConcatLayer(Layer):
                 dx = blob.diff.mutable_dev()
                 self.backend.copy_2d(dy, dx, rows, cols, (at, width), (0, cols))
             at += cols
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.op("Concat", *step.inputs, axis=self.axis)]

@@ -10,7 +10,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, Layout
 from runtime.core.blob import Blob
-from runtime.core.description import Places, Window
+from runtime.core.description import OnnxStep, Places, Window
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
@@ -194,3 +194,26 @@ class ConvolutionLayer(Layer):
 
     def multiply_adds(self, bottoms: int) -> int:
         return self.macs * bottoms
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return self._onnx_nodes(step, "Conv")
+
+    def _onnx_nodes(self, step: OnnxStep, op: str) -> list[str]:
+        """One node a bottom."""
+        outputs = []
+        for value, bottom in zip(step.inputs, step.bottom):
+            geom = ConvGeometry.deconv_input(self.param.convolution_param, bottom.shape, self.label)
+            weights = [step.weight(index) for index in range(len(self.blobs))]
+            outputs.append(
+                step.op(
+                    op,
+                    value,
+                    *weights,
+                    kernel_shape=geom.kernel,
+                    pads=geom.pad * 2,
+                    strides=geom.stride,
+                    dilations=geom.dilation,
+                    group=geom.group,
+                )
+            )
+        return outputs

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer, exactly
 from runtime.core.layer_registry import register
 
@@ -64,3 +66,15 @@ class CropLayer(Layer):
             dx = bottom[0].diff.mutable_host()
             dx[...] = 0
             dx[self.window] = top[0].diff.host()
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param, source = self.param.crop_param, step.bottom[0]
+        first = source.canonical_axis(param.axis)
+        axes = range(first, source.num_axes)
+        bounds = (
+            ([self.window[axis].start for axis in axes], "starts"),
+            ([self.window[axis].stop for axis in axes], "stops"),
+            (list(axes), "axes"),
+        )
+        constants = [step.constant(np.array(values, np.int64), name) for values, name in bounds]
+        return [step.op("Slice", step.inputs[0], *constants)]

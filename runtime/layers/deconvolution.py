@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import Layout
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.convolution import ConvolutionLayer
@@ -110,3 +110,6 @@ class DeconvolutionLayer(ConvolutionLayer):
                     x.diff.mutable_dev(),
                     weight.data.version,
                 )
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return self._onnx_nodes(step, "ConvTranspose")

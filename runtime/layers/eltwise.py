@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -89,3 +90,14 @@ class EltwiseLayer(Layer):
             return np.asarray(top[0].data.host() / bottom[index].data.host())
         rest = [blob.data.host() for j, blob in enumerate(bottom) if j != index]
         return np.asarray(np.prod(np.stack(rest), axis=0))
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param, values = self.param.eltwise_param, list(step.inputs)
+        if param.operation == proto.EltwiseParameter.SUM and len(param.coeff):
+            values = [step.affine(value, coeff, 0.0) for value, coeff in zip(values, param.coeff)]
+        op = {
+            proto.EltwiseParameter.PROD: "Mul",
+            proto.EltwiseParameter.SUM: "Add",
+            proto.EltwiseParameter.MAX: "Max",
+        }[param.operation]
+        return [functools.reduce(lambda a, b: step.op(op, a, b), values)]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -21,3 +22,6 @@ class ELULayer(NeuronLayer):
     def slope(self, x: HostArray, y: HostArray) -> Any:
         """The sign of x is the sign of y, so the output tells in place."""
         return np.where(x > 0, 1, self.param.elu_param.alpha + y)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.op("Elu", step.inputs[0], alpha=float(self.param.elu_param.alpha))]

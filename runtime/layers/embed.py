@@ -8,6 +8,7 @@ import numpy as np
 
 from prototxt_gen.errors import DataError, ProtoError
 from runtime.core.blob import Blob
+from runtime.core.description import OnnxStep
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
@@ -66,3 +67,16 @@ class EmbedLayer(Layer):
             np.add.at(self.blobs[0].diff.mutable_host(), self._indices(bottom), dy)
         if len(self.blobs) > 1 and self.propagates_to_params(1):
             self.blobs[1].diff.mutable_host()[...] += dy.sum(axis=0)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        # 7 is ONNX's number for int64.
+        index = step.op("Cast", step.inputs[0], to=7)
+        value = step.op("Gather", step.weight(0), index)
+        if len(self.blobs) > 1:
+            value = step.op("Add", value, step.weight(1))
+        return [value]
+
+    @property
+    def index_limit(self) -> int:
+        """The number of rows."""
+        return self.rows

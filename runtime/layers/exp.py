@@ -10,6 +10,7 @@ import numpy as np
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.number_limits import FLOAT_MAX
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
@@ -41,3 +42,8 @@ class ExpLayer(NeuronLayer):
     def slope(self, x: HostArray, y: HostArray) -> Any:
         """From the output."""
         return self.inner * y
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param = self.param.exp_param
+        base = 1.0 if param.base == -1 else math.log(param.base)
+        return [step.op("Exp", step.affine(step.inputs[0], base * param.scale, base * param.shift))]

@@ -9,6 +9,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.errors import ShapeError, UnsupportedError
 from runtime.backend.base import Layout
 from runtime.core.blob import Blob
+from runtime.core.description import OnnxStep
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
@@ -119,3 +120,9 @@ class InnerProductLayer(Layer):
         new.num_output, new.bias_term = old.num_output, old.bias_term
         new.kernel_h, new.kernel_w = bottom[2:] if len(bottom) == 4 else (1, 1)
         return dense
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        matrix = step.reshape(step.inputs[0], (self.rows, self.inputs))
+        weights = [step.weight(index) for index in range(len(self.blobs))]
+        value = step.op("Gemm", matrix, *weights, transB=0 if self.transpose else 1)
+        return [value if len(step.top[0].shape) == 2 else step.reshape(value, step.top[0].shape)]

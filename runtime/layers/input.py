@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prototxt_gen.errors import ProtoError
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer, at_least, exactly
 from runtime.core.layer_registry import register
 
@@ -35,3 +36,7 @@ class InputLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Leave the data as the caller wrote it."""
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        """The inputs of the graph, which have the names of the tops."""
+        return [str(name) for name in self.param.top]

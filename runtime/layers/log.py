@@ -9,6 +9,7 @@ import numpy as np
 
 from prototxt_gen.errors import ProtoError
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
@@ -35,3 +36,8 @@ class LogLayer(NeuronLayer):
 
     def _inner(self, x: HostArray) -> Any:
         return self.param.log_param.scale * x + self.param.log_param.shift
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param = self.param.log_param
+        value = step.op("Log", step.affine(step.inputs[0], param.scale, param.shift))
+        return [step.affine(value, self.factor, 0.0)]

@@ -10,6 +10,7 @@ from prototxt_gen import proto
 from prototxt_gen.geometry import LRNGeometry, PoolGeometry
 from prototxt_gen.geometry_limits import check_extent
 from runtime.core.description import Places, Window
+from runtime.core.description import OnnxStep, Places, Window
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -91,3 +92,19 @@ class LRNLayer(Layer):
     def spatial_window(self) -> Window | None:
         """The square of WITHIN_CHANNEL."""
         return Window(self.square.kernel, pad=self.square.pad) if self.within else None
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param, value = self.param.lrn_param, step.inputs[0]
+        size, alpha, beta = int(param.local_size), float(param.alpha), float(param.beta)
+        if not self.within:
+            return [step.op("LRN", value, size=size, alpha=alpha, beta=beta, bias=float(param.k))]
+        mean = step.op(
+            "AveragePool",
+            step.op("Mul", value, value),
+            kernel_shape=(size, size),
+            pads=(size // 2,) * 4,
+            strides=(1, 1),
+            count_include_pad=1,
+        )
+        power = step.op("Pow", step.affine(mean, alpha, 1.0), step.scalar(beta, "beta"))
+        return [step.op("Div", value, power)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -49,3 +49,14 @@ class MVNLayer(Layer):
             y = top[0].data.host().reshape(self.rows, -1)
             dx = (dx - y * (dy * y).mean(axis=1, keepdims=True)) / self.divisor
         bottom[0].diff.mutable_host()[...] = dx.reshape(bottom[0].shape)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param, shape = self.param.mvn_param, step.bottom[0].shape
+        axes = list(range(1 if param.across_channels else 2, len(shape)))
+        mean = step.op("ReduceMean", step.inputs[0], axes=axes, keepdims=1)
+        value = step.op("Sub", step.inputs[0], mean)
+        if param.normalize_variance:
+            variance = step.op("ReduceMean", step.op("Mul", value, value), axes=axes, keepdims=1)
+            deviation = step.affine(step.op("Sqrt", variance), 1.0, float(param.eps))
+            value = step.op("Div", value, deviation)
+        return [value]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from runtime.core.blob import Blob
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer, exactly
 from runtime.core.layer_registry import register
 
@@ -33,3 +34,6 @@ class ParameterLayer(Layer):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """The gradient is in place already."""
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.weight(0)]

@@ -10,7 +10,8 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.geometry import PoolGeometry
-from runtime.core.description import Places, Window
+from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep, Places, Window
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -89,3 +90,42 @@ class PoolingLayer(Layer):
     @classmethod
     def pools_globally(cls, param: Any) -> bool:
         return bool(param.pooling_param.global_pooling)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        if len(step.top) > 1:
+            raise step.refuse("the second top, the place of the maximum,")
+        if self.param.pooling_param.global_pooling:
+            return [
+                step.op("GlobalMaxPool" if self.is_max else "GlobalAveragePool", step.inputs[0])
+            ]
+        geom = self.geom
+        # Caffe rounds sizes up. Padding at the end as far as the last window reaches gives the same
+        # size when ONNX rounds down, in every version of it.
+        ends = [
+            max(0, (out - 1) * geom.stride[i] + geom.kernel[i] - size - geom.pad[i])
+            for i, (out, size) in enumerate(zip(geom.out_shape[2:], geom.in_shape[2:]))
+        ]
+        if any(end >= kernel for end, kernel in zip(ends, geom.kernel)):
+            raise step.refuse("a window that lies wholly beyond the image")
+        shared = {
+            "kernel_shape": geom.kernel,
+            "strides": geom.stride,
+            "pads": (*geom.pad, *ends),
+        }
+        if self.is_max:
+            return [step.op("MaxPool", step.inputs[0], **shared)]
+        value = step.op("AveragePool", step.inputs[0], count_include_pad=1, **shared)
+        correction = _average_correction(geom)
+        if not np.all(correction == 1):
+            value = step.op("Mul", value, step.constant(correction, "window"))
+        return [value]
+
+
+def _average_correction(geometry: PoolGeometry) -> HostArray:
+    """Kernel size over the size Caffe divides by: the window's part within size + pad."""
+    factors = []
+    for i, size in enumerate(geometry.in_shape[2:]):
+        starts = np.arange(geometry.out_shape[2 + i]) * geometry.stride[i] - geometry.pad[i]
+        stops = np.minimum(starts + geometry.kernel[i], size + geometry.pad[i])
+        factors.append(geometry.kernel[i] / (stops - starts))
+    return np.multiply.outer(factors[0], factors[1])[None, None].astype(np.float32)

@@ -10,6 +10,7 @@ from prototxt_gen.errors import ProtoError
 from prototxt_gen.number_limits import FLOAT_MAX
 from runtime.backend.base import HostArray
 from runtime.core.layer import Blobs
+from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -50,3 +51,10 @@ class PowerLayer(NeuronLayer):
             return factor
         inner = x * param.scale + param.shift
         return factor * inner if param.power == 2 else factor * (y / inner)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param = self.param.power_param
+        value = step.affine(step.inputs[0], param.scale, param.shift)
+        if param.power != 1:
+            value = step.op("Pow", value, step.scalar(param.power, "power"))
+        return [value]

@@ -11,7 +11,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
@@ -72,3 +72,8 @@ class PReLULayer(Layer):
             self.blobs[0].diff.mutable_host()[...] += share.sum(axis=axes)
         if propagate_down[0]:
             bottom[0].diff.mutable_host()[...] = np.where(x > 0, dy, dy * self._slope(x.ndim))
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        # The slope broadcasts from the right: (C,1,1) over (N,C,H,W).
+        shape = (self.blobs[0].count(),) + (1,) * (len(step.bottom[0].shape) - 2)
+        return [step.op("PRelu", step.inputs[0], step.weight(0, shape))]

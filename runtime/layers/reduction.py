@@ -9,6 +9,7 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -54,3 +55,19 @@ class ReductionLayer(Layer):
             slope = 2 * x
         dy = top[0].diff.host().reshape(self.rows, 1) * self.coeff
         bottom[0].diff.mutable_host()[...] = (dy * slope).reshape(bottom[0].shape)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        param = self.param.reduction_param
+        value = step.reshape(step.inputs[0], (self.rows, self.cols))
+        op = {
+            proto.ReductionParameter.SUM: "ReduceSum",
+            proto.ReductionParameter.ASUM: "ReduceL1",
+            proto.ReductionParameter.SUMSQ: "ReduceSumSquare",
+            proto.ReductionParameter.MEAN: "ReduceMean",
+        }[param.operation]
+        if op == "ReduceSum":
+            axes = step.constant(np.array([1], np.int64), "axes")
+            value = step.op(op, value, axes, keepdims=0)
+        else:
+            value = step.op(op, value, axes=[1], keepdims=0)
+        return [step.reshape(step.affine(value, param.coeff, 0.0), step.top[0].shape)]

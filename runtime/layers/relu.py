@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -38,3 +38,9 @@ class ReLULayer(Layer):
     def rectifies(self) -> bool:
         """With no slope below 0."""
         return not self.param.relu_param.negative_slope
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        slope = float(self.param.relu_param.negative_slope)
+        if slope == 0:
+            return [step.op("Relu", step.inputs[0])]
+        return [step.op("LeakyRelu", step.inputs[0], alpha=slope)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -66,3 +67,6 @@ class ReshapeLayer(Layer):
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Share the gradient as well."""
         bottom[0].share_diff(top[0])
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.reshape(step.inputs[0], step.top[0].shape)]

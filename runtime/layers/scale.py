@@ -10,11 +10,11 @@ import numpy as np
 from prototxt_gen import proto
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.filler import fill
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
-from runtime.layers.broadcast import broadcast_axes, factor_shape
+from runtime.layers.broadcast import broadcast_axes, factor_shape, onnx_factor
 
 
 @register("Scale")
@@ -84,3 +84,9 @@ class ScaleLayer(Layer):
             blob.diff.mutable_host()[...] += self.axes.reduce(dy * x).reshape(blob.shape)
         if propagate_down[0]:
             bottom[0].diff.mutable_host()[...] = np.multiply(dy, self._factor(bottom))
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        value = step.op("Mul", step.inputs[0], onnx_factor(step, self.axes.shape))
+        if self.param.scale_param.bias_term:
+            value = step.op("Add", value, step.weight(len(self.blobs) - 1, self.axes.shape))
+        return [value]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -22,3 +23,6 @@ class SigmoidLayer(NeuronLayer):
     def slope(self, x: HostArray, y: HostArray) -> Any:
         """From the output."""
         return y * (1 - y)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.op("Sigmoid", step.inputs[0])]

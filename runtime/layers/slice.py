@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
+
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.core.description import Places
+from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 
@@ -72,3 +74,8 @@ class SliceLayer(Layer):
             cols = blob.count(self.axis)
             self.backend.copy_2d(blob.diff.dev(), dx, rows, cols, (0, cols), (at, width))
             at += cols
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        sizes = np.array([blob.shape[self.axis] for blob in step.top], np.int64)
+        values = (step.inputs[0], step.constant(sizes, "sizes"))
+        return step.ops("Split", *values, outputs=len(step.top), axis=self.axis)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -30,3 +31,7 @@ class SoftmaxLayer(Layer):
             self.backend.softmax_backward(
                 self.layout, top[0].data.dev(), top[0].diff.dev(), bottom[0].diff.mutable_dev()
             )
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        axis = step.bottom[0].canonical_axis(self.param.softmax_param.axis)
+        return [step.op("Softmax", step.inputs[0], axis=axis)]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -23,3 +24,7 @@ class SwishLayer(NeuronLayer):
         """beta * y + sigmoid * (1 - beta * y)."""
         scaled = self.param.swish_param.beta * y
         return scaled + self.gate * (1 - scaled)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        inner = step.affine(step.inputs[0], self.param.swish_param.beta, 0.0)
+        return [step.op("Mul", step.inputs[0], step.op("Sigmoid", inner))]

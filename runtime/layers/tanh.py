@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
@@ -21,3 +22,6 @@ class TanHLayer(NeuronLayer):
     def slope(self, x: HostArray, y: HostArray) -> Any:
         """From the output."""
         return 1 - y * y
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        return [step.op("Tanh", step.inputs[0])]

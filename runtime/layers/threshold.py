@@ -7,6 +7,7 @@ from typing import Any
 
 from prototxt_gen.errors import ProtoError
 from runtime.backend.base import HostArray
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
@@ -23,3 +24,9 @@ class ThresholdLayer(NeuronLayer):
         """Refuse: a step has no gradient."""
         if propagate_down[0]:
             raise ProtoError(f"{self.label}: has no gradient; set propagate_down: false")
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        threshold = step.scalar(self.param.threshold_param.threshold, "threshold")
+        above = step.op("Greater", step.inputs[0], threshold)
+        # 1 is ONNX's number for float32.
+        return [step.op("Cast", above, to=1)]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen.errors import ProtoError
+from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -38,3 +39,8 @@ class TileLayer(Layer):
             axis = self.axis
             dy = top[0].diff.host().reshape((*shape[:axis], tiles, *shape[axis:]))
             bottom[0].diff.mutable_host()[...] = dy.sum(axis=axis)
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        repeats = np.ones(step.bottom[0].num_axes, np.int64)
+        repeats[self.axis] = self.param.tile_param.tiles
+        return [step.op("Tile", step.inputs[0], step.constant(repeats, "repeats"))]

@@ -44,6 +44,7 @@ def test_a_subclass_does_not_inherit_what_holds_for_passes_of_its_base(base: typ
     assert not (Own.only_ops or Own.can_rectify)
     assert Own.rectifies is Layer.rectifies
     assert Own.can_gate_relu is Layer.can_gate_relu
+    assert Own.to_onnx is Layer.to_onnx
     assert Declared.only_ops and Declared.can_rectify
 
 
@@ -184,3 +185,13 @@ def test_a_fully_connected_layer_as_a_convolution(
     made = dense.convolution_param
     assert (made.num_output, made.bias_term) == (7, True)
     assert (made.kernel_h, made.kernel_w) == kernel
+
+
+def test_layers_without_an_onnx_form() -> None:
+    """Sources other than Input, losses, measures, and what depends on the samples of a batch."""
+    without = set(TYPES) - types_with("to_onnx")
+    assert without == {
+        *LOSSES,
+        *(kind for kind in SOURCES if kind not in ("Input", "Parameter")),
+        *("Accuracy", "BatchReindex", "Filter", "HDF5Output", "Python", "SPP"),
+    }
