@@ -88,6 +88,15 @@ def test_windows() -> None:
     assert windows["across"] is windows["ip"] is windows["data"] is None
 
 
+@pytest.mark.parametrize(("method", "gates"), [("MAX", True), ("AVE", False)])
+def test_only_a_maximum_gates_the_relu_before_it(method: str, gates: bool) -> None:
+    pool = layer("Pooling", "p", "r", f"pooling_param {{ pool: {method} kernel_size: 2 }}")
+    net = shapes_of(input_layer(2, 4, 9, 9) + layer("ReLU", "r", "data") + pool)
+    names = ("r", "p")
+    assert [net.layer_by_name(name).can_gate_relu for name in names] == [False, gates]
+    assert [net.layer_by_name(name).rectifies for name in names] == [True, False]
+
+
 def test_multiply_adds_of_a_batch() -> None:
     net = shapes_of(input_layer(2, 4, 9, 9) + conv("c", "data", 3, 3) + product("ip", "c", 5))
     counts = {str(each.param.name): each.multiply_adds(1) for each in net.layers}
@@ -111,6 +120,23 @@ def test_every_source_declares_where_its_batch_is(kind: str) -> None:
         assert source.divisible_batch(param) == (12 if source.divides_batch else None)
     if source.shape_param:
         getattr(param, source.shape_param).shape.add(dim=[12, 3])
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("Data", "data_param"),
+        ("ImageData", "image_data_param"),
+        ("HDF5Data", "hdf5_data_param"),
+        ("MemoryData", "memory_data_param"),
+    ],
+)
+def test_the_batch_that_a_source_declares_is_the_one_it_reads(kind: str, field: str) -> None:
+    param = net_param(f'layer {{ name: "d" type: "{kind}" {field} {{ batch_size: 6 }} }}').layer[0]
+    source = REGISTERED[kind]
+    assert source.divisible_batch(param) == (None if kind == "MemoryData" else 6)
+    source.set_batch(param, 2)
+    assert getattr(param, field).batch_size == 2
 
 
 def test_sources_whose_batch_can_be_divided() -> None:
