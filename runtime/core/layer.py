@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
 from prototxt_gen import proto
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
 from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from prototxt_gen.errors import ProtoError, ShapeError
-from prototxt_gen.errors import ShapeError, UnsupportedError
+from prototxt_gen.errors import ProtoError, ShapeError, UnsupportedError
 from runtime.backend.base import Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep

@@ -9,7 +9,6 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.geometry import LRNGeometry, PoolGeometry
 from prototxt_gen.geometry_limits import check_extent
-from runtime.core.description import Places, Window
 from runtime.core.description import OnnxStep, Places, Window
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register

@@ -9,8 +9,8 @@ import numpy as np
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.number_limits import FLOAT_MAX
 from runtime.backend.base import HostArray
-from runtime.core.layer import Blobs
 from runtime.core.description import OnnxStep
+from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
 
