@@ -59,6 +59,6 @@ def _is_finite(blob: Blob) -> bool:
 def _before_splits(net: Net, name: str) -> str:
     """A blob as the prototxt names it, of which this one may be an implicit copy."""
     for layer in reversed(net.layers):
-        if layer.type == "Split" and name in layer.param.top:
+        if layer.inserted_by_net and name in layer.param.top:
             name = str(layer.param.bottom[0])
     return name

@@ -91,7 +91,6 @@ class Net(NotCopyable):
         self._sources = [
             (layer, top) for layer, top in zip(self.layers, self.tops) if not layer.param.bottom
         ]
-        self.inputs = [t for p in self.param.layer if p.type == "Input" for t in p.top]
         self.inputs = [top for each in self.layers if each.is_input for top in each.param.top]
         self.outputs = sorted(self._unread)
         self._rectified = find_rectified(self)
