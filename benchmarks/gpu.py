@@ -102,13 +102,13 @@ def build(device: str, size: Size) -> Iterator[Row]:
 def bandwidth(device: str, size: Size) -> Iterator[Row]:
     """Bytes a second of what memory bounds, and their share of a copy's."""
     backend = gpu_ours.open_device(device)
-    copy = {OURS: (gpu_ours.copying(backend, size.elements), backend.synchronize)}
+    copy = {OURS: (gpu_ours.copying(backend, size.elements), backend.memory.synchronize)}
     rate = 8 * size.elements / measure(copy, size)[OURS] / 1e6
     yield {"kernel": "copy", "gigabytes_per_second": rate, "share_of_copy": 1.0}
     for name, each in gpu_cases.BANDWIDTH.items():
         work = gpu_ours.vector_work(backend, name, size.elements)
         elements = max(1, size.elements // 16384) * 16384
-        ms = measure({OURS: (work, backend.synchronize)}, size)[OURS]
+        ms = measure({OURS: (work, backend.memory.synchronize)}, size)[OURS]
         found = each * elements / ms / 1e6
         yield {"kernel": name, "gigabytes_per_second": found, "share_of_copy": found / rate}
 
@@ -131,7 +131,7 @@ def _layer(
     ours = gpu_ours.convolution(backend, layer, size.batch)
     theirs = [(each, each.convolution(layer, size.batch)) for each in rivals]
     for step in gpu_cases.PASSES:
-        entrants: Contestants = {OURS: (ours[step], backend.synchronize)}
+        entrants: Contestants = {OURS: (ours[step], backend.memory.synchronize)}
         entrants |= {each.mode.name: (works[step], each.synchronize) for each, works in theirs}
         found = _compared(measure(entrants, size))
         rate = gpu_cases.gflop(layer, size.batch) / found["ms"][OURS]
@@ -155,7 +155,7 @@ def steps(device: str, size: Size) -> Iterator[Row]:
 def _step(device: str, size: Size, net: str, precision: str, kind: str) -> Row:
     backend, rivals = gpu_ours.open_device(device, precision), _rivals(device, precision)
     work = gpu_ours.STEPS[kind](backend, net, size.batch)
-    entrants: Contestants = {OURS: (work, backend.synchronize)}
+    entrants: Contestants = {OURS: (work, backend.memory.synchronize)}
     for each in rivals:
         entrants[each.mode.name] = (each.step(kind, net, size.batch), each.synchronize)
     found = _compared(measure(entrants, size))
@@ -175,7 +175,7 @@ def launches(device: str, size: Size) -> Iterator[Row]:
                 for name, replay in ((OURS, True), (ONE_BY_ONE, False))
             }
             entrants: Contestants = {
-                name: (gpu_ours.STEPS[kind](backend, net, size.batch), backend.synchronize)
+                name: (gpu_ours.STEPS[kind](backend, net, size.batch), backend.memory.synchronize)
                 for name, backend in backends.items()
             }
             found = _compared(measure(entrants, size))

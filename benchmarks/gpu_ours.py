@@ -11,7 +11,7 @@ from vgg_nets import fed, specification
 
 from prototxt_gen import heads, proto
 from prototxt_gen.geometry import PoolGeometry
-from runtime.backend.base import Draw, Layout
+from runtime.backend.base import Draw, Epilogue, Layout
 from runtime.backend.registry import create_backend
 from runtime.core.context import RunContext
 from runtime.net import Net
@@ -33,11 +33,13 @@ def open_device(device: str, precision: str = "fp32", replay: bool = True) -> An
 
 def array(backend: Any, *shape: int, dtype: np.dtype[Any] = FLOAT) -> Any:
     """Normally distributed numbers on the device; zeros where an op writes masks and places."""
-    device = backend.view(backend.empty(int(np.prod(shape, dtype=np.int64)), dtype), 0, shape)
+    device = backend.memory.view(
+        backend.memory.empty(int(np.prod(shape, dtype=np.int64)), dtype), 0, shape
+    )
     if dtype == FLOAT:
         spread(backend, device)
     else:
-        backend.upload(np.zeros(shape, dtype), device)
+        backend.memory.upload(np.zeros(shape, dtype), device)
     return device
 
 
@@ -45,10 +47,12 @@ def spread(backend: Any, target: Any) -> None:
     """Draw a million numbers and repeat them: a billion take longer than all measurements."""
     done = min(target.size, _DRAWN)
     numbers = np.random.default_rng(0).standard_normal(done, np.float32)
-    backend.upload(numbers, backend.view(target, 0, (done,)))
+    backend.memory.upload(numbers, backend.memory.view(target, 0, (done,)))
     while done < target.size:
         more = min(done, target.size - done)
-        backend.copy(backend.view(target, 0, (more,)), backend.view(target, done, (more,)))
+        backend.memory.copy(
+            backend.memory.view(target, 0, (more,)), backend.memory.view(target, done, (more,))
+        )
         done += more
 
 
@@ -58,7 +62,7 @@ def fill(net: Net, classes: int) -> None:
         if blob.num_axes > 1:
             weights = blob.data.mutable_dev()
             spread(net.backend, weights)
-            net.backend.scal((2 * blob.shape[0] / blob.count()) ** 0.5, weights)
+            net.backend.vectors.scal((2 * blob.shape[0] / blob.count()) ** 0.5, weights)
     spread(net.backend, net.blobs["data"].data.mutable_dev())
     if "label" in net.blobs:
         labels = net.blobs["label"]
@@ -70,7 +74,7 @@ def fill(net: Net, classes: int) -> None:
 def copying(backend: Any, elements: int) -> Work:
     """A copy on the device: what the bandwidth of the others is measured by."""
     x, y = array(backend, elements), array(backend, elements)
-    return lambda: backend.copy(x, y)
+    return lambda: backend.memory.copy(x, y)
 
 
 def vector_work(backend: Any, name: str, elements: int) -> Work:
@@ -79,42 +83,42 @@ def vector_work(backend: Any, name: str, elements: int) -> Work:
     shape = (images, 64, 16, 16)
     x, y = array(backend, *shape), array(backend, *shape)
     if name == "relu forward":
-        return lambda: backend.relu_forward(x, y, 0.0)
+        return lambda: backend.neurons.relu_forward(x, y, 0.0)
     if name == "relu backward":
         dx = array(backend, *shape)
-        return lambda: backend.relu_backward(x, y, dx, 0.0)
+        return lambda: backend.neurons.relu_backward(x, y, dx, 0.0)
     if name.startswith("max pool"):
         geom = PoolGeometry(*shape, (2, 2), (2, 2))
         small = (images, 64, 8, 8)
         top, mask = array(backend, *small), array(backend, *small, dtype=np.dtype(np.int32))
-        backend.max_pool_forward(geom, x, top, mask)
+        backend.pool.max_forward(geom, x, top, mask)
         if name.endswith("forward"):
-            return lambda: backend.max_pool_forward(geom, x, top, mask)
-        return lambda: backend.max_pool_backward(geom, top, mask, y)
+            return lambda: backend.pool.max_forward(geom, x, top, mask)
+        return lambda: backend.pool.max_backward(geom, top, mask, y)
     if name == "bias forward":
         bias = array(backend, 64)
-        return lambda: backend.bias_forward(Layout(images, 64, 256), bias, y)
+        return lambda: backend.products.bias_forward(Layout(images, 64, 256), bias, y)
     if name == "dropout forward":
         mask = array(backend, *shape, dtype=np.dtype(np.uint8))
-        return lambda: backend.dropout_forward(x, y, mask, 0.5, Draw(1, 2, 3))
+        return lambda: backend.neurons.dropout_forward(x, y, mask, 0.5, Draw(1, 2, 3))
     if name == "sgd update":
         history = array(backend, *shape)
-        return lambda: backend.sgd_update(x, y, history, 1e-9, 0.9, 5e-4)
-    return lambda: backend.axpy(1e-9, x, y)
+        return lambda: backend.vectors.sgd_update(x, y, history, 1e-9, 0.9, 5e-4)
+    return lambda: backend.vectors.axpy(1e-9, x, y)
 
 
 def convolution(backend: Any, layer: tuple[int, int, int], batch: int) -> dict[str, Work]:
     """The three passes of a layer, its filters transformed anew as after an update."""
     geom = gpu_cases.geometry(layer, batch)
-    plan = backend.plan_conv(geom)
+    plan = backend.conv.plan(geom)
     x, dx = array(backend, *geom.in_shape), array(backend, *geom.in_shape)
     y, dy = array(backend, *geom.out_shape), array(backend, *geom.out_shape)
     w, dw = array(backend, *geom.weight_shape), array(backend, *geom.weight_shape)
     b = array(backend, geom.k)
     return {
-        "forward": lambda: backend.conv_forward(plan, x, w, b, y, None),
-        "backward data": lambda: backend.conv_backward_data(plan, dy, w, dx, None),
-        "backward weight": lambda: backend.conv_backward_weight(plan, x, dy, dw),
+        "forward": lambda: backend.conv.forward(plan, x, w, Epilogue(b), y, None),
+        "backward data": lambda: backend.conv.backward_data(plan, dy, w, dx, None),
+        "backward weight": lambda: backend.conv.backward_weight(plan, x, dy, dw),
     }
 
 

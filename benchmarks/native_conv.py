@@ -26,6 +26,7 @@ from rich.progress import track
 from threadpoolctl import threadpool_limits
 
 from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import Epilogue
 from runtime.backend.cpu import native_library
 from runtime.backend.cpu.lanes import aligned_empty, default_threads
 from runtime.backend.cpu.native_conv import NativeConvolution
@@ -82,7 +83,7 @@ def ours(library: NativeLibrary, geom: ConvGeometry, data: dict[str, Host]) -> R
         conv.backward_weight(plan, x, dy, dw)
 
     return {
-        "forward": lambda: conv.forward(plan, x, w, b, y, None, False),
+        "forward": lambda: conv.forward(plan, x, w, Epilogue(b), y, None),
         "backward": backward,
     }
 

@@ -199,13 +199,13 @@ def shards_case(letter: str, count: int, threads: int) -> dict[str, Any]:
 def memory_gbs() -> float:
     """Bytes a second that an addition of two long vectors reads and writes, by one thread."""
     backend = open_backend(1)
-    x, y = (backend.empty(_COPIED, backend.dtype) for _ in range(2))
-    backend.fill(x, 1.0)
-    backend.fill(y, 1.0)
+    x, y = (backend.memory.empty(_COPIED, backend.dtype) for _ in range(2))
+    backend.memory.fill(x, 1.0)
+    backend.memory.fill(y, 1.0)
     taken = []
     for _ in range(3):
         start = time.perf_counter()
-        backend.axpy(1.0, x, y)
+        backend.vectors.axpy(1.0, x, y)
         taken.append(time.perf_counter() - start)
     return 3 * 4 * _COPIED / min(taken) / 1e9
 

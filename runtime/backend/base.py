@@ -1,8 +1,8 @@
-"""The seam between layers and devices: the ops every backend offers, and their contracts.
+"""The ops that a backend provides: one protocol per group, and the contract of each op.
 
 Common to all ops: arrays belong to this backend, are C-contiguous, and have the backend's dtype
-unless said otherwise. `Array` is opaque to layers. Outputs are overwritten unless said to
-accumulate. Results are the same bits from run to run and do not depend on the number of threads.
+unless stated otherwise. `Array` is opaque to layers. Outputs are overwritten unless stated to
+accumulate. Results have the same bits from run to run and do not depend on the number of threads.
 Where a contract names (outer, channels, inner), an array is read as that 3-D shape.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
+from runtime.backend.recording import Recorder
 from runtime.process.process_lock import ProcessLock
 
 Array = Any
@@ -34,8 +35,8 @@ class Layout:
 class ConvPlan:
     """What a backend decided for one convolution: which algorithm, with how much workspace.
 
-    The choice is a function of the geometry alone, never of a timing. `cache` is the backend's
-    own: filters transformed for a given weight version stay there.
+    The choice is a function of the geometry alone, never of a timing. `cache` is private to the
+    backend: filters transformed for a given weight version are kept there.
     """
 
     geometry: ConvGeometry
@@ -45,8 +46,19 @@ class ConvPlan:
 
 
 @dataclass(frozen=True)
+class Epilogue:
+    """What a convolution applies to its sums before it writes them: + bias, then max(., 0).
+
+    Shapes: bias (K,).
+    """
+
+    bias: Array | None = None
+    relu: bool = False
+
+
+@dataclass(frozen=True)
 class Draw:
-    """Names the random numbers of one op: sample n of the array draws for `first_sample + n`.
+    """The random numbers of one op: sample n of the array draws for `first_sample + n`.
 
     Counter-based, so that no result depends on how a batch is split (see data_prep/philox.py).
     """
@@ -56,20 +68,9 @@ class Draw:
     first_sample: int
 
 
-class Backend(Protocol):
-    """About 30 layer-grained ops on one device."""
+class MemoryOps(Protocol):
+    """Allocations, copies and fills."""
 
-    name: str
-    dtype: np.dtype[Any]
-    shares_host_memory: bool
-    """Device arrays are numpy arrays: SyncedMemory then keeps one copy."""
-    rows_stand_alone: bool
-    """`gemm` gives a row of c the same bits, whatever other rows are computed with it."""
-    lock: ProcessLock | None
-    """Held by a net while it runs, if the backend serves one thread at a time; None if any number
-    of threads may call it at the same time, and after a fork."""
-
-    # Memory.
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:
         """Allocate a flat array of unspecified contents."""
 
@@ -80,7 +81,7 @@ class Backend(Protocol):
         """Copy host to device; same count and dtype."""
 
     def download(self, device: Array, host: HostArray) -> None:
-        """Copy device to host; same count and dtype. Returns when the bytes are there."""
+        """Copy device to host; same count and dtype. Returns when the copy is complete."""
 
     def copy(self, src: Array, dst: Array) -> None:
         """dst = src; same count, any shapes."""
@@ -100,9 +101,12 @@ class Backend(Protocol):
         """x = value."""
 
     def synchronize(self) -> None:
-        """Wait until everything asked for has happened."""
+        """Wait until all earlier ops are complete."""
 
-    # Vectors of any shape.
+
+class VectorOps(Protocol):
+    """Vectors of any shape."""
+
     def axpy(self, alpha: float, x: Array, y: Array) -> None:
         """y += alpha * x."""
 
@@ -121,7 +125,15 @@ class Backend(Protocol):
     def dot(self, x: Array, y: Array) -> float:
         """Inner product, in a fixed order. Waits for the device."""
 
-    # Products.
+    def sgd_update(
+        self, w: Array, dw: Array, history: Array, lr: float, momentum: float, decay: float
+    ) -> None:
+        """history = momentum*history + lr*(dw + decay*w); w -= history."""
+
+
+class ProductOps(Protocol):
+    """Matrix products and the bias."""
+
     def gemm(
         self, trans_a: bool, trans_b: bool, alpha: float, a: Array, b: Array, beta: float, c: Array
     ) -> None:
@@ -136,34 +148,46 @@ class Backend(Protocol):
     def bias_backward(self, layout: Layout, dy: Array, db: Array) -> None:
         """db += sum of dy over outer and inner: accumulates."""
 
-    # Convolution. `weight_version` changes whenever the weights may have: a backend keeps filters
-    # it has transformed for the same version; None forbids keeping.
-    def plan_conv(self, geometry: ConvGeometry) -> ConvPlan:
-        """Choose algorithm and workspace from a deterministic table."""
 
-    def conv_forward(
+class ConvPasses(Protocol):
+    """The passes of a convolution, by one algorithm or by the one that the plan names.
+
+    `weight_version` changes whenever the weights may have changed: transformed filters are kept
+    for as long as the version is the same; None forbids keeping them. Shapes: see ConvGeometry.
+    """
+
+    def forward(
         self,
         plan: ConvPlan,
         x: Array,
         weight: Array,
-        bias: Array | None,
+        epilogue: Epilogue,
         y: Array,
         weight_version: int | None,
-        relu: bool = False,
     ) -> None:
-        """y = conv(x, weight) + bias, then max(., 0) if `relu`. Shapes: see ConvGeometry."""
+        """y = epilogue(conv(x, weight))."""
 
-    def conv_backward_data(
+    def backward_data(
         self, plan: ConvPlan, dy: Array, weight: Array, dx: Array, weight_version: int | None
     ) -> None:
         """dx = the gradient of the input."""
 
-    def conv_backward_weight(self, plan: ConvPlan, x: Array, dy: Array, dw: Array) -> None:
+    def backward_weight(self, plan: ConvPlan, x: Array, dy: Array, dw: Array) -> None:
         """dw += the gradient of the weights: accumulates."""
 
-    # Neurons; y may be x, and dx may be dy.
+
+class ConvOps(ConvPasses, Protocol):
+    """Convolution."""
+
+    def plan(self, geom: ConvGeometry) -> ConvPlan:
+        """Choose algorithm and workspace from a deterministic table."""
+
+
+class NeuronOps(Protocol):
+    """ReLU and dropout; y may be x, and dx may be dy."""
+
     def relu_forward(self, x: Array, y: Array, negative_slope: float) -> None:
-        """y = x where x > 0, else negative_slope * x; NaN passes."""
+        """y = x where x > 0, else negative_slope * x; a NaN stays a NaN."""
 
     def relu_backward(self, x: Array, dy: Array, dx: Array, negative_slope: float) -> None:
         """dx = dy where x > 0, else negative_slope * dy (so 0 at 0). x may be the output."""
@@ -178,39 +202,48 @@ class Backend(Protocol):
     def dropout_backward(self, dy: Array, mask: Array, dx: Array, ratio: float) -> None:
         """dx = dy * mask / (1 - ratio)."""
 
-    # Pooling; dx is overwritten.
-    def max_pool_forward(self, geom: PoolGeometry, x: Array, y: Array, mask: Array) -> None:
-        """Max over each window, padding left out; the first maximum in row-major order wins.
+
+class PoolOps(Protocol):
+    """Pooling; dx is overwritten."""
+
+    def max_forward(self, geom: PoolGeometry, x: Array, y: Array, mask: Array) -> None:
+        """Max over each window without its padding; the first maximum in row-major order wins.
 
         Shapes: mask (N,C,P,Q) int32, value h*W+w in its plane, -1 for a window with no number.
         """
 
-    def max_pool_backward(self, geom: PoolGeometry, dy: Array, mask: Array, dx: Array) -> None:
+    def max_backward(self, geom: PoolGeometry, dy: Array, mask: Array, dx: Array) -> None:
         """dx[mask] += dy, from zero, in the order of the outputs."""
 
-    def ave_pool_forward(self, geom: PoolGeometry, x: Array, y: Array) -> None:
+    def ave_forward(self, geom: PoolGeometry, x: Array, y: Array) -> None:
         """Mean over each window clipped to the padded input; padding counts as zeros."""
 
-    def ave_pool_backward(self, geom: PoolGeometry, dy: Array, dx: Array) -> None:
+    def ave_backward(self, geom: PoolGeometry, dy: Array, dx: Array) -> None:
         """Spread dy over its window by the divisor of the forward pass."""
 
-    # Normalisation across channels.
-    def lrn_forward(self, geom: LRNGeometry, x: Array, scale: Array, y: Array) -> None:
-        """scale and y as LRNGeometry says; both overwritten."""
 
-    def lrn_backward(
+class LRNOps(Protocol):
+    """Local response normalisation across channels."""
+
+    def forward(self, geom: LRNGeometry, x: Array, scale: Array, y: Array) -> None:
+        """scale and y as defined by LRNGeometry; both overwritten."""
+
+    def backward(
         self, geom: LRNGeometry, x: Array, y: Array, scale: Array, dy: Array, dx: Array
     ) -> None:
         """dx = dy * scale^-beta - 2 alpha beta / size * x * sum over the window of dy*y/scale."""
 
-    # Soft-max and scores.
-    def softmax_forward(self, layout: Layout, x: Array, y: Array) -> None:
+
+class SoftmaxOps(Protocol):
+    """Soft-max, its loss, and accuracy."""
+
+    def forward(self, layout: Layout, x: Array, y: Array) -> None:
         """y = exp(x - max) / sum along channels; y may be x."""
 
-    def softmax_backward(self, layout: Layout, y: Array, dy: Array, dx: Array) -> None:
+    def backward(self, layout: Layout, y: Array, dy: Array, dx: Array) -> None:
         """dx = (dy - sum(dy * y)) * y; dx may be dy."""
 
-    def softmax_loss_forward(
+    def loss_forward(
         self,
         layout: Layout,
         prob: Array,
@@ -223,11 +256,11 @@ class Backend(Protocol):
         """loss[0] = -sum log max(prob[label], FLT_MIN) / n over labels not ignored.
 
         Shapes: prob (outer,channels,inner); label (outer*inner,); loss (1,); stats (1,) receives n,
-        which is `normalizer`, or where that is None the number of labels not ignored, at least 1.
-        Labels are whole numbers below `channels`: the layer has looked.
+        which is `normalizer`, or if that is None the number of labels not ignored, at least 1.
+        Labels are whole numbers below `channels`: the layer has checked them.
         """
 
-    def softmax_loss_backward(
+    def loss_backward(
         self,
         layout: Layout,
         prob: Array,
@@ -239,7 +272,7 @@ class Backend(Protocol):
     ) -> None:
         """dx = (prob - onehot(label)) * loss_weight / stats[0]; 0 where ignored."""
 
-    def accuracy_forward(
+    def accuracy(
         self,
         layout: Layout,
         x: Array,
@@ -250,8 +283,71 @@ class Backend(Protocol):
     ) -> None:
         """out[0] = share of labels whose score is among the top_k; a tie counts against it."""
 
-    # Updates.
-    def sgd_update(
-        self, w: Array, dw: Array, history: Array, lr: float, momentum: float, decay: float
-    ) -> None:
-        """history = momentum*history + lr*(dw + decay*w); w -= history."""
+
+class InputBatch(Protocol):
+    """Makes images in bytes the input blob."""
+
+    def __call__(self, pixels: HostArray, offsets: HostArray, scale: float, y: Array) -> None:
+        """y = (pixel - offset) * scale, for crops that the host has cut and mirrored.
+
+        Shapes: pixels and y (N,C,H,W), the pixels uint8; offsets (N,C).
+
+        Raises:
+            ShapeError: the shapes do not agree.
+        """
+
+
+class DeviceCapacity(Protocol):
+    """The memory of a device that is not the host's. Units: bytes."""
+
+    @property
+    def total_bytes(self) -> int:
+        """The memory of the device."""
+
+    @property
+    def free_bytes(self) -> int:
+        """What nothing has allocated."""
+
+    def expect_room(self, nbytes: int, what: str) -> None:
+        """Check before a run that its memory will suffice.
+
+        Raises:
+            OutOfMemoryError: less is free than `what` is estimated to need.
+        """
+
+
+class Backend(Protocol):
+    """One device: groups of ops, properties of its results, and optional abilities."""
+
+    name: str
+    dtype: np.dtype[Any]
+
+    memory: MemoryOps
+    vectors: VectorOps
+    products: ProductOps
+    conv: ConvOps
+    neurons: NeuronOps
+    pool: PoolOps
+    lrn: LRNOps
+    softmax: SoftmaxOps
+
+    shares_host_memory: bool
+    """Device arrays are numpy arrays: SyncedMemory then keeps one copy."""
+    rows_stand_alone: bool
+    """`products.gemm` gives a row of c the same bits, whatever other rows are computed with it."""
+    precision: str
+    """What convolutions round their operands to: fp32, tf32 or bf16."""
+
+    lock: ProcessLock | None
+    """Held by a net while it runs, if the backend serves one thread at a time; None if any number
+    of threads may call it at the same time, and after a fork."""
+    recorder: Recorder | None
+    """Records ops and repeats them; None if ops always run one by one."""
+    input_batch: InputBatch | None
+    """None if input blobs are made on the host."""
+    device_memory: DeviceCapacity | None
+    """None if arrays are in the host's memory."""
+
+    @property
+    def launches(self) -> int | None:
+        """Kernels, fills and copies launched one by one so far; None if ops are not launched."""

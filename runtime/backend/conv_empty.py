@@ -6,7 +6,16 @@ Their sums have no terms. Such a batch is what a Filter layer gives that keeps n
 from __future__ import annotations
 
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import Array, Backend, ConvPlan, Layout
+from runtime.backend.base import (
+    Array,
+    ConvPasses,
+    ConvPlan,
+    Epilogue,
+    Layout,
+    MemoryOps,
+    NeuronOps,
+    ProductOps,
+)
 
 EMPTY = "empty"
 """The algorithm's name in a plan."""
@@ -17,39 +26,39 @@ def is_empty(geom: ConvGeometry) -> bool:
     return 0 in geom.in_shape or 0 in geom.out_shape or 0 in geom.weight_shape
 
 
-class EmptyConvolution:
-    """See the section "Convolution" of Backend."""
+class EmptyConvolution(ConvPasses):
+    """Passes without products: what is left of the sums are zeros, and the epilogue."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, memory: MemoryOps, products: ProductOps, neurons: NeuronOps) -> None:
+        self._memory = memory
+        self._products = products
+        self._neurons = neurons
 
-    def plan(self, geom: ConvGeometry) -> ConvPlan:
-        """See Backend.plan_conv."""
-        return ConvPlan(geom, EMPTY, 0, {})
+    def workspace_bytes(self, geom: ConvGeometry) -> int:
+        """None is needed."""
+        return 0
 
     def forward(
         self,
         plan: ConvPlan,
         x: Array,
         weight: Array,
-        bias: Array | None,
+        epilogue: Epilogue,
         y: Array,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
         geom = plan.geometry
-        self._backend.fill(y, 0.0)
-        if bias is not None:
-            self._backend.bias_forward(Layout(geom.n, geom.k, geom.p * geom.q), bias, y)
-        if relu:
-            self._backend.relu_forward(y, y, 0.0)
+        self._memory.fill(y, 0.0)
+        if epilogue.bias is not None:
+            layout = Layout(geom.n, geom.k, geom.p * geom.q)
+            self._products.bias_forward(layout, epilogue.bias, y)
+        if epilogue.relu:
+            self._neurons.relu_forward(y, y, 0.0)
 
     def backward_data(
         self, plan: ConvPlan, dy: Array, weight: Array, dx: Array, weight_version: int | None
     ) -> None:
-        """See Backend.conv_backward_data."""
-        self._backend.fill(dx, 0.0)
+        self._memory.fill(dx, 0.0)
 
     def backward_weight(self, plan: ConvPlan, x: Array, dy: Array, dw: Array) -> None:
-        """See Backend.conv_backward_weight."""
+        """Add nothing."""

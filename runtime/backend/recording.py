@@ -1,6 +1,6 @@
-"""What a backend offers that can repeat at once what it was asked for one by one.
+"""Recording of ops, and repeating them at once: what `Backend.recorder` provides.
 
-A CPU has nothing to gain by this, and a backend without a `recorder` is never asked.
+A CPU would gain nothing by this: its recorder is None.
 """
 
 from __future__ import annotations
@@ -9,8 +9,6 @@ import enum
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
-
-from runtime.backend.base import Backend
 
 Graph = Any
 """Work that is repeated at once; opaque, made by `Recorder.capture`."""
@@ -74,15 +72,3 @@ class Recorder(Protocol):
 
     def replay(self, graph: Graph) -> None:
         """Do what the tapes say."""
-
-
-def recorder_of(backend: Backend) -> Recorder | None:
-    """The recorder of a backend that has one and may use it."""
-    recorder: Recorder | None = getattr(backend, "recorder", None)
-    return recorder
-
-
-def watch_of(backend: Backend) -> Watch | None:
-    """Whom the memories of this backend tell how they are used."""
-    recorder = recorder_of(backend)
-    return None if recorder is None else recorder.watch

@@ -41,11 +41,6 @@ def _cuda(name: str, device_id: int, **options: Any) -> Backend:
     return backend
 
 
-def precision_of(backend: Backend) -> str:
-    """What its convolutions round their operands to."""
-    return str(getattr(backend, "precision", FP32))
-
-
 def create_backend(name: str, device_id: int = 0, **options: Any) -> Backend:
     """Open a backend: 'cpu' (options dtype, threads, exact), 'gpu' or its emulation 'emu'.
 

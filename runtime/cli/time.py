@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
-from runtime.backend.recording import recorder_of
 from runtime.cli.devices import (
     add_device_arguments,
     add_force_argument,
@@ -95,7 +94,7 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
     caffe_log("caffe.cpp:376", "Testing for %d iterations.", iterations)
 
     def clock() -> float:
-        net.backend.synchronize()
+        net.backend.memory.synchronize()
         return 1e3 * time.perf_counter()
 
     for iteration in range(iterations):
@@ -119,7 +118,7 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
     timing.layer_backward = [value / iterations for value in timing.layer_backward]
     _log(net, timing, total)
     timing.launches = _launches(net, forward_only)
-    if recorder_of(net.backend) is not None:
+    if net.backend.recorder is not None:
         timing.replayed = _whole_passes(net, iterations, forward_only)
     return timing
 
@@ -127,12 +126,12 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
 def _launches(net: Net, forward_only: bool) -> list[tuple[int, int]] | None:
     """What each layer asks for in a pass; None where nothing is launched."""
     backend = net.backend
-    if not hasattr(backend, "launches"):
+    if backend.launches is None:
         return None
     forward, backward = ([0.0] * len(net.layers) for _ in range(2))
-    _forward(net, forward, lambda: backend.launches)
+    _forward(net, forward, lambda: backend.launches or 0)
     if not forward_only:
-        _backward(net, backward, lambda: backend.launches)
+        _backward(net, backward, lambda: backend.launches or 0)
     return [(int(ahead), int(back)) for ahead, back in zip(forward, backward)]
 
 
@@ -141,13 +140,13 @@ def _whole_passes(net: Net, iterations: int, forward_only: bool) -> float:
     start = 0.0
     for iteration in range(-_SETTLED, iterations):
         if iteration == 0:
-            net.backend.synchronize()
+            net.backend.memory.synchronize()
             start = time.perf_counter()
         net.clear_param_diffs()
         net.forward()
         if not forward_only:
             net.backward()
-    net.backend.synchronize()
+    net.backend.memory.synchronize()
     return 1e3 * (time.perf_counter() - start) / iterations
 
 

@@ -228,7 +228,7 @@ class Layer(NotCopyable):
         """
         for index, (blob, weight) in enumerate(zip(top, self.loss_weights)):
             if weight and self._seeded.get(index) != blob.shape:
-                blob.backend.fill(blob.diff.mutable_dev(), weight)
+                blob.backend.memory.fill(blob.diff.mutable_dev(), weight)
                 self._seeded[index] = blob.shape
 
     # What the layer is, for the parts of the program that do not run it.

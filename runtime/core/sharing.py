@@ -22,6 +22,6 @@ class Sharing:
         """An array of at least `count` elements; it is replaced when a net needs a larger one."""
         if count > self._count:
             self._array = None
-            self._array = backend.empty(count, backend.dtype)
+            self._array = backend.memory.empty(count, backend.dtype)
             self._count = count
         return self._array

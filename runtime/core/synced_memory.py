@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import Array, Backend, HostArray
-from runtime.backend.recording import Access, watch_of
+from runtime.backend.recording import Access
 
 _VERSIONS = itertools.count(1)
 """One series for all storages: a blob that changes its storage must not meet a version again."""
@@ -87,7 +87,7 @@ class Storage:
         if self.backend.shares_host_memory:
             self.head = Head.SYNCED
         elif self.head is Head.AT_DEVICE:
-            self.backend.download(self._device, self._host)
+            self.backend.memory.download(self._device, self._host)
             self.head = Head.SYNCED
         elif self.head is Head.UNINITIALIZED:
             self.head = Head.AT_HOST
@@ -99,7 +99,7 @@ class Storage:
 
     def _fill_host_with_zeros(self) -> None:
         if self.backend.shares_host_memory:
-            self.backend.fill(self._host, 0.0)
+            self.backend.memory.fill(self._host, 0.0)
         elif self._host is not None:
             self._host.fill(0)
 
@@ -115,13 +115,13 @@ class Storage:
         if self.backend.shares_host_memory:
             return self.host(write)
         if self._device is None:
-            self._device = self.backend.empty(self.count, self.dtype)
+            self._device = self.backend.memory.empty(self.count, self.dtype)
         if self.head is Head.AT_HOST:
             assert self._host is not None
-            self.backend.upload(self._host, self._device)
+            self.backend.memory.upload(self._host, self._device)
             self.head = Head.SYNCED
         elif self.head is Head.UNINITIALIZED:
-            self.backend.fill(self._device, 0.0)
+            self.backend.memory.fill(self._device, 0.0)
             self.head = Head.AT_DEVICE
         if write:
             self._version = next(_VERSIONS)
@@ -137,7 +137,7 @@ class SyncedMemory:
         self.dtype = np.dtype(dtype if dtype is not None else backend.dtype)
         self.shape: tuple[int, ...] = (0,)
         self.count = 0
-        self._watch = watch_of(backend)
+        self._watch = None if backend.recorder is None else backend.recorder.watch
         self._storage = Storage(backend, 0, self.dtype)
 
     @property
@@ -185,7 +185,7 @@ class SyncedMemory:
     def dev(self) -> Array:
         """Device array to read, in the shape."""
         self._tell(Access.DEVICE_READ)
-        return self.backend.view(self._storage.device(write=False), 0, self.shape)
+        return self.backend.memory.view(self._storage.device(write=False), 0, self.shape)
 
     @property
     def reads_zero(self) -> bool:
@@ -204,12 +204,12 @@ class SyncedMemory:
         The whole storage must be written.
         """
         self._tell(Access.DEVICE_WRITE)
-        return self.backend.view(self._storage.overwrite(), 0, self.shape)
+        return self.backend.memory.view(self._storage.overwrite(), 0, self.shape)
 
     def mutable_dev(self) -> Array:
         """Device array to read and write, in the shape."""
         self._tell(Access.DEVICE_WRITE)
-        return self.backend.view(self._storage.device(write=True), 0, self.shape)
+        return self.backend.memory.view(self._storage.device(write=True), 0, self.shape)
 
     def _tell(self, access: Access) -> None:
         if self._watch is not None and self._watch.told is not None:

@@ -18,7 +18,7 @@ def expect_room(solver: Solver) -> None:
     Raises:
         OutOfMemoryError: says what is needed, what is free, and which batch would fit.
     """
-    memory = getattr(solver.net.backend, "memory", None)
+    memory = solver.net.backend.device_memory
     if memory is None:
         return
     train = memory_estimate(solver.net, None, solver.param)
@@ -27,11 +27,9 @@ def expect_room(solver: Solver) -> None:
     others = sum(each.total - each.weights - each.workspace for each in tests)
     spare = max([0, *(each.workspace - train.workspace for each in tests)])
     needed = train.total + others + spare
-    log.info("Memory: about %s of %s", in_gib(needed), in_gib(memory.driver.info.total_memory))
+    log.info("Memory: about %s of %s", in_gib(needed), in_gib(memory.total_bytes))
     try:
         memory.expect_room(needed, f"net '{solver.net.name}' and its history, by estimate")
     except DeviceError as error:
-        advice = budget_advice(
-            solver.net, memory.driver.free_memory() - others - spare, None, solver.param
-        )
+        advice = budget_advice(solver.net, memory.free_bytes - others - spare, None, solver.param)
         raise OutOfMemoryError(f"{error}; {advice}" if advice else str(error)) from error

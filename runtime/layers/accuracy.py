@@ -45,7 +45,7 @@ class AccuracyLayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Count the hits."""
         check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
-        self.backend.accuracy_forward(
+        self.backend.softmax.accuracy(
             self.layout,
             bottom[0].data.dev(),
             bottom[1].data.dev(),

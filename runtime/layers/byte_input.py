@@ -13,15 +13,16 @@ from data_prep.batch import RecordSource
 from data_prep.prefetch import BatchReader
 from data_prep.transform import TransformSpec
 from prototxt_gen.errors import DataError
+from runtime.backend.base import Backend
 from runtime.core.synced_memory import SyncedMemory
 
 
-def as_bytes(spec: TransformSpec, source: RecordSource, backend: Any) -> TransformSpec:
+def as_bytes(spec: TransformSpec, source: RecordSource, backend: Backend) -> TransformSpec:
     """The spec, raw where backend, mean and records permit it.
 
     A mean image stays with the host, which knows where each crop lay in it.
     """
-    if not hasattr(backend, "input_batch") or spec.mean_image is not None or not len(source):
+    if backend.input_batch is None or spec.mean_image is not None or not len(source):
         return spec
     where = source.key(0)
     try:
@@ -42,5 +43,5 @@ def put_batch(
     spec = reader.loader.spec
     words = reader.loader.draw(*position, len(images))
     offsets = spec.offsets(words, images.shape[1], "data")
-    backend: Any = blob.backend
-    backend.input_batch(images, offsets, spec.scale, blob.mutable_dev())
+    assert blob.backend.input_batch is not None
+    blob.backend.input_batch(images, offsets, spec.scale, blob.mutable_dev())

@@ -48,7 +48,7 @@ class ConcatLayer(Layer):
         y, at = top[0].data.mutable_dev(), 0
         for blob in bottom:
             cols = blob.count(self.axis)
-            self.backend.copy_2d(blob.data.dev(), y, rows, cols, (0, cols), (at, width))
+            self.backend.memory.copy_2d(blob.data.dev(), y, rows, cols, (0, cols), (at, width))
             at += cols
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -59,7 +59,7 @@ class ConcatLayer(Layer):
             cols = blob.count(self.axis)
             if down:
                 dx = blob.diff.mutable_dev()
-                self.backend.copy_2d(dy, dx, rows, cols, (at, width), (0, cols))
+                self.backend.memory.copy_2d(dy, dx, rows, cols, (at, width), (0, cols))
             at += cols
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

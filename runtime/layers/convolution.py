@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import ConvPlan, Layout
+from runtime.backend.base import ConvPlan, Epilogue, Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places, Window
 from runtime.core.filler import fill
@@ -46,7 +46,7 @@ class ConvolutionLayer(Layer):
         param = self.param.convolution_param
         if is_image(param, bottom[0].shape):
             self.geom = self.geometry(bottom[0].shape)
-            self.plan = self.backend.plan_conv(self.geom)
+            self.plan = self.backend.conv.plan(self.geom)
             shape: tuple[int, ...] = self.geom.weight_shape
         else:
             self.nd = self._general(bottom[0].shape)
@@ -104,7 +104,7 @@ class ConvolutionLayer(Layer):
                     f"{self.label}: expected {self.geom.c} input channels as when the net was "
                     f"made, got {geom.c}"
                 )
-            self.geom, self.plan = geom, self.backend.plan_conv(geom)
+            self.geom, self.plan = geom, self.backend.conv.plan(geom)
         return self.geom.out_shape
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
@@ -114,15 +114,15 @@ class ConvolutionLayer(Layer):
             return
         weight = self.blobs[0].data
         bias = self.blobs[1].data.dev() if len(self.blobs) > 1 else None
+        epilogue = Epilogue(bias, self.rectify)
         for x, y in zip(bottom, top):
-            self.backend.conv_forward(
+            self.backend.conv.forward(
                 self.plan,
                 x.data.dev(),
                 weight.dev(),
-                bias,
+                epilogue,
                 y.data.mutable_dev(),
                 weight.version,
-                self.rectify,
             )
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -135,13 +135,13 @@ class ConvolutionLayer(Layer):
         for x, y, down in zip(bottom, top, propagate_down):
             dy = y.diff.dev()
             if len(self.blobs) > 1 and self.propagates_to_params(1):
-                self.backend.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())
+                self.backend.products.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())
             if self.propagates_to_params(0):
-                self.backend.conv_backward_weight(
+                self.backend.conv.backward_weight(
                     self.plan, x.data.dev(), dy, weight.diff.mutable_dev()
                 )
             if down:
-                self.backend.conv_backward_data(
+                self.backend.conv.backward_data(
                     self.plan, dy, weight.data.dev(), x.diff.mutable_dev(), weight.data.version
                 )
 
@@ -152,11 +152,11 @@ class ConvolutionLayer(Layer):
             out = y.data.mutable_host()
             out[...] = through(x.data.host(), weight)
             if len(self.blobs) > 1:
-                self.backend.bias_forward(
+                self.backend.products.bias_forward(
                     self._layout_nd(nd), self.blobs[1].data.dev(), y.data.mutable_dev()
                 )
             if self.rectify:
-                self.backend.relu_forward(y.data.dev(), y.data.mutable_dev(), 0.0)
+                self.backend.neurons.relu_forward(y.data.dev(), y.data.mutable_dev(), 0.0)
 
     def _backward_nd(
         self, nd: ConvolutionNd, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs
@@ -164,7 +164,7 @@ class ConvolutionLayer(Layer):
         weight = self.blobs[0]
         for x, y, down in zip(bottom, top, propagate_down):
             if len(self.blobs) > 1 and self.propagates_to_params(1):
-                self.backend.bias_backward(
+                self.backend.products.bias_backward(
                     self._layout_nd(nd), y.diff.dev(), self.blobs[1].diff.mutable_dev()
                 )
             dy = y.diff.host()

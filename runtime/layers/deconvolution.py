@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import Layout
+from runtime.backend.base import Epilogue, Layout
 from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
@@ -67,7 +67,7 @@ class DeconvolutionLayer(ConvolutionLayer):
             )
         if shape != self.geom.out_shape:
             self.geom = self.geometry(shape)
-            self.plan = self.backend.plan_conv(self.geom)
+            self.plan = self.backend.conv.plan(self.geom)
         return self.geom.in_shape
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
@@ -78,11 +78,11 @@ class DeconvolutionLayer(ConvolutionLayer):
         weight = self.blobs[0].data
         for x, y in zip(bottom, top):
             out = y.data.mutable_dev()
-            self.backend.conv_backward_data(
+            self.backend.conv.backward_data(
                 self.plan, x.data.dev(), weight.dev(), out, weight.version
             )
             if len(self.blobs) > 1:
-                self.backend.bias_forward(self._layout(), self.blobs[1].data.dev(), out)
+                self.backend.products.bias_forward(self._layout(), self.blobs[1].data.dev(), out)
 
     def _layout(self) -> Layout:
         return Layout(self.geom.n, self.geom.c, self.geom.h * self.geom.w)
@@ -96,17 +96,19 @@ class DeconvolutionLayer(ConvolutionLayer):
         for x, y, down in zip(bottom, top, propagate_down):
             dy = y.diff.dev()
             if len(self.blobs) > 1 and self.propagates_to_params(1):
-                self.backend.bias_backward(self._layout(), dy, self.blobs[1].diff.mutable_dev())
+                self.backend.products.bias_backward(
+                    self._layout(), dy, self.blobs[1].diff.mutable_dev()
+                )
             if self.propagates_to_params(0):
-                self.backend.conv_backward_weight(
+                self.backend.conv.backward_weight(
                     self.plan, dy, x.data.dev(), weight.diff.mutable_dev()
                 )
             if down:
-                self.backend.conv_forward(
+                self.backend.conv.forward(
                     self.plan,
                     dy,
                     weight.data.dev(),
-                    None,
+                    Epilogue(),
                     x.diff.mutable_dev(),
                     weight.data.version,
                 )

@@ -51,26 +51,28 @@ class DropoutLayer(Layer):
             kept = self.context.rng.bernoulli(self.mask.count, 1.0 - self.ratio)
             self.mask.mutable_host()[...] = kept.reshape(self.mask.shape)
             # The mask is applied forward as it is backward.
-            self.backend.dropout_backward(x.dev(), self.mask.dev(), y.mutable_dev(), self.ratio)
+            self.backend.neurons.dropout_backward(
+                x.dev(), self.mask.dev(), y.mutable_dev(), self.ratio
+            )
         elif self.phase == proto.TRAIN:
             samples = bottom[0].shape[0] if bottom[0].num_axes else 1
             draw = Draw(self.context.seed, self.stream, self.context.pass_number * samples)
-            self.backend.dropout_forward(
+            self.backend.neurons.dropout_forward(
                 x.dev(), y.mutable_dev(), self.mask.mutable_dev(), self.ratio, draw
             )
         elif top[0] is not bottom[0]:
-            self.backend.copy(x.dev(), y.mutable_dev())
+            self.backend.memory.copy(x.dev(), y.mutable_dev())
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """The gradient of what was kept."""
         if not propagate_down[0]:
             return
         if self.phase == proto.TRAIN:
-            self.backend.dropout_backward(
+            self.backend.neurons.dropout_backward(
                 top[0].diff.dev(), self.mask.dev(), bottom[0].diff.mutable_dev(), self.ratio
             )
         elif top[0] is not bottom[0]:
-            self.backend.copy(top[0].diff.dev(), bottom[0].diff.mutable_dev())
+            self.backend.memory.copy(top[0].diff.dev(), bottom[0].diff.mutable_dev())
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         """The same values under other names, without a node."""

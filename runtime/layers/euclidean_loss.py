@@ -41,16 +41,16 @@ class EuclideanLossLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Sum of squares / 2N."""
-        second = self.backend.view(bottom[1].data.dev(), 0, bottom[0].shape)
-        self.backend.sub(bottom[0].data.dev(), second, self.difference.mutable_dev())
-        total = self.backend.sumsq(self.difference.dev())
-        self.backend.fill(top[0].data.mutable_dev(), total / (2 * bottom[0].shape[0]))
+        second = self.backend.memory.view(bottom[1].data.dev(), 0, bottom[0].shape)
+        self.backend.vectors.sub(bottom[0].data.dev(), second, self.difference.mutable_dev())
+        total = self.backend.vectors.sumsq(self.difference.dev())
+        self.backend.memory.fill(top[0].data.mutable_dev(), total / (2 * bottom[0].shape[0]))
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Plus and minus the differences / N."""
         for i, (blob, down) in enumerate(zip(bottom, propagate_down)):
             if down:
                 weight = float(top[0].diff.host().ravel()[0]) / blob.shape[0]
-                dx = self.backend.view(blob.diff.mutable_dev(), 0, self.difference.shape)
-                self.backend.copy(self.difference.dev(), dx)
-                self.backend.scal(-weight if i else weight, dx)
+                dx = self.backend.memory.view(blob.diff.mutable_dev(), 0, self.difference.shape)
+                self.backend.memory.copy(self.difference.dev(), dx)
+                self.backend.vectors.scal(-weight if i else weight, dx)

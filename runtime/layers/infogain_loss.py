@@ -70,7 +70,7 @@ class InfogainLossLayer(LossLayer):
         """Soft-max, then the weighted logarithms."""
         layout = self.layout
         check_labels(bottom[1], layout.channels, self.ignore, self.label)
-        self.backend.softmax_forward(layout, bottom[0].data.dev(), self.prob.mutable_dev())
+        self.backend.softmax.forward(layout, bottom[0].data.dev(), self.prob.mutable_dev())
         prob = self.prob.host().reshape(layout.outer, layout.channels, layout.inner)
         labels = bottom[1].data.host().reshape(layout.outer, layout.inner).astype(np.int64)
         self.counted = np.ones(labels.shape, bool) if self.ignore is None else labels != self.ignore

@@ -60,17 +60,17 @@ class InnerProductLayer(Layer):
         top[0].reshape((*bottom[0].shape[: self.axis], self.outputs))
 
     def _flat(self, array: Any, columns: int) -> Any:
-        return self.backend.view(array, 0, (self.rows, columns))
+        return self.backend.memory.view(array, 0, (self.rows, columns))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """One product, then the bias."""
         x = self._flat(bottom[0].data.dev(), self.inputs)
         y = self._flat(top[0].data.mutable_dev(), self.outputs)
         weight = self.blobs[0].data.dev()
-        self.backend.gemm(False, not self.transpose, 1.0, x, weight, 0.0, y)
+        self.backend.products.gemm(False, not self.transpose, 1.0, x, weight, 0.0, y)
         if len(self.blobs) > 1:
             layout = Layout(self.rows, self.outputs, 1)
-            self.backend.bias_forward(layout, self.blobs[1].data.dev(), y)
+            self.backend.products.bias_forward(layout, self.blobs[1].data.dev(), y)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of weights, bias and input."""
@@ -85,13 +85,15 @@ class InnerProductLayer(Layer):
             # writing and reading those takes as long as the product of a small batch.
             beta = 0.0 if diff.reads_zero else 1.0
             dw = diff.mutable_dev() if beta else diff.overwritten_dev()
-            self.backend.gemm(True, False, 1.0, left, right, beta, dw)
+            self.backend.products.gemm(True, False, 1.0, left, right, beta, dw)
         if len(self.blobs) > 1 and self.propagates_to_params(1):
             layout = Layout(self.rows, self.outputs, 1)
-            self.backend.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())
+            self.backend.products.bias_backward(layout, dy, self.blobs[1].diff.mutable_dev())
         if propagate_down[0]:
             dx = self._flat(bottom[0].diff.mutable_dev(), self.inputs)
-            self.backend.gemm(False, self.transpose, 1.0, dy, self.blobs[0].data.dev(), 0.0, dx)
+            self.backend.products.gemm(
+                False, self.transpose, 1.0, dy, self.blobs[0].data.dev(), 0.0, dx
+            )
 
     @property
     def factor_depth(self) -> int | None:

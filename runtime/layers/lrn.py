@@ -47,7 +47,7 @@ class LRNLayer(Layer):
         if self.within:
             self._within_forward(bottom, top)
             return
-        self.backend.lrn_forward(self.geom, x.dev(), self.scale.mutable_dev(), y.mutable_dev())
+        self.backend.lrn.forward(self.geom, x.dev(), self.scale.mutable_dev(), y.mutable_dev())
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradient of the input."""
@@ -56,7 +56,7 @@ class LRNLayer(Layer):
         if self.within:
             self._within_backward(top, bottom)
             return
-        self.backend.lrn_backward(
+        self.backend.lrn.backward(
             self.geom,
             bottom[0].data.dev(),
             top[0].data.dev(),
@@ -71,7 +71,7 @@ class LRNLayer(Layer):
         squares.reshape(bottom[0].shape)
         means.reshape(bottom[0].shape)
         np.square(bottom[0].data.host(), out=squares.mutable_host())
-        self.backend.ave_pool_forward(self.square, squares.dev(), means.mutable_dev())
+        self.backend.pool.ave_forward(self.square, squares.dev(), means.mutable_dev())
         scale = self.scale.mutable_host()
         np.multiply(means.host(), self.geom.alpha, out=scale)
         scale += 1
@@ -83,7 +83,7 @@ class LRNLayer(Layer):
         ratio.reshape(x.shape)
         spread.reshape(x.shape)
         np.divide(dy * top[0].data.host(), scale, out=ratio.mutable_host())
-        self.backend.ave_pool_backward(self.square, ratio.dev(), spread.mutable_dev())
+        self.backend.pool.ave_backward(self.square, ratio.dev(), spread.mutable_dev())
         dx = dy * scale**-self.geom.beta
         dx -= (2 * self.geom.alpha * self.geom.beta) * x * spread.host()
         bottom[0].diff.mutable_host()[...] = dx

@@ -57,9 +57,9 @@ class PoolingLayer(Layer):
         """Pool."""
         x, y = bottom[0].data.dev(), top[0].data.mutable_dev()
         if not self.is_max:
-            self.backend.ave_pool_forward(self.geom, x, y)
+            self.backend.pool.ave_forward(self.geom, x, y)
             return
-        self.backend.max_pool_forward(self.geom, x, y, self.mask.mutable_dev())
+        self.backend.pool.max_forward(self.geom, x, y, self.mask.mutable_dev())
         if len(top) == 2:
             top[1].data.mutable_host()[...] = self.mask.host()
 
@@ -70,14 +70,14 @@ class PoolingLayer(Layer):
         if self.gates_relu:
             # What a maximum of rectified numbers was, it was where it was found: a quarter of the
             # work of gating every number behind the pooling.
-            self.backend.relu_backward(
+            self.backend.neurons.relu_backward(
                 top[0].data.dev(), top[0].diff.dev(), top[0].diff.mutable_dev(), 0.0
             )
         dy, dx = top[0].diff.dev(), bottom[0].diff.mutable_dev()
         if self.is_max:
-            self.backend.max_pool_backward(self.geom, dy, self.mask.dev(), dx)
+            self.backend.pool.max_backward(self.geom, dy, self.mask.dev(), dx)
         else:
-            self.backend.ave_pool_backward(self.geom, dy, dx)
+            self.backend.pool.ave_backward(self.geom, dy, dx)
 
     @property
     def can_gate_relu(self) -> bool:

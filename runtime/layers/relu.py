@@ -24,13 +24,13 @@ class ReLULayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Rectify."""
         slope = self.param.relu_param.negative_slope
-        self.backend.relu_forward(bottom[0].data.dev(), top[0].data.mutable_dev(), slope)
+        self.backend.neurons.relu_forward(bottom[0].data.dev(), top[0].data.mutable_dev(), slope)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Pass the gradient where the input was positive; in place, the output tells as well."""
         if propagate_down[0]:
             slope = self.param.relu_param.negative_slope
-            self.backend.relu_backward(
+            self.backend.neurons.relu_backward(
                 bottom[0].data.dev(), top[0].diff.dev(), bottom[0].diff.mutable_dev(), slope
             )
 

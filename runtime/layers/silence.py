@@ -27,7 +27,7 @@ class SilenceLayer(Layer):
         """Zero."""
         for blob, down in zip(bottom, propagate_down):
             if down:
-                self.backend.fill(blob.diff.mutable_dev(), 0.0)
+                self.backend.memory.fill(blob.diff.mutable_dev(), 0.0)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return []

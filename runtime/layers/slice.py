@@ -61,7 +61,7 @@ class SliceLayer(Layer):
         for blob in top:
             cols = blob.count(self.axis)
             y = blob.data.mutable_dev()
-            self.backend.copy_2d(x, y, rows, cols, (at, width), (0, cols))
+            self.backend.memory.copy_2d(x, y, rows, cols, (at, width), (0, cols))
             at += cols
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -72,7 +72,7 @@ class SliceLayer(Layer):
         dx, at = bottom[0].diff.mutable_dev(), 0
         for blob in top:
             cols = blob.count(self.axis)
-            self.backend.copy_2d(blob.diff.dev(), dx, rows, cols, (0, cols), (at, width))
+            self.backend.memory.copy_2d(blob.diff.dev(), dx, rows, cols, (0, cols), (at, width))
             at += cols
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

@@ -23,12 +23,12 @@ class SoftmaxLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Normalise the exponentials."""
-        self.backend.softmax_forward(self.layout, bottom[0].data.dev(), top[0].data.mutable_dev())
+        self.backend.softmax.forward(self.layout, bottom[0].data.dev(), top[0].data.mutable_dev())
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradient of the scores."""
         if propagate_down[0]:
-            self.backend.softmax_backward(
+            self.backend.softmax.backward(
                 self.layout, top[0].data.dev(), top[0].diff.dev(), bottom[0].diff.mutable_dev()
             )
 

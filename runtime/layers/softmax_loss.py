@@ -57,8 +57,8 @@ class SoftmaxWithLossLayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Soft-max, then the mean loss."""
         check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
-        self.backend.softmax_forward(self.layout, bottom[0].data.dev(), self.prob.mutable_dev())
-        self.backend.softmax_loss_forward(
+        self.backend.softmax.forward(self.layout, bottom[0].data.dev(), self.prob.mutable_dev())
+        self.backend.softmax.loss_forward(
             self.layout,
             self.prob.dev(),
             bottom[1].data.dev(),
@@ -75,7 +75,7 @@ class SoftmaxWithLossLayer(Layer):
         if len(propagate_down) > 1 and propagate_down[1]:
             raise ProtoError(f"{self.label}: labels have no gradient; set propagate_down: false")
         if propagate_down[0]:
-            self.backend.softmax_loss_backward(
+            self.backend.softmax.loss_backward(
                 self.layout,
                 self.prob.dev(),
                 bottom[1].data.dev(),

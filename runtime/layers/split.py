@@ -38,9 +38,9 @@ class SplitLayer(Layer):
         if not propagate_down[0]:
             return
         dx = bottom[0].diff.mutable_dev()
-        self.backend.copy(top[0].diff.dev(), dx)
+        self.backend.memory.copy(top[0].diff.dev(), dx)
         for blob in top[1:]:
-            self.backend.axpy(1.0, blob.diff.dev(), dx)
+            self.backend.vectors.axpy(1.0, blob.diff.dev(), dx)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         """The same values under other names, without a node."""

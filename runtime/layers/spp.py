@@ -68,11 +68,11 @@ class SPPLayer(Layer):
             pooled = SyncedMemory(self.backend)
             pooled.reshape(geom.out_shape)
             if self.is_max:
-                self.backend.max_pool_forward(geom, x, pooled.mutable_dev(), mask.mutable_dev())
+                self.backend.pool.max_forward(geom, x, pooled.mutable_dev(), mask.mutable_dev())
             else:
-                self.backend.ave_pool_forward(geom, x, pooled.mutable_dev())
+                self.backend.pool.ave_forward(geom, x, pooled.mutable_dev())
             cols = geom.c * geom.p * geom.q
-            self.backend.copy_2d(pooled.dev(), y, geom.n, cols, (0, cols), (at, width))
+            self.backend.memory.copy_2d(pooled.dev(), y, geom.n, cols, (0, cols), (at, width))
             at += cols
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
@@ -80,17 +80,19 @@ class SPPLayer(Layer):
         if not propagate_down[0]:
             return
         dy, dx, width = top[0].diff.dev(), bottom[0].diff.mutable_dev(), top[0].count(1)
-        self.backend.fill(dx, 0.0)
+        self.backend.memory.fill(dx, 0.0)
         at = 0
         for geom, mask in zip(self.levels, self.masks):
             part, spread = SyncedMemory(self.backend), SyncedMemory(self.backend)
             part.reshape(geom.out_shape)
             spread.reshape(geom.in_shape)
             cols = geom.c * geom.p * geom.q
-            self.backend.copy_2d(dy, part.mutable_dev(), geom.n, cols, (at, width), (0, cols))
+            self.backend.memory.copy_2d(
+                dy, part.mutable_dev(), geom.n, cols, (at, width), (0, cols)
+            )
             if self.is_max:
-                self.backend.max_pool_backward(geom, part.dev(), mask.dev(), spread.mutable_dev())
+                self.backend.pool.max_backward(geom, part.dev(), mask.dev(), spread.mutable_dev())
             else:
-                self.backend.ave_pool_backward(geom, part.dev(), spread.mutable_dev())
-            self.backend.axpy(1.0, spread.dev(), dx)
+                self.backend.pool.ave_backward(geom, part.dev(), spread.mutable_dev())
+            self.backend.vectors.axpy(1.0, spread.dev(), dx)
             at += cols

@@ -78,7 +78,7 @@ class SharedActivations:
     def _bind(self, plan: MemoryPlan, array: Array) -> None:
         backend = self._net.backend
         for span, offset in zip(plan.spans, plan.offsets):
-            view = backend.view(array, offset, (span.count,))
+            view = backend.memory.view(array, offset, (span.count,))
             storage = Storage.around(backend, view, span.count, backend.dtype)
             for memory in span.memories:
                 memory.bind(storage)

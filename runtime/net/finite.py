@@ -52,7 +52,7 @@ def _scores(net: Net) -> list[str]:
 
 def _is_finite(blob: Blob) -> bool:
     # The sum of magnitudes is cheap on every device; it may also be too large itself.
-    total = blob.backend.asum(blob.data.dev())
+    total = blob.backend.vectors.asum(blob.data.dev())
     return math.isfinite(total) or bool(np.isfinite(blob.data.host()).all())
 
 

@@ -274,7 +274,7 @@ class Net(NotCopyable):
     def weighted_loss(self, index: int) -> float:
         """What a layer's tops add to the loss of the pass."""
         return sum(
-            self.backend.dot(blob.data.dev(), blob.diff.dev())
+            self.backend.vectors.dot(blob.data.dev(), blob.diff.dev())
             for blob, weight in zip(self.tops[index], self.layers[index].loss_weights)
             if weight
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from runtime.backend.recording import Recorder, recorder_of
+from runtime.backend.recording import Recorder
 from runtime.core.context import RunContext
 from runtime.net.replay import Replay
 from runtime.net.wiring import Wiring
@@ -100,5 +100,5 @@ class NetReplay:
 
 def replay_of(net: LayerPasses) -> NetReplay | None:
     """The replay of a net whose backend has a recorder."""
-    recorder = recorder_of(net.backend)
+    recorder = net.backend.recorder
     return None if recorder is None else NetReplay(net, recorder)

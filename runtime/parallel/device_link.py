@@ -68,6 +68,6 @@ class DeviceLink:
 
     def _take(self, count: int) -> Array:
         spare = self._spare.get(count)
-        array = spare.pop() if spare else self.backend.empty(count, self.backend.dtype)
+        array = spare.pop() if spare else self.backend.memory.empty(count, self.backend.dtype)
         self._lent.append(array)
         return array

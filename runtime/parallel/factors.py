@@ -49,8 +49,8 @@ class Factors:
     def _pair(self, passes: int) -> tuple[Array, Array]:
         depth, backend = self._depth * passes, self.backend
         return (
-            backend.empty(depth * self.rows, backend.dtype),
-            backend.empty(depth * self.cols, backend.dtype),
+            backend.memory.empty(depth * self.rows, backend.dtype),
+            backend.memory.empty(depth * self.cols, backend.dtype),
         )
 
     def begin(self) -> None:
@@ -65,9 +65,9 @@ class Factors:
     def keep(self, left: Array, right: Array) -> None:
         """Keep the factors of one pass; see Layer.keep_factors."""
         for whole, part in ((self._left, left), (self._right, right)):
-            flat = self.backend.view(part, 0, (part.size,))
+            flat = self.backend.memory.view(part, 0, (part.size,))
             at = self._kept * part.size
-            self.backend.copy(flat, self.backend.view(whole, at, (part.size,)))
+            self.backend.memory.copy(flat, self.backend.memory.view(whole, at, (part.size,)))
         self._kept += 1
 
     def parcel(self) -> Parcel:
@@ -89,12 +89,12 @@ class Factors:
             return
         left, right = (self._left, self._right) if parcels is None else self._gather(parcels)
         depth = left.size // self.rows
-        left = self.backend.view(left, 0, (depth, self.rows))
-        right = self.backend.view(right, 0, (depth, self.cols))
+        left = self.backend.memory.view(left, 0, (depth, self.rows))
+        right = self.backend.memory.view(right, 0, (depth, self.cols))
         for first, last in self._blocks(low // self.cols, -(-high // self.cols)):
             block = np.ascontiguousarray(left[:, first:last])
-            to = self.backend.view(out, first * self.cols, (last - first, self.cols))
-            self.backend.gemm(True, False, self._scale, block, right, 0.0, to)
+            to = self.backend.memory.view(out, first * self.cols, (last - first, self.cols))
+            self.backend.products.gemm(True, False, self._scale, block, right, 0.0, to)
 
     def _blocks(self, first: int, last: int) -> list[tuple[int, int]]:
         """The rows of each product that together give rows first .. last-1."""
@@ -110,7 +110,7 @@ class Factors:
             at = 0
             for parcel in parcels:
                 part = parcel[position]
-                self.backend.copy(part, self.backend.view(whole, at, (part.size,)))
+                self.backend.memory.copy(part, self.backend.memory.view(whole, at, (part.size,)))
                 at += part.size
         return self._whole
 

@@ -108,11 +108,11 @@ class GradientBuffers:
         step = PIECE if backend.shares_host_memory else max(1, high - low)
         for at in range(low, high, step) if arrays or scale != 1.0 else ():
             shape = (min(step, high - at),)
-            piece = backend.view(self.current, at, shape)
+            piece = backend.memory.view(self.current, at, shape)
             for array in arrays:
-                backend.axpy(1.0, backend.view(array, at, shape), piece)
+                backend.vectors.axpy(1.0, backend.memory.view(array, at, shape), piece)
             if scale != 1.0:
-                backend.scal(scale, piece)
+                backend.vectors.scal(scale, piece)
 
     def merge_all(self, arrays: Sequence[Array]) -> None:
         """Settle all weight blobs and add arrays to all of the net's gradient, in turn."""
@@ -142,12 +142,12 @@ class GradientBuffers:
         return self._bound
 
     def _new(self) -> Array:
-        return self.backend.empty(self.layout.total, self.backend.dtype)
+        return self.backend.memory.empty(self.layout.total, self.backend.dtype)
 
     def _bind(self, array: Array) -> None:
         for index, memories in enumerate(self._sharers):
             offset, count = self.layout.offsets[index], self.layout.counts[index]
-            view = self.backend.view(array, offset, (count,))
+            view = self.backend.memory.view(array, offset, (count,))
             storage = Storage.around(self.backend, view, count, self.backend.dtype)
             for memory in memories:
                 memory.bind(storage)

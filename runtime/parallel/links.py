@@ -93,7 +93,7 @@ class _Staged:
         link.driver.finish(self._done)
         for arrays, hosts in zip(self._incoming, link.inner.exchange(self._staged, self._sizes)):
             for array, host in zip(arrays, hosts):
-                link.backend.upload(np.ascontiguousarray(host), array)
+                link.backend.memory.upload(np.ascontiguousarray(host), array)
         return self._incoming
 
 

@@ -141,7 +141,9 @@ class Reduction:
         outgoing = []
         for peer in range(self.link.size):
             low, count = self._share(bucket, peer)
-            outgoing.append([self.backend.view(a, low, (count,)) for a in sums] if count else [])
+            outgoing.append(
+                [self.backend.memory.view(a, low, (count,)) for a in sums] if count else []
+            )
         count = self._share(bucket, self.link.rank)[1]
         sizes = [[count] * len(self._nodes(peer)) if count else [] for peer in range(len(outgoing))]
         self._posted.append((bucket, self.link.post(outgoing, sizes)))
@@ -171,12 +173,12 @@ class Reduction:
                 nodes = self._nodes(peer)
                 for node, array in zip(nodes, arrays):
                     own = peer == self.link.rank and node == nodes[-1]
-                    parts[node] = (self.backend.view(array, at, shape), own)
+                    parts[node] = (self.backend.memory.view(array, at, shape), own)
             total, _ = evaluate((0, self.plan.shards), parts, self._sum)
-            self.backend.scal(1.0 / self.plan.shards, total)
+            self.backend.vectors.scal(1.0 / self.plan.shards, total)
 
     def _sum(self, left: tuple[Array, bool], right: tuple[Array, bool]) -> tuple[Array, bool]:
         """Add in place, on the net's gradient where it is one of the two: both orders give a+b."""
         target, other = (right, left) if right[1] else (left, right)
-        self.backend.axpy(1.0, other[0], target[0])
+        self.backend.vectors.axpy(1.0, other[0], target[0])
         return target

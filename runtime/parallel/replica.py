@@ -116,7 +116,9 @@ class Replica:
     def norm_parts(self) -> list[float]:
         """Sums of squares of the owned gradient, chunk by chunk."""
         return [
-            self.backend.sumsq(self.backend.view(self._slice(segment), offset, (count,)))
+            self.backend.vectors.sumsq(
+                self.backend.memory.view(self._slice(segment), offset, (count,))
+            )
             for segment in self.segments
             for offset, count in segment.chunks()
         ]
@@ -129,7 +131,7 @@ class Replica:
         for i, segment in enumerate(self.segments):
             slot = self._slot(i, segment)
             for factor in factors:
-                self.backend.scal(factor, slot.diff.mutable_dev())
+                self.backend.vectors.scal(factor, slot.diff.mutable_dev())
             self.rule.update(slot, rate, iteration)
             slot.data.dev(), slot.diff.dev()
         if self.shared_weights:
@@ -142,7 +144,7 @@ class Replica:
 
     def _slot(self, position: int, segment: Segment) -> ParamSlot:
         params, index = self.net.params, segment.index
-        weights = self.backend.view(self._flat(index), segment.start, (segment.count,))
+        weights = self.backend.memory.view(self._flat(index), segment.start, (segment.count,))
         return ParamSlot(
             name=params.names[index],
             data=self._around(weights, segment.count),
@@ -165,7 +167,7 @@ class Replica:
         for peer, arrays in enumerate(incoming):
             if peer != self.rank:
                 for segment, array in zip(parts[peer], arrays):
-                    self.backend.copy(array, self._view(whole, segment))
+                    self.backend.memory.copy(array, self._view(whole, segment))
         self.link.release()
 
     # What snapshots need.
@@ -181,7 +183,7 @@ class Replica:
         incoming = self.link.exchange([mine] * self.size, sizes)
         if self.rank:
             for array, values in zip(whole, incoming[0]):
-                self.backend.copy(values, array)
+                self.backend.memory.copy(values, array)
         self.link.release()
 
     def send_history(self) -> list[list[HostArray]]:
@@ -237,17 +239,19 @@ class Replica:
     def _flat(self, index: int) -> Array:
         """A weight blob, flat and to write: whoever keeps something derived from it learns so."""
         storage = self.params[index].data.storage
-        return self.backend.view(storage.device(write=True), 0, (self.layout.counts[index],))
+        return self.backend.memory.view(storage.device(write=True), 0, (self.layout.counts[index],))
 
     def _blob_of(self, flat: Array, index: int) -> Array:
-        return self.backend.view(flat, self.layout.offsets[index], (self.layout.counts[index],))
+        return self.backend.memory.view(
+            flat, self.layout.offsets[index], (self.layout.counts[index],)
+        )
 
     def _view(self, whole: Sequence[Array], segment: Segment) -> Array:
-        return self.backend.view(whole[segment.index], segment.start, (segment.count,))
+        return self.backend.memory.view(whole[segment.index], segment.start, (segment.count,))
 
     def _slice(self, segment: Segment) -> Array:
         """A segment of the gradient that this replica has added up."""
-        return self.backend.view(self.buffers.current, segment.at, (segment.count,))
+        return self.backend.memory.view(self.buffers.current, segment.at, (segment.count,))
 
     def _memory(self, segment: Segment) -> SyncedMemory:
         memory = SyncedMemory(self.backend)

@@ -36,7 +36,7 @@ class DebugInfo:
     def after_forward(self, index: int) -> None:
         """Say how large a layer's tops and weights are."""
         layer = self.net.layers[index]
-        asum = self.net.backend.asum
+        asum = self.net.backend.vectors.asum
         for blob in self.net.tops[index]:
             mean = asum(blob.data.dev()) / max(blob.count(), 1)
             self._say("net.cpp:628", "Forward", index, f"top blob {blob.name} data", mean)
@@ -53,7 +53,7 @@ class DebugInfo:
             self._all_params()
 
     def _gradients(self, index: int) -> None:
-        asum = self.net.backend.asum
+        asum = self.net.backend.vectors.asum
         needed = self.net.bottom_need_backward[index]
         for blob, need in zip(self.net.bottoms[index], needed):
             if need:
@@ -70,8 +70,8 @@ class DebugInfo:
         l1, l2 = [0.0, 0.0], [0.0, 0.0]
         for blob in self.net.params.learnable:
             for k, memory in enumerate((blob.data, blob.diff)):
-                l1[k] += backend.asum(memory.dev())
-                l2[k] += backend.sumsq(memory.dev())
+                l1[k] += backend.vectors.asum(memory.dev())
+                l2[k] += backend.vectors.sumsq(memory.dev())
         caffe_log(
             "net.cpp:745",
             "    [Backward] All net params (data, diff): L1 norm = (%s, %s); L2 norm = (%s, %s)",

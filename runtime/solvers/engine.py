@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 from prototxt_gen.errors import VerydeepError
-from runtime.backend.recording import recorder_of
 from runtime.core.blob import Blob
 from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
@@ -36,7 +35,7 @@ class Engine:
     def __init__(self, net: Net, rule: UpdateRule) -> None:
         self.net = net
         self.rule = rule
-        recorder = recorder_of(net.backend)
+        recorder = net.backend.recorder
         self._replay = None if recorder is None else Replay(recorder)
         params = net.params.learnable
         self.history = [
@@ -98,7 +97,7 @@ class Engine:
     def _update_all(self, param: Any, rate: float, iteration: int) -> None:
         for slot in self.slots:
             if param.iter_size != 1:
-                self.net.backend.scal(1.0 / param.iter_size, slot.diff.mutable_dev())
+                self.net.backend.vectors.scal(1.0 / param.iter_size, slot.diff.mutable_dev())
             if param.debug_info:
                 self._update_with_debug_line(slot, rate, iteration)
             else:
@@ -109,7 +108,7 @@ class Engine:
         if limit < 0:
             return
         backend = self.net.backend
-        norm = math.sqrt(sum(backend.sumsq(slot.diff.dev()) for slot in self.slots))
+        norm = math.sqrt(sum(backend.vectors.sumsq(slot.diff.dev()) for slot in self.slots))
         if norm > limit:
             factor = limit / norm
             caffe_log(
@@ -120,7 +119,7 @@ class Engine:
                 number(factor),
             )
             for slot in self.slots:
-                backend.scal(factor, slot.diff.mutable_dev())
+                backend.vectors.scal(factor, slot.diff.mutable_dev())
 
     def restore_history(self, history: list[Any], where: str, error: type[VerydeepError]) -> None:
         """Take over the history of a solverstate.
@@ -148,7 +147,7 @@ class Engine:
 
     def _update_with_debug_line(self, slot: ParamSlot, rate: float, iteration: int) -> None:
         backend, count = self.net.backend, max(slot.data.count, 1)
-        data = backend.asum(slot.data.dev()) / count
+        data = backend.vectors.asum(slot.data.dev()) / count
         self.rule.update(slot, rate, iteration)
         layer, _, index = slot.name.rpartition("[")
         caffe_log(
@@ -157,5 +156,5 @@ class Engine:
             layer,
             index.rstrip("]"),
             number(data),
-            number(backend.asum(slot.diff.dev()) / count),
+            number(backend.vectors.asum(slot.diff.dev()) / count),
         )

@@ -23,7 +23,7 @@ class SGDRule(UpdateRule):
             self.regularize(slot.diff.mutable_host(), slot.data.host(), decay)
             decay = 0.0
         history = slot.history[0].mutable_dev()
-        self.backend.sgd_update(
+        self.backend.vectors.sgd_update(
             slot.data.mutable_dev(),
             slot.diff.dev(),
             history,
@@ -32,4 +32,4 @@ class SGDRule(UpdateRule):
             float(self.scalar(decay)),
         )
         if self.leaves_update:
-            self.backend.copy(history, slot.diff.mutable_dev())
+            self.backend.memory.copy(history, slot.diff.mutable_dev())

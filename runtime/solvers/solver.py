@@ -18,7 +18,6 @@ from prototxt_gen.errors import (
 )
 from prototxt_gen.number_limits import check_solver
 from runtime.backend.base import Backend
-from runtime.backend.registry import precision_of
 from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
 from runtime.process.not_copyable import NotCopyable
@@ -301,7 +300,7 @@ class Solver(NotCopyable):
             test_passes=self.tests.passes,
             plateau=None if self.plateau is None else self.plateau.state.to_json(),
             best=self.best.to_json(),
-            precision=precision_of(self.net.backend),
+            precision=self.net.backend.precision,
         )
         files = snapshots.write_snapshot(self, state)
         self._snapshot_failed = False
@@ -337,7 +336,7 @@ class Solver(NotCopyable):
         self.best.from_json(state.best)
         if self.plateau is not None and state.plateau is not None:
             self.plateau.state = PlateauState.from_json(state.plateau, str(path))
-        state.warn_of_changes(self.seed, precision_of(self.net.backend))
+        state.warn_of_changes(self.seed, self.net.backend.precision)
 
     def _snapshot_or_go_on(self) -> None:
         try:

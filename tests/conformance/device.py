@@ -45,9 +45,9 @@ class Device:
     def up(self, host: npt.ArrayLike, dtype: npt.DTypeLike | None = None) -> Array:
         """A new device array with these contents and this shape."""
         array = np.ascontiguousarray(host, dtype or self.dtype)
-        flat = self.backend.empty(array.size, array.dtype)
-        self.backend.upload(array.reshape(-1), flat)
-        return self.backend.view(flat, 0, array.shape)
+        flat = self.backend.memory.empty(array.size, array.dtype)
+        self.backend.memory.upload(array.reshape(-1), flat)
+        return self.backend.memory.view(flat, 0, array.shape)
 
     def junk(self, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None) -> Array:
         """An array full of what an op must overwrite."""
@@ -58,7 +58,7 @@ class Device:
         self, array: Array, shape: tuple[int, ...], dtype: npt.DTypeLike | None = None
     ) -> Host:
         host = np.empty(shape, dtype or self.dtype)
-        self.backend.download(array, host)
+        self.backend.memory.download(array, host)
         return host
 
     def twice(self, op: Callable[[], list[Host]]) -> list[Host]:

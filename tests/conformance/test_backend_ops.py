@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
+from runtime.backend.base import Epilogue
 from tests.conformance.device import Device
 from tests.conformance.inputs import make
 from tests.oracle import conv, lrn, pool
@@ -70,19 +71,18 @@ def test_conv_forward(device: Device, case: ConvCase) -> None:
     )
     plain = conv.forward(geom, x, weight)
     length, scale = weight[0].size + 1, float(np.abs(x).max() * np.abs(weight).max())
-    plan = device.backend.plan_conv(geom)
+    plan = device.backend.conv.plan(geom)
     for given, version, relu in ((None, None, False), (bias, 1, False), (bias, 1, True)):
 
         def run(given: object = given, version: int | None = version, relu: bool = relu) -> list:
             y = device.junk(geom.out_shape)
-            device.backend.conv_forward(
+            device.backend.conv.forward(
                 plan,
                 device.up(x),
                 device.up(weight),
-                None if given is None else device.up(bias),
+                Epilogue(None if given is None else device.up(bias), relu=relu),
                 y,
                 version,
-                relu,
             )
             return [device.down(y, geom.out_shape)]
 
@@ -95,11 +95,11 @@ def test_conv_forward(device: Device, case: ConvCase) -> None:
 def test_conv_backward_data(device: Device, case: ConvCase) -> None:
     geom = case.geom
     dy, weight = device.cast(make("normal", geom.out_shape), make("normal", geom.weight_shape, 1))
-    plan = device.backend.plan_conv(geom)
+    plan = device.backend.conv.plan(geom)
 
     def run() -> list:
         dx = device.junk(geom.in_shape)
-        device.backend.conv_backward_data(plan, device.up(dy), device.up(weight), dx, None)
+        device.backend.conv.backward_data(plan, device.up(dy), device.up(weight), dx, None)
         return [device.down(dx, geom.in_shape)]
 
     length = geom.k // geom.group * geom.kernel[0] * geom.kernel[1]
@@ -116,11 +116,11 @@ def test_conv_backward_weight_accumulates(device: Device, case: ConvCase) -> Non
         make("normal", geom.out_shape, 1),
         make("normal", geom.weight_shape, 2),
     )
-    plan = device.backend.plan_conv(geom)
+    plan = device.backend.conv.plan(geom)
 
     def run() -> list:
         dw = device.up(before)
-        device.backend.conv_backward_weight(plan, device.up(x), device.up(dy), dw)
+        device.backend.conv.backward_weight(plan, device.up(x), device.up(dy), dw)
         return [device.down(dw, geom.weight_shape)]
 
     length = geom.n * geom.p * geom.q + 1
@@ -132,14 +132,14 @@ def test_conv_backward_weight_accumulates(device: Device, case: ConvCase) -> Non
 def test_conv_sees_new_weights_when_the_version_changes(device: Device) -> None:
     """A backend keeps transformed filters for one version, and for None never."""
     geom = ConvGeometry(2, 16, 12, 12, 16, (3, 3), (1, 1))
-    plan = device.backend.plan_conv(geom)
+    plan = device.backend.conv.plan(geom)
     x, weight = device.cast(make("normal", geom.in_shape), make("normal", geom.weight_shape, 1))
 
     def run(scale: float, version: int | None) -> list[np.ndarray]:
         y, dx = device.junk(geom.out_shape), device.junk(geom.in_shape)
         scaled = device.up(weight * self_scale(scale))
-        device.backend.conv_forward(plan, device.up(x), scaled, None, y, version)
-        device.backend.conv_backward_data(plan, y, scaled, dx, version)
+        device.backend.conv.forward(plan, device.up(x), scaled, Epilogue(), y, version)
+        device.backend.conv.backward_data(plan, y, scaled, dx, version)
         return [device.down(y, geom.out_shape), device.down(dx, geom.in_shape)]
 
     def self_scale(scale: float) -> np.ndarray:
@@ -178,9 +178,9 @@ def test_max_pool(device: Device, geom: PoolGeometry, kind: str) -> None:
 
     def run() -> list:
         y, mask = device.junk(geom.out_shape), device.junk(geom.out_shape, np.int32)
-        device.backend.max_pool_forward(geom, device.up(x), y, mask)
+        device.backend.pool.max_forward(geom, device.up(x), y, mask)
         dx = device.junk(geom.in_shape)
-        device.backend.max_pool_backward(geom, device.up(dy), mask, dx)
+        device.backend.pool.max_backward(geom, device.up(dy), mask, dx)
         return [
             device.down(y, geom.out_shape),
             device.down(mask, geom.out_shape, np.int32),
@@ -200,8 +200,8 @@ def test_ave_pool(device: Device, geom: PoolGeometry) -> None:
 
     def run() -> list:
         y, dx = device.junk(geom.out_shape), device.junk(geom.in_shape)
-        device.backend.ave_pool_forward(geom, device.up(x), y)
-        device.backend.ave_pool_backward(geom, device.up(dy), dx)
+        device.backend.pool.ave_forward(geom, device.up(x), y)
+        device.backend.pool.ave_backward(geom, device.up(dy), dx)
         return [device.down(y, geom.out_shape), device.down(dx, geom.in_shape)]
 
     y, dx = device.twice(run)
@@ -227,8 +227,8 @@ def test_lrn(device: Device, geom: LRNGeometry) -> None:
     def run() -> list:
         scale, y, dx = device.junk(shape), device.junk(shape), device.junk(shape)
         data, top = device.up(x), device.up(dy)
-        device.backend.lrn_forward(geom, data, scale, y)
-        device.backend.lrn_backward(geom, data, y, scale, top, dx)
+        device.backend.lrn.forward(geom, data, scale, y)
+        device.backend.lrn.backward(geom, data, y, scale, top, dx)
         return [device.down(a, shape) for a in (scale, y, dx)]
 
     scale, y, dx = device.twice(run)

@@ -23,18 +23,18 @@ def test_axpy_scal_sub_fill_copy(device: Device, count: int) -> None:
     be, scale = device.backend, float(np.abs(x).max() + np.abs(y).max())
     for alpha in (1.0, -0.3, 0.0):
         out = device.up(y)
-        be.axpy(alpha, device.up(x), out)
+        be.vectors.axpy(alpha, device.up(x), out)
         want = y + alpha * x.astype(np.float64)
         assert_close("axpy", device.down(out, (count,)), want, 2, scale)
         out = device.up(x)
-        be.scal(alpha, out)
+        be.vectors.scal(alpha, out)
         assert_close("scal", device.down(out, (count,)), alpha * x.astype(np.float64), 1, scale)
     out = device.junk((count,))
-    be.sub(device.up(x), device.up(y), out)
+    be.vectors.sub(device.up(x), device.up(y), out)
     np.testing.assert_array_equal(device.down(out, (count,)), x - y)
-    be.fill(out, 2.5)
+    be.memory.fill(out, 2.5)
     np.testing.assert_array_equal(device.down(out, (count,)), 2.5)
-    be.copy(device.up(x), out)
+    be.memory.copy(device.up(x), out)
     np.testing.assert_array_equal(device.down(out, (count,)), x)
 
 
@@ -44,9 +44,9 @@ def test_sums(device: Device, count: int) -> None:
     be, a, b = device.backend, device.up(x), device.up(y)
     x64, y64 = x.astype(np.float64), y.astype(np.float64)
     for name, op, want in (
-        ("asum", lambda: be.asum(a), vectors.asum(x64)),
-        ("sumsq", lambda: be.sumsq(a), vectors.dot(x64, x64)),
-        ("dot", lambda: be.dot(a, b), vectors.dot(x64, y64)),
+        ("asum", lambda: be.vectors.asum(a), vectors.asum(x64)),
+        ("sumsq", lambda: be.vectors.sumsq(a), vectors.dot(x64, x64)),
+        ("dot", lambda: be.vectors.dot(a, b), vectors.dot(x64, y64)),
     ):
         got = op()
         # Partial sums are as large as the sum of the terms' sizes, however many they are.
@@ -59,7 +59,7 @@ def test_sums(device: Device, count: int) -> None:
 def test_copy_2d_moves_runs_and_nothing_else(device: Device) -> None:
     (src,) = device.cast(np.arange(40.0))
     dst = device.up(np.full(50, -1.0))
-    device.backend.copy_2d(device.up(src), dst, 4, 3, (2, 10), (5, 12))
+    device.backend.memory.copy_2d(device.up(src), dst, 4, 3, (2, 10), (5, 12))
     want = np.full(50, -1.0)
     for row in range(4):
         want[5 + 12 * row : 8 + 12 * row] = src[2 + 10 * row : 5 + 10 * row]
@@ -68,7 +68,7 @@ def test_copy_2d_moves_runs_and_nothing_else(device: Device) -> None:
 
 def test_view_is_no_copy(device: Device) -> None:
     flat = device.up(np.zeros(24))
-    device.backend.fill(device.backend.view(flat, 4, (2, 3)), 1.0)
+    device.backend.memory.fill(device.backend.memory.view(flat, 4, (2, 3)), 1.0)
     want = np.zeros(24)
     want[4:10] = 1.0
     np.testing.assert_array_equal(device.down(flat, (24,)), want)
@@ -93,7 +93,7 @@ def test_gemm(
 
     def run() -> list:
         out = device.up(c) if beta else device.junk((m, n))
-        device.backend.gemm(*trans, alpha, device.up(a), device.up(b), beta, out)
+        device.backend.products.gemm(*trans, alpha, device.up(a), device.up(b), beta, out)
         return [device.down(out, (m, n))]
 
     scale = float(max(np.abs(a).max() * np.abs(b).max(), np.abs(c).max()))
@@ -107,7 +107,7 @@ def test_gemm_large_enough_to_be_cut(device: Device) -> None:
     a[:, 0], b[0] = np.arange(m), 1.0
     a[:, 1], b[1] = 1000.0, np.arange(n)
     out = device.up(np.ones((m, n)))
-    device.backend.gemm(False, False, 1.0, device.up(a), device.up(b), 1.0, out)
+    device.backend.products.gemm(False, False, 1.0, device.up(a), device.up(b), 1.0, out)
     want = 1.0 + np.arange(m)[:, None] + 1000.0 * np.arange(n)
     np.testing.assert_array_equal(device.down(out, (m, n)), want)
 
@@ -121,12 +121,12 @@ def test_bias(device: Device, layout: Layout) -> None:
         make("normal", (layout.channels,), 2),
     )
     out = device.up(y)
-    device.backend.bias_forward(layout, device.up(bias), out)
+    device.backend.products.bias_forward(layout, device.up(bias), out)
     np.testing.assert_array_equal(device.down(out, shape), y + bias[:, None])
 
     def run() -> list:
         db = device.up(before)
-        device.backend.bias_backward(layout, device.up(y), db)
+        device.backend.products.bias_backward(layout, device.up(y), db)
         return [device.down(db, before.shape)]
 
     want = before + y.astype(np.float64).sum(axis=(0, 2))
@@ -141,13 +141,13 @@ def test_relu(device: Device, slope: float, in_place: bool) -> None:
     x[0, 0] = np.nan
     data = device.up(x)
     out = data if in_place else device.junk(x.shape)
-    device.backend.relu_forward(data, out, slope)
+    device.backend.neurons.relu_forward(data, out, slope)
     y = device.down(out, x.shape)
     assert_close("y", y, neurons.relu_forward(x, slope), 1, 2.0)
     top = device.up(dy)
     bottom = top if in_place else device.junk(x.shape)
     # In place the layer has only the output left, which has the input's sign.
-    device.backend.relu_backward(out, top, bottom, slope)
+    device.backend.neurons.relu_backward(out, top, bottom, slope)
     assert_close("dx", device.down(bottom, x.shape), neurons.relu_backward(x, dy, slope), 1, 5.0)
 
 
@@ -161,9 +161,9 @@ def test_dropout(device: Device, shape: tuple[int, ...], ratio: float) -> None:
 
     def run() -> list:
         mask, y = device.junk(shape, np.uint8), device.up(x)
-        device.backend.dropout_forward(y, y, mask, ratio, draw)
+        device.backend.neurons.dropout_forward(y, y, mask, ratio, draw)
         dx = device.up(dy)
-        device.backend.dropout_backward(dx, mask, dx, ratio)
+        device.backend.neurons.dropout_backward(dx, mask, dx, ratio)
         return [device.down(mask, shape, np.uint8), device.down(y, shape), device.down(dx, shape)]
 
     mask, y, dx = device.twice(run)
@@ -175,17 +175,19 @@ def test_dropout(device: Device, shape: tuple[int, ...], ratio: float) -> None:
 def test_dropout_keeps_a_number_equal_to_the_ratio(device: Device) -> None:
     (word, *_) = neurons.philox((0, 5, 0, 2), (1, 0))
     ratio, mask, x = (word >> 8) / 2**24, device.junk((1, 1), np.uint8), device.up([[1.0]])
-    device.backend.dropout_forward(x, x, mask, ratio, Draw(seed=1, stream=2, first_sample=5))
+    device.backend.neurons.dropout_forward(
+        x, x, mask, ratio, Draw(seed=1, stream=2, first_sample=5)
+    )
     assert device.down(mask, (1, 1), np.uint8)[0, 0] == 1
 
 
 def test_dropout_does_not_depend_on_how_a_batch_is_split(device: Device) -> None:
     whole, half = device.junk((6, 20), np.uint8), device.junk((3, 20), np.uint8)
     ones = np.ones((6, 20))
-    device.backend.dropout_forward(
+    device.backend.neurons.dropout_forward(
         device.up(ones), device.junk((6, 20)), whole, 0.5, Draw(1, 2, 40)
     )
-    device.backend.dropout_forward(
+    device.backend.neurons.dropout_forward(
         device.up(ones[:3]), device.junk((3, 20)), half, 0.5, Draw(1, 2, 43)
     )
     tail = device.down(half, (3, 20), np.uint8)
@@ -199,13 +201,13 @@ def test_softmax(device: Device, layout: Layout, in_place: bool) -> None:
     x, dy = device.cast(30.0 * make("normal", shape), make("normal", shape, 1))
     data = device.up(x)
     out = data if in_place else device.junk(shape)
-    device.backend.softmax_forward(layout, data, out)
+    device.backend.softmax.forward(layout, data, out)
     y = device.down(out, shape)
     # exp turns an absolute rounding error of the largest score into a relative one.
     assert_close("y", y, softmax.forward(x.astype(np.float64)), layout.channels, 1.0, 100.0)
     top = device.up(dy)
     bottom = top if in_place else device.junk(shape)
-    device.backend.softmax_backward(layout, out, top, bottom)
+    device.backend.softmax.backward(layout, out, top, bottom)
     want = softmax.backward(y.astype(np.float64), dy.astype(np.float64))
     assert_close("dx", device.down(bottom, shape), want, layout.channels + 2, 4.0)
 
@@ -224,10 +226,10 @@ def test_softmax_loss(
     def run() -> list:
         loss, stats, dx = device.junk((1,)), device.junk((1,)), device.junk(shape)
         names = device.up(label.reshape(-1))
-        device.backend.softmax_loss_forward(
+        device.backend.softmax.loss_forward(
             layout, device.up(prob), names, ignore, normalizer, loss, stats
         )
-        device.backend.softmax_loss_backward(layout, device.up(prob), names, ignore, 0.7, stats, dx)
+        device.backend.softmax.loss_backward(layout, device.up(prob), names, ignore, 0.7, stats, dx)
         return [device.down(loss, (1,)), device.down(stats, (1,)), device.down(dx, shape)]
 
     loss, stats, dx = device.twice(run)
@@ -240,7 +242,7 @@ def test_softmax_loss(
 def test_softmax_loss_of_an_impossible_label_is_flt_min(device: Device) -> None:
     loss, stats = device.junk((1,)), device.junk((1,))
     prob, label = device.up([[[1.0], [0.0]]]), device.up([1.0])
-    device.backend.softmax_loss_forward(Layout(1, 2, 1), prob, label, None, None, loss, stats)
+    device.backend.softmax.loss_forward(Layout(1, 2, 1), prob, label, None, None, loss, stats)
     assert float(device.down(loss, (1,))[0]) == pytest.approx(87.3365, abs=1e-4)
 
 
@@ -253,7 +255,7 @@ def test_accuracy(device: Device, kind: str, top_k: int, ignore: int | None) -> 
     (x,) = device.cast(make(kind, shape))
     label = labels((layout.outer, layout.inner), layout.channels, ignore)
     out = device.junk((1,))
-    device.backend.accuracy_forward(
+    device.backend.softmax.accuracy(
         layout, device.up(x), device.up(label.reshape(-1)), ignore, top_k, out
     )
     want = softmax.accuracy(x, label, ignore, top_k)
@@ -263,7 +265,7 @@ def test_accuracy(device: Device, kind: str, top_k: int, ignore: int | None) -> 
 def test_accuracy_of_ten_equal_scores(device: Device) -> None:
     out, layout = device.junk((1,)), Layout(1, 10, 1)
     for top_k, want in ((1, 0.0), (9, 0.0), (10, 1.0)):
-        device.backend.accuracy_forward(
+        device.backend.softmax.accuracy(
             layout, device.up(np.ones((1, 10, 1))), device.up([3.0]), None, top_k, out
         )
         assert device.down(out, (1,))[0] == want
@@ -271,7 +273,7 @@ def test_accuracy_of_ten_equal_scores(device: Device) -> None:
 
 def test_accuracy_of_ignored_labels_only_is_zero(device: Device) -> None:
     out = device.junk((1,))
-    device.backend.accuracy_forward(
+    device.backend.softmax.accuracy(
         Layout(1, 3, 1), device.up(np.ones((1, 3, 1))), device.up([2.0]), 2, 1, out
     )
     assert device.down(out, (1,))[0] == 0.0
@@ -287,7 +289,7 @@ def test_sgd_update(device: Device, count: int) -> None:
 
     def run() -> list:
         weight, past = device.up(w), device.up(history)
-        device.backend.sgd_update(weight, device.up(dw), past, 0.1, 0.9, 0.0005)
+        device.backend.vectors.sgd_update(weight, device.up(dw), past, 0.1, 0.9, 0.0005)
         return [device.down(weight, (count,)), device.down(past, (count,))]
 
     got_w, got_history = device.twice(run)

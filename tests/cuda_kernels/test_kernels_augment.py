@@ -43,7 +43,7 @@ def test_mean_values_on_images_of_any_size(emulator: CudaBackend) -> None:
     assert {crop.mirror for crop in crops} == {True, False}
     y = junk(emulator, (5, 3, 7, 7))
     offsets = np.tile(np.array(spec.mean_values, np.float32), (5, 1))
-    ops = AugmentOps(Launcher(emulator.driver, emulator.memory))
+    ops = AugmentOps(Launcher(emulator.driver, emulator.device_memory))
     ops.augment(batch, crops, offsets, y, scale=spec.scale)
     np.testing.assert_array_equal(down(emulator, y)[0], on_the_host(spec, batch, words))
 
@@ -55,7 +55,7 @@ def test_a_mean_image_is_read_where_the_crop_lies(emulator: CudaBackend) -> None
     words = spec.draw(3, 4, 0, np.arange(6))
     crops = [drawn(spec, image, own) for image, own in zip(batch, words)]
     y = junk(emulator, (6, 3, 6, 6))
-    ops = AugmentOps(Launcher(emulator.driver, emulator.memory))
+    ops = AugmentOps(Launcher(emulator.driver, emulator.device_memory))
     ops.augment(batch, crops, np.zeros((6, 3), np.float32), y, up(emulator, mean))
     np.testing.assert_array_equal(down(emulator, y)[0], on_the_host(spec, batch, words))
 
@@ -64,14 +64,17 @@ def test_each_image_has_its_own_colour_shift(emulator: CudaBackend) -> None:
     batch = [np.full((5, 5, 3), 100, np.uint8)] * 2
     offsets = np.array([[1, 2, 3], [-1, -2, -3]], np.float32)
     y = junk(emulator, (2, 3, 5, 5))
-    ops = AugmentOps(Launcher(emulator.driver, emulator.memory))
+    ops = AugmentOps(Launcher(emulator.driver, emulator.device_memory))
     ops.augment(batch, [Crop(0, 0, False)] * 2, offsets, y)
     got = down(emulator, y)[0]
     np.testing.assert_array_equal(got, np.broadcast_to(100 - offsets[:, :, None, None], got.shape))
 
 
 def test_what_does_not_fit_is_refused(emulator: CudaBackend) -> None:
-    y, ops = junk(emulator, (1, 3, 5, 5)), AugmentOps(Launcher(emulator.driver, emulator.memory))
+    y, ops = (
+        junk(emulator, (1, 3, 5, 5)),
+        AugmentOps(Launcher(emulator.driver, emulator.device_memory)),
+    )
     zeros = np.zeros((1, 3), np.float32)
     with pytest.raises(ShapeError, match=r"cut at row 2, column 0; expected 3 channels, and 5x5"):
         ops.augment(images((6, 6)), [Crop(2, 0, False)], zeros, y)

@@ -9,6 +9,7 @@ import pytest
 
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import Epilogue
 from runtime.backend.cuda import conv_winograd
 from runtime.backend.cuda.backend import CudaBackend
 from runtime.backend.cuda.conv import choose_algorithm
@@ -50,11 +51,11 @@ def test_a_filter_of_one_tap_shifts_the_image(emulator: CudaBackend, algorithm: 
     geom = ConvGeometry(1, 1, 9, 10, 1, (3, 3), (1, 1))
     x = normal(*geom.in_shape)
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    plan = dataclasses.replace(emulator.plan_conv(geom), algorithm=algorithm)
+    plan = dataclasses.replace(emulator.conv.plan(geom), algorithm=algorithm)
     for r, s in np.ndindex(3, 3):
         weight, y = np.zeros(geom.weight_shape, np.float32), junk(emulator, geom.out_shape)
         weight[0, 0, r, s] = 1.0
-        emulator.conv_forward(plan, up(emulator, x), up(emulator, weight), None, y, None)
+        emulator.conv.forward(plan, up(emulator, x), up(emulator, weight), Epilogue(), y, None)
         want = padded[:, :, r : r + 9, s : s + 10]
         assert_close(f"tap {r},{s}", down(emulator, y)[0], want, 1, 4.0, FACTORS[algorithm])
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime.backend.cuda.backend import CudaBackend
-from runtime.backend.cuda.gemm import LARGE, SMALL, WIDE, Product, Splits
+from runtime.backend.cuda.products import LARGE, SMALL, WIDE, Product, Splits
 from tests.cuda_kernels.works import down, up
 from tests.oracle.tolerance import assert_close
 
@@ -38,7 +38,9 @@ def test_rows_columns_and_depths_are_told_apart(
     a[:, 0], b[0] = 1.0, np.arange(n) * 1024.0
     left, right = (a.T if trans[0] else a), (b.T if trans[1] else b)
     c = up(emulator, np.arange(m * n, dtype=np.float32).reshape(m, n))
-    emulator.gemm(*trans, 1.0, up(emulator, left.copy()), up(emulator, right.copy()), 1.0, c)
+    emulator.products.gemm(
+        *trans, 1.0, up(emulator, left.copy()), up(emulator, right.copy()), 1.0, c
+    )
     want = a.astype(np.float64) @ b + np.arange(m * n).reshape(m, n)
     assert_close("c", down(emulator, c)[0], want, k + 1, 1024.0 * n + m * n)
 
@@ -49,7 +51,7 @@ def test_a_long_depth_is_cut_and_added_up(emulator: CudaBackend) -> None:
     rng = np.random.default_rng(2)
     a, b, c = (rng.standard_normal(s, np.float32) for s in ((m, k), (n, k), (m, n)))
     out = up(emulator, c)
-    emulator.gemm(False, True, -0.5, up(emulator, a), up(emulator, b), 2.0, out)
+    emulator.products.gemm(False, True, -0.5, up(emulator, a), up(emulator, b), 2.0, out)
     want = -0.5 * (a.astype(np.float64) @ b.T.astype(np.float64)) + 2.0 * c
     scale = float(np.abs(a).max() * np.abs(b).max())
     assert_close("c", down(emulator, out)[0], want, k, scale)
@@ -59,9 +61,9 @@ def test_arrays_that_begin_off_the_alignment(emulator: CudaBackend) -> None:
     rng = np.random.default_rng(3)
     a, b = rng.standard_normal((9, 12), np.float32), rng.standard_normal((12, 20), np.float32)
     aligned, shifted = up(emulator, np.zeros((9, 20), np.float32)), None
-    emulator.gemm(False, False, 1.0, up(emulator, a), up(emulator, b), 0.0, aligned)
+    emulator.products.gemm(False, False, 1.0, up(emulator, a), up(emulator, b), 0.0, aligned)
     shifted = up(emulator, np.zeros((9, 20), np.float32), 3)
-    emulator.gemm(False, False, 1.0, up(emulator, a, 1), up(emulator, b, 2), 0.0, shifted)
+    emulator.products.gemm(False, False, 1.0, up(emulator, a, 1), up(emulator, b, 2), 0.0, shifted)
     one, two = down(emulator, aligned, shifted)
     np.testing.assert_array_equal(one, two)
 
@@ -69,7 +71,7 @@ def test_arrays_that_begin_off_the_alignment(emulator: CudaBackend) -> None:
 def test_beta_zero_does_not_read_c(emulator: CudaBackend) -> None:
     c = up(emulator, np.full((3, 3), np.nan, np.float32))
     ones = up(emulator, np.ones((3, 3), np.float32))
-    emulator.gemm(False, False, 1.0, ones, ones, 0.0, c)
+    emulator.products.gemm(False, False, 1.0, ones, ones, 0.0, c)
     np.testing.assert_array_equal(down(emulator, c)[0], 3.0)
 
 

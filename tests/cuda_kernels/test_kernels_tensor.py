@@ -10,6 +10,7 @@ import pytest
 
 from prototxt_gen.errors import DeviceError
 from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import Epilogue
 from runtime.backend.cuda import conv_tensor
 from runtime.backend.cuda.backend import CudaBackend
 from runtime.backend.cuda.conv import choose_algorithm
@@ -44,12 +45,12 @@ def test_whole_numbers_are_exact(emulator: CudaBackend, geom: ConvGeometry, prec
         whole_numbers(shape, i)
         for i, shape in enumerate((geom.in_shape, geom.weight_shape, geom.out_shape))
     )
-    plan = dataclasses.replace(emulator.plan_conv(geom), algorithm=f"tensor_{precision}")
+    plan = dataclasses.replace(emulator.conv.plan(geom), algorithm=f"tensor_{precision}")
     y, dx = junk(emulator, geom.out_shape), junk(emulator, geom.in_shape)
     dw = up(emulator, np.full(geom.weight_shape, 5.0, np.float32))
-    emulator.conv_forward(plan, up(emulator, x), up(emulator, weight), None, y, None)
-    emulator.conv_backward_data(plan, up(emulator, dy), up(emulator, weight), dx, None)
-    emulator.conv_backward_weight(plan, up(emulator, x), up(emulator, dy), dw)
+    emulator.conv.forward(plan, up(emulator, x), up(emulator, weight), Epilogue(), y, None)
+    emulator.conv.backward_data(plan, up(emulator, dy), up(emulator, weight), dx, None)
+    emulator.conv.backward_weight(plan, up(emulator, x), up(emulator, dy), dw)
     np.testing.assert_array_equal(down(emulator, y)[0], conv.forward(geom, x, weight))
     np.testing.assert_array_equal(down(emulator, dx)[0], conv.backward_data(geom, dy, weight))
     np.testing.assert_array_equal(down(emulator, dw)[0], 5 + conv.backward_weight(geom, x, dy))
@@ -82,10 +83,12 @@ def test_other_numbers_are_rounded_once(emulator: CudaBackend, precision: str) -
 def test_packed_images_stand_in_a_margin_of_zeros(emulator: CudaBackend, precision: str) -> None:
     kind = PRECISIONS[precision]
     grid = Grid.with_margin(3, (4, 5), (1, 2))
-    packer = Packer(Launcher(emulator.driver, emulator.memory), kind)
+    packer = Packer(Launcher(emulator.driver, emulator.device_memory), kind)
     x = np.arange(2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 3, 4, 5) + 1.0
     words = packer.image_words(grid)
-    packed = emulator.view(emulator.empty(2 * words, np.dtype(np.uint32)), 0, (2, words))
+    packed = emulator.memory.view(
+        emulator.memory.empty(2 * words, np.dtype(np.uint32)), 0, (2, words)
+    )
     packer.images(grid, up(emulator, x), 2, packed)
     raw = down(emulator, packed)[0]
     if precision == "bf16":
@@ -114,11 +117,11 @@ def test_chunks_of_images_are_the_whole(
 def test_the_workspace_is_what_the_plan_says() -> None:
     geom = ConvGeometry(2, 32, 20, 20, 32, (3, 3), (1, 1))
     with emulated() as (backend, _):
-        plan = dataclasses.replace(CudaBackend(backend.driver, "bf16").plan_conv(geom))
+        plan = dataclasses.replace(CudaBackend(backend.driver, "bf16").conv.plan(geom))
         assert plan.algorithm == "tensor_bf16"
         x, dw = up(backend, normal(*geom.in_shape)), up(backend, normal(*geom.weight_shape))
-        backend.conv_backward_weight(plan, x, up(backend, normal(*geom.out_shape)), dw)
-        used = backend.memory.workspace_bytes
+        backend.conv.backward_weight(plan, x, up(backend, normal(*geom.out_shape)), dw)
+        used = backend.device_memory.workspace_bytes
         assert plan.workspace_bytes <= used <= plan.workspace_bytes + 4096
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
-from runtime.backend.base import Draw, Layout
+from runtime.backend.base import Draw, Epilogue, Layout
 from runtime.backend.cuda import open_driver
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.augment import AugmentOps, Crop
@@ -63,20 +63,20 @@ def normal(*shape: int) -> Host:
 
 def up(backend: CudaBackend, host: Host, shift: int = 0) -> DeviceArray:
     """An array on the device; with a shift it begins so many elements off the alignment."""
-    flat = backend.empty(host.size + shift, host.dtype)
-    array = backend.view(flat, shift, host.shape)
-    backend.upload(np.ascontiguousarray(host), array)
+    flat = backend.memory.empty(host.size + shift, host.dtype)
+    array = backend.memory.view(flat, shift, host.shape)
+    backend.memory.upload(np.ascontiguousarray(host), array)
     return array
 
 
 def junk(backend: CudaBackend, shape: tuple[int, ...], dtype: Any = FLOAT) -> DeviceArray:
-    return backend.view(backend.empty(int(np.prod(shape)), np.dtype(dtype)), 0, shape)
+    return backend.memory.view(backend.memory.empty(int(np.prod(shape)), np.dtype(dtype)), 0, shape)
 
 
 def down(backend: CudaBackend, *arrays: DeviceArray) -> list[Host]:
     hosts = [np.empty(array.shape, array.dtype) for array in arrays]
     for array, host in zip(arrays, hosts):
-        backend.download(array, host)
+        backend.memory.download(array, host)
     return hosts
 
 
@@ -85,13 +85,13 @@ def vectors(count: int, shift: int) -> Work:
         x, y, history = (up(backend, normal(count, i), shift) for i in range(1, 4))
         x, y, history = (a.view(0, (count,)) for a in (x, y, history))
         out = junk(backend, (count,))
-        backend.axpy(0.3, x, y)
-        backend.scal(1.5, y)
-        backend.sub(x, y, out)
-        backend.sgd_update(out, y, history, 0.1, 0.9, 5e-4)
-        sums = [backend.asum(x), backend.sumsq(y), backend.dot(x, y)]
-        backend.fill(x, 2.0)
-        backend.copy_2d(y, x, 3, count // 8, (1, count // 4), (2, count // 3))
+        backend.vectors.axpy(0.3, x, y)
+        backend.vectors.scal(1.5, y)
+        backend.vectors.sub(x, y, out)
+        backend.vectors.sgd_update(out, y, history, 0.1, 0.9, 5e-4)
+        sums = [backend.vectors.asum(x), backend.vectors.sumsq(y), backend.vectors.dot(x, y)]
+        backend.memory.fill(x, 2.0)
+        backend.memory.copy_2d(y, x, 3, count // 8, (1, count // 4), (2, count // 3))
         return [*down(backend, x, y, out, history), np.array(sums)]
 
     return work
@@ -101,7 +101,7 @@ def gemm(m: int, n: int, k: int, trans_a: bool, trans_b: bool, beta: float) -> W
     def work(backend: CudaBackend) -> list[Host]:
         a = up(backend, normal(k, m) if trans_a else normal(m, k))
         b, c = up(backend, normal(n, k) if trans_b else normal(k, n)), up(backend, normal(m, n))
-        backend.gemm(trans_a, trans_b, 0.7, a, b, beta, c)
+        backend.products.gemm(trans_a, trans_b, 0.7, a, b, beta, c)
         return down(backend, c)
 
     return work
@@ -109,14 +109,14 @@ def gemm(m: int, n: int, k: int, trans_a: bool, trans_b: bool, beta: float) -> W
 
 def convolve(geom: ConvGeometry, algorithm: str) -> Work:
     def work(backend: CudaBackend) -> list[Host]:
-        plan = dataclasses.replace(backend.plan_conv(geom), algorithm=algorithm)
+        plan = dataclasses.replace(backend.conv.plan(geom), algorithm=algorithm)
         x, weight = up(backend, normal(*geom.in_shape)), up(backend, normal(*geom.weight_shape))
         dy, bias = up(backend, normal(*geom.out_shape)), up(backend, normal(geom.k))
         y, dx = junk(backend, geom.out_shape), junk(backend, geom.in_shape)
         dw = up(backend, np.ones(geom.weight_shape, FLOAT))
-        backend.conv_forward(plan, x, weight, bias, y, 1, relu=True)
-        backend.conv_backward_data(plan, dy, weight, dx, 1)
-        backend.conv_backward_weight(plan, x, dy, dw)
+        backend.conv.forward(plan, x, weight, Epilogue(bias, relu=True), y, 1)
+        backend.conv.backward_data(plan, dy, weight, dx, 1)
+        backend.conv.backward_weight(plan, x, dy, dw)
         return down(backend, y, dx, dw)
 
     return work
@@ -125,10 +125,10 @@ def convolve(geom: ConvGeometry, algorithm: str) -> Work:
 def neurons(backend: CudaBackend) -> list[Host]:
     x, dy = up(backend, normal(3, 701)), up(backend, normal(3, 701)[::-1])
     y, dx, mask = junk(backend, (3, 701)), junk(backend, (3, 701)), junk(backend, (3, 701), "u1")
-    backend.relu_forward(x, y, 0.1)
-    backend.relu_backward(x, dy, dx, 0.0)
-    backend.dropout_forward(y, y, mask, 0.4, Draw(7, 8, 9))
-    backend.dropout_backward(dx, mask, dx, 0.4)
+    backend.neurons.relu_forward(x, y, 0.1)
+    backend.neurons.relu_backward(x, dy, dx, 0.0)
+    backend.neurons.dropout_forward(y, y, mask, 0.4, Draw(7, 8, 9))
+    backend.neurons.dropout_backward(dx, mask, dx, 0.4)
     return down(backend, y, dx, mask)
 
 
@@ -136,8 +136,8 @@ def bias(layout: Layout) -> Work:
     def work(backend: CudaBackend) -> list[Host]:
         y = up(backend, normal(layout.outer, layout.channels, layout.inner))
         values = up(backend, normal(layout.channels))
-        backend.bias_forward(layout, values, y)
-        backend.bias_backward(layout, y, values)
+        backend.products.bias_forward(layout, values, y)
+        backend.products.bias_backward(layout, y, values)
         return down(backend, y, values)
 
     return work
@@ -149,10 +149,10 @@ def pool(geom: PoolGeometry) -> Work:
         y, mean = junk(backend, geom.out_shape), junk(backend, geom.out_shape)
         dx, spread = junk(backend, geom.in_shape), junk(backend, geom.in_shape)
         mask = junk(backend, geom.out_shape, np.int32)
-        backend.max_pool_forward(geom, x, y, mask)
-        backend.max_pool_backward(geom, dy, mask, dx)
-        backend.ave_pool_forward(geom, x, mean)
-        backend.ave_pool_backward(geom, dy, spread)
+        backend.pool.max_forward(geom, x, y, mask)
+        backend.pool.max_backward(geom, dy, mask, dx)
+        backend.pool.ave_forward(geom, x, mean)
+        backend.pool.ave_backward(geom, dy, spread)
         return down(backend, y, mask, dx, mean, spread)
 
     return work
@@ -163,8 +163,8 @@ def lrn(geom: LRNGeometry) -> Work:
         shape = (geom.n, geom.c, geom.h, geom.w)
         x, dy = up(backend, normal(*shape)), up(backend, normal(*shape)[::-1])
         scale, y, dx = (junk(backend, shape) for _ in range(3))
-        backend.lrn_forward(geom, x, scale, y)
-        backend.lrn_backward(geom, x, y, scale, dy, dx)
+        backend.lrn.forward(geom, x, scale, y)
+        backend.lrn.backward(geom, x, y, scale, dy, dx)
         return down(backend, scale, y, dx)
 
     return work
@@ -177,11 +177,11 @@ def scores(layout: Layout) -> Work:
         label = np.arange(layout.outer * layout.inner) % layout.channels
         names = up(backend, label.astype(FLOAT))
         prob, loss, stats, share = (junk(backend, s) for s in (shape, (1,), (1,), (1,)))
-        backend.softmax_forward(layout, x, prob)
-        backend.softmax_loss_forward(layout, prob, names, 1, None, loss, stats)
-        backend.softmax_loss_backward(layout, prob, names, 1, 0.5, stats, dx)
-        backend.softmax_backward(layout, prob, dx, x)
-        backend.accuracy_forward(layout, prob, names, None, 2, share)
+        backend.softmax.forward(layout, x, prob)
+        backend.softmax.loss_forward(layout, prob, names, 1, None, loss, stats)
+        backend.softmax.loss_backward(layout, prob, names, 1, 0.5, stats, dx)
+        backend.softmax.backward(layout, prob, dx, x)
+        backend.softmax.accuracy(layout, prob, names, None, 2, share)
         return down(backend, prob, loss, stats, dx, x, share)
 
     return work
@@ -191,7 +191,7 @@ def augment(backend: CudaBackend) -> list[Host]:
     rng = np.random.default_rng(5)
     images = [rng.integers(0, 256, (9, 8 + i, 3), np.uint8) for i in range(2)]
     y = junk(backend, (2, 3, 6, 7))
-    ops = AugmentOps(Launcher(backend.driver, backend.memory))
+    ops = AugmentOps(Launcher(backend.driver, backend.device_memory))
     ops.augment(images, [Crop(1, 0, True), Crop(3, 2, False)], normal(2, 3), y, None, 0.5)
     return down(backend, y)
 

@@ -43,9 +43,9 @@ def train_step(param: proto.Message, backend: Backend, seed: int) -> dict[str, A
     with Net(param, proto.TRAIN, backend, RunContext(seed=3, rng=CaffeRandom(3))) as net:
         rng = np.random.default_rng(seed)
         weights = net.params.learnable
-        history = [backend.empty(blob.count(), backend.dtype) for blob in weights]
+        history = [backend.memory.empty(blob.count(), backend.dtype) for blob in weights]
         for past in history:
-            backend.fill(past, 0.0)
+            backend.memory.fill(past, 0.0)
         results: dict[str, Any] = {}
         for step in range(2):
             shape = net.blobs["data"].shape
@@ -57,9 +57,9 @@ def train_step(param: proto.Message, backend: Backend, seed: int) -> dict[str, A
             for i, (blob, past) in enumerate(zip(weights, history)):
                 results[f"gradient {i} of step {step}"] = blob.diff.host().copy()
                 flat = (blob.count(),)
-                backend.sgd_update(
-                    backend.view(blob.data.mutable_dev(), 0, flat),
-                    backend.view(blob.diff.dev(), 0, flat),
+                backend.vectors.sgd_update(
+                    backend.memory.view(blob.data.mutable_dev(), 0, flat),
+                    backend.memory.view(blob.diff.dev(), 0, flat),
                     past,
                     1e-4,
                     0.9,

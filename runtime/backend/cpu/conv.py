@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.base import ConvOps, ConvPasses, ConvPlan, Epilogue, HostArray
+from runtime.backend.conv_empty import EMPTY, EmptyConvolution, is_empty
 from runtime.backend.cpu import conv_im2col, conv_winograd
 from runtime.backend.cpu.conv_im2col import Im2colConvolution
 from runtime.backend.cpu.conv_winograd import WinogradConvolution
 from runtime.backend.cpu.lanes import Lanes
+from runtime.backend.cpu.memory import NumpyMemory
+from runtime.backend.cpu.neurons import NumpyNeurons
+from runtime.backend.cpu.products import NumpyProducts
 
 IM2COL = "im2col"
 WINOGRAD = "winograd_4x4"
@@ -19,19 +23,21 @@ WINOGRAD = "winograd_4x4"
 _FEW_CHANNELS = 16
 
 
-class ConvolutionOps:
-    """See the section "Convolution" of Backend. `exact` wants every sum taken term by term."""
+class NumpyConvolution(ConvOps):
+    """ConvOps in numpy. `exact` forces algorithms that take every sum term by term."""
 
     def __init__(self, lanes: Lanes, dtype: np.dtype[Any], exact: bool) -> None:
         self._itemsize = dtype.itemsize
         self._exact = exact or dtype != np.float32
-        self._algorithms: dict[str, Im2colConvolution | WinogradConvolution] = {
+        self._algorithms: dict[str, ConvPasses] = {
             IM2COL: Im2colConvolution(lanes),
             WINOGRAD: WinogradConvolution(lanes),
+            EMPTY: EmptyConvolution(NumpyMemory(lanes), NumpyProducts(lanes), NumpyNeurons(lanes)),
         }
 
     def plan(self, geom: ConvGeometry) -> ConvPlan:
-        """See Backend.plan_conv."""
+        if is_empty(geom):
+            return ConvPlan(geom, EMPTY, 0, {})
         if self._exact or not geom.is_3x3_same or min(geom.c, geom.k) < _FEW_CHANNELS:
             return ConvPlan(geom, IM2COL, conv_im2col.workspace_bytes(geom, self._itemsize), {})
         return ConvPlan(geom, WINOGRAD, conv_winograd.workspace_bytes(geom), {})
@@ -41,14 +47,12 @@ class ConvolutionOps:
         plan: ConvPlan,
         x: HostArray,
         weight: HostArray,
-        bias: HostArray | None,
+        epilogue: Epilogue,
         y: HostArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
         algorithm = self._algorithms[plan.algorithm]
-        algorithm.forward(plan, x, weight, bias, y, weight_version, relu)
+        algorithm.forward(plan, x, weight, epilogue, y, weight_version)
 
     def backward_data(
         self,
@@ -58,9 +62,7 @@ class ConvolutionOps:
         dx: HostArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data."""
         self._algorithms[plan.algorithm].backward_data(plan, dy, weight, dx, weight_version)
 
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
-        """See Backend.conv_backward_weight."""
         self._algorithms[plan.algorithm].backward_weight(plan, x, dy, dw)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.base import ConvPasses, ConvPlan, Epilogue, HostArray
 from runtime.backend.cpu.conv_fold import scatter
 from runtime.backend.cpu.conv_pieces import Piece, Window, cut, gather
 from runtime.backend.cpu.lanes import Lane, Lanes, Runner
@@ -68,8 +68,8 @@ def workspace_bytes(geom: ConvGeometry, itemsize: int) -> int:
     return depth * piece.images * piece.rows * geom.q * itemsize
 
 
-class Im2colConvolution:
-    """See the section "Convolution" of Backend. Caffe: base_conv_layer.cpp."""
+class Im2colConvolution(ConvPasses):
+    """Column matrices and their products. Caffe: base_conv_layer.cpp."""
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
@@ -79,15 +79,13 @@ class Im2colConvolution:
         plan: ConvPlan,
         x: HostArray,
         weight: HostArray,
-        bias: HostArray | None,
+        epilogue: Epilogue,
         y: HostArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
         geom = plan.geometry
         matrix = weight.reshape(geom.group, geom.k // geom.group, -1)
-        self._correlate(Window.forward(geom), x, matrix, bias, y, relu)
+        self._correlate(Window.forward(geom), x, matrix, epilogue, y)
 
     def backward_data(
         self,
@@ -97,7 +95,6 @@ class Im2colConvolution:
         dx: HostArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data."""
         geom = plan.geometry
         if geom.stride != (1, 1):
             scatter(self._lanes, geom, dy, weight, dx)
@@ -105,22 +102,21 @@ class Im2colConvolution:
         g, (r, s) = geom.group, geom.kernel
         grouped = weight.reshape(g, geom.k // g, geom.c // g, r, s)[..., ::-1, ::-1]
         matrix = np.ascontiguousarray(grouped.swapaxes(1, 2)).reshape(g, geom.c // g, -1)
-        self._correlate(Window.backward(geom), dy, matrix, None, dx, False)
+        self._correlate(Window.backward(geom), dy, matrix, Epilogue(), dx)
 
     def _correlate(
         self,
         window: Window,
         src: HostArray,
         matrix: HostArray,
-        bias: HostArray | None,
+        epilogue: Epilogue,
         dst: HostArray,
-        relu: bool,
     ) -> None:
         """Slide a window over src. Shapes: matrix (group, outputs/group, inputs/group * R*S)."""
         n, outputs, rows, q = dst.shape
         groups, _, depth = matrix.shape
         how = _Cut.of(n, rows, q, groups * depth, outputs)
-        column = None if bias is None else bias.reshape(-1, 1, 1)
+        column = None if epilogue.bias is None else epilogue.bias.reshape(-1, 1, 1)
 
         def compute(lane: Lane, runner: Runner, piece: Piece) -> None:
             bands = how.split(piece, groups)
@@ -135,7 +131,7 @@ class Im2colConvolution:
                 product = product.swapaxes(0, 1)
             if column is not None:
                 product += column
-            if relu:
+            if epilogue.relu:
                 zeros = lane.zeros(piece.rows * q, src.dtype).reshape(piece.rows, q)
                 np.maximum(product, zeros, out=product)
             if how.folded:
@@ -153,7 +149,6 @@ class Im2colConvolution:
         (self._lanes.in_turn if few else self._lanes.run)(task, len(pieces))
 
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
-        """See Backend.conv_backward_weight."""
         geom = plan.geometry
         g, window = geom.group, Window.forward(geom)
         total = dw.reshape(g, geom.k // g, -1)

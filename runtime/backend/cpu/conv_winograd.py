@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry, Pair
-from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.base import ConvPasses, ConvPlan, Epilogue, HostArray
 from runtime.backend.cpu.conv_pieces import Piece, cut
 from runtime.backend.cpu.lanes import Lane, Lanes, Runner
 from runtime.backend.cpu.winograd_matrices import PLANES
@@ -47,8 +47,8 @@ def workspace_bytes(geom: ConvGeometry) -> int:
     return PLANES * piece.images * piece.rows * across * (geom.c + geom.k) * FLOAT.itemsize
 
 
-class WinogradConvolution:
-    """See the section "Convolution" of Backend."""
+class WinogradConvolution(ConvPasses):
+    """Tiles of 4x4 outputs: transforms, products plane by plane, and transforms back."""
 
     def __init__(self, lanes: Lanes) -> None:
         self._lanes = lanes
@@ -59,14 +59,12 @@ class WinogradConvolution:
         plan: ConvPlan,
         x: HostArray,
         weight: HostArray,
-        bias: HostArray | None,
+        epilogue: Epilogue,
         y: HostArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
         filters = self._filters(plan, weight, weight_version, turned=False)
-        self._correlate(plan.geometry, x, plan.geometry.pad, filters, bias, y, relu)
+        self._correlate(plan.geometry, x, plan.geometry.pad, filters, epilogue, y)
 
     def backward_data(
         self,
@@ -76,10 +74,10 @@ class WinogradConvolution:
         dx: HostArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data: a convolution of dy with the filters turned round."""
+        """A convolution of dy with the filters rotated by 180 degrees."""
         pad = (2 - plan.geometry.pad[0], 2 - plan.geometry.pad[1])
         filters = self._filters(plan, weight, weight_version, turned=True)
-        self._correlate(plan.geometry, dy, pad, filters, None, dx, False)
+        self._correlate(plan.geometry, dy, pad, filters, Epilogue(), dx)
 
     def _filters(
         self, plan: ConvPlan, weight: HostArray, version: int | None, turned: bool
@@ -112,16 +110,15 @@ class WinogradConvolution:
         src: HostArray,
         pad: Pair,
         filters: HostArray,
-        bias: HostArray | None,
+        epilogue: Epilogue,
         dst: HostArray,
-        relu: bool,
     ) -> None:
         inputs, outputs = filters.shape[1:]
         rows, across = tiles_along(dst.shape[2]), tiles_along(dst.shape[3])
         pieces = _pieces(geom, dst.shape[0], rows, across)
         shared = _is_shared(geom)
         most = max(piece.images * piece.rows for piece in pieces) * across
-        bias_row = None if bias is None else np.tile(bias.reshape(-1), most)
+        bias = None if epilogue.bias is None else np.tile(epilogue.bias.reshape(-1), most)
 
         def task(lane: Lane, start: int, stop: int) -> None:
             piece = pieces[start]
@@ -131,12 +128,11 @@ class WinogradConvolution:
             products = planes(lane, "wino.products", tiles, outputs)
             self._transforms.data(runner, src, pad, piece, across, data)
             _multiply(runner, shared, data, filters, products)
-            self._transforms.products(runner, products, bias_row, relu, piece, across, dst)
+            self._transforms.products(runner, products, bias, epilogue.relu, piece, across, dst)
 
         (self._lanes.in_turn if shared else self._lanes.run)(task, len(pieces))
 
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
-        """See Backend.conv_backward_weight."""
         geom = plan.geometry
         rows, across = tiles_along(geom.p), tiles_along(geom.q)
         pieces = _pieces(geom, geom.n, rows, across)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from prototxt_gen.geometry import LRNGeometry
-from runtime.backend.base import HostArray
+from runtime.backend.base import HostArray, LRNOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
 _GRAIN = 1 << 16
@@ -15,8 +15,8 @@ _Part = tuple[slice, slice, slice]
 _Task = Callable[[Lane, HostArray, _Part], None]
 
 
-class LRNOps:
-    """See the section "Normalisation across channels" of Backend.
+class NumpyLRN(LRNOps):
+    """LRNOps in numpy.
 
     Windows are summed by shifted adds: a running sum would be shorter work for wide windows, but
     subtracting what left the window loses digits.
@@ -25,8 +25,7 @@ class LRNOps:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def lrn_forward(self, geom: LRNGeometry, x: HostArray, scale: HostArray, y: HostArray) -> None:
-        """See Backend.lrn_forward."""
+    def forward(self, geom: LRNGeometry, x: HostArray, scale: HostArray, y: HostArray) -> None:
 
         def task(lane: Lane, image: HostArray, part: _Part) -> None:
             square = lane.scratch("lrn.term", image.shape, image.dtype)
@@ -41,7 +40,7 @@ class LRNOps:
 
         self._run(task, x)
 
-    def lrn_backward(
+    def backward(
         self,
         geom: LRNGeometry,
         x: HostArray,
@@ -50,7 +49,6 @@ class LRNOps:
         dy: HostArray,
         dx: HostArray,
     ) -> None:
-        """See Backend.lrn_backward."""
 
         def task(lane: Lane, image: HostArray, part: _Part) -> None:
             term = lane.scratch("lrn.term", image.shape, image.dtype)

@@ -8,23 +8,29 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from prototxt_gen.errors import ShapeError
-from runtime.backend.base import HostArray
-from runtime.backend.cpu.lanes import aligned_empty
+from runtime.backend.base import HostArray, MemoryOps
+from runtime.backend.cpu.lanes import Lane, Runner, aligned_empty
+
+_GRAIN = 1 << 17
 
 
-class MemoryOps:
-    """See the section "Memory" of Backend."""
+class HostMemory(MemoryOps):
+    """The memory ops that are the same for numpy and the compiled kernels."""
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> HostArray:
-        """See Backend.empty."""
         return aligned_empty(count, np.dtype(dtype))
 
     def view(self, array: HostArray, offset: int, shape: tuple[int, ...]) -> HostArray:
-        """See Backend.view."""
         count = 1
         for dim in shape:
             count *= dim
         return array.reshape(-1)[offset : offset + count].reshape(shape)
+
+    def upload(self, host: HostArray, device: HostArray) -> None:
+        self.copy(host, device)
+
+    def download(self, device: HostArray, host: HostArray) -> None:
+        self.copy(device, host)
 
     def copy_2d(
         self,
@@ -35,8 +41,28 @@ class MemoryOps:
         src_at: tuple[int, int],
         dst_at: tuple[int, int],
     ) -> None:
-        """See Backend.copy_2d."""
         np.copyto(_runs(dst, rows, cols, dst_at), _runs(src, rows, cols, src_at))
+
+    def synchronize(self) -> None:
+        """Return at once: every op is complete when it returns."""
+
+
+class NumpyMemory(HostMemory):
+    """MemoryOps in numpy."""
+
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    def copy(self, src: HostArray, dst: HostArray) -> None:
+        source, target = src.reshape(-1), dst.reshape(-1)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            np.copyto(target[start:stop], source[start:stop])
+
+        self._runner.run(task, target.size, _GRAIN)
+
+    def fill(self, x: HostArray, value: float) -> None:
+        x.reshape(-1)[...] = value
 
 
 def _runs(array: HostArray, rows: int, cols: int, at: tuple[int, int]) -> HostArray:

@@ -7,10 +7,14 @@ import math
 from dataclasses import dataclass
 
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.base import ConvOps, ConvPlan, Epilogue, HostArray
+from runtime.backend.conv_empty import EMPTY, EmptyConvolution, is_empty
 from runtime.backend.cpu.lanes import aligned_empty
 from runtime.backend.cpu.native_library import FLOAT, NativeLibrary, address, floats
+from runtime.backend.cpu.native_memory import NativeMemory
+from runtime.backend.cpu.native_neurons import NativeNeurons
 from runtime.backend.cpu.native_plan import DIRECT, ROWS, Calls, plan_native
+from runtime.backend.cpu.native_products import NativeProducts
 
 _TERM_BY_TERM = {DIRECT: "conv_forward", ROWS: "conv_rows_forward"}
 _WEIGHT_TERM_BY_TERM = {DIRECT: "conv_backward_weight", ROWS: "conv_rows_weight"}
@@ -29,15 +33,19 @@ class Kept:
     filled: bool = False
 
 
-class NativeConvolution:
-    """See the section "Convolution" of Backend. `exact` wants every sum taken term by term."""
+class NativeConvolution(ConvOps):
+    """ConvOps by the compiled kernels. `exact` forces sums that are taken term by term."""
 
     def __init__(self, library: NativeLibrary, exact: bool = False) -> None:
         self._library = library
         self._exact = exact
+        self._empty = EmptyConvolution(
+            NativeMemory(library), NativeProducts(library), NativeNeurons(library)
+        )
 
     def plan(self, geom: ConvGeometry) -> ConvPlan:
-        """See Backend.plan_conv."""
+        if is_empty(geom):
+            return ConvPlan(geom, EMPTY, 0, {})
         return plan_native(self._library, geom, self._exact)
 
     def forward(
@@ -45,16 +53,18 @@ class NativeConvolution:
         plan: ConvPlan,
         x: HostArray,
         weight: HostArray,
-        bias: HostArray | None,
+        epilogue: Epilogue,
         y: HostArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
+        if plan.algorithm == EMPTY:
+            self._empty.forward(plan, x, weight, epilogue, y, weight_version)
+            return
         geom, where = plan.geometry, "conv_forward"
         calls: Calls = plan.cache["calls"]
         source = floats(f"{where}: x", x, math.prod(geom.in_shape))
         target = floats(f"{where}: y", y, math.prod(geom.out_shape))
+        bias, relu = epilogue.bias, epilogue.relu
         offset = None if bias is None else floats(f"{where}: bias", bias, geom.k)
         raw = floats(f"{where}: weight", weight, math.prod(geom.weight_shape))
         shape, m = ctypes.byref(calls.shape), calls.passes.forward
@@ -75,7 +85,9 @@ class NativeConvolution:
         dx: HostArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data."""
+        if plan.algorithm == EMPTY:
+            self._empty.backward_data(plan, dy, weight, dx, weight_version)
+            return
         geom, where = plan.geometry, "conv_backward_data"
         calls: Calls = plan.cache["calls"]
         source = floats(f"{where}: dy", dy, math.prod(geom.out_shape))
@@ -91,7 +103,8 @@ class NativeConvolution:
             self._library.run("winograd", m, shape, 1, source, filters, None, 0, target, space)
 
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
-        """See Backend.conv_backward_weight."""
+        if plan.algorithm == EMPTY:
+            return
         geom, where = plan.geometry, "conv_backward_weight"
         calls: Calls = plan.cache["calls"]
         operands = (

@@ -94,7 +94,7 @@ class Calls:
 def plan_native(
     library: NativeLibrary, geom: ConvGeometry, exact: bool, passes: Passes | None = None
 ) -> ConvPlan:
-    """See Backend.plan_conv. The workspace is the largest of the three passes'.
+    """See ConvOps.plan. The workspace is the largest of the three passes'.
 
     `passes` overrules the table; Winograd's algorithms serve 3x3 at stride 1 with a pad up to 2.
     """

@@ -1,6 +1,6 @@
 """Soft-max and the gradient of its loss by the compiled kernels.
 
-The loss itself and the accuracy look at one score a label: numpy does as well there.
+The loss and the accuracy read one score per label, in numpy: a kernel would not be faster.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ import numpy as np
 from runtime.backend.base import HostArray, Layout
 from runtime.backend.cpu.lanes import Runner
 from runtime.backend.cpu.native_library import NativeLibrary, elements, floats
-from runtime.backend.cpu.softmax import SoftmaxOps, labels
+from runtime.backend.cpu.softmax import NumpySoftmax, labels
 
 _LABEL = np.dtype(np.int64)
 
 
-class NativeSoftmax(SoftmaxOps):
-    """See the section "Soft-max and scores" of Backend."""
+class NativeSoftmax(NumpySoftmax):
+    """SoftmaxOps by the compiled kernels; the loss and the accuracy are numpy's."""
 
     def __init__(self, runner: Runner, library: NativeLibrary) -> None:
         super().__init__(runner)
         self._library = library
 
-    def softmax_forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
-        """See Backend.softmax_forward."""
+    def forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
         count = _count(layout)
         operands = (
             floats("softmax_forward: x", x, count),
@@ -31,8 +30,7 @@ class NativeSoftmax(SoftmaxOps):
         )
         self._library.run("softmax_forward", *_sizes(layout), *operands)
 
-    def softmax_backward(self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray) -> None:
-        """See Backend.softmax_backward."""
+    def backward(self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray) -> None:
         count = _count(layout)
         operands = (
             floats("softmax_backward: y", y, count),
@@ -41,7 +39,7 @@ class NativeSoftmax(SoftmaxOps):
         )
         self._library.run("softmax_backward", *_sizes(layout), *operands)
 
-    def softmax_loss_backward(
+    def loss_backward(
         self,
         layout: Layout,
         prob: HostArray,
@@ -51,7 +49,6 @@ class NativeSoftmax(SoftmaxOps):
         stats: HostArray,
         dx: HostArray,
     ) -> None:
-        """See Backend.softmax_loss_backward."""
         index, counted = labels(layout, label, ignore_label)
         wanted = np.ascontiguousarray(np.where(counted, index, -1))
         count = _count(layout)

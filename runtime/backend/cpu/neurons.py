@@ -7,21 +7,20 @@ import math
 import numpy as np
 
 from data_prep import philox
-from runtime.backend.base import Draw, HostArray
+from runtime.backend.base import Draw, HostArray, NeuronOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
 _GRAIN = 1 << 15
 _WORD = 0xFFFFFFFF
 
 
-class NeuronOps:
-    """See the section "Neurons" of Backend."""
+class NumpyNeurons(NeuronOps):
+    """NeuronOps in numpy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
     def relu_forward(self, x: HostArray, y: HostArray, negative_slope: float) -> None:
-        """See Backend.relu_forward."""
         source, target = x.reshape(-1), y.reshape(-1)
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -41,7 +40,6 @@ class NeuronOps:
     def relu_backward(
         self, x: HostArray, dy: HostArray, dx: HostArray, negative_slope: float
     ) -> None:
-        """See Backend.relu_backward."""
         data, top, bottom = x.reshape(-1), dy.reshape(-1), dx.reshape(-1)
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -60,7 +58,6 @@ class NeuronOps:
     def dropout_forward(
         self, x: HostArray, y: HostArray, mask: HostArray, ratio: float, draw: Draw
     ) -> None:
-        """See Backend.dropout_forward."""
         samples = x.shape[0] if x.ndim else 1
         count = x.size // max(1, samples)
         data, out, kept = (a.reshape(samples, count) for a in (x, y, mask))
@@ -79,7 +76,6 @@ class NeuronOps:
         self._runner.run(task, samples, max(1, _GRAIN // 4 // max(1, count)))
 
     def dropout_backward(self, dy: HostArray, mask: HostArray, dx: HostArray, ratio: float) -> None:
-        """See Backend.dropout_backward."""
         top, kept, bottom = dy.reshape(-1), mask.reshape(-1), dx.reshape(-1)
 
         def task(lane: Lane, start: int, stop: int) -> None:

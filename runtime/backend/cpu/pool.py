@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from prototxt_gen.geometry import PoolGeometry
-from runtime.backend.base import HostArray
+from runtime.backend.base import HostArray, PoolOps
 from runtime.backend.cpu.lanes import Lane, Runner
-from runtime.backend.cpu.pool_windows import PIECE, Place, places
 
+# Elements of input that one piece of pooling work reads: they stay in a core's cache.
+_PIECE = 1 << 16
 _LOWEST = -float(np.finfo(np.float32).max)
 _BOOL = np.dtype(np.bool_)
 
 
-class PoolOps:
-    """See the section "Pooling" of Backend."""
+class NumpyPool(PoolOps):
+    """PoolOps in numpy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def max_pool_forward(
-        self, geom: PoolGeometry, x: HostArray, y: HostArray, mask: HostArray
-    ) -> None:
-        """See Backend.max_pool_forward. Caffe: a strict `>` against -FLT_MAX, which NaN loses."""
+    def max_forward(self, geom: PoolGeometry, x: HostArray, y: HostArray, mask: HostArray) -> None:
+        # Caffe: a strict `>` against -FLT_MAX, which is false for NaN.
         planes, best, where = _planes(x), _planes(y), _planes(mask)
-        window, origin = places(geom), _origins(geom)
+        window, origin = _places(geom), _origins(geom)
         steps = _steps(geom, window)
         number = np.dtype(np.uint8 if len(steps) <= 256 else np.int32)
 
@@ -44,10 +45,9 @@ class PoolOps:
 
         self._runner.run(task, len(planes), _grain(geom))
 
-    def max_pool_backward(
+    def max_backward(
         self, geom: PoolGeometry, dy: HostArray, mask: HostArray, dx: HostArray
     ) -> None:
-        """See Backend.max_pool_backward."""
         top, where, bottom = _planes(dy), _planes(mask), _planes(dx)
         plane = geom.h * geom.w
         overlapping = geom.stride[0] < geom.kernel[0] or geom.stride[1] < geom.kernel[1]
@@ -71,10 +71,9 @@ class PoolOps:
 
         self._runner.run(task, len(top), _grain(geom))
 
-    def ave_pool_forward(self, geom: PoolGeometry, x: HostArray, y: HostArray) -> None:
-        """See Backend.ave_pool_forward."""
+    def ave_forward(self, geom: PoolGeometry, x: HostArray, y: HostArray) -> None:
         planes, mean = _planes(x), _planes(y)
-        window, divisor = places(geom), _divisors(geom, x.dtype)
+        window, divisor = _places(geom), _divisors(geom, x.dtype)
 
         def task(lane: Lane, start: int, stop: int) -> None:
             total = mean[start:stop]
@@ -87,10 +86,9 @@ class PoolOps:
 
         self._runner.run(task, len(planes), _grain(geom))
 
-    def ave_pool_backward(self, geom: PoolGeometry, dy: HostArray, dx: HostArray) -> None:
-        """See Backend.ave_pool_backward."""
+    def ave_backward(self, geom: PoolGeometry, dy: HostArray, dx: HostArray) -> None:
         top, bottom = _planes(dy), _planes(dx)
-        window, divisor = places(geom)[::-1], _divisors(geom, dy.dtype)
+        window, divisor = _places(geom)[::-1], _divisors(geom, dy.dtype)
 
         def task(lane: Lane, start: int, stop: int) -> None:
             share = lane.scratch("pool.share", top[start:stop].shape, top.dtype)
@@ -129,7 +127,7 @@ def _planes(x: HostArray) -> HostArray:
 
 
 def _grain(geom: PoolGeometry) -> int:
-    return max(1, PIECE // max(1, geom.h * geom.w))
+    return max(1, _PIECE // max(1, geom.h * geom.w))
 
 
 def _origins(geom: PoolGeometry) -> HostArray:
@@ -157,3 +155,54 @@ def _divisors(geom: PoolGeometry, dtype: np.dtype[np.generic]) -> HostArray:
         return np.maximum(end - start, 1)
 
     return np.outer(along(geom.h, geom.p, 0), along(geom.w, geom.q, 1)).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place (r, s) of the window, for the outputs whose window has it inside the input."""
+
+    number: int
+    """From 0, in row-major order of those that see an input."""
+    r: int
+    s: int
+    inside: tuple[slice, slice]
+    """Rows and columns of the input that lie at this place, one for each of `outputs`."""
+    outputs: tuple[slice, slice]
+
+
+def _places(geom: PoolGeometry) -> list[Place]:
+    """All places of the window in row-major order; those that see only padding are left out."""
+    found = itertools.product(_seen(geom, 0), _seen(geom, 1))
+    return [
+        Place(number, r, s, (rows[0], cols[0]), (rows[1], cols[1]))
+        for number, ((r, rows), (s, cols)) in enumerate(found)
+    ]
+
+
+def _seen(geom: PoolGeometry, axis: int) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    """The offsets within the window, along one axis, that some output has inside the input."""
+    size, outputs = ((geom.h, geom.p), (geom.w, geom.q))[axis]
+    stride, pad, kernel = geom.stride[axis], geom.pad[axis], geom.kernel[axis]
+    # A window may be far larger than the input, where the padding or the stride is.
+    starts = [pad - output * stride for output in range(outputs)][::-1]
+    if stride <= size:
+        starts, size_seen = starts[:1], starts[-1] + size - starts[0]
+    else:
+        size_seen = size
+    for start in starts:
+        for offset in range(max(start, 0), min(start + size_seen, kernel)):
+            slices = _along(size, outputs, offset, stride, pad)
+            if slices is not None:
+                yield offset, slices
+
+
+def _along(
+    size: int, outputs: int, offset: int, stride: int, pad: int
+) -> tuple[slice, slice] | None:
+    """Along one axis: the inputs seen at `offset` of the window, and the outputs that see them."""
+    first = max(0, -(-(pad - offset) // stride))
+    last = min(outputs - 1, (size - 1 + pad - offset) // stride)
+    if first > last:
+        return None
+    start = first * stride - pad + offset
+    return slice(start, start + (last - first) * stride + 1, stride), slice(first, last + 1)

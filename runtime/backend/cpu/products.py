@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.backend.base import HostArray, Layout
+from runtime.backend.base import HostArray, Layout, ProductOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
 # A block of a product has this many rows and columns at most; smaller products are not cut.
@@ -15,8 +15,8 @@ _ADDED = (256, 512)
 _BIAS_GRAIN = 1 << 16
 
 
-class ProductOps:
-    """See the section "Products" of Backend."""
+class NumpyProducts(ProductOps):
+    """ProductOps in numpy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -31,7 +31,6 @@ class ProductOps:
         beta: float,
         c: HostArray,
     ) -> None:
-        """See Backend.gemm."""
         left, right = (a.T if trans_a else a), (b.T if trans_b else b)
         rows, cols = c.shape
         if rows * cols * left.shape[1] <= _SMALL:
@@ -50,7 +49,6 @@ class ProductOps:
         self._runner.run(task, -(-rows // block_rows) * across)
 
     def bias_forward(self, layout: Layout, bias: HostArray, y: HostArray) -> None:
-        """See Backend.bias_forward."""
         y3 = y.reshape(layout.outer, layout.channels, layout.inner)
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -62,7 +60,6 @@ class ProductOps:
         self._runner.run(task, layout.outer, _outer_grain(layout))
 
     def bias_backward(self, layout: Layout, dy: HostArray, db: HostArray) -> None:
-        """See Backend.bias_backward."""
         dy3 = dy.reshape(layout.outer, layout.channels, layout.inner)
         if layout.inner == 1:
             sums = dy3[:, :, 0]

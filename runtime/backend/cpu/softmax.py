@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from runtime.backend.base import HostArray, Layout
+from runtime.backend.base import HostArray, Layout, SoftmaxOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
 _GRAIN = 1 << 16
@@ -15,14 +15,13 @@ def _rows(layout: Layout, x: HostArray) -> HostArray:
     return x.reshape(layout.outer, layout.channels, layout.inner)
 
 
-class SoftmaxOps:
-    """See the section "Soft-max and scores" of Backend."""
+class NumpySoftmax(SoftmaxOps):
+    """SoftmaxOps in numpy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def softmax_forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
-        """See Backend.softmax_forward."""
+    def forward(self, layout: Layout, x: HostArray, y: HostArray) -> None:
         scores, prob = _rows(layout, x), _rows(layout, y)
         if not scores.size:
             return
@@ -35,8 +34,7 @@ class SoftmaxOps:
 
         self._runner.run(task, layout.outer, _outer_grain(layout))
 
-    def softmax_backward(self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray) -> None:
-        """See Backend.softmax_backward."""
+    def backward(self, layout: Layout, y: HostArray, dy: HostArray, dx: HostArray) -> None:
         prob, top, bottom = (_rows(layout, a) for a in (y, dy, dx))
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -47,7 +45,7 @@ class SoftmaxOps:
 
         self._runner.run(task, layout.outer, _outer_grain(layout))
 
-    def softmax_loss_forward(
+    def loss_forward(
         self,
         layout: Layout,
         prob: HostArray,
@@ -57,7 +55,6 @@ class SoftmaxOps:
         loss: HostArray,
         stats: HostArray,
     ) -> None:
-        """See Backend.softmax_loss_forward."""
         index, counted = labels(layout, label, ignore_label)
         chosen = np.take_along_axis(_rows(layout, prob), index[:, None, :], axis=1)[:, 0]
         # A NaN stays NaN, so that a run which diverged can be seen.
@@ -67,7 +64,7 @@ class SoftmaxOps:
         stats.reshape(-1)[0] = count
         loss.reshape(-1)[0] = -logs[counted].sum() / count
 
-    def softmax_loss_backward(
+    def loss_backward(
         self,
         layout: Layout,
         prob: HostArray,
@@ -77,7 +74,6 @@ class SoftmaxOps:
         stats: HostArray,
         dx: HostArray,
     ) -> None:
-        """See Backend.softmax_loss_backward."""
         index, counted = labels(layout, label, ignore_label)
         bottom = _rows(layout, dx)
         np.copyto(bottom, _rows(layout, prob))
@@ -88,7 +84,7 @@ class SoftmaxOps:
             outer, inner = np.nonzero(~counted)
             bottom[outer, :, inner] = 0.0
 
-    def accuracy_forward(
+    def accuracy(
         self,
         layout: Layout,
         x: HostArray,
@@ -97,7 +93,6 @@ class SoftmaxOps:
         top_k: int,
         out: HostArray,
     ) -> None:
-        """See Backend.accuracy_forward."""
         index, counted = labels(layout, label, ignore_label)
         scores = _rows(layout, x)
         chosen = np.take_along_axis(scores, index[:, None, :], axis=1)

@@ -1,4 +1,4 @@
-"""Vectors of any shape: fill, add, scale, sums, and the update of the weights."""
+"""Vectors of any shape: add, scale, sums, and the update of the weights."""
 
 from __future__ import annotations
 
@@ -6,34 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 
-from runtime.backend.base import HostArray
+from runtime.backend.base import HostArray, VectorOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
 # Two or three arrays of this many elements stay in a core's cache.
 _GRAIN = 1 << 15
 
 
-class VectorOps:
-    """See the section "Vectors" of Backend."""
+class NumpyVectors(VectorOps):
+    """VectorOps in numpy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def copy(self, src: HostArray, dst: HostArray) -> None:
-        """See Backend.copy."""
-        source, target = src.reshape(-1), dst.reshape(-1)
-
-        def task(lane: Lane, start: int, stop: int) -> None:
-            np.copyto(target[start:stop], source[start:stop])
-
-        self._runner.run(task, target.size, 4 * _GRAIN)
-
-    def fill(self, x: HostArray, value: float) -> None:
-        """See Backend.fill."""
-        x.reshape(-1)[...] = value
-
     def axpy(self, alpha: float, x: HostArray, y: HostArray) -> None:
-        """See Backend.axpy."""
         a, b = x.reshape(-1), y.reshape(-1)
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -47,7 +33,6 @@ class VectorOps:
         self._runner.run(task, b.size, _GRAIN)
 
     def scal(self, alpha: float, x: HostArray) -> None:
-        """See Backend.scal."""
         flat = x.reshape(-1)
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -56,11 +41,9 @@ class VectorOps:
         self._runner.run(task, flat.size, _GRAIN)
 
     def sub(self, x: HostArray, y: HostArray, out: HostArray) -> None:
-        """See Backend.sub."""
         np.subtract(x.reshape(-1), y.reshape(-1), out=out.reshape(-1))
 
     def asum(self, x: HostArray) -> float:
-        """See Backend.asum."""
         flat = x.reshape(-1)
 
         def part(lane: Lane, start: int, stop: int) -> float:
@@ -71,11 +54,9 @@ class VectorOps:
         return self._sum(part, flat.size)
 
     def sumsq(self, x: HostArray) -> float:
-        """See Backend.sumsq."""
         return self.dot(x, x)
 
     def dot(self, x: HostArray, y: HostArray) -> float:
-        """See Backend.dot."""
         a, b = x.reshape(-1), y.reshape(-1)
 
         def part(lane: Lane, start: int, stop: int) -> float:
@@ -104,7 +85,6 @@ class VectorOps:
         momentum: float,
         decay: float,
     ) -> None:
-        """See Backend.sgd_update."""
         weight, gradient, past = w.reshape(-1), dw.reshape(-1), history.reshape(-1)
 
         def task(lane: Lane, start: int, stop: int) -> None:

@@ -48,15 +48,10 @@ class AugmentOps:
         self._slots: list[_Slot] = []
 
     def batch(self, pixels: HostArray, offsets: HostArray, scale: float, y: DeviceArray) -> None:
-        """y = (pixel - offset) * scale, for crops that the host has cut and mirrored.
+        """See InputBatch.
 
-        The bytes travel by way of pinned memory on a stream of their own, into one of two arrays
-        in turn: while the device is still busy with the last batch, the next one arrives.
-
-        Shapes: pixels and y (N,C,H,W), the pixels bytes; offsets (N,C).
-
-        Raises:
-            ShapeError: the sizes do not agree.
+        The bytes go through pinned memory, on a stream of their own, into one of two arrays in
+        turn: the next batch is copied while the device still computes the last one.
         """
         n, channels, height, width = y.shape
         if pixels.shape != y.shape or offsets.shape != (n, channels):

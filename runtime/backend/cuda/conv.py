@@ -5,70 +5,57 @@ from __future__ import annotations
 from typing import Protocol
 
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import ConvPlan
+from prototxt_gen.sidecar import FP32
+from runtime.backend.base import ConvOps, ConvPasses, ConvPlan, Epilogue
+from runtime.backend.conv_empty import EMPTY, EmptyConvolution, is_empty
 from runtime.backend.cuda import conv_tensor
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.conv_implicit import ImplicitConvolution
 from runtime.backend.cuda.conv_pack import PRECISIONS
 from runtime.backend.cuda.conv_tensor import TensorConvolution
 from runtime.backend.cuda.conv_winograd import WinogradConvolution
-from runtime.backend.cuda.gemm import GemmOps
 from runtime.backend.cuda.launcher import Launcher, expect_size
+from runtime.backend.cuda.products import CudaProducts
 
 IMPLICIT = "implicit_gemm"
-FP32 = "fp32"
 WINOGRAD = {2: "winograd_2x2", 4: "winograd_4x4"}
 # With fewer channels on one side the transforms take more time than the products they save.
 _FEW_CHANNELS = 32
 
 
-class Algorithm(Protocol):
-    """The three passes of a convolution."""
+class Algorithm(ConvPasses, Protocol):
+    """The passes of a convolution, and the memory they need."""
 
-    def workspace_bytes(self, geom: ConvGeometry) -> int: ...
-
-    def forward(
-        self,
-        plan: ConvPlan,
-        x: DeviceArray,
-        weight: DeviceArray,
-        bias: DeviceArray | None,
-        y: DeviceArray,
-        weight_version: int | None,
-        relu: bool,
-    ) -> None: ...
-
-    def backward_data(
-        self,
-        plan: ConvPlan,
-        dy: DeviceArray,
-        weight: DeviceArray,
-        dx: DeviceArray,
-        weight_version: int | None,
-    ) -> None: ...
-
-    def backward_weight(
-        self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
-    ) -> None: ...
+    def workspace_bytes(self, geom: ConvGeometry) -> int:
+        """The workspace of the largest pass."""
 
 
-class ConvolutionOps:
-    """See the section "Convolution" of Backend.
+class CudaConvolution(ConvOps):
+    """ConvOps by CUDA kernels: checks the arrays and calls the algorithm that the plan names.
 
-    `precision` is what operands are rounded to where tensor cores serve; `exact` wants every sum
-    taken term by term.
+    `precision` is what operands are rounded to where tensor cores are used; `exact` forces
+    algorithms that take every sum term by term.
     """
 
-    def __init__(self, launcher: Launcher, products: GemmOps, precision: str, exact: bool) -> None:
+    def __init__(
+        self,
+        launcher: Launcher,
+        products: CudaProducts,
+        empty: EmptyConvolution,
+        precision: str,
+        exact: bool,
+    ) -> None:
         self._precision, self._exact = precision, exact
-        self._algorithms: dict[str, Algorithm] = {IMPLICIT: ImplicitConvolution(launcher, products)}
+        self._algorithms: dict[str, Algorithm] = {
+            EMPTY: empty,
+            IMPLICIT: ImplicitConvolution(launcher, products),
+        }
         for tile, name in WINOGRAD.items():
             self._algorithms[name] = WinogradConvolution(launcher, products, tile)
         for name, kind in PRECISIONS.items():
             self._algorithms[tensor_name(name)] = TensorConvolution(launcher, kind)
 
     def plan(self, geom: ConvGeometry) -> ConvPlan:
-        """See Backend.plan_conv."""
         name = choose_algorithm(geom, self._precision, self._exact)
         return ConvPlan(geom, name, self._algorithms[name].workspace_bytes(geom), {})
 
@@ -77,17 +64,15 @@ class ConvolutionOps:
         plan: ConvPlan,
         x: DeviceArray,
         weight: DeviceArray,
-        bias: DeviceArray | None,
+        epilogue: Epilogue,
         y: DeviceArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
         _expect("conv_forward", plan.geometry, x, weight, y)
-        if bias is not None:
-            expect_size("conv_forward: bias", bias, (plan.geometry.k,))
+        if epilogue.bias is not None:
+            expect_size("conv_forward: bias", epilogue.bias, (plan.geometry.k,))
         algorithm = self._algorithms[plan.algorithm]
-        algorithm.forward(plan, x, weight, bias, y, weight_version, relu)
+        algorithm.forward(plan, x, weight, epilogue, y, weight_version)
 
     def backward_data(
         self,
@@ -97,14 +82,12 @@ class ConvolutionOps:
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data."""
         _expect("conv_backward_data", plan.geometry, dx, weight, dy)
         self._algorithms[plan.algorithm].backward_data(plan, dy, weight, dx, weight_version)
 
     def backward_weight(
         self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
     ) -> None:
-        """See Backend.conv_backward_weight."""
         _expect("conv_backward_weight", plan.geometry, x, dw, dy)
         self._algorithms[plan.algorithm].backward_weight(plan, x, dy, dw)
 
@@ -119,6 +102,8 @@ def choose_algorithm(geom: ConvGeometry, precision: str = FP32, exact: bool = Fa
 
     Else the algorithm with the fewest multiplications, where they are what takes the time.
     """
+    if is_empty(geom):
+        return EMPTY
     if precision != FP32 and conv_tensor.serves(geom):
         return tensor_name(precision)
     if exact or not geom.is_3x3_same or min(geom.c, geom.k) < _FEW_CHANNELS:

@@ -6,11 +6,11 @@ import numpy as np
 
 from prototxt_gen.errors import UnsupportedError
 from prototxt_gen.geometry import ConvGeometry, Pair
-from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.base import ConvPasses, ConvPlan, Epilogue, HostArray
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.conv_filters import filters
-from runtime.backend.cuda.gemm import LARGE, SMALL, WIDE, GemmOps, Splits, Tile
 from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks
+from runtime.backend.cuda.products import LARGE, SMALL, WIDE, CudaProducts, Splits, Tile
 
 # The weights' gradient has few tiles and a long depth: so many blocks keep a large GPU busy to the
 # end, each with at least so many pixels.
@@ -45,10 +45,10 @@ def steps(channels: int, plane: Pair, kernel: Pair, dilation: Pair, in_holes: bo
     return table.astype(np.int32)
 
 
-class ImplicitConvolution:
-    """See the section "Convolution" of Backend."""
+class ImplicitConvolution(ConvPasses):
+    """Matrix products whose columns are gathered by the kernel."""
 
-    def __init__(self, launcher: Launcher, products: GemmOps) -> None:
+    def __init__(self, launcher: Launcher, products: CudaProducts) -> None:
         self._launcher = launcher
         self._products = products
 
@@ -61,21 +61,19 @@ class ImplicitConvolution:
         plan: ConvPlan,
         x: DeviceArray,
         weight: DeviceArray,
-        bias: DeviceArray | None,
+        epilogue: Epilogue,
         y: DeviceArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
         geom = plan.geometry
         table = self._steps(plan, "steps", geom.c, (geom.h, geom.w), False)
         tile = WIDE if geom.k // geom.group <= WIDE.rows else LARGE
-        sizes = (*_sizes(geom), *geom.stride, *geom.pad, 1, 1, int(relu))
+        sizes = (*_sizes(geom), *geom.stride, *geom.pad, 1, 1, int(epilogue.relu))
         self._launcher.run(
             "conv",
             f"conv_{tile}",
             (tile.grid(geom.k // geom.group, geom.n * geom.p * geom.q), 1, geom.group),
-            (x, weight, bias, table, y, *sizes),
+            (x, weight, epilogue.bias, table, y, *sizes),
         )
 
     def backward_data(
@@ -86,7 +84,7 @@ class ImplicitConvolution:
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data: a convolution of dy with the filters turned round."""
+        """A convolution of dy with the filters rotated by 180 degrees."""
         geom = plan.geometry
         holes = geom.stride != (1, 1)
         table = self._steps(plan, "steps back", geom.k, (geom.p, geom.q), holes)
@@ -117,7 +115,6 @@ class ImplicitConvolution:
     def backward_weight(
         self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
     ) -> None:
-        """See Backend.conv_backward_weight."""
         geom, splits = plan.geometry, weight_splits(plan.geometry)
         table = self._steps(plan, "steps", geom.c, (geom.h, geom.w), False)
         tile = _weight_tile(geom)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry, Pair
-from runtime.backend.base import ConvPlan, HostArray
+from runtime.backend.base import ConvPasses, ConvPlan, Epilogue, HostArray
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.conv_filters import filters
 from runtime.backend.cuda.conv_pack import Grid, Packer, Precision, as_words
-from runtime.backend.cuda.gemm import LARGE, WIDE, Splits, Tile
 from runtime.backend.cuda.launcher import (
     FLOAT,
     Arguments,
@@ -18,6 +17,7 @@ from runtime.backend.cuda.launcher import (
     chunks_of,
     images_of,
 )
+from runtime.backend.cuda.products import LARGE, WIDE, Splits, Tile
 
 _FEWEST_CHANNELS = 16
 # Packed images of one chunk, so that the workspace stays bounded.
@@ -43,8 +43,8 @@ def serves(geom: ConvGeometry) -> bool:
     )
 
 
-class TensorConvolution:
-    """See the section "Convolution" of Backend."""
+class TensorConvolution(ConvPasses):
+    """Products on tensor cores of packed images and filters."""
 
     def __init__(self, launcher: Launcher, precision: Precision) -> None:
         self._launcher = launcher
@@ -63,15 +63,13 @@ class TensorConvolution:
         plan: ConvPlan,
         x: DeviceArray,
         weight: DeviceArray,
-        bias: DeviceArray | None,
+        epilogue: Epilogue,
         y: DeviceArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
         geom = plan.geometry
         grid = Grid.with_margin(geom.c, (geom.h, geom.w), geom.pad)
-        self._correlate(plan, grid, False, x, weight, weight_version, bias, y, relu)
+        self._correlate(plan, grid, False, x, weight, weight_version, epilogue, y)
 
     def backward_data(
         self,
@@ -81,11 +79,11 @@ class TensorConvolution:
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data: a convolution of dy with the filters turned round."""
+        """A convolution of dy with the filters rotated by 180 degrees."""
         geom, reach = plan.geometry, _reach(plan.geometry)
         margin = (reach[0] - geom.pad[0], reach[1] - geom.pad[1])
         grid = Grid.with_margin(geom.k, (geom.p, geom.q), margin)
-        self._correlate(plan, grid, True, dy, weight, weight_version, None, dx, False)
+        self._correlate(plan, grid, True, dy, weight, weight_version, Epilogue(), dx)
 
     def _correlate(
         self,
@@ -95,9 +93,8 @@ class TensorConvolution:
         x: DeviceArray,
         weight: DeviceArray,
         version: int | None,
-        bias: DeviceArray | None,
+        epilogue: Epilogue,
         y: DeviceArray,
-        relu: bool,
     ) -> None:
         """y = x * filters, chunk by chunk of images."""
         geom, chunk = plan.geometry, self._images(plan.geometry)
@@ -120,8 +117,9 @@ class TensorConvolution:
             self._packer.images(grid, images_of(x, geom.n, first, count), count, packed)
             out, pixels = images_of(y, geom.n, first, count), count * p * q
             args: Arguments = (
-                *(as_words(ready), as_words(packed), steps, bias, out, outputs, p, q, pixels),
-                *(steps.size, grid.down, grid.across, per_place, int(relu)),
+                *(as_words(ready), as_words(packed), steps, epilogue.bias, out),
+                *(outputs, p, q, pixels, steps.size, grid.down, grid.across, per_place),
+                int(epilogue.relu),
             )
             kernel = f"conv_{self._precision.name}_{tile}"
             grid_x = tile.grid(outputs, pixels)
@@ -130,7 +128,6 @@ class TensorConvolution:
     def backward_weight(
         self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
     ) -> None:
-        """See Backend.conv_backward_weight."""
         geom, of, chunk = plan.geometry, self._precision, self._images(plan.geometry)
         (x_grid, dy_grid), splits = _weight_grids(geom), self._splits(geom)
         columns, tile = self._columns(geom), _weight_tile(geom)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prototxt_gen.geometry import ConvGeometry, Pair
-from runtime.backend.base import ConvPlan
+from runtime.backend.base import ConvPasses, ConvPlan, Epilogue
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.conv_filters import filters
-from runtime.backend.cuda.gemm import GemmOps, Product, Splits
 from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks, chunks_of, images_of
+from runtime.backend.cuda.products import CudaProducts, Product, Splits
 
 # Transformed data and products of one chunk of images. Larger chunks waste less at the ends of
 # grids, smaller ones stay nearer to the second cache.
@@ -65,10 +65,10 @@ class Tiling:
         return one.of(blocks(n, chunks))
 
 
-class WinogradConvolution:
-    """See the section "Convolution" of Backend."""
+class WinogradConvolution(ConvPasses):
+    """Transforms, products plane by plane, and transforms back."""
 
-    def __init__(self, launcher: Launcher, products: GemmOps, tile: int) -> None:
+    def __init__(self, launcher: Launcher, products: CudaProducts, tile: int) -> None:
         self._launcher = launcher
         self._products = products
         self._tile = tile
@@ -85,13 +85,11 @@ class WinogradConvolution:
         plan: ConvPlan,
         x: DeviceArray,
         weight: DeviceArray,
-        bias: DeviceArray | None,
+        epilogue: Epilogue,
         y: DeviceArray,
         weight_version: int | None,
-        relu: bool,
     ) -> None:
-        """See Backend.conv_forward."""
-        self._correlate(plan, "filters", weight, weight_version, x, bias, y, relu)
+        self._correlate(plan, "filters", weight, weight_version, x, epilogue, y)
 
     def backward_data(
         self,
@@ -101,8 +99,8 @@ class WinogradConvolution:
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        """See Backend.conv_backward_data: a convolution of dy with the filters turned round."""
-        self._correlate(plan, "turned", weight, weight_version, dy, None, dx, False)
+        """A convolution of dy with the filters rotated by 180 degrees."""
+        self._correlate(plan, "turned", weight, weight_version, dy, Epilogue(), dx)
 
     def _correlate(
         self,
@@ -111,9 +109,8 @@ class WinogradConvolution:
         weight: DeviceArray,
         version: int | None,
         x: DeviceArray,
-        bias: DeviceArray | None,
+        epilogue: Epilogue,
         y: DeviceArray,
-        relu: bool,
     ) -> None:
         """y = x * filters, chunk by chunk."""
         geom, turned = plan.geometry, name == "turned"
@@ -138,13 +135,12 @@ class WinogradConvolution:
             product = _products(way, part)
             self._products.multiply(product, Splits.of(way.c, 1), ready, data, products)
             out = images_of(y, geom.n, first, images)
-            args = (products, bias, out, way.k, *way.out_plane, *part.sizes, int(relu))
-            self._run("product", part.tiles, way.k, args)
+            sizes = (way.k, *way.out_plane, *part.sizes, int(epilogue.relu))
+            self._run("product", part.tiles, way.k, (products, epilogue.bias, out, *sizes))
 
     def backward_weight(
         self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
     ) -> None:
-        """See Backend.conv_backward_weight."""
         geom, way = plan.geometry, _Way.forward(plan.geometry)
         tiling = self._tiling(geom, way.out_plane)
         splits, weights = self._splits(geom, tiling), geom.k * geom.c

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from prototxt_gen.geometry import LRNGeometry
+from runtime.backend.base import LRNOps
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import Arguments, Launcher, blocks, expect_size
 
 _MOST_SEGMENTS = 65535
 
 
-class LRNOps:
-    """See the section "Normalisation across channels" of Backend."""
+class CudaLRN(LRNOps):
+    """LRNOps by CUDA kernels."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
 
-    def lrn_forward(
+    def forward(
         self, geom: LRNGeometry, x: DeviceArray, scale: DeviceArray, y: DeviceArray
     ) -> None:
-        """See Backend.lrn_forward."""
         _expect("lrn_forward", geom, x, scale, y)
         values = (geom.alpha / geom.size, geom.beta, geom.k)
         self._run(geom, "forward", (x, scale, y), values)
 
-    def lrn_backward(
+    def backward(
         self,
         geom: LRNGeometry,
         x: DeviceArray,
@@ -32,7 +32,6 @@ class LRNOps:
         dy: DeviceArray,
         dx: DeviceArray,
     ) -> None:
-        """See Backend.lrn_backward."""
         _expect("lrn_backward", geom, x, y, scale, dy, dx)
         values = (2.0 * geom.alpha * geom.beta / geom.size, geom.beta)
         self._run(geom, "backward", (x, y, scale, dy, dx), values)

@@ -100,16 +100,22 @@ class DeviceMemory:
         return sum(capacity * len(addresses) for capacity, addresses in self._cached.items())
 
     @property
+    def total_bytes(self) -> int:
+        """See DeviceCapacity."""
+        return self.driver.info.total_memory
+
+    @property
+    def free_bytes(self) -> int:
+        """See DeviceCapacity."""
+        return self.driver.free_memory()
+
+    @property
     def workspace_bytes(self) -> int:
         """What the workspace has grown to."""
         return self._workspace.capacity if self._workspace is not None else 0
 
     def expect_room(self, nbytes: int, what: str) -> None:
-        """Say before a run that its memory will not do, rather than in the middle of it.
-
-        Raises:
-            OutOfMemoryError: the device has less free than `what` is estimated to need.
-        """
+        """See DeviceCapacity."""
         self.trim()
         if nbytes > self.driver.free_memory():
             raise self._exhausted(nbytes, f" for {what}")

@@ -1,38 +1,35 @@
-"""ReLU, dropout and the bias."""
+"""ReLU and dropout."""
 
 from __future__ import annotations
 
 import math
 
-from runtime.backend.base import Draw, Layout
+from runtime.backend.base import Draw, NeuronOps
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import (
     QUAD,
     Launcher,
     blocks,
     expect_same_size,
-    expect_size,
     rows_along_y,
 )
 
 _WORD = (1 << 64) - 1
 
 
-class NeuronOps:
-    """See the section "Neurons" of Backend."""
+class CudaNeurons(NeuronOps):
+    """NeuronOps by CUDA kernels."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
 
     def relu_forward(self, x: DeviceArray, y: DeviceArray, negative_slope: float) -> None:
-        """See Backend.relu_forward."""
         count = expect_same_size("relu_forward", x, y)
         self._launcher.elementwise("relu", "relu_forward", count, (x, y, count, negative_slope))
 
     def relu_backward(
         self, x: DeviceArray, dy: DeviceArray, dx: DeviceArray, negative_slope: float
     ) -> None:
-        """See Backend.relu_backward."""
         count = expect_same_size("relu_backward", x, dy, dx)
         args = (x, dy, dx, count, negative_slope)
         self._launcher.elementwise("relu", "relu_backward", count, args)
@@ -40,7 +37,6 @@ class NeuronOps:
     def dropout_forward(
         self, x: DeviceArray, y: DeviceArray, mask: DeviceArray, ratio: float, draw: Draw
     ) -> None:
-        """See Backend.dropout_forward."""
         count = expect_same_size("dropout_forward", x, y, mask)
         samples = x.shape[0] if x.shape else 1
         per_sample = count // max(1, samples)
@@ -62,53 +58,11 @@ class NeuronOps:
     def dropout_backward(
         self, dy: DeviceArray, mask: DeviceArray, dx: DeviceArray, ratio: float
     ) -> None:
-        """See Backend.dropout_backward."""
         count = expect_same_size("dropout_backward", dy, mask, dx)
         args = (dy, mask, dx, count, _scale(ratio))
         self._launcher.elementwise("dropout", "dropout_backward", count, args)
 
 
-class BiasOps:
-    """See Backend.bias_forward and Backend.bias_backward."""
-
-    def __init__(self, launcher: Launcher) -> None:
-        self._launcher = launcher
-
-    def forward(self, layout: Layout, bias: DeviceArray, y: DeviceArray) -> None:
-        """See Backend.bias_forward."""
-        _expect_layout("bias_forward", layout, bias, y)
-        args = (bias, y, y.size, layout.channels, layout.inner)
-        self._launcher.elementwise("bias", "bias_forward", y.size, args)
-
-    def backward(self, layout: Layout, dy: DeviceArray, db: DeviceArray) -> None:
-        """See Backend.bias_backward."""
-        _expect_layout("bias_backward", layout, db, dy)
-        launcher, channels = self._launcher, layout.channels
-        if layout.inner == 1:
-            lanes = launcher.constant("bias", "ROW_LANES")
-            width = launcher.constant("bias", "ROWS_BLOCK") // lanes
-            args = (dy, db, layout.outer, channels)
-            grid = blocks(channels, width)
-            launcher.run("bias", "bias_backward_rows", grid, args, (width, lanes, 1))
-            return
-        pieces = blocks(layout.outer * layout.inner, launcher.constant("bias", "PIECE"))
-        (partial,) = launcher.scratch(channels * pieces)
-        launcher.run(
-            "bias",
-            "bias_backward_pieces",
-            (pieces, channels, 1),
-            (dy, partial, layout.outer, channels, layout.inner),
-        )
-        warps = launcher.constant("bias", "BLOCK") // 32
-        args = (partial, db, channels, pieces)
-        launcher.run("bias", "bias_backward_sums", blocks(channels, warps), args)
-
-
 def _scale(ratio: float) -> float:
     """Ratio 1 keeps nothing, and needs no scale."""
     return 1.0 / (1.0 - ratio) if ratio < 1.0 else 0.0
-
-
-def _expect_layout(what: str, layout: Layout, bias: DeviceArray, y: DeviceArray) -> None:
-    expect_size(what, bias, (layout.channels,))
-    expect_size(what, y, (layout.outer, layout.channels, layout.inner))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prototxt_gen.geometry import PoolGeometry
+from runtime.backend.base import PoolOps
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import Arguments, Launcher, expect_size
 
@@ -10,16 +11,15 @@ from runtime.backend.cuda.launcher import Arguments, Launcher, expect_size
 _PAIR = 2
 
 
-class PoolOps:
-    """See the section "Pooling" of Backend."""
+class CudaPool(PoolOps):
+    """PoolOps by CUDA kernels."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
 
-    def max_pool_forward(
+    def max_forward(
         self, geom: PoolGeometry, x: DeviceArray, y: DeviceArray, mask: DeviceArray
     ) -> None:
-        """See Backend.max_pool_forward."""
         _expect("max_pool_forward", geom, (x,), (y, mask))
         if _is_halving(geom):
             args: Arguments = (x, y, mask, y.size // _PAIR, geom.p, geom.q)
@@ -28,10 +28,9 @@ class PoolOps:
         args = (x, y, mask, y.size, *_sizes(geom))
         self._launcher.elementwise("max_pool", "max_pool_forward", y.size, args, 1)
 
-    def max_pool_backward(
+    def max_backward(
         self, geom: PoolGeometry, dy: DeviceArray, mask: DeviceArray, dx: DeviceArray
     ) -> None:
-        """See Backend.max_pool_backward."""
         _expect("max_pool_backward", geom, (dx,), (dy, mask))
         if _is_halving(geom):
             args: Arguments = (dy, mask, dx, dy.size // _PAIR, geom.p, geom.q)
@@ -40,14 +39,12 @@ class PoolOps:
         args = (dy, mask, dx, dx.size, *_sizes(geom))
         self._launcher.elementwise("max_pool", "max_pool_backward", dx.size, args, 1)
 
-    def ave_pool_forward(self, geom: PoolGeometry, x: DeviceArray, y: DeviceArray) -> None:
-        """See Backend.ave_pool_forward."""
+    def ave_forward(self, geom: PoolGeometry, x: DeviceArray, y: DeviceArray) -> None:
         _expect("ave_pool_forward", geom, (x,), (y,))
         args: Arguments = (x, y, y.size, *_sizes(geom))
         self._launcher.elementwise("ave_pool", "ave_pool_forward", y.size, args, 1)
 
-    def ave_pool_backward(self, geom: PoolGeometry, dy: DeviceArray, dx: DeviceArray) -> None:
-        """See Backend.ave_pool_backward."""
+    def ave_backward(self, geom: PoolGeometry, dy: DeviceArray, dx: DeviceArray) -> None:
         _expect("ave_pool_backward", geom, (dx,), (dy,))
         args: Arguments = (dy, dx, dx.size, *_sizes(geom))
         self._launcher.elementwise("ave_pool", "ave_pool_backward", dx.size, args, 1)

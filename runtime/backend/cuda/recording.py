@@ -139,7 +139,7 @@ class LaunchRecorder:
         finally:
             self._taped.tape = tape
 
-    def capture(self, tapes: Sequence[LaunchTape]) -> Graph:
+    def capture(self, tapes: Sequence[Any]) -> Graph:
         """See Recorder.capture."""
 
         def work() -> None:

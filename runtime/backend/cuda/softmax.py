@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from runtime.backend.base import Layout
+from runtime.backend.base import Layout, SoftmaxOps
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import Arguments, Launcher, blocks, expect_size
 
 _WARP = 32
 
 
-class SoftmaxOps:
-    """See the section "Soft-max and scores" of Backend."""
+class CudaSoftmax(SoftmaxOps):
+    """SoftmaxOps by CUDA kernels."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
 
-    def softmax_forward(self, layout: Layout, x: DeviceArray, y: DeviceArray) -> None:
-        """See Backend.softmax_forward."""
+    def forward(self, layout: Layout, x: DeviceArray, y: DeviceArray) -> None:
         _expect_rows("softmax_forward", layout, x, y)
         self._per_place(layout, "forward", (x, y))
 
-    def softmax_backward(
-        self, layout: Layout, y: DeviceArray, dy: DeviceArray, dx: DeviceArray
-    ) -> None:
-        """See Backend.softmax_backward."""
+    def backward(self, layout: Layout, y: DeviceArray, dy: DeviceArray, dx: DeviceArray) -> None:
         _expect_rows("softmax_backward", layout, y, dy, dx)
         self._per_place(layout, "backward", (y, dy, dx))
 
@@ -37,7 +33,7 @@ class SoftmaxOps:
             threads = places * _WARP
             self._launcher.elementwise("softmax", f"softmax_warp_{which}", threads, args, 1)
 
-    def softmax_loss_forward(
+    def loss_forward(
         self,
         layout: Layout,
         prob: DeviceArray,
@@ -47,7 +43,6 @@ class SoftmaxOps:
         loss: DeviceArray,
         stats: DeviceArray,
     ) -> None:
-        """See Backend.softmax_loss_forward."""
         _expect_rows("softmax_loss_forward", layout, prob)
         expect_size("softmax_loss_forward: label", label, (_places(layout),))
         pieces = blocks(_places(layout), self._block)
@@ -57,7 +52,7 @@ class SoftmaxOps:
         finish = (partial, loss, stats, pieces, 0.0 if normalizer is None else normalizer)
         self._launcher.run("softmax_loss", "softmax_loss_finish", 1, finish)
 
-    def softmax_loss_backward(
+    def loss_backward(
         self,
         layout: Layout,
         prob: DeviceArray,
@@ -67,7 +62,6 @@ class SoftmaxOps:
         stats: DeviceArray,
         dx: DeviceArray,
     ) -> None:
-        """See Backend.softmax_loss_backward."""
         _expect_rows("softmax_loss_backward", layout, prob, dx)
         expect_size("softmax_loss_backward: label", label, (_places(layout),))
         args = (
@@ -76,7 +70,7 @@ class SoftmaxOps:
         )
         self._launcher.elementwise("softmax_loss", "softmax_loss_backward", dx.size, args, 1)
 
-    def accuracy_forward(
+    def accuracy(
         self,
         layout: Layout,
         x: DeviceArray,
@@ -85,7 +79,6 @@ class SoftmaxOps:
         top_k: int,
         out: DeviceArray,
     ) -> None:
-        """See Backend.accuracy_forward."""
         _expect_rows("accuracy_forward", layout, x)
         expect_size("accuracy_forward: label", label, (_places(layout),))
         pieces = blocks(_places(layout), self._block // _WARP)

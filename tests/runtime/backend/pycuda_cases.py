@@ -205,10 +205,10 @@ def test_the_backend_is_opened_over_it() -> None:
     from runtime.backend.registry import create_backend
 
     backend: Any = create_backend("gpu", 1)
-    x = backend.empty(4, F32)
-    backend.fill(x, 2.5)
+    x = backend.memory.empty(4, F32)
+    backend.memory.fill(x, 2.5)
     host = np.empty(4, np.float32)
-    backend.download(x, host)
+    backend.memory.download(x, host)
     assert host.tolist() == [2.5] * 4
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from prototxt_gen.errors import DeviceError, ShapeError
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
-from runtime.backend.base import Draw, Layout
+from runtime.backend.base import Draw, Epilogue, Layout
 from runtime.backend.cpu.backend import CpuBackend
 
 NumpyBackend = functools.partial(CpuBackend, native=False)
@@ -25,12 +25,12 @@ def normal(*shape: int) -> np.ndarray:
 
 def convolve(geom: ConvGeometry) -> Callable[[CpuBackend], Arrays]:
     def passes(backend: CpuBackend) -> Arrays:
-        plan = backend.plan_conv(geom)
+        plan = backend.conv.plan(geom)
         x, weight, dy = normal(*geom.in_shape), normal(*geom.weight_shape), normal(*geom.out_shape)
         y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(weight)
-        backend.conv_forward(plan, x, weight, normal(geom.k), y, None, relu=True)
-        backend.conv_backward_data(plan, dy, weight, dx, None)
-        backend.conv_backward_weight(plan, x, dy, dw)
+        backend.conv.forward(plan, x, weight, Epilogue(normal(geom.k), relu=True), y, None)
+        backend.conv.backward_data(plan, dy, weight, dx, None)
+        backend.conv.backward_weight(plan, x, dy, dw)
         return [y, dx, dw]
 
     return passes
@@ -38,17 +38,17 @@ def convolve(geom: ConvGeometry) -> Callable[[CpuBackend], Arrays]:
 
 def vectors(backend: CpuBackend) -> Arrays:
     x, y = normal(300_001), normal(300_001)[::-1].copy()
-    sums = [backend.asum(x), backend.sumsq(x), backend.dot(x, y)]
+    sums = [backend.vectors.asum(x), backend.vectors.sumsq(x), backend.vectors.dot(x, y)]
     history = np.zeros_like(x)
-    backend.axpy(0.3, x, y)
-    backend.sgd_update(x, y, history, 0.1, 0.9, 5e-4)
+    backend.vectors.axpy(0.3, x, y)
+    backend.vectors.sgd_update(x, y, history, 0.1, 0.9, 5e-4)
     return [np.array(sums), x, y, history]
 
 
 def products(backend: CpuBackend) -> Arrays:
     a, b, c, bias = normal(300, 200), normal(400, 200), normal(300, 400), np.zeros(300, np.float32)
-    backend.gemm(False, True, 0.5, a, b, 1.0, c)
-    backend.bias_backward(Layout(1, 300, 400), c, bias)
+    backend.products.gemm(False, True, 0.5, a, b, 1.0, c)
+    backend.products.bias_backward(Layout(1, 300, 400), c, bias)
     return [c, bias]
 
 
@@ -56,11 +56,11 @@ def planes(backend: CpuBackend) -> Arrays:
     geom = PoolGeometry(4, 40, 30, 30, (3, 3), (2, 2))
     x, y = normal(*geom.in_shape), np.empty(geom.out_shape, np.float32)
     mask, dx = np.empty(geom.out_shape, np.int32), np.empty_like(x)
-    backend.max_pool_forward(geom, x, y, mask)
-    backend.max_pool_backward(geom, y, mask, dx)
+    backend.pool.max_forward(geom, x, y, mask)
+    backend.pool.max_backward(geom, y, mask, dx)
     scale, normed, kept = np.empty_like(x), np.empty_like(x), np.empty(x.shape, np.uint8)
-    backend.lrn_forward(LRNGeometry(4, 40, 30, 30), x, scale, normed)
-    backend.dropout_forward(normed, normed, kept, 0.3, Draw(1, 2, 3))
+    backend.lrn.forward(LRNGeometry(4, 40, 30, 30), x, scale, normed)
+    backend.neurons.dropout_forward(normed, normed, kept, 0.3, Draw(1, 2, 3))
     return [y, mask, dx, scale, normed, kept]
 
 
@@ -93,7 +93,7 @@ def test_exact_is_more_exact() -> None:
     def forward(backend: CpuBackend) -> np.ndarray:
         y = np.empty(geom.out_shape, backend.dtype)
         operands = (x.astype(backend.dtype), weight.astype(backend.dtype))
-        backend.conv_forward(backend.plan_conv(geom), *operands, None, y, None)
+        backend.conv.forward(backend.conv.plan(geom), *operands, Epilogue(), y, None)
         return y
 
     reference = forward(NumpyBackend(np.float64))
@@ -112,19 +112,19 @@ def test_names_and_dtypes() -> None:
 
 def test_arrays_are_views_of_flat_memory() -> None:
     backend = NumpyBackend(threads=1)
-    flat = backend.empty(12, FLOAT)
-    part = backend.view(flat, 2, (2, 5))
+    flat = backend.memory.empty(12, FLOAT)
+    part = backend.memory.view(flat, 2, (2, 5))
     assert np.shares_memory(flat, part)
     assert part.flags.c_contiguous
-    backend.synchronize()
+    backend.memory.synchronize()
 
 
 def test_copy_2d_stays_inside() -> None:
     backend = NumpyBackend(threads=1)
     src, dst = np.arange(12.0, dtype=np.float32), np.zeros(12, np.float32)
-    backend.copy_2d(src, dst, 0, 5, (100, 0), (100, 0))
+    backend.memory.copy_2d(src, dst, 0, 5, (100, 0), (100, 0))
     with pytest.raises(ShapeError, match="copy_2d: 2 runs of 4 elements from 6 with stride 6; exp"):
-        backend.copy_2d(src, dst, 2, 4, (0, 6), (6, 6))
+        backend.memory.copy_2d(src, dst, 2, 4, (0, 6), (6, 6))
     assert not dst.any()
 
 
@@ -132,5 +132,5 @@ def test_a_diverged_loss_shows_as_nan() -> None:
     backend, layout = NumpyBackend(threads=1), Layout(1, 2, 1)
     prob, loss, stats = np.full((1, 2), np.nan, np.float32), np.zeros(1, np.float32), normal(1)
     label = np.ones(1, np.float32)
-    backend.softmax_loss_forward(layout, prob, label, None, None, loss, stats)
+    backend.softmax.loss_forward(layout, prob, label, None, None, loss, stats)
     assert np.isnan(loss[0])

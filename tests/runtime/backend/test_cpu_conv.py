@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.geometry import ConvGeometry
+from runtime.backend.base import Epilogue
 from runtime.backend.cpu import conv_winograd
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.backend.cpu.conv_pieces import Window, cut, padded_band
@@ -53,16 +54,16 @@ def normal(*shape: int) -> np.ndarray:
     ids=str,
 )
 def test_the_table(geom: ConvGeometry, algorithm: str) -> None:
-    assert NumpyBackend().plan_conv(geom).algorithm == algorithm
-    assert NumpyBackend(exact=True).plan_conv(geom).algorithm == "im2col"
-    assert NumpyBackend(np.float64).plan_conv(geom).algorithm == "im2col"
+    assert NumpyBackend().conv.plan(geom).algorithm == algorithm
+    assert NumpyBackend(exact=True).conv.plan(geom).algorithm == "im2col"
+    assert NumpyBackend(np.float64).conv.plan(geom).algorithm == "im2col"
 
 
 @pytest.mark.parametrize("n", [1, 8, 64])
 @pytest.mark.parametrize("exact", [False, True])
 def test_workspaces_of_vgg_are_bounded(n: int, exact: bool) -> None:
     for c, k, size in VGG:
-        plan = NumpyBackend(exact=exact).plan_conv(same(n, c, size, k))
+        plan = NumpyBackend(exact=exact).conv.plan(same(n, c, size, k))
         assert 0 < plan.workspace_bytes <= 64 << 20, str(plan.geometry)
 
 
@@ -120,10 +121,10 @@ def passes(backend: CpuBackend, geom: ConvGeometry) -> list[np.ndarray]:
         for shape in (geom.in_shape, geom.weight_shape, geom.out_shape, (geom.k,))
     )
     y, dx, dw = np.empty_like(dy), np.empty_like(x), np.ones_like(weight)
-    plan = backend.plan_conv(geom)
-    backend.conv_forward(plan, x, weight, bias, y, None)
-    backend.conv_backward_data(plan, dy, weight, dx, None)
-    backend.conv_backward_weight(plan, x, dy, dw)
+    plan = backend.conv.plan(geom)
+    backend.conv.forward(plan, x, weight, Epilogue(bias), y, None)
+    backend.conv.backward_data(plan, dy, weight, dx, None)
+    backend.conv.backward_weight(plan, x, dy, dw)
     return [y, dx, dw]
 
 
@@ -138,7 +139,7 @@ def test_many_pieces_agree_with_the_plain_sums_in_float64(
 ) -> None:
     """Pieces that lanes take, that lanes share, and partial sums of several pieces."""
     monkeypatch.setattr(conv_winograd, "_SHARED_BYTES", shared_bytes)
-    assert NumpyBackend().plan_conv(geom).algorithm == "winograd_4x4"
+    assert NumpyBackend().conv.plan(geom).algorithm == "winograd_4x4"
     for fast, plain in zip(passes(NumpyBackend(), geom), passes(NumpyBackend(np.float64), geom)):
         error = float(np.linalg.norm(fast - plain) / np.linalg.norm(plain))
         assert error < 2e-6
@@ -146,29 +147,29 @@ def test_many_pieces_agree_with_the_plain_sums_in_float64(
 
 def test_filters_are_kept_once_their_version_comes_again() -> None:
     backend, geom = NumpyBackend(), same(1, 16, 8, 16)
-    plan = backend.plan_conv(geom)
+    plan = backend.conv.plan(geom)
     x, weight, y = normal(*geom.in_shape), normal(*geom.weight_shape), normal(*geom.out_shape)
 
     def kept() -> bool:
         return any(array is not None for _, array in plan.cache.values())
 
     for version, keeps in ((1, False), (2, False), (2, True), (3, False), (None, False)):
-        backend.conv_forward(plan, x, weight, None, y, version)
+        backend.conv.forward(plan, x, weight, Epilogue(), y, version)
         assert kept() == keeps
-    backend.conv_forward(plan, x, weight, None, y, None)
+    backend.conv.forward(plan, x, weight, Epilogue(), y, None)
     assert not kept()
 
 
 def test_kept_filters_are_used() -> None:
     """With the same version the weights are not read again."""
     backend, geom = NumpyBackend(), same(1, 16, 8, 16)
-    plan = backend.plan_conv(geom)
+    plan = backend.conv.plan(geom)
     x, weight, y = normal(*geom.in_shape), normal(*geom.weight_shape), normal(*geom.out_shape)
     for _ in range(2):
-        backend.conv_forward(plan, x, weight, None, y, 7)
+        backend.conv.forward(plan, x, weight, Epilogue(), y, 7)
     first = y.copy()
     weight[...] = np.nan
-    backend.conv_forward(plan, x, weight, None, y, 7)
+    backend.conv.forward(plan, x, weight, Epilogue(), y, 7)
     np.testing.assert_array_equal(y, first)
 
 
@@ -176,12 +177,12 @@ def test_what_ops_leave_behind_is_bounded() -> None:
     """Column matrices of these would take 115 MB and 29 MB an image."""
     backend = NumpyBackend(threads=2, exact=True)
     for geom in (same(1, 8, 448, 8), ConvGeometry(2, 16, 224, 224, 4, (3, 3), (1, 1), (2, 2))):
-        plan = backend.plan_conv(geom)
+        plan = backend.conv.plan(geom)
         x, weight = normal(*geom.in_shape), normal(*geom.weight_shape)
         y = normal(*geom.out_shape)
-        backend.conv_forward(plan, x, weight, None, y, None)
-        backend.conv_backward_data(plan, y, weight, x, None)
-        backend.conv_backward_weight(plan, x, y, weight)
+        backend.conv.forward(plan, x, weight, Epilogue(), y, None)
+        backend.conv.backward_data(plan, y, weight, x, None)
+        backend.conv.backward_weight(plan, x, y, weight)
     assert backend.lanes.scratch_bytes() < 16 << 20
 
 
@@ -190,12 +191,12 @@ def test_one_long_row_is_one_band() -> None:
     geom = ConvGeometry(1, 4, 1, 8000, 7, (1, 5), (0, 2))
     x, weight, dy = normal(1, 4, 1, 8000), normal(7, 4, 1, 5), normal(1, 7, 1, 8000)
     backend = NumpyBackend(np.float64)
-    plan = backend.plan_conv(geom)
+    plan = backend.conv.plan(geom)
     x, weight, dy = (array.astype(np.float64) for array in (x, weight, dy))
     y, dx, dw = np.empty_like(dy), np.empty_like(x), np.zeros_like(weight)
-    backend.conv_forward(plan, x, weight, None, y, None)
-    backend.conv_backward_data(plan, dy, weight, dx, None)
-    backend.conv_backward_weight(plan, x, dy, dw)
+    backend.conv.forward(plan, x, weight, Epilogue(), y, None)
+    backend.conv.backward_data(plan, dy, weight, dx, None)
+    backend.conv.backward_weight(plan, x, dy, dw)
     padded = np.pad(x[0, :, 0], [(0, 0), (2, 2)])
     seen = np.stack([padded[:, s : s + 8000] for s in range(5)], axis=1)
     np.testing.assert_allclose(y[0, :, 0], np.tensordot(weight[:, :, 0], seen, 2), rtol=1e-9)

@@ -9,7 +9,7 @@ import pytest
 
 from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import ConvGeometry
-from runtime.backend.base import ConvPlan
+from runtime.backend.base import ConvPlan, Epilogue
 from runtime.backend.cpu.native_conv import NativeConvolution
 from runtime.backend.cpu.native_library import NativeLibrary
 from runtime.backend.cpu.native_plan import DIRECT, ROWS, Passes, plan_native
@@ -111,7 +111,7 @@ def passes(library: NativeLibrary, plan: ConvPlan, *operands: Host) -> list[Host
     x, w, bias, dy, before = operands
     geom, conv = plan.geometry, NativeConvolution(library)
     y, dx, dw = junk(geom.out_shape), junk(geom.in_shape), fenced(before)
-    conv.forward(plan, x, w, bias, y, None, True)
+    conv.forward(plan, x, w, Epilogue(bias, relu=True), y, None)
     conv.backward_data(plan, dy, w, dx, None)
     conv.backward_weight(plan, x, dy, dw)
     return [y, dx, dw]
@@ -154,7 +154,7 @@ def test_a_delta_filter_moves_the_image(isa: str, m: int) -> None:
     w = np.zeros(geom.weight_shape, np.float32)
     w[np.arange(20), np.arange(20), 0, 2] = 1.0
     x, y = normal(*geom.in_shape), junk(geom.out_shape)
-    NativeConvolution(library).forward(forced(library, geom, m), x, w, None, y, None, False)
+    NativeConvolution(library).forward(forced(library, geom, m), x, w, Epilogue(), y, None)
     want = np.zeros_like(x)
     want[:, :, 1:, :-1] = x[:, :, :-1, 1:]
     np.testing.assert_allclose(y, want, atol=5e-6 if m in (2, 4) else 0.0)
@@ -205,7 +205,7 @@ def test_filters_are_kept_for_a_version_that_comes_again(isa: str) -> None:
     x, w, y = normal(*geom.in_shape), normal(*geom.weight_shape), junk(geom.out_shape)
 
     def forward(weight: Host, version: int | None) -> Host:
-        conv.forward(plan, x, weight, None, y, version, False)
+        conv.forward(plan, x, weight, Epilogue(), y, version)
         return y.copy()
 
     first = forward(w, 1)
@@ -227,7 +227,7 @@ def test_directions_keep_filters_of_their_own(isa: str) -> None:
     x, w, y = normal(*geom.in_shape), normal(*geom.weight_shape), junk(geom.out_shape)
     results = []
     for _ in range(3):
-        conv.forward(plan, x, w, None, y, 7, False)
+        conv.forward(plan, x, w, Epilogue(), y, 7)
         results.append(y.copy())
         conv.backward_data(plan, x, w, y, 7)
         results.append(y.copy())
@@ -261,6 +261,6 @@ def test_a_wrong_array_is_told_by_name(isa: str) -> None:
         match=r"conv_forward: y: expected a contiguous float32 array of 1024 elements, got a "
         r"strided float32 array of shape \(1, 16, 8, 8\); allocate it with",
     ):
-        conv.forward(plan, x, w, None, y.transpose(0, 1, 3, 2), None, False)
+        conv.forward(plan, x, w, Epilogue(), y.transpose(0, 1, 3, 2), None)
     with pytest.raises(ShapeError, match=r"conv_backward_weight: dy: .* got a contiguous float64"):
         conv.backward_weight(plan, x, y.astype(np.float64), w)

@@ -18,7 +18,6 @@ from prototxt_gen.geometry import ConvGeometry, PoolGeometry
 from runtime.backend.cpu import native_library
 from runtime.backend.cpu.native_digest import source_digest
 from runtime.backend.cpu.native_library import NativeLibrary, elements, load
-from runtime.backend.cpu.native_ops import NativeVectors
 from runtime.backend.cpu.native_signatures import (
     ALONE,
     COUNTS,
@@ -27,6 +26,7 @@ from runtime.backend.cpu.native_signatures import (
     ConvShape,
     PoolShape,
 )
+from runtime.backend.cpu.native_vectors import NativeVectors
 from tests.runtime.backend.native_kernels import built_sets, needs_kernels, normal, opened
 
 SOURCES = Path(native_library.__file__).with_name("native")

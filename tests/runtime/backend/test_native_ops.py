@@ -11,13 +11,12 @@ from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import LRNGeometry, PoolGeometry
 from runtime.backend.base import Draw, Layout
 from runtime.backend.cpu.native_library import NativeLibrary
-from runtime.backend.cpu.native_ops import (
-    NativeLRN,
-    NativeNeurons,
-    NativePool,
-    NativeProducts,
-    NativeVectors,
-)
+from runtime.backend.cpu.native_lrn import NativeLRN
+from runtime.backend.cpu.native_memory import NativeMemory
+from runtime.backend.cpu.native_neurons import NativeNeurons
+from runtime.backend.cpu.native_pool import NativePool
+from runtime.backend.cpu.native_products import NativeProducts
+from runtime.backend.cpu.native_vectors import NativeVectors
 from tests.oracle import lrn, neurons, pool, vectors
 from tests.oracle.tolerance import assert_close
 from tests.runtime.backend.native_kernels import Host, each_set, fenced, junk, normal, opened
@@ -155,8 +154,8 @@ def test_vectors(isa: str, count: int) -> None:
         ops.axpy(0.5, fenced(x), added)
         ops.scal(-3.0, scaled)
         ops.sub(fenced(x), fenced(y), less)
-        ops.fill(filled, 2.5)
-        ops.copy(fenced(x), copied)
+        NativeMemory(library).fill(filled, 2.5)
+        NativeMemory(library).copy(fenced(x), copied)
         ops.sgd_update(w, fenced(y), history, 0.1, 0.9, 0.01)
         sums = [ops.asum(fenced(x)), ops.sumsq(fenced(x)), ops.dot(fenced(x), fenced(y))]
         return [added, scaled, less, filled, copied, w, history, np.array(sums)]
@@ -256,8 +255,8 @@ def test_max_pool(isa: str, geom: PoolGeometry, kind: str) -> None:
     def op(library: NativeLibrary) -> list[Host]:
         y, mask, dx = junk(geom.out_shape), junk(geom.out_shape, np.int32), junk(geom.in_shape)
         ops = NativePool(library)
-        ops.max_pool_forward(geom, fenced(x), y, mask)
-        ops.max_pool_backward(geom, fenced(dy), mask, dx)
+        ops.max_forward(geom, fenced(x), y, mask)
+        ops.max_backward(geom, fenced(dy), mask, dx)
         return [y, mask, dx]
 
     y, mask, dx = whatever_the_threads(isa, op)
@@ -275,8 +274,8 @@ def test_ave_pool(isa: str, geom: PoolGeometry) -> None:
 
     def op(library: NativeLibrary) -> list[Host]:
         y, dx = junk(geom.out_shape), junk(geom.in_shape)
-        NativePool(library).ave_pool_forward(geom, fenced(x), y)
-        NativePool(library).ave_pool_backward(geom, fenced(dy), dx)
+        NativePool(library).ave_forward(geom, fenced(x), y)
+        NativePool(library).ave_backward(geom, fenced(dy), dx)
         return [y, dx]
 
     y, dx = whatever_the_threads(isa, op)
@@ -299,8 +298,8 @@ def test_lrn(isa: str, geom: LRNGeometry, beta: float) -> None:
 
     def op(library: NativeLibrary) -> list[Host]:
         scale, y, dx = junk(shape), junk(shape), junk(shape)
-        NativeLRN(library).lrn_forward(geom, fenced(x), scale, y)
-        NativeLRN(library).lrn_backward(geom, fenced(x), y, scale, fenced(dy), dx)
+        NativeLRN(library).forward(geom, fenced(x), scale, y)
+        NativeLRN(library).backward(geom, fenced(x), y, scale, fenced(dy), dx)
         return [scale, y, dx]
 
     scale, y, dx = whatever_the_threads(isa, op)

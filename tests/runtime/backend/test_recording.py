@@ -33,8 +33,8 @@ def test_work_is_done_while_it_is_recorded_and_again_by_its_graph() -> None:
         recorder = recorder_of(backend)
 
         def work() -> None:
-            backend.scal(2.0, x)
-            backend.copy(x, y)
+            backend.vectors.scal(2.0, x)
+            backend.memory.copy(x, y)
 
         tape = recorder.record(work)
         assert (tape.pure, tape.calls, driver.launched) == (True, 2, ["scal"])
@@ -44,7 +44,7 @@ def test_work_is_done_while_it_is_recorded_and_again_by_its_graph() -> None:
         np.testing.assert_array_equal(down(backend, y)[0], 8 * normal(70))
         assert (recorder.replays, backend.launches) == (1, 2)
         # Plain work afterwards is on no tape.
-        backend.scal(2.0, x)
+        backend.vectors.scal(2.0, x)
         assert tape.calls == 2
 
 
@@ -52,13 +52,13 @@ def test_tapes_are_equal_where_they_ask_for_the_same() -> None:
     with emulated() as (backend, _):
         x, y = up(backend, normal(70)), up(backend, normal(70))
         record = recorder_of(backend).record
-        first = record(lambda: backend.axpy(2.0, x, y))
-        assert first == record(lambda: backend.axpy(2.0, x, y))
+        first = record(lambda: backend.vectors.axpy(2.0, x, y))
+        assert first == record(lambda: backend.vectors.axpy(2.0, x, y))
         others: list[Callable[[], None]] = [
-            lambda: backend.axpy(3.0, x, y),
-            lambda: backend.axpy(2.0, y, x),
-            lambda: backend.axpy(2.0, x.view(0, (5,)), y.view(0, (5,))),
-            lambda: backend.sub(x, y, y),
+            lambda: backend.vectors.axpy(3.0, x, y),
+            lambda: backend.vectors.axpy(2.0, y, x),
+            lambda: backend.vectors.axpy(2.0, x.view(0, (5,)), y.view(0, (5,))),
+            lambda: backend.vectors.sub(x, y, y),
             lambda: None,
         ]
         for other in others:
@@ -69,13 +69,13 @@ def test_what_moves_waits_or_allocates_is_not_pure() -> None:
     with emulated() as (backend, _):
         x, host = up(backend, normal(70)), normal(70)
         record = recorder_of(backend).record
-        backend.dot(x, x)
-        backend.empty(5, FLOAT)  # what the pool has to give is given out all the same
+        backend.vectors.dot(x, x)
+        backend.memory.empty(5, FLOAT)  # what the pool has to give is given out all the same
         for work in (
-            lambda: backend.upload(host, x),
-            lambda: backend.download(x, host),
-            lambda: backend.dot(x, x),
-            lambda: backend.empty(5, FLOAT),
+            lambda: backend.memory.upload(host, x),
+            lambda: backend.memory.download(x, host),
+            lambda: backend.vectors.dot(x, x),
+            lambda: backend.memory.empty(5, FLOAT),
         ):
             assert not record(work).pure
         paused = record(lambda: _paused(backend, host, x))
@@ -84,7 +84,7 @@ def test_what_moves_waits_or_allocates_is_not_pure() -> None:
 
 def _paused(backend: CudaBackend, host: Any, x: Any) -> None:
     with recorder_of(backend).paused():
-        backend.upload(host, x)
+        backend.memory.upload(host, x)
 
 
 def test_what_fails_is_recorded_no_more() -> None:
@@ -93,12 +93,12 @@ def test_what_fails_is_recorded_no_more() -> None:
         recorder = recorder_of(backend)
 
         def work() -> None:
-            backend.scal(2.0, x)
+            backend.vectors.scal(2.0, x)
             raise ValueError("a layer's own")
 
         with pytest.raises(ValueError, match="a layer's own"):
             recorder.record(work)
-        backend.scal(2.0, x)
+        backend.vectors.scal(2.0, x)
         assert driver.launched == ["scal", "scal"]
         np.testing.assert_array_equal(down(backend, x)[0], 4 * normal(70))
         assert recorder.record(lambda: None).calls == 0
@@ -115,7 +115,7 @@ def test_a_graph_draws_by_the_clock(ahead: int) -> None:
 
         def drop(number: int) -> None:
             draw = Draw(9, 2, number * shape[0] + ahead)
-            backend.dropout_forward(x, y, mask, 0.5, draw)
+            backend.neurons.dropout_forward(x, y, mask, 0.5, draw)
 
         for number in (1, 2, 1 << 33):
             drop(number)
@@ -143,7 +143,7 @@ def test_a_graph_updates_by_the_rates_of_the_day() -> None:
 
             def update(rates: list[float], backend: Any = backend, *arrays: Any) -> None:
                 for rate in rates:
-                    backend.sgd_update(*arrays, rate, 0.9, 0.01)
+                    backend.vectors.sgd_update(*arrays, rate, 0.9, 0.01)
 
             work = functools.partial(update, today, backend, w, dw, past)
             recorder.begin(0, today)

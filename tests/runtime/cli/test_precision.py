@@ -13,7 +13,7 @@ import pytest
 from prototxt_gen import proto
 from prototxt_gen.errors import DeviceError, ProtoError
 from runtime.backend.cuda.driver_emulator import EmulatorDriver
-from runtime.backend.registry import create_backend, precision_of
+from runtime.backend.registry import create_backend
 from runtime.cli import devices
 from runtime.cli.main import main
 from runtime.logs.glog import close_logging
@@ -127,9 +127,9 @@ def test_the_verbs_that_compute_take_it(verb: str, capsys: Out) -> None:
 
 
 def test_a_backend_says_what_it_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert precision_of(create_backend("cpu", precision="fp32")) == "fp32"
+    assert create_backend("cpu", precision="fp32").precision == "fp32"
     backend = create_backend("emu", precision="bf16")
-    assert precision_of(backend) == "bf16"
+    assert backend.precision == "bf16"
     assert isinstance(backend.driver, EmulatorDriver)  # type: ignore[attr-defined]  # CUDA's own
     with pytest.raises(DeviceError, match="backend 'cpu': precision tf32; expected fp32"):
         create_backend("cpu", precision="tf32")

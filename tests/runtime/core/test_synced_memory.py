@@ -7,20 +7,17 @@ import pytest
 
 from runtime.backend.base import Array, HostArray
 from runtime.backend.cpu.backend import CpuBackend
+from runtime.backend.cpu.memory import NumpyMemory
 from runtime.core.synced_memory import Head, Storage, SyncedMemory
 
 FLOAT = np.dtype(np.float32)
 
 
-class FarBackend(CpuBackend):
-    """A device with memory of its own, full of junk when fresh, that counts copies."""
+class FarMemory(NumpyMemory):
+    """Memory full of junk when fresh; counts copies."""
 
-    shares_host_memory = False
-
-    def __init__(self) -> None:
-        super().__init__(threads=1)
-        self.uploads = 0
-        self.downloads = 0
+    uploads = 0
+    downloads = 0
 
     def empty(self, count: int, dtype: np.dtype) -> Array:  # type: ignore[type-arg]
         return np.full(count, np.nan, dtype)
@@ -33,9 +30,19 @@ class FarBackend(CpuBackend):
         self.downloads += 1
         super().download(device, host)
 
+
+class FarBackend(CpuBackend):
+    """A device with memory of its own."""
+
+    shares_host_memory = False
+
+    def __init__(self) -> None:
+        super().__init__(threads=1)
+        self.far = self.memory = FarMemory(self.lanes)
+
     @property
     def copies(self) -> tuple[int, int]:
-        return self.uploads, self.downloads
+        return self.far.uploads, self.far.downloads
 
 
 @pytest.fixture
@@ -140,9 +147,9 @@ def test_sharing_looks_at_the_same_bytes_in_the_own_shape(far: FarBackend) -> No
 
 
 def test_a_storage_can_look_into_a_larger_array(far: FarBackend) -> None:
-    flat = far.empty(10, FLOAT)
+    flat = far.memory.empty(10, FLOAT)
     part = memory(far, 2, 2)
-    part.bind(Storage.around(far, far.view(flat, 3, (4,)), 4, FLOAT))
+    part.bind(Storage.around(far, far.memory.view(flat, 3, (4,)), 4, FLOAT))
     part.mutable_host()[...] = 1.0
     part.dev()
     np.testing.assert_array_equal(flat[3:7], 1.0)
@@ -151,7 +158,7 @@ def test_a_storage_can_look_into_a_larger_array(far: FarBackend) -> None:
 
 def test_storage_around_an_array_on_the_host_is_that_array() -> None:
     near = CpuBackend(threads=1)
-    flat = near.empty(4, FLOAT)
+    flat = near.memory.empty(4, FLOAT)
     part = memory(near, 4)
     part.bind(Storage.around(near, flat, 4, FLOAT))
     part.mutable_host()[...] = 6.0

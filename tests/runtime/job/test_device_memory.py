@@ -45,7 +45,7 @@ def test_too_little_memory_is_said_before_the_first_pass(tmp_path: Path) -> None
     assert "for net 'wide' and its history, by estimate, free are 204288 bytes of" in words
     assert "use a smaller batch_size, more GPUs" in words
     assert "set batch_size: 4 in the net and iter_size: 2 in the solver" in words
-    assert backend.memory.peak_bytes <= 1536  # a label, a loss, and their weight
+    assert backend.device_memory.peak_bytes <= 1536  # a label, a loss, and their weight
 
 
 def test_enough_memory_is_estimated_and_used(

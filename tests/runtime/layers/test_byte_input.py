@@ -91,15 +91,15 @@ def test_records_of_two_kinds_are_refused(tmp_path: Path) -> None:
 
 def test_a_batch_that_does_not_fit_its_blob() -> None:
     backend: Any = create_backend("emu")
-    y = backend.view(backend.empty(24, np.dtype(np.float32)), 0, (2, 3, 2, 2))
+    y = backend.memory.view(backend.memory.empty(24, np.dtype(np.float32)), 0, (2, 3, 2, 2))
     with pytest.raises(ShapeError, match=r"input_batch: pixels \(2, 3, 2, 1\) and offsets"):
         backend.input_batch(np.zeros((2, 3, 2, 1), np.uint8), np.zeros((2, 3)), 1.0, y)
     # A batch of another size takes the place of the first.
     for n in (2, 1, 2):
-        part = backend.view(y, 0, (n, 3, 2, 2))
+        part = backend.memory.view(y, 0, (n, 3, 2, 2))
         backend.input_batch(np.full((n, 3, 2, 2), n, np.uint8), np.ones((n, 3)), 2.0, part)
         got = np.empty((n, 3, 2, 2), np.float32)
-        backend.download(part, got)
+        backend.memory.download(part, got)
         np.testing.assert_array_equal(got, 2.0 * (n - 1))
 
 
@@ -107,11 +107,11 @@ def test_a_batch_that_does_not_fit_its_blob() -> None:
 def test_batches_that_follow_each_other_do_not_overtake(streams: str) -> None:
     backend: Any = create_backend("emu", streams=streams)
     shape, float32 = (2, 3, 4, 4), np.dtype(np.float32)
-    blobs = [backend.view(backend.empty(96, float32), 0, shape) for _ in range(6)]
+    blobs = [backend.memory.view(backend.memory.empty(96, float32), 0, shape) for _ in range(6)]
     for number, blob in enumerate(blobs):
         offsets = np.full((2, 3), number, np.float32)
         backend.input_batch(np.full(shape, 10 * number, np.uint8), offsets, 1.0, blob)
     for number, blob in enumerate(blobs):
         got = np.empty(shape, np.float32)
-        backend.download(blob, got)
+        backend.memory.download(blob, got)
         np.testing.assert_array_equal(got, 9.0 * number)

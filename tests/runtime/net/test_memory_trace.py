@@ -76,8 +76,8 @@ def test_a_replay_leaves_the_newest_bytes_on_the_device() -> None:
             memory.mutable_host()[...] = 5.0
         versions = read.version, written.version
         trace.ready()
-        backend.scal(3.0, read.storage.device(write=False))
-        backend.scal(3.0, written.storage.device(write=False))
+        backend.vectors.scal(3.0, read.storage.device(write=False))
+        backend.vectors.scal(3.0, written.storage.device(write=False))
         trace.replayed()
         # What was only read is as the host has it.
         assert read.host().tolist() == [5.0] * 3

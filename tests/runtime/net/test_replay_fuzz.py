@@ -32,7 +32,7 @@ def run(net: Net, rng: Random, found: list[Any]) -> None:
         found += [blob.diff.host().copy() for blob in net.params.learnable]
         if updates:
             for blob in net.params.learnable:
-                net.backend.axpy(-0.01, blob.diff.dev(), blob.data.mutable_dev())
+                net.backend.vectors.axpy(-0.01, blob.diff.dev(), blob.data.mutable_dev())
     names = sorted(net.blobs)
     found.append(net.blobs[names[int(rng.integers(len(names)))]].data.host().copy())
 

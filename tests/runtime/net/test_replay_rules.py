@@ -237,16 +237,16 @@ def test_graphs_go_when_the_workspace_grows() -> None:
         with built(TRAINED, replay=on) as net:
             backend: Any = net.backend
             found = passes(net, 6)
-            size = backend.memory.workspace_bytes
-            backend.memory.workspace(3 * size)
-            before, held = replays(net), backend.memory.held_bytes
+            size = backend.device_memory.workspace_bytes
+            backend.device_memory.workspace(3 * size)
+            before, held = replays(net), backend.device_memory.held_bytes
             found += passes(net, 1)
             assert replays(net) == before
             if on:
-                assert backend.memory.cached_bytes >= size
+                assert backend.device_memory.cached_bytes >= size
             results.append(found + passes(net, 5))
             assert (replays(net) > before) is on
-            assert backend.memory.held_bytes == held
+            assert backend.device_memory.held_bytes == held
     assert same(*results)
 
 
@@ -262,7 +262,7 @@ def test_no_memory_is_kept_that_the_net_does_not_need() -> None:
                 net.blobs["label"].reshape((images,))
                 found += passes(net, count)
             results.append(found)
-            peaks.append(backend.memory.peak_bytes)
+            peaks.append(backend.device_memory.peak_bytes)
             assert (replays(net) > 12) is on
     assert same(*results)
     # The clock of the passes is all that is more.

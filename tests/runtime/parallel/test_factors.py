@@ -85,7 +85,7 @@ def test_rows_are_computed_in_blocks_of_one_grid(monkeypatch: pytest.MonkeyPatch
     blocks: list[tuple[int, int]] = []
     with wide() as net:
         layer = net.layers[net.layer_names.index("wide")]
-        gemm, out = net.backend.gemm, layer.blobs[0].diff.mutable_host()
+        gemm, out = net.backend.products.gemm, layer.blobs[0].diff.mutable_host()
 
         def noted(*args: Any) -> None:
             rows = args[-1]
@@ -94,7 +94,7 @@ def test_rows_are_computed_in_blocks_of_one_grid(monkeypatch: pytest.MonkeyPatch
             gemm(*args)
 
         one = Factors(layer, ShardPlan(2 * BATCH, 2, 1), 0)
-        monkeypatch.setattr(net.backend, "gemm", noted)
+        monkeypatch.setattr(net.backend.products, "gemm", noted)
         monkeypatch.setattr(net.backend, "rows_stand_alone", True)
         one.multiply(None, 150 * COLS + 7, 257 * COLS)
         assert blocks == [(150, 107)]

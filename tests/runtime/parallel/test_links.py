@@ -42,14 +42,14 @@ def emulated(**options: Any) -> CudaBackend:
 
 
 def numbers(backend: CudaBackend, values: list[float]) -> Any:
-    array = backend.empty(len(values), backend.dtype)
-    backend.upload(np.array(values, backend.dtype), array)
+    array = backend.memory.empty(len(values), backend.dtype)
+    backend.memory.upload(np.array(values, backend.dtype), array)
     return array
 
 
 def read(backend: CudaBackend, array: Any) -> list[float]:
     host = np.empty(array.size, backend.dtype)
-    backend.download(array, host)
+    backend.memory.download(array, host)
     return [float(value) for value in host]
 
 
@@ -89,7 +89,7 @@ def two_turns(link: Any) -> list[list[float]]:
             for k in range(2)
         ]
         link.release()
-        backend.fill(both[0], -1.0)
+        backend.memory.fill(both[0], -1.0)
     return seen
 
 
@@ -121,7 +121,7 @@ def test_copies_wait_for_the_computation_and_the_computation_for_copies(
     posted, sent = [], []
     for rank, link in enumerate(links):
         array = numbers(link.backend, [0.0] * 4)
-        link.backend.fill(array, 3.0 + rank)
+        link.backend.memory.fill(array, 3.0 + rank)
         sent.append(array)
         posted.append(link.post([[array], [array]], [[4], [4]]))
     if link_type is StagedLink:
@@ -131,7 +131,7 @@ def test_copies_wait_for_the_computation_and_the_computation_for_copies(
         incoming = [pending.finish() for pending in posted]
     for rank, link in enumerate(links):
         other = incoming[rank][1 - rank][0]
-        link.backend.axpy(1.0, sent[rank], other)
+        link.backend.vectors.axpy(1.0, sent[rank], other)
         assert read(link.backend, other) == [7.0] * 4
 
 

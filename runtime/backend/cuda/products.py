@@ -1,12 +1,13 @@
-"""Matrix products: which tile, how many splits, and the strides of every transpose."""
+"""Matrix products: tiles, splits and the strides of every transpose; and the bias."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from prototxt_gen.errors import ShapeError
+from runtime.backend.base import Layout, ProductOps
 from runtime.backend.cuda.array import DeviceArray
-from runtime.backend.cuda.launcher import Launcher, blocks
+from runtime.backend.cuda.launcher import Launcher, blocks, expect_size
 
 SLAB = 8
 """Depth is cut in multiples of it: see cuda_kernels/tile_product.cuh."""
@@ -84,8 +85,8 @@ class Product:
         return Splits.of(self.k, min(wanted, self.k // _SHORTEST_SPLIT))
 
 
-class GemmOps:
-    """See Backend.gemm; and products by strides, for the convolutions."""
+class CudaProducts(ProductOps):
+    """ProductOps by CUDA kernels; and products by strides, for the convolutions."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
@@ -100,7 +101,6 @@ class GemmOps:
         beta: float,
         c: DeviceArray,
     ) -> None:
-        """See Backend.gemm."""
         product = _product(trans_a, trans_b, a, b, c)
         if not c.size:
             return
@@ -117,6 +117,33 @@ class GemmOps:
         parts = replace(product, c_batch=c.size)
         self.multiply(parts, splits, a, b, partial)
         self.sum_splits(partial, splits.count, c, alpha, beta)
+
+    def bias_forward(self, layout: Layout, bias: DeviceArray, y: DeviceArray) -> None:
+        _expect_layout("bias_forward", layout, bias, y)
+        args = (bias, y, y.size, layout.channels, layout.inner)
+        self._launcher.elementwise("bias", "bias_forward", y.size, args)
+
+    def bias_backward(self, layout: Layout, dy: DeviceArray, db: DeviceArray) -> None:
+        _expect_layout("bias_backward", layout, db, dy)
+        launcher, channels = self._launcher, layout.channels
+        if layout.inner == 1:
+            lanes = launcher.constant("bias", "ROW_LANES")
+            width = launcher.constant("bias", "ROWS_BLOCK") // lanes
+            args = (dy, db, layout.outer, channels)
+            grid = blocks(channels, width)
+            launcher.run("bias", "bias_backward_rows", grid, args, (width, lanes, 1))
+            return
+        pieces = blocks(layout.outer * layout.inner, launcher.constant("bias", "PIECE"))
+        (partial,) = launcher.scratch(channels * pieces)
+        launcher.run(
+            "bias",
+            "bias_backward_pieces",
+            (pieces, channels, 1),
+            (dy, partial, layout.outer, channels, layout.inner),
+        )
+        warps = launcher.constant("bias", "BLOCK") // 32
+        args = (partial, db, channels, pieces)
+        launcher.run("bias", "bias_backward_sums", blocks(channels, warps), args)
 
     def multiply(
         self,
@@ -162,3 +189,8 @@ def _product(
     a_row, a_depth = (1, m) if trans_a else (k, 1)
     b_depth, b_col = (1, k) if trans_b else (n, 1)
     return Product(m, n, k, a_row, a_depth, b_depth, b_col, n)
+
+
+def _expect_layout(what: str, layout: Layout, bias: DeviceArray, y: DeviceArray) -> None:
+    expect_size(what, bias, (layout.channels,))
+    expect_size(what, y, (layout.outer, layout.channels, layout.inner))
