@@ -64,13 +64,13 @@ def read_json(path: str | os.PathLike[str], most: int = MOST_TEXT, regular: bool
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, with integers that fit into 64 bits.
+    """The value of a JSON text, with integers that fit into 64 bits; a byte order mark is left out.
 
     Raises:
         ValueError: no JSON, nested too deeply, or an integer that is too long.
     """
     try:
-        return json.loads(text, parse_int=_json_integer)
+        return json.loads(text.removeprefix("\ufeff"), parse_int=_json_integer)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -134,7 +134,7 @@ def make_database(
 
 def _noted(note: Path) -> object:
     try:
-        return read_json(note)
+        return read_json(note, regular=True)
     except (OSError, ValueError) as cause:
         raise DataError(
             f"{note}: cannot be read: {cause}; delete it to convert the images again"
@@ -146,14 +146,14 @@ def _noted_mean(note: Path) -> list[float]:
     values = content.get("mean_pixel") if isinstance(content, dict) else None
     if (
         not isinstance(values, list)
-        or list(map(type, values)) != [float] * 3
-        or not all(map(math.isfinite, values))
+        or len(values) != 3
+        or not all(type(value) in (int, float) and math.isfinite(value) for value in values)
     ):
         raise DataError(
             f"{note}: holds no mean; expected three numbers as 'mean_pixel', got "
             f"{short_repr(values)}; delete it to compute the mean again"
         )
-    return values
+    return [float(value) for value in values]
 
 
 def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:

@@ -46,6 +46,9 @@ def test_files_round_trip(tmp_path: Path) -> None:
     write_pca(tmp_path / "pca.json", pca, pixels=12)
     assert read_pca(tmp_path / "pca.json") == pca
     assert json.loads((tmp_path / "pca.json").read_text())["pixels"] == 12
+    edited = (tmp_path / "pca.json").read_bytes().replace(b"\n", b"\r\n")
+    (tmp_path / "pca.json").write_bytes(b"\xef\xbb\xbf" + edited)
+    assert read_pca(tmp_path / "pca.json") == pca
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ def test_json_without_end(text: str, words: str, tmp_path: Path) -> None:
 
 def test_json_is_read() -> None:
     text = '{"a": [1, -2, 1.5, null, true, 1e999], "b": 999999999999999999}'
-    assert parse_json(text) == {"a": [1, -2, 1.5, None, True, float("inf")], "b": 10**18 - 1}
+    wanted = {"a": [1, -2, 1.5, None, True, float("inf")], "b": 10**18 - 1}
+    assert parse_json(text) == wanted
+    assert parse_json("\ufeff" + text.replace(", ", ",\r\n")) == wanted
 
 
 def test_integers_are_decimal_and_bounded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,12 @@ from data_prep.datum import from_encoded
 from data_prep.lmdb_io import Reader, Writer
 from data_prep.mean_file import read_mean
 from runtime.cli.main import main
+from runtime.logs.glog import close_logging
 from tests.data_prep.small_images import jpeg, photograph
 
 
 @pytest.fixture
-def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Six images in `images`, listed in list.txt, below the working folder."""
     folder = tmp_path / "images"
     folder.mkdir()
@@ -27,7 +29,8 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (folder / f"{number}.jpg").write_bytes(jpeg(photograph(20, 24, number)))
     (tmp_path / "list.txt").write_text("".join(f"{n}.jpg {n % 3}\n" for n in range(6)))
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    close_logging()
 
 
 CONVERT = ["convert_imageset", "images/", "list.txt", "db"]
