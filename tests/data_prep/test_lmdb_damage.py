@@ -11,6 +11,7 @@ import lmdb
 import pytest
 
 from data_prep.lmdb_file import PageFile
+from data_prep.lmdb_free import free_pages
 from data_prep.lmdb_io import Reader, Writer
 from prototxt_gen.errors import DataError
 from tests.data_prep.lmdb_mutants import count_outcomes
@@ -63,12 +64,12 @@ def _meta(database: Path) -> int:
     return newest.txnid % 2 * PAGE
 
 
-def _free_list(database: Path) -> int:
-    """Where the first list of free pages begins in the file: its length, then its numbers."""
+def _free_list(database: Path, which: int = 0) -> int:
+    """Where a list of free pages begins in the file: its length, then its numbers."""
     newest = PageFile(database).newest()[0]
     start = newest.free.root * PAGE
     page = (database / "data.mdb").read_bytes()[start : start + PAGE]
-    pointer, *_ = struct.unpack_from("<H", page, 16)
+    (pointer,) = struct.unpack_from("<H", page, 16 + 2 * which)
     return start + pointer + 8 + 8
 
 
@@ -112,6 +113,27 @@ def _list_in_wrong_order(database: Path) -> None:
     _change(database, _free_list(database) + 16, "<Q", first)
 
 
+def _page_in_two_lists(database: Path) -> None:
+    with Writer(database, append=True) as writer:
+        writer.put(b"00000000_x", b"frees pages of its own")
+    first, second = _free_list(database), _free_list(database, 1)
+    (number,) = struct.unpack_from("<Q", (database / "data.mdb").read_bytes(), first + 8)
+    _change(database, second, "<Q", 1)
+    _change(database, second + 8, "<Q", number)
+
+
+def _separator(database: Path) -> None:
+    """A key in a branch page that is greater than the first below it."""
+    with Writer(database, append=True) as writer:
+        for number in range(200):
+            writer.put(b"~%d" % number, bytes(100))
+    root = PageFile(database).newest()[0].main.root
+    content = (database / "data.mdb").read_bytes()
+    (pointer,) = struct.unpack_from("<H", content, root * PAGE + 18)
+    size = struct.unpack_from("<H", content, root * PAGE + pointer + 6)[0]
+    _change(database, root * PAGE + pointer + 8 + size - 1, "<B", 255)
+
+
 def _dirty_page(database: Path) -> None:
     root = PageFile(database).newest()[0].main.root
     _change(database, root * PAGE + 10, "<H", 0x11)
@@ -127,6 +149,8 @@ def _dirty_page(database: Path) -> None:
         (_long_list, r"a list of free pages in page \d+ is damaged"),
         (_used_page_in_list, "a page is used twice"),
         (_list_in_wrong_order, r"a list of free pages in page \d+ is damaged"),
+        (_page_in_two_lists, r"page \d+ is used twice"),
+        (_separator, r"page \d+ has keys that belong elsewhere"),
         (_dirty_page, r"page \d+ is overwritten"),
     ],
 )
@@ -138,6 +162,48 @@ def test_damage_that_liblmdb_would_trust_when_it_writes(
     with pytest.raises(DataError, match=words):
         Writer(database, append=True)
     assert (database / "data.mdb").read_bytes() == before
+
+
+def _node_of(database: Path, key: bytes) -> int:
+    """Where the node of a key begins in the file."""
+    return (database / "data.mdb").read_bytes().rindex(key) - 8
+
+
+def _shorter_value(database: Path) -> None:
+    _change(database, _node_of(database, b"00000003_x"), "<H", 200)
+
+
+def _header_of_the_future(database: Path) -> None:
+    _change(database, PAGE - _meta(database) + 144, "<Q", 1000 + _meta(database) // PAGE)
+
+
+def _value_of_before(database: Path) -> None:
+    """A value on pages that have been freed, and that have kept their header."""
+    file = PageFile(database)
+    with Writer(database, append=True) as writer:
+        writer.put(b"00000119_x", bytes([1]) * 7200)
+    free = free_pages(file, file.newest()[0]).tolist()
+    headers = [struct.unpack("<Q2xHI", file.page(number)[:16]) for number in free]
+    old = next(number for number, flags, count in headers if (flags, count) == (4, 2))
+    _change(database, _node_of(database, b"00000119_x") + 18, "<Q", old)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (_shorter_value, r"the nodes of page \d+ overlap or leave gaps"),
+        (_header_of_the_future, "its two headers contradict each other"),
+        (_value_of_before, r"page \d+ is in use and in the list of free pages"),
+    ],
+)
+def test_damage_that_would_give_other_records(
+    database: Path, damage: Callable[[Path], None], words: str
+) -> None:
+    damage(database)
+    with pytest.raises(DataError, match=words):
+        Reader(database)
+    with pytest.raises(DataError, match="corrupt LMDB"):
+        Writer(database, append=True)
 
 
 def test_damaged_lists_of_free_pages_do_not_hinder_reading(database: Path) -> None:

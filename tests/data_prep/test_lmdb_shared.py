@@ -241,6 +241,15 @@ def test_a_database_that_outgrows_its_map(database: Path) -> None:
         assert len(reader) == 300
 
 
+def test_a_writer_whose_map_another_program_has_outgrown(database: Path) -> None:
+    with Writer(database, append=True, map_size=1 << 20) as writer:
+        _elsewhere(database, GROW)
+        writer.put(b"00009999_x", b"after")
+    with Reader(database) as reader:
+        assert reader.get(len(reader) - 1) == b"after"
+        assert len(reader) == 3001
+
+
 BETWEEN = """
 put({b"%08d_a" % number: b"between" for number in range(0, 300, 2)})
 with environment.begin(write=True) as transaction:
