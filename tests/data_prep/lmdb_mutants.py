@@ -25,11 +25,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep import datum
+from data_prep.inspect_db import inspect
 from data_prep.lmdb_file import PageFile
 from data_prep.lmdb_io import Reader, Writer
 from data_prep.lmdb_pages import LEAF, check_values, read_nodes, value_offsets
 from data_prep.lmdb_tree import leaf_pages
 from prototxt_gen.errors import DataError
+from tests.data_prep.small_images import photograph, record
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = 4096
@@ -48,6 +51,7 @@ class Base:
     """A sound database: its bytes, its committed states, and the bytes of each record."""
 
     content: bytes
+    images: bool = False
     states: list[Records] = field(default_factory=list)
     own: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
     """Ranges of the file that no number elsewhere can check: node, key and value of a record."""
@@ -90,12 +94,27 @@ def _freed(put: Callable[[Records], None], chance: random.Random) -> None:
     put({b"%08d_y" % n: bytes([n]) * 5000 for n in range(5)})
 
 
-BASES = {"small": _small, "deep": _deep, "mixed": _mixed, "freed": _freed}
+def _images(put: Callable[[Records], None], chance: random.Random) -> None:
+    """Datums of images: JPEG, PNG, raw pixels and floats."""
+    values = []
+    for number in range(8):
+        image = photograph(8 + number, 12, number)
+        png = datum.encode(image, "png", 95, "png")
+        values += [
+            record(image, number),
+            record(image, number, encoded=False),
+            datum.from_encoded(png, number).SerializeToString(),
+            datum.from_array(np.full((3, 4, number + 1), 0.5, np.float32), 1).SerializeToString(),
+        ]
+    put({b"%08d_x" % number: value for number, value in enumerate(values)})
+
+
+BASES = {"small": _small, "deep": _deep, "mixed": _mixed, "freed": _freed, "images": _images}
 
 
 def make_base(name: str, folder: Path) -> Base:
     """Write a sound database in several commits."""
-    base = Base(b"")
+    base = Base(b"", name == "images")
     records: Records = {}
 
     def put(new: Records) -> None:
@@ -192,6 +211,16 @@ def _bits(chance: random.Random, base: Base) -> list[Patch]:
     return patches
 
 
+def _value(chance: random.Random, base: Base) -> list[Patch]:
+    """Bytes of a record."""
+    start, stop = chance.choice(list(base.own.values()))[1]
+    if start == stop:
+        return []
+    size = chance.choice([1, 1, 1, 2, 4, min(64, stop - start)])
+    offset = chance.randrange(start, min(stop, start + chance.choice([40, 4096])))
+    return [(offset, chance.randbytes(min(size, stop - offset)))]
+
+
 def _whole_page(chance: random.Random, base: Base) -> list[Patch]:
     offset, other = (chance.randrange(base.pages) * PAGE for _ in range(2))
     there, here = base.content[other : other + PAGE], base.content[offset : offset + PAGE]
@@ -204,7 +233,7 @@ def _whole_page(chance: random.Random, base: Base) -> list[Patch]:
 
 MUTATIONS = (
     _header_of_file, _header_of_page, _pointer, _node, _place_of_value, _any_number, _tail_of_page,
-    _bits, _whole_page,
+    _bits, _value, _whole_page,
 )  # fmt: skip
 
 
@@ -213,7 +242,8 @@ def mutate(chance: random.Random, base: Base) -> tuple[bytes, list[Patch]]:
     content = bytearray(base.content)
     patches: list[Patch] = []
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
-        patches += chance.choice(MUTATIONS)(chance, base)
+        records = base.images and chance.random() < 0.8
+        patches += (_value if records else chance.choice(MUTATIONS))(chance, base)
     for offset, new in patches:
         content[offset : offset + len(new)] = new
     if chance.random() < 0.04:
@@ -297,6 +327,15 @@ def _is_sound(folder: Path) -> bool:
     return all(any(word in problem for word in harmless) for problem in verify(str(folder)))
 
 
+def _look(folder: Path) -> str:
+    """Decode all images of a mutant."""
+    try:
+        with Reader(folder) as reader:
+            return "bad images" if inspect(reader, decode=True).problems else "good images"
+    except DataError:
+        return "images refused"
+
+
 def child(name: str, first: int, last: int, folder: Path) -> None:
     """Handle mutants first .. last-1 of a base, and print a line for each."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -310,7 +349,10 @@ def child(name: str, first: int, last: int, folder: Path) -> None:
         (mutant / "lock.mdb").unlink(missing_ok=True)
         try:
             read = _read(mutant)
-            outcomes = [_judge(base, content, read), _append(mutant, chance, read, base)]
+            outcomes = [_judge(base, content, read)]
+            if base.images:
+                outcomes.append(_look(mutant))
+            outcomes.append(_append(mutant, chance, read, base))
         except Exception as error:  # noqa: BLE001 - any other than a DataError is a finding
             outcomes = [f"untyped {type(error).__name__}: {error}"[:300].replace("\n", " ")]
         print(number, "; ".join(outcomes), sep="\t", flush=True)
@@ -330,7 +372,9 @@ def run(name: str, first: int, last: int) -> Iterator[tuple[int, str]]:
                 str(last),
                 folder,
             ]
-            with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT
+            ) as process:
                 for number, outcome in _lines(process):
                     yield number, outcome
                     first = number + 1
