@@ -85,6 +85,29 @@ def is_standard_output(path: str | os.PathLike[str]) -> bool:
         return False
 
 
+def exists(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file or folder; none has a name that the system refuses."""
+    return _mode(path) != 0
+
+
+def is_file(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a regular file. See `exists`."""
+    return stat.S_ISREG(_mode(path))
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a folder. See `exists`."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def _mode(path: str | os.PathLike[str]) -> int:
+    # Path.exists and its like raise where a name is too long.
+    try:
+        return Path(path).stat().st_mode
+    except (OSError, ValueError):
+        return 0
+
+
 def utf8_path(path: str | os.PathLike[str]) -> str:
     """A path with slashes, as a prototxt can hold it.
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from prototxt_gen import proto
-from prototxt_gen.destination import utf8_path
+from prototxt_gen.destination import is_folder, utf8_path
 from prototxt_gen.downgrade import downgrade_v1
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto import Message
@@ -112,7 +112,7 @@ def set_snapshot_prefix(solver: Message, path: str | os.PathLike[str]) -> list[s
     """
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = utf8_path(str(Path(path).with_suffix("")))
-    elif solver.snapshot_prefix and Path(solver.snapshot_prefix).is_dir():
+    elif solver.snapshot_prefix and is_folder(solver.snapshot_prefix):
         solver.snapshot_prefix = utf8_path(str(Path(solver.snapshot_prefix) / Path(path).stem))
     else:
         return []

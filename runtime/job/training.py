@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import text
-from prototxt_gen.destination import utf8_path
+from prototxt_gen.destination import exists, utf8_path
 from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.base import Backend
@@ -244,7 +244,7 @@ def prepare(job: TrainJob) -> tuple[Any, Path | None]:
         if resume is None:
             log.info("No whole snapshot of %s: starting anew", param.snapshot_prefix)
             return param, None
-    elif not Path(job.snapshot).exists():
+    elif not exists(job.snapshot):
         raise SnapshotError(
             f"{job.snapshot}: the snapshot is missing; expected a .solverstate; check the "
             "path, or say --snapshot auto for the newest one"

@@ -49,6 +49,7 @@ class Solver(NotCopyable):
             rng=SESSION.random(),
             allow_python_layers=True,
             caffe_dropout=SESSION.caffe_dropout,
+            force=False,
         )
         self.core = CoreSolver(param, SESSION.backend(), options)
         self.net = Net.around(self.core.net)

@@ -21,8 +21,9 @@ class SolverOptions:
     """Where relative paths of nets and data start; Caffe's rule is the working folder."""
     keep: int | None = None
     """Whole snapshots to keep; None for all."""
-    force: bool = False
-    """Whether snapshots and HDF5Output layers replace files that this program did not write."""
+    force: bool = True
+    """Whether snapshots and HDF5Output layers replace files that this program did not write, as
+    original Caffe's replace any."""
     log_json: Path | None = None
     """The JSON log that names the snapshots of this run; None for <snapshot_prefix>.log.jsonl."""
     stop_on_snapshot_error: bool = False

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from prototxt_gen.destination import is_file
 from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.reading import parse_json
 from runtime.solvers.resume_state import ResumeState
@@ -61,7 +62,7 @@ def recorded(log: Path) -> set[str]:
     """The names of the files that a JSON log records as parts of snapshots."""
     names: set[str] = set()
     try:
-        if not log.is_file():
+        if not is_file(log):
             return names
         with log.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -89,12 +90,12 @@ def _files_of(line: str) -> list[str]:
 
 
 def _is_empty(path: Path) -> bool:
-    return path.is_file() and not path.stat().st_size
+    return is_file(path) and not path.stat().st_size
 
 
 def _is_log(path: Path) -> bool:
     try:
-        if not path.is_file():
+        if not is_file(path):
             return False
         with path.open("rb") as stream:
             head = stream.read(_LOG_HEAD)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from prototxt_gen.destination import is_file
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.reading import read_json, short_repr
@@ -108,7 +109,7 @@ class ResumeState:
         """Say what is wrong with the files, or '' where the checksums hold."""
         for expected in self.files:
             path = folder / expected.name
-            if not path.is_file():
+            if not is_file(path):
                 return f"{path} is missing"
             size = path.stat().st_size
             if size != expected.bytes:

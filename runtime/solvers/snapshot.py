@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from prototxt_gen.destination import find_destination
+from prototxt_gen.destination import exists, find_destination
 from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.file_groups import replace_together, settle
 from prototxt_gen.files import temporary_folder
@@ -340,10 +340,10 @@ def _noted_state(path: Path, strict: bool) -> ResumeState | None:
 def _learned_net(path: Path, name: str) -> Path:
     """Weights named as Caffe does, from the working folder; or beside the solverstate."""
     given = Path(name)
-    if given.exists():
+    if exists(given):
         return given
     beside = path.parent / given.name
-    if beside.exists():
+    if exists(beside):
         return beside
     raise SnapshotError(
         f"{path}: its weights are missing; expected {given} or {beside}; "

@@ -143,7 +143,9 @@ def test_a_full_disk_at_the_last_snapshot(
     fails: Callable[..., None], tmp_path: Path, finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     solver = solver_in(tmp_path, finished)
-    (tmp_path / "x_iter_2.caffemodel").write_bytes(b"an earlier run's")
+    assert main(["train", "--solver", solver]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("x_iter_2.*")}
+    assert len(before) == 3
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -152,5 +154,14 @@ def test_a_full_disk_at_the_last_snapshot(
     fails(
         r"cannot be written: No space left on device; free some space", "train", "--solver", solver
     )
-    assert (tmp_path / "x_iter_2.caffemodel").read_bytes() == b"an earlier run's"
-    assert not list(tmp_path.glob(".*.tmp"))
+    assert {path: path.read_bytes() for path in tmp_path.glob("x_iter_2.*")} == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_file_of_somebody_else_where_a_snapshot_is_due(
+    fails: Callable[..., None], tmp_path: Path, finished: Path
+) -> None:
+    solver = solver_in(tmp_path, finished)
+    (tmp_path / "x_iter_2.caffemodel").write_bytes(b"somebody's")
+    fails(r"x_iter_2\.caffemodel: exists, and this program did not", "train", "--solver", solver)
+    assert (tmp_path / "x_iter_2.caffemodel").read_bytes() == b"somebody's"

@@ -29,8 +29,11 @@ from tests.mutation.mutate import mutant
 from tests.mutation.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = (sys.executable, "-m", "tests.mutation.campaign")
 SECONDS = 10.0
 """What one file may take at most, on a busy machine."""
+IMPORTS = 60.0
+"""What the imports of a process may take besides."""
 MEGABYTES = 3000
 """Address space of a process that reads."""
 READ, REFUSED = "read", "refused"
@@ -108,8 +111,7 @@ def run(kind: str, first: int, count: int, seconds: float = SECONDS) -> Outcome:
 
 
 def _child(kind: str, first: int, count: int, seconds: float) -> Iterator[tuple[int, str, float]]:
-    command = [sys.executable, "-m", "tests.mutation.campaign", "--child", kind]
-    command += ["--first", str(first), "--count", str(count)]
+    command = [*PROGRAM, "--child", kind, "--first", str(first), "--count", str(count)]
     child = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, bufsize=1
     )
@@ -117,8 +119,7 @@ def _child(kind: str, first: int, count: int, seconds: float) -> Iterator[tuple[
     number = first
     try:
         while number < first + count:
-            # The first line takes the imports as well.
-            patience = seconds + (60 if number == first else 0)
+            patience = seconds + (IMPORTS if number == first else 0)
             ready, _, _ = select.select([child.stdout], [], [], patience)
             line = child.stdout.readline() if ready else ""
             if not line:

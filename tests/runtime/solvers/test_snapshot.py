@@ -382,6 +382,8 @@ def test_keep_removes_what_is_left_of_older_snapshots(tmp_path: Path) -> None:
 
 # What this program did not write --------------------------------------------------------------
 
+CAREFUL = SolverOptions(force=False)
+
 
 @pytest.mark.parametrize("name", ["caffemodel", "solverstate", "state.json"])
 @pytest.mark.parametrize("iteration", [4, 12])
@@ -390,7 +392,7 @@ def test_a_file_of_somebody_else_is_refused_before_the_first_iteration(
 ) -> None:
     path = tmp_path / f"toy_iter_{iteration}.{name}"
     path.write_bytes(b"original Caffe's")
-    solver = _make(tmp_path, "snapshot: 4")
+    solver = _make(tmp_path, "snapshot: 4", options=CAREFUL)
     with pytest.raises(SnapshotError, match=rf"{name}: exists, and this program did not .*--force"):
         solver.solve()
     assert solver.iter == 0 and path.read_bytes() == b"original Caffe's"
@@ -399,8 +401,8 @@ def test_a_file_of_somebody_else_is_refused_before_the_first_iteration(
         # Those who step by hand lose the snapshot and not the file.
         solver.step(2)
         assert path.read_bytes() == b"original Caffe's"
-    forced = _make(tmp_path, "snapshot: 4", options=SolverOptions(force=True))
-    forced.solve()
+    # As original Caffe does, and `--force`.
+    _make(tmp_path, "snapshot: 4").solve()
     assert newest_snapshot(f"{tmp_path}/toy") == tmp_path / "toy_iter_12.solverstate"
     assert path.read_bytes() != b"original Caffe's"
 
@@ -409,7 +411,7 @@ def test_files_that_no_snapshot_of_this_run_replaces_are_no_matter(tmp_path: Pat
     names = ["toy_iter_3.caffemodel", "toy_iter_16.caffemodel", "toy_iter_4.caffemodel.h5"]
     for name in [*names, "toy_iter_x.caffemodel", "toys_iter_4.caffemodel"]:
         (tmp_path / name).write_bytes(b"somebody's")
-    _make(tmp_path, "snapshot: 4").solve()
+    _make(tmp_path, "snapshot: 4", options=CAREFUL).solve()
     assert all((tmp_path / name).read_bytes() == b"somebody's" for name in names)
 
 
@@ -420,7 +422,7 @@ def test_the_own_files_are_replaced_also_when_damaged(what: str, tmp_path: Path)
     event = {"event": "snapshot", "iteration": 6, "files": names}
     Path(f"{stem}.log.jsonl").write_text(json.dumps(event) + "\n")
     DAMAGES[what](tmp_path)
-    again = _make(tmp_path, "snapshot: 2")
+    again = _make(tmp_path, "snapshot: 2", options=CAREFUL)
     again.solve(newest_snapshot(stem))
     _make(tmp_path, "").restore(tmp_path / "toy_iter_6.solverstate", strict=True)
 
@@ -429,8 +431,8 @@ def test_an_empty_file_is_free_and_a_pipe_is_not(tmp_path: Path) -> None:
     (tmp_path / "toy_iter_4.caffemodel").touch()
     os.mkfifo(tmp_path / "toy_iter_12.caffemodel")
     with pytest.raises(SnapshotError, match=r"toy_iter_12\.caffemodel: exists"):
-        _make(tmp_path, "snapshot: 4").solve()
-    solver = _make(tmp_path, "snapshot: 4", options=SolverOptions(force=True))
+        _make(tmp_path, "snapshot: 4", options=CAREFUL).solve()
+    solver = _make(tmp_path, "snapshot: 4")
     with pytest.raises(SnapshotError, match=r"toy_iter_12\.caffemodel is a device or a pipe"):
         solver.solve()
     assert (tmp_path / "toy_iter_4.caffemodel").stat().st_size > 0
