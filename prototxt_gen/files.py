@@ -29,6 +29,7 @@ _TOKEN = "[a-z0-9_]{8}"
 _LONGEST_NAME = 200
 """Bytes of a name that are part of its temporary name: a name has at most 255."""
 _ATTEMPTS = 100
+_ACCESS_LIST = "system.posix_acl_access"
 
 
 @contextlib.contextmanager
@@ -150,18 +151,27 @@ def abandoned(folder: Path, stem: str, suffix: str = TEMPORARY) -> Iterator[Path
         return
     for name in sorted(names):
         path = folder / name
+        handle = _open_to_lock(path)
+        if handle is None:
+            continue
+        try:
+            kind = os.fstat(handle).st_mode
+            if (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) and _lock(handle, wait=False):
+                yield path
+        finally:
+            os.close(handle)
+
+
+def _open_to_lock(path: Path) -> int | None:
+    # Network file systems lock only what is open for writing, which folders cannot be.
+    for mode in (os.O_RDWR, os.O_RDONLY):
         with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                kind = os.fstat(handle).st_mode
-                if (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) and _lock(handle, wait=False):
-                    yield path
-            finally:
-                os.close(handle)
+            return os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    return None
 
 
 def keep_attributes(handle: int, destination: Destination) -> None:
-    """Give an open file the permissions, and where the system permits it the owner, of another."""
+    """Give an open file another's permissions, and its owner where the system permits it."""
     status = destination.status
     if status is None:
         return
@@ -170,12 +180,10 @@ def keep_attributes(handle: int, destination: Destination) -> None:
         os.fchown(handle, status.st_uid, -1)
     with contextlib.suppress(OSError):
         os.fchmod(handle, stat.S_IMODE(status.st_mode))
-    if sys.platform != "linux":
-        return
-    with contextlib.suppress(OSError):
-        # Access control lists are among these.
-        for attribute in os.listxattr(destination.path):
-            os.setxattr(handle, attribute, os.getxattr(destination.path, attribute))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            access = os.getxattr(destination.path, _ACCESS_LIST)
+            os.setxattr(handle, _ACCESS_LIST, access)
 
 
 def _copy_into(destination: Destination, content: IO[bytes]) -> None:

@@ -106,7 +106,7 @@ def _name_faults() -> None:
     if faulthandler.is_enabled():
         return
     for stream in (sys.__stderr__, sys.stderr):
-        # A stream may be closed, missing, or without a descriptor.
+        # A stream may be missing, closed, or without a descriptor.
         with contextlib.suppress(AttributeError, RuntimeError, ValueError, OSError):
             if stream is not None:
                 faulthandler.enable(stream)

@@ -319,3 +319,20 @@ def test_a_photograph_that_does_not_decode_is_named(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(demo_scene, "_PHOTOGRAPHS", (("skimage.data", "__init__.py"),))
     with pytest.raises(DataError, match=r"__init__\.py: photograph does not decode; expected"):
         load_sources(TRAIN)
+
+
+def test_what_a_killed_run_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    for name in (".set.0123abcd.tmp", ".set.0123abcd.old"):
+        (tmp_path / name / "train").mkdir(parents=True)
+    (tmp_path / ".other.0123abcd.tmp").mkdir()
+    make_demo(tmp_path / "set", train=10, val=10)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd.tmp", "set"]
+
+
+def test_a_folder_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "set").symlink_to("real")
+    for seed in (0, 1):
+        make_demo(tmp_path / "set", train=10, val=10, seed=seed)
+        assert (tmp_path / "set").is_symlink() and (tmp_path / "real" / "val.txt").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["real", "set"]
