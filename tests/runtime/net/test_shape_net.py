@@ -81,7 +81,7 @@ def test_the_nets_own_batch_may_be_too_large_for_the_images() -> None:
         .shape[0]
         == 1
     )
-    with pytest.raises(ShapeError, match="layer 'scores' .*is too large; expected at most"):
+    with pytest.raises(ShapeError, match=r"layer 'scores' .*is too large; expected at most"):
         shapes_of(layers.replace("batch_size: 7", "batch_size: 70"), image=(3, 2000, 3000))
 
 
