@@ -28,8 +28,10 @@ _MAX_DEFLATION = 1032
 """Bytes that deflate makes of one, at most."""
 _MAX_LINKS = 16
 """Soft links in one name; HDF5's own limit."""
-_OWN_FILTERS = frozenset({1, 2, 3, 4, 5, 6, 32000})
-"""Of HDF5 and h5py: deflate, shuffle, fletcher32, szip, nbit, scaleoffset, lzf."""
+_SAFE_FILTERS = frozenset({1, 2, 3, 6, 32000})
+"""Of HDF5 and h5py: deflate, shuffle, fletcher32, scaleoffset, lzf."""
+_UNSAFE_FILTERS = {4: "szip", 5: "nbit"}
+"""HDF5's own, which overwrite memory where the data is damaged."""
 _FAULTS = (
     OSError,
     KeyError,
@@ -228,12 +230,14 @@ def _check_layout(dataset: Any) -> None:
     if kind == h5py.h5d.VIRTUAL or plan.get_external_count():
         what = "a virtual data set" if kind == h5py.h5d.VIRTUAL else "in external storage"
         raise ValueError(f"it is {what}, which may read any file; expected all data in the file")
-    codes = {plan.get_filter(index)[0] for index in range(plan.get_nfilters())}
-    if codes - _OWN_FILTERS:
-        raise ValueError(
-            f"it is packed by filter {min(codes - _OWN_FILTERS)}, which is a plugin; expected a "
-            "filter of HDF5 itself, such as gzip"
-        )
+    for index in range(plan.get_nfilters()):
+        code = plan.get_filter(index)[0]
+        if code not in _SAFE_FILTERS:
+            name = _UNSAFE_FILTERS.get(code, f"{code}, a plugin")
+            raise ValueError(
+                f"it is packed by the filter {name}, which is not read; expected gzip, lzf, "
+                "shuffle, fletcher32, scaleoffset or none; repack the file"
+            )
 
 
 def _storage_fault(dataset: Any, spare: int) -> str:

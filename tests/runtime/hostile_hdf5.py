@@ -67,9 +67,18 @@ def virtual_of_a_pipe(file: Any, name: str, folder: Path) -> None:
 
 def plugin(file: Any, name: str, folder: Path) -> None:
     """A filter that HDF5 would look for among its plugins."""
+    _filtered(file, name, 32001)
+
+
+def nbit(file: Any, name: str, folder: Path) -> None:
+    """A filter that overwrites memory where its data is damaged, as szip does."""
+    _filtered(file, name, 5)
+
+
+def _filtered(file: Any, name: str, code: int) -> None:
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_chunk(VALUES.shape)
-    plan.set_filter(32001, h5py.h5z.FLAG_OPTIONAL, (1, 2))
+    plan.set_filter(code, h5py.h5z.FLAG_OPTIONAL, (1, 2))
     space = h5py.h5s.create_simple(VALUES.shape)
     group = file.require_group(name.rpartition("/")[0] or "/")
     made = h5py.h5d.create(
@@ -89,9 +98,10 @@ ELSEWHERE: dict[str, Write] = {
         virtual,
         virtual_of_a_pipe,
         plugin,
+        nbit,
     )
 }
-ELSEWHERE_WORDS = r"which may lead to any file|which may read any file|which is a plugin"
+ELSEWHERE_WORDS = r"which may lead to any file|which may read any file|by the filter"
 
 
 def endless_chunks(file: Any, name: str, folder: Path) -> None:
