@@ -24,6 +24,8 @@ COMMIT_EVERY = 1000
 """Records per transaction, as in Caffe's convert_imageset."""
 INITIAL_MAP_SIZE = 64 << 20
 _PENDING_BYTES = 256 << 20
+_LOCK_BYTES = 8192
+"""The size of liblmdb's lock file for 126 readers, its default."""
 
 
 class _Environment:
@@ -40,14 +42,16 @@ class _Environment:
         self._replaced: set[bytes] = set()
         self.lmdb: Any = None
         try:
+            _reserve_lock_file(folder)
             self.lmdb = lmdb.open(os.fsencode(folder), map_size=map_size)
             self._last_key = self.last_key()
-        except lmdb.Error as cause:
+        except (lmdb.Error, OSError) as cause:
             if self.lmdb is not None:
                 self.lmdb.close()
+            reason = cause.strerror if isinstance(cause, OSError) else cause
             raise DataError(
-                f"{folder}: cannot be opened for writing: {cause}; close it where this process has "
-                "it open, free some space, or choose a folder you may write to"
+                f"{folder}: cannot be opened for writing: {reason}; close it where this process "
+                "has it open, free some space, or choose a folder you may write to"
             ) from cause
 
     def last_key(self) -> bytes | None:
@@ -71,6 +75,19 @@ class _Environment:
             self.users -= 1
             if not self.users:
                 self.lmdb.close()
+
+
+def _reserve_lock_file(folder: Path) -> None:
+    """Reserve the space of a lock file that has none yet.
+
+    liblmdb maps the file, so that a full disk would end the process with a signal. A file that is
+    in use has space; it must not be opened, since closing it would release the locks of liblmdb.
+    """
+    path = folder / "lock.mdb"
+    reserve = getattr(os, "posix_fallocate", None)  # missing in macOS
+    if reserve is not None and (not path.exists() or path.stat().st_blocks == 0):
+        with path.open("ab") as file:
+            reserve(file.fileno(), 0, _LOCK_BYTES)
 
 
 # liblmdb forbids a process to open a file twice, so writers of one database share an environment.

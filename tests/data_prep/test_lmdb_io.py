@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -152,6 +153,37 @@ def test_a_full_disk_is_said_and_what_was_committed_stays(tmp_path: Path) -> Non
         assert f"the {len(reader)} records committed before are safe" in done.stdout
         assert 50 <= len(reader) < 2000
         assert all(value == bytes(6000) for _, value in reader)
+
+
+ON_A_FULL_DISK = """
+mount -t tmpfs -o size=64k none "$1" || exit 77
+mkdir "$1/db"
+dd if=/dev/zero of="$1/fill" 2> /dev/null
+exec "$2" -c '
+import sys
+from data_prep.lmdb_io import Writer
+from prototxt_gen.errors import DataError
+try:
+    Writer(sys.argv[1], append=True)
+except DataError as error:
+    print(error)
+' "$1/db"
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a small file system as Linux does")
+def test_a_database_begun_on_a_full_disk(tmp_path: Path) -> None:
+    """liblmdb maps its lock file, which ends the process where there is no space for it."""
+    if shutil.which("unshare") is None:
+        pytest.skip("needs unshare")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", ON_A_FULL_DISK, "sh", str(tmp_path), sys.executable],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    if done.returncode == 77 or "unshare" in done.stderr:
+        pytest.skip("may not mount a file system")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be opened for writing: No space left on device" in done.stdout
 
 
 def _missing(folder: Path) -> None:
