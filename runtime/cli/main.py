@@ -61,7 +61,12 @@ class _Parser(argparse.ArgumentParser):
         print(message, end="", file=file)
 
 
-def _parser() -> argparse.ArgumentParser:
+def verb_parsers() -> dict[str, argparse.ArgumentParser]:
+    """The argument parser of each verb, by its name."""
+    return _parser()[1]
+
+
+def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
     parser = _Parser(
         prog="verydeep",
         description=_DESCRIPTION,
@@ -79,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         module.add_arguments(child)
         child.set_defaults(run=module.run)
-    return parser
+    return parser, dict(sub.choices)
 
 
 def _version() -> str:
@@ -107,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str], console: Console) -> int:
     verb = "verydeep"
     try:
-        parser = _parser()
+        parser, _ = _parser()
         args = parser.parse_args(caffe_flags(argv))
         if args.verb is None:
             parser.print_help()

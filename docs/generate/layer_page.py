@@ -1,0 +1,183 @@
+"""The page of layer types, from the registry, the layers' source and caffe.proto."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+
+from prototxt_gen import proto
+from runtime.core.layer import Layer
+from runtime.layers.factory import layer_class, layer_type_list
+
+_MEMORY_OPS = {"view", "empty", "copy", "copy_2d", "fill", "upload", "download", "synchronize"}
+"""Ops that allocate or copy; a layer that calls nothing else computes nothing."""
+_NOT_OPS = {"name", "dtype", "shares_host_memory", "rows_stand_alone"}
+_HOST_READS = {"host", "mutable_host", "overwritten_host"}
+_FIELD = re.compile(r"\s*(optional|repeated|required) (\w+) (\w+) = \d+\s*(\[.*?\])?;\s*(//.*)?")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a layer's source calls: ops of the backend, arrays on the host, parameter messages."""
+
+    ops: frozenset[str]
+    on_host: bool
+    params: frozenset[str]
+
+
+def page() -> str:
+    """The Markdown of the page."""
+    types = layer_type_list()
+    lines = [*_INTRODUCTION, "", "| Type | CPU | GPU |", "|---|---|---|"]
+    for name in types:
+        cpu, gpu = places(work_of(layer_class(name, name)))
+        lines.append(f"| [{name}](#{name.lower()}) | {cpu} | {gpu} |")
+    for name in types:
+        lines += ["", *_section(name, layer_class(name, name))]
+    lines += ["", *_shared_messages()]
+    return "\n".join(lines) + "\n"
+
+
+_INTRODUCTION = (
+    "# Layer types",
+    "",
+    "`type` in a prototxt is one of the names below. Other types of original Caffe and its forks",
+    "are refused with an error.",
+    "",
+    "**CPU**: *compiled* means ops of the C++ extension, which are computed in NumPy where no",
+    "compiler was available at installation; *NumPy* means that the layer computes in NumPy.",
+    "",
+    "**GPU**: *kernel* means CUDA kernels; *host* means that the layer computes in NumPy on the",
+    "host, and its blobs are copied from and to the device. *Kernel, host* means that some modes or",
+    "steps of the layer use the host; the layer's section lists the ops that are kernels.",
+    "*Memory* means that the layer copies or shares memory and computes nothing. A `Python` layer",
+    "runs its own code on the host.",
+)
+
+
+def places(work: Work) -> tuple[str, str]:
+    """Where a layer computes on a CPU and on a GPU."""
+    computing = work.ops - _MEMORY_OPS
+    if not computing:
+        return ("NumPy", "host") if work.on_host else ("memory", "memory")
+    native = sorted(op for op in computing if _is_native(op))
+    cpu = "compiled" if native and not work.on_host else "compiled, NumPy" if native else "NumPy"
+    return cpu, "kernel, host" if work.on_host else "kernel"
+
+
+@functools.cache
+def _native_methods() -> frozenset[str]:
+    """The methods of the CPU backend's compiled groups of ops."""
+    names = set()
+    package = importlib.import_module("runtime.backend.cpu")
+    for module_name in ("native_conv", "native_ops", "native_softmax"):
+        module = importlib.import_module(f"{package.__name__}.{module_name}")
+        for cls in vars(module).values():
+            if inspect.isclass(cls) and cls.__module__ == module.__name__:
+                names |= {name for name in vars(cls) if not name.startswith("_")}
+    return frozenset(names)
+
+
+def _is_native(op: str) -> bool:
+    return bool({op, op.removeprefix("conv_"), op.rpartition(".")[2]} & _native_methods())
+
+
+def work_of(cls: type[Layer]) -> Work:
+    """Read the source of a layer, its base classes and the helper modules they import."""
+    trees = [ast.parse(inspect.getsource(module)) for module in _modules(cls)]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    calls = [n.func for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
+    ops = frozenset(_op(function) for function in calls) - {""} - _NOT_OPS
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    on_host = any(f.attr in _HOST_READS and not _is_scalar_read(f, nodes) for f in calls)
+    fields = {field.name for field in proto.LayerParameter.DESCRIPTOR.fields}
+    params = frozenset(a for a in attributes & fields if a.endswith("_param"))
+    return Work(ops, on_host, params)
+
+
+def _op(function: ast.Attribute) -> str:
+    """The op that `self.backend.OP(...)` or `self.backend.GROUP.OP(...)` calls, or nothing."""
+    names = [function.attr]
+    value = function.value
+    while isinstance(value, ast.Attribute):
+        names.insert(0, value.attr)
+        value = value.value
+    if "backend" not in names[:-1]:
+        return ""
+    return ".".join(names[names.index("backend") + 1 :])
+
+
+def _is_scalar_read(function: ast.Attribute, nodes: list[ast.AST]) -> bool:
+    """Whether the array is read for a single number, a loss weight: `.host().ravel()[0]`."""
+    for node in nodes:
+        is_scalar = isinstance(node, ast.Subscript) and _is_integer(node.slice)
+        if is_scalar and any(child is function for child in ast.walk(node.value)):
+            return True
+    return False
+
+
+def _is_integer(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
+def _modules(cls: type[Layer]) -> Iterator[ModuleType]:
+    queue = [b.__module__ for b in cls.__mro__ if b is not Layer and issubclass(b, Layer)]
+    layers = {layer_class(name, name).__module__ for name in layer_type_list()}
+    seen = set()
+    while queue:
+        name = queue.pop()
+        # Labels are checked on the host, whatever computes with them.
+        if name in seen or name == "runtime.layers.labels":
+            continue
+        seen.add(name)
+        module = importlib.import_module(name)
+        yield module
+        for node in ast.walk(ast.parse(inspect.getsource(module))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("runtime.layers"):
+                if node.module not in layers:
+                    queue.append(str(node.module))
+
+
+def _section(name: str, cls: type[Layer]) -> list[str]:
+    work = work_of(cls)
+    cpu, gpu = places(work)
+    lines = [f"## {name} {{ #{name.lower()} }}", "", inspect.cleandoc(cls.__doc__ or ""), ""]
+    lines.append(f"Bottoms: {cls.num_bottom}. Tops: {cls.num_top}. CPU: {cpu}. GPU: {gpu}.")
+    if work.ops - _MEMORY_OPS:
+        ops = ", ".join(f"`{op}`" for op in sorted(work.ops - _MEMORY_OPS))
+        lines += ["", f"Backend ops: {ops}."]
+    for field in sorted(work.params - {"transform_param", "loss_param"}):
+        message = proto.LayerParameter.DESCRIPTOR.fields_by_name[field].message_type.name
+        lines += ["", f"`{field}`:", "", *_fields(message)]
+    for field in sorted(work.params & {"transform_param", "loss_param"}):
+        lines += ["", f"[`{field}`](#{field}) applies."]
+    return lines
+
+
+def _shared_messages() -> list[str]:
+    lines = []
+    for field in ("transform_param", "loss_param"):
+        message = proto.LayerParameter.DESCRIPTOR.fields_by_name[field].message_type.name
+        lines += [f"## {field} {{ #{field} }}", "", *_fields(message), ""]
+    return lines
+
+
+def _fields(message: str) -> list[str]:
+    """A table of a message's fields, with the comments of caffe.proto."""
+    text = re.search(rf"^message {message} {{\n(.*?)^}}", proto.schema_text(), re.M | re.S)
+    if text is None:
+        raise ValueError(f"caffe.proto: no message {message}")
+    lines = ["| Field | Type | Default | |", "|---|---|---|---|"]
+    for match in filter(None, map(_FIELD.match, text[1].splitlines())):
+        label, kind, name, options, comment = match.groups()
+        default = re.search(r"default = ([^\]]+)", options or "")
+        kind = f"{kind}, repeated" if label == "repeated" else kind
+        note = (comment or "").removeprefix("//").strip()
+        lines.append(f"| `{name}` | {kind} | {default[1] if default else ''} | {note} |")
+    return lines
