@@ -1,5 +1,5 @@
-# The two commands: `make train` runs the main job, `make test` passes the tests.
-# Both set up what they need in .venv; nothing but Python 3.10+ with pip is assumed.
+# The two commands: `make train` runs the main job, `make test` runs the test suite.
+# Both install what they need into .venv; only Python 3.10 or later with pip is required.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,52 +7,53 @@ BIN := $(VENV)/bin
 NET ?=
 DATA ?= demo
 GPUS ?=
-# What starts the job on several machines, such as: mpirun -n 4 --hostfile hosts
+# The launcher for several machines, for example: mpirun -n 4 --hostfile hosts
 MPIRUN ?=
 OUT ?=
 EXTRAS ?= test,lint
 
-# What was installed, by extra: a stamp each, renewed when the packaging changes.
+# One stamp file per installed extra, updated when the packaging changes.
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
-# What the benchmarks compare with stands apart: it asks for another OpenCV.
+# The libraries for comparison need another OpenCV, and so an environment of their own.
 PEERS := $(VENV)-peers
 PEERS_STAMP := $(PEERS)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 FAKE_STAMP := $(VENV)/.installed-pycuda
 
-.PHONY: help train test test-slow lint setup clean
+.PHONY: help train test test-slow test-gpu exactness paper bench pycuda-fake kernels lint docs setup clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "  The real job: make train NET=D DATA=/path/to/ilsvrc12 GPUS=0,1,2,3"
+	@echo "  Train on ILSVRC-2012: make train NET=D DATA=/path/to/ilsvrc12 GPUS=0,1,2,3"
 
-train: $(STAMP)  ## prepare, train, evaluate, export and draw (embedded data set by default)
+train: $(STAMP)  ## prepare, train, evaluate, export and plot (embedded data set by default)
 	$(MPIRUN) $(BIN)/verydeep run --data $(DATA) $(if $(NET),--net $(NET)) $(if $(GPUS),--gpu $(GPUS)) $(if $(OUT),--out $(OUT))
 
-test: $(TEST_STAMP)  ## pass the tests (minutes, no GPU)
+test: $(TEST_STAMP)  ## run the tests (minutes, no GPU)
 	$(BIN)/python -m pytest -m "not slow and not gpu"
 
-test-slow: $(TEST_STAMP)  ## pass the long tests: fuzzing, sanitizers, soaks
+test-slow: $(TEST_STAMP)  ## run the long tests: fuzzing, sanitizers, soaks
 	$(BIN)/python -m pytest -m "slow and not gpu"
 
-test-gpu: $(TEST_STAMP)  ## pass the tests that need an NVIDIA GPU
+test-gpu: $(TEST_STAMP)  ## run the tests that need an NVIDIA GPU
 	$(BIN)/python -m pip install --quiet --editable '.[cuda]'
 	$(BIN)/python -m pytest -m gpu
 
-exactness: $(STAMP)  ## train on 1, 2, 4 and 8 replicas and print the one checksum of all
+exactness: $(STAMP)  ## train on 1, 2, 4 and 8 replicas and print their common checksum
 	$(BIN)/python -m runtime.job.exactness
 
 paper: $(STAMP)  ## the paper's tables in miniature, with a report
 	$(BIN)/verydeep paper --data $(DATA) $(if $(GPUS),--gpu $(GPUS)) --out $(or $(OUT),build/paper)
 
-bench: $(STAMP) $(PEERS_STAMP)  ## measure the CPU backend beside PyTorch and OpenCV (minutes)
+bench: $(STAMP) $(PEERS_STAMP)  ## measure the CPU backend, PyTorch and OpenCV (minutes)
 	$(BIN)/python benchmarks/native_conv.py --json benchmarks/results/conv.json
 	$(BIN)/python benchmarks/cpu.py --peers $(PEERS)/bin/python
 	$(BIN)/python benchmarks/cpu_report.py
 
-pycuda-fake: $(FAKE_STAMP)  ## install PyCUDA where there is no GPU, for the tests over a fake driver
+pycuda-fake: $(FAKE_STAMP)  ## install PyCUDA on a machine without a GPU, for the tests with a fake driver
 
 kernels: $(STAMP)  ## compile every CUDA kernel with nvcc and show registers, memory and spills
 	$(BIN)/python -m cuda_kernels.build --table
@@ -62,7 +63,10 @@ lint: $(TEST_STAMP)  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-setup: $(STAMP)  ## make the virtual environment and install
+docs: $(DOCS_STAMP)  ## build the documentation as a site in build/docs; warnings and dead links fail
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -d build/doctrees docs build/docs
+
+setup: $(STAMP)  ## create the virtual environment and install
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
@@ -77,6 +81,10 @@ $(TEST_STAMP): $(STAMP)
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 $(PEERS_STAMP): benchmarks/peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
@@ -86,7 +94,7 @@ $(FAKE_STAMP): tests/fakecuda/install_pycuda.sh | $(STAMP)
 	$(BIN)/python -c 'import pycuda' 2> /dev/null || timeout 300 $< $(BIN)/python
 	touch $@
 
-clean:  ## remove what was built, the virtual environment included
+clean:  ## remove all build results and the virtual environment
 	rm -rf $(VENV) $(PEERS) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	find runtime -name '*.so' -delete

@@ -1,6 +1,6 @@
 """The CPU benchmarks' results as Markdown tables and as a plot.
 
-Run as a program it brings docs/BENCHMARKS.md and README.md up to date.
+Run as a program it updates docs/explanation/benchmarks.md and README.md.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def parallel_table(results: dict[str, Any]) -> str:
     rows = [("2 replicas of 1 thread against 1", title, _times(replicas))]
     if mpi is not None:
         rows.append(("2 processes under mpirun against 1", title, _times(mpi)))
-    rows.append(("what `verydeep plan` says of it", title, f"{results['model']['speedup']:.2f} x"))
+    rows.append(("predicted by `verydeep plan`", title, f"{results['model']['speedup']:.2f} x"))
     low, high = (100 * value for value in shards["between"])
     cost = 100 * shards["cost_of_8_shards_at_batch_256"]
     found = f"{cost:.1f} % ({low:.1f} to {high:.1f})"
@@ -163,7 +163,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 def main() -> int:
     found = sections()
-    for path in (ROOT / "README.md", ROOT / "docs" / "BENCHMARKS.md"):
+    for path in (ROOT / "README.md", ROOT / "docs" / "explanation" / "benchmarks.md"):
         text = path.read_text()
         for name, content in found.items():
             text = with_section(text, name, content)

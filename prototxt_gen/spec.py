@@ -1,6 +1,6 @@
 """The specification of a net and its training: what the generator needs to know, checked.
 
-docs/SPEC.md describes the same in its written form, TOML, which spec_toml.py reads and writes.
+docs/reference/spec.md describes its TOML form, which spec_toml.py reads and writes.
 An error names the key as that form spells it.
 """
 

@@ -1,4 +1,4 @@
-"""A net's specification in its written form, TOML; docs/SPEC.md describes it."""
+"""A net's specification as TOML, described in docs/reference/spec.md."""
 
 from __future__ import annotations
 

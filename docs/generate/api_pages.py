@@ -1,8 +1,9 @@
-"""The pages of the Python reference: one for each package folder, filled by mkdocstrings."""
+"""The pages of the Python reference: one for each package folder, filled by autodoc."""
 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGES = ("prototxt_gen", "data_prep", "cuda_kernels", "runtime")
@@ -13,7 +14,7 @@ def pages(root: Path) -> dict[str, str]:
     folders = sorted(
         {path.parent for package in PACKAGES for path in (root / package).rglob("*.py")}
     )
-    index = ["# Python reference", "", "| Package | |", "|---|---|"]
+    index = ["# Python", "", "| Package | |", "|---|---|"]
     found = {}
     for folder in folders:
         package = ".".join(folder.relative_to(root).parts)
@@ -25,7 +26,12 @@ def pages(root: Path) -> dict[str, str]:
             continue
         found[f"{package}.md"] = _page(package, modules)
         index.append(f"| [`{package}`]({package}.md) | {_summary(folder / '__init__.py')} |")
-    return {"index.md": "\n".join(index) + "\n", **found}
+    return {"index.md": "\n".join([*index, *toctree(found)]) + "\n", **found}
+
+
+def toctree(names: Iterable[str]) -> list[str]:
+    """The lines of a hidden table of contents."""
+    return ["", "```{toctree}", ":hidden:", "", *names, "```"]
 
 
 def _modules(folder: Path, package: str) -> list[str]:
@@ -42,8 +48,10 @@ def _has_public_names(root: Path, module: str) -> bool:
 
 
 def _page(package: str, modules: list[str]) -> str:
-    blocks = "\n\n".join(f"::: {module}" for module in modules)
-    return f"# {package}\n\n{blocks}\n"
+    lines = [f"# {package}"]
+    for module in modules:
+        lines += ["", f"## {module}", "", "```{eval-rst}", f".. automodule:: {module}", "```"]
+    return "\n".join(lines) + "\n"
 
 
 def _summary(path: Path) -> str:

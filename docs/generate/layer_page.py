@@ -147,7 +147,7 @@ def _modules(cls: type[Layer]) -> Iterator[ModuleType]:
 def _section(name: str, cls: type[Layer]) -> list[str]:
     work = work_of(cls)
     cpu, gpu = places(work)
-    lines = [f"## {name} {{ #{name.lower()} }}", "", inspect.cleandoc(cls.__doc__ or ""), ""]
+    lines = [f"## {name}", "", inspect.cleandoc(cls.__doc__ or ""), ""]
     lines.append(f"Bottoms: {cls.num_bottom}. Tops: {cls.num_top}. CPU: {cpu}. GPU: {gpu}.")
     if work.ops - _MEMORY_OPS:
         ops = ", ".join(f"`{op}`" for op in sorted(work.ops - _MEMORY_OPS))
@@ -164,7 +164,7 @@ def _shared_messages() -> list[str]:
     lines = []
     for field in ("transform_param", "loss_param"):
         message = proto.LayerParameter.DESCRIPTOR.fields_by_name[field].message_type.name
-        lines += [f"## {field} {{ #{field} }}", "", *_fields(message), ""]
+        lines += [f"## {field}", "", *_fields(message), ""]
     return lines
 
 

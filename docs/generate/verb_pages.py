@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from api_pages import toctree
+
 from runtime.cli.main import verb_parsers, verbs
 
 
@@ -16,7 +18,7 @@ def pages() -> dict[str, str]:
         summary = modules[name].SUMMARY
         index.append(f"| [`verydeep {name}`]({name}.md) | {_cell(summary)} |")
         found[f"{name}.md"] = _page(name, summary, modules[name].EXAMPLE, parser)
-    return {"index.md": "\n".join(index) + "\n", **found}
+    return {"index.md": "\n".join([*index, *toctree(found)]) + "\n", **found}
 
 
 def _page(name: str, summary: str, example: str, parser: argparse.ArgumentParser) -> str:

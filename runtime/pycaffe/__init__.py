@@ -1,4 +1,4 @@
-"""pycaffe's interface: `import runtime.pycaffe as caffe`. docs/PYCAFFE.md says where it differs."""
+"""pycaffe's interface: `import runtime.pycaffe as caffe`. See docs/reference/pycaffe.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The import rules of docs/ARCHITECTURE.md, checked on every import in the source."""
+"""The import rules of docs/explanation/architecture.md, checked on every import in the source."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_every_folder_has_a_floor() -> None:
 
 
 def test_the_documented_table_is_this_one() -> None:
-    text = _text(ROOT / "docs" / "ARCHITECTURE.md")
+    text = _text(ROOT / "docs" / "explanation" / "architecture.md")
     rows = re.findall(r"^\| (\d+) \| `([^`]+)` \| \S", text, flags=re.M)
     assert [(int(floor), folder) for floor, folder in rows] == [
         (floor, entry) for floor, entries in enumerate(FLOORS) for entry in entries

@@ -97,7 +97,7 @@ def test_caffes_figures_are_carried_over(module: Any) -> None:
 def test_the_documents_show_the_results(module: Any) -> None:
     report = module("cpu_report")
     for name, content in report.sections().items():
-        for path in (ROOT / "docs" / "BENCHMARKS.md", ROOT / "README.md"):
+        for path in (ROOT / "docs" / "explanation" / "benchmarks.md", ROOT / "README.md"):
             text = path.read_text()
             assert report.with_section(text, name, content) == text, f"{path}: section {name}"
     assert "<!-- cpu -->" in (ROOT / "README.md").read_text()

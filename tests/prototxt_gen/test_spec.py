@@ -21,7 +21,7 @@ from prototxt_gen.spec import (
 )
 from prototxt_gen.spec_toml import load_spec, parse_spec, to_toml
 
-GUIDE = Path(__file__).parents[2] / "docs" / "SPEC.md"
+GUIDE = Path(__file__).parents[2] / "docs" / "reference" / "spec.md"
 OWN = 'name = "own"\nstages = [["conv3-8"], ["conv3-16"]]\n'
 
 
