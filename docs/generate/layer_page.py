@@ -54,8 +54,8 @@ _INTRODUCTION = (
     "compiler was available at installation; *NumPy* means that the layer computes in NumPy.",
     "",
     "**GPU**: *kernel* means CUDA kernels; *host* means that the layer computes in NumPy on the",
-    "host, and its blobs are copied from and to the device. *Kernel, host* means that some modes or",
-    "steps of the layer use the host; the layer's section lists the ops that are kernels.",
+    "host, and its blobs are copied from and to the device. *Kernel, host* means that some modes",
+    "or steps of the layer use the host; the layer's section lists the ops that are kernels.",
     "*Memory* means that the layer copies or shares memory and computes nothing. A `Python` layer",
     "runs its own code on the host.",
 )
@@ -138,10 +138,14 @@ def _modules(cls: type[Layer]) -> Iterator[ModuleType]:
         seen.add(name)
         module = importlib.import_module(name)
         yield module
-        for node in ast.walk(ast.parse(inspect.getsource(module))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("runtime.layers"):
-                if node.module not in layers:
-                    queue.append(str(node.module))
+        queue += [name for name in _helpers(module) if name not in layers]
+
+
+def _helpers(module: ModuleType) -> list[str]:
+    """The modules of runtime.layers that a module imports from."""
+    nodes = ast.walk(ast.parse(inspect.getsource(module)))
+    names = [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)]
+    return [name for name in names if name.startswith("runtime.layers")]
 
 
 def _section(name: str, cls: type[Layer]) -> list[str]:

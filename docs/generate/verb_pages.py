@@ -67,7 +67,7 @@ def _metavar(action: argparse.Action) -> str:
 def _default(action: argparse.Action) -> str:
     if action.required and action.option_strings:
         return "required"
-    if action.default in (None, False, argparse.SUPPRESS):
+    if action.default in (None, False, "", argparse.SUPPRESS):
         return ""
     return f"`{_cell(str(action.default))}`"
 

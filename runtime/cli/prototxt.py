@@ -40,7 +40,9 @@ class Override(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = parser.add_mutually_exclusive_group(required=True)
     net.add_argument("--net", choices=tuple(NETS), help="a net of the paper")
-    net.add_argument("--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md")
+    net.add_argument(
+        "--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md"
+    )
     result = parser.add_mutually_exclusive_group(required=True)
     result.add_argument("--out", metavar="DIR", help="write the files into this folder")
     result.add_argument(

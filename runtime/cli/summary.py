@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = parser.add_mutually_exclusive_group(required=True)
     net.add_argument("model", nargs="?", metavar="PROTOTXT", help="a net of any kind")
     net.add_argument("--net", choices=tuple(NETS), help="a net of the paper")
-    net.add_argument("--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md")
+    net.add_argument(
+        "--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md"
+    )
     net.add_argument(
         "--paper", action="store_true", help="print the paper's Tables 1 and 2, for all of its nets"
     )

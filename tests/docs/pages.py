@@ -10,7 +10,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 _FENCE = re.compile(
-    r"^(?P<indent> *)```(?P<language>\w*|\{\w+\})\n(?P<text>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+    r"^(?P<indent> *)```(?P<language>\w*|\{\w+\})\n(?P<text>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
 )
 _MARK = re.compile(r"<!-- (skip|needs|file): (.*?) -->\n *$")
 _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
@@ -20,8 +21,8 @@ _INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 class Block:
     """A fenced block, and the comment before it: `<!-- skip: reason -->`, `needs`, or `file`.
 
-    `needs` names a module or an attribute, such as `onnx` or `runtime.load`, without which the block
-    is not run. `file` is the name under which the block is stored for the commands that follow.
+    `needs` names a module or an attribute, such as `onnx` or `runtime.load`; the block is run if it
+    exists. `file` is the name under which the block is stored for the commands that follow.
     """
 
     line: int
@@ -47,7 +48,9 @@ def blocks(text: str) -> Iterator[Block]:
     """The fenced blocks of a page, in order."""
     end = 0
     for match in _FENCE.finditer(text):
-        if match["language"].startswith("{"):  # a directive of the site, such as a table of contents
+        if match["language"].startswith(
+            "{"
+        ):  # a directive of the site, such as a table of contents
             continue
         between = text[end : match.start()]
         mark = _MARK.search(between)

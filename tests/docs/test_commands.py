@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.docs.pages import ROOT, Block, blocks, command_lines, inline_code, page_id, pages
 
 from prototxt_gen import proto, text
 from runtime.cli.main import caffe_flags, main, verb_parsers
+from tests.docs.pages import ROOT, Block, blocks, command_lines, inline_code, page_id, pages
 
 LANGUAGES = {"sh", "python", "text", "toml", "proto"}
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))

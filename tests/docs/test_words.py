@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+
 from tests.docs.pages import ROOT, page_id, pages, prose
 
 MANNERISMS = re.compile(
