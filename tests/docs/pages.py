@@ -72,13 +72,18 @@ def command_lines(text: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def without_fences(text: str) -> str:
+    """A page without its fenced blocks."""
+    return _FENCE.sub("", text)
+
+
 def inline_code(text: str) -> list[str]:
     """The inline code of a page."""
-    return _INLINE.findall(_FENCE.sub("", text))
+    return _INLINE.findall(without_fences(text))
 
 
 def prose(text: str) -> str:
     """A page without code, comments and the targets of links."""
-    text = re.sub(r"<!--.*?-->", "", _FENCE.sub("", text), flags=re.DOTALL)
+    text = re.sub(r"<!--.*?-->", "", without_fences(text), flags=re.DOTALL)
     text = _INLINE.sub("", text)
     return re.sub(r"\]\([^)]*\)", "]", text)

@@ -18,7 +18,16 @@ import pytest
 
 from prototxt_gen import proto, text
 from runtime.cli.main import caffe_flags, main, verb_parsers
-from tests.docs.pages import ROOT, Block, blocks, command_lines, inline_code, page_id, pages
+from tests.docs.pages import (
+    ROOT,
+    Block,
+    blocks,
+    command_lines,
+    inline_code,
+    page_id,
+    pages,
+    without_fences,
+)
 
 LANGUAGES = {"sh", "python", "text", "toml", "proto"}
 MAKE_TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
@@ -66,6 +75,11 @@ def test_blocks_have_a_known_language(path: Path) -> None:
     for block in blocks(path.read_text()):
         assert block.language in LANGUAGES, f"{page_id(path)}:{block.line}"
         assert block.mark != "skip" or len(block.value.split()) > 1, "a reason is missing"
+
+
+@every_page
+def test_code_is_fenced(path: Path) -> None:
+    assert re.findall(r"\n\n {4}(?! *[-*\d])\S.*", without_fences(path.read_text())) == []
 
 
 @every_page
