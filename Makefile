@@ -64,7 +64,7 @@ lint: $(TEST_STAMP)  ## ruff and mypy
 	$(BIN)/mypy
 
 docs: $(DOCS_STAMP)  ## build the documentation as a site in build/docs; warnings and dead links fail
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -j auto -d build/doctrees docs build/docs
 
 setup: $(STAMP)  ## create the virtual environment and install
 

@@ -37,7 +37,8 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 napoleon_custom_sections = ["Shapes", "Units", "Source", "Paper", "Caffe"]
 napoleon_use_rtype = False
-suppress_warnings = ["ref.python"]
+suppress_warnings = ["ref.python"]  # a name in a signature that several modules define
+toc_object_entries = False  # the navigation lists modules; with every function it is slow to build
 
 
 def write_reference(app: Any) -> None:
@@ -62,6 +63,7 @@ def convert_docstring(app: Any, what: str, name: str, obj: Any, options: Any, li
     lines[:] = docstrings.to_rst(list(lines))
 
 
-def setup(app: Any) -> None:
+def setup(app: Any) -> dict[str, bool]:
     app.connect("builder-inited", write_reference)
     app.connect("autodoc-process-docstring", convert_docstring, priority=100)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
