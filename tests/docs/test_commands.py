@@ -103,6 +103,16 @@ def test_inline_commands_use_existing_verbs_and_flags(path: Path) -> None:
         assert set(flags) <= flags_of(parsers[verb]), code
 
 
+@every_page
+def test_inline_flags_belong_to_a_verb(path: Path) -> None:
+    flags = {"--size"}  # of benchmarks/gpu_check.sh
+    flags.update(*(flags_of(parser) for parser in verb_parsers().values()))
+    for code in inline_code(path.read_text()):
+        if re.match(r"--?[a-z]", code):
+            used = caffe_flags(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", code))
+            assert set(used) <= flags, code
+
+
 def test_a_wrong_flag_is_noticed() -> None:
     with pytest.raises(pytest.fail.Exception, match="unrecognized arguments"):
         check_command("verydeep upgrade --unknown a b")
