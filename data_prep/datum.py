@@ -3,7 +3,8 @@
 Images are (H, W, C) everywhere in this package, in the channel order of the record: BGR for colour.
 A raw Datum stores (C, H, W) and is seen through a transposed view, so nothing is copied.
 
-`decode` is the only reader of image files. docs/reference/images.md lists what it accepts, and its pixels.
+`decode` is the only reader of image files. docs/reference/images.md lists the accepted formats and
+the resulting pixels.
 """
 
 from __future__ import annotations

@@ -15,16 +15,16 @@ from prototxt_gen import proto
 from runtime.core.layer import Layer
 from runtime.layers.factory import layer_class, layer_type_list
 
-_MEMORY_OPS = {"view", "empty", "copy", "copy_2d", "fill", "upload", "download", "synchronize"}
-"""Ops that allocate or copy; a layer that calls nothing else computes nothing."""
-_NOT_OPS = {"name", "dtype", "shares_host_memory", "rows_stand_alone"}
+_GROUPS = ("vectors", "products", "conv", "neurons", "pool", "lrn", "softmax")
+"""The groups of ops that compute; a layer that calls `memory` only computes nothing."""
+_NOT_OPS = {"conv.plan"}
 _HOST_READS = {"host", "mutable_host", "overwritten_host"}
 _FIELD = re.compile(r"\s*(optional|repeated|required) (\w+) (\w+) = \d+\s*(\[.*?\])?;\s*(//.*)?")
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a layer's source calls: ops of the backend, arrays on the host, parameter messages."""
+    """What a layer's source calls: ops that compute, arrays on the host, parameter messages."""
 
     ops: frozenset[str]
     on_host: bool
@@ -63,29 +63,23 @@ _INTRODUCTION = (
 
 def places(work: Work) -> tuple[str, str]:
     """Where a layer computes on a CPU and on a GPU."""
-    computing = work.ops - _MEMORY_OPS
-    if not computing:
+    if not work.ops:
         return ("NumPy", "host") if work.on_host else ("memory", "memory")
-    native = sorted(op for op in computing if _is_native(op))
+    native = work.ops & _native_ops()
     cpu = "compiled" if native and not work.on_host else "compiled, NumPy" if native else "NumPy"
     return cpu, "kernel, host" if work.on_host else "kernel"
 
 
 @functools.cache
-def _native_methods() -> frozenset[str]:
-    """The methods of the CPU backend's compiled groups of ops."""
-    names = set()
-    package = importlib.import_module("runtime.backend.cpu")
-    for module_name in ("native_conv", "native_ops", "native_softmax"):
-        module = importlib.import_module(f"{package.__name__}.{module_name}")
+def _native_ops() -> frozenset[str]:
+    """The ops of the CPU backend's compiled groups, as `GROUP.OP`."""
+    ops = set()
+    for group in _GROUPS:
+        module = importlib.import_module(f"runtime.backend.cpu.native_{group}")
         for cls in vars(module).values():
             if inspect.isclass(cls) and cls.__module__ == module.__name__:
-                names |= {name for name in vars(cls) if not name.startswith("_")}
-    return frozenset(names)
-
-
-def _is_native(op: str) -> bool:
-    return bool({op, op.removeprefix("conv_"), op.rpartition(".")[2]} & _native_methods())
+                ops |= {f"{group}.{name}" for name in vars(cls) if not name.startswith("_")}
+    return frozenset(ops)
 
 
 def work_of(cls: type[Layer]) -> Work:
@@ -102,15 +96,14 @@ def work_of(cls: type[Layer]) -> Work:
 
 
 def _op(function: ast.Attribute) -> str:
-    """The op that `self.backend.OP(...)` or `self.backend.GROUP.OP(...)` calls, or nothing."""
+    """`GROUP.OP` for a call of `self.backend.GROUP.OP(...)` that computes, else nothing."""
     names = [function.attr]
     value = function.value
     while isinstance(value, ast.Attribute):
         names.insert(0, value.attr)
         value = value.value
-    if "backend" not in names[:-1]:
-        return ""
-    return ".".join(names[names.index("backend") + 1 :])
+    names = names[-3:]
+    return ".".join(names[1:]) if names[0] == "backend" and names[1] in _GROUPS else ""
 
 
 def _is_scalar_read(function: ast.Attribute, nodes: list[ast.AST]) -> bool:
@@ -153,8 +146,8 @@ def _section(name: str, cls: type[Layer]) -> list[str]:
     cpu, gpu = places(work)
     lines = [f"## {name}", "", inspect.cleandoc(cls.__doc__ or ""), ""]
     lines.append(f"Bottoms: {cls.num_bottom}. Tops: {cls.num_top}. CPU: {cpu}. GPU: {gpu}.")
-    if work.ops - _MEMORY_OPS:
-        ops = ", ".join(f"`{op}`" for op in sorted(work.ops - _MEMORY_OPS))
+    if work.ops:
+        ops = ", ".join(f"`{op}`" for op in sorted(work.ops))
         lines += ["", f"Backend ops: {ops}."]
     for field in sorted(work.params - {"transform_param", "loss_param"}):
         message = proto.LayerParameter.DESCRIPTOR.fields_by_name[field].message_type.name

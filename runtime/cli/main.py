@@ -48,13 +48,13 @@ def caffe_flags(argv: Sequence[str]) -> list[str]:
     ]
 
 
-class _UsageError(Exception):
+class UsageError(Exception):
     """Flags that do not parse."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise _UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
+        raise UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # The inherited method passes over errors of the stream.
@@ -120,7 +120,7 @@ def _run(argv: Sequence[str], console: Console) -> int:
         verb = f"verydeep {args.verb}"
         _require_folder()
         return int(args.run(args))
-    except _UsageError as error:
+    except UsageError as error:
         console.say(str(error))
         raise SystemExit(VerydeepError.status) from None
     except VerydeepError as error:
