@@ -19,10 +19,9 @@ from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
-from runtime.net.net_file import open_net
 from runtime.pycaffe.classifier import Classifier
 from runtime.pycaffe.image import read_pixels, to_unit
-from runtime.weights.net_weights import copy_trained_layers
+from runtime.weights.net_file import open_net
 
 NAME = "classify"
 SUMMARY = "say what is in images, with probabilities"
@@ -69,8 +68,7 @@ def run(args: argparse.Namespace) -> int:
     setup_logging(logging.WARNING)
     if args.top < 1:
         raise ProtoError(f"--top: expected at least 1, got {args.top}; correct it")
-    with open_net(args.model, proto.TEST, open_backend(args)) as net:
-        copy_trained_layers(net, args.weights)
+    with open_net(args.model, proto.TEST, open_backend(args), weights=[args.weights]) as net:
         classifier = _classifier(net, args)
         labels = _read_labels(args.labels, classifier)
         found = []

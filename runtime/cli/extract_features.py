@@ -18,8 +18,7 @@ from runtime.cli.test import test_data_options
 from runtime.core.context import RunContext
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
-from runtime.net.net_file import open_net
-from runtime.weights.net_weights import copy_trained_layers
+from runtime.weights.net_file import open_net
 
 NAME = "extract_features"
 SUMMARY = "run a net over its data and write blobs of it into LMDBs"
@@ -63,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
     )
     with contextlib.ExitStack() as stack:
         path = args.feature_extraction_proto_file
-        net = stack.enter_context(open_net(path, proto.TEST, backend, context))
-        copy_trained_layers(net, args.pretrained_net_param)
+        weights = [args.pretrained_net_param]
+        net = stack.enter_context(open_net(path, proto.TEST, backend, context, weights=weights))
         for name in names:
             if name not in net.blobs:
                 raise ProtoError(

@@ -23,11 +23,10 @@ from runtime.core.sharing import Sharing
 from runtime.logs.glog import caffe_log, number, setup_logging
 from runtime.net import Net
 from runtime.net.finite import keep_scores, not_finite, sentence
-from runtime.net.net_file import open_net
 from runtime.solvers.display import finite_json
 from runtime.solvers.hooks import Score
 from runtime.solvers.testing import check_outcomes, read_scores, score_text
-from runtime.weights.net_weights import copy_trained_layers
+from runtime.weights.net_file import open_net
 
 NAME = "test"
 SUMMARY = "score a model's weights on the data of its TEST phase"
@@ -64,9 +63,10 @@ def run(args: argparse.Namespace) -> int:
         confine_lists=args.confine_lists,
         force=args.force,
     )
-    with open_net(args.model, proto.TEST, backend, context, args.level, stages(args)) as net:
-        for name in filter(None, args.weights.split(",")):
-            copy_trained_layers(net, name)
+    weights = [name for name in args.weights.split(",") if name]
+    with open_net(
+        args.model, proto.TEST, backend, context, args.level, stages(args), weights
+    ) as net:
         loss, scores, wrong = score(net, args.iterations)
     if args.json:
         outputs = {each.name: each.value for each in scores}

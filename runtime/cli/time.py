@@ -21,8 +21,7 @@ from runtime.cli.devices import (
 from runtime.core.context import RunContext
 from runtime.logs.glog import caffe_log, number, setup_logging
 from runtime.net import Net
-from runtime.net.net_file import open_net
-from runtime.weights.net_weights import copy_trained_layers
+from runtime.weights.net_file import open_net
 
 NAME = "time"
 SUMMARY = "time a model forward and backward, layer by layer"
@@ -73,9 +72,8 @@ def run(args: argparse.Namespace) -> int:
     phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
     backend = open_backend(args)
     context = RunContext(confine_lists=args.confine_lists, force=args.force)
-    with open_net(args.model, phase, backend, context, args.level, stages(args)) as net:
-        if args.weights:
-            copy_trained_layers(net, args.weights)
+    weights = [args.weights] if args.weights else []
+    with open_net(args.model, phase, backend, context, args.level, stages(args), weights) as net:
         timing = measure(net, args.iterations, args.forward_only)
         print(json_table(net, timing) if args.json else table(net, timing))
     return 0

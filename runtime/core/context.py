@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,9 @@ class RunContext:
     window: PassWindow = field(default_factory=PassWindow)
     fill_weights: bool = True
     """False builds shapes only: fillers are not run and sources are not opened."""
+    replaced: Collection[str] = ()
+    """Layers whose weights are replaced as soon as the net is made, so that fillers need not give
+    them values; the random stream continues as if they had."""
     allow_python_layers: bool = False
     confine_lists: bool = False
     """Refuse files outside of their root folder in lists of images and of HDF5 files, symbolic

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError, UnsupportedError
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
+from runtime.core.layer import Layer
 from runtime.core.rng import CaffeRandom
 
 Values = npt.NDArray[Any]
@@ -34,6 +36,35 @@ def fill(blob: Blob, param: Any, context: RunContext, where: str) -> None:
         return
     values = _FILLERS[param.type](param, blob.shape, context.rng)
     blob.data.mutable_host()[...] = np.asarray(values).reshape(blob.shape)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """The numbers that a filler draws for a shape."""
+
+    filler: bytes
+    shape: tuple[int, ...]
+
+    def __call__(self, rng: CaffeRandom) -> None:
+        param = proto.FillerParameter.FromString(self.filler)
+        _FILLERS[param.type](param, self.shape, rng)
+
+
+def fill_weight(layer: Layer, index: int, param: Any) -> None:
+    """Fill a weight blob of a layer, unless its values are replaced before they are read.
+
+    Then its draws are postponed: the next draw gives the same numbers as after filling.
+
+    Raises:
+        UnsupportedError, ProtoError, ShapeError: see `fill`.
+    """
+    blob, context = layer.blobs[index], layer.context
+    if layer.param.name not in context.replaced or not context.fill_weights:
+        fill(blob, param, context, layer.label)
+        return
+    _check(blob.shape, param, layer.label)
+    if param.type in RANDOM:
+        context.rng.postpone(_Draw(param.SerializeToString(deterministic=True), blob.shape))
 
 
 def _check(shape: Shape, param: Any, where: str) -> None:

@@ -27,6 +27,9 @@ _TWO32 = np.float32(2.0**32)
 _TWO24 = np.float32(2.0**-24)
 
 
+Draw = Callable[["CaffeRandom"], object]
+
+
 class RawStream:
     """The 32-bit outputs of mt19937, drawn in blocks and handed out in order."""
 
@@ -35,14 +38,28 @@ class RawStream:
         """Held while a distribution draws: threads that share a stream get different numbers."""
         self._source = np.random.RandomState(seed & 0xFFFFFFFF)
         self._ahead: Uint32 = np.empty(0, np.uint32)
+        self._postponed: list[Draw] = []
+        self._known: dict[Draw, Draw] = {}
+
+    def postpone(self, draw: Draw) -> None:
+        """Make a draw whose numbers are not used before the next other one, or never."""
+        self._postponed.append(self._known.setdefault(draw, draw))
 
     def peek(self, count: int) -> Uint32:
         """The next `count` outputs, left in the stream."""
+        if self._postponed:
+            self._catch_up()
         missing = count - self._ahead.size
         if missing > 0:
             fresh = np.frombuffer(self._source.bytes(4 * missing), "<u4")
             self._ahead = np.concatenate([self._ahead, fresh.astype(np.uint32)])
         return self._ahead[:count]
+
+    def _catch_up(self) -> None:
+        draws, self._postponed = self._postponed, []
+        rng = CaffeRandom.on(self)
+        for draw in draws:
+            draw(rng)
 
     def skip(self, count: int) -> None:
         self._ahead = self._ahead[count:]
@@ -104,9 +121,26 @@ class CaffeRandom:
     def __init__(self, seed: int) -> None:
         self._stream = RawStream(seed)
 
+    @classmethod
+    def on(cls, stream: RawStream) -> CaffeRandom:
+        """The distributions on a stream that exists already."""
+        rng = CaffeRandom.__new__(CaffeRandom)
+        rng._stream = stream
+        return rng
+
     def stream(self) -> RawStream:
         """The stream that the next draw takes its numbers from."""
         return self._stream
+
+    def postpone(self, draw: Draw) -> None:
+        """Make a draw whose numbers are not used before the next other one, or never.
+
+        The stream gives the same numbers as if it were made now. Draws are kept once each, so they
+        are hashable.
+        """
+        stream = self.stream()
+        with stream.lock.current():
+            stream.postpone(draw)
 
     def raw(self) -> int:
         """One 32-bit output. Caffe: caffe_rng_rand."""

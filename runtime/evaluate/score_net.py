@@ -18,6 +18,7 @@ from runtime.core.context import RunContext
 from runtime.core.sharing import Sharing
 from runtime.evaluate.surgery import ScoreParam, crop_form, dense_form
 from runtime.net import Net
+from runtime.net.fillers import without_fillers
 from runtime.weights import net_weights
 
 Floats = npt.NDArray[np.float32]
@@ -47,13 +48,9 @@ class ScoreNet:
         form: ScoreParam = dense_form(model, backend, top) if dense else crop_form(model, top)
         self.name = str(model.name)
         self.crop = form.crop
-        # The fillers would draw numbers only to be overwritten.
-        for layer in form.param.layer:
-            for param in (layer.convolution_param, layer.inner_product_param):
-                if param.HasField("weight_filler"):
-                    param.ClearField("weight_filler")
         sharing = Sharing(keep=frozenset({form.scores}))
-        self._net = Net(form.param, proto.TEST, backend, RunContext(sharing=sharing))
+        param = without_fillers(form.param)
+        self._net = Net(param, proto.TEST, backend, RunContext(sharing=sharing))
         self._scores = form.scores
         self._memory = memory
         self._batches: dict[tuple[int, int], int] = {}

@@ -21,6 +21,7 @@ from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.net import Net
 from runtime.weights.copy_report import CopyReport
+from runtime.weights.initial_weights import replaced_layers
 from runtime.weights.net_weights import copy_trained_layers
 
 Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
@@ -149,8 +150,10 @@ def load(
     """
     backend = _open(device, precision, threads)
     param = text.read_net(net)
+    files = [] if weights is None else [weights]
+    context = RunContext(replaced=replaced_layers(param, files))
     with located(net):
-        model = Model(param, proto.TEST, backend, RunContext())
+        model = Model(param, proto.TEST, backend, context)
     if weights is not None:
         try:
             report = copy_trained_layers(model, weights)

@@ -24,6 +24,7 @@ from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
 from runtime.job.training import AUTO, StartCrew, TrainJob, TrainResult, train
 from runtime.logs.learning_curve import plot_learning_curve
 from runtime.net import Net
+from runtime.net.fillers import without_fillers
 from runtime.solvers.signals import TERMINATED
 from runtime.weights import net_weights
 
@@ -146,7 +147,7 @@ def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> 
     )
     sharing = Sharing(keep=frozenset({scores, labels}))
     context = RunContext(data=read_sidecar(folder / generate.SOLVER).test, sharing=sharing)
-    with Net(param, proto.TEST, backend, context) as net:
+    with Net(without_fillers(param), proto.TEST, backend, context) as net:
         net_weights.copy_trained_layers(net, weights, strict=True)
         return evaluate_central_crop(net, data.val_images, scores, labels)
 
@@ -155,7 +156,7 @@ def _export(out: Path, folder: Path, trained: TrainResult, backend: Backend) -> 
     """The trained net for original Caffe and others: weights in both of Caffe's formats."""
     deploy = folder / generate.DEPLOY
     h5 = out / f"{trained.model.name}.h5"
-    with Net(text.read_net(deploy), proto.TEST, backend) as net:
+    with Net(without_fillers(text.read_net(deploy)), proto.TEST, backend) as net:
         net_weights.copy_trained_layers(net, trained.model, strict=True)
         net_weights.save(net, h5)
     return {

@@ -258,6 +258,7 @@ def _solver_options(job: TrainJob, resume: Path | None) -> SolverOptions:
     return SolverOptions(
         sidecar=read_sidecar(job.solver),
         seed=None if resume is None else seed_of(resume),
+        overwritten_by=None if resume is None else next(iter(files_of(resume)), None),
         keep=job.keep,
         force=job.force,
         log_json=None if job.log_json is None else Path(job.log_json),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
-from runtime.core.filler import fill
+from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
 from runtime.layers.broadcast import broadcast_axes, factor_shape, onnx_factor
@@ -30,7 +30,7 @@ class BiasLayer(Layer):
             param = self.param.bias_param
             shape = factor_shape(bottom[0], param.axis, param.num_axes, self.label)
             self.blobs = [Blob(self.backend, shape, "bias")]
-            fill(self.blobs[0], param.filler, self.context, self.label)
+            fill_weight(self, 0, param.filler)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Find the axes that the bias spans."""

@@ -11,7 +11,7 @@ from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, Epilogue, Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places, Window
-from runtime.core.filler import fill
+from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 from runtime.layers.convolution_nd import ConvolutionNd, is_image
@@ -52,10 +52,10 @@ class ConvolutionLayer(Layer):
             self.nd = self._general(bottom[0].shape)
             shape = self.nd.weight_shape
         self.blobs = [Blob(self.backend, shape, "weight")]
-        fill(self.blobs[0], param.weight_filler, self.context, self.label)
+        fill_weight(self, 0, param.weight_filler)
         if param.bias_term:
             self.blobs.append(Blob(self.backend, (int(param.num_output),), "bias"))
-            fill(self.blobs[1], param.bias_filler, self.context, self.label)
+            fill_weight(self, 1, param.bias_filler)
 
     def geometry(self, shape: Sequence[int]) -> ConvGeometry:
         """The geometry for a bottom's shape; Deconvolution turns it round."""

@@ -9,7 +9,7 @@ import numpy as np
 from prototxt_gen.errors import DataError, ProtoError
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep
-from runtime.core.filler import fill
+from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -32,10 +32,10 @@ class EmbedLayer(Layer):
                 "expected at least 1 each"
             )
         self.blobs = [Blob(self.backend, (self.rows, self.width), "weight")]
-        fill(self.blobs[0], param.weight_filler, self.context, self.label)
+        fill_weight(self, 0, param.weight_filler)
         if param.bias_term:
             self.blobs.append(Blob(self.backend, (self.width,), "bias"))
-            fill(self.blobs[1], param.bias_filler, self.context, self.label)
+            fill_weight(self, 1, param.bias_filler)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """One more axis."""

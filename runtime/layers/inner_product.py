@@ -9,7 +9,7 @@ from prototxt_gen.errors import ProtoError, ShapeError, UnsupportedError
 from runtime.backend.base import Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep
-from runtime.core.filler import fill
+from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -43,10 +43,10 @@ class InnerProductLayer(Layer):
         self.transpose = bool(param.transpose)
         shape = (self.inputs, self.outputs) if self.transpose else (self.outputs, self.inputs)
         self.blobs = [Blob(self.backend, shape, "weight")]
-        fill(self.blobs[0], param.weight_filler, self.context, self.label)
+        fill_weight(self, 0, param.weight_filler)
         if param.bias_term:
             self.blobs.append(Blob(self.backend, (self.outputs,), "bias"))
-            fill(self.blobs[1], param.bias_filler, self.context, self.label)
+            fill_weight(self, 1, param.bias_filler)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Everything before `axis` is kept."""

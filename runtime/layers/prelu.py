@@ -12,7 +12,7 @@ from prototxt_gen.errors import ShapeError
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
-from runtime.core.filler import fill
+from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 
@@ -39,7 +39,7 @@ class PReLULayer(Layer):
         filler = param.filler
         if not param.HasField("filler"):
             filler = proto.FillerParameter(type="constant", value=0.25)
-        fill(self.blobs[0], filler, self.context, self.label)
+        fill_weight(self, 0, filler)
         self.input: HostArray | None = None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

@@ -11,7 +11,7 @@ from prototxt_gen import proto
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
-from runtime.core.filler import fill
+from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
 from runtime.layers.broadcast import broadcast_axes, factor_shape, onnx_factor
@@ -40,12 +40,12 @@ class ScaleLayer(Layer):
             filler = param.filler
             if not param.HasField("filler"):
                 filler = proto.FillerParameter(type="constant", value=1)
-            fill(self.blobs[0], filler, self.context, self.label)
+            fill_weight(self, 0, filler)
         else:
             shape = bottom[1].shape
         if param.bias_term:
             self.blobs.append(Blob(self.backend, shape, "bias"))
-            fill(self.blobs[-1], param.bias_filler, self.context, self.label)
+            fill_weight(self, -1, param.bias_filler)
         self.input: HostArray | None = None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

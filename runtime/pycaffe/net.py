@@ -24,6 +24,7 @@ from runtime.pycaffe.net_arguments import PathLike, read_arguments, require_file
 from runtime.pycaffe.session import SESSION
 from runtime.solvers.nets import share_trained_layers
 from runtime.weights import net_weights
+from runtime.weights.initial_weights import replaced_layers
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -66,12 +67,11 @@ class Net(NotCopyable):
         """
         given = read_arguments(args, kwargs)
         param = text.read_net(require_file(network_file))
+        context = SESSION.context()
         if given.weights is not None:
-            require_file(given.weights)
+            context.replaced = replaced_layers(param, [require_file(given.weights)])
         self._adopt(
-            CoreNet(
-                param, given.phase, SESSION.backend(), SESSION.context(), given.level, given.stages
-            )
+            CoreNet(param, given.phase, SESSION.backend(), context, given.level, given.stages)
         )
         if given.weights is not None:
             self.copy_from(given.weights)

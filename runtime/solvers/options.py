@@ -39,6 +39,8 @@ class SolverOptions:
     """Equal parts that the train net's batch is cut into: the net is built for one of them."""
     window: PassWindow = field(default_factory=PassWindow)
     """The train net's part of an iteration's passes."""
+    overwritten_by: Path | None = None
+    """A file of weights that is copied into the train net after it is made: a snapshot's."""
     empty_weights: bool = False
     """Leave first weights zero: for a net that is about to be given another's."""
     share_activations: bool = False

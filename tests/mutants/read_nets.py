@@ -23,8 +23,8 @@ from runtime.backend.registry import create_backend
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom
 from runtime.net import Net
-from runtime.net.net_file import open_net
 from runtime.net.shape_net import shape_net
+from runtime.weights.net_file import open_net
 from tests.conformance import layer_cases_loss, layer_cases_pointwise, layer_cases_spatial
 from tests.conformance.layer_case import Case as LayerCase
 from tests.mutants.case import Case, Format

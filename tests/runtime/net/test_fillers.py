@@ -1,4 +1,4 @@
-"""Which layers begin as random numbers, and nets without fillers."""
+"""Fillers, nets without them, and draws that are postponed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.core.filler import RANDOM, fill
 from runtime.core.rng import CaffeRandom
-from runtime.net.fillers import draws_when_made, draws_when_run, without_fillers
+from runtime.net.fillers import without_fillers
 
 NET = """
 layer { name: "a" type: "InnerProduct"
@@ -29,12 +29,6 @@ layer { name: "e" type: "ReLU" }
 """
 
 
-def test_who_draws() -> None:
-    layers = text.parse(NET, proto.NetParameter).layer
-    assert [draws_when_made(layer) for layer in layers] == [True, True, False, False, False]
-    assert [draws_when_run(layer) for layer in layers] == [False, False, False, True, False]
-
-
 def test_without_fillers() -> None:
     net = text.parse(NET, proto.NetParameter)
     bare = without_fillers(net)
@@ -43,8 +37,6 @@ def test_without_fillers() -> None:
     assert bare.layer[0].inner_product_param.num_output == 2
     assert not bare.layer[1].scale_param.HasField("filler") and bare.layer[1].scale_param.bias_term
     assert len(bare.layer[3].dummy_data_param.data_filler) == 2
-    some = without_fillers(net, ["b"])
-    assert some.layer[0] == net.layer[0] and some.layer[1] == bare.layer[1]
     assert net.layer[0].inner_product_param.HasField("weight_filler")
 
 

@@ -179,21 +179,32 @@ layer {{ name: "own" type: "InnerProduct" bottom: "data" top: "own"
 """
 
 
-@pytest.mark.parametrize(
-    ("extra", "drawn"),
-    [("", False), (OWN.format("constant"), False), (OWN.format("xavier"), True)],
-)
-def test_weights_that_will_be_shared_are_not_drawn(tmp_path: Path, extra: str, drawn: bool) -> None:
-    """Where the test net draws others, the stream must be where Caffe's would be."""
+@pytest.mark.parametrize("kind", ["", "constant", "xavier"])
+def test_weights_that_will_be_shared_are_drawn_late(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where something draws after them, the stream must be where Caffe's would be."""
+    drawn: list[int] = []
+    uniform = CaffeRandom.uniform
+
+    def count(rng: CaffeRandom, *arguments: Any) -> Any:
+        drawn.append(arguments[0])
+        return uniform(rng, *arguments)
+
+    monkeypatch.setattr(CaffeRandom, "uniform", count)
+    extra = OWN.format(kind) if kind else ""
     net = CLASSIFIER.format(batch=2)
     (tmp_path / "train.prototxt").write_text(net)
     (tmp_path / "test.prototxt").write_text(net + extra)
     solver = _solver(TESTED, tmp_path, rng=(stream := CaffeRandom(3)))
+    # The layer of the test net's own draws after the shared ones.
+    assert drawn == ([48, 24, 12, 48, 24] if kind == "xavier" else [48, 24])
+    monkeypatch.undo()
     alone = CaffeRandom(3)
-    for _ in range(2 if drawn else 1):
+    for _ in range(2):
         alone.uniform(8 * 6, -1, 1)
         alone.uniform(3 * 8, -1, 1)
-    if drawn:
+    if kind == "xavier":
         limit = float(np.sqrt(np.float32(3) / np.float32(6)))
         own = solver.test_nets[0].layer_by_name("own")
         assert own is not None
