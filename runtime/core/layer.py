@@ -63,6 +63,8 @@ class Layer(NotCopyable):
     equal_num_bottom_top: ClassVar[bool] = False
     auto_top_blobs: ClassVar[bool] = False
     """Missing tops are made by the net; the loss layers' way."""
+    in_place: ClassVar[bool] = True
+    """A top may be a bottom, where the shape stays. Where False, that is refused."""
     can_rectify: ClassVar[bool] = False
     """The layer can apply a ReLU to its tops as well, if `rectify` is set. Not inherited."""
     is_loss: ClassVar[bool] = False
@@ -146,8 +148,18 @@ class Layer(NotCopyable):
     def setup(self, bottom: Blobs, top: Blobs) -> None:
         """Check arities, set up once, shape the tops, seed the loss weights."""
         self._check_counts(bottom, top)
+        both = [blob for blob in bottom if any(blob is other for other in top)]
+        if both and not self.in_place:
+            raise ProtoError(f"{self.label}: cannot work in place; give its top another name")
+        before = [blob.shape for blob in both]
         self.layer_setup(bottom, top)
         self.reshape(bottom, top)
+        for blob, shape in zip(both, before):
+            if blob.shape != shape:
+                raise ShapeError(
+                    f"{self.label}: cannot work in place, as blob '{blob.name}' of shape {shape} "
+                    f"would become {blob.shape}; give its top another name"
+                )
         self._set_loss_weights(top)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:

@@ -40,6 +40,7 @@ class ConvolutionLayer(Layer):
     """What the layer computes where its bottoms are not (N,C,H,W); geom and plan are unset then."""
     transposed: ClassVar[bool] = False
     can_rectify = True
+    in_place = False
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make and fill filters and bias."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prototxt_gen.errors import ProtoError
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
@@ -15,11 +14,10 @@ class FlattenLayer(Layer):
     """The axes `axis` .. `end_axis` become one; memory is shared."""
 
     only_ops = True
+    in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Merge the axes."""
-        if top[0] is bottom[0]:
-            raise ProtoError(f"{self.label}: cannot work in place; give its top another name")
         param = self.param.flatten_param
         start = bottom[0].canonical_axis(param.axis, self.label)
         end = bottom[0].canonical_axis(param.end_axis, self.label) + 1

@@ -25,6 +25,7 @@ class InnerProductLayer(Layer):
     fully_connected = True
     weight_axes = 2
     only_ops = True
+    in_place = False
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Make and fill weights and bias."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prototxt_gen.errors import ShapeError
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.labels import check_labels
@@ -23,9 +24,13 @@ class MultinomialLogisticLossLayer(LossLayer):
     """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """The loss is a mean over the samples, of which there is at least one."""
+        """A label for each sample; the loss is their mean, so there is at least one."""
         super().reshape(bottom, top)
-        self.samples(bottom[0], least=1)
+        if bottom[1].count() != self.samples(bottom[0], least=1):
+            raise ShapeError(
+                f"{self.label}: expected one label for each of {bottom[0].shape[0]} samples, got "
+                f"labels of shape {bottom[1].shape}; correct the labels' shape"
+            )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Read each label's probability."""

@@ -29,6 +29,7 @@ class PoolingLayer(Layer):
     only_ops = True
 
     num_top = between(1, 2)
+    in_place = False
 
     geom: PoolGeometry
 

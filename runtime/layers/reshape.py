@@ -15,11 +15,10 @@ class ReshapeLayer(Layer):
     """Dimensions in `shape`: 0 copies the bottom's, one -1 is inferred. Memory is shared."""
 
     only_ops = True
+    in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Work the shape out."""
-        if top[0] is bottom[0]:
-            raise ProtoError(f"{self.label}: cannot work in place; give its top another name")
         param, old = self.param.reshape_param, bottom[0].shape
         axes = bottom[0].num_axes
         start = int(param.axis) if param.axis >= 0 else axes + int(param.axis) + 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prototxt_gen.errors import ProtoError
 from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
@@ -19,12 +18,11 @@ class SplitLayer(Layer):
     only_ops = True
 
     num_top = at_least(1)
+    in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Tops look at the bottom's data."""
         for blob in top:
-            if blob is bottom[0]:
-                raise ProtoError(f"{self.label}: cannot work in place; give its tops other names")
             blob.reshape_like(bottom[0])
             blob.share_data(bottom[0])
 

@@ -6,9 +6,13 @@ Layout: an array `<layer>/<i>` for each weight blob, in Caffe's order and shape.
 from __future__ import annotations
 
 import contextlib
+import lzma
 import math
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +29,13 @@ SUFFIX = ".npz"
 _MEMBER = ".npy"
 _LONGEST_NAME = 65000
 """Bytes: a member's name, with its index, has 16 bits for its length."""
+
+_DAMAGE = (
+    *(OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError, MemoryError),
+    *(OverflowError, SyntaxError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
+"""What zipfile, its decompressors and numpy's parser of headers raise on damaged files."""
 
 Array = npt.NDArray[Any]
 
@@ -67,7 +78,7 @@ class ArrayBlob:
 def _reading(where: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, RuntimeError) as cause:
+    except _DAMAGE as cause:
         raise SnapshotError(
             f"{where}: not weights in .npz form: {cause}; expected arrays named layer/index; "
             "write it with `verydeep export --to npz`"

@@ -81,6 +81,53 @@ def test_constants_that_overflow_are_refused(layer: str, complaint: str) -> None
         build(f"type: {layer}", (2, 3))
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "complaint"),
+    [
+        ('"InnerProduct" inner_product_param { num_output: 3 }', (2, 3), "cannot work in place; g"),
+        (
+            '"Convolution" convolution_param { num_output: 2 kernel_size: 1 }',
+            (1, 2, 3, 3),
+            "cannot",
+        ),
+        (
+            '"Deconvolution" convolution_param { num_output: 2 kernel_size: 1 }',
+            (1, 2, 3, 3),
+            "cann",
+        ),
+        ('"Pooling" pooling_param { kernel_size: 1 }', (1, 2, 3, 3), "cannot work in place; give"),
+        ('"Flatten"', (2, 3), "cannot work in place; give its top another name"),
+        ('"Reshape" reshape_param { shape { dim: 2 dim: 3 } }', (2, 3), "cannot work in place; gi"),
+        (
+            '"Tile" tile_param { tiles: 2 }',
+            (2, 3),
+            r"cannot work in place, as blob 'b0' of shape \(2, 3\) would become \(2, 6\); give",
+        ),
+        ('"Reduction"', (2, 3), r"blob 'b0' of shape \(2, 3\) would become \(\)"),
+        ('"SPP" spp_param { pyramid_height: 2 }', (1, 2, 4, 4), r"would become \(1, 10\)"),
+    ],
+)
+def test_layers_that_do_not_work_in_place(
+    layer: str, shape: tuple[int, ...], complaint: str
+) -> None:
+    dims = " ".join(f"dim: {d}" for d in shape)
+    param = text.parse(
+        f'layer {{ name: "in" type: "Input" top: "b0" input_param {{ shape {{ {dims} }} }} }} '
+        f'layer {{ name: "x" type: {layer} bottom: "b0" top: "b0" }}',
+        proto.NetParameter,
+    )
+    with pytest.raises((ProtoError, ShapeError), match=complaint):
+        Net(param, 0, create_backend("cpu"))
+
+
+@pytest.mark.parametrize("kind", ["HingeLoss", "MultinomialLogisticLoss"])
+def test_these_losses_have_a_label_for_each_sample(kind: str) -> None:
+    for labels in ((2,), (2, 1, 1, 1)):
+        build(f'type: "{kind}"', (2, 3), labels).close()
+    with pytest.raises(ShapeError, match="expected one label for each of 2 samples, got labels of"):
+        build(f'type: "{kind}"', (2, 3), (2, 3))
+
+
 def test_constants_as_caffe_has_them() -> None:
     for layer, value in (
         ('"Exp" exp_param { base: 10 shift: -400 }', 0.0),

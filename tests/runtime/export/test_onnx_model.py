@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import SnapshotError, UnsupportedError
 from runtime.export.onnx_model import compare, export_onnx, to_onnx
 from runtime.layers.lrn import LRNLayer
-from runtime.weights.npz import read_npz_weights
+from runtime.weights.npz import read_npz_weights, write_npz_weights
 from tests.runtime.small_net import SMALL, build
 
 HAS_ONNX = importlib.util.find_spec("onnx") is not None
@@ -261,6 +263,51 @@ def test_without_the_package_the_extra_is_named(
 def _npz(path: Path, **arrays: Any) -> Path:
     np.savez(path, **{name.replace("__", "/"): value for name, value in arrays.items()})
     return path
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"PK\x01\x02-\x03-", b"PK\x01\x02-\x03\x7f"),
+        (b"\x00\x00\x00\x00!\x00", b"\x01\x00\x61\x00!\x00"),
+        (b"conv", b"\x00onv"),
+    ],
+)
+def test_damaged_zips_are_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
+    path = tmp_path / "w.npz"
+    write_npz_weights(path, [("conv", [np.ones((2, 3), np.float32)])])
+    data = path.read_bytes()
+    path.write_bytes(data.replace(old, new))
+    assert path.read_bytes() != data
+    with pytest.raises(SnapshotError, match=r"not weights in \.npz form"):
+        read_npz_weights(path)["conv"][0].array()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"{'descr'", b"(('desc'"),
+        (b"'<f4'", b"'<f4\n"),
+        (b"}", b"("),
+        (b"'shape'", b"7      "),
+        (b"(2, 3)", b"(a, 3)"),
+        (b"(2, 3)", b"(2, -3)"),
+        (b"(2, 3)", b"[2, 3]"),
+        (b"NUMPY", b"NUMPI"),
+        (b"\x01\x00v", b"\x01\x00\x09"),
+        (b"\x01\x00v", b"\x01\x00\xff"),
+    ],
+)
+def test_damaged_headers_of_arrays_are_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
+    """Whatever numpy's parser of them raises."""
+    path, member = tmp_path / "w.npz", io.BytesIO()
+    np.save(member, np.ones((2, 3), np.float32))
+    data = member.getvalue().replace(old, new)
+    assert data != member.getvalue()
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("conv/0.npy", data)
+    with pytest.raises(SnapshotError, match=r"not weights in \.npz form"):
+        read_npz_weights(path)["conv"][0].array()
 
 
 def test_npz_of_another_layout_is_refused(tmp_path: Path) -> None:
