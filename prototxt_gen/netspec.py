@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
@@ -16,7 +17,9 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.number_limits import check_layer
 from prototxt_gen.proto import Message
+from prototxt_gen.reading import short_repr
 
+_MOST_TOPS = 1 << 16
 _Layers: TypeAlias = "dict[Function, Message]"
 _Names: TypeAlias = "dict[Top | Function, str]"
 
@@ -57,7 +60,7 @@ class Function:
         self.type_name = type_name
         self.inputs = inputs
         self.params = dict(params)
-        self.ntop = int(self.params.pop("ntop", 1))
+        self.ntop = _count_of_tops(type_name, self.params.pop("ntop", 1))
         self.in_place = bool(self.params.pop("in_place", False))
         self.tops = tuple(Top(self, n) for n in range(self.ntop))
 
@@ -220,10 +223,10 @@ def assign_proto(message: Message, name: str, value: Any, where: str) -> None:
     try:
         for item in items:
             _assign_one(message, field, many, item, where)
-    except (TypeError, ValueError, AttributeError) as cause:
+    except (TypeError, ValueError, AttributeError, OverflowError) as cause:
         raise ProtoError(
-            f"{where}: the value does not fit {name}; expected {_kind(field)}, got {value!r}; "
-            "correct it"
+            f"{where}: the value does not fit {name}; expected {_kind(field)}, got "
+            f"{short_repr(value)}; correct it"
         ) from cause
 
 
@@ -253,6 +256,19 @@ def _kind(field: Any) -> str:
     if field.enum_type is not None:
         return "one of " + ", ".join(value.name for value in field.enum_type.values)
     return str(proto.type_name(field))
+
+
+def _count_of_tops(type_name: str, ntop: Any) -> int:
+    try:
+        count = operator.index(ntop)
+    except TypeError:
+        count = -1
+    if not 0 <= count <= _MOST_TOPS:
+        raise ProtoError(
+            f"{type_name}, ntop: out of range; expected a number of tops from 0 to {_MOST_TOPS}, "
+            f"got {short_repr(ntop)}; correct it"
+        )
+    return count
 
 
 def _has(message: Message, name: str) -> bool:

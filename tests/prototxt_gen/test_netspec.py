@@ -275,3 +275,21 @@ def test_unknown_constants() -> None:
         _ = P.Pooling.AVG
     with pytest.raises(AttributeError, match="got 'MAX' of PoolParameter"):
         _ = P.Pool.MAX
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({"weight_filler": {"std": 10**400}}, "the value does not fit std; expected float, got"),
+        ({"num_output": 10**5000}, "the value does not fit num_output; expected uint32, got"),
+        (
+            {"ntop": -1},
+            "Convolution, ntop: out of range; expected a number of tops from 0 to 65536",
+        ),
+        ({"ntop": "two"}, "Convolution, ntop: out of range; .* got 'two'; correct it"),
+        ({"ntop": 10**10}, "Convolution, ntop: out of range"),
+    ],
+)
+def test_numbers_without_end(given: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ProtoError, match=complaint):
+        L.Convolution(L.Input(), **given).to_proto()
