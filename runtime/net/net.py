@@ -19,6 +19,7 @@ from runtime.layers.factory import create_layer
 from runtime.net.activation_memory import SharedActivations
 from runtime.net.building import filter_net, insert_splits, net_state
 from runtime.net.fusion import find_gating, find_rectified
+from runtime.net.host_memory import naming_memory
 from runtime.net.net_replay import NetReplay, replay_of
 from runtime.net.parameters import ParamTable
 from runtime.process.not_copyable import NotCopyable
@@ -80,8 +81,9 @@ class Net(NotCopyable):
         self._replay: NetReplay | None = None
         self._lock = backend.lock if backend.lock is not None else ProcessLock()
         try:
-            for layer_param in self.param.layer:
-                self._append(layer_param)
+            with naming_memory(f"net '{self.name}'"):
+                for layer_param in self.param.layer:
+                    self._append(layer_param)
         except BaseException:
             self.close()
             raise
@@ -229,7 +231,7 @@ class Net(NotCopyable):
         A pass that starts at the first layer, where data comes in, moves the clock on. A
         convolution does the ReLU that follows it in place, unless hooks look at what is between.
         """
-        with self.exclusive():
+        with self.exclusive(), naming_memory(f"net '{self.name}'"):
             return self._forward(start, end)
 
     def _forward(self, start: int, end: int | None) -> float:
@@ -287,7 +289,7 @@ class Net(NotCopyable):
         Raises:
             TrainingError: the net shares the memory that this would read.
         """
-        with self.exclusive():
+        with self.exclusive(), naming_memory(f"net '{self.name}'"):
             self._backward(start, end)
 
     def _backward(self, start: int | None, end: int) -> None:

@@ -1,0 +1,33 @@
+"""Host memory that the system does not grant, as a DeviceError."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from prototxt_gen.errors import DeviceError
+
+
+@contextlib.contextmanager
+def naming_memory(where: str) -> Iterator[None]:
+    """Turn failed allocations within the block into errors that name what needed the memory.
+
+    Raises:
+        DeviceError: the system has too little memory.
+    """
+    try:
+        yield
+    except MemoryError as cause:
+        raise _too_little(where, cause) from cause
+    except OSError as cause:  # of mmap
+        if cause.errno != errno.ENOMEM:
+            raise
+        raise _too_little(where, cause) from cause
+
+
+def _too_little(where: str, cause: Exception) -> DeviceError:
+    return DeviceError(
+        f"{where}: too little host memory: {cause or 'an allocation failed'}; expected memory for "
+        "all blobs and workspaces; use a smaller batch or smaller images"
+    )
