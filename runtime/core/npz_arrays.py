@@ -19,20 +19,23 @@ _MOST_DEFLATION = 1032
 _SLACK = 1 << 12
 _ENCRYPTED = 1
 _KINDS = "fiubU"
-_DAMAGES = (
+DAMAGES = (
     zipfile.BadZipFile,
     zlib.error,
     struct.error,
     tokenize.TokenError,
     EOFError,
-    KeyError,
+    LookupError,
+    AttributeError,
     NotImplementedError,
     OverflowError,
     RuntimeError,
     SyntaxError,
     TypeError,
     MemoryError,
+    SystemError,
 )
+"""What zipfile and numpy raise, other than OSError and ValueError, for a damaged file."""
 
 Array = npt.NDArray[Any]
 
@@ -47,19 +50,39 @@ def read_arrays(path: Path, *names: str) -> dict[str, Array]:
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as file:
             size = path.stat().st_size
-            return {name: _read(file, file.getinfo(name + _MEMBER), size) for name in names}
-    except _DAMAGES as cause:
+            return {name: read_member(file, file.getinfo(name + _MEMBER), size) for name in names}
+    except DAMAGES as cause:
         raise ValueError(f"{type(cause).__name__}: {cause}") from cause
 
 
-def _read(file: zipfile.ZipFile, info: zipfile.ZipInfo, stored: int) -> Array:
-    _check_sizes(info, stored)
-    with file.open(info) as stream:
-        expected = _header_size(stream)
-    if expected != info.file_size:
-        raise ValueError(f"{info.filename} has {info.file_size} bytes, {expected} expected")
+def read_member(file: zipfile.ZipFile, info: zipfile.ZipInfo, stored: int) -> Array:
+    """The array of a member of a file of `stored` bytes.
+
+    Raises:
+        ValueError, or one of DAMAGES: the member is damaged or claims more than it holds.
+    """
+    member_type(file, info, stored)
     with file.open(info) as stream:
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def member_type(
+    file: zipfile.ZipFile, info: zipfile.ZipInfo, stored: int
+) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the array of a member of a file of `stored` bytes.
+
+    Raises:
+        ValueError, or one of DAMAGES: the member is damaged or claims more than it holds.
+    """
+    _check_sizes(info, stored)
+    with file.open(info) as stream:
+        shape, dtype = _read_header(stream)
+        expected = stream.tell() + math.prod(shape) * dtype.itemsize
+    if dtype.kind not in _KINDS or min(shape, default=0) < 0:
+        raise ValueError(f"{info.filename} has an array {shape} of {dtype}")
+    if expected != info.file_size:
+        raise ValueError(f"{info.filename} has {info.file_size} bytes, {expected} expected")
+    return shape, dtype
 
 
 def _check_sizes(info: zipfile.ZipInfo, stored: int) -> None:
@@ -76,8 +99,7 @@ def _check_sizes(info: zipfile.ZipInfo, stored: int) -> None:
         raise ValueError(f"{info.filename} claims {info.file_size} bytes, more than it can hold")
 
 
-def _header_size(stream: IO[bytes]) -> int:
-    """Bytes of an array with its header, as the header has it."""
+def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     version = np.lib.format.read_magic(stream)
     if version == (1, 0):
         shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
@@ -85,6 +107,4 @@ def _header_size(stream: IO[bytes]) -> int:
         shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
         raise ValueError(f"the npy version {version}")
-    if dtype.kind not in _KINDS or min(shape, default=0) < 0:
-        raise ValueError(f"an array {shape} of {dtype}")
-    return stream.tell() + math.prod(shape) * dtype.itemsize
+    return tuple(shape), dtype

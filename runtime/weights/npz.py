@@ -6,15 +6,11 @@ Layout: an array `<layer>/<i>` for each weight blob, in Caffe's order and shape.
 from __future__ import annotations
 
 import contextlib
-import lzma
-import math
 import os
-import struct
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,20 +18,15 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write
+from runtime.core.npz_arrays import DAMAGES, member_type, read_member
 from runtime.weights.layer_names import is_plain
 
 SIGNATURE = b"PK\x03\x04"
 SUFFIX = ".npz"
 _MEMBER = ".npy"
+_NUMBERS = "fiu"
 _LONGEST_NAME = 65000
 """Bytes: a member's name, with its index, has 16 bits for its length."""
-
-_DAMAGE = (
-    *(OSError, ValueError, TypeError, KeyError, IndexError, EOFError, RuntimeError, MemoryError),
-    *(OverflowError, SyntaxError, tokenize.TokenError),
-    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error),
-)
-"""What zipfile, its decompressors and numpy's parser of headers raise on damaged files."""
 
 Array = npt.NDArray[Any]
 
@@ -59,12 +50,8 @@ class ArrayBlob:
 
     def array(self) -> Array:
         """The numbers as stored, in the shape."""
-        with (
-            _reading(self.where),
-            zipfile.ZipFile(self.path) as file,
-            file.open(self.member) as stream,
-        ):
-            return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+        with _reading(self.where), _opened(self.path) as (file, size):
+            return read_member(file, file.getinfo(self.member), size)
 
     def copy_to(self, out: Array) -> None:
         """Copy into a contiguous array of as many elements."""
@@ -78,11 +65,18 @@ class ArrayBlob:
 def _reading(where: str) -> Iterator[None]:
     try:
         yield
-    except _DAMAGE as cause:
+    except (OSError, ValueError, *DAMAGES) as cause:
         raise SnapshotError(
             f"{where}: not weights in .npz form: {cause}; expected arrays named layer/index; "
             "write it with `verydeep export --to npz`"
         ) from cause
+
+
+@contextlib.contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, int]]:
+    """A file and its size."""
+    with Path(path).open("rb") as stream, zipfile.ZipFile(stream) as file:
+        yield file, os.fstat(stream.fileno()).st_size
 
 
 def read_npz_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, ArrayBlob]]:
@@ -92,33 +86,18 @@ def read_npz_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, ArrayB
         SnapshotError: the file is damaged, or has other names in it.
     """
     layers: dict[str, dict[int, ArrayBlob]] = {}
-    with _reading(str(path)), zipfile.ZipFile(path) as file:
+    with _reading(str(path)), _opened(path) as (file, size):
         for info in file.infolist():
             layer, _, index = info.filename.removesuffix(_MEMBER).rpartition("/")
             if not layer or not index.isdecimal():
                 raise ValueError(f"an array is named {info.filename!r}")
-            shape = _shape(file, info)
+            shape, dtype = member_type(file, info, size)
+            if dtype.kind not in _NUMBERS:
+                raise ValueError(f"{info.filename} has an array {shape} of {dtype}")
             where = f"{path}: layer '{layer}', blob {index}"
             blob = ArrayBlob(where, str(path), info.filename, shape)
             layers.setdefault(layer, {})[int(index)] = blob
     return layers
-
-
-def _shape(file: zipfile.ZipFile, info: zipfile.ZipInfo) -> tuple[int, ...]:
-    with file.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version not in ((1, 0), (2, 0)):
-            raise ValueError(f"{info.filename} is of the npy version {version}")
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read_header(stream)
-        expected = math.prod(shape) * dtype.itemsize
-        if dtype.kind not in "fiu" or stream.tell() + expected != info.file_size:
-            raise ValueError(f"{info.filename} does not hold {shape} numbers of type {dtype}")
-    return tuple(shape)
 
 
 def check_layer_names(names: Sequence[str], where: str) -> None:

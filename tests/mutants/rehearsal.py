@@ -47,7 +47,7 @@ def _refuse(_: bytes) -> None:
 
 
 def _talk(_: bytes) -> None:
-    raise DataError("x" * 5000)
+    raise DataError("long line\n" * 1000)
 
 
 def _contradict(data: bytes) -> None:
