@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -63,7 +64,12 @@ def read_member(file: zipfile.ZipFile, info: zipfile.ZipInfo, stored: int) -> Ar
     """
     member_type(file, info, stored)
     with file.open(info) as stream:
-        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+        array = np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    if array.dtype.kind == "U" and array.nbytes:
+        words = array.reshape(-1).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+        if words.max() > sys.maxunicode:
+            raise ValueError(f"{info.filename} has characters that do not exist")
+    return array
 
 
 def member_type(

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prototxt_gen.destination import is_file
 from prototxt_gen.errors import SnapshotError, TrainingError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.reading import read_json
@@ -96,7 +97,7 @@ class RunFolder:
     def _finished(self, name: str, note: dict[str, Any]) -> FinishedRun:
         folder = self.run(name)
         weights = folder / note["weights"]
-        if not weights.is_file():
+        if not is_file(weights):
             raise SnapshotError(
                 f"{folder / RUN}: the run is finished, but {weights} is missing; expected its last "
                 f"snapshot; put it back, or delete {folder} to train again"

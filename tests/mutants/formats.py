@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from tests.mutants import read_databases, read_nets, read_solvers, read_texts, read_weights
+from tests.mutants import (
+    read_databases,
+    read_folders,
+    read_nets,
+    read_solvers,
+    read_texts,
+    read_weights,
+)
 from tests.mutants.case import Format
 
 FORMATS: dict[str, Format] = {
     each.name: each
-    for module in (read_nets, read_solvers, read_weights, read_databases, read_texts)
+    for module in (read_nets, read_solvers, read_weights, read_databases, read_texts, read_folders)
     for each in module.FORMATS
 }

@@ -233,11 +233,15 @@ I1231 23:59:55.000000 7 solver.cpp:239] Iteration 0 (0 iter/s, 1s/5 iters), loss
 I1231 23:59:55.000000 7 solver.cpp:258]     Train net output #0: loss = 2.75 (* 1 = 2.75 loss)
 I1231 23:59:55.000000 7 sgd_solver.cpp:112] Iteration 0, lr = 0.1
 I0101 00:00:11.000000 7 solver.cpp:239] Iteration 10 (1 iter/s, 5s/5 iters), loss = nan
+I20180101 00:00:12.300000 7 solver.cpp:239] Iteration 20 (0 iter/s, 0.1s/2 iters), loss = 1e-05
+I20180101 00:00:12.300000 7 solver.cpp:258]     Train net output #0: loss = -inf
 """
 _JSON_LOG = b"""{"event": "start", "iteration": 0}
 {"event": "train", "iteration": 0, "seconds": 1.5, "lr": 0.1, "outputs": {"loss": 2.5}}
 {"event": "test", "iteration": 5, "seconds": 2, "net": 1, "outputs": {"accuracy": 0.5}}
 {"event": "train", "iteration": 5, "seconds": 3, "lr": 0.01, "outputs": {"loss": NaN}}
+{"event": "snapshot", "iteration": 5, "files": ["a", "b"]}
+{"event": "end", "iteration": 6, "reason": "done"}
 """
 _LOG_WORDS = (
     b"Iteration 99999999999999999999", b"lr = 1e999", b"= 1.2.3", b"= ---", b"= eee", b"(#99)",

@@ -60,6 +60,8 @@ def test_arrays_of_all_kinds(save: object, tmp_path: Path) -> None:
         (_header("'<f4'", "(" * 3000), "Cannot parse header|Error"),
         (_header("'<f4'", f"({'9' * 5000},)"), "Error|header"),
         (_header("'<f4'", "(1,)", version=9), "version"),
+        (_header("'<U1'", "(2,)") + b"a\0\0\0\0\0\x11\0", "characters that do not exist"),
+        (_header("'>U1'", "()") + b"\xff\0\0\0", "characters that do not exist"),
         (b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f4", "EOF|header"),
         (b"", "EOF|magic"),
     ],
