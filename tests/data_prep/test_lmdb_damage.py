@@ -14,7 +14,6 @@ from data_prep.lmdb_file import PageFile
 from data_prep.lmdb_free import free_pages
 from data_prep.lmdb_io import Reader, Writer
 from prototxt_gen.errors import DataError
-from tests.data_prep.lmdb_mutants import count_outcomes
 
 PAGE = 4096
 
@@ -252,19 +251,6 @@ def test_two_values_on_the_same_pages(database: Path) -> None:
     _change(database, node + 10, "<Q", other)
     with pytest.raises(DataError, match=r"page \d+ is used twice"):
         Reader(database)
-
-
-def test_some_mutants() -> None:
-    counter, bad = count_outcomes(40, names=("mixed",))
-    assert bad == []
-    assert counter["refused"] and counter["append refused"] and counter["appended"]
-
-
-@pytest.mark.slow
-def test_mutants() -> None:
-    counter, bad = count_outcomes(4000)
-    assert bad == []
-    assert sum(counter.values()) == 2 * 4000 + 800
 
 
 @pytest.mark.slow

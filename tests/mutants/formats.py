@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.mutants import (
     read_databases,
     read_folders,
+    read_lmdb,
     read_nets,
     read_solvers,
     read_texts,
@@ -14,6 +15,14 @@ from tests.mutants.case import Format
 
 FORMATS: dict[str, Format] = {
     each.name: each
-    for module in (read_nets, read_solvers, read_weights, read_databases, read_texts, read_folders)
+    for module in (
+        read_nets,
+        read_solvers,
+        read_weights,
+        read_lmdb,
+        read_databases,
+        read_texts,
+        read_folders,
+    )
     for each in module.FORMATS
 }

@@ -1,4 +1,4 @@
-"""Databases: damaged pages read and appended to, damaged records, images."""
+"""Damaged records of databases, and images."""
 
 from __future__ import annotations
 
@@ -17,94 +17,16 @@ from data_prep.datum import COLOR, GRAY, NATIVE
 from data_prep.image_list import ImageList
 from data_prep.image_mean import MeanOptions, compute_image_mean
 from data_prep.inspect_db import inspect
-from data_prep.lmdb_io import Reader, Writer
+from data_prep.lmdb_io import Reader
 from prototxt_gen import proto, text
 from prototxt_gen.errors import VerydeepError
 from runtime.net import Net
 from runtime.pycaffe.image import load_image
 from tests.mutants.case import Case, Format
 from tests.mutants.damage import damage
-from tests.mutants.file_damage import image_damage, lmdb_damage
+from tests.mutants.file_damage import image_damage
 from tests.mutants.proto_damage import proto_damage
 from tests.mutants.read_nets import backend
-
-
-def _database(fill: Callable[[lmdb.Environment], None]) -> bytes:
-    folder = Path("sample")
-    shutil.rmtree(folder, ignore_errors=True)
-    with lmdb.open(str(folder), map_size=1 << 22) as environment:
-        fill(environment)
-    data = (folder / "data.mdb").read_bytes()
-    shutil.rmtree(folder)
-    return data
-
-
-def _put(count: int, size: int, first: int = 0) -> Callable[[lmdb.Environment], None]:
-    def fill(environment: lmdb.Environment) -> None:
-        with environment.begin(write=True) as records:
-            for number in range(first, first + count):
-                records.put(b"%08d_x" % number, bytes([number % 256]) * size)
-
-    return fill
-
-
-def _rewritten(environment: lmdb.Environment) -> None:
-    """Leave free pages of several transactions."""
-    for size in (3000, 900, 9000, 40):
-        _put(12, size)(environment)
-        with environment.begin(write=True) as records:
-            for number in range(0, 12, 3):
-                records.delete(b"%08d_x" % number)
-
-
-def _databases() -> tuple[bytes, ...]:
-    return (
-        _database(_put(3, 50)),
-        _database(_put(60, 200)),
-        _database(_put(4, 5000)),
-        _database(_rewritten),
-    )
-
-
-def _place(data: bytes) -> Path:
-    """Make the database `mutant` of a data.mdb."""
-    folder = Path("mutant")
-    folder.mkdir(exist_ok=True)
-    for path in folder.iterdir():
-        path.unlink()
-    (folder / "data.mdb").write_bytes(data)
-    return folder
-
-
-def _read_pages(data: bytes) -> None:
-    with Reader(_place(data)) as reader:
-        for key, value in reader:
-            assert isinstance(key, bytes)
-            assert isinstance(value, bytes)
-        inspect(reader)
-
-
-def _append(data: bytes) -> None:
-    folder = _place(data)
-    with Writer(folder, append=True, commit_every=3) as writer:
-        writer.last_key()
-        before = writer.count
-        for number in range(5):
-            writer.put(b"9%07d_y" % number, bytes(600 * number))
-        writer.commit()
-        assert writer.count >= min(before, 1)
-    with Reader(folder) as reader:
-        assert sum(key.endswith(b"_y") for key, _ in reader) == 5
-
-
-def prepare_pages() -> list[Case]:
-    """Databases of one page, of several levels, with large values, with free pages."""
-    return [Case("read", _databases(), lmdb_damage, _read_pages)]
-
-
-def prepare_append() -> list[Case]:
-    """The same databases, continued as by --resume."""
-    return [Case("append", _databases(), lmdb_damage, _append)]
 
 
 class _Records:
@@ -175,8 +97,8 @@ _DATA_NET = text.parse(
 
 def _read_through_layer(data: bytes) -> None:
     sound = _record_samples()[0]
-    folder = _place(b"")
-    (folder / "data.mdb").unlink()
+    folder = Path("mutant")
+    shutil.rmtree(folder, ignore_errors=True)
     with (
         lmdb.open(str(folder), map_size=1 << 22, sync=False) as environment,
         environment.begin(write=True) as records,
@@ -265,8 +187,6 @@ def prepare_images() -> list[Case]:
 
 
 FORMATS = (
-    Format("lmdb-read", prepare_pages),
-    Format("lmdb-append", prepare_append),
     Format("lmdb-records", prepare_records),
     # Three bytes a pixel, of as many pixels as an image may have, and copies of them.
     Format("images", prepare_images, seconds=20.0, memory=1400 << 20),
