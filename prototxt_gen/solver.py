@@ -18,6 +18,8 @@ _FIELDS = (
     "random_seed",
 )
 
+_MOST_STEPS = 10_000
+
 
 def solver_param(spec: NetSpecification, net_path: str, snapshot_prefix: str) -> Message:
     """The solver in original Caffe's fields.
@@ -50,11 +52,11 @@ def stepvalues(spec: NetSpecification) -> tuple[int, ...]:
     """The iterations at which multistep drops the rate: the spec's own, or evenly spread ones.
 
     The paper does not say when its rate dropped. The first rate, which takes the longest to stop
-    improving, has two fifths of the iterations; the drops share the rest.
+    improving, has two fifths of the iterations; the drops, 10,000 at most, share the rest.
     """
     if spec.solver.stepvalue:
         return spec.solver.stepvalue
-    drops, last = spec.schedule.max_drops, spec.solver.max_iter
+    drops, last = min(spec.schedule.max_drops, _MOST_STEPS), spec.solver.max_iter
     steps = (last * (2 * drops + 3 * index) // (5 * drops) for index in range(drops))
     return tuple(dict.fromkeys(step for step in steps if step >= 1))
 

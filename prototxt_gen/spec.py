@@ -60,8 +60,8 @@ class LrnValues:
     k: float = 2.0
 
     def __post_init__(self) -> None:
-        odd = self.local_size >= 1 and self.local_size % 2 == 1
-        require(odd, "lrn.local_size", "an odd number", self.local_size)
+        require(self.local_size % 2 == 1, "lrn.local_size", "an odd number", self.local_size)
+        require_count("lrn.local_size", self.local_size, 1)
         for key, value in (("alpha", self.alpha), ("beta", self.beta), ("k", self.k)):
             require(value > 0, f"lrn.{key}", "more than 0", value)
 
@@ -177,8 +177,8 @@ class SolverValues:
             require_count(f"solver.{key}", getattr(self, key), 1)
         for key in ("display", "snapshot", "random_seed"):
             require_count(f"solver.{key}", getattr(self, key), 0)
-        rising = all(a < b for a, b in zip((0, *self.stepvalue), self.stepvalue))
-        expected = "iterations from 1 on, each later than the one before"
+        rising = all(a < b <= INT_MAX for a, b in zip((0, *self.stepvalue), self.stepvalue))
+        expected = f"iterations from 1 to {INT_MAX}, each later than the one before"
         require(rising, "solver.stepvalue", expected, self.stepvalue)
 
 

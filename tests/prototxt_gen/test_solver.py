@@ -82,6 +82,11 @@ def test_drops_share_the_iterations(max_iter: int, drops: int, expected: tuple[i
     assert stepvalues(with_values(builtin_spec("A"), values)) == expected
 
 
+def test_endless_drops_give_a_bounded_list() -> None:
+    values = {"solver.max_iter": 2**31 - 1, "schedule.max_drops": 2**31 - 1}
+    assert len(stepvalues(with_values(builtin_spec("A"), values))) == 10_000
+
+
 def test_own_drops_are_kept() -> None:
     spec = with_values(builtin_spec("A"), {"solver.stepvalue": (7, 11)})
     assert list(solver_param(spec, "n", "p").stepvalue) == [7, 11]

@@ -189,14 +189,19 @@ ERRORS = [
     ("data.train.short_side = 223", "data.train.short_side: the crop does not fit into the image"),
     ("data.test.short_side = [100, 400]", "data.test.short_side: the crop does not fit"),
     ("data.test.batch_size = -1", "data.test.batch_size: out of range; expected at least 1"),
-    ("solver.base_lr = 0", "solver.base_lr: out of range; expected more than 0, got 0.0"),
+    (
+        "solver.base_lr = 0",
+        "solver.base_lr: out of range; expected more than 0, got 0.0",
+    ),
     ("solver.base_lr = 1e39", "solver.base_lr: out of range"),
     ("solver.momentum = 1", "solver.momentum: out of range; expected from 0 to below 1"),
     ("solver.weight_decay = -1", "solver.weight_decay: out of range; expected at least 0"),
     ("solver.lr_policy = 'step'", "solver.lr_policy: out of range; expected one of plateau"),
     ("solver.solver_mode = 'gpu'", "solver.solver_mode: out of range; expected one of CPU, GPU"),
     ("solver.max_iter = 0", "solver.max_iter: out of range; expected at least 1, got 0"),
-    ("solver.stepvalue = [5, 5]", "solver.stepvalue: out of range; expected iterations from 1 on"),
+    ("solver.stepvalue = [5, 5]", "solver.stepvalue: out of range; expected iterations from 1 to "),
+    ("solver.stepvalue = [5, 2147483648]", "solver.stepvalue: out of range; expected iterations"),
+    ("lrn.local_size = 4294967297", "lrn.local_size: out of range; expected at most 2147483647"),
     (
         "solver.iter_size = 3",
         "solver.iter_size: the batch does not divide into 3 passes; expected a divisor of "
