@@ -10,6 +10,8 @@ from runtime.backend.base import Backend, Layout
 from runtime.core.synced_memory import SyncedMemory
 from runtime.process.not_copyable import NotCopyable
 
+MAX_AXES = 32
+
 
 class Blob(NotCopyable):
     """Data and diff of one shape, on one backend.
@@ -47,11 +49,17 @@ class Blob(NotCopyable):
         """Take a new shape; memory is kept while it is large enough.
 
         Raises:
-            ShapeError: a negative dimension, or 2^31 elements and more (Caffe's limit as well).
+            ShapeError: a negative dimension, more than 32 axes, or 2^31 elements and more (Caffe's
+                limits as well).
         """
         dims = tuple(int(d) for d in shape)
         if dims == self._shape:
             return
+        if len(dims) > MAX_AXES:
+            raise ShapeError(
+                f"blob '{self.name}': cannot take {len(dims)} axes; expected at most {MAX_AXES}; "
+                "join some of them"
+            )
         total = 1
         for dim in dims:
             total *= dim

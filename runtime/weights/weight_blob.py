@@ -28,6 +28,7 @@ from runtime.weights.wire_format import (
 )
 
 MAX_AXES = 32
+_MOST_ELEMENTS = 1 << 62
 _LEGACY_FIELDS = (1, 2, 3, 4)
 _DATA, _DIFF, _SHAPE, _DOUBLE_DATA, _DOUBLE_DIFF = 5, 6, 7, 8, 9
 _FLOATS = np.dtype("<f4")
@@ -188,6 +189,9 @@ def read_blob(reader: WireReader, start: int, stop: int, where: str) -> WeightBl
     if len(dims) > MAX_AXES:
         raise reader.error(start, f"a shape of at most {MAX_AXES} axes", f"{len(dims)}")
     shape = tuple(legacy.get(number, 0) for number in _LEGACY_FIELDS) if legacy else tuple(dims)
+    if 0 in shape and math.prod(filter(None, shape)) > _MOST_ELEMENTS:
+        # Where an axis is 0, no count of numbers can contradict the others.
+        raise reader.error(start, f"a shape of less than {_MOST_ELEMENTS} elements", f"{shape}")
     return WeightBlob(
         where,
         shape,

@@ -63,6 +63,13 @@ def test_a_scalar_has_no_axes_and_one_element(backend: CpuBackend) -> None:
     assert blob.data.host().shape == ()
 
 
+def test_more_axes_than_caffe_has(backend: CpuBackend) -> None:
+    blob = Blob(backend, (1,) * 32, "b")
+    with pytest.raises(ShapeError, match="blob 'b': cannot take 33 axes; expected at most 32"):
+        blob.reshape((1,) * 33)
+    assert blob.num_axes == 32
+
+
 @pytest.mark.parametrize("shape", [(2, -1), (65536, 32768)])
 def test_impossible_shapes(backend: CpuBackend, shape: tuple[int, ...]) -> None:
     blob = Blob(backend, (1,), "b")
