@@ -79,19 +79,21 @@ class HDF5DataLayer(Layer):
         return paths
 
     def _rewind(self) -> None:
+        self.close()
         self.round, self.position = -1, 0
         self.process = os.getpid()
         self._open_next()
 
     def _open_next(self) -> None:
-        """Open the file after the current one; after the last, begin another round."""
-        self.close()
+        """Go to the file after the current one; after the last, begin another round."""
         shuffle, seed, visit = self.param.hdf5_data_param.shuffle, self.context.seed, self.round + 1
         turn, place = divmod(visit, len(self.files))
         with self.naming():
             if shuffle:
                 place = int(permutation(len(self.files), seed, turn)[place])
-            self._open(self.files[place])
+            if self.file is None or self.path != self.files[place]:
+                self.close()
+                self._open(self.files[place])
             self.order = permutation(self.rows, seed + 1, visit) if shuffle else None
         self.lengths[place] = self.rows
         self.round, self.next_row = visit, 0

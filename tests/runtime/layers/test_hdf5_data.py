@@ -276,6 +276,14 @@ def opened_files(net: Net, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return opened
 
 
+def test_one_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"x": np.arange(2, dtype=np.float32)})
+    with build(tmp_path, batch=2000) as net:
+        opened = opened_files(net, monkeypatch)
+        assert rows(net, 2).tolist() == [0, 1] * 2000
+        assert opened == []
+
+
 @pytest.mark.parametrize("start", [1, 3, 7, 15, 70, 77, FAR])
 def test_the_data_goes_on_at_any_pass(
     tmp_path: Path, start: int, monkeypatch: pytest.MonkeyPatch
