@@ -87,8 +87,7 @@ class Layer(NotCopyable):
     weight_axes: ClassVar[int | None] = None
     """The axes of blobs[0], if all other weight blobs have one. None: not fixed."""
     filters_are_rows: ClassVar[bool] = False
-    """blobs[0] of a convolution with one row of a fully connected layer's matrix for each filter.
-    """
+    """A filter of blobs[0] holds as many weights as a row of a fully connected layer's matrix."""
 
     # Of layers without bottoms, which bring data into the net.
     is_input: ClassVar[bool] = False
