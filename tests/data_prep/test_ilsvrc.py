@@ -299,5 +299,5 @@ def test_numbers_of_lists_are_short_and_decimal(number: str, tree: Path) -> None
 def test_a_table_with_a_field_without_end(tree: Path) -> None:
     path = tree / "LOC_val_solution.csv"
     path.write_text(f'ImageId,x\n"{"x" * 200_000}\n')
-    with pytest.raises(DataError, match=r"LOC_val_solution\.csv: no table: field larger"):
+    with pytest.raises(DataError, match=r"LOC_val_solution\.csv:2: field larger than field limit"):
         read_solution(path, {"n00000001": 0})
