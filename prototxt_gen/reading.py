@@ -13,8 +13,8 @@ from typing import Any
 MOST_TEXT = 1 << 26
 """Bytes of a text file that are read: logs and lists of millions of lines are smaller."""
 _CHUNK = 1 << 20
-_INTEGER = re.compile(r"[+-]?[0-9]{1,18}")
-_LONG_INTEGER = 10**18
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_LIMIT = 1 << 63
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = MOST_TEXT, regular: bool = False) -> bytes:
@@ -78,14 +78,15 @@ def parse_json(text: str) -> Any:
 def _json_integer(text: str) -> int:
     value = parse_integer(text)
     if value is None:
-        raise ValueError(f"an integer of {len(text)} digits; at most 18 are read")
+        raise ValueError(f"an integer of {len(text)} digits; at most 64 bits are read")
     return value
 
 
 def parse_integer(text: str) -> int | None:
-    """The integer of a decimal text of at most 18 digits, or None."""
+    """The integer of a decimal text, or None where it is none of 64 bits."""
     text = text.strip()
-    return int(text) if _INTEGER.fullmatch(text) else None
+    value = int(text) if _INTEGER.fullmatch(text) else _LIMIT
+    return value if -_LIMIT <= value < _LIMIT else None
 
 
 class _Short(reprlib.Repr):
@@ -96,7 +97,7 @@ class _Short(reprlib.Repr):
         self.maxstring = self.maxother = 200
 
     def repr_int(self, value: int, level: int) -> str:
-        if -_LONG_INTEGER < value < _LONG_INTEGER:
+        if -_LIMIT <= value < _LIMIT:
             return repr(value)
         return f"an integer of {value.bit_length()} bits"
 

@@ -29,6 +29,7 @@ __all__ = ["parse", "read", "read_net", "read_solver", "to_text", "write"]
 
 _LOG = logging.getLogger("verydeep")
 _HEAD = 4096
+_MOST_BACKSLASHES = 1000
 # Tab, newline, form feed and carriage return are the control characters that text has.
 _NOT_TEXT = bytes(set(range(32)) - {9, 10, 12, 13})
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -50,6 +51,7 @@ def parse(text: str | bytes, message_or_class: Message, where: str = "prototxt")
     """
     message = message_or_class() if isinstance(message_or_class, type) else message_or_class
     text = _decode(text.encode(errors="surrogatepass") if isinstance(text, str) else text, where)
+    _refuse_backslashes(text, where)
     try:
         text_format.Parse(text, message)
     except text_format.ParseError as cause:
@@ -136,6 +138,18 @@ def _decode(content: bytes, where: str) -> str:
             f"got the byte 0x{ord(found[0]) & 0xFF:02x}; save the file as UTF-8"
         )
     return text
+
+
+def _refuse_backslashes(text: str, where: str) -> None:
+    """Refuse what the time of unescaping grows with the square of."""
+    start = text.find("\\" * (_MOST_BACKSLASHES + 1))
+    if start >= 0:
+        line = text.count("\n", 0, start) + 1
+        column = start - text.rfind("\n", 0, start)
+        raise ProtoError(
+            f"{where}:{line}:{column}: too many backslashes; expected at most {_MOST_BACKSLASHES} "
+            "in a row, got more; remove them"
+        )
 
 
 def _refuse_binary(head: bytes, where: str) -> None:

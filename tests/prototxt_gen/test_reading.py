@@ -66,6 +66,10 @@ def test_json_is_read() -> None:
     wanted = {"a": [1, -2, 1.5, None, True, float("inf")], "b": 10**18 - 1}
     assert parse_json(text) == wanted
     assert parse_json("\ufeff" + text.replace(", ", ",\r\n")) == wanted
+    # Times in nanoseconds have 19 digits.
+    assert parse_json(f"[{2**63 - 1}, {-(2**63)}]") == [2**63 - 1, -(2**63)]
+    with pytest.raises(ValueError, match="at most 64 bits"):
+        parse_json(str(2**63))
 
 
 def test_integers_are_decimal_and_bounded() -> None:

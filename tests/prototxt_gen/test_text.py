@@ -333,6 +333,7 @@ def test_many_mutants_are_read_or_refused() -> None:
         ("name: " + "'x' " * 50_000 + ":", r":1:\d+: "),
         (f"layer {{ type: {'x' * 300_000} }}", "not a string"),
         ("input_shape { dim: [" + "1, " * 50_000, r":1:\d+: "),
+        ("name: '" + "\\" * 100_000 + "'", r":1:8: too many backslashes"),
     ],
     ids=lambda value: value[:24],
 )
