@@ -30,6 +30,7 @@ from data_prep.lmdb_keys import hash_ordered_keys
 from data_prep.lmdb_pages import (
     BRANCH,
     LEAF,
+    OVERFLOW,
     Ints,
     Nodes,
     branch_ends,
@@ -38,6 +39,7 @@ from data_prep.lmdb_pages import (
     check_tiles,
     check_value_header,
     check_values,
+    has_other_flags,
     leaf_node,
     value_page,
 )
@@ -94,7 +96,10 @@ def check_replaced(folder: Path, keys: list[bytes], pages: Bits) -> None:
                 continue
             first = value_page(leaf.page, node)
             least = (HEADER - 1 + node.size) // file.page_size + 1
-            count = check_value_header(file.read(first * file.page_size, HEADER), first, least)
+            header = file.read(first * file.page_size, HEADER)
+            count = check_value_header(header, first, least)
+            if has_other_flags(header, OVERFLOW):
+                raise DamageError(f"page {first} is overwritten")
             # A value that has become shorter may have more pages than it needs.
             if first + count > 8 * len(pages) or _any_bit(pages, first + least, first + count):
                 raise DamageError(f"the value of {key!r} has pages of others")

@@ -182,8 +182,11 @@ def _newest(headers: bytes, page_size: int) -> Meta:
     first, second = (_read_meta(headers, offset) for offset in (0, page_size))
     if first is None or second is None or {first.page_size, second.page_size} != {page_size}:
         raise DamageError("its two headers contradict each other")
-    newest, parity = (second, 1) if second.txnid > first.txnid else (first, 0)
-    if newest.txnid % 2 != parity or newest.txnid >= NO_ROOT // 2:
+    parity = int(second.txnid > first.txnid)
+    newest, other = (second, first) if parity else (first, second)
+    # Commit N writes header N % 2; the other header is that of commit N - 1.
+    expected = max(newest.txnid - 1, 0)
+    if newest.txnid % 2 != parity or other.txnid != expected or newest.txnid >= NO_ROOT // 2:
         raise DamageError("its two headers contradict each other")
     if not 1 <= newest.last_page < MOST_PAGES:
         raise DamageError(f"the header claims {newest.last_page + 1} pages")

@@ -331,3 +331,8 @@ def check_value_header(header: bytes, number: int, count: int) -> int:
     if own_number != number or flags & _KIND != OVERFLOW or pages < count:
         raise DamageError(f"page {number} is overwritten")
     return int(pages)
+
+
+def has_other_flags(page: bytes, kind: int) -> bool:
+    """Whether a page has flags besides that of its kind, as pages of a transaction have."""
+    return bool(_PAGE_HEAD.unpack_from(page)[1] != kind)

@@ -172,8 +172,12 @@ def _shorter_value(database: Path) -> None:
     _change(database, _node_of(database, b"00000003_x"), "<H", 200)
 
 
-def _header_of_the_future(database: Path) -> None:
+def _header_in_the_wrong_place(database: Path) -> None:
     _change(database, PAGE - _meta(database) + 144, "<Q", 1000 + _meta(database) // PAGE)
+
+
+def _header_that_skips_commits(database: Path) -> None:
+    _change(database, PAGE - _meta(database) + 144, "<Q", 1 - _meta(database) // PAGE + 100)
 
 
 def _value_of_before(database: Path) -> None:
@@ -191,7 +195,8 @@ def _value_of_before(database: Path) -> None:
     ("damage", "words"),
     [
         (_shorter_value, r"the nodes of page \d+ overlap or leave gaps"),
-        (_header_of_the_future, "its two headers contradict each other"),
+        (_header_that_skips_commits, "its two headers contradict each other"),
+        (_header_in_the_wrong_place, "its two headers contradict each other"),
         (_value_of_before, r"page \d+ is in use and in the list of free pages"),
     ],
 )
@@ -211,20 +216,26 @@ def test_damaged_lists_of_free_pages_do_not_hinder_reading(database: Path) -> No
     assert dict(iter(Reader(database))) == whole
 
 
-def test_a_value_whose_pages_are_another_s(tmp_path: Path) -> None:
-    """Replacing it would free pages of the other one."""
+@pytest.mark.parametrize(
+    ("offset", "value", "words"),
+    [(12, 5, "the value of b'a' has pages of others"), (8, 0x140000, r"page \d+ is overwritten")],
+)
+def test_a_value_whose_pages_are_wrong_is_not_replaced(
+    tmp_path: Path, offset: int, value: int, words: str
+) -> None:
+    """liblmdb would free pages of another value, or take a page for one of its transaction."""
     path = tmp_path / "db"
     with Writer(path) as writer:
         for key in (b"a", b"b", b"c"):
             writer.put(key, key * 9000)
     content = (path / "data.mdb").read_bytes()
     first = content.index(b"a" * 4000) - 16
-    _change(path, first + 12, "<I", 5)
+    _change(path, first + offset, "<I", value)
     with Writer(path, append=True) as writer:
         writer.put(b"d", b"d")
         writer.commit()
         writer.put(b"a", b"new")
-        with pytest.raises(DataError, match="the value of b'a' has pages of others"):
+        with pytest.raises(DataError, match=words):
             writer.commit()
         writer._pending.clear()
     with Reader(path) as reader:
