@@ -148,7 +148,8 @@ class _Records:
             self._finds = 0
             index = build_index(self.file)
             before = np.asarray(self.index.hashes[: self.count])
-            if np.array_equal(before, np.asarray(index.hashes[: self.count])):
+            same = np.array_equal(before, np.asarray(index.hashes[: self.count]))
+            if same and index.headers:  # else it changes still
                 self.index = index
         except (DamageError, DataError):
             return  # the read that follows meets the same damage if it needs the page
