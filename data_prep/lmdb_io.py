@@ -45,6 +45,7 @@ class _Environment:
             _reserve_lock_file(folder)
             self.lmdb = lmdb.open(os.fsencode(folder), map_size=map_size)
             self._last_key = self.last_key()
+            self.longest_key = int(self.lmdb.max_key_size())
         except (lmdb.Error, OSError) as cause:
             if self.lmdb is not None:
                 self.lmdb.close()
@@ -177,11 +178,7 @@ class Writer:
                 "choose a folder you may write to, on a disk with space"
             ) from cause
 
-    @contextlib.contextmanager
-    def _liblmdb(self) -> Iterator[_Environment]:
-        """liblmdb's environment for one thread at a time; its errors become DataErrors."""
-        import lmdb
-
+    def _usable(self) -> _Environment:
         environment = self._environment
         if environment is None:
             raise DataError(f"{self.path}: the database was closed; open a new Writer")
@@ -190,6 +187,14 @@ class Writer:
                 f"{self.path}: opened before this process was forked; open a Writer in the process "
                 "that writes"
             )
+        return environment
+
+    @contextlib.contextmanager
+    def _liblmdb(self) -> Iterator[_Environment]:
+        """liblmdb's environment for one thread at a time; its errors become DataErrors."""
+        import lmdb
+
+        environment = self._usable()
         with environment.lock:
             try:
                 yield environment
@@ -217,13 +222,13 @@ class Writer:
 
     def put(self, key: bytes, value: bytes) -> None:
         """Add a record."""
-        with self._liblmdb() as environment:
-            longest = environment.lmdb.max_key_size()
-            if not 0 < len(key) <= longest:
-                raise DataError(
-                    f"{self.path}: a key of {len(key)} bytes ({key[:40]!r}...); LMDB holds keys of "
-                    f"1 to {longest}; use shorter file names"
-                )
+        environment = self._usable()
+        if not 0 < len(key) <= environment.longest_key:
+            raise DataError(
+                f"{self.path}: a key of {len(key)} bytes ({key[:40]!r}...); LMDB holds keys of "
+                f"1 to {environment.longest_key}; use shorter file names"
+            )
+        with environment.lock:
             self._pending.append((key, value))
             self._pending_bytes += len(value)
             if len(self._pending) >= self._commit_every or self._pending_bytes >= _PENDING_BYTES:
