@@ -28,9 +28,9 @@ _MAX_DEFLATION = 1032
 """Bytes that deflate makes of one, at most."""
 _MAX_LINKS = 16
 """Soft links in one name; HDF5's own limit."""
-_SAFE_FILTERS = frozenset({1, 2, 3, 6, 32000})
-"""Of HDF5 and h5py: deflate, shuffle, fletcher32, scaleoffset, lzf."""
-_UNSAFE_FILTERS = {4: "szip", 5: "nbit"}
+_SAFE_FILTERS = frozenset({1, 2, 3, 32000})
+"""Of HDF5 and h5py: deflate (gzip), shuffle, fletcher32, lzf."""
+_UNSAFE_FILTERS = {4: "szip", 5: "nbit", 6: "scaleoffset"}
 """HDF5's own, which overwrite memory where the data is damaged."""
 _FAULTS = (
     OSError,
@@ -236,7 +236,7 @@ def _check_layout(dataset: Any) -> None:
             name = _UNSAFE_FILTERS.get(code, f"{code}, a plugin")
             raise ValueError(
                 f"it is packed by the filter {name}, which is not read; expected gzip, lzf, "
-                "shuffle, fletcher32, scaleoffset or none; repack the file"
+                "shuffle, fletcher32 or none; repack the file"
             )
 
 

@@ -75,6 +75,10 @@ def nbit(file: Any, name: str, folder: Path) -> None:
     _filtered(file, name, 5)
 
 
+def scaleoffset(file: Any, name: str, folder: Path) -> None:
+    file.create_dataset(name, data=VALUES, scaleoffset=3)
+
+
 def _filtered(file: Any, name: str, code: int) -> None:
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_chunk(VALUES.shape)
@@ -99,6 +103,7 @@ ELSEWHERE: dict[str, Write] = {
         virtual_of_a_pipe,
         plugin,
         nbit,
+        scaleoffset,
     )
 }
 ELSEWHERE_WORDS = r"which may lead to any file|which may read any file|by the filter"

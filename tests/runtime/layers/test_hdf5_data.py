@@ -396,7 +396,6 @@ def test_compressed_data_is_read(tmp_path: Path) -> None:
         {"compression": "gzip", "shuffle": True, "fletcher32": True},
         {"compression": "lzf"},
         {"chunks": (7, 2), "maxshape": (None, None)},
-        {"scaleoffset": 6},
     ):
         with h5py.File(path, "w") as file:
             file.create_dataset("x", data=values, **options)
