@@ -45,10 +45,14 @@ class PoolingLayer(Layer):
         if len(top) == 2 and not self.is_max:
             raise ProtoError(f"{self.label}: a second top is for MAX pooling; remove it")
         self.mask = SyncedMemory(self.backend, np.dtype(np.int32))
+        self._shape: tuple[int, ...] | None = None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Shape tops and mask."""
-        self.geom = PoolGeometry.from_param(self.param.pooling_param, bottom[0].shape, self.label)
+        shape = bottom[0].shape
+        if shape != self._shape:
+            self.geom = PoolGeometry.from_param(self.param.pooling_param, shape, self.label)
+            self._shape = shape
         for blob in top:
             blob.reshape(self.geom.out_shape)
         if self.is_max:

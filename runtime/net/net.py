@@ -268,7 +268,8 @@ class Net(NotCopyable):
             return False
         layer = self.layers[index]
         layer.reshape(self.bottoms[index], self.tops[index])
-        layer.seed_loss_weights(self.tops[index])
+        if any(layer.loss_weights):
+            layer.seed_loss_weights(self.tops[index])
         layer.rectify = before and index + 1 in self._rectified
         layer.forward(self.bottoms[index], self.tops[index])
         return True
