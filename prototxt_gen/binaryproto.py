@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
+from prototxt_gen.geometry_limits import MAX_AXES
 from prototxt_gen.proto import Message
 from prototxt_gen.regular_file import RegularFile
 
@@ -41,6 +42,11 @@ def blob_to_array(blob: Message, diff: bool = False, where: str = "BlobProto") -
     doubles, floats = (blob.double_diff, blob.diff) if diff else (blob.double_data, blob.data)
     shape = blob_shape(blob)
     values, dtype = (doubles, np.float64) if len(doubles) else (floats, np.float32)
+    if len(shape) > MAX_AXES:
+        raise DataError(
+            f"{where}: a shape of {len(shape)} axes; expected at most {MAX_AXES}, as in Caffe; "
+            "write the file again"
+        )
     if min(shape, default=1) < 0 or math.prod(shape) != len(values):
         raise DataError(
             f"{where}: shape and numbers disagree; expected as many numbers as shape {shape} "

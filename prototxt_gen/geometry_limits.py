@@ -9,6 +9,8 @@ from prototxt_gen.errors import ShapeError
 
 MAX_COUNT = 2**31 - 1
 """The most elements of a blob and the longest padded axis."""
+MAX_AXES = 32
+"""The most axes of a blob. Caffe: kMaxBlobAxes."""
 
 
 def image_shape(shape: Sequence[int], where: str) -> tuple[int, int, int, int]:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ShapeError
-from prototxt_gen.geometry_limits import MAX_COUNT
+from prototxt_gen.geometry_limits import MAX_AXES, MAX_COUNT
 from runtime.backend.base import Backend, Layout
 from runtime.core.synced_memory import SyncedMemory
 from runtime.process.not_copyable import NotCopyable
-
-MAX_AXES = 32
 
 
 class Blob(NotCopyable):

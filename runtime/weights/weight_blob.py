@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
+from prototxt_gen.geometry_limits import MAX_AXES
 from runtime.weights.wire_format import (
     BYTES,
     FIXED32,
@@ -27,7 +28,6 @@ from runtime.weights.wire_format import (
     varint_field,
 )
 
-MAX_AXES = 32
 _MOST_ELEMENTS = 1 << 62
 _LEGACY_FIELDS = (1, 2, 3, 4)
 _DATA, _DIFF, _SHAPE, _DOUBLE_DATA, _DOUBLE_DIFF = 5, 6, 7, 8, 9

@@ -65,3 +65,10 @@ def test_an_array_that_is_no_mean(tmp_path: Path) -> None:
         array_to_blob(np.zeros((1,) * 5), legacy=True)
     with pytest.raises(DataError, match=r"expected a diff of the data's shape \(2, 3, 4\), got"):
         array_to_blob(MEAN, MEAN[0])
+
+
+def test_more_axes_than_caffe_has() -> None:
+    blob = proto.BlobProto(data=[1.0])
+    blob.shape.dim.extend([1] * 33)
+    with pytest.raises(DataError, match="a shape of 33 axes; expected at most 32, as in Caffe"):
+        blob_to_array(blob, "mean.binaryproto")
