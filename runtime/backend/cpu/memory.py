@@ -24,8 +24,7 @@ class HostMemory(MemoryOps):
         count = 1
         for dim in shape:
             count *= dim
-        flat = array if array.ndim else array.reshape(1)
-        return flat[offset : offset + count].reshape(shape)
+        return array.reshape(-1)[offset : offset + count].reshape(shape)
 
     def upload(self, host: HostArray, device: HostArray) -> None:
         self.copy(host, device)
