@@ -1,12 +1,10 @@
-"""Recording of ops, and repeating them at once: what `Backend.recorder` provides.
-
-A CPU would gain nothing by this: its recorder is None.
-"""
+"""Recording of ops and repeating them at once: what `Backend.recorder` provides."""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -27,11 +25,10 @@ class Access(enum.Enum):
     """It asks whether they are zeros, or makes two memories look at one storage."""
 
 
-class Watch:
-    """Whom the memories of one backend tell how they are used; mostly nobody."""
+class Watch(threading.local):
+    """Called for every access to a memory of the backend by the thread that is recording."""
 
-    def __init__(self) -> None:
-        self.told: Callable[[Any, Access], None] | None = None
+    told: Callable[[Any, Access], None] | None = None
 
 
 class Tape(Protocol):
@@ -55,10 +52,11 @@ class Recorder(Protocol):
     def era(self) -> int:
         """Changes when graphs made before had better go: they keep scratch memory of their own."""
 
-    def begin(self, pass_number: int, rates: Sequence[float]) -> None:
-        """Say what is new in the coming work: the clock, and the rates of the updates in order.
+    def begin(self, pass_number: int, rates: Sequence[float]) -> Hashable:
+        """Set the pass number and the learning rates, in order, of the coming work.
 
-        Both lie in the device's memory. What is recorded reads them there, and so does a replay.
+        Returns what work must have in common with recorded work to be replaced by it. A device
+        whose kernels read both from its memory returns None.
         """
 
     def record(self, work: Callable[[], object]) -> Tape:

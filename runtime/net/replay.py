@@ -98,7 +98,7 @@ class Replay:
             self.forget()
             self._era = self.recorder.era
         if pass_number is not None or rates:
-            self.recorder.begin(pass_number or 0, rates)
+            self._key = (key, self.recorder.begin(pass_number or 0, rates))
 
     def replayed(self, step: int) -> int:
         """Replay what begins with this step, if anything holds; how many steps that were."""

@@ -39,6 +39,7 @@ from runtime.backend.cpu.native_vectors import NativeVectors
 from runtime.backend.cpu.neurons import NumpyNeurons
 from runtime.backend.cpu.pool import NumpyPool
 from runtime.backend.cpu.products import NumpyProducts
+from runtime.backend.cpu.recording import KernelRecorder
 from runtime.backend.cpu.softmax import NumpySoftmax
 from runtime.backend.cpu.vectors import NumpyVectors
 from runtime.process.not_copyable import NotCopyable
@@ -75,7 +76,6 @@ class CpuBackend(NotCopyable, Backend):
     shares_host_memory = True
     precision = FP32
     lock = None
-    recorder = None
     input_batch = None
     device_memory = None
     launches = None
@@ -86,6 +86,7 @@ class CpuBackend(NotCopyable, Backend):
         threads: int | None = None,
         exact: bool = False,
         native: bool | None = None,
+        replay: bool = True,
     ) -> None:
         self.dtype: np.dtype[Any] = np.dtype(dtype)
         if self.dtype not in (np.dtype(np.float32), np.dtype(np.float64)):
@@ -98,6 +99,7 @@ class CpuBackend(NotCopyable, Backend):
         limit_blas_threads()
         library = self._library(native)
         self.rows_stand_alone = library is not None
+        self.recorder = KernelRecorder(library) if library is not None and replay else None
         if library is None:
             self._compute_in_numpy(exact)
         else:

@@ -32,17 +32,6 @@ class HostMemory(MemoryOps):
     def download(self, device: HostArray, host: HostArray) -> None:
         self.copy(device, host)
 
-    def copy_2d(
-        self,
-        src: HostArray,
-        dst: HostArray,
-        rows: int,
-        cols: int,
-        src_at: tuple[int, int],
-        dst_at: tuple[int, int],
-    ) -> None:
-        np.copyto(_runs(dst, rows, cols, dst_at), _runs(src, rows, cols, src_at))
-
     def synchronize(self) -> None:
         """Return at once: every op is complete when it returns."""
 
@@ -61,21 +50,42 @@ class NumpyMemory(HostMemory):
 
         self._runner.run(task, target.size, _GRAIN)
 
+    def copy_2d(
+        self,
+        src: HostArray,
+        dst: HostArray,
+        rows: int,
+        cols: int,
+        src_at: tuple[int, int],
+        dst_at: tuple[int, int],
+    ) -> None:
+        np.copyto(_runs(dst, rows, cols, dst_at), _runs(src, rows, cols, src_at))
+
     def fill(self, x: HostArray, value: float) -> None:
         x.reshape(-1)[...] = value
 
 
-def _runs(array: HostArray, rows: int, cols: int, at: tuple[int, int]) -> HostArray:
-    """See `rows` runs of `cols` elements."""
-    offset, stride = at
+def check_runs(array: HostArray, rows: int, cols: int, start: tuple[int, int]) -> None:
+    """Check that `rows` runs of `cols` elements are within an array; see MemoryOps.copy_2d.
+
+    Raises:
+        ShapeError: they are not.
+    """
+    offset, stride = start
+    end = offset + (rows - 1) * stride + cols
+    if rows and cols and (offset < 0 or stride < 0 or end > array.size):
+        raise ShapeError(
+            f"copy_2d: {rows} runs of {cols} elements from {offset} with stride {stride}; "
+            f"expected them to end within {array.size} elements, got {end}; check the shapes"
+        )
+
+
+def _runs(array: HostArray, rows: int, cols: int, start: tuple[int, int]) -> HostArray:
+    """A view of `rows` runs of `cols` elements."""
+    check_runs(array, rows, cols, start)
+    offset, stride = start
     flat = array.reshape(-1)
     if rows == 0 or cols == 0:
         return flat[:0].reshape(rows, cols)
-    end = offset + (rows - 1) * stride + cols
-    if offset < 0 or end > flat.size:
-        raise ShapeError(
-            f"copy_2d: {rows} runs of {cols} elements from {offset} with stride {stride}; "
-            f"expected them to end within {flat.size} elements, got {end}; check the shapes"
-        )
-    span = flat[offset:end]
+    span = flat[offset : offset + (rows - 1) * stride + cols]
     return as_strided(span, (rows, cols), (stride * flat.itemsize, flat.itemsize))

@@ -138,4 +138,5 @@ class NativeConvolution(ConvOps):
             geom: ConvGeometry = plan.geometry
             self._library.run("winograd_filter", m, weight, geom.k, geom.c, backward, target)
             kept.version, kept.filled = version, kept.filters is not None
+        self._library.keep(kept.filters)
         return target

@@ -9,17 +9,25 @@ import contextlib
 import ctypes
 import importlib.util
 import mmap
+import threading
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from prototxt_gen.errors import DeviceError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.backend.cpu.native_digest import source_digest
-from runtime.backend.cpu.native_signatures import ALONE, COUNTS, KERNELS, POINTER, SUMS
+from runtime.backend.cpu.native_signatures import (
+    ALONE,
+    COUNTS,
+    KERNELS,
+    NOT_REPEATABLE,
+    POINTER,
+    SUMS,
+)
 
 MODULE = "runtime.backend.cpu._native"
 # Best first. Machines other than x86-64 have the one set that their compiler takes for granted.
@@ -110,6 +118,25 @@ def _check_sources(path: Path, dll: ctypes.CDLL) -> None:
         )
 
 
+class RecordedCalls(Protocol):
+    """A tape that kernels are recorded on; see runtime/backend/cpu/recording.py."""
+
+    pure: bool
+    kept: list[Any]
+
+    def add(self, name: str, arguments: tuple[Any, ...]) -> None:
+        """Record a call of a kernel."""
+
+    def use(self, workspace: Workspace, size: int) -> None:
+        """Record the workspace of the next calls."""
+
+
+class CurrentTape(threading.local):
+    """The tape that the calling thread's kernels are recorded on; None if they are not."""
+
+    tape: RecordedCalls | None = None
+
+
 class NativeLibrary:
     """The kernels of one instruction set with a team of threads.
 
@@ -139,11 +166,38 @@ class NativeLibrary:
                 function = getattr(dll, f"{isa}_{name}")
                 function.restype, function.argtypes = result, [*lead, *arguments]
                 self._functions[name] = function
+        self._entries = {
+            name: ctypes.cast(getattr(dll, f"{isa}_call_{name}"), POINTER).value or 0
+            for name in KERNELS
+            if name not in NOT_REPEATABLE
+        }
         self._idle: list[Workspace] = []
+        self.current = CurrentTape()
 
     def run(self, name: str, *arguments: Any) -> Any:
         """Call a kernel with this library's team."""
+        if self.current.tape is not None:
+            self.current.tape.add(name, arguments)
         return self._functions[name](self._team, *arguments)
+
+    def entry(self, name: str) -> int:
+        """The address of the function that calls a kernel as part of a program."""
+        return self._entries[name]
+
+    def run_program(self, calls: int, arguments: int, first: int, count: int, limit: int) -> int:
+        """See native/program.cpp; `calls` and `arguments` are addresses."""
+        run = self._functions["run_program"]
+        return int(run(self._team, calls, arguments, first, count, limit))
+
+    def prevent_replay(self) -> None:
+        """Note that the current op computes in NumPy, so that a program cannot repeat it."""
+        if self.current.tape is not None:
+            self.current.tape.pure = False
+
+    def keep(self, memory: object) -> None:
+        """Keep an object alive for as long as programs made of the current tape."""
+        if self.current.tape is not None:
+            self.current.tape.kept.append(memory)
 
     def count(self, name: str, *arguments: Any) -> int:
         """Call a function that returns a size."""
@@ -163,7 +217,10 @@ class NativeLibrary:
             workspace = self._idle.pop()
         except IndexError:
             workspace = Workspace(self._idle)
-        return workspace.resized(size)
+        workspace.resize(size)
+        if self.current.tape is not None:
+            self.current.tape.use(workspace, size)
+        return workspace
 
     @property
     def workspace_bytes(self) -> int:
@@ -181,26 +238,28 @@ class Workspace:
     def __init__(self, idle: list[Workspace]) -> None:
         self._idle = idle
         self._memory = np.empty(0, np.uint8)
-        self._address = 0
+        self.address = 0
+        self.is_idle = False
 
     @property
     def size(self) -> int:
         """Size in bytes."""
         return int(self._memory.size)
 
-    def resized(self, size: int) -> Workspace:
-        """This workspace with at least `size` bytes."""
+    def resize(self, size: int) -> None:
+        """Take the workspace for a call that needs `size` bytes."""
+        self.is_idle = False
         if self._memory.size < size:
             self._memory = np.empty(0, np.uint8)  # release the old memory first
             self._memory = _huge_pages(size)
-            self._address = address(self._memory)
-        return self
+            self.address = address(self._memory)
 
     def __enter__(self) -> int:
         """Return the address of the memory."""
-        return self._address
+        return self.address
 
     def __exit__(self, *error: object) -> None:
+        self.is_idle = True
         self._idle.append(self)
 
 

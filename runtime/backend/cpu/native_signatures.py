@@ -67,6 +67,7 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     "gemm": (I64, I64, I64, I64, I64, F32, POINTER, POINTER, F32, POINTER, POINTER),
     "fill": (I64, F32, POINTER),
     "copy": (I64, POINTER, POINTER),
+    "copy_2d": (I64, I64, POINTER, I64, POINTER, I64),
     "axpy": (I64, F32, POINTER, POINTER),
     "scal": (I64, F32, POINTER),
     "sub": (I64, POINTER, POINTER, POINTER),
@@ -87,7 +88,10 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     "lrn_forward": (*(I64,) * 4, *(F32,) * 3, *(POINTER,) * 4),
     "lrn_backward": (*(I64,) * 4, *(F32,) * 2, *(POINTER,) * 6),
 }
-# Of these, the functions that return a double.
+# Kernels whose arguments differ from pass to pass, or are temporary. All others can be part of a
+# program: the library has a function <set>_call_<name> for each; see native/program.h.
+NOT_REPEATABLE = frozenset({"dropout_forward", "softmax_loss_backward"})
+# Functions that compute and return a double; called with the team first.
 SUMS: dict[str, tuple[Any, ...]] = {
     "asum": (I64, POINTER, POINTER),
     "sumsq": (I64, POINTER, POINTER),
@@ -97,7 +101,7 @@ SUMS: dict[str, tuple[Any, ...]] = {
 ALONE: dict[str, tuple[Any, ...]] = {
     "image_transform": (*(I64,) * 6, POINTER, POINTER, I64, I64, F32, POINTER, POINTER),
 }
-# Functions that tell a size; they take no team.
+# Functions that return a whole number.
 COUNTS: dict[str, tuple[Any, ...]] = {
     "winograd_filter_floats": (I64, I64, I64),
     "winograd_bytes": (I64, CONV, I64, I64),
@@ -108,4 +112,5 @@ COUNTS: dict[str, tuple[Any, ...]] = {
     "gemm_bytes": (I64, I64, I64, I64),
     "sum_bytes": (I64,),
     "lrn_bytes": (I64, I64),
+    "run_program": (POINTER, POINTER, POINTER, I64, I64, I64),
 }

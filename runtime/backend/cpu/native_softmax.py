@@ -60,6 +60,31 @@ class NativeSoftmax(NumpySoftmax):
         scale = loss_weight / float(stats.reshape(-1)[0])
         self._library.run("softmax_loss_backward", *_sizes(layout), scale, *operands)
 
+    def loss_forward(
+        self,
+        layout: Layout,
+        prob: HostArray,
+        label: HostArray,
+        ignore_label: int | None,
+        normalizer: float | None,
+        loss: HostArray,
+        stats: HostArray,
+    ) -> None:
+        self._library.prevent_replay()
+        super().loss_forward(layout, prob, label, ignore_label, normalizer, loss, stats)
+
+    def accuracy(
+        self,
+        layout: Layout,
+        x: HostArray,
+        label: HostArray,
+        ignore_label: int | None,
+        top_k: int,
+        out: HostArray,
+    ) -> None:
+        self._library.prevent_replay()
+        super().accuracy(layout, x, label, ignore_label, top_k, out)
+
 
 def _sizes(layout: Layout) -> tuple[int, int, int]:
     return layout.outer, layout.channels, layout.inner

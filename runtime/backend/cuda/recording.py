@@ -113,7 +113,7 @@ class LaunchRecorder:
         return self._launcher.memory.growths
 
     def begin(self, pass_number: int, rates: Sequence[float]) -> None:
-        """See Recorder.begin."""
+        """See Recorder.begin. Kernels read both from device memory."""
         self._block.write(pass_number, rates)
 
     def record(self, work: Callable[[], object]) -> LaunchTape:

@@ -1,4 +1,4 @@
-"""Small nets on the emulator, for the tests of replaying."""
+"""Small nets for the tests of replaying."""
 
 from __future__ import annotations
 
@@ -47,10 +47,12 @@ snapshot_after_train: false """
 
 
 @contextmanager
-def built(layers: str, phase: int = proto.TRAIN, **options: Any) -> Iterator[Net]:
-    """A net on the emulator with random weights; its inputs are filled by `feed`."""
+def built(
+    layers: str, phase: int = proto.TRAIN, device: str = "emu", **options: Any
+) -> Iterator[Net]:
+    """A net with random weights; its inputs are filled by `feed`."""
     context = RunContext(seed=3, rng=CaffeRandom(3))
-    with Net(net_param(layers), phase, create_backend("emu", **options), context) as net:
+    with Net(net_param(layers), phase, create_backend(device, **options), context) as net:
         yield net
 
 

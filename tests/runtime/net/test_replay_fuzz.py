@@ -8,11 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from runtime.backend.cpu.native_library import why_not
 from runtime.net import Net
 from tests.runtime.net.replayed import TRAINED, built, feed, replays, same
 from tests.runtime.small_nets import layer
 
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
+DEVICES = [
+    pytest.param("emu", marks=pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")),
+    pytest.param(
+        "cpu", marks=pytest.mark.skipif(why_not() is not None, reason="the kernels are not built")
+    ),
+]
 
 # The scores have a second reader, so that there is a Split; another blob has one that is silent.
 SILENCE = 'layer { name: "silence" type: "Silence" bottom: "pool1" }\n'
@@ -90,11 +96,11 @@ def jump(net: Net, rng: Random, found: list[Any]) -> None:
 EVENTS = (reshape, rewrite, look, part, expose, rebind, jump)
 
 
-def history(seed: int, on: bool, length: int) -> tuple[list[Any], int]:
-    """What a net computed in the course of random events, and how often it was replayed."""
+def history(seed: int, on: bool, length: int, device: str) -> tuple[list[Any], int]:
+    """The results of a net in the course of random events, and the number of replays."""
     rng = np.random.default_rng(seed)
     found: list[Any] = []
-    with built(NET, replay=on) as net:
+    with built(NET, device=device, replay=on) as net:
         for _ in range(length):
             run(net, rng, found)
             if rng.random() < 0.7:
@@ -102,16 +108,18 @@ def history(seed: int, on: bool, length: int) -> tuple[list[Any], int]:
         return found, replays(net)
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("seed", range(6))
-def test_a_replayed_history_is_the_same_bits(seed: int) -> None:
-    found, count = history(seed, True, 12)
+def test_a_replayed_history_is_the_same_bits(seed: int, device: str) -> None:
+    found, count = history(seed, True, 12, device)
     assert count > 0
-    assert same(found, history(seed, False, 12)[0])
+    assert same(found, history(seed, False, 12, device)[0])
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("seed", range(100, 112))
-def test_long_histories_are_the_same_bits(seed: int) -> None:
-    found, count = history(seed, True, 40)
+def test_long_histories_are_the_same_bits(seed: int, device: str) -> None:
+    found, count = history(seed, True, 40, device)
     assert count > 0
-    assert same(found, history(seed, False, 40)[0])
+    assert same(found, history(seed, False, 40, device)[0])

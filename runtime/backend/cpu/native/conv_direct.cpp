@@ -8,6 +8,7 @@
 #include "finish.h"
 #include "gather.h"
 #include "product.h"
+#include "program.h"
 
 namespace verydeep::VD_ISA {
 namespace {
@@ -173,6 +174,7 @@ VD_EXPORT(conv_forward)(Team* team, const ConvShape* g, const float* x, const fl
     const Forward forward(*g, x, weight, bias, relu != 0, y);
     product(team, forward, forward.plan(*g, team_size(team)), workspace);
 }
+VD_REPEATABLE(conv_forward)
 
 // dx = the gradient of the input.
 VD_EXPORT(conv_backward_data)(Team* team, const ConvShape* g, const float* dy, const float* weight,
@@ -181,3 +183,4 @@ VD_EXPORT(conv_backward_data)(Team* team, const ConvShape* g, const float* dy, c
         product(team, phase, phase.plan(*g, team_size(team)), workspace);
     });
 }
+VD_REPEATABLE(conv_backward_data)

@@ -7,6 +7,7 @@
 
 #include "arena.h"
 #include "finish.h"
+#include "program.h"
 #include "shapes.h"
 #include "team.h"
 
@@ -187,6 +188,7 @@ VD_EXPORT(conv_rows_forward)(Team* team, const ConvShape* g, const float* x, con
             }
     });
 }
+VD_REPEATABLE(conv_rows_forward)
 
 // dw += the gradient of the weights. Bands are added group by group, and the groups in order.
 VD_EXPORT(conv_rows_weight)(Team* team, const ConvShape* g, const float* x, const float* dy,
@@ -224,3 +226,4 @@ VD_EXPORT(conv_rows_weight)(Team* team, const ConvShape* g, const float* x, cons
         dw[i] += sum_lanes(sum);
     }
 }
+VD_REPEATABLE(conv_rows_weight)

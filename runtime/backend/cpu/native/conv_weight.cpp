@@ -7,6 +7,7 @@
 #include "arena.h"
 #include "dot.h"
 #include "gather.h"
+#include "program.h"
 #include "team.h"
 
 namespace verydeep::VD_ISA {
@@ -146,3 +147,4 @@ VD_EXPORT(conv_backward_weight)(Team* team, const ConvShape* g, const float* x, 
         }
     });
 }
+VD_REPEATABLE(conv_backward_weight)

@@ -2,6 +2,7 @@
 
 #include "gemm_skinny.h"
 #include "product.h"
+#include "program.h"
 
 namespace verydeep::VD_ISA {
 namespace {
@@ -65,3 +66,4 @@ VD_EXPORT(gemm)(Team* team, std::int64_t trans_a, std::int64_t trans_b, std::int
     const ProductPlan plan(1, rows, cols, depth, team_size(team));
     product(team, Gemm(op), plan, workspace);
 }
+VD_REPEATABLE(gemm)

@@ -1,6 +1,7 @@
 // Local response normalisation across channels.
 
 #include "arena.h"
+#include "program.h"
 #include "team.h"
 
 namespace verydeep::VD_ISA {
@@ -72,6 +73,7 @@ VD_EXPORT(lrn_forward)(Team* team, std::int64_t images, std::int64_t channels, s
         }
     });
 }
+VD_REPEATABLE(lrn_forward)
 
 // dx = dy scale^-beta - 2 alpha beta / size * x * (sum over the window of dy y / scale)
 VD_EXPORT(lrn_backward)(Team* team, std::int64_t images, std::int64_t channels, std::int64_t inner,
@@ -101,3 +103,4 @@ VD_EXPORT(lrn_backward)(Team* team, std::int64_t images, std::int64_t channels, 
         }
     });
 }
+VD_REPEATABLE(lrn_backward)

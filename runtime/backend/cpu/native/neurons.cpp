@@ -1,5 +1,6 @@
 // ReLU and dropout.
 
+#include "program.h"
 #include "team.h"
 #include "vector.h"
 
@@ -53,6 +54,7 @@ VD_EXPORT(relu_forward)(Team* team, std::int64_t count, float slope, const float
             for (Index i = first; i < last; ++i) y[i] = x[i] < 0.f ? slope * x[i] : x[i];
     });
 }
+VD_REPEATABLE(relu_forward)
 
 // dx = dy where x > 0, else slope dy
 VD_EXPORT(relu_backward)(Team* team, std::int64_t count, float slope, const float* x,
@@ -66,6 +68,7 @@ VD_EXPORT(relu_backward)(Team* team, std::int64_t count, float slope, const floa
         for (; i < last; ++i) dx[i] = dy[i] * (x[i] > 0.f ? 1.f : slope);
     });
 }
+VD_REPEATABLE(relu_backward)
 
 // Element j of sample n is kept when word j of that sample's stream, cut to 24 bits, is at least
 // `threshold`. Shapes: x, y, mask (samples, count).
@@ -105,3 +108,4 @@ VD_EXPORT(dropout_backward)(Team* team, std::int64_t count, float scale, const f
         for (Index i = first; i < last; ++i) dx[i] = dy[i] * static_cast<float>(mask[i]) * scale;
     });
 }
+VD_REPEATABLE(dropout_backward)

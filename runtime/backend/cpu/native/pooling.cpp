@@ -1,5 +1,6 @@
 // Max and average pooling, plane by plane.
 
+#include "program.h"
 #include "shapes.h"
 #include "team.h"
 #include "vector.h"
@@ -154,6 +155,7 @@ VD_EXPORT(max_pool_forward)(Team* team, const PoolShape* g, const float* x, floa
                     max_one(*g, from, p, q, y + i * out, mask + i * out);
     });
 }
+VD_REPEATABLE(max_pool_forward)
 
 // dx[mask] += dy from zero, in the order of the outputs.
 VD_EXPORT(max_pool_backward)(Team* team, const PoolShape* g, const float* dy,
@@ -170,6 +172,7 @@ VD_EXPORT(max_pool_backward)(Team* team, const PoolShape* g, const float* dy,
         scatter(dy + i * out, mask + i * out, out, dx + i * in);
     });
 }
+VD_REPEATABLE(max_pool_backward)
 
 // The sum over the window divided by its area, clipped to the padded input.
 VD_EXPORT(ave_pool_forward)(Team* team, const PoolShape* g, const float* x, float* y) {
@@ -186,6 +189,7 @@ VD_EXPORT(ave_pool_forward)(Team* team, const PoolShape* g, const float* x, floa
             }
     });
 }
+VD_REPEATABLE(ave_pool_forward)
 
 VD_EXPORT(ave_pool_backward)(Team* team, const PoolShape* g, const float* dy, float* dx) {
     const Index in = g->h * g->w, out = g->p * g->q;
@@ -201,3 +205,4 @@ VD_EXPORT(ave_pool_backward)(Team* team, const PoolShape* g, const float* dy, fl
             }
     });
 }
+VD_REPEATABLE(ave_pool_backward)

@@ -1,5 +1,6 @@
 // Soft-max over channels, its gradient, and the gradient of its loss.
 
+#include "program.h"
 #include "team.h"
 #include "vector.h"
 
@@ -95,6 +96,7 @@ VD_EXPORT(softmax_forward)(Team* team, std::int64_t outer, std::int64_t channels
             softmax_pixels(channels, inner, count, x + at, y + at);
     });
 }
+VD_REPEATABLE(softmax_forward)
 
 // dx = y (dy - sum over channels of dy y). Shapes: as forward; dx may be dy.
 VD_EXPORT(softmax_backward)(Team* team, std::int64_t outer, std::int64_t channels,
@@ -114,6 +116,7 @@ VD_EXPORT(softmax_backward)(Team* team, std::int64_t outer, std::int64_t channel
             }
     });
 }
+VD_REPEATABLE(softmax_backward)
 
 // dx = scale (prob - 1 at the label); zeros where the label is negative: ignored.
 // Shapes: prob, dx (outer, channels, inner); label (outer, inner), below channels.

@@ -1,6 +1,7 @@
 // Vectors of any shape, the bias, and the update of the weights.
 
 #include "arena.h"
+#include "program.h"
 #include "team.h"
 
 namespace verydeep::VD_ISA {
@@ -58,12 +59,25 @@ VD_EXPORT(fill)(Team* team, std::int64_t count, float value, float* x) {
         for (Index i = first; i < last; ++i) x[i] = value;
     });
 }
+VD_REPEATABLE(fill)
 
 VD_EXPORT(copy)(Team* team, std::int64_t bytes, const char* x, char* y) {
     parallel_parts(team, bytes, kPart * 4, [=](Index first, Index last) {
         std::memcpy(y + first, x + first, static_cast<std::size_t>(last - first));
     });
 }
+VD_REPEATABLE(copy)
+
+// Copies `rows` runs of `bytes`; the strides are bytes from one run to the next.
+VD_EXPORT(copy_2d)(Team* team, std::int64_t rows, std::int64_t bytes, const char* x,
+                   std::int64_t x_stride, char* y, std::int64_t y_stride) {
+    const Index part = most(1, kPart * 4 / most(1, bytes));
+    parallel_parts(team, rows, part, [=](Index first, Index last) {
+        for (Index row = first; row < last; ++row)
+            std::memcpy(y + row * y_stride, x + row * x_stride, static_cast<std::size_t>(bytes));
+    });
+}
+VD_REPEATABLE(copy_2d)
 
 // y += alpha x
 VD_EXPORT(axpy)(Team* team, std::int64_t count, float alpha, const float* x, float* y) {
@@ -71,6 +85,7 @@ VD_EXPORT(axpy)(Team* team, std::int64_t count, float alpha, const float* x, flo
         for (Index i = first; i < last; ++i) y[i] += alpha * x[i];
     });
 }
+VD_REPEATABLE(axpy)
 
 // x *= alpha
 VD_EXPORT(scal)(Team* team, std::int64_t count, float alpha, float* x) {
@@ -78,6 +93,7 @@ VD_EXPORT(scal)(Team* team, std::int64_t count, float alpha, float* x) {
         for (Index i = first; i < last; ++i) x[i] *= alpha;
     });
 }
+VD_REPEATABLE(scal)
 
 // out = x - y
 VD_EXPORT(sub)(Team* team, std::int64_t count, const float* x, const float* y, float* out) {
@@ -85,6 +101,7 @@ VD_EXPORT(sub)(Team* team, std::int64_t count, const float* x, const float* y, f
         for (Index i = first; i < last; ++i) out[i] = x[i] - y[i];
     });
 }
+VD_REPEATABLE(sub)
 
 // Bytes of workspace of the three sums below.
 VD_EXPORT_COUNT(sum_bytes)(std::int64_t count) { return 4 * piece(sum_floats(count)); }
@@ -114,6 +131,7 @@ VD_EXPORT(bias_forward)(Team* team, std::int64_t outer, std::int64_t channels, s
         }
     });
 }
+VD_REPEATABLE(bias_forward)
 
 // db[c] += sum of dy over outer and inner. Shapes: dy (outer, channels, inner).
 VD_EXPORT(bias_backward)(Team* team, std::int64_t outer, std::int64_t channels, std::int64_t inner,
@@ -129,6 +147,7 @@ VD_EXPORT(bias_backward)(Team* team, std::int64_t outer, std::int64_t channels, 
         for (Index c = first; c < last; ++c) db[c] += static_cast<float>(sum[c - first]);
     });
 }
+VD_REPEATABLE(bias_backward)
 
 // history = momentum history + lr (dw + decay w); w -= history
 VD_EXPORT(sgd_update)(Team* team, std::int64_t count, float lr, float momentum, float decay,
@@ -141,3 +160,4 @@ VD_EXPORT(sgd_update)(Team* team, std::int64_t count, float lr, float momentum, 
         }
     });
 }
+VD_REPEATABLE(sgd_update)

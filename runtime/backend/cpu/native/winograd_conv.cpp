@@ -5,8 +5,9 @@
 // stay in one thread's scratch: handing them between threads costs up to 1.5 times the time where
 // two cores share no cache.
 
-#include "team.h"
+#include "program.h"
 #include "shapes.h"
+#include "team.h"
 #include "winograd.h"
 
 namespace verydeep::VD_ISA {
@@ -210,3 +211,4 @@ VD_EXPORT(winograd)(Team* team, std::int64_t m, const ConvShape* shape, std::int
     else
         convolve<2>(team, job, op, workspace);
 }
+VD_REPEATABLE(winograd)

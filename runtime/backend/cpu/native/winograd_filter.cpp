@@ -1,5 +1,6 @@
 // G g G^T for every filter: done once per update of the weights.
 
+#include "program.h"
 #include "team.h"
 #include "winograd.h"
 
@@ -94,3 +95,4 @@ VD_EXPORT(winograd_filter)(Team* team, std::int64_t m, const float* weight, std:
     else
         transform_filters<2>(team, f, out);
 }
+VD_REPEATABLE(winograd_filter)

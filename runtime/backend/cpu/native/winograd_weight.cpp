@@ -4,8 +4,9 @@
 // in order and the groups are added in order, so the number of threads changes no bit. A group may
 // be shared out by tile rows and slices of output channels: these touch no sum twice.
 
-#include "team.h"
+#include "program.h"
 #include "shapes.h"
+#include "team.h"
 #include "winograd.h"
 
 namespace verydeep::VD_ISA {
@@ -226,3 +227,4 @@ VD_EXPORT(winograd_weight)(Team* team, std::int64_t m, const ConvShape* g, const
     else
         weight_gradient<2>(team, *g, x, dy, dw, workspace);
 }
+VD_REPEATABLE(winograd_weight)

@@ -1,0 +1,222 @@
+"""Programs of compiled kernels give the same bits as kernels that are called one by one."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+
+from prototxt_gen import proto
+from runtime.backend.cpu import recording
+from runtime.backend.cpu.backend import CpuBackend
+from runtime.backend.cpu.native_library import why_not
+from runtime.core.context import RunContext
+from runtime.core.rng import CaffeRandom
+from runtime.net import Net
+from tests.runtime.net.replayed import (
+    INPUTS,
+    LAYERS,
+    LOSS,
+    TRAINED,
+    built,
+    feed,
+    passes,
+    replays,
+    same,
+    trained,
+    weights,
+)
+from tests.runtime.small_nets import layer, net_param
+
+pytestmark = pytest.mark.skipif(why_not() is not None, reason="the kernels are not built")
+
+# The first convolution is computed with transformed filters.
+WIDE = (INPUTS + LAYERS).replace("num_output: 5", "num_output: 64").replace("dim: 3", "dim: 33")
+
+
+def scored(net: Net, count: int, first: int = 0) -> list[Any]:
+    """The scores of passes with different images."""
+    scores = []
+    for seed in range(first, first + count):
+        feed(net, seed)
+        net.forward()
+        scores.append(net.blobs["fc3"].data.host().copy())
+    return scores
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        'lr_policy: "step" gamma: 0.5 stepsize: 5',
+        'lr_policy: "poly" power: 1',
+        'lr_policy: "fixed" iter_size: 2',
+        'lr_policy: "exp" gamma: 0.9 clip_gradients: 0.1 iter_size: 3',
+        'lr_policy: "fixed" type: "AdaGrad"',
+    ],
+)
+def test_training_is_the_same_bits(settings: str) -> None:
+    replayed, plain = (trained("cpu", settings, replay=on) for on in (True, False))
+    assert replays(replayed.net) >= 12
+    assert same(weights(replayed), weights(plain))
+
+
+def test_one_program_for_a_pass_without_labels() -> None:
+    with built(INPUTS + LAYERS, proto.TEST, "cpu") as net:
+        scored(net, 6)
+        assert net.replayed[0] == frozenset(range(2, len(net.layers)))
+        before = replays(net)
+        scored(net, 1)
+        assert replays(net) == before + 1
+
+
+def test_dropout_draws_in_every_pass() -> None:
+    results = []
+    for on in (True, False):
+        with built(TRAINED, device="cpu", replay=on) as net:
+            results.append(passes(net, 8))
+            index = net.layer_names.index("drop2")
+            assert index not in net.replayed[0]
+    assert same(*results)
+
+
+@pytest.mark.parametrize("expose", [False, True])
+def test_weights_that_change_between_passes(expose: bool) -> None:
+    results = []
+    for on in (True, False):
+        with built(WIDE, proto.TEST, "cpu", replay=on) as net:
+            scores = scored(net, 7)
+            weight = net.params.learnable[0].data
+            (weight.exposed_host() if expose else weight.mutable_host())[...] *= 2
+            results.append(scores + scored(net, 7))
+            assert (replays(net) > 4) is on
+    assert same(*results)
+
+
+def test_shapes_that_change_and_come_back() -> None:
+    results = []
+    for on in (True, False):
+        with built(WIDE, proto.TEST, "cpu", replay=on) as net:
+            scores = []
+            for images in (4, 4, 4, 4, 2, 2, 2, 2, 6, 6, 6, 6, 4, 4, 4, 2):
+                net.blobs["data"].reshape((images, *net.blobs["data"].shape[1:]))
+                net.blobs["label"].reshape((images,))
+                scores += scored(net, 1)
+            results.append(scores)
+    assert same(*results)
+
+
+def test_layers_that_compute_in_numpy_are_outside() -> None:
+    head, tail = LAYERS.replace('bottom: "norm1"', 'bottom: "abs"').split('layer { name: "pool1"')
+    text = INPUTS + head + layer("AbsVal", "abs", "norm1") + 'layer { name: "pool1"' + tail + LOSS
+    results = []
+    for on in (True, False):
+        with built(text, device="cpu", replay=on) as net:
+            results.append(passes(net, 7))
+            if on:
+                assert net.layer_names.index("abs") not in net.replayed[0] | net.replayed[1]
+                assert replays(net) > 0
+    assert same(*results)
+
+
+def test_parts_of_blobs_are_copied_by_programs() -> None:
+    text = (
+        INPUTS
+        + layer("Slice", "slice", "data", "slice_param { slice_point: 1 }", top="a b").replace(
+            'top: "a b"', 'top: "a" top: "b"'
+        )
+        + layer("Concat", "fc3", "b a")
+        + 'layer { name: "silence" type: "Silence" bottom: "label" }'
+    )
+    with built(text, proto.TEST, "cpu") as net:
+        for seed in range(8):
+            feed(net, seed)
+            net.forward()
+            data = net.blobs["data"].data.host()
+            expected = np.concatenate([data[:, 1:], data[:, :1]], axis=1)
+            np.testing.assert_array_equal(net.blobs["fc3"].data.host(), expected)
+        assert replays(net) > 0
+
+
+def test_nets_in_threads_share_a_backend_and_replay() -> None:
+    backend = CpuBackend(threads=2)
+
+    def scores(seed: int, count: int) -> list[Any]:
+        context = RunContext(seed=seed, rng=CaffeRandom(seed))
+        with Net(net_param(WIDE), proto.TEST, backend, context) as net:
+            return scored(net, count, seed)
+
+    expected = [scores(seed, 60) for seed in range(4)]
+    found: list[list[Any]] = [[] for _ in expected]
+
+    def work(seed: int) -> None:
+        found[seed] = scores(seed, 60)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+    assert backend.recorder is not None and backend.recorder.replays > 100
+
+
+def test_a_signal_is_handled_within_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "_LIMIT_MS", 0)
+    with built(WIDE, proto.TEST, "cpu") as net:
+        scored(net, 6)
+        handled: list[int] = []
+        library: Any = net.backend.recorder._library  # type: ignore[union-attr]
+        run, seen = library.run_program, []
+
+        def interrupted(*arguments: int) -> int:
+            if not seen:
+                signal.raise_signal(signal.SIGUSR1)
+            done = int(run(*arguments))
+            seen.append((done, len(handled)))
+            return done
+
+        monkeypatch.setattr(library, "run_program", interrupted)
+        before = signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+        try:
+            expected = scored(net, 1)
+        finally:
+            signal.signal(signal.SIGUSR1, before)
+        assert len(seen) > 3 and seen[0][0] == 1 and handled == [1]
+        with built(WIDE, proto.TEST, "cpu", replay=False) as plain:
+            assert same(expected, scored(plain, 1))
+
+
+def test_programs_use_the_workspace_of_their_own_call() -> None:
+    """Workspaces move when another call needs a larger one."""
+    backend = CpuBackend(threads=1)
+    context = RunContext(seed=3, rng=CaffeRandom(3))
+    with Net(net_param(WIDE), proto.TEST, backend, context) as net:
+        expected = scored(net, 6)
+        rng = np.random.default_rng(0)
+        a, b = (rng.standard_normal((700, 700), np.float32) for _ in range(2))
+        backend.products.gemm(False, False, 1.0, a, b, 0.0, np.empty((700, 700), np.float32))
+        library: Any = backend.recorder._library  # type: ignore[union-attr]
+        with library.workspace(64 << 20):
+            assert same(scored(net, 6), expected)
+        assert same(scored(net, 6), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_parent_and_children_replay_after_a_fork() -> None:
+    with built(WIDE, proto.TEST, "cpu") as net:
+        scored(net, 6)
+        expected = [array.tobytes() for array in scored(net, 5, 20)]
+        children = []
+        for _ in range(2):
+            child = os.fork()
+            if child == 0:
+                before = replays(net)
+                same_bytes = [array.tobytes() for array in scored(net, 5, 20)] == expected
+                os._exit(0 if same_bytes and replays(net) == before + 5 else 1)
+            children.append(child)
+        assert [array.tobytes() for array in scored(net, 5, 20)] == expected
+        assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
