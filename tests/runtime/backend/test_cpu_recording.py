@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -237,3 +238,20 @@ def test_other_threads_are_not_recorded() -> None:
 
     tape = backend.recorder.record(work)
     assert (tape.calls, x[0]) == (0, 2.0)
+
+
+def test_a_program_does_not_write_to_the_workspace_of_another_call() -> None:
+    backend: Any = CpuBackend(threads=1)
+    library, size = backend.recorder._library, 1 << 20
+    a, b, c = (np.ones((96, 96), np.float32) for _ in range(3))
+    with library.workspace(size):
+        pass
+    tape = backend.recorder.record(lambda: backend.products.gemm(0, 0, 1.0, a, b, 0.0, c))
+    assert tape.workspace_bytes > 0
+    program = backend.recorder.capture([tape])
+    with library.workspace(size) as held:
+        ctypes.memset(held, 0x55, size)
+        c.fill(0)
+        backend.recorder.replay(program)
+        assert ctypes.string_at(held, size) == b"\x55" * size
+    np.testing.assert_array_equal(c, 96)
