@@ -38,21 +38,23 @@ class Timing:
     layer_forward: list[float] = field(default_factory=list)
     layer_backward: list[float] = field(default_factory=list)
     launches: list[tuple[int, int]] | None = None
-    """Kernels, fills and copies that each layer asks a GPU for, forward and backward."""
+    """Kernels, fills and copies that each layer launches, forward and backward."""
     replayed: float | None = None
-    """A whole pass, forward and backward, with what repeats replayed; see runtime/net/replay.py."""
+    """A pass forward and backward with replay; see runtime/net/replay.py."""
 
 
 Meter = Callable[[], float]
-"""What has passed, or happened, so far."""
+"""A count that never decreases, such as a time in ms."""
 
-# After so many passes whatever repeats is in a graph.
-_SETTLED = 6
+_WARM_UP = 6
+"""Passes after which everything that repeats is in a graph."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="the net's prototxt")
-    parser.add_argument("--weights", metavar="FILE", help="weights (default: as the fillers say)")
+    parser.add_argument(
+        "--weights", metavar="FILE", help="weights (default: the values of the fillers)"
+    )
     parser.add_argument(
         "--iterations", type=int, default=50, metavar="N", help="passes (default: %(default)s)"
     )
@@ -68,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     setup_logging()
     if args.iterations < 1:
-        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
+        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}")
     phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
     backend = open_backend(args)
     context = RunContext(confine_lists=args.confine_lists, force=args.force)
@@ -80,7 +82,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
-    """Mean times of passes after a first one that is not counted; logs Caffe's lines."""
+    """Mean times of passes after a first one that is not counted; logs Caffe's lines.
+
+    Raises:
+        DataError, ShapeError, DeviceError: see Net.forward.
+    """
     caffe_log("caffe.cpp:360", "Performing Forward")
     caffe_log("caffe.cpp:365", "Initial loss: %s", number(net.forward()))
     if not forward_only:
@@ -97,9 +103,9 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
 
     for iteration in range(iterations):
         start = time.perf_counter()
-        timing.forward += _forward(net, timing.layer_forward, clock)
+        timing.forward += _measure_forward(net, timing.layer_forward, clock)
         if not forward_only:
-            timing.backward += _backward(net, timing.layer_backward, clock)
+            timing.backward += _measure_backward(net, timing.layer_backward, clock)
         lapse = 1e3 * (time.perf_counter() - start)
         timing.total += lapse
         caffe_log(
@@ -117,26 +123,26 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
     _log(net, timing, total)
     timing.launches = _launches(net, forward_only)
     if net.backend.recorder is not None:
-        timing.replayed = _whole_passes(net, iterations, forward_only)
+        timing.replayed = _measure_replayed(net, iterations, forward_only)
     return timing
 
 
 def _launches(net: Net, forward_only: bool) -> list[tuple[int, int]] | None:
-    """What each layer asks for in a pass; None where nothing is launched."""
+    """Launches of each layer in a pass, forward and backward; None on a CPU."""
     backend = net.backend
     if backend.launches is None:
         return None
     forward, backward = ([0.0] * len(net.layers) for _ in range(2))
-    _forward(net, forward, lambda: backend.launches or 0)
+    _measure_forward(net, forward, lambda: backend.launches or 0)
     if not forward_only:
-        _backward(net, backward, lambda: backend.launches or 0)
+        _measure_backward(net, backward, lambda: backend.launches or 0)
     return [(int(ahead), int(back)) for ahead, back in zip(forward, backward)]
 
 
-def _whole_passes(net: Net, iterations: int, forward_only: bool) -> float:
-    """The mean time of a pass that nobody looks into, in ms."""
+def _measure_replayed(net: Net, iterations: int, forward_only: bool) -> float:
+    """The mean time of a pass with replay, in ms."""
     start = 0.0
-    for iteration in range(-_SETTLED, iterations):
+    for iteration in range(-_WARM_UP, iterations):
         if iteration == 0:
             net.backend.memory.synchronize()
             start = time.perf_counter()
@@ -148,27 +154,36 @@ def _whole_passes(net: Net, iterations: int, forward_only: bool) -> float:
     return 1e3 * (time.perf_counter() - start) / iterations
 
 
-def _forward(net: Net, spent: list[float], meter: Meter) -> float:
-    """Add to `spent` what a meter counts over each layer; return what it counts over all."""
-    begin = last = meter()
-    for i in range(len(net.layers)):
-        net.forward_layer(i)
-        now = meter()
-        spent[i] += now - last
-        last = now
-    net.context.pass_number += 1
-    return last - begin
+def _measure_forward(net: Net, layers: list[float], meter: Meter) -> float:
+    """Add the meter's increase in each layer to `layers`; returns the increase in all of them."""
+    lap = _Laps(layers, meter)
+    net.forward(after_layer=lap)
+    return lap.total
 
 
-def _backward(net: Net, spent: list[float], meter: Meter) -> float:
-    """Of every layer, as Caffe does: also where no loss asks for it, as in a deploy net."""
-    begin = last = meter()
-    for i in reversed(range(len(net.layers))):
-        net.layers[i].backward(net.tops[i], net.bottom_need_backward[i], net.bottoms[i])
-        now = meter()
-        spent[i] += now - last
-        last = now
-    return last - begin
+def _measure_backward(net: Net, layers: list[float], meter: Meter) -> float:
+    """Like `_measure_forward`. Every layer runs, as in Caffe, even if no loss needs it."""
+    lap = _Laps(layers, meter)
+    net.backward(after_layer=lap, every_layer=True)
+    return lap.total
+
+
+class _Laps:
+    """Adds the increase of a meter since the previous layer to an entry for each layer."""
+
+    def __init__(self, layers: list[float], meter: Meter) -> None:
+        self._layers = layers
+        self._meter = meter
+        self._first = self._last = meter()
+
+    def __call__(self, index: int) -> None:
+        value = self._meter()
+        self._layers[index] += value - self._last
+        self._last = value
+
+    @property
+    def total(self) -> float:
+        return self._last - self._first
 
 
 def _log(net: Net, timing: Timing, total: float) -> None:
@@ -185,13 +200,8 @@ def _log(net: Net, timing: Timing, total: float) -> None:
     caffe_log("caffe.cpp:425", "*** Benchmark ends ***")
 
 
-def algorithm(net: Net, index: int) -> str:
-    """How the backend computes a layer, where it had a choice."""
-    return str(getattr(getattr(net.layers[index], "plan", None), "algorithm", ""))
-
-
 def table(net: Net, timing: Timing) -> str:
-    """Layers under each other, times in ms."""
+    """One row per layer. Units: ms."""
     rows: list[tuple[str, ...]] = [("layer", "type", "forward", "backward", "algorithm")]
     rows += [
         (
@@ -199,7 +209,7 @@ def table(net: Net, timing: Timing) -> str:
             layer.type,
             f"{timing.layer_forward[i]:.3f}",
             f"{timing.layer_backward[i]:.3f}",
-            algorithm(net, i),
+            layer.algorithm,
         )
         for i, layer in enumerate(net.layers)
     ]
@@ -216,31 +226,31 @@ def table(net: Net, timing: Timing) -> str:
         for row in rows
     ]
     if timing.replayed is not None:
-        lines.append(f"A whole pass, with what is replayed: {timing.replayed:.3f} ms")
+        lines.append(f"Forward and backward with replay: {timing.replayed:.3f} ms")
     return "\n".join(lines)
 
 
 def _launch_columns(net: Net, launches: list[tuple[int, int]]) -> list[tuple[str, str]]:
-    """Of each layer and of all: launches forward+backward, and which of both are in a graph."""
+    """For each layer and for all: launches forward+backward, and the passes that are in a graph."""
     forward, backward = net.replayed
     words = {(True, True): "both", (True, False): "forward", (False, True): "backward"}
-    each = [
+    rows = [
         (f"{ahead}+{back}", words.get((i in forward, i in backward), ""))
         for i, (ahead, back) in enumerate(launches)
     ]
     sums = [sum(column) for column in zip(*launches)]
-    return [*each, (f"{sums[0]}+{sums[1]}", "")]
+    return [*rows, (f"{sums[0]}+{sums[1]}", "")]
 
 
 def json_table(net: Net, timing: Timing) -> str:
-    """The same as one JSON object; times in ms."""
+    """The table as one JSON object. Units: ms."""
     layers = [
         {
             "name": layer.param.name,
             "type": layer.type,
             "forward_ms": timing.layer_forward[i],
             "backward_ms": timing.layer_backward[i],
-            "algorithm": algorithm(net, i) or None,
+            "algorithm": layer.algorithm or None,
         }
         for i, layer in enumerate(net.layers)
     ]
@@ -248,7 +258,7 @@ def json_table(net: Net, timing: Timing) -> str:
         for i, layer in enumerate(layers):
             layer["forward_launches"], layer["backward_launches"] = timing.launches[i]
             layer["forward_replayed"], layer["backward_replayed"] = (
-                i in found for found in net.replayed
+                i in replayed for replayed in net.replayed
             )
     means = {"forward_ms": timing.forward, "backward_ms": timing.backward, "ms": timing.total}
     if timing.replayed is not None:

@@ -66,7 +66,7 @@ class Layer(NotCopyable):
     in_place: ClassVar[bool] = True
     """A top may be a bottom, where the shape stays. Where False, that is refused."""
     can_rectify: ClassVar[bool] = False
-    """The layer can apply a ReLU to its tops as well, if `rectify` is set. Not inherited."""
+    """The layer defines `forward_relu`. Not inherited."""
     is_loss: ClassVar[bool] = False
     """The first top has loss weight 1 unless the prototxt says otherwise."""
     only_ops: ClassVar[bool] = False
@@ -124,10 +124,6 @@ class Layer(NotCopyable):
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
         self._seeded: dict[int, tuple[int, ...]] = {}
-        self.rectify = False
-        """The net asks for the ReLU that follows in place."""
-        self.gates_relu = False
-        """The net asks for the gradient of the ReLU before as well; see Pooling."""
 
     @property
     def label(self) -> str:
@@ -180,6 +176,25 @@ class Layer(NotCopyable):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Overwrite the bottoms' diffs where asked; add to the weights' diffs."""
+
+    def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
+        """Compute the tops' data, then max(x, 0) of them. Called only if `can_rectify`."""
+        raise NotImplementedError(f"{self.label}: a layer that can rectify must define this")
+
+    def backward_relu(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Compute the gradients of this layer and of the ReLU that its bottoms were passed through.
+
+        Called only if `can_gate_relu`.
+        """
+        raise NotImplementedError(f"{self.label}: a layer that can gate a ReLU must define this")
+
+    def weighted_loss(self, top: Blobs) -> float:
+        """The sum of the tops, each multiplied by its loss weight, which is in its diff."""
+        return sum(
+            self.backend.vectors.dot(blob.data.dev(), blob.diff.dev())
+            for blob, weight in zip(top, self.loss_weights)
+            if weight
+        )
 
     def allow_force_backward(self, bottom_index: int) -> bool:
         """Tell whether force_backward may ask this bottom for a gradient (a label's may not)."""
@@ -289,11 +304,13 @@ class Layer(NotCopyable):
 
     @property
     def can_gate_relu(self) -> bool:
-        """Whether backward can apply the gradient of a ReLU before it, if `gates_relu` is set.
-
-        Not inherited.
-        """
+        """Whether the layer defines `backward_relu`. Not inherited."""
         return False
+
+    @property
+    def algorithm(self) -> str:
+        """The algorithm that the backend chose; empty if there was no choice."""
+        return ""
 
     @property
     def factor_depth(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Memory that nets lend each other for their activations. See activation_memory."""
+"""The array that the activations of several nets share; see runtime/net/activation_memory.py."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from runtime.backend.base import Array, Backend
 
 @dataclass
 class Sharing:
-    """The array that nets share, which never run at the same time, and what they keep beside it.
-
-    `keep` names blobs whose data is read after the pass.
-    """
+    """An array for nets that never run at the same time."""
 
     keep: frozenset[str] = frozenset()
+    """Blobs that are read after a pass and have memory of their own."""
     _array: Array = field(default=None, repr=False)
     _count: int = 0
 
     def array(self, backend: Backend, count: int) -> Array:
-        """An array of at least `count` elements; it is replaced when a net needs a larger one."""
+        """A flat array of at least `count` elements; a larger one replaces it when needed.
+
+        Raises:
+            DeviceError: there is too little memory.
+        """
         if count > self._count:
             self._array = None
             self._array = backend.memory.empty(count, backend.dtype)

@@ -1,5 +1,5 @@
-"""Deprecated name of runtime.net.fusion."""
+"""Deprecated name of runtime.net.schedule."""
 
 from runtime.deprecated import alias
 
-alias(__name__, "runtime.net.fusion")
+alias(__name__, "runtime.net.schedule")

@@ -1,5 +1,5 @@
-"""Deprecated name of runtime.net.net_replay."""
+"""Deprecated name of runtime.net.replay."""
 
 from runtime.deprecated import alias
 
-alias(__name__, "runtime.net.net_replay")
+alias(__name__, "runtime.net.replay")

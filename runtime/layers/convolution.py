@@ -110,12 +110,22 @@ class ConvolutionLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Convolve every bottom."""
+        self._convolve(bottom, top, relu=False)
+
+    def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
+        """Convolve every bottom, and apply a ReLU to the tops."""
+        self._convolve(bottom, top, relu=True)
+
+    def _convolve(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
         if self.nd is not None:
             self._forward_nd(self.nd, bottom, top)
+            if relu:
+                for y in top:
+                    self.backend.neurons.relu_forward(y.data.dev(), y.data.mutable_dev(), 0.0)
             return
         weight = self.blobs[0].data
         bias = self.blobs[1].data.dev() if len(self.blobs) > 1 else None
-        epilogue = Epilogue(bias, self.rectify)
+        epilogue = Epilogue(bias, relu)
         for x, y in zip(bottom, top):
             self.backend.conv.forward(
                 self.plan,
@@ -156,8 +166,6 @@ class ConvolutionLayer(Layer):
                 self.backend.products.bias_forward(
                     self._layout_nd(nd), self.blobs[1].data.dev(), y.data.mutable_dev()
                 )
-            if self.rectify:
-                self.backend.neurons.relu_forward(y.data.dev(), y.data.mutable_dev(), 0.0)
 
     def _backward_nd(
         self, nd: ConvolutionNd, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs
@@ -180,6 +188,10 @@ class ConvolutionLayer(Layer):
         sizes = nd.size if self.transposed else nd.out
         channels = nd.c if self.transposed else nd.k
         return Layout(math.prod(nd.outer), channels, math.prod(sizes))
+
+    @property
+    def algorithm(self) -> str:
+        return "" if self.nd is not None else str(self.plan.algorithm)
 
     @property
     def workspace_bytes(self) -> int:

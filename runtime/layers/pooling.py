@@ -72,21 +72,26 @@ class PoolingLayer(Layer):
         """Send the gradient to the maximum, or spread it over the window."""
         if not propagate_down[0]:
             return
-        if self.gates_relu:
-            # What a maximum of rectified numbers was, it was where it was found: a quarter of the
-            # work of gating every number behind the pooling.
-            self.backend.neurons.relu_backward(
-                top[0].data.dev(), top[0].diff.dev(), top[0].diff.mutable_dev(), 0.0
-            )
         dy, dx = top[0].diff.dev(), bottom[0].diff.mutable_dev()
         if self.is_max:
             self.backend.pool.max_backward(self.geom, dy, self.mask.dev(), dx)
         else:
             self.backend.pool.ave_backward(self.geom, dy, dx)
 
+    def backward_relu(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Apply the gradient of the ReLU to the smaller blob, the top, and then send it on.
+
+        The maximum is above 0 exactly where the bottom is, at the place that the maximum is from.
+        """
+        if propagate_down[0]:
+            self.backend.neurons.relu_backward(
+                top[0].data.dev(), top[0].diff.dev(), top[0].diff.mutable_dev(), 0.0
+            )
+        self.backward(top, propagate_down, bottom)
+
     @property
     def can_gate_relu(self) -> bool:
-        """A maximum of rectified numbers is above 0 where the number it was taken from is."""
+        """Only for MAX."""
         return bool(self.param.pooling_param.pool == proto.PoolingParameter.MAX)
 
     def spatial_window(self) -> Window:

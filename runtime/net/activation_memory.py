@@ -1,30 +1,48 @@
-"""Activations that look at the same bytes, planned from who reads what and when.
+"""Activations that share memory, planned from the steps at which each is used.
 
-A blob is needed from the layer that writes it to the last that reads it; in training the backward
-pass reads it once more. Blobs that are never needed together share memory. After a pass only the
-inputs, the outputs and what was asked for hold their values.
+A blob is needed from the layer that writes it to the last layer that reads it; in training also in
+the backward steps of these layers. Blobs that are not needed at the same time may share memory.
+After a pass only the inputs, the outputs and the blobs in `Sharing.keep` have their values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from runtime.backend.base import Array
+from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.sharing import Sharing
 from runtime.core.synced_memory import Storage, SyncedMemory
 from runtime.net.wiring import Wiring
 
 _ALIGNMENT = 64
-"""Elements: whole cache lines on a host, and what a GPU's wide loads ask for."""
+"""Elements; a multiple of a cache line of a CPU and of the widest load of a GPU."""
+
+
+class SharedWiring(Wiring, Protocol):
+    """The wiring of a net whose activations are to share memory."""
+
+    backend: Backend
+    blobs: dict[str, Blob]
+    outputs: list[str]
+
+    @property
+    def learns(self) -> bool:
+        """Whether the net runs backward."""
+
+    def reshape(self) -> None:
+        """Shape all layers for the present shapes of the inputs."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Memories of one storage, needed from step `first` to step `last`. Units: elements.
+    """Memories of one storage, needed from time `first` to time `last`.
 
-    Of n layers, layer i runs forward at step i and backward at step 2n-1-i.
+    In a net of n layers, layer i runs forward at time i and backward at time 2n-1-i.
+
+    Units: `count` in elements.
     """
 
     memories: tuple[SyncedMemory, ...]
@@ -33,13 +51,13 @@ class Span:
     last: int
 
     def meets(self, other: Span) -> bool:
-        """Whether both are needed at some step."""
+        """Whether both are needed at some time."""
         return self.first <= other.last and other.first <= self.last
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Where each span stands in one array of `total` elements."""
+    """The offset of each span in one array. Units: `offsets` and `total` in elements."""
 
     spans: tuple[Span, ...]
     offsets: tuple[int, ...]
@@ -47,9 +65,9 @@ class MemoryPlan:
 
 
 class SharedActivations:
-    """One net's part in a Sharing: plans for the shapes there are, and binds its blobs."""
+    """Plans the activations of a net and binds its blobs to the array of a Sharing."""
 
-    def __init__(self, net: Wiring, sharing: Sharing) -> None:
+    def __init__(self, net: SharedWiring, sharing: Sharing) -> None:
         self._net = net
         self._sharing = sharing
         self._plan: MemoryPlan | None = None
@@ -63,7 +81,11 @@ class SharedActivations:
         self._array: Array = None
 
     def refresh(self) -> None:
-        """Bind the blobs before a pass, where their shapes or the array are new."""
+        """Bind the blobs before a pass, if their shapes or the array have changed.
+
+        Raises:
+            DeviceError: there is too little memory for the array.
+        """
         net = self._net
         inputs = [blob.shape for blob in self._sources]
         if self._plan is None or inputs != self._inputs:
@@ -84,31 +106,36 @@ class SharedActivations:
                 memory.bind(storage)
 
 
-def plan_activations(net: Wiring, keep: Iterable[str] = ()) -> MemoryPlan:
-    """The plan for a net in its present shapes; nothing is allocated."""
+def plan_activations(net: SharedWiring, keep: Iterable[str] = ()) -> MemoryPlan:
+    """The plan for a net in its present shapes; nothing is allocated.
+
+    Blobs that `keep` names are left out: they have memory of their own.
+    """
     spans = [*_data_spans(net, set(keep)), *_diff_spans(net)]
     offsets, total = pack(spans)
     return MemoryPlan(tuple(spans), tuple(offsets), total)
 
 
 def pack(spans: Sequence[Span]) -> tuple[list[int], int]:
-    """Offsets at which spans that meet in time do not overlap, and the end of the last one.
+    """Offsets at which spans that are needed at the same time do not overlap, and the total size.
 
-    The largest come first, each at the lowest place that is free.
+    The largest spans come first, each at the lowest free offset.
+
+    Units: elements.
     """
     offsets = [0] * len(spans)
     placed: list[int] = []
     total = 0
     for index in sorted(range(len(spans)), key=lambda i: (-spans[i].count, spans[i].first)):
-        span, at = spans[index], 0
-        beside = [i for i in placed if spans[i].meets(span)]
-        for other in sorted(beside, key=lambda i: offsets[i]):
-            if at + span.count <= offsets[other]:
+        span, offset = spans[index], 0
+        taken = [i for i in placed if spans[i].meets(span)]
+        for other in sorted(taken, key=lambda i: offsets[i]):
+            if offset + span.count <= offsets[other]:
                 break
-            at = max(at, _aligned(offsets[other] + spans[other].count))
-        offsets[index] = at
+            offset = max(offset, _aligned(offsets[other] + spans[other].count))
+        offsets[index] = offset
         placed.append(index)
-        total = max(total, at + span.count)
+        total = max(total, offset + span.count)
     return offsets, total
 
 
@@ -116,37 +143,33 @@ def _aligned(count: int) -> int:
     return -(-count // _ALIGNMENT) * _ALIGNMENT
 
 
-def _data_spans(net: Wiring, keep: set[str]) -> Iterator[Span]:
-    """Of the values that flow forward: from the first step that touches them to the last."""
+def _data_spans(net: SharedWiring, keep: set[str]) -> Iterator[Span]:
+    """The spans of data: from the first layer that writes or reads a blob to the last."""
     kept = keep | set(net.outputs) | _sources_and_losses(net)
-    own = {id(blob.data.storage) for layer in net.layers for blob in layer.blobs}
-    for memories, blobs in _groups(net, lambda blob: blob.data):
-        if id(memories[0].storage) in own or any(blob.name in kept for blob in blobs):
+    weights = {id(blob.data.storage) for layer in net.layers for blob in layer.blobs}
+    for memories, blobs in _by_storage(net, lambda blob: blob.data):
+        if id(memories[0].storage) in weights or any(blob.name in kept for blob in blobs):
             continue
         names = {blob.name for blob in blobs}
-        steps = [step for i in _touching(net, names) for step in _steps(net, i)]
-        yield _span(memories, steps)
+        yield _span(memories, [time for i in _users(net, names) for time in _times(net, i)])
 
 
-def _diff_spans(net: Wiring) -> Iterator[Span]:
-    """Of the gradients that flow backward, where a layer writes them before any reads them."""
+def _diff_spans(net: SharedWiring) -> Iterator[Span]:
+    """The spans of gradients, for blobs whose gradient is written before it is read."""
     if not net.learns:
         return
     kept = _sources_and_losses(net)
-    own = {id(blob.diff.storage) for layer in net.layers for blob in layer.blobs}
-    for memories, blobs in _groups(net, lambda blob: blob.diff):
-        if id(memories[0].storage) in own or any(blob.name in kept for blob in blobs):
+    weights = {id(blob.diff.storage) for layer in net.layers for blob in layer.blobs}
+    for memories, blobs in _by_storage(net, lambda blob: blob.diff):
+        if id(memories[0].storage) in weights or any(blob.name in kept for blob in blobs):
             continue
         if all(_is_written(net, blob.name) for blob in blobs):
             names = {blob.name for blob in blobs}
-            count = len(net.layers)
-            yield _span(memories, [2 * count - 1 - i for i in _touching(net, names)])
+            yield _span(memories, [2 * len(net.layers) - 1 - i for i in _users(net, names)])
 
 
-def _sources_and_losses(net: Wiring) -> set[str]:
-    """What comes in is the user's, or the reader's; a loss is read after the pass, and its diff
-    is its weight.
-    """
+def _sources_and_losses(net: SharedWiring) -> set[str]:
+    """Blobs that the caller or a reader fills, and losses, whose diffs hold their weights."""
     return {
         blob.name
         for layer, top in zip(net.layers, net.tops)
@@ -155,22 +178,22 @@ def _sources_and_losses(net: Wiring) -> set[str]:
     }
 
 
-def _span(memories: tuple[SyncedMemory, ...], steps: Sequence[int]) -> Span:
-    return Span(memories, max(memory.count for memory in memories), min(steps), max(steps))
+def _span(memories: tuple[SyncedMemory, ...], times: Sequence[int]) -> Span:
+    return Span(memories, max(memory.count for memory in memories), min(times), max(times))
 
 
-def _groups(
-    net: Wiring, of: Callable[[Blob], SyncedMemory]
+def _by_storage(
+    net: SharedWiring, memory_of: Callable[[Blob], SyncedMemory]
 ) -> Iterator[tuple[tuple[SyncedMemory, ...], list[Blob]]]:
-    """The blobs' memories by the storage they look at."""
+    """The memories of the blobs, grouped by storage."""
     groups: dict[int, list[Blob]] = {}
     for blob in net.blobs.values():
-        groups.setdefault(id(of(blob).storage), []).append(blob)
+        groups.setdefault(id(memory_of(blob).storage), []).append(blob)
     for blobs in groups.values():
-        yield tuple(of(blob) for blob in blobs), blobs
+        yield tuple(memory_of(blob) for blob in blobs), blobs
 
 
-def _touching(net: Wiring, names: set[str]) -> list[int]:
+def _users(net: SharedWiring, names: set[str]) -> list[int]:
     """The layers that read or write one of these blobs."""
     return [
         i
@@ -179,14 +202,15 @@ def _touching(net: Wiring, names: set[str]) -> list[int]:
     ]
 
 
-def _steps(net: Wiring, index: int) -> Iterator[int]:
+def _times(net: SharedWiring, index: int) -> Iterator[int]:
+    """The times at which a layer runs."""
     yield index
     if net.learns and net.layer_need_backward[index]:
         yield 2 * len(net.layers) - 1 - index
 
 
-def _is_written(net: Wiring, name: str) -> bool:
-    """Whether the last layer that reads a blob, the first to run backward, writes its diff."""
+def _is_written(net: SharedWiring, name: str) -> bool:
+    """Whether the last layer that reads a blob, which runs backward first, writes its diff."""
     for i in reversed(range(len(net.layers))):
         bottoms = list(net.layers[i].param.bottom)
         if name in bottoms:

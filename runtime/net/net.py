@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -18,30 +18,36 @@ from runtime.core.layer import Layer
 from runtime.layers.factory import create_layer
 from runtime.net.activation_memory import SharedActivations
 from runtime.net.building import filter_net, insert_splits, net_state
-from runtime.net.fusion import find_gating, find_rectified
 from runtime.net.host_memory import naming_memory
-from runtime.net.net_replay import NetReplay, replay_of
 from runtime.net.parameters import ParamTable
+from runtime.net.replay import NetReplay
+from runtime.net.schedule import (
+    Direction,
+    Hook,
+    PassRange,
+    Step,
+    run,
+    run_with_hooks,
+    schedule,
+)
 from runtime.process.not_copyable import NotCopyable
 from runtime.process.process_lock import ProcessLock
 
 log = logging.getLogger("verydeep.net")
 
-Hook = Callable[[int], None]
-
 _AUTOMATIC = "(automatic)"
-"""What Caffe calls a top that the prototxt does not name; a second one needs a name of its own."""
+"""Caffe's name for a top that the prototxt does not name; further ones get a suffix."""
 
 
 class Net(NotCopyable):
     """A net on one backend, in one phase.
 
     `blobs` and `layers` are in the order of the prototxt, implicit splits included. Inputs are the
-    tops of Input layers, outputs the tops that nobody reads, in Caffe's (alphabetical) order.
+    tops of Input layers; outputs are the tops that no layer reads, in alphabetical order (Caffe's).
 
     Threads: different nets may be used by different threads at the same time. Passes of one net are
-    serialised; `exclusive` makes several calls one. After a fork, parent and child may both use the
-    net; a backend for which this is impossible raises DeviceError in the child.
+    serialised; `exclusive` groups several calls. After a fork, parent and child may both use the
+    net; with a backend that cannot be used in the child, the child gets a DeviceError.
     """
 
     def __init__(
@@ -53,10 +59,13 @@ class Net(NotCopyable):
         level: int = 0,
         stages: Sequence[str] = (),
     ) -> None:
-        """Filter, split, wire and shape the net of a NetParameter in the current form.
+        """Filter a NetParameter in the current form, insert splits, and create layers and blobs.
 
         Raises:
-            ProtoError, ShapeError, UnsupportedError, DataError: what does not fit, and where.
+            ProtoError: a name, a rule or a parameter is wrong.
+            ShapeError: a layer cannot take the shapes of its bottoms.
+            UnsupportedError: the net needs something that is not implemented.
+            DataError: a source of data cannot be read.
         """
         self.phase = phase
         self.backend = backend
@@ -78,7 +87,7 @@ class Net(NotCopyable):
         self.after_backward: list[Hook] = []
         self._blob_need_backward: dict[str, bool] = {}
         self._unread: set[str] = set()
-        self._replay: NetReplay | None = None
+        self._schedules: dict[tuple[PassRange, bool, tuple[bool, ...]], tuple[Step, ...]] = {}
         self._lock = backend.lock if backend.lock is not None else ProcessLock()
         try:
             with naming_memory(f"net '{self.name}'"):
@@ -95,11 +104,9 @@ class Net(NotCopyable):
         ]
         self.inputs = [top for each in self.layers if each.is_input for top in each.param.top]
         self.outputs = sorted(self._unread)
-        self._rectified = find_rectified(self)
-        self._gating = find_gating(self)
         sharing = self.context.sharing
         self._shared = None if sharing is None else SharedActivations(self, sharing)
-        self._replay = replay_of(self)
+        self._replay = None if backend.recorder is None else NetReplay(backend.recorder)
         for output in self.outputs:
             log.info("This network produces output %s", output)
         log.info("Network initialization done.")
@@ -113,7 +120,7 @@ class Net(NotCopyable):
             log.warning("Two layers are named %s; weights are copied by name", param.name)
         layer = create_layer(param, self.phase, self.backend, self.context)
         log.info("Creating Layer %s", param.name)
-        given = len(param.param)
+        num_specs = len(param.param)
         bottom, need = self._append_bottoms(param)
         top = self._append_tops(layer, param)
         self.layers.append(layer)
@@ -122,25 +129,25 @@ class Net(NotCopyable):
         layer.setup(bottom, top)
         for blob in top:
             log.info("Top shape: %s (%d)", " ".join(map(str, blob.shape)), blob.count())
-        wanted = self.params.append(layer, param)
-        # Where the prototxt is silent Caffe holds a gradient for wanted, whatever rate the layer
-        # itself sets afterwards, as BatchNorm does.
-        wanted = [want or i >= given for i, want in enumerate(wanted)]
-        layer.param_propagate_down = wanted
+        learns = self.params.append(layer, param)
+        # For a blob without a ParamSpec in the prototxt, Caffe computes the gradient, even if the
+        # layer itself then sets lr_mult to 0, as BatchNorm does.
+        learns = [learn or i >= num_specs for i, learn in enumerate(learns)]
+        layer.param_propagate_down = learns
         self.bottom_need_backward.append(need)
-        # What the bottoms need counts here, and not what propagate_down says of them.
-        needed = any(wanted) or any(self._blob_need_backward[name] for name in param.bottom)
+        # Caffe ignores propagate_down here and looks at the bottoms themselves.
+        needed = any(learns) or any(self._blob_need_backward[name] for name in param.bottom)
         self.layer_need_backward.append(needed)
         for name in param.top:
             self._blob_need_backward[name] = needed
 
     def _append_bottoms(self, param: Any) -> tuple[list[Blob], list[bool]]:
         bottom, need = [], []
-        asked = list(param.propagate_down)
-        if asked and len(asked) != len(param.bottom):
+        propagate_down = list(param.propagate_down)
+        if propagate_down and len(propagate_down) != len(param.bottom):
             raise ProtoError(
                 f"layer '{param.name}': expected no propagate_down or one for each of "
-                f"{len(param.bottom)} bottom(s), got {len(asked)}"
+                f"{len(param.bottom)} bottom(s), got {len(propagate_down)}"
             )
         for i, name in enumerate(param.bottom):
             if name not in self._unread:
@@ -151,7 +158,7 @@ class Net(NotCopyable):
             log.info("%s <- %s", param.name, name)
             self._unread.discard(name)
             bottom.append(self.blobs[name])
-            need.append(asked[i] if asked else self._blob_need_backward[name])
+            need.append(propagate_down[i] if propagate_down else self._blob_need_backward[name])
         return bottom, need
 
     def _append_tops(self, layer: Layer, param: Any) -> list[Blob]:
@@ -167,20 +174,21 @@ class Net(NotCopyable):
                 log.info("%s -> %s (in-place)", param.name, name)
             elif name in self.blobs:
                 raise ProtoError(
-                    f"layer '{param.name}': top blob '{name}' is made by an earlier layer too; "
-                    "expected a new name, or the name of its own bottom for in-place work"
+                    f"layer '{param.name}': top blob '{name}' is already the top of an earlier "
+                    "layer; expected a new name, or the name of the layer's own bottom to work in "
+                    "place"
                 )
             else:
                 log.info("%s -> %s", param.name, name)
                 self.blobs[name] = Blob(self.backend, (0,), name)
             if i < named:
-                # What the net names itself is nobody's to read, and no output either.
+                # Other layers cannot read automatic tops, and these are no outputs.
                 self._unread.add(name)
             top.append(self.blobs[name])
         return top
 
     def _mark_liveness(self) -> None:
-        """Backward runs only between a loss and something that learns. Caffe: Net::Init."""
+        """Limit backward to layers between a loss and a weight that learns. Caffe: Net::Init."""
         under_loss: set[str] = set()
         skip: set[str] = set()
         for i in reversed(range(len(self.layers))):
@@ -225,116 +233,122 @@ class Net(NotCopyable):
         """
         return self._lock.current()
 
-    def forward(self, start: int = 0, end: int | None = None) -> float:
+    def forward(
+        self, start: int = 0, end: int | None = None, after_layer: Hook | None = None
+    ) -> float:
         """Run the layers start..end (inclusive) and return the weighted sum of their losses.
 
-        A pass that starts at the first layer, where data comes in, moves the clock on. A
-        convolution does the ReLU that follows it in place, unless hooks look at what is between.
-        """
-        with self.exclusive(), naming_memory(f"net '{self.name}'"):
-            return self._forward(start, end)
-
-    def _forward(self, start: int, end: int | None) -> float:
-        last = len(self.layers) - 1 if end is None else end
-        if start == 0:
-            for layer, top in self._sources:
-                layer.fetch(top)
-        if start == 0 and self._shared is not None:
-            self._shared.refresh()
-        watched = bool(self.before_forward or self.after_forward)
-        loss = 0.0
-        whole = start == 0 and last == len(self.layers) - 1
-        if self._replay is not None and whole and not watched:
-            loss, last = self._replay.forward(), -1
-        for i in range(start, last + 1):
-            for hook in self.before_forward:
-                hook(i)
-            if not self.forward_layer(i, not watched and i > start, not watched and i < last):
-                continue
-            loss += self.weighted_loss(i)
-            for hook in self.after_forward:
-                hook(i)
-        if start == 0:
-            # The clock of the data: who goes on from the middle reads nothing.
-            self.context.pass_number += 1
-        return loss
-
-    def forward_layer(self, index: int, after: bool = True, before: bool = True) -> bool:
-        """Shape and compute one layer; False for a ReLU that the layer before has done.
-
-        `after` says that the layer before has just run so, `before` that the next one will.
-        """
-        if after and index in self._rectified:
-            return False
-        layer = self.layers[index]
-        layer.reshape(self.bottoms[index], self.tops[index])
-        if any(layer.loss_weights):
-            layer.seed_loss_weights(self.tops[index])
-        layer.rectify = before and index + 1 in self._rectified
-        layer.forward(self.bottoms[index], self.tops[index])
-        return True
-
-    def weighted_loss(self, index: int) -> float:
-        """What a layer's tops add to the loss of the pass."""
-        return sum(
-            self.backend.vectors.dot(blob.data.dev(), blob.diff.dev())
-            for blob, weight in zip(self.tops[index], self.layers[index].loss_weights)
-            if weight
-        )
-
-    def backward(self, start: int | None = None, end: int = 0) -> None:
-        """Run the gradients from layer `start` down to layer `end` (inclusive).
-
-        Where nobody looks at what is between, a pooling takes the gradient of the ReLU before it.
+        A pass that starts at the first layer reads the next batch and increments
+        `context.pass_number`. A convolution computes the ReLU after it in place, unless
+        `before_forward` or `after_forward` has hooks. `after_layer` is called after each layer,
+        does not prevent this, and makes the backend launch layer by layer.
 
         Raises:
-            TrainingError: the net shares the memory that this would read.
+            DataError: a source cannot be read, or a label is out of range.
+            ShapeError: the shape of an input does not fit the layers.
+            DeviceError: memory is exhausted, or the device fails.
         """
+        last = len(self.layers) - 1 if end is None else end
         with self.exclusive(), naming_memory(f"net '{self.name}'"):
-            self._backward(start, end)
+            if start == 0:
+                self._read_batch()
+            span = PassRange(Direction.FORWARD, start, last)
+            loss = self._run(span, self.schedule(span), after_layer)
+            if start == 0:
+                self.context.pass_number += 1
+            return loss
 
-    def _backward(self, start: int | None, end: int) -> None:
+    def backward(
+        self,
+        start: int | None = None,
+        end: int = 0,
+        after_layer: Hook | None = None,
+        every_layer: bool = False,
+    ) -> None:
+        """Compute the gradients of layer `start` down to layer `end` (inclusive).
+
+        A max pooling computes the gradient of the ReLU before it in nets that share activations, as
+        no gradient between layers can be read there. `after_layer` is used as in `forward`. With
+        `every_layer`, layers whose gradients no weight needs run as well, as in `caffe time`.
+
+        Raises:
+            TrainingError: the activations share memory, and the net is not built for training.
+            DeviceError: memory is exhausted, or the device fails.
+        """
         if self._shared is not None and not self.learns:
             raise TrainingError(
                 f"net '{self.name}': its activations share memory, so that no backward pass can "
                 "follow; expected a net that learns in phase TRAIN; build it without sharing"
             )
         first = len(self.layers) - 1 if start is None else start
-        watched = bool(self.before_forward or self.after_forward or self._shared is None)
-        whole = first == len(self.layers) - 1 and end == 0
-        if self._replay is not None and whole and self._replay.may_go_back:
-            self._replay.backward(not watched)
-            return
-        for i in range(first, end - 1, -1):
-            for hook in self.before_backward:
-                hook(i)
-            self.backward_layer(i, not watched and i < first, not watched and i > end)
-            for hook in self.after_backward:
-                hook(i)
+        with self.exclusive(), naming_memory(f"net '{self.name}'"):
+            span = PassRange(Direction.BACKWARD, first, end)
+            self._run(span, self.schedule(span, every_layer), after_layer)
 
-    def backward_layer(self, index: int, after: bool, before: bool) -> None:
-        """Gradients of one layer, unless the pooling after it has done them, or none are wanted.
+    def schedule(self, span: PassRange, every_layer: bool = False) -> tuple[Step, ...]:
+        """The steps of a pass over these layers with the present hooks; see `schedule.schedule`."""
+        observed = bool(self.before_forward or self.after_forward)
+        needed: tuple[bool, ...] = ()
+        if span.direction is Direction.BACKWARD:
+            # The diffs between the layers can be read if each has memory of its own.
+            observed = observed or self._shared is None
+            needed = (every_layer, *self.layer_need_backward)
+        key = span, observed, needed
+        if key not in self._schedules:
+            self._schedules[key] = schedule(self, span, observed, every_layer)
+        return self._schedules[key]
 
-        `after` says that the layer after has just run so, `before` that the one before will.
+    def _read_batch(self) -> None:
+        """Read the data of a pass, and place activations in the shapes that it has."""
+        for layer, top in self._sources:
+            layer.fetch(top)
+        if self._shared is not None:
+            self._shared.refresh()
+
+    def _run(self, span: PassRange, steps: tuple[Step, ...], after_layer: Hook | None) -> float:
+        forward = span.direction is Direction.FORWARD
+        before = self.before_forward if forward else self.before_backward
+        after = self.after_forward if forward else self.after_backward
+        if after_layer is not None:
+            after = [*after, after_layer]
+        if before or after:
+            return run_with_hooks(steps, span.layers, before, after)
+        if self._replay is None or not self._is_replayable(span):
+            return run(steps)
+        if forward:
+            return self._replay.forward(steps, self.context.seed, self.context.pass_number)
+        return self._replay.backward(steps)
+
+    def _is_replayable(self, span: PassRange) -> bool:
+        """Whether a pass without hooks covers the whole net, and no part of it is read in between.
+
+        Hooks of the forward pass may read what it leaves for the backward pass.
         """
-        if self.layer_need_backward[index] and not (after and index + 1 in self._gating):
-            layer = self.layers[index]
-            layer.gates_relu = before and index in self._gating
-            layer.backward(self.tops[index], self.bottom_need_backward[index], self.bottoms[index])
+        if len(span.layers) != len(self.layers):
+            return False
+        return span.direction is Direction.FORWARD or not (
+            self.before_forward
+            or self.after_forward
+            or any(layer.keep_factors is not None for layer in self.layers)
+        )
 
     def reshape(self) -> None:
-        """Propagate the inputs' shapes. Caffe: Net::Reshape."""
+        """Shape all layers for the present shapes of the inputs. Caffe: Net::Reshape.
+
+        Raises:
+            ShapeError: they do not fit the layers.
+        """
         with self.exclusive():
             for layer, bottom, top in zip(self.layers, self.bottoms, self.tops):
                 layer.reshape(bottom, top)
 
     def clear_param_diffs(self) -> None:
-        """Zero the gradients of all weights, as each iteration begins."""
+        """Set the gradients of all weights to zero."""
         for blob in self.params.learnable:
             blob.diff.clear()
 
     def close(self) -> None:
-        """Stop readers and close files; the net computes no more."""
+        """Stop readers and close files; the net cannot be run afterwards."""
         for layer in self.layers:
             layer.close()
         self._replay = None
@@ -350,16 +364,16 @@ class Net(NotCopyable):
     ) -> None:
         self.close()
 
-    # Looking.
+    # Properties.
 
     @property
     def replayed(self) -> tuple[frozenset[int], frozenset[int]]:
-        """The layers whose passes, forward and backward, are in a graph of the backend's."""
+        """The layers whose forward and whose backward steps are in graphs of the backend."""
         return (frozenset(), frozenset()) if self._replay is None else self._replay.layers
 
     @property
     def learns(self) -> bool:
-        """Whether training runs backward through the net."""
+        """Whether the net is in the phase TRAIN and has layers that run backward."""
         return bool(self.phase == proto.TRAIN and any(self.layer_need_backward))
 
     @property
@@ -370,7 +384,7 @@ class Net(NotCopyable):
         return next((layer for layer in self.layers if layer.param.name == name), None)
 
     def output_weight(self, name: str) -> float:
-        """The loss weight of an output blob, 0 where it is no loss."""
+        """The loss weight of an output blob; 0 if it is no loss."""
         for layer in self.layers:
             for top, weight in zip(layer.param.top, layer.loss_weights):
                 if top == name and weight:

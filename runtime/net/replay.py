@@ -1,20 +1,18 @@
-"""Work that is done over and over: launched one by one until it repeats, then all at once.
+"""Replay: steps that repeat are recorded, and then repeated by the backend as one graph.
 
-Steps are recorded while they are done. A step repeats where it asked the device for the very same
-twice, on the same memories in the same state; a run of such steps becomes one graph. A graph is
-replayed as long as everything holds that its steps leaned on:
+A step repeats if it made the same requests to the device twice, on the same memories in the same
+state. Consecutive steps that repeat become one graph, a segment. A segment is replayed while:
 
-- the memories look at the storages they looked at, in the shapes they had;
-- what read as zeros still does, and nothing else does (the first gradient of an iteration);
-- what was read on the host has not changed, nor the weights of which something derived was kept;
+- its memories have the storages and the shapes that were recorded;
+- the same storages as then are unwritten and read as zeros (the first gradient of an iteration);
+- neither what was read on the host nor weights with cached transformed filters have changed;
 - the caller's `key` is the same.
 
-Where it does not, and at every step that is not fit, the work is done launch by launch, as it is
-without a recorder. So a layer that computes on the host, reads what is new on the host, waits,
-allocates, moves bytes between host and device, or draws otherwise than by the clock is never part
-of a graph. A step that was recorded `_TRIES` times, and has not been replayed `_PAID` times by a
-graph since, is recorded no more: it changes too often. Where the driver makes no graphs, that is
-said once and nothing is recorded any more.
+Otherwise, and for steps that are not recordable, the work is launched one by one. So no graph
+contains a step that computes, waits or reads new values on the host, allocates, copies between host
+and device, or draws random numbers from anything but the pass number. A step that was recorded
+`_MAX_RECORDINGS` times without `_MIN_REPLAYS` replays of a graph is not recorded again. If the
+driver cannot make graphs, one warning is logged and nothing is recorded any more.
 """
 
 from __future__ import annotations
@@ -27,30 +25,31 @@ from prototxt_gen.errors import DeviceError
 from runtime.backend.recording import Access, Graph, Recorder, Tape
 from runtime.core.synced_memory import SyncedMemory
 from runtime.net.memory_trace import Fit, MemoryTrace
+from runtime.net.schedule import Direction, Step
 
 log = logging.getLogger("verydeep.replay")
 
-# A graph of fewer calls gains nothing.
-_WORTH = 3
-# How long steps that repeat wait for those beside them.
-_WAIT = 2
-_TRIES = 16
-_PAID = 8
-# Kinds of a step that take turns, as the passes of one iteration do.
-_KINDS = 4
+_MIN_CALLS = 3
+"""A graph of fewer calls is not faster than the calls."""
+_MAX_WAITS = 2
+"""Passes for which a step that repeats waits for its neighbours to repeat, too."""
+_MAX_RECORDINGS = 16
+_MIN_REPLAYS = 8
+_VARIANTS = 4
+"""Recordings of a step that are kept: the passes of one iteration may alternate."""
 
 
 @dataclass(eq=False)
-class _Piece:
-    """A step as it was done once."""
+class _Recording:
+    """One execution of a step."""
 
     tape: Tape
     trace: MemoryTrace
     key: Hashable
-    waited: int = 0
-    """How often it has repeated without becoming part of a graph."""
+    waits: int = 0
+    """Passes in which it has repeated without becoming part of a graph."""
 
-    def repeats(self, earlier: _Piece) -> bool:
+    def repeats(self, earlier: _Recording) -> bool:
         return (
             self.key == earlier.key
             and self.tape == earlier.tape
@@ -58,8 +57,8 @@ class _Piece:
         )
 
 
-Repeats = dict[int, tuple[_Piece, _Piece]]
-"""By step, what was done in this pass and what it repeats."""
+Repeats = dict[int, tuple[_Recording, _Recording]]
+"""By step: its recording in this pass and the earlier one that this repeats."""
 
 
 @dataclass(eq=False)
@@ -76,23 +75,24 @@ class _Segment:
 
 @dataclass
 class Replay:
-    """The steps of one kind of pass, numbered from 0 in the order in which they are done."""
+    """The steps of one kind of pass, numbered from 0 in the order in which they run."""
 
     recorder: Recorder
     _segments: list[_Segment] = field(default_factory=list)
-    _known: dict[int, list[_Piece]] = field(default_factory=dict)
-    _pass: dict[int, _Piece] = field(default_factory=dict)
-    _tries: dict[int, int] = field(default_factory=dict)
+    _earlier: dict[int, list[_Recording]] = field(default_factory=dict)
+    _current: dict[int, _Recording] = field(default_factory=dict)
+    _recordings: dict[int, int] = field(default_factory=dict)
+    """By step: how often it was recorded since a graph with it was replayed often enough."""
     _key: Hashable = None
     _era: int = 0
-    _refused: bool = False
-    """The driver makes no graphs."""
+    _disabled: bool = False
+    """The driver cannot make graphs."""
 
     def begin(
         self, key: Hashable, pass_number: int | None = None, rates: Sequence[float] = ()
     ) -> None:
-        """Start a pass; `key` is what else its work depends on. See Recorder.begin."""
-        self._pass.clear()
+        """Start a pass; its work depends on `key`. See Recorder.begin for the other arguments."""
+        self._current.clear()
         self._key = key
         if self.recorder.era != self._era:
             self.forget()
@@ -100,117 +100,186 @@ class Replay:
         if pass_number is not None or rates:
             self._key = (key, self.recorder.begin(pass_number or 0, rates))
 
+    def run(self, steps: Sequence[Step]) -> float:
+        """Run a pass after `begin`, and end it; returns the weighted sum of the losses.
+
+        Raises:
+            DataError, ShapeError, DeviceError: see Net.forward.
+        """
+        loss, position = 0.0, 0
+        while position < len(steps):
+            step, count = steps[position], self.replayed(position)
+            if not count and step.recordable:
+                self.do(position, step.run)
+            elif not count:
+                loss += step.run()
+            position += count or 1
+        self.end()
+        return loss
+
     def replayed(self, step: int) -> int:
-        """Replay what begins with this step, if anything holds; how many steps that were."""
-        for segment in [each for each in self._segments if each.first == step]:
+        """Replay the segment that starts with this step, if it fits; returns its length."""
+        for segment in [segment for segment in self._segments if segment.first == step]:
             fit = Fit.LATER if segment.key != self._key else segment.trace.fits()
             if fit is Fit.NOW:
                 segment.trace.ready()
                 self.recorder.replay(segment.graph)
                 segment.trace.replayed()
                 segment.replays += 1
-                if segment.replays == _PAID:
-                    self._tries |= dict.fromkeys(range(segment.first, segment.stop), 0)
+                if segment.replays == _MIN_REPLAYS:
+                    self._recordings |= dict.fromkeys(range(segment.first, segment.stop), 0)
                 return segment.stop - segment.first
             if fit is Fit.NEVER:
                 self._segments.remove(segment)
         return 0
 
     def do(self, step: int, work: Callable[[], object]) -> None:
-        """Do a step that is fit to be repeated, launch by launch."""
-        tries = self._tries[step] = self._tries.get(step, 0) + 1
-        if tries > _TRIES or self._refused:
-            self._known.pop(step, None)
+        """Execute a recordable step, launch by launch, and record it."""
+        recordings = self._recordings[step] = self._recordings.get(step, 0) + 1
+        if recordings > _MAX_RECORDINGS or self._disabled:
+            self._earlier.pop(step, None)
             work()
             return
         trace, watch = MemoryTrace(), self.recorder.watch
 
-        def told(memory: SyncedMemory, access: Access) -> None:
+        def note(memory: SyncedMemory, access: Access) -> None:
             trace.note(memory, access, self.recorder)
 
-        watch.told = told
+        watch.told = note
         try:
             tape = self.recorder.record(work)
         finally:
             watch.told = None
-        self._pass[step] = _Piece(tape, trace, self._key)
+        self._current[step] = _Recording(tape, trace, self._key)
 
     def end(self) -> None:
-        """Make graphs of what has repeated in this pass."""
-        again: Repeats = {}
-        for step, piece in self._pass.items():
-            earlier = self._earlier(step, piece)
+        """Make graphs of the steps that repeated in this pass."""
+        repeats: Repeats = {}
+        for step, recording in self._current.items():
+            earlier = self._match(step, recording)
             if earlier is not None:
-                again[step] = piece, earlier
-        for run in _runs(again):
-            if not self._refused and self._is_whole(run, again):
-                self._make(run, again)
-        self._pass.clear()
+                repeats[step] = recording, earlier
+        for steps in _consecutive(repeats):
+            if not self._disabled and self._is_final(steps, repeats):
+                self._make_segment(steps, repeats)
+        self._current.clear()
 
     @property
     def is_stale(self) -> bool:
-        """Whether something here holds memory that its net uses no more."""
+        """Whether a recording keeps memory that the net does not use any more."""
         traces = [segment.trace for segment in self._segments]
-        traces += [piece.trace for known in self._known.values() for piece in known]
+        traces += [recording.trace for kept in self._earlier.values() for recording in kept]
         return not all(trace.holds() for trace in traces)
 
     def forget(self) -> None:
-        """Let go of all graphs, and of the memory that they hold."""
+        """Release all graphs and recordings, and their memory."""
         self._segments.clear()
-        self._known.clear()
+        self._earlier.clear()
 
     @property
     def steps(self) -> frozenset[int]:
         """The steps that are in a graph."""
-        return frozenset(i for each in self._segments for i in range(each.first, each.stop))
+        return frozenset(
+            step for segment in self._segments for step in range(segment.first, segment.stop)
+        )
 
-    def _earlier(self, step: int, piece: _Piece) -> _Piece | None:
-        """The same work as it was done before; else this is remembered for next time."""
-        if not (piece.tape.pure and piece.trace.pure):
+    def _match(self, step: int, recording: _Recording) -> _Recording | None:
+        """The earlier recording that this one repeats; without one, this one is kept."""
+        if not (recording.tape.pure and recording.trace.pure):
             return None
-        known = self._known.setdefault(step, [])
-        for earlier in known:
-            if piece.repeats(earlier):
+        kept = self._earlier.setdefault(step, [])
+        for earlier in kept:
+            if recording.repeats(earlier):
                 return earlier
-        self._known[step] = [*known[-_KINDS + 1 :], piece]
+        self._earlier[step] = [*kept[-_VARIANTS + 1 :], recording]
         return None
 
-    def _is_whole(self, run: range, again: Repeats) -> bool:
-        """Whether a run is as long as it will be.
+    def _is_final(self, steps: range, repeats: Repeats) -> bool:
+        """Whether to make a graph of these steps now.
 
-        It waits a while for the steps beside it to repeat too: one long graph is cheaper than two.
+        It waits for the neighbours to repeat, too, as one long graph is faster than two.
         """
-        beside = {run.start - 1, run.stop} & self._pass.keys()
-        pieces = [again[step][1] for step in run]
-        if not beside or all(piece.waited == _WAIT for piece in pieces):
+        neighbours = {steps.start - 1, steps.stop} & self._current.keys()
+        recordings = [repeats[step][1] for step in steps]
+        if not neighbours or all(recording.waits == _MAX_WAITS for recording in recordings):
             return True
-        for piece in pieces:
-            piece.waited = min(piece.waited + 1, _WAIT)
+        for recording in recordings:
+            recording.waits = min(recording.waits + 1, _MAX_WAITS)
         return False
 
-    def _make(self, run: range, again: Repeats) -> None:
-        """Make a graph of consecutive steps that have repeated, where it is worth it."""
-        pieces = [again[step] for step in run]
-        if sum(piece.tape.calls for piece, _ in pieces) < _WORTH:
+    def _make_segment(self, steps: range, repeats: Repeats) -> None:
+        """Make a graph of consecutive steps, if that is faster and their memories allow it."""
+        pairs = [repeats[step] for step in steps]
+        if sum(recording.tape.calls for recording, _ in pairs) < _MIN_CALLS:
             return
-        trace = MemoryTrace.joined(piece.trace.freed(earlier.trace) for piece, earlier in pieces)
+        trace = MemoryTrace.joined(
+            recording.trace.freed(earlier.trace) for recording, earlier in pairs
+        )
         if not trace.pure:
             return
         try:
-            graph = self.recorder.capture([piece.tape for piece, _ in pieces])
+            graph = self.recorder.capture([recording.tape for recording, _ in pairs])
         except DeviceError as error:
-            log.warning("%s. From here on this work is launched one by one", error)
-            self._refused = True
+            log.warning("%s. From now on, work is not replayed but launched one by one", error)
+            self._disabled = True
             return
-        kinds = [each for each in self._segments if each.first == run.start]
-        if len(kinds) >= _KINDS:
-            self._segments.remove(kinds[0])
-        self._segments.append(_Segment(run.start, run.stop, self._key, trace, graph))
-        for step in run:
-            self._known[step].remove(again[step][1])
+        variants = [segment for segment in self._segments if segment.first == steps.start]
+        if len(variants) >= _VARIANTS:
+            self._segments.remove(variants[0])
+        self._segments.append(_Segment(steps.start, steps.stop, self._key, trace, graph))
+        for step in steps:
+            self._earlier[step].remove(repeats[step][1])
 
 
-def _runs(steps: Iterable[int]) -> Iterator[range]:
+class NetReplay:
+    """The passes of one net over all its layers, without hooks. See Replay.
+
+    Data is read before the pass, and steps with a loss are not recordable.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._replays = {direction: Replay(recorder) for direction in Direction}
+        self._steps: dict[Direction, Sequence[Step]] = dict.fromkeys(Direction, ())
+
+    def forward(self, steps: Sequence[Step], seed: int, pass_number: int) -> float:
+        """Run the steps; returns the weighted sum of the losses."""
+        if any(replay.is_stale for replay in self._replays.values()):
+            # Before the layers allocate: there may be too little memory for both.
+            for replay in self._replays.values():
+                replay.forget()
+        replay = self._replay_of(Direction.FORWARD, steps)
+        replay.begin(seed, pass_number)
+        return replay.run(steps)
+
+    def backward(self, steps: Sequence[Step]) -> float:
+        """Run the steps; returns 0."""
+        replay = self._replay_of(Direction.BACKWARD, steps)
+        replay.begin(None)
+        return replay.run(steps)
+
+    @property
+    def layers(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The layers whose forward and whose backward steps are in a graph."""
+        forward, backward = (
+            frozenset(
+                layer
+                for position in self._replays[direction].steps
+                for layer in self._steps[direction][position].layers
+            )
+            for direction in Direction
+        )
+        return forward, backward
+
+    def _replay_of(self, direction: Direction, steps: Sequence[Step]) -> Replay:
+        if steps is not self._steps[direction]:
+            # In another schedule the steps have other numbers.
+            self._replays[direction] = Replay(self._recorder)
+            self._steps[direction] = steps
+        return self._replays[direction]
+
+
+def _consecutive(steps: Iterable[int]) -> Iterator[range]:
     """The runs of consecutive numbers."""
     run = range(0)
     for step in sorted(steps):

@@ -128,10 +128,10 @@ def test_launches_on_a_gpu(capsys: Out) -> None:
     ahead, back = map(int, rows["conv"][4].split("+"))
     assert ahead >= 1 and back >= 2
     assert rows["ip"][4:] == ["2+3", "both"]
-    # Labels are looked at on the host.
-    assert rows["loss"][4:] == ["3+1", "backward"]
+    # Labels are read on the host, and so is the loss, whose sum takes two launches.
+    assert rows["loss"][4:] == ["5+1", "backward"]
     assert rows["data"][4:] == ["0+0"]
-    assert out[-1].startswith("A whole pass, with what is replayed: ")
+    assert out[-1].startswith("Forward and backward with replay: ")
     assert main([*time, "--json", "--forward_only", "--launch-by-launch"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert "replayed_ms" not in found

@@ -24,6 +24,7 @@ from runtime.core.rng import CaffeRandom
 from runtime.core.sharing import Sharing
 from runtime.job.exactness import train_case
 from runtime.net import Net
+from runtime.net.schedule import Direction, PassRange
 
 SIZES = [(12, 9), (7, 15), (16, 16), (5, 6), (12, 9), (9, 20)]
 
@@ -169,8 +170,8 @@ def test_the_clock_chooses_the_size(tmp_path: Path) -> None:
         net.reshape()
         assert_same([one_pass(net)], whole[1:2])
         net.context.pass_number = 2
-        for index in range(len(net.layers)):
-            net.forward_layer(index)
+        for step in net.schedule(PassRange(Direction.FORWARD, 0, len(net.layers) - 1)):
+            step.run()
         assert net.blobs["data"].shape == (1, 3, *SIZES[2])
 
 

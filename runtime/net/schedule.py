@@ -1,0 +1,198 @@
+"""Schedules: the steps of a pass, planned once and run many times.
+
+A step is the part of one layer, together with the layer that is fused into it. Everything that runs
+a net runs these steps: `Net.forward`, `Net.backward`, replay and `verydeep time`. What differs
+between passes of one net (fusion, later the formats of the blobs) is decided in `schedule` only.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from runtime.core.blob import Blob
+from runtime.core.layer import Layer
+from runtime.net.wiring import Wiring
+
+Hook = Callable[[int], None]
+"""Called with the index of a layer."""
+
+
+class Direction(enum.Enum):
+    FORWARD = enum.auto()
+    BACKWARD = enum.auto()
+
+
+class PassRange(NamedTuple):
+    """The layers of a pass, from `first` to `last` (inclusive) in the order in which they run."""
+
+    direction: Direction
+    first: int
+    last: int
+
+    @property
+    def layers(self) -> range:
+        if self.direction is Direction.FORWARD:
+            return range(self.first, self.last + 1)
+        return range(self.first, self.last - 1, -1)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The work of one layer in a pass."""
+
+    index: int
+    layer: Layer
+    bottom: Sequence[Blob]
+    top: Sequence[Blob]
+    fused: int | None
+    """The in-place ReLU that the layer computes as well: the next layer, or backward the one before
+    it."""
+
+    def run(self) -> float:
+        """Compute the step; returns its part of the weighted sum of the losses."""
+        raise NotImplementedError
+
+    @property
+    def recordable(self) -> bool:
+        """Whether the step only calls ops of the backend, which may record and repeat them."""
+        raise NotImplementedError
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The layers that the step computes."""
+        return (self.index,) if self.fused is None else (self.index, self.fused)
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardStep(Step):
+    """Shape the tops of a layer and compute their data."""
+
+    has_loss: bool
+
+    def run(self) -> float:
+        layer, bottom, top = self.layer, self.bottom, self.top
+        layer.reshape(bottom, top)
+        if self.has_loss:
+            layer.seed_loss_weights(top)
+        if self.fused is None:
+            layer.forward(bottom, top)
+        else:
+            layer.forward_relu(bottom, top)
+        return layer.weighted_loss(top) if self.has_loss else 0.0
+
+    @property
+    def recordable(self) -> bool:
+        """A loss is read on the host."""
+        return self.layer.only_ops and not self.has_loss
+
+
+@dataclass(frozen=True, slots=True)
+class BackwardStep(Step):
+    """Compute the gradients of a layer's bottoms and weights."""
+
+    wiring: Wiring
+
+    def run(self) -> float:
+        propagate_down = self.wiring.bottom_need_backward[self.index]
+        if self.fused is None:
+            self.layer.backward(self.top, propagate_down, self.bottom)
+        else:
+            self.layer.backward_relu(self.top, propagate_down, self.bottom)
+        return 0.0
+
+    @property
+    def recordable(self) -> bool:
+        return self.layer.only_ops
+
+
+def schedule(
+    wiring: Wiring, span: PassRange, observed: bool, every_layer: bool = False
+) -> tuple[Step, ...]:
+    """The steps of a pass, in the order in which they run.
+
+    In a pass that is `observed`, blobs may be read between two layers, so no layers are fused.
+    Backward, layers without a needed gradient have no step, except with `every_layer`.
+    """
+    if span.direction is Direction.FORWARD:
+        fused = {} if observed else dict(_forward_pairs(wiring, span.layers))
+        return tuple(
+            ForwardStep(
+                i,
+                wiring.layers[i],
+                wiring.bottoms[i],
+                wiring.tops[i],
+                fused.get(i),
+                any(wiring.layers[i].loss_weights),
+            )
+            for i in span.layers
+            if i not in fused.values()
+        )
+    needed = [i for i in span.layers if every_layer or wiring.layer_need_backward[i]]
+    fused = {} if observed else dict(_backward_pairs(wiring, needed))
+    return tuple(
+        BackwardStep(i, wiring.layers[i], wiring.bottoms[i], wiring.tops[i], fused.get(i), wiring)
+        for i in needed
+        if i not in fused.values()
+    )
+
+
+def run(steps: Sequence[Step]) -> float:
+    """Run the steps of a pass; returns the weighted sum of the losses."""
+    loss = 0.0
+    for step in steps:
+        loss += step.run()
+    return loss
+
+
+def run_with_hooks(
+    steps: Sequence[Step], layers: range, before: Sequence[Hook], after: Sequence[Hook]
+) -> float:
+    """Run the steps of a pass and call the hooks for each of its layers.
+
+    Hooks are called for layers without a step of their own, too, as in Caffe.
+    """
+    by_layer = {step.index: step for step in steps}
+    loss = 0.0
+    for index in layers:
+        for hook in before:
+            hook(index)
+        if index in by_layer:
+            loss += by_layer[index].run()
+        for hook in after:
+            hook(index)
+    return loss
+
+
+def _forward_pairs(wiring: Wiring, layers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Layers and the ReLUs in place after them that they can compute."""
+    for i in layers[1:]:
+        if wiring.layers[i - 1].can_rectify and _is_relu_between(wiring, i, i - 1, i):
+            yield i - 1, i
+
+
+def _backward_pairs(wiring: Wiring, layers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Layers and the ReLUs in place before them whose gradients they can compute.
+
+    Such a layer reads its top, which no layer after it may overwrite.
+    """
+    for i in layers:
+        if (
+            i - 1 in layers
+            and wiring.layers[i].can_gate_relu
+            and len(wiring.tops[i]) == 1
+            and _is_relu_between(wiring, i - 1, i - 1, i)
+            and not any(wiring.tops[i][0] in later for later in wiring.tops[i + 1 :])
+        ):
+            yield i, i - 1
+
+
+def _is_relu_between(wiring: Wiring, relu: int, lower: int, upper: int) -> bool:
+    """Whether `relu` works in place on the tops of `lower`, which are the bottoms of `upper`."""
+    return (
+        wiring.layers[relu].rectifies
+        and wiring.tops[relu] == wiring.bottoms[relu]
+        and wiring.bottoms[upper] == wiring.tops[lower]
+    )
