@@ -1,10 +1,11 @@
-"""How long a training step takes on N devices: a model of a few lines, to plan with.
+"""Estimate the time of a training step on N devices.
 
-A step is compute (divided by N), the adding up of a device's own shards and of what the others
-send, the exchange of gradients and weights, and the update (divided by N). Gradients are sent as
-soon as a layer's are ready; `hidden` is what passes so within the backward pass of the last shard.
-Replicas that compute in host memory do better: most of their gradients never travel (factors.py).
-benchmarks/parallel.py sets what it says of two replicas beside what two replicas take.
+A step consists of the computation (divided by N), the addition of the gradients of the device's own
+shards and of those that other devices send, the exchange of gradients and weights, and the update
+(divided by N). The gradients of a layer are sent as soon as they are computed, so part of the
+exchange takes place during the backward pass of the last shard. Replicas in host memory are faster
+than estimated, as they exchange factors in place of most gradients (factors.py).
+benchmarks/parallel.py compares the estimate for two replicas with a measurement.
 """
 
 from __future__ import annotations
@@ -16,29 +17,32 @@ from typing import Any
 from prototxt_gen.errors import ProtoError
 
 LINKS = {"nvlink": 130.0, "pcie": 11.0, "ethernet-100g": 10.5, "ethernet-10g": 1.1}
-"""GB/s that one device sends and, at the same time, receives: what is sustained, not the label."""
+"""Sustained GB/s that one device sends and, at the same time, receives."""
 
 _BYTES = 4
 _FLOPS = 6
-"""Of a multiply-add of the forward pass: 2, and backward costs twice as much as forward."""
-_UPDATE_TOUCHES = 5
-"""Weights and history are read and written, the gradient is read."""
-_ADD_TOUCHES = 3
-"""Two gradients are read, one is written."""
+"""Operations of a step for each multiply-add of the forward pass: 2 forward and 4 backward."""
+_UPDATE_ACCESSES = 5
+"""Weights and history are read and written, and the gradient is read."""
+_ADD_ACCESSES = 3
+"""Two gradients are read and one is written."""
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer that learns, or only computes."""
+    """The size of one layer."""
 
     multiply_adds: int
-    """Of one image's forward pass."""
+    """In the forward pass of one image."""
     parameters: int
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Sustained speeds of one device and of its link."""
+    """Sustained speeds of one device and of its link.
+
+    Units: tflops in 10^12 operations per second, memory_gbs and link_gbs in 10^9 bytes per second.
+    """
 
     tflops: float
     memory_gbs: float
@@ -47,7 +51,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """Seconds and bytes of one step on one of the devices."""
+    """The cost of one step on one of the devices. Units: s, but bytes_sent in bytes."""
 
     devices: int
     shards: int
@@ -57,9 +61,9 @@ class StepPlan:
     update: float
     bytes_sent: int
     hidden: float
-    """Of the exchange, what passes during the backward pass."""
+    """The part of the exchange that takes place during the backward pass."""
     alone: float
-    """The same step on one device, in one shard."""
+    """The time of the step on one device, in one shard."""
 
     @property
     def step(self) -> float:
@@ -81,26 +85,26 @@ class StepPlan:
 def plan_step(
     layers: Sequence[LayerCost], batch: int, devices: int, shards: int, machine: Machine
 ) -> StepPlan:
-    """The time of a step in which `devices` share a batch, in `shards` parts.
+    """Estimate a step in which `devices` compute a batch in `shards` parts.
 
     Raises:
-        ProtoError: the batch does not divide.
+        ProtoError: `devices` does not divide `shards`, or `shards` does not divide `batch`.
     """
     if batch % shards or shards % devices:
         raise ProtoError(
-            f"plan: a batch of {batch} in {shards} shards on {devices} devices; expected each to "
-            "divide the one before it; change --batch, --shards or --gpus"
+            f"plan: a batch of {batch} in {shards} shards on {devices} devices; expected each "
+            "number to divide the one before it; change --batch, --shards or --gpus"
         )
     flops, memory, link = machine.tflops * 1e12, machine.memory_gbs * 1e9, machine.link_gbs * 1e9
     compute = _FLOPS * sum(layer.multiply_adds for layer in layers) * batch / flops
     size = _BYTES * sum(layer.parameters for layer in layers)
-    update = _UPDATE_TOUCHES * size / memory
+    update = _UPDATE_ACCESSES * size / memory
     sent = 2 * size * (devices - 1) // devices
     return StepPlan(
         devices=devices,
         shards=shards,
         compute=compute / devices,
-        adds=(shards // devices - 1 / devices) * _ADD_TOUCHES * size / memory,
+        adds=(shards // devices - 1 / devices) * _ADD_ACCESSES * size / memory,
         exchange=sent / link,
         update=update / devices,
         bytes_sent=sent,
@@ -112,7 +116,7 @@ def plan_step(
 def _hidden(
     layers: Sequence[LayerCost], images: int, devices: int, flops: float, link: float
 ) -> float:
-    """Seconds of sending gradients that pass before the last shard's backward pass is over."""
+    """Seconds of the exchange that take place before the end of the last backward pass."""
     now = sent_until = total = 0.0
     for layer in reversed(layers):
         now += _FLOPS * 2 / 3 * layer.multiply_adds * images / flops

@@ -1,4 +1,4 @@
-"""Time a model layer by layer. Caffe: tools/caffe.cpp, time."""
+"""Measure the time of each layer of a model. Caffe: tools/caffe.cpp, time."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--iterations", type=int, default=50, metavar="N", help="passes (default: %(default)s)"
     )
     parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TRAIN")
-    parser.add_argument("--forward_only", action="store_true", help="leave out the backward pass")
+    parser.add_argument("--forward_only", action="store_true", help="omit the backward pass")
     add_device_arguments(parser)
     add_state_arguments(parser)
     add_list_arguments(parser)
@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     setup_logging()
     if args.iterations < 1:
-        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}")
+        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; raise it")
     phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
     backend = open_backend(args)
     context = RunContext(confine_lists=args.confine_lists, force=args.force)

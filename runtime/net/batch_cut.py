@@ -1,4 +1,4 @@
-"""Cutting the batch of a net into equal parts, in its NetParameter."""
+"""Divide the batch of a NetParameter into equal parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from runtime.net.building import filter_net
 
 
 def sources(param: Any) -> list[Any]:
-    """The layers through which data comes into a filtered net."""
+    """The layers of a filtered net that read no blob and bring in data."""
     return [
         layer
         for layer in param.layer
@@ -19,34 +19,34 @@ def sources(param: Any) -> list[Any]:
 
 
 def divisible_types() -> list[str]:
-    """The types of sources whose batch can be divided, whatever their parameters."""
+    """The types of sources whose batch can always be divided."""
     return [kind for kind in layer_type_list() if class_of(kind).divides_batch]
 
 
 def batch_of_sources(param: Any, state: Any) -> int | None:
-    """The batch that all data layers of a net agree on; None where it cannot be cut.
+    """The batch of the data layers of a net; None if they differ or it cannot be divided.
 
-    It cannot where data comes from the caller or from a stream of random numbers.
+    Data from the caller or from a stream of random numbers cannot be divided.
     """
-    found = sources(filter_net(param, state))
-    sizes = {class_of(layer.type).divisible_batch(layer) for layer in found}
+    layers = sources(filter_net(param, state))
+    sizes = {class_of(layer.type).divisible_batch(layer) for layer in layers}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def cut_batch(param: Any, state: Any, parts: int) -> Any:
-    """The net, filtered for its state, for a batch of 1/parts.
+    """The net, filtered for a state, with its batch divided by `parts`.
 
     Raises:
-        UnsupportedError: its data layers cannot be cut.
-        ProtoError: the batch is not divisible.
+        UnsupportedError: the batch of its data layers cannot be divided.
+        ProtoError: the batch is not divisible by `parts`.
     """
     batch = batch_of_sources(param, state)
     if batch is None:
-        given = ", ".join(layer.type for layer in sources(filter_net(param, state))) or "none"
+        types = ", ".join(layer.type for layer in sources(filter_net(param, state))) or "none"
         raise UnsupportedError(
             f"net '{param.name}': its batch cannot be split; expected data layers of one "
             f"batch_size, of the types {', '.join(divisible_types())}, or DummyData with "
-            f"constants, got {given}; train it on one device, in one shard"
+            f"constants, got {types}; train it on one device, in one shard"
         )
     if batch % parts:
         raise ProtoError(

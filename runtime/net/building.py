@@ -1,4 +1,4 @@
-"""From a NetParameter as written to one as executed: phase rules, then implicit splits.
+"""Filter a NetParameter by phase, level and stage, and insert implicit splits.
 
 Caffe: Net::FilterNet (net.cpp) and insert_splits.cpp.
 """
@@ -21,7 +21,7 @@ PHASE_NAMES = ("TRAIN", "TEST")
 
 
 def net_state(phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
-    """Make the NetState that rules are held against."""
+    """The NetState that include and exclude rules are compared with."""
     state = proto.NetState()
     state.phase, state.level = phase, level
     state.stage.extend(stages)
@@ -29,7 +29,7 @@ def net_state(phase: int, level: int = 0, stages: Sequence[str] = ()) -> Any:
 
 
 def state_meets_rule(state: Any, rule: Any) -> str:
-    """Return '' where the state meets the rule, else the sentence that says why not."""
+    """An empty string if the state meets the rule, else the reason why not, in Caffe's words."""
     if rule.HasField("phase") and rule.phase != state.phase:
         return (
             f"The NetState phase ({PHASE_NAMES[state.phase]}) differed from the phase "
@@ -50,7 +50,7 @@ def state_meets_rule(state: Any, rule: Any) -> str:
 
 
 def filter_net(param: Any, state: Any) -> Any:
-    """Keep the layers whose include and exclude rules the state meets.
+    """A copy of a net with the layers whose include and exclude rules admit them.
 
     Raises:
         ProtoError: a layer has both include and exclude rules.
@@ -62,8 +62,8 @@ def filter_net(param: Any, state: Any) -> Any:
     for layer in param.layer:
         if layer.include and layer.exclude:
             raise ProtoError(
-                f"layer '{layer.name}': has include and exclude rules; expected one kind; "
-                "say it with one of them"
+                f"layer '{layer.name}': has include and exclude rules; expected rules of one kind; "
+                "remove the others"
             )
         if layer.include:
             reasons = [state_meets_rule(state, rule) for rule in layer.include]
@@ -88,7 +88,7 @@ def split_blob_name(layer: str, blob: str, index: int, split: int) -> str:
 
 
 class _Usage:
-    """Who reads which top, and how often."""
+    """The top that each bottom is, the number of layers that read each top, and loss weights."""
 
     def __init__(self, param: Any) -> None:
         self.source: dict[TopIndex, TopIndex] = {}
@@ -105,26 +105,26 @@ class _Usage:
                 latest[blob] = (i, j)
             for j, weight in enumerate(list(layer.loss_weight)[: len(layer.top)]):
                 if weight:
-                    # A top that counts as a loss and is read as well needs a copy for the loss.
+                    # A top with a loss weight that is also read needs a copy for the loss.
                     self.loss_weight[i, j] = weight
                     self.readers[i, j] += 1
 
 
-def _unknown_bottom(layer: Any, index: int, blob: str, known: dict[str, TopIndex]) -> str:
-    near = difflib.get_close_matches(blob, known, n=1)
+def _unknown_bottom(layer: Any, index: int, blob: str, tops: dict[str, TopIndex]) -> str:
+    near = difflib.get_close_matches(blob, tops, n=1)
     hint = f"did you mean '{near[0]}'?" if near else "add the layer that makes it, before this one"
-    have = ", ".join(known) or "none"
+    names = ", ".join(tops) or "none"
     return (
         f"layer '{layer.name}': unknown bottom blob '{blob}' (bottom index {index}); expected a "
-        f"top of an earlier layer ({have}); {hint}"
+        f"top of an earlier layer ({names}); {hint}"
     )
 
 
 def insert_splits(param: Any) -> Any:
-    """Give every reader of a shared top its own copy, through Split layers named as Caffe's.
+    """Insert a Split, named as in Caffe, after each top that several layers read.
 
     Raises:
-        ProtoError: a bottom that no earlier layer makes.
+        ProtoError: a bottom is not a top of an earlier layer.
     """
     usage = _Usage(param)
     split = type(param)()

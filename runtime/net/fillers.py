@@ -1,4 +1,4 @@
-"""Nets without fillers."""
+"""Remove the fillers of a net."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def without_fillers(param: Any) -> Any:
-    """The net with weights that begin as zeros: quick to make, for weights that are replaced.
+    """A copy of a net whose weights are zeros, for weights that are replaced after it is built.
 
-    It takes no numbers from the random stream.
+    Building it is fast and draws no random numbers.
     """
     bare = type(param)()
     bare.CopyFrom(param)
@@ -20,7 +20,7 @@ def without_fillers(param: Any) -> Any:
 
 
 def _weight_fillers(layer: Any) -> Iterable[tuple[Any, str]]:
-    """A layer's fillers: the messages that have them, and the names of their fields."""
+    """The messages of a layer that have fillers, and the names of these fields."""
     for _, settings in layer.ListFields():
         if hasattr(settings, "ListFields"):
             for field, _ in settings.ListFields():

@@ -1,4 +1,4 @@
-"""Host memory that the system does not grant, as a DeviceError."""
+"""Report failed allocations of host memory as DeviceError."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from prototxt_gen.errors import DeviceError
 
 @contextlib.contextmanager
 def naming_memory(where: str) -> Iterator[None]:
-    """Turn failed allocations within the block into errors that name what needed the memory.
+    """Convert failed allocations in the block to errors that begin with `where`.
 
     Raises:
-        DeviceError: the system has too little memory.
+        DeviceError: there is too little host memory.
     """
     try:
         yield
     except MemoryError as cause:
         raise _too_little(where, cause) from cause
-    except OSError as cause:  # of mmap
+    except OSError as cause:  # from mmap
         if cause.errno != errno.ENOMEM:
             raise
         raise _too_little(where, cause) from cause

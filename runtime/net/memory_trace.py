@@ -1,4 +1,4 @@
-"""Which memories a piece of work went through, and whether it would do the same again."""
+"""The memories that a step used, their states, and whether the step would do the same again."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from runtime.core.synced_memory import Head, Storage, SyncedMemory
 
 
 class Fit(enum.Enum):
-    """Whether a trace is what the work would do now."""
+    """Whether the work would now do what the trace recorded."""
 
     NOW = 0
     LATER = 1
-    """Not now: something has another shape, or reads as zeros and did not, or did and does not."""
+    """Not now: a shape differs, or whether a storage reads as zeros."""
     NEVER = 2
-    """Not any more: a memory has another storage, or what was read has changed."""
+    """Never again: a memory has another storage, or a value that was read has changed."""
 
 
 @dataclass
 class MemoryTrace:
-    """Memories, the storages that they look at, and what of their state the work depends on.
+    """Memories, their storages, and the part of their state that the work depends on.
 
-    `versions` are of what was read on the host, so that the work may have decided by it, and of
-    what a backend may have kept something derived from: None there is any version.
+    The keys of `bindings`, `versions` and `on_host` are ids of memories, those of `storages` and
+    `written` ids of storages.
     """
 
     bindings: dict[int, tuple[SyncedMemory, Storage, tuple[int, ...]]] = field(default_factory=dict)
@@ -33,21 +33,24 @@ class MemoryTrace:
     """Each with whether it read as zeros before the work."""
     written: set[int] = field(default_factory=set)
     versions: dict[int, int | None] = field(default_factory=dict)
+    """Of memories whose values may have decided what the work does: they were read on the host, or
+    a backend caches values derived from them. None means that any version fits."""
     on_host: set[int] = field(default_factory=set)
     """Memories read on the host."""
     pure: bool = True
-    """Nothing was written on the host, read there unwatched, or bound anew on the way."""
+    """No memory was written on the host, read there without a version, or bound to another storage
+    during the work."""
 
     def note(self, memory: SyncedMemory, access: Access, recorder: Recorder) -> None:
-        """Enter an access that is about to happen.
+        """Record an access before it takes place.
 
-        What lies on the other side is brought over before, for a replay can only work on the
-        device: `ready` does the same.
+        The values are first copied to the side that uses them, outside of the recording: a replay
+        contains no copies, and `ready` makes them before it.
         """
         storage, key = memory.storage, id(memory)
         self.bindings.setdefault(key, (memory, storage, memory.shape))
         self.storages.setdefault(id(storage), (storage, storage.reads_zero))
-        # A memory that is bound anew within the work would have to be bound anew by a replay.
+        # A replay cannot bind a memory to another storage.
         self.pure = self.pure and self.bindings[key] == (memory, storage, memory.shape)
         if access is Access.HOST_WRITE:
             self.pure = False
@@ -67,7 +70,7 @@ class MemoryTrace:
                 self.written.add(id(storage))
 
     def repeats(self, earlier: MemoryTrace) -> bool:
-        """Whether both went through the same memories in the same state."""
+        """Whether both used the same memories in the same state."""
         return (
             self.bindings == earlier.bindings
             and self.storages == earlier.storages
@@ -78,7 +81,7 @@ class MemoryTrace:
         )
 
     def freed(self, earlier: MemoryTrace) -> MemoryTrace:
-        """The same, free of the versions that made no difference between the two."""
+        """A copy that accepts any version where the two differ, as this did not change the work."""
         versions = {
             key: version if version == earlier.versions[key] else None
             for key, version in self.versions.items()
@@ -89,29 +92,29 @@ class MemoryTrace:
 
     @classmethod
     def joined(cls, traces: Iterable[MemoryTrace]) -> MemoryTrace:
-        """The trace of pieces of work one after another: of a state, the first to lean on it."""
-        whole = cls()
+        """Merge the traces of consecutive steps; of each state, the first use counts."""
+        merged = cls()
         for trace in traces:
-            shared = trace.bindings.keys() & whole.bindings.keys()
-            whole.pure = whole.pure and all(
-                trace.bindings[key] == whole.bindings[key] for key in shared
+            shared = trace.bindings.keys() & merged.bindings.keys()
+            merged.pure = merged.pure and all(
+                trace.bindings[key] == merged.bindings[key] for key in shared
             )
-            whole.bindings = trace.bindings | whole.bindings
-            whole.storages = trace.storages | whole.storages
-            whole.written |= trace.written
-            whole.on_host |= trace.on_host
-            # A version that one piece is bound to binds the whole.
+            merged.bindings = trace.bindings | merged.bindings
+            merged.storages = trace.storages | merged.storages
+            merged.written |= trace.written
+            merged.on_host |= trace.on_host
+            # If one step depends on a version, so do all of them together.
             for key, version in trace.versions.items():
-                if whole.versions.get(key) is None:
-                    whole.versions[key] = version
-        return whole
+                if merged.versions.get(key) is None:
+                    merged.versions[key] = version
+        return merged
 
     def holds(self) -> bool:
-        """Whether the memories still look at the storages that they looked at."""
+        """Whether the memories still have the storages of the recording."""
         return all(memory.storage is storage for memory, storage, _ in self.bindings.values())
 
     def fits(self) -> Fit:
-        """Whether the work would do the same now."""
+        """Whether the work would now do the same."""
         fit = Fit.NOW
         for memory, storage, shape in self.bindings.values():
             if memory.storage is not storage:
@@ -127,12 +130,12 @@ class MemoryTrace:
         return fit
 
     def ready(self) -> None:
-        """Bring to the device what lies on the host."""
+        """Copy values that are newer on the host to the device."""
         for storage, _ in self.storages.values():
             if storage.head is Head.AT_HOST:
                 storage.device(write=False)
 
     def replayed(self) -> None:
-        """Note what a replay has done to the storages."""
+        """Update the states of the storages after a replay."""
         for key, (storage, _) in self.storages.items():
             storage.replayed(key in self.written)

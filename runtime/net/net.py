@@ -306,18 +306,21 @@ class Net(NotCopyable):
             self._shared.refresh()
 
     def _run(self, span: PassRange, steps: tuple[Step, ...], after_layer: Hook | None) -> float:
-        forward = span.direction is Direction.FORWARD
-        before = self.before_forward if forward else self.before_backward
-        after = self.after_forward if forward else self.after_backward
+        before, after = self._hooks(span.direction)
         if after_layer is not None:
             after = [*after, after_layer]
         if before or after:
             return run_with_hooks(steps, span.layers, before, after)
         if self._replay is None or not self._is_replayable(span):
             return run(steps)
-        if forward:
+        if span.direction is Direction.FORWARD:
             return self._replay.forward(steps, self.context.seed, self.context.pass_number)
         return self._replay.backward(steps)
+
+    def _hooks(self, direction: Direction) -> tuple[list[Hook], list[Hook]]:
+        if direction is Direction.FORWARD:
+            return self.before_forward, self.after_forward
+        return self.before_backward, self.after_backward
 
     def _is_replayable(self, span: PassRange) -> bool:
         """Whether a pass without hooks covers the whole net, and no part of it is read in between.

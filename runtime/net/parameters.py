@@ -1,4 +1,4 @@
-"""The weights of a net: which layers own them, which share them, how fast they learn.
+"""The weights of a net: the layers that own and share them, and their multipliers.
 
 Caffe: Net::AppendParam and Net::ShareWeights.
 """
@@ -16,12 +16,12 @@ from runtime.core.layer import Layer
 
 @dataclass
 class ParamTable:
-    """`learnable` holds each weight blob once, in the order its owner appears in the net."""
+    """`learnable` has each weight blob once, in the order of the layers that own them."""
 
     by_layer: dict[str, list[Blob]] = field(default_factory=dict)
     learnable: list[Blob] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
-    """Of each learnable blob: `conv1_1[0]`."""
+    """One for each learnable blob, such as `conv1_1[0]`."""
     lr_mult: list[float] = field(default_factory=list)
     decay_mult: list[float] = field(default_factory=list)
     _owners: dict[str, tuple[int, Blob, str]] = field(default_factory=dict)
@@ -29,32 +29,32 @@ class ParamTable:
     _has_decay: list[bool] = field(default_factory=list)
 
     def append(self, layer: Layer, param: Any) -> list[bool]:
-        """Enter a layer's weight blobs and tell which of them learn.
+        """Add the weight blobs of a layer; returns for each whether its lr_mult is not 0.
 
         Raises:
-            ProtoError: more `param` entries than blobs, or contradicting multipliers.
-            ShapeError: blobs shared by name whose shapes differ.
+            ProtoError: there are more `param` entries than blobs, or multipliers that contradict.
+            ShapeError: blobs that are shared by name have different shapes.
         """
         if len(param.param) > len(layer.blobs):
             raise ProtoError(
-                f"{layer.label}: expected at most {len(layer.blobs)} param entries, one a weight "
-                f"blob, got {len(param.param)}; remove the surplus"
+                f"{layer.label}: expected at most {len(layer.blobs)} param entries, one for each "
+                f"weight blob, got {len(param.param)}; remove the others"
             )
         if layer.blobs:
             self.by_layer.setdefault(param.name, layer.blobs)
-        wanted = []
+        learns = []
         for index, blob in enumerate(layer.blobs):
             spec = param.param[index] if index < len(param.param) else proto.ParamSpec()
             blob.name = f"{param.name}[{index}]"
             owner = self._owners.get(spec.name) if spec.name else None
             if owner is None:
-                self._enter(blob, spec)
+                self._add(blob, spec)
             else:
                 self._share(layer, index, blob, spec, owner)
-            wanted.append(spec.lr_mult != 0.0)
-        return wanted
+            learns.append(spec.lr_mult != 0.0)
+        return learns
 
-    def _enter(self, blob: Blob, spec: Any) -> None:
+    def _add(self, blob: Blob, spec: Any) -> None:
         if spec.name:
             self._owners[spec.name] = (len(self.learnable), blob, blob.name)
         self.learnable.append(blob)
@@ -67,7 +67,7 @@ class ParamTable:
     def _share(
         self, layer: Layer, index: int, blob: Blob, spec: Any, owner: tuple[int, Blob, str]
     ) -> None:
-        place, source, owner_name = owner
+        index_of_owner, source, owner_name = owner
         where = f"{layer.label}, blob {index}: shares '{spec.name}' with {owner_name}"
         if spec.share_mode == proto.ParamSpec.PERMISSIVE:
             fits = blob.count() == source.count()
@@ -75,24 +75,24 @@ class ParamTable:
             fits = blob.shape == source.shape
         if not fits:
             raise ShapeError(
-                f"{where}: expected shape {source.shape}, got {blob.shape}; make the layers alike, "
-                "or set share_mode: PERMISSIVE where only the counts agree"
+                f"{where}: expected shape {source.shape}, got {blob.shape}; give the layers equal "
+                "shapes, or set share_mode: PERMISSIVE to share blobs of equal counts"
             )
         blob.share_data(source)
         blob.share_diff(source)
-        self._merge(where, place, spec, "lr_mult", self.lr_mult, self._has_lr)
-        self._merge(where, place, spec, "decay_mult", self.decay_mult, self._has_decay)
+        self._merge(where, index_of_owner, spec, "lr_mult", self.lr_mult, self._has_lr)
+        self._merge(where, index_of_owner, spec, "decay_mult", self.decay_mult, self._has_decay)
 
     @staticmethod
     def _merge(
-        where: str, place: int, spec: Any, key: str, values: list[float], given: list[bool]
+        where: str, index: int, spec: Any, key: str, values: list[float], is_set: list[bool]
     ) -> None:
         if not spec.HasField(key):
             return
         value = float(getattr(spec, key))
-        if given[place] and values[place] != value:
+        if is_set[index] and values[index] != value:
             raise ProtoError(
-                f"{where}: {key} is {value:g} here and {values[place]:g} there; "
-                "expected the same; say it once"
+                f"{where}: {key} is {value:g} here and {values[index]:g} there; "
+                "expected the same value; set it in one layer only"
             )
-        values[place], given[place] = value, True
+        values[index], is_set[index] = value, True

@@ -1,4 +1,4 @@
-"""Nets made for their shapes only: no weights are filled, no data is opened, no memory taken."""
+"""Nets built for their shapes: without filling weights, opening data or allocating memory."""
 
 from __future__ import annotations
 
@@ -30,15 +30,20 @@ def shape_net(
     batch: int | None = None,
     image: Shape | None = None,
 ) -> Net:
-    """The net of a NetParameter in its shapes, if asked for another batch or images (C,H,W).
+    """Build a net for its shapes, optionally for another batch or another size of images.
 
-    With `image` no source is looked at; without, those that do not say their shape are.
+    Without `image`, sources whose prototxt has no shape are opened to read it.
+
+    Shapes: image (C,H,W).
 
     Raises:
-        ProtoError, ShapeError, UnsupportedError, DataError: what does not fit, and where.
+        ProtoError: a parameter is wrong, or no layer brings in images.
+        ShapeError: the batch or the image is below 1, or a layer cannot take its bottoms.
+        UnsupportedError: the net needs something that is not implemented.
+        DataError: a source cannot be read.
     """
     if batch is not None and batch < 1:
-        raise ShapeError(f"batch: expected at least 1 image, got {batch}; correct it")
+        raise ShapeError(f"batch: expected at least 1 image, got {batch}; use a larger batch")
     if image is not None or batch is not None:
         param = filter_net(param, net_state(phase, level, stages))
     if image is not None:
@@ -53,13 +58,13 @@ def shape_net(
 
 
 def of_batch(net: Net, batch: int) -> Net:
-    """The same net for another batch, in its shapes; `net` itself is left alone.
+    """A new net, built for its shapes, that is `net` with another batch.
 
     Raises:
-        ShapeError: a batch below 1.
+        ShapeError: the batch is below 1.
     """
     if batch < 1:
-        raise ShapeError(f"batch: expected at least 1 image, got {batch}; correct it")
+        raise ShapeError(f"batch: expected at least 1 image, got {batch}; use a larger batch")
     old = batch_of(net)
     shapes = {
         str(layer.param.name): [
@@ -80,7 +85,7 @@ def of_batch(net: Net, batch: int) -> Net:
 
 
 def batch_of(net: Net) -> int:
-    """Samples of one pass: the first dimension of the first blob that comes into the net."""
+    """The number of samples in a pass: the first dimension of the first blob of a source."""
     for layer, top in zip(net.layers, net.tops):
         if is_source(layer.param) and top and top[0].num_axes:
             return max(1, top[0].shape[0])
@@ -88,30 +93,30 @@ def batch_of(net: Net) -> int:
 
 
 def is_source(param: Any) -> bool:
-    """Whether a layer reads no blob: data comes into the net there."""
+    """Whether a layer reads no blob."""
     return not len(param.bottom)
 
 
 def _quiet(context: RunContext) -> RunContext:
-    """The context for a net of shapes, which draws nothing from the run's random numbers."""
+    """A copy of the context that fills no weights and has random numbers of its own."""
     return dataclasses.replace(context, fill_weights=False, rng=CaffeRandom(0))
 
 
 def _with_images(param: Any, image: Shape) -> Any:
-    """The net with its images in another shape (C,H,W); their sources become Input layers."""
+    """The net with Input layers in place of the sources of images. Shapes: image (C,H,W)."""
     if len(image) != 3 or min(image) < 1:
         raise ShapeError(
             f"image shape: expected channels, height and width of at least 1, got {image}; "
-            "write for example 3,224,224"
+            "use for example 3,224,224"
         )
     shapes: dict[str, list[Shape]] = {}
     for layer in filter(is_source, param.layer):
-        shaped = _with_image(layer, image)
-        if shaped:
-            shapes[layer.name] = shaped
+        tops = _image_shapes(layer, image)
+        if tops:
+            shapes[layer.name] = tops
     if not shapes:
         raise ProtoError(
-            f"net '{param.name}': no layer brings in images of a shape that could be changed; "
+            f"net '{param.name}': no layer brings in images whose shape can be changed; "
             f"expected a layer of type {', '.join(_image_types())}, with a 4-D shape if it is Input"
         )
     return _with_inputs(param, shapes)
@@ -121,22 +126,22 @@ def _image_types() -> list[str]:
     return [kind for kind in layer_type_list() if class_of(kind).reads_images]
 
 
-def _with_image(layer: Any, image: Shape) -> list[Shape]:
-    """The shapes of a source's tops with its images in another shape; none if it has no images."""
+def _image_shapes(layer: Any, image: Shape) -> list[Shape]:
+    """The shapes of the tops of a source for images of another shape; empty without images."""
     source = class_of(layer.type)
     if not source.reads_images:
         return []
     if source.batch_param:
         batch = int(getattr(layer, source.batch_param).batch_size)
         return [(batch, *image), (batch,)][: len(layer.top)]
-    given = [tuple(int(d) for d in shape.dim) for shape in getattr(layer, source.shape_param).shape]
-    if not any(len(shape) == _IMAGE_AXES for shape in given):
+    tops = [tuple(int(d) for d in shape.dim) for shape in getattr(layer, source.shape_param).shape]
+    if not any(len(shape) == _IMAGE_AXES for shape in tops):
         return []
-    return [(shape[0], *image) if len(shape) == _IMAGE_AXES else shape for shape in given]
+    return [(shape[0], *image) if len(shape) == _IMAGE_AXES else shape for shape in tops]
 
 
 def _with_batch(param: Any, batch: int) -> Any:
-    """The net with another batch in the sources that say theirs."""
+    """The net with another batch in the sources whose prototxt has one."""
     changed = type(param)()
     changed.CopyFrom(param)
     old = None
@@ -152,7 +157,7 @@ def _with_batch(param: Any, batch: int) -> Any:
 
 
 def _with_inputs(param: Any, shapes: dict[str, list[Shape]]) -> Any:
-    """The net with Input layers of these shapes, one a top, in place of the layers named."""
+    """The net with an Input layer, of one shape per top, in place of each named source."""
     changed = type(param)()
     changed.CopyFrom(param)
     for layer in changed.layer:

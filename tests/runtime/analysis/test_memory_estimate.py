@@ -202,7 +202,7 @@ def test_advice_where_nothing_fits() -> None:
 
 
 def test_a_batch_is_at_least_one_image() -> None:
-    with pytest.raises(ShapeError, match="batch: expected at least 1 image, got 0; correct it"):
+    with pytest.raises(ShapeError, match="expected at least 1 image, got 0; use a larger"):
         memory_estimate(shapes_of(TRAIN), 0)
 
 
