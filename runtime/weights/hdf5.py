@@ -1,7 +1,7 @@
 """Weights in .caffemodel.h5 files. Caffe: Net::ToHDF5, Net::CopyTrainedLayersFromHDF5, hdf5.cpp.
 
-Layout: a dataset /data/<layer>/<i> for each weight blob, an empty group for a layer without any;
-/diff/<layer>/<i> likewise where gradients are kept.
+Layout: a dataset /data/<layer>/<i> for each weight blob, and an empty group for a layer without
+weights; /diff/<layer>/<i> for gradients, if they are saved.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class DatasetBlob:
-    """One weight blob of an open file; numbers are read when they are asked for."""
+    """One weight blob of an open file; its numbers are read on request.
+
+    `where` is the start of error messages.
+    """
 
     where: str
     dataset: Any
@@ -52,10 +55,15 @@ class DatasetBlob:
         return math.prod(self.shape)
 
     def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a blob of this shape can take the numbers."""
         return self.shape == tuple(shape)
 
     def check(self) -> None:
-        """Raise unless the dataset holds as many numbers as its shape says."""
+        """Check that the dataset stores a number for each element of its shape.
+
+        Raises:
+            SnapshotError: it does not.
+        """
         with reading(self.where):
             fault = numbers_fault(self.dataset)
             if not fault and self.count > MAX_COUNT:
@@ -67,13 +75,25 @@ class DatasetBlob:
             )
 
     def array(self) -> Array:
-        """The numbers as stored, in the shape."""
+        """The numbers as stored.
+
+        Shapes: `shape`.
+
+        Raises:
+            SnapshotError: they cannot be read.
+        """
         self.check()
         with reading(self.where):
             return np.asarray(self.dataset[()])
 
     def copy_to(self, out: Array) -> None:
-        """Copy the numbers into a contiguous array of as many elements."""
+        """Copy the numbers into a contiguous array.
+
+        Shapes: `out` any shape of `count` elements.
+
+        Raises:
+            SnapshotError: they cannot be read.
+        """
         self.check()
         with reading(self.where):
             if self.count and out.shape == self.shape and out.flags.c_contiguous:
@@ -82,12 +102,19 @@ class DatasetBlob:
                 out[...] = np.asarray(self.dataset[()]).reshape(out.shape)
 
     def copy_diff_to(self, out: Array) -> None:
-        raise SnapshotError(f"{self.where}: has no gradient; expected weights only; read those")
+        """Gradients are not read.
+
+        Raises:
+            SnapshotError: always.
+        """
+        raise SnapshotError(
+            f"{self.where}: has no gradient; expected weights only; read the weights"
+        )
 
 
 @dataclass(frozen=True)
 class DatasetLayer:
-    """One layer of an open file. A blob that shares an owner's weights is not in the file."""
+    """One layer of an open file. Blobs whose weights another layer owns are not in the file."""
 
     name: str
     blobs: Mapping[int, DatasetBlob]
@@ -95,10 +122,10 @@ class DatasetLayer:
 
 @contextlib.contextmanager
 def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[DatasetLayer]]:
-    """The layers of a file, in HDF5's (alphabetical) order; blobs are readable inside the block.
+    """The layers of a file in HDF5's (alphabetical) order; their blobs are readable in the block.
 
     Raises:
-        SnapshotError: the file is missing, damaged, or has no weights in it.
+        SnapshotError: the file is missing, damaged, or has no weights.
     """
     with open_hdf5(path) as file:
         with reading(str(path)):
@@ -115,24 +142,24 @@ def _layers(file: Any, path: str) -> list[DatasetLayer]:
             f"{path}: no weights; expected a group /data, got {names_in(file)}; give a "
             ".caffemodel.h5"
         )
-    found: dict[str, dict[int, DatasetBlob]] = {}
+    layers: dict[str, dict[int, DatasetBlob]] = {}
     for name, item in walk(root):
         layer, _, index = name.rpartition("/")
         if isinstance(item, h5py.Group):
-            found.setdefault(name, {})
+            layers.setdefault(name, {})
         elif layer and index.isdecimal() and isinstance(item, h5py.Dataset):
             where = f"{path}: layer '{layer}', blob {index}"
-            found.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
-    return [DatasetLayer(name, blobs) for name, blobs in found.items()]
+            layers.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
+    return [DatasetLayer(name, blobs) for name, blobs in layers.items()]
 
 
 def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str) -> None:
-    """Refuse names of layers that are no paths of their own below /data.
+    """Check that the layers have names that are distinct paths below /data.
 
-    `layers` gives each layer's name and the indices of its datasets.
+    `layers` has the name of each layer and the indices of its datasets.
 
     Raises:
-        SnapshotError: names the layer and what is wrong with its name.
+        SnapshotError: a name is no path, or two names are one path.
     """
     groups: dict[str, str] = {}
     datasets: dict[str, str] = {}
@@ -142,7 +169,7 @@ def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str)
         if {"", ".", ".."} & set(parts) or not is_plain(name):
             raise SnapshotError(
                 f"{where}: layer {name!r} has no place in HDF5; expected a name in UTF-8 whose "
-                "parts between slashes are not empty, '.' or '..'; rename it, or save as "
+                "parts between slashes are not empty, '.' or '..'; rename the layer, or save as "
                 ".caffemodel"
             )
         for index in indices:
@@ -150,14 +177,14 @@ def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str)
             if path in datasets:
                 raise SnapshotError(
                     f"{where}: two layers of one name would be one in HDF5; expected distinct "
-                    f"names, got {name!r} twice; rename one, or save as .caffemodel"
+                    f"names, got {name!r} twice; rename a layer, or save as .caffemodel"
                 )
             datasets[path] = name
     for path in sorted(datasets.keys() & groups.keys()):
         raise SnapshotError(
-            f"{where}: layers {datasets[path]!r} and {groups[path]!r} meet in HDF5; expected names "
-            f"with paths of their own, got {path!r} for a weight of the first and for the second; "
-            "rename one, or save as .caffemodel"
+            f"{where}: layers {datasets[path]!r} and {groups[path]!r} meet in HDF5; expected "
+            f"distinct paths, got {path!r} for a weight of the first and for the second; rename a "
+            "layer, or save as .caffemodel"
         )
 
 
@@ -165,7 +192,11 @@ def write_hdf5_weights(
     path: str | os.PathLike[str],
     layers: Iterable[tuple[str, Sequence[Array | None], Sequence[Array] | None]],
 ) -> None:
-    """Write (name, data, diff) of each layer; data None where another layer owns the weights.
+    """Write (name, data, diff) of each layer.
+
+    A blob is None if another layer owns the weights, and `diff` if no gradients are saved.
+
+    Shapes: those of the weight blobs.
 
     Raises:
         SnapshotError: the disk is full or the folder read-only.

@@ -1,4 +1,4 @@
-"""Weights in .npz files, for programs that know numpy and not Caffe.
+"""Weights in .npz files, which NumPy reads.
 
 Layout: an array `<layer>/<i>` for each weight blob, in Caffe's order and shape.
 """
@@ -25,15 +25,18 @@ SIGNATURE = b"PK\x03\x04"
 SUFFIX = ".npz"
 _MEMBER = ".npy"
 _NUMBERS = "fiu"
-_LONGEST_NAME = 65000
-"""Bytes: a member's name, with its index, has 16 bits for its length."""
+_MAX_NAME = 65000
+"""Bytes. The length of a member's name, with its index, has 16 bits."""
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ArrayBlob:
-    """One array of a file; its numbers are read when they are asked for."""
+    """One array of a file; its numbers are read on request.
+
+    `where` is the start of error messages.
+    """
 
     where: str
     path: str
@@ -43,22 +46,42 @@ class ArrayBlob:
     has_diff = False
 
     def fits(self, shape: Sequence[int]) -> bool:
+        """Whether a blob of this shape can take the numbers."""
         return self.shape == tuple(shape)
 
     def check(self) -> None:
-        """The file's header was checked against its size when it was opened."""
+        """Do nothing: `read_npz_weights` compares the header with the size of the file."""
 
     def array(self) -> Array:
-        """The numbers as stored, in the shape."""
+        """The numbers as stored.
+
+        Shapes: `shape`.
+
+        Raises:
+            SnapshotError: they cannot be read.
+        """
         with _reading(self.where), _opened(self.path) as (file, size):
             return read_member(file, file.getinfo(self.member), size)
 
     def copy_to(self, out: Array) -> None:
-        """Copy into a contiguous array of as many elements."""
+        """Copy the numbers into a contiguous array.
+
+        Shapes: `out` any shape of as many elements.
+
+        Raises:
+            SnapshotError: they cannot be read.
+        """
         np.copyto(out.reshape(-1), self.array().reshape(-1), casting="same_kind")
 
     def copy_diff_to(self, out: Array) -> None:
-        raise SnapshotError(f"{self.where}: has no gradient; expected weights only; read those")
+        """The format has no gradients.
+
+        Raises:
+            SnapshotError: always.
+        """
+        raise SnapshotError(
+            f"{self.where}: has no gradient; expected weights only; read the weights"
+        )
 
 
 @contextlib.contextmanager
@@ -68,22 +91,22 @@ def _reading(where: str) -> Iterator[None]:
     except (OSError, ValueError, *DAMAGES) as cause:
         raise SnapshotError(
             f"{where}: not weights in .npz form: {cause}; expected arrays named layer/index; "
-            "write it with `verydeep export --to npz`"
+            "write the file with `verydeep export --to npz`"
         ) from cause
 
 
 @contextlib.contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[tuple[zipfile.ZipFile, int]]:
-    """A file and its size."""
+    """An open file and its size in bytes."""
     with Path(path).open("rb") as stream, zipfile.ZipFile(stream) as file:
         yield file, os.fstat(stream.fileno()).st_size
 
 
 def read_npz_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, ArrayBlob]]:
-    """The blobs of each layer of a file, in the order they were written.
+    """The blobs of each layer of a file by index, in the order of the file.
 
     Raises:
-        SnapshotError: the file is damaged, or has other names in it.
+        SnapshotError: the file is damaged, or has arrays with other names or types.
     """
     layers: dict[str, dict[int, ArrayBlob]] = {}
     with _reading(str(path)), _opened(path) as (file, size):
@@ -101,28 +124,30 @@ def read_npz_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, ArrayB
 
 
 def check_layer_names(names: Sequence[str], where: str) -> None:
-    """Refuse names of layers whose arrays would not be found again.
+    """Check that the arrays of these layers can be named and told apart.
 
     Raises:
-        SnapshotError: names the layer and what is wrong with its name.
+        SnapshotError: a name cannot be written, or occurs twice.
     """
     for index, name in enumerate(names):
         if name in names[:index]:
             raise SnapshotError(
                 f"{where}: two layers of one name would be one in .npz; expected distinct names, "
-                f"got {name!r} twice; rename one, or save as .caffemodel"
+                f"got {name!r} twice; rename a layer, or save as .caffemodel"
             )
-        if not is_plain(name) or len(name.encode()) > _LONGEST_NAME:
+        if not is_plain(name) or len(name.encode()) > _MAX_NAME:
             raise SnapshotError(
                 f"{where}: layer {name[:60]!r} cannot be named in .npz; expected UTF-8 of 1 to "
-                f"{_LONGEST_NAME} bytes without NUL; rename it, or save as .caffemodel"
+                f"{_MAX_NAME} bytes without NUL; rename the layer, or save as .caffemodel"
             )
 
 
 def write_npz_weights(
     path: str | os.PathLike[str], layers: Iterable[tuple[str, Sequence[Array]]]
 ) -> None:
-    """Write (name, blobs) of each layer, one after the other.
+    """Write (name, blobs) of each layer.
+
+    Shapes: those of the weight blobs.
 
     Raises:
         SnapshotError: the disk is full or the folder read-only.

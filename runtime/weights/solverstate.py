@@ -49,24 +49,25 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class SolverState:
-    """What Caffe keeps of a solver beside the weights."""
+    """The state of a solver that Caffe saves with the weights."""
 
     iter: int = 0
     learned_net: str = ""
-    """The path of the weights, as it was given when the snapshot was made."""
+    """The path of the weights when the snapshot was written."""
     current_step: int = 0
-    """Of the policy multistep."""
+    """The step of the learning rate policy multistep."""
     history: list[Array] = field(default_factory=list)
-    """In Caffe's order: the first blob of every weight blob, then the second of every one."""
+    """In Caffe's order: the first history blob of every weight blob, then the second of every one.
+    Shapes: those of the weight blobs."""
 
 
 def read_solverstate(path: str | os.PathLike[str]) -> SolverState:
-    """Read a file of either format, told by its content.
+    """Read a file of either format, which its content decides.
 
-    The arrays of a .solverstate are views of the file, read when they are looked at.
+    The arrays of a .solverstate are views of the mapped file.
 
     Raises:
-        SnapshotError: the file is missing, cut short, damaged, or no solver state.
+        SnapshotError: the file is missing, truncated, damaged, or no solver state.
     """
     return _read_hdf5(path) if is_hdf5(path) else _read_binary(path)
 
@@ -78,7 +79,11 @@ def write_solverstate(
     current_step: int,
     history: Iterable[Array],
 ) -> None:
-    """Write a solver state, as HDF5 where the name ends in .h5; history goes blob by blob.
+    """Write a solver state, as HDF5 if the name ends in .h5.
+
+    `history` is iterated once, so that one array at a time needs to be on the host.
+
+    Shapes: history like the weight blobs, in the order of SolverState.
 
     Raises:
         SnapshotError: the disk is full or read-only, or the file would be over protobuf's 2 GB.
@@ -134,7 +139,7 @@ def _read_binary(path: str | os.PathLike[str]) -> SolverState:
     if not seen or min(numbers.values()) < 0:
         raise SnapshotError(
             f"{path}: no solver state; expected the iteration and the history, got neither; give "
-            "the .solverstate written at a snapshot"
+            "the .solverstate of a snapshot"
         )
     return SolverState(numbers[_ITER], learned_net, numbers[_CURRENT_STEP], history)
 
@@ -164,7 +169,7 @@ def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
 def _member(group: Any, name: str) -> Any:
     item = find(group, name)
     if item is None:
-        raise ValueError(f"there is no data set {group.name}/{name}")
+        raise ValueError(f"the dataset {group.name}/{name} is missing")
     return item
 
 
@@ -194,7 +199,7 @@ def _write_hdf5(
 
     with atomic_hdf5(path) as file:
         file.create_dataset("iter", data=np.array([iteration], np.int32))
-        # Caffe reads as many bytes as are stored and takes them for a C string.
+        # Caffe reads the stored bytes as a C string, which must end with a NUL.
         name = os.fsencode(learned_net)
         kind = h5py.h5t.C_S1.copy()
         kind.set_size(len(name) + 1)

@@ -1,4 +1,4 @@
-"""BlobProto without protobuf: numbers stay in the file until they are wanted. Caffe: blob.cpp."""
+"""BlobProto, read and written without copies of its numbers. Caffe: blob.cpp."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from runtime.weights.wire_format import (
     varint_field,
 )
 
-_MOST_ELEMENTS = 1 << 62
+_MAX_ELEMENTS = 1 << 62
 _LEGACY_FIELDS = (1, 2, 3, 4)
 _DATA, _DIFF, _SHAPE, _DOUBLE_DATA, _DOUBLE_DIFF = 5, 6, 7, 8, 9
 _FLOATS = np.dtype("<f4")
@@ -39,7 +39,7 @@ _NUMBERS: dict[int, np.dtype[Any]] = {
     _DOUBLE_DATA: _DOUBLES,
     _DOUBLE_DIFF: _DOUBLES,
 }
-# NVIDIA's Caffe: plain bytes, with their type in a field of its own.
+# NVIDIA's Caffe: raw bytes, with their type in another field.
 _RAW_DATA_TYPE, _RAW_DIFF_TYPE, _RAW_DATA, _RAW_DIFF = 10, 11, 12, 13
 _RAW_TYPES: dict[int, np.dtype[Any]] = {0: _DOUBLES, 1: _FLOATS, 2: np.dtype("<f2")}
 _CHUNK_BYTES = 32 << 20
@@ -49,7 +49,7 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Values:
-    """A list of numbers in a file, in one run or, rarely, in several."""
+    """A list of numbers in a file, in one field or, rarely, in several."""
 
     reader: WireReader
     dtype: np.dtype[Any]
@@ -60,23 +60,29 @@ class Values:
         return sum(self._count(field) for field in self.fields)
 
     def array(self) -> Array:
-        """The numbers, flat and read-only. No copy where they lie in one packed run."""
+        """The numbers, read-only; a view of the file if they are in one packed field.
+
+        Shapes: (count,).
+        """
         parts = [self._part(field) for field in self.fields]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def copy_to(self, out: Array) -> None:
-        """Copy into a contiguous array of the same count, holding little of the file in memory."""
+        """Copy into a contiguous array, with little of the file in memory.
+
+        Shapes: `out` any shape of `count` elements.
+        """
         flat = out.reshape(-1)
         done = 0
         for field in self.fields:
             part = self._part(field)
             stride = (field.stop - field.start) // max(len(part), 1)
             step = max(1, _CHUNK_BYTES // max(stride, 1))
-            for at in range(0, len(part), step):
-                chunk = part[at : at + step]
+            for begin in range(0, len(part), step):
+                chunk = part[begin : begin + step]
                 np.copyto(flat[done : done + len(chunk)], chunk, casting="same_kind")
                 done += len(chunk)
-                self.reader.release(field.start, field.start + (at + len(chunk)) * stride)
+                self.reader.release(field.start, field.start + (begin + len(chunk)) * stride)
 
     def _count(self, field: Field) -> int:
         if field.wire == BYTES:
@@ -93,7 +99,10 @@ class Values:
 
 @dataclass(frozen=True)
 class WeightBlob:
-    """An array in a file: its shape, and where its numbers are."""
+    """The shape of an array in a file, and its numbers, which are read on request.
+
+    `where` is the start of error messages.
+    """
 
     where: str
     shape: tuple[int, ...]
@@ -112,31 +121,43 @@ class WeightBlob:
         return self.diff is not None
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a blob of this shape may take the numbers. Caffe: Blob::ShapeEquals."""
+        """Whether a blob of this shape can take the numbers. Caffe: Blob::ShapeEquals."""
         if not self.legacy:
             return self.shape == tuple(shape)
         return len(shape) <= 4 and self.shape == (1,) * (4 - len(shape)) + tuple(shape)
 
     def array(self) -> Array:
-        """The numbers as stored (float32, float64, float16), read-only, in the shape.
+        """The numbers as stored (float32, float64 or float16), read-only.
+
+        Shapes: `shape`.
 
         Raises:
-            SnapshotError: there are more or fewer than the shape says.
+            SnapshotError: the number of elements does not fit the shape.
         """
         return self._array(self.data)
 
     def diff_array(self) -> Array | None:
-        """The gradient as stored, or None where the file has none."""
+        """The gradient, like `array`; None if the file has none.
+
+        Raises:
+            SnapshotError: the number of elements does not fit the shape.
+        """
         return None if self.diff is None else self._array(self.diff)
 
     def copy_to(self, out: Array) -> None:
-        """Copy the numbers into an array of as many elements, converting its type."""
+        """Copy the numbers into an array and convert them to its type.
+
+        Shapes: `out` any shape of `count` elements.
+
+        Raises:
+            SnapshotError: the number of elements does not fit the shape.
+        """
         values = self._checked(self.data)
         if values is not None:
             values.copy_to(out)
 
     def copy_diff_to(self, out: Array) -> None:
-        """Copy the gradient, which is there when `diff` is not None."""
+        """Copy the gradient, like `copy_to`. Call only if `has_diff`."""
         values = self._checked(self.diff)
         if values is not None:
             values.copy_to(out)
@@ -147,7 +168,11 @@ class WeightBlob:
         return flat.reshape(self.shape)
 
     def check(self) -> None:
-        """Raise unless shape and numbers agree."""
+        """Check that the numbers fit the shape.
+
+        Raises:
+            SnapshotError: there are more or fewer.
+        """
         self._checked(self.data)
         if self.diff is not None:
             self._checked(self.diff)
@@ -157,17 +182,17 @@ class WeightBlob:
         if got != self.count:
             raise SnapshotError(
                 f"{self.where}: shape and numbers disagree; expected {self.count} numbers for "
-                f"shape {self.shape}, got {got}; the file is damaged, or written by a Caffe that "
-                "stores weights in another way"
+                f"shape {self.shape}, got {got}; the file is damaged, or in the format of another "
+                "version of Caffe"
             )
         return values
 
 
 def read_blob(reader: WireReader, start: int, stop: int, where: str) -> WeightBlob:
-    """Read the BlobProto that fills start..stop. Its numbers are not looked at yet.
+    """Read the BlobProto in the bytes start..stop-1, without its numbers.
 
     Raises:
-        SnapshotError: the bytes are no BlobProto, or are of a number type that is not read.
+        SnapshotError: the bytes are no BlobProto, or the type of its numbers is not supported.
     """
     legacy: dict[int, int] = {}
     dims: list[int] = []
@@ -189,9 +214,9 @@ def read_blob(reader: WireReader, start: int, stop: int, where: str) -> WeightBl
     if len(dims) > MAX_AXES:
         raise reader.error(start, f"a shape of at most {MAX_AXES} axes", f"{len(dims)}")
     shape = tuple(legacy.get(number, 0) for number in _LEGACY_FIELDS) if legacy else tuple(dims)
-    if 0 in shape and math.prod(filter(None, shape)) > _MOST_ELEMENTS:
-        # Where an axis is 0, no count of numbers can contradict the others.
-        raise reader.error(start, f"a shape of less than {_MOST_ELEMENTS} elements", f"{shape}")
+    if 0 in shape and math.prod(filter(None, shape)) > _MAX_ELEMENTS:
+        # With an axis of 0, the count of numbers does not limit the other axes.
+        raise reader.error(start, f"a shape of less than {_MAX_ELEMENTS} elements", f"{shape}")
     return WeightBlob(
         where,
         shape,
@@ -237,9 +262,9 @@ def _read_shape(reader: WireReader, shape: Field) -> list[int]:
         if field.wire == VARINT:
             dims.append(_dimension(reader, field, field.value))
             continue
-        at = _expect(reader, field, BYTES).start
-        while at < field.stop:
-            value, at = reader.varint(at, field.stop)
+        position = _expect(reader, field, BYTES).start
+        while position < field.stop:
+            value, position = reader.varint(position, field.stop)
             dims.append(_dimension(reader, field, value))
             if len(dims) > MAX_AXES:
                 raise reader.error(field.tag, f"a shape of at most {MAX_AXES} axes", "more")
@@ -271,10 +296,15 @@ def _raw_values(reader: WireReader, raw: dict[int, Field], data: int, kind: int)
 def blob_pieces(
     number: int, data: Array, diff: Array | None = None, legacy: bool = False
 ) -> list[Piece]:
-    """An array as field `number` of a message, in BVLC's layout and order; data is not copied.
+    """A BlobProto as field `number` of a message, in BVLC's order; arrays are not copied.
 
-    float64 goes to double_data, all else to data. `legacy` writes four old dimensions instead of a
-    shape.
+    float64 is written to double_data, other types to data. `legacy` writes num, channels, height
+    and width in place of a shape.
+
+    Shapes: data and diff equal.
+
+    Raises:
+        SnapshotError: `legacy` with more than 4 axes.
     """
     double = data.dtype == np.float64
     payload: list[Piece] = []
@@ -288,21 +318,21 @@ def blob_pieces(
     if diff is not None:
         arrays.append((_DOUBLE_DIFF if double else _DIFF, diff))
     lists = [piece for field, array in arrays for piece in _packed(field, array)]
-    # protobuf's writers go by field number: shape comes behind data and before double_data.
+    # protobuf writes fields by number: shape after data and before double_data.
     payload += [shape, *lists] if double else [*lists, shape]
     return message_pieces(number, payload)
 
 
 def legacy_shape(shape: Sequence[int]) -> tuple[int, int, int, int]:
-    """Four dimensions, 1 in front of a shorter shape.
+    """num, channels, height and width; missing leading axes are 1.
 
     Raises:
-        SnapshotError: there are more than four.
+        SnapshotError: the shape has more than four axes.
     """
     if len(shape) > 4:
         raise SnapshotError(
-            f"a blob of shape {tuple(shape)} has no form with num, channels, height and width; "
-            "expected at most 4 axes; write the current form"
+            f"a blob of shape {tuple(shape)} has no form with num, channels, height and "
+            "width; expected at most 4 axes; write the current form"
         )
     n, c, h, w = (1,) * (4 - len(shape)) + tuple(shape)
     return n, c, h, w

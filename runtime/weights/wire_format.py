@@ -1,8 +1,8 @@
-"""Protobuf's wire format, read where it lies and written piece by piece.
+"""Protobuf's wire format: read in a mapped file without copies, and written in pieces.
 
-protobuf's own parser makes an object of every message and copies every number, and some builds
-stop at 2 GB. Weights are a few messages and half a gigabyte of floats: here the messages are
-walked and the floats left in place.
+protobuf's parser creates an object for every message and copies every number, and some builds are
+limited to 2 GB. A file of weights has few messages and up to half a gigabyte of floats; here the
+messages are parsed and the floats stay in the file.
 """
 
 from __future__ import annotations
@@ -31,33 +31,37 @@ _FOREIGN = (
     (b"<", "a web page or XML; download the file itself"),
 )
 _TEXT = frozenset(range(32, 127)) | {9, 10, 13}
-_TELLING = 16
+_MIN_TEXT = 16
+"""Bytes of text after which a file is reported as text."""
 
 Bytes = npt.NDArray[np.uint8]
 
 
 class Field(NamedTuple):
-    """One field of a message; byte positions are those of the whole buffer.
+    """One field of a message, or a run of fixed-size fields of one number (an unpacked list).
 
-    Consecutive fixed-size fields of one number come as one Field: an unpacked list of a million
-    floats is one step, not a million. `records` tells how many they are.
+    Units: tag, start and stop in bytes from the start of the buffer.
     """
 
     number: int
     wire: int
     value: int
-    """Of a varint."""
+    """The value of a varint."""
     tag: int
-    """Where the tag begins."""
+    """The start of the tag."""
     start: int
-    """Where the payload begins."""
+    """The start of the payload."""
     stop: int
-    """Where the field, or the run of fields, ends."""
+    """The end of the field, or of the run of fields."""
     records: int = 1
+    """The number of fields in the run."""
 
 
 class WireReader:
-    """Walks a buffer. Every position is checked against the buffer before it is used."""
+    """Parses a buffer. Every position is checked before it is used.
+
+    `where` is the start of error messages.
+    """
 
     def __init__(self, data: bytes | mmap.mmap, where: str) -> None:
         self.bytes: Bytes = np.frombuffer(data, np.uint8)
@@ -66,76 +70,80 @@ class WireReader:
         self._data = data
 
     def fields(self, start: int, stop: int) -> Iterator[Field]:
-        """The fields of the message that fills start..stop.
+        """The fields of the message in the bytes start..stop-1.
 
         Raises:
-            SnapshotError: the bytes are no message; says where and what was expected.
+            SnapshotError: the bytes are no message; gives the position and what was expected.
         """
-        at = start
-        while at < stop:
-            tag, body = self.varint(at, stop)
+        position = start
+        while position < stop:
+            tag, body = self.varint(position, stop)
             number, wire, value, count = tag >> 3, tag & 7, 0, 1
             if not 0 < number < 1 << 29:
-                raise self.error(at, "a field's tag", f"field number {number}")
+                raise self.error(position, "a field's tag", f"field number {number}")
             if wire == VARINT:
                 value, end = self.varint(body, stop)
             elif wire == BYTES:
                 length, body = self.varint(body, stop)
                 end = body + length
             elif wire in _FIXED_SIZE:
-                stride = body + _FIXED_SIZE[wire] - at
-                count = self._run(at, body - at, stride, stop)
-                end = at + max(count, 1) * stride
+                stride = body + _FIXED_SIZE[wire] - position
+                count = self._run_length(position, body - position, stride, stop)
+                end = position + max(count, 1) * stride
             else:
-                raise self.error(at, "a field's tag", f"wire type {wire}")
+                raise self.error(position, "a field's tag", f"wire type {wire}")
             if end > stop:
-                raise self._overrun(at, end, stop)
-            yield Field(number, wire, value, at, body, end, count)
-            at = end
+                raise self._overrun(position, end, stop)
+            yield Field(number, wire, value, position, body, end, count)
+            position = end
 
-    def varint(self, at: int, stop: int) -> tuple[int, int]:
-        """The number at a position, and the position behind it."""
+    def varint(self, position: int, stop: int) -> tuple[int, int]:
+        """The number at a position, and the position after it.
+
+        Raises:
+            SnapshotError: the number does not end before `stop`, or is too long.
+        """
         value = 0
         for index in range(_MAX_VARINT):
-            if at + index >= stop:
-                raise self._overrun(at, at + index + 1, stop)
-            byte = self._data[at + index]
+            if position + index >= stop:
+                raise self._overrun(position, position + index + 1, stop)
+            byte = self._data[position + index]
             value |= (byte & 0x7F) << (7 * index)
             if byte < 0x80:
-                return value & _MASK64, at + index + 1
-        raise self.error(at, f"a number of at most {_MAX_VARINT} bytes", "a longer one")
+                return value & _MASK64, position + index + 1
+        raise self.error(position, f"a number of at most {_MAX_VARINT} bytes", "a longer one")
 
     def raw(self, start: int, stop: int) -> bytes:
-        """A copy of some bytes; for names and parameters, not for weights."""
+        """A copy of the bytes start..stop-1."""
         return bytes(self._data[start:stop])
 
     def text(self, field: Field) -> str:
-        """The payload of a string field. Names in other encodings than UTF-8 stay distinct."""
+        """The payload of a string field. Bytes that are not UTF-8 become surrogates."""
         return self.raw(field.start, field.stop).decode("utf-8", "surrogateescape")
 
     def release(self, start: int, stop: int) -> None:
-        """Let go of the memory that holds start..stop; read again, it comes from the file."""
+        """Free the memory of the mapped bytes start..stop-1; a later read loads them again."""
         if isinstance(self._data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
             last = stop // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:
                 self._data.madvise(mmap.MADV_DONTNEED, first, last - first)
 
-    def error(self, at: int, expected: str, got: str) -> SnapshotError:
-        """Make the error for something unexpected at a byte."""
+    def error(self, position: int, expected: str, got: str) -> SnapshotError:
+        """The error for an unexpected byte."""
         return SnapshotError(
-            f"{self.where}: byte {at}: damaged, or a file of another kind; expected {expected}, "
-            f"got {got}; {self._remedy()}"
+            f"{self.where}: byte {position}: damaged, or a file of another kind; expected "
+            f"{expected}, got {got}; {self._remedy()}"
         )
 
-    def _run(self, at: int, tag_size: int, stride: int, stop: int) -> int:
-        """How many records from `at` on begin with the same tag; 0 where not even one fits."""
-        limit = (stop - at) // stride
-        tag = self.bytes[at : at + tag_size]
+    def _run_length(self, position: int, tag_size: int, stride: int, stop: int) -> int:
+        """The number of consecutive records with the same tag; 0 if the first does not fit."""
+        limit = (stop - position) // stride
+        tag = self.bytes[position : position + tag_size]
         count, step = min(1, limit), 8
         while count < limit:
             size = min(step, limit - count)
-            begin = at + count * stride
+            begin = position + count * stride
             records = self.bytes[begin : begin + size * stride].reshape(size, stride)
             same = (records[:, :tag_size] == tag).all(axis=1)
             if not same.all():
@@ -144,12 +152,13 @@ class WireReader:
             step = min(2 * step, _MAX_RUN_STEP)
         return count
 
-    def _overrun(self, at: int, end: int, stop: int) -> SnapshotError:
+    def _overrun(self, position: int, end: int, stop: int) -> SnapshotError:
         if stop < self.size:
-            return self.error(at, f"at most {stop - at} bytes more in this message", f"{end - at}")
+            expected = f"at most {stop - position} bytes more in this message"
+            return self.error(position, expected, f"{end - position}")
         return SnapshotError(
-            f"{self.where}: byte {at}: the file ends too early; expected at least {end} bytes in "
-            f"all, got {self.size}; {self._remedy()}"
+            f"{self.where}: byte {position}: the file ends too early; expected at least {end} "
+            f"bytes in all, got {self.size}; {self._remedy()}"
         )
 
     def _remedy(self) -> str:
@@ -157,13 +166,13 @@ class WireReader:
         for signature, kind in _FOREIGN:
             if head.startswith(signature):
                 return f"this is {kind}"
-        if len(head) >= _TELLING and _TEXT.issuperset(head):
+        if len(head) >= _MIN_TEXT and _TEXT.issuperset(head):
             return "this is text, such as a prototxt; give the binary file"
         return "copy or download it again, in full"
 
 
 def map_file(path: str | os.PathLike[str]) -> WireReader:
-    """A reader over a file that stays on disk; what is looked at is mapped into memory.
+    """A reader of a memory-mapped file.
 
     Raises:
         SnapshotError: the file is missing, unreadable or empty.
@@ -186,12 +195,12 @@ def map_file(path: str | os.PathLike[str]) -> WireReader:
 
 
 def signed(value: int) -> int:
-    """Read a varint as int64, as protobuf stores negative int32 and int64."""
+    """The signed value of a varint, which holds negative numbers as 64 bits."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 def encode_varint(value: int) -> bytes:
-    """The bytes of a number; a negative one takes ten, as int64."""
+    """The bytes of a number; of a negative one, ten bytes."""
     value &= _MASK64
     out = bytearray()
     while value >= 0x80:
@@ -206,7 +215,7 @@ def varint_field(number: int, value: int) -> bytes:
 
 
 def bytes_head(number: int, length: int) -> bytes:
-    """What goes before the payload of a string, a message or a packed list."""
+    """The tag and the length before the payload of a string, a message or a packed list."""
     return encode_varint(number << 3 | BYTES) + encode_varint(length)
 
 
@@ -215,9 +224,9 @@ def bytes_field(number: int, payload: bytes) -> bytes:
 
 
 Piece = Any
-"""Bytes, or a flat uint8 array over somebody's numbers: both have a length and can be written."""
+"""Bytes, or a flat uint8 view of an array."""
 
 
 def message_pieces(number: int, payload: list[Piece]) -> list[Piece]:
-    """A message field of which the payload is not gathered into one place."""
+    """A message field whose payload is given in pieces, which are not copied."""
     return [bytes_head(number, sum(map(len, payload))), *payload]

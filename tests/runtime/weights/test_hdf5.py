@@ -34,7 +34,7 @@ def test_names_with_slashes_and_scalars_come_back(tmp_path: Path) -> None:
         matrix.copy_to(out)
         np.testing.assert_array_equal(out, data)
         assert (scalar.shape, scalar.fits((1,)), scalar.fits(())) == ((1,), True, False)
-        with pytest.raises(SnapshotError, match="has no gradient; expected weights only; read tho"):
+        with pytest.raises(SnapshotError, match="has no gradient; expected weights only; read the"):
             matrix.copy_diff_to(out)
 
 
