@@ -1,4 +1,4 @@
-"""Say what is in images. Caffe: python/classify.py, examples/cpp_classification."""
+"""Classify images. Caffe: python/classify.py, examples/cpp_classification."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_prep.resize import rescale_short_side, warp
 from data_prep.text_lines import read_lines
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
-from runtime.cli.devices import add_device_arguments, open_backend
+from runtime.cli.devices import add_device_arguments, add_missing_argument, open_backend
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
 from runtime.pycaffe.classifier import Classifier
@@ -24,7 +24,7 @@ from runtime.pycaffe.image import read_pixels, to_unit
 from runtime.weights.net_file import open_net
 
 NAME = "classify"
-SUMMARY = "say what is in images, with probabilities"
+SUMMARY = "classify images and print the probabilities"
 EXAMPLE = (
     "verydeep classify cat.jpg --model deploy.prototxt --weights D.caffemodel "
     "--labels synset_words.txt --mean-value 103.939,116.779,123.68"
@@ -39,12 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
     parser.add_argument("--model", required=True, metavar="FILE", help="the deploy prototxt")
     parser.add_argument("--weights", required=True, metavar="FILE", help="the net's weights")
-    parser.add_argument("--labels", metavar="FILE", help="the classes' names, a line each")
+    parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
     mean = parser.add_mutually_exclusive_group()
-    mean.add_argument(
-        "--mean-value", type=_numbers, metavar="B,G,R", help="mean pixel, in 0 to 255"
-    )
-    mean.add_argument("--mean", metavar="FILE", help="mean image, of which the mean pixel is taken")
+    mean.add_argument("--mean-value", type=_numbers, metavar="B,G,R", help="mean pixel, 0 to 255")
+    mean.add_argument("--mean", metavar="FILE", help="mean image; its mean pixel is used")
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
         "--short-side",
@@ -55,12 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     size.add_argument(
         "--images_dim", type=_numbers, metavar="H,W", help="warp to this size, as Caffe does"
     )
-    parser.add_argument("--input_scale", type=float, help="multiply by this in the end")
+    parser.add_argument("--input_scale", type=float, help="factor for the pixels after the mean")
     parser.add_argument(
-        "--oversample", action="store_true", help="average over ten crops, not the centre alone"
+        "--oversample",
+        action="store_true",
+        help="average over ten crops instead of the central one",
     )
-    parser.add_argument("--top", type=int, default=5, metavar="K", help="classes to show")
+    parser.add_argument(
+        "--top", type=int, default=5, metavar="K", help="number of classes to print"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
+    add_missing_argument(parser)
     add_device_arguments(parser)
 
 
@@ -68,16 +71,23 @@ def run(args: argparse.Namespace) -> int:
     setup_logging(logging.WARNING)
     if args.top < 1:
         raise ProtoError(f"--top: expected at least 1, got {args.top}; correct it")
-    with open_net(args.model, proto.TEST, open_backend(args), weights=[args.weights]) as net:
+    with open_net(
+        args.model,
+        proto.TEST,
+        open_backend(args),
+        weights=[args.weights],
+        allow_missing=args.allow_missing,
+    ) as net:
         classifier = _classifier(net, args)
         labels = _read_labels(args.labels, classifier)
-        found = []
+        results = []
         for path in args.images:
-            found.append({"image": path, "predictions": _classify(classifier, path, labels, args)})
+            predictions = _classify(classifier, path, labels, args)
+            results.append({"image": path, "predictions": predictions})
             if not args.json:
-                _print(found[-1])
+                _print(results[-1])
     if args.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(results, indent=2))
     return 0
 
 
@@ -87,7 +97,7 @@ def _classifier(net: Net, args: argparse.Namespace) -> Classifier:
     channels = shape[1]
     mean = _mean(args, channels)
     classifier.prepare(mean, args.input_scale, 255.0, (2, 1, 0) if channels == 3 else None)
-    # One image is one pass: no more crops than it has.
+    # One pass for one image: the batch is the number of its crops.
     net.blobs[net.inputs[0]].reshape((_CROPS if args.oversample else 1, *shape[1:]))
     net.reshape()
     return classifier
@@ -104,7 +114,7 @@ def _input_shape(net: Net) -> tuple[int, ...]:
 
 
 def _mean(args: argparse.Namespace, channels: int) -> npt.NDArray[Any] | None:
-    """The mean pixel; one value serves all channels, as in transform_param."""
+    """The mean pixel; a single value applies to all channels, as in transform_param."""
     if args.mean_value is None and args.mean is None:
         log.warning("neither --mean-value nor --mean: nothing is subtracted from the images")
         return None
@@ -129,7 +139,7 @@ def _read_labels(path: str | None, classifier: Classifier) -> list[str] | None:
     if len(labels) != classes:
         raise DataError(
             f"{path}: {len(labels)} labels for a net of {classes} classes; expected a line for "
-            "each class; give the list that belongs to these weights"
+            "each class; give the list of the data set that these weights were trained on"
         )
     return labels
 
@@ -154,7 +164,7 @@ def _classify(
 
 
 def _resized(pixels: Image, crop: tuple[int, ...], args: argparse.Namespace, path: str) -> Image:
-    """Resize as the data of a net in TEST is, so that accuracies there hold here."""
+    """Resize an image as the data layers of phase TEST do."""
     if args.images_dim is not None:
         sides = args.images_dim
         if len(sides) != 2:
@@ -170,10 +180,10 @@ def _resized(pixels: Image, crop: tuple[int, ...], args: argparse.Namespace, pat
     return rescale_short_side(pixels, side, path)
 
 
-def _print(found: dict[str, Any]) -> None:
-    print(f"---------- Prediction for {found['image']} ----------")
-    for each in found["predictions"]:
-        print(f'{each["probability"]:.4f} - "{each["label"]}"')
+def _print(result: dict[str, Any]) -> None:
+    print(f"---------- Prediction for {result['image']} ----------")
+    for prediction in result["predictions"]:
+        print(f'{prediction["probability"]:.4f} - "{prediction["label"]}"')
 
 
 def _numbers(text: str) -> tuple[float, ...]:

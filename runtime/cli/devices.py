@@ -58,6 +58,15 @@ def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stage", default="", help="the net's stages, with commas between them")
 
 
+def add_missing_argument(parser: argparse.ArgumentParser) -> None:
+    """--allow-missing, for the verbs that otherwise refuse weights which lack layers of the net."""
+    parser.add_argument(
+        "--allow-missing",
+        action="store_true",
+        help="accept layers that have no weights in the file; they keep their initial values",
+    )
+
+
 def add_force_argument(parser: argparse.ArgumentParser) -> None:
     """Add --force."""
     parser.add_argument(

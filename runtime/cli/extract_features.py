@@ -13,7 +13,7 @@ from data_prep.lmdb_io import Writer
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from runtime.backend.registry import create_backend
-from runtime.cli.devices import add_force_argument, add_list_arguments
+from runtime.cli.devices import add_force_argument, add_list_arguments, add_missing_argument
 from runtime.cli.test import test_data_options
 from runtime.core.context import RunContext
 from runtime.logs.glog import setup_logging
@@ -21,7 +21,7 @@ from runtime.net import Net
 from runtime.weights.net_file import open_net
 
 NAME = "extract_features"
-SUMMARY = "run a net over its data and write blobs of it into LMDBs"
+SUMMARY = "run a net on its data and write blobs to LMDBs"
 EXAMPLE = "verydeep extract_features D.caffemodel val.prototxt fc7,fc8 fc7_lmdb,fc8_lmdb 10 lmdb"
 
 log = logging.getLogger("verydeep")
@@ -29,19 +29,24 @@ log = logging.getLogger("verydeep")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("pretrained_net_param", metavar="WEIGHTS", help="the net's weights")
-    parser.add_argument("feature_extraction_proto_file", metavar="NET", help="a net with its data")
+    parser.add_argument(
+        "feature_extraction_proto_file", metavar="NET", help="a net prototxt with data layers"
+    )
     parser.add_argument("blob_names", metavar="BLOBS", help="blobs to write: fc7 or fc7,fc8")
-    parser.add_argument("dataset_names", metavar="DATABASES", help="a new folder for each of them")
+    parser.add_argument("dataset_names", metavar="DATABASES", help="a new database for each blob")
     parser.add_argument("num_mini_batches", metavar="BATCHES", type=int, help="batches to run")
-    parser.add_argument("db_type", nargs="?", default="lmdb", help="lmdb, the only one")
-    parser.add_argument("mode", nargs="?", default="CPU", metavar="CPU|GPU", help="where to run")
-    parser.add_argument("device_id", nargs="?", default="0", metavar="DEVICE_ID", help="which GPU")
+    parser.add_argument("db_type", nargs="?", default="lmdb", help="lmdb is the only one")
+    parser.add_argument("mode", nargs="?", default="CPU", metavar="CPU|GPU", help="device type")
+    parser.add_argument(
+        "device_id", nargs="?", default="0", metavar="DEVICE_ID", help="index of the GPU"
+    )
     parser.add_argument(
         "--solver",
         metavar="FILE",
-        help="the solver whose sidecar says how images are rescaled (default: the only one beside "
-        "the net)",
+        help="the solver whose sidecar sets how images are rescaled (default: the only sidecar in "
+        "the folder of the net)",
     )
+    add_missing_argument(parser)
     add_list_arguments(parser)
     add_force_argument(parser)
 
@@ -63,7 +68,16 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         path = args.feature_extraction_proto_file
         weights = [args.pretrained_net_param]
-        net = stack.enter_context(open_net(path, proto.TEST, backend, context, weights=weights))
+        net = stack.enter_context(
+            open_net(
+                path,
+                proto.TEST,
+                backend,
+                context,
+                weights=weights,
+                allow_missing=args.allow_missing,
+            )
+        )
         for name in names:
             if name not in net.blobs:
                 raise ProtoError(
@@ -89,14 +103,14 @@ def _check(args: argparse.Namespace, names: list[str], folders: list[str]) -> No
         raise ProtoError(f"BATCHES: expected at least 1, got {args.num_mini_batches}")
     if args.db_type != "lmdb":
         raise UnsupportedError(
-            f"extract_features: backend {args.db_type!r}; expected lmdb, the only one offered"
+            f"extract_features: backend {args.db_type!r}; expected lmdb, the only database type"
         )
     if args.mode not in ("CPU", "GPU"):
         raise ProtoError(f"extract_features: expected CPU or GPU, got {args.mode!r}")
 
 
 def _extract(net: Net, writers: dict[str, Writer], batches: int) -> dict[str, int]:
-    """Write one float Datum an image, keyed 0000000000, 0000000001 ... as Caffe does."""
+    """Write one float Datum per image, keyed 0000000000, 0000000001 ... as Caffe does."""
     counts = dict.fromkeys(writers, 0)
     for batch in range(batches):
         net.forward()

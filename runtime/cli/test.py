@@ -14,6 +14,7 @@ from runtime.cli.devices import (
     add_device_arguments,
     add_force_argument,
     add_list_arguments,
+    add_missing_argument,
     add_state_arguments,
     open_backend,
     stages,
@@ -42,9 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--solver",
         metavar="FILE",
-        help="the solver whose sidecar says how images are rescaled (default: the only one beside "
-        "the model)",
+        help="the solver whose sidecar sets how images are rescaled (default: the only sidecar in "
+        "the folder of the model)",
     )
+    add_missing_argument(parser)
     add_device_arguments(parser)
     add_state_arguments(parser)
     add_list_arguments(parser)
@@ -65,7 +67,14 @@ def run(args: argparse.Namespace) -> int:
     )
     weights = [name for name in args.weights.split(",") if name]
     with open_net(
-        args.model, proto.TEST, backend, context, args.level, stages(args), weights
+        args.model,
+        proto.TEST,
+        backend,
+        context,
+        args.level,
+        stages(args),
+        weights,
+        args.allow_missing,
     ) as net:
         loss, scores, wrong = score(net, args.iterations)
     if args.json:
@@ -82,27 +91,29 @@ def run(args: argparse.Namespace) -> int:
 
 
 def test_data_options(model: str, solver: str | None) -> DataOptions:
-    """How the images of a test are rescaled, which no prototxt has a field for.
+    """The data options of phase TEST, which a prototxt has no fields for.
 
     Raises:
-        ProtoError: several solvers with a sidecar stand beside the model.
+        ProtoError: several sidecars are in the folder of the model.
     """
     if solver is None:
         found = sorted(Path(model).parent.glob(f"*{SUFFIX}"))
         if len(found) > 1:
             raise ProtoError(
-                f"{model}: several sidecars stand beside it ({', '.join(p.name for p in found)}); "
+                f"{model}: its folder has several sidecars ({', '.join(p.name for p in found)}); "
                 "expected one; name the solver with --solver"
             )
         if not found:
             return DataOptions()
         solver = str(found[0]).removesuffix(SUFFIX) + ".prototxt"
-        caffe_log("caffe.cpp:275", "Images are read as the sidecar of %s says", solver)
+        caffe_log(
+            "caffe.cpp:275", "Images are read with the data options of the sidecar of %s", solver
+        )
     return read_sidecar(solver).test
 
 
 def score(net: Net, iterations: int) -> tuple[float, list[Score], tuple[str, ...]]:
-    """Mean loss and mean outputs of a net over its next batches, and blobs with NaN or infinity."""
+    """The mean loss and outputs of a net over batches, and the blobs with NaN or infinity."""
     caffe_log("caffe.cpp:281", "Running for %d iterations.", iterations)
     keep_scores(net)
     loss = 0.0

@@ -1,4 +1,4 @@
-"""Bring a net, a solver or weights of any age to the current form, or a net back to V1.
+"""Convert a net, a solver or weights of any Caffe version to the current form, or back to V1.
 
 Caffe: upgrade_net_proto_text, upgrade_net_proto_binary and upgrade_solver_proto_text.
 """
@@ -13,10 +13,14 @@ from pathlib import Path
 
 from prototxt_gen import proto, text
 from prototxt_gen.downgrade import downgrade_v1
-from prototxt_gen.errors import ProtoError, UnsupportedError
+from prototxt_gen.errors import ProtoError, SnapshotError, UnsupportedError
+from prototxt_gen.locate import located
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import upgrade_net, upgrade_solver
+from runtime.backend.registry import create_backend
 from runtime.cli.console import beside
+from runtime.core.context import RunContext
+from runtime.net import Net
 from runtime.weights.caffemodel import (
     CURRENT,
     V1,
@@ -25,10 +29,11 @@ from runtime.weights.caffemodel import (
     read_net,
     write_caffemodel,
 )
+from runtime.weights.net_weights import copy_trained_layers, save
 from runtime.weights.weights_file import is_hdf5
 
 NAME = "upgrade"
-SUMMARY = "bring a net, solver or weights of an older Caffe to the current form"
+SUMMARY = "convert a net, solver or weights of an older Caffe to the current form"
 EXAMPLE = "verydeep upgrade VGG_ILSVRC_16_layers.caffemodel vgg16.caffemodel"
 
 # Bytes that no prototxt has.
@@ -40,26 +45,34 @@ _SOLVER_WORD = re.compile(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", metavar="IN", help="a net or solver prototxt, or a .caffemodel; told by content"
+        "input", metavar="IN", help="a net or solver prototxt, or weights; the content decides"
     )
-    parser.add_argument("output", metavar="OUT", help="where to write; may be IN")
+    parser.add_argument("output", metavar="OUT", help="output file; may be IN")
     parser.add_argument(
         "--to",
         choices=("current", "v1"),
         default="current",
-        help="v1: the form of the time of the released VGG nets, for old readers",
+        help="v1: the form of the released VGG nets, for old readers",
     )
-    parser.add_argument("--json", action="store_true", help="print what was done as JSON")
+    parser.add_argument("--json", action="store_true", help="print the changes as JSON")
+    parser.add_argument(
+        "--model",
+        metavar="FILE",
+        help="write the weights of this net, with InnerProduct weights converted for its "
+        "convolutions (dense.prototxt)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     form = V1 if args.to == "v1" else CURRENT
-    if is_hdf5(args.input):
+    if args.model is not None:
+        kind, sentences = "weights", _convert_weights(args.input, args.output, args.model, form)
+    elif is_hdf5(args.input):
         raise UnsupportedError(
             f"{args.input}: weights in HDF5 have one form only; expected a prototxt or a "
             ".caffemodel; there is nothing to upgrade"
         )
-    if _is_text(args.input):
+    elif _is_text(args.input):
         kind, sentences = _upgrade_text(args.input, args.output, form)
     else:
         kind, sentences = _upgrade_weights(args.input, args.output, form)
@@ -126,3 +139,25 @@ def _upgrade_weights(path: str, output: str, form: str) -> tuple[str, list[str]]
     if layers[0].form != form:
         sentences.append(f"{len(layers)} layers of the {layers[0].form} form written in {form}")
     return "weights", sentences or [f"is of the {form} form already"]
+
+
+def _convert_weights(path: str, output: str, model: str, form: str) -> list[str]:
+    """Write the weights of a net from a file, InnerProduct weights as those of its convolutions."""
+    param = text.read_net(model)
+    context = RunContext(fill_weights=False)
+    with located(model):
+        net = Net(param, proto.TEST, create_backend("cpu"), context)
+    with net:
+        report = copy_trained_layers(net, path)
+        if report.missing:
+            raise SnapshotError(
+                f"{path}: no weights for some layers of {model}; expected weights for all of them; "
+                f"give the weights that belong to it\n{report.table()}"
+            )
+        save(net, output, fmt=V1 if form == V1 else None)
+    sentences = [f"written for {model}: {len(report.loaded)} layers"]
+    if report.converted:
+        sentences.append(f"InnerProduct weights converted: {', '.join(report.converted.values())}")
+    if report.unused:
+        sentences.append(f"left out, not in the net: {', '.join(report.unused)}")
+    return sentences

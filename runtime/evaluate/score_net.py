@@ -19,7 +19,7 @@ from runtime.core.sharing import Sharing
 from runtime.evaluate.surgery import ScoreParam, crop_form, dense_form
 from runtime.net import Net
 from runtime.net.fillers import without_fillers
-from runtime.weights import net_weights
+from runtime.weights.net_weights import copy_trained_layers
 
 Floats = npt.NDArray[np.float32]
 MAX_BATCH = 64
@@ -54,7 +54,7 @@ class ScoreNet:
         self._scores = form.scores
         self._memory = memory
         self._batches: dict[tuple[int, int], int] = {}
-        net_weights.fc_to_conv(self._net, weights, form.names, strict=True, ignore=form.left_out)
+        copy_trained_layers(self._net, weights, strict=True, names=form.names, ignore=form.left_out)
         self.classes = int(self._net.blobs[self._scores].shape[1])
 
     def score_maps(self, images: Floats) -> Floats:

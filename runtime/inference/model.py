@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen import proto, text
-from prototxt_gen.errors import DeviceError, ProtoError, ShapeError, SnapshotError
+from prototxt_gen.errors import DeviceError, ProtoError, ShapeError
 from prototxt_gen.locate import located
 from runtime.analysis.summary import summarize
 from runtime.analysis.summary_text import summary_text
@@ -20,8 +20,7 @@ from runtime.backend.registry import create_backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.net import Net
-from runtime.weights.copy_report import CopyReport
-from runtime.weights.initial_weights import replaced_layers
+from runtime.weights.initial_weights import replaced_layers, require_all
 from runtime.weights.net_weights import copy_trained_layers
 
 Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
@@ -158,7 +157,7 @@ def load(
         try:
             report = copy_trained_layers(model, weights)
             if not allow_missing:
-                _require_all(report)
+                require_all([report], "allow_missing=True")
         except BaseException:
             model.close()
             raise
@@ -175,12 +174,3 @@ def _open(device: str, precision: str, threads: int | None) -> Backend:
     if threads is not None and match[1] == "cpu":
         options["threads"] = threads
     return create_backend(match[1], int(match[2] or 0), **options)
-
-
-def _require_all(report: CopyReport) -> None:
-    if report.missing:
-        raise SnapshotError(
-            f"{report.path}: no weights for {len(report.missing)} of the net's layers "
-            f"({', '.join(list(report.missing)[:5])}); expected weights for all of them; load the "
-            f"net that the file was written for, or pass allow_missing=True\n{report.table()}"
-        )

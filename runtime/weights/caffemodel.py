@@ -53,9 +53,12 @@ class _Places(NamedTuple):
     name: int
     type: int
     blobs: int
+    inner_product: int
+    """inner_product_param; 0 in V0, which has none."""
 
 
-_PLACES = {CURRENT: _Places(1, 2, 7), V1: _Places(4, 5, 6), V0: _Places(1, 2, 50)}
+_PLACES = {CURRENT: _Places(1, 2, 7, 117), V1: _Places(4, 5, 6, 17), V0: _Places(1, 2, 50, 0)}
+_TRANSPOSE = 6
 _V0_LAYER = 1
 
 
@@ -70,6 +73,8 @@ class LayerWeights:
     blobs: tuple[WeightBlob, ...]
     nvidia: bool = False
     """Has fields that only NVIDIA's Caffe writes."""
+    transposed: bool = False
+    """An InnerProduct layer with `transpose: true`."""
 
 
 class BlobData(NamedTuple):
@@ -217,7 +222,7 @@ def _read_entry(reader: WireReader, entry: Field) -> LayerWeights:
             if field.number == _V0_LAYER and field.wire == BYTES:
                 entry, form = field, V0
     places = _PLACES[form]
-    name, kind, blobs, nvidia = "", "", [], False
+    name, kind, blobs, nvidia, transposed = "", "", [], False, False
     for field in reader.fields(entry.start, entry.stop):
         if field.number == places.name and field.wire == BYTES:
             name = reader.text(field)
@@ -227,10 +232,18 @@ def _read_entry(reader: WireReader, entry: Field) -> LayerWeights:
             if field.wire != BYTES:
                 raise reader.error(field.tag, "a blob", f"wire type {field.wire}")
             blobs.append(field)
+        elif field.number == places.inner_product and field.wire == BYTES:
+            transposed = _is_transposed(reader, field)
         elif form == CURRENT and field.number in _NVIDIA_TYPES and field.wire == VARINT:
             nvidia = True
     weights = tuple(_read_blobs(reader, blobs, name))
-    return LayerWeights(name, kind, form, weights, nvidia or any(blob.nvidia for blob in weights))
+    nvidia = nvidia or any(blob.nvidia for blob in weights)
+    return LayerWeights(name, kind, form, weights, nvidia, transposed)
+
+
+def _is_transposed(reader: WireReader, param: Field) -> bool:
+    fields = reader.fields(param.start, param.stop)
+    return any(f.number == _TRANSPOSE and f.wire == VARINT and f.value for f in fields)
 
 
 def _read_blobs(reader: WireReader, fields: Sequence[Field], layer: str) -> list[WeightBlob]:

@@ -1,16 +1,16 @@
-"""What was copied by name, and what was not: the sentence Caffe never says."""
+"""The result of copying weights by name: layers that were copied, converted and left out."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Shapes = tuple[tuple[int, ...], ...]
 
 
 def count_text(count: int) -> str:
-    """A number of parameters as a person says it: 138.4 M."""
+    """A rounded number of parameters, such as 138.4 M."""
     for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -24,9 +24,9 @@ def shape_text(shapes: Sequence[Sequence[int]]) -> str:
 
 @dataclass(frozen=True)
 class CopyReport:
-    """Layers by what became of them; each with the shapes of its weight blobs.
+    """Layers by result, each with the shapes of its weight blobs.
 
-    `missing` layers are in the net only and keep what they had; `unused` are in the file only.
+    `missing` layers are in the net only and keep their weights; `unused` are in the file only.
     """
 
     path: str
@@ -35,6 +35,8 @@ class CopyReport:
     unused: Mapping[str, Shapes]
     parameters: int = 0
     """Numbers copied."""
+    converted: Mapping[str, str] = field(default_factory=dict)
+    """The convolution of the net for each InnerProduct layer of the file that was converted."""
 
     @property
     def complete(self) -> bool:
@@ -48,8 +50,17 @@ class CopyReport:
             f"parameters), {len(self.missing)} missing, {len(self.unused)} unused"
         )
 
+    def conversion(self) -> str:
+        """The converted layers in one line; empty if there are none."""
+        pairs = (
+            name if name == target else f"{name} as {target}"
+            for name, target in self.converted.items()
+        )
+        text = f"{self.path}: InnerProduct weights converted to convolutions: {', '.join(pairs)}"
+        return text if self.converted else ""
+
     def table(self) -> str:
-        """The summary and a line for each layer, what needs attention last."""
+        """The summary and a line for each layer, missing and unused layers last."""
         rows = [("loaded", name, shape_text(shapes), "") for name, shapes in self.loaded.items()]
         for name, shapes in self.missing.items():
             rows.append(("missing", name, shape_text(shapes), self._hint(name, shapes)))
@@ -66,5 +77,5 @@ class CopyReport:
         alike = [other for other, theirs in self.unused.items() if theirs == shapes]
         near = difflib.get_close_matches(name, alike, n=1, cutoff=0.4)
         if near:
-            return f"keeps what it had; the file's '{near[0]}' has the same shapes"
-        return "keeps what it had"
+            return f"keeps its weights; the file's '{near[0]}' has the same shapes"
+        return "keeps its weights"

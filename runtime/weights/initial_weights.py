@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
+from prototxt_gen.errors import SnapshotError
 from runtime.net import Net
+from runtime.weights.copy_report import CopyReport
 from runtime.weights.net_weights import copy_trained_layers
 from runtime.weights.weights_file import open_weights
 
@@ -33,15 +35,36 @@ def replaced_layers(
     return frozenset(n for n in found if counts[n] == 1 and (only is None or n in only))
 
 
-def copy_weights(net: Net, files: Iterable[PathLike], strict: bool = False) -> None:
-    """Copy files of weights in their order; a net that they do not fit is closed.
+def copy_weights(
+    net: Net, files: Sequence[PathLike], strict: bool = False, allow_missing: bool = True
+) -> None:
+    """Copy files of weights in their order; the net is closed if they do not fit.
+
+    Without `allow_missing`, every layer with weights must be in one of the files.
 
     Raises:
         SnapshotError, ShapeError: see copy_trained_layers.
     """
     try:
-        for file in files:
-            copy_trained_layers(net, file, strict)
+        reports = [copy_trained_layers(net, file, strict) for file in files]
+        if not allow_missing:
+            require_all(reports)
     except BaseException:
         net.close()
         raise
+
+
+def require_all(reports: Sequence[CopyReport], advice: str = "--allow-missing") -> None:
+    """Refuse a net with layers whose weights are in none of the files.
+
+    Raises:
+        SnapshotError: lists the layers, and the layers of the last file.
+    """
+    missing = [n for n in reports[0].missing if all(n in r.missing for r in reports)]
+    if missing:
+        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+        raise SnapshotError(
+            f"{', '.join(report.path for report in reports)}: no weights for {len(missing)} of "
+            f"the net's layers ({names}); expected weights for all of them; load the weights of "
+            f"this net, or accept the initial values with {advice}\n{reports[-1].table()}"
+        )

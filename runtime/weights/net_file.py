@@ -21,8 +21,11 @@ def open_net(
     level: int = 0,
     stages: Sequence[str] = (),
     weights: Sequence[str | os.PathLike[str]] = (),
+    allow_missing: bool = True,
 ) -> Net:
     """Read a prototxt in any of Caffe's forms, build its net and copy files of weights into it.
+
+    Without `allow_missing`, every layer with weights must be in one of the files.
 
     Raises:
         ProtoError, ShapeError, UnsupportedError, DataError: with file, line and column.
@@ -33,5 +36,5 @@ def open_net(
     context.replaced = replaced_layers(param, weights)
     with located(path):
         net = Net(param, phase, backend, context, level, stages)
-    copy_weights(net, weights)
+    copy_weights(net, weights, allow_missing=allow_missing)
     return net

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from runtime.net import Net
 from runtime.weights import hdf5, npz
 from runtime.weights.caffemodel import CURRENT, V1, BlobData, net_pieces, write_caffemodel
 from runtime.weights.copy_report import CopyReport, Shapes
+from runtime.weights.dense_weights import dense_target, is_matrix_of
 from runtime.weights.weights_file import FileBlob, FileLayer, is_hdf5, open_weights
 
 log = logging.getLogger("verydeep.net")
+_CONVERSIONS = logging.getLogger("verydeep.weights")
 
 CAFFEMODEL, HDF5, NPZ = "caffemodel", "h5", "npz"
 _SUFFIXES = {".h5": HDF5, ".hdf5": HDF5, ".npz": NPZ}
@@ -33,6 +35,8 @@ class _Step:
 
     source: FileBlob
     target: Blob
+    converts: bool = False
+    """Whether a fully connected layer's matrix becomes filters."""
 
     def run(self) -> None:
         self.source.copy_to(self.target.data.mutable_host())
@@ -40,40 +44,88 @@ class _Step:
             self.source.copy_diff_to(self.target.diff.mutable_host())
 
 
+@dataclass
+class _Plan:
+    """The blobs of a file that are copied into a net."""
+
+    net: Net
+    path: str
+    names: Mapping[str, str]
+    file_names: Collection[str]
+    steps: list[_Step] = field(default_factory=list)
+    loaded: dict[str, Shapes] = field(default_factory=dict)
+    unused: dict[str, Shapes] = field(default_factory=dict)
+    converted: dict[str, str] = field(default_factory=dict)
+
+    def add(self, layer: FileLayer) -> None:
+        """Plan the copy of a layer of the file."""
+        target = self.net.layer_by_name(self.names.get(layer.name, layer.name))
+        target = target or dense_target(self.net, layer, self.file_names)
+        if target is None:
+            if layer.blobs:
+                self.unused[layer.name] = tuple(blob.shape for blob in layer.blobs.values())
+            return
+        steps = _match(layer, target, self.net, self.path)
+        self.steps += steps
+        if steps:
+            self.loaded[target.param.name] = tuple(step.target.shape for step in steps)
+        if any(step.converts for step in steps):
+            self.converted[layer.name] = str(target.param.name)
+
+    def report(self, layers: Collection[str] | None) -> CopyReport:
+        """The result of the copy of these layers, or of all."""
+        chosen = None if layers is None else {self.converted.get(name, name) for name in layers}
+        return CopyReport(
+            self.path,
+            self.loaded,
+            _missing(self.net, self.loaded, chosen),
+            self.unused,
+            sum(step.target.count() for step in self.steps),
+            self.converted,
+        )
+
+
 def copy_trained_layers(
     net: Net,
     path: str | os.PathLike[str],
     strict: bool = False,
     layers: Collection[str] | None = None,
-) -> CopyReport:
-    """Copy weights into the layers of the same names; the others keep what they have.
-
-    The file is of any form (see weights_file.py), told by its content. With `layers`, only those
-    are copied. Everything is checked before the first number is copied.
-
-    Raises:
-        SnapshotError: a file that is missing or damaged; with `strict`, a layer that is in the net
-            only or in the file only.
-        ShapeError: a layer of both whose blobs differ in number or shape.
-    """
-    return _copy(net, path, strict, layers, {}, surgery=False)
-
-
-def fc_to_conv(
-    net: Net,
-    path: str | os.PathLike[str],
     names: Mapping[str, str] | None = None,
-    strict: bool = False,
     ignore: Collection[str] = (),
 ) -> CopyReport:
-    """Copy weights, those of InnerProduct layers also into convolutions with as many weights.
+    """Copy weights into the layers of the same names; the other layers keep their weights.
 
-    A convolution with the kernel as large as the fully connected layer's input, applied to that
-    input, computes the same; to a larger one, a map of results (paper: 3.2). Caffe's users call it
-    net surgery. `names` gives the net's name for a layer of the file where the two differ, such as
-    {"fc6": "fc6-conv"}. Layers of the file that `ignore` names are as if they were not there.
+    The content of the file decides its form (see weights_file.py). InnerProduct weights are
+    converted for a convolution of the same name, or of that name with the suffix "-conv", if the
+    shapes allow it exactly (see dense_weights.py). Everything is checked before the first number is
+    copied.
+
+    With `strict`, layers with weights that are only in the net or only in the file are refused.
+    `layers` limits the copy to these layers of the file, `names` gives the net's name of a layer of
+    the file where the two differ, and `ignore` names layers of the file to skip.
+
+    Raises:
+        SnapshotError: the file is missing or damaged, or does not pass `strict`.
+        ShapeError: blobs of a layer in both differ in number or shape.
     """
-    return _copy(net, path, strict, None, names or {}, surgery=True, ignore=ignore)
+    with open_weights(path) as entries:
+        file_names = {layer.name for layer in entries if layer.blobs}
+        plan = _Plan(net, str(path), names or {}, file_names)
+        for layer in entries:
+            if layer.name not in ignore and (layers is None or layer.name in layers):
+                plan.add(layer)
+        report = plan.report(layers)
+        if strict and not report.complete:
+            raise SnapshotError(
+                f"{path}: does not fit the net exactly; expected every layer with weights in both; "
+                f"rename layers or load without strict\n{report.table()}"
+            )
+        for step in plan.steps:
+            step.source.check()
+        for step in plan.steps:
+            step.run()
+    _log(report, requested=names or {})
+    return report
 
 
 def save(
@@ -146,55 +198,6 @@ def net_to_proto(net: Net, write_diff: bool = False) -> Message:
     return proto.NetParameter.FromString(b"".join(bytes(piece) for piece in pieces))
 
 
-def _copy(
-    net: Net,
-    path: str | os.PathLike[str],
-    strict: bool,
-    layers: Collection[str] | None,
-    names: Mapping[str, str],
-    surgery: bool,
-    ignore: Collection[str] = (),
-) -> CopyReport:
-    with open_weights(path) as found:
-        source = [
-            layer
-            for layer in found
-            if (layers is None or layer.name in layers) and layer.name not in ignore
-        ]
-        steps: list[_Step] = []
-        loaded: dict[str, Shapes] = {}
-        unused: dict[str, Shapes] = {}
-        for layer in source:
-            target = net.layer_by_name(names.get(layer.name, layer.name))
-            shapes = tuple(blob.shape for blob in layer.blobs.values())
-            if target is None:
-                if shapes:
-                    unused[layer.name] = shapes
-                continue
-            matched = _match(layer, target, net, str(path), surgery)
-            steps += matched
-            if matched:
-                loaded[target.param.name] = tuple(step.target.shape for step in matched)
-        report = CopyReport(
-            str(path),
-            loaded,
-            _missing(net, loaded, layers),
-            unused,
-            sum(step.target.count() for step in steps),
-        )
-        if strict and not report.complete:
-            raise SnapshotError(
-                f"{path}: does not fit the net exactly; expected every layer with weights in both; "
-                f"rename layers or load without strict\n{report.table()}"
-            )
-        for step in steps:
-            step.source.check()
-        for step in steps:
-            step.run()
-    _log(report)
-    return report
-
-
 def _missing(
     net: Net, loaded: Mapping[str, Shapes], layers: Collection[str] | None
 ) -> dict[str, Shapes]:
@@ -209,7 +212,7 @@ def _missing(
     }
 
 
-def _match(source: FileLayer, target: Layer, net: Net, path: str, surgery: bool) -> list[_Step]:
+def _match(source: FileLayer, target: Layer, net: Net, path: str) -> list[_Step]:
     owners = {id(blob) for blob in net.params.learnable}
     lacking = [
         index
@@ -225,22 +228,14 @@ def _match(source: FileLayer, target: Layer, net: Net, path: str, surgery: bool)
     steps = []
     for index, blob in sorted(source.blobs.items()):
         goal = target.blobs[index]
-        if not blob.fits(goal.shape) and not (surgery and _is_carved(blob, goal, target)):
-            raise _mismatch(blob, goal, index, source, target, path)
-        steps.append(_Step(blob, goal))
+        converts = not blob.fits(goal.shape)
+        if converts and not (index == 0 and is_matrix_of(blob, goal.shape, target, source)):
+            raise _mismatch(blob, goal, index, source, path)
+        steps.append(_Step(blob, goal, converts))
     return steps
 
 
-def _is_carved(blob: FileBlob, goal: Blob, target: Layer) -> bool:
-    """Whether a fully connected layer's matrix is this convolution's filters, row by row."""
-    matrix = (goal.shape[0], math.prod(goal.shape[1:]))
-    # The older forms store a matrix as 1 x 1 x out x in.
-    return target.filters_are_rows and blob.shape in (matrix, (1, 1, *matrix))
-
-
-def _mismatch(
-    blob: FileBlob, goal: Blob, index: int, source: FileLayer, target: Layer, path: str
-) -> ShapeError:
+def _mismatch(blob: FileBlob, goal: Blob, index: int, source: FileLayer, path: str) -> ShapeError:
     if is_hdf5(path):
         text = (
             f"{path}: layer '{source.name}', blob {index}: Cannot load blob from hdf5; shape "
@@ -254,11 +249,6 @@ def _mismatch(
             f"{_shape_string(goal.shape)}. To learn this layer's parameters from scratch rather "
             "than copying from a saved net, rename the layer."
         )
-    if _is_carved(blob, goal, target):
-        text += (
-            " The counts agree: a fully connected layer becomes a convolution by net surgery, "
-            "which is done on request only (runtime.weights.net_weights.fc_to_conv)."
-        )
     return ShapeError(text)
 
 
@@ -267,13 +257,16 @@ def _shape_string(shape: Sequence[int]) -> str:
     return f"{' '.join(map(str, shape))} ({math.prod(shape)})".lstrip()
 
 
-def _log(report: CopyReport) -> None:
+def _log(report: CopyReport, requested: Mapping[str, str]) -> None:
     if not report.loaded:
         log.warning(
-            "%s: no layer of this file has a name of the net's; every weight keeps what it had",
+            "%s: no layer of this file has a name of the net's; every weight keeps its value",
             report.path,
         )
     log.info("%s", report.summary() if report.complete else report.table())
+    if report.converted:
+        asked = requested.keys() >= report.converted.keys()
+        _CONVERSIONS.log(logging.INFO if asked else logging.WARNING, "%s", report.conversion())
 
 
 def _arrays(layer: Layer) -> list[Any]:

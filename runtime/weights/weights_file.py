@@ -60,7 +60,9 @@ class FileLayer:
     name: str
     blobs: Mapping[int, FileBlob]
     leaves_out_shared: bool = False
-    """Blobs whose weights another layer owns are not in the file: HDF5's way."""
+    """Whether blobs whose weights another layer owns are not in the file, as in HDF5."""
+    transposed: bool = False
+    """Whether the file notes an InnerProduct layer with `transpose: true`."""
 
 
 @contextlib.contextmanager
@@ -80,7 +82,10 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
         layers = read_caffemodel(path)
         if any(layer.nvidia for layer in layers):
             log.info("%s was written by NVIDIA's Caffe", path)
-        yield [FileLayer(layer.name, dict(enumerate(layer.blobs))) for layer in layers]
+        yield [
+            FileLayer(layer.name, dict(enumerate(layer.blobs)), transposed=layer.transposed)
+            for layer in layers
+        ]
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:

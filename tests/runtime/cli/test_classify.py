@@ -156,3 +156,41 @@ def test_a_net_that_takes_no_images(capsys: Out) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*CALL, "--mean-value", "a,b"])
     assert "expected numbers with commas between them, got 'a,b'" in capsys.readouterr().err
+
+
+DENSE = DEPLOY.replace('"ip" type: "InnerProduct"', '"ip-conv" type: "Convolution"').replace(
+    "inner_product_param { num_output: 6", "convolution_param { kernel_size: 14 num_output: 6"
+)
+
+
+def test_weights_of_another_net_are_refused(capsys: Out) -> None:
+    Path("deploy.prototxt").write_text(DEPLOY.replace('"ip"', '"other"'))
+    assert main([*CALL, *MEAN]) == 2
+    out, err = capsys.readouterr()
+    assert "w.caffemodel: no weights for 1 of the net's layers (other)" in err
+    assert "--allow-missing" in err
+    assert out == ""
+    assert main([*CALL, *MEAN, "--allow-missing"]) == 0
+
+
+def test_a_dense_net_takes_the_weights(capsys: Out) -> None:
+    (expected,) = classified(capsys, *MEAN)
+    Path("deploy.prototxt").write_text(DENSE)
+    (dense,) = classified(capsys, *MEAN)
+    for got, wanted in zip(dense["predictions"], expected["predictions"], strict=True):
+        assert got["class"] == wanted["class"]
+        assert got["probability"] == pytest.approx(wanted["probability"], rel=1e-4)
+    assert main([*CALL, *MEAN]) == 0
+    line = "w.caffemodel: InnerProduct weights converted to convolutions: ip as ip-conv"
+    assert capsys.readouterr().err.count(line) == 1
+
+
+def test_upgrade_writes_the_converted_weights(capsys: Out) -> None:
+    Path("dense.prototxt").write_text(DENSE)
+    assert main(["upgrade", "w.caffemodel", "d.caffemodel", "--model", "dense.prototxt"]) == 0
+    assert "w.caffemodel: InnerProduct weights converted: ip-conv" in capsys.readouterr().err
+    param = proto.NetParameter.FromString(Path("d.caffemodel").read_bytes())
+    assert list(param.layer[1].blobs[0].shape.dim) == [6, 3, 14, 14]
+    Path("dense.prototxt").write_text(DENSE.replace("ip-conv", "x"))
+    assert main(["upgrade", "w.caffemodel", "e.caffemodel", "--model", "dense.prototxt"]) == 2
+    assert not Path("e.caffemodel").exists()

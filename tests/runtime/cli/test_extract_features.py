@@ -84,3 +84,11 @@ def test_what_a_user_may_get_wrong(capsys: Out, args: list[str], words: str) -> 
     error = capsys.readouterr().err
     assert words in error and "--resume" not in error
     assert not Path("a").exists()
+
+
+def test_weights_that_lack_a_layer_are_refused(capsys: Out) -> None:
+    Path("net.prototxt").write_text(NET.replace('name: "sum"', 'name: "other"'))
+    assert main([*CALL, "fc7", "db", "1"]) == 2
+    assert "w.caffemodel: no weights for 1 of the net's layers (other)" in capsys.readouterr().err
+    assert not Path("db").exists()
+    assert main([*CALL, "fc7", "db", "1", "--allow-missing"]) == 0

@@ -160,7 +160,7 @@ def test_images_are_read_as_in_training(folder: Path) -> None:
     assert options_beside("net.prototxt", None).short_side == 64
     (folder / "other.verydeep.toml").write_text("[data.test]\nshort_side = 32\n")
     assert options_beside("net.prototxt", "other.prototxt").short_side == 32
-    with pytest.raises(ProtoError, match=r"several sidecars stand beside it .*--solver"):
+    with pytest.raises(ProtoError, match=r"its folder has several sidecars .*--solver"):
         options_beside("net.prototxt", None)
 
 
@@ -203,3 +203,14 @@ def test_numbers_that_are_large_are_numbers(capsys: Out) -> None:
     give_bias(3e38)
     assert main(SCORE) == 0
     capsys.readouterr()
+
+
+def test_weights_that_lack_a_layer_are_refused(folder: Path, capsys: Out) -> None:
+    (folder / "net.prototxt").write_text(NET.replace('name: "ip"', 'name: "fc"'))
+    assert main(SCORE) == 2
+    assert "w.caffemodel: no weights for 1 of the net's layers (fc)" in capsys.readouterr().err
+    assert main([*SCORE, "--allow-missing"]) == 0
+    with Net(text.read_net("net.prototxt"), proto.TEST, create_backend("cpu")) as net:
+        save(net, "w2.caffemodel")
+    both = [word.replace("w.caffemodel", "w.caffemodel,w2.caffemodel") for word in SCORE]
+    assert main(both) == 0

@@ -18,7 +18,6 @@ from runtime.weights.net_weights import (
     HDF5,
     NPZ,
     copy_trained_layers,
-    fc_to_conv,
     net_to_proto,
     save,
 )
@@ -140,7 +139,7 @@ def test_layers_are_found_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         f"{path}: 2 layers loaded (2.5 k parameters), 1 missing, 1 unused",
         "  loaded   conv1  6x3x3x3, 6",
         "  loaded   fc6    8x294, 8",
-        "  missing  fc8    5x8, 5      keeps what it had; the file's 'fc7' has the same shapes",
+        "  missing  fc8    5x8, 5      keeps its weights; the file's 'fc7' has the same shapes",
         "  unused   fc7    5x8, 5      not in the net",
     ]
     assert report.table() in caplog.text
@@ -240,19 +239,66 @@ def _dense(name: str) -> str:
 
 
 @pytest.mark.parametrize("form", [CAFFEMODEL, "V1", HDF5, NPZ])
-def test_net_surgery_is_done_on_request_only(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("name", ["fc6", "fc6-conv", "other"])
+def test_inner_products_become_convolutions(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, form: str, name: str
+) -> None:
     path = tmp_path / "w"
-    with build(SMALL, seed=9) as net:
+    with build(SMALL, seed=9) as net, build(_dense(name)) as dense:
         save(net, path, fmt=form)
-        with build(_dense("fc6")) as dense:
-            with pytest.raises(ShapeError, match=r"by net surgery, which is done on request only"):
-                copy_trained_layers(dense, path)
-            fc_to_conv(dense, path, strict=True)
-            _same_result(net, dense)
-        with build(_dense("fc6-conv")) as dense:
-            report = fc_to_conv(dense, path, {"fc6": "fc6-conv"}, strict=True)
-            assert list(report.loaded) == ["conv1", "fc6-conv", "fc7"]
-            _same_result(net, dense)
+        names = {"fc6": "other"} if name == "other" else None
+        report = copy_trained_layers(dense, path, strict=True, names=names)
+        assert report.converted == {"fc6": name, "fc7": "fc7"}
+        _same_result(net, dense)
+    pair = "fc6" if name == "fc6" else f"fc6 as {name}"
+    lines = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert lines == [f"{path}: InnerProduct weights converted to convolutions: {pair}, fc7"]
+
+
+def test_a_fine_tuned_dense_net_keeps_its_new_classifier(tmp_path: Path) -> None:
+    with build(SMALL, seed=9) as net, build(_dense("fc6-conv").replace('"fc7"', '"fc7-conv"')) as d:
+        save(net, tmp_path / "w")
+        report = copy_trained_layers(d, tmp_path / "w", layers=["conv1", "fc6"])
+        assert (list(report.loaded), dict(report.missing)) == (["conv1", "fc6-conv"], {})
+    wide = (
+        _dense("fc6-conv").replace('"fc7"', '"fc7-conv"').replace("num_output: 5", "num_output: 7")
+    )
+    with build(wide) as dense:
+        report = copy_trained_layers(dense, tmp_path / "w")
+        assert (list(report.missing), list(report.unused)) == (["fc7-conv"], ["fc7"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("num_output: 8 kernel_size: 7", "num_output: 8 kernel_size: 5"),
+        ("num_output: 8 kernel_size: 7", "num_output: 8 kernel_size: 7 group: 2"),
+        ("num_output: 8 kernel_size: 7", "num_output: 4 kernel_size: 7"),
+    ],
+)
+def test_convolutions_of_other_shapes_are_refused(tmp_path: Path, old: str, new: str) -> None:
+    with build(SMALL, seed=9) as net, build(_dense("fc6").replace(old, new)) as dense:
+        save(net, tmp_path / "w")
+        before = weights(dense)
+        with pytest.raises(ShapeError, match="layer 'fc6'; shape mismatch"):
+            copy_trained_layers(dense, tmp_path / "w")
+        assert same_weights(dense, before)
+
+
+@pytest.mark.parametrize("form", [CAFFEMODEL, "V1"])
+def test_a_transposed_square_matrix_is_refused(tmp_path: Path, form: str) -> None:
+    source = """layer { name: "data" type: "Input" top: "data"
+        input_param { shape { dim: [1, 4, 1, 1] } } }
+      layer { name: "a" type: "InnerProduct" bottom: "data" top: "a"
+        inner_product_param { num_output: 4 transpose: true } }"""
+    target = source.replace("InnerProduct", "Convolution").replace(
+        "inner_product_param { num_output: 4 transpose: true }",
+        "convolution_param { num_output: 4 kernel_size: 1 }",
+    )
+    with build(source) as net, build(target) as dense:
+        save(net, tmp_path / "w", fmt=form)
+        with pytest.raises(ShapeError, match="shape mismatch"):
+            copy_trained_layers(dense, tmp_path / "w")
 
 
 def _same_result(net: Net, dense: Net) -> None:
