@@ -20,7 +20,7 @@ from runtime.backend.registry import create_backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.net import Net
-from runtime.weights.initial_weights import replaced_layers, require_all
+from runtime.weights.net_file import replaced_layers, require_all
 from runtime.weights.net_weights import copy_trained_layers
 
 Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]

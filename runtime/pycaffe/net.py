@@ -24,7 +24,7 @@ from runtime.pycaffe.net_arguments import PathLike, read_arguments, require_file
 from runtime.pycaffe.session import SESSION
 from runtime.solvers.nets import share_trained_layers
 from runtime.weights import net_weights
-from runtime.weights.initial_weights import replaced_layers
+from runtime.weights.net_file import replaced_layers
 
 if TYPE_CHECKING:
     from typing_extensions import Self

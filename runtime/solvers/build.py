@@ -31,7 +31,7 @@ from runtime.solvers.nets import (
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.testing import TestNets
 from runtime.solvers.update_rule import UpdateRule, create_rule
-from runtime.weights.initial_weights import replaced_layers
+from runtime.weights.net_file import replaced_layers
 from runtime.weights.net_weights import copy_trained_layers
 
 

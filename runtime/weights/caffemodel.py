@@ -1,7 +1,7 @@
-"""Weights in .caffemodel files, of every form Caffe has written.
+"""Weights in .caffemodel files of every form. Caffe: upgrade_proto.cpp, net.cpp.
 
-The forms: current (`layer`), V1 (`layers` with numbered types) and V0 (`layers { layer { } }`);
-NVIDIA's Caffe writes the current one with fields of its own. Caffe: upgrade_proto.cpp, net.cpp.
+The forms are the current one (`layer`), V1 (`layers` with numbered types) and V0
+(`layers { layer { } }`). NVIDIA's Caffe writes the current form with additional fields.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ Path = str | os.PathLike[str]
 
 CURRENT, V1, V0 = "current", "V1", "V0"
 MAX_BYTES = 2**31 - 1
-"""What protobuf, and so every other reader of these files, can take."""
+"""The limit of protobuf, and so of every other reader of these files."""
 
 _LAYERS_V1, _LAYER = 2, 100
 _NET_WIRES = {1: BYTES, 2: BYTES, 3: BYTES, 5: VARINT, 6: BYTES, 7: VARINT, 8: BYTES, 100: BYTES}
-# NVIDIA's forward_type, backward_type, forward_math, backward_math: numbers where BVLC's have
-# messages (parameter_param, recurrent_param, swish_param, clip_param).
+# NVIDIA's forward_type, backward_type, forward_math and backward_math. BVLC uses these numbers for
+# messages: parameter_param, recurrent_param, swish_param and clip_param.
 _NVIDIA_TYPES = range(145, 149)
 
 
 class _Places(NamedTuple):
-    """The fields of one kind of layer message that matter here."""
+    """The numbers of the fields that are read in one form of layer message."""
 
     name: int
     type: int
@@ -64,7 +64,7 @@ _V0_LAYER = 1
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer of a file. Its numbers stay there until `blobs[i].array()` or `copy_to`."""
+    """One layer of a file. Its numbers are read by `blobs[i].array()` and `copy_to`."""
 
     name: str
     type: str
@@ -72,13 +72,13 @@ class LayerWeights:
     """CURRENT, V1 or V0."""
     blobs: tuple[WeightBlob, ...]
     nvidia: bool = False
-    """Has fields that only NVIDIA's Caffe writes."""
+    """Whether it has fields that only NVIDIA's Caffe writes."""
     transposed: bool = False
     """An InnerProduct layer with `transpose: true`."""
 
 
 class BlobData(NamedTuple):
-    """What is written as one BlobProto."""
+    """The arrays of one BlobProto. Shapes: diff like data."""
 
     data: Array
     diff: Array | None = None
@@ -86,21 +86,21 @@ class BlobData(NamedTuple):
 
 
 def read_caffemodel(path: Path) -> list[LayerWeights]:
-    """The layers of a file in their order, those without weights included.
+    """The layers of a file in their order, including those without weights.
 
     Raises:
-        SnapshotError: the file is missing, cut short, damaged, or no NetParameter.
+        SnapshotError: the file is missing, truncated, damaged, or no NetParameter.
     """
     return read_layers(map_file(path))
 
 
 def read_layers(reader: WireReader) -> list[LayerWeights]:
-    """See `read_caffemodel`; the reader may be over bytes in memory."""
+    """Like `read_caffemodel`, for a file or bytes that are already open."""
     layers = [_read_entry(reader, field) for field in _entries(reader)]
     if not layers:
         raise SnapshotError(
             f"{reader.where}: no layer; expected the weights of a net, got a message without "
-            "layers; give the .caffemodel written at a snapshot"
+            "layers; give the .caffemodel of a snapshot"
         )
     if len({layer.form == CURRENT for layer in layers}) > 1:
         raise SnapshotError(
@@ -111,16 +111,14 @@ def read_layers(reader: WireReader) -> list[LayerWeights]:
 
 
 def read_net(path: Path) -> tuple[Message, list[list[WeightBlob]]]:
-    """The net that a file holds, in the current form, and the weights of each of its layers.
-
-    The NetParameter itself carries no blobs.
+    """The net of a file in the current form, without blobs, and the weights of its layers.
 
     Raises:
-        SnapshotError: the file is damaged, or its net cannot be brought to the current form.
+        SnapshotError: the file is damaged, or its net cannot be upgraded to the current form.
     """
     reader = map_file(path)
     read_layers(reader)
-    # Upgrading may drop, add or rename layers: each blob's place is held by a small numbered one.
+    # The upgrade may remove, add or rename layers, so it runs on small numbered blobs.
     tickets: list[Field] = []
     skeleton = b"".join(_skeleton(reader, 0, reader.size, "", tickets))
     try:
@@ -129,7 +127,7 @@ def read_net(path: Path) -> tuple[Message, list[list[WeightBlob]]]:
     except (DecodeError, UnicodeError, ProtoError) as cause:
         raise SnapshotError(
             f"{path}: the layers' parameters cannot be read: {cause}; the file may be damaged, or "
-            "of a Caffe with layers of its own"
+            "written by a Caffe with other layers"
         ) from cause
     blobs = []
     for layer in net.layer:
@@ -142,16 +140,14 @@ def read_net(path: Path) -> tuple[Message, list[list[WeightBlob]]]:
 def write_caffemodel(
     path: Path, net: Message, blobs: Iterable[Sequence[BlobData]], form: str = CURRENT
 ) -> None:
-    """Write a net with its weights, bytes in the order that Caffe writes them.
+    """Write a net with its weights, byte for byte as Caffe does.
 
-    Layers are written one by one, and `blobs` is asked for a layer's arrays only when their turn
-    comes. The file is replaced when all is written.
-
-    Shapes: `net` is of the current form, without blobs; `blobs` gives a sequence for each layer.
+    `net` has the current form, without blobs; `blobs` has a sequence for each layer and is iterated
+    during the writing. The file is replaced after everything is written.
 
     Raises:
-        SnapshotError: over 2 GB, or a shape that V1 cannot say; or the disk is full.
-        UnsupportedError: V1 was asked for and lacks a layer type.
+        SnapshotError: the file would exceed 2 GB, V1 cannot store a shape, or the disk is full.
+        UnsupportedError: V1 lacks the type of a layer.
     """
     total = 0
     with atomic_write(path, "wb", SnapshotError) as stream:
@@ -168,21 +164,25 @@ def write_caffemodel(
 def net_pieces(
     net: Message, blobs: Iterable[Sequence[BlobData]], form: str = CURRENT
 ) -> Iterator[Piece]:
-    """The bytes of a NetParameter with weights; see `write_caffemodel`."""
+    """The bytes of a NetParameter with weights; arguments as in `write_caffemodel`.
+
+    Raises:
+        SnapshotError, UnsupportedError: see `write_caffemodel`.
+    """
     old = downgrade_v1(_without_phases(net)) if form == V1 else None
     number = _LAYER if old is None else _LAYERS_V1
     head, tail = _around(_without_layers(net if old is None else old), number)
     messages = iter(net.layer if old is None else old.layers)
     yield head
     for layer, arrays in zip(net.layer, blobs, strict=True):
-        # V1 has inputs as fields of the net.
+        # In V1, inputs are fields of the net.
         if old is None or layer.type != "Input":
             yield from _layer_pieces(number, next(messages), arrays, form)
     yield tail
 
 
 def current_shape(blob: WeightBlob, layer_type: str, index: int) -> tuple[int, ...] | None:
-    """The shape that a blob of four old dimensions has today; None where it cannot be known."""
+    """The shape in the current form; None if a blob of four dimensions does not determine it."""
     if not blob.legacy:
         return blob.shape
     weight_axes = class_of(layer_type).weight_axes
@@ -194,7 +194,11 @@ def current_shape(blob: WeightBlob, layer_type: str, index: int) -> tuple[int, .
 
 
 def blob_data(blob: WeightBlob, layer_type: str, index: int) -> BlobData:
-    """A blob of a file as it is written again, its shape in today's form where that is known."""
+    """The arrays of a blob, in the current form of its shape if that is known.
+
+    Raises:
+        SnapshotError: the numbers do not fit the shape.
+    """
     shape = current_shape(blob, layer_type, index)
     data, diff = blob.array(), blob.diff_array()
     if shape is None:
@@ -258,7 +262,7 @@ def _type_name(reader: WireReader, field: Field, form: str) -> str:
         try:
             return v1_type_name(field.value)
         except ProtoError:
-            # Weights are copied by name: a type of another build's own does no harm.
+            # Weights are copied by name, so the type may be unknown.
             return f"V1 type {field.value}"
     name = reader.text(field) if field.wire == BYTES else ""
     return V1_TYPE_NAMES[V0_TYPES[name]] if form == V0 and name in V0_TYPES else name
@@ -267,9 +271,9 @@ def _type_name(reader: WireReader, field: Field, form: str) -> str:
 def _skeleton(
     reader: WireReader, start: int, stop: int, form: str, tickets: list[Field]
 ) -> Iterator[bytes]:
-    """The fields of a message, each blob in it replaced by a BlobProto whose num is its ticket.
+    """The bytes of a message with each blob replaced by a BlobProto whose num indexes `tickets`.
 
-    `form` is that of the layer the bytes belong to, or "" for the net.
+    `form` is the form of the layer that the bytes belong to, or "" for the net.
     """
     inner = {"": {_LAYER: CURRENT, _LAYERS_V1: V1}, V1: {_V0_LAYER: V0}}.get(form, {})
     for field in reader.fields(start, stop):
@@ -280,14 +284,14 @@ def _skeleton(
             layer = _skeleton(reader, field.start, field.stop, inner[field.number], tickets)
             yield bytes_field(field.number, b"".join(layer))
         elif form == CURRENT and field.number in _NVIDIA_TYPES and field.wire == VARINT:
-            # Left in, they would stand where BVLC's Caffe has other fields.
+            # BVLC's Caffe has other fields of these numbers.
             continue
         else:
             yield reader.raw(field.tag, field.stop)
 
 
 def _without_phases(net: Message) -> Message:
-    """The net without what a reader of weights has no use for, and V1 no field."""
+    """The net without phases, which V1 cannot store and readers of weights do not need."""
     result = proto.NetParameter()
     result.CopyFrom(net)
     for layer in result.layer:
@@ -304,11 +308,11 @@ def _without_layers(net: Message) -> bytes:
 
 
 def _around(message: bytes, number: int) -> tuple[bytes, bytes]:
-    """Cut a message where field `number` belongs."""
+    """The parts of a message before and after the position of field `number`."""
     reader = WireReader(message, "message")
     after = (field.tag for field in reader.fields(0, reader.size) if field.number > number)
-    at = next(after, reader.size)
-    return message[:at], message[at:]
+    position = next(after, reader.size)
+    return message[:position], message[position:]
 
 
 def _layer_pieces(number: int, layer: Message, blobs: Sequence[BlobData], form: str) -> list[Piece]:

@@ -1,7 +1,8 @@
-"""Weights between nets and files, by layer name. Caffe: Net::CopyTrainedLayersFrom, ToProto."""
+"""Copy weights between nets and files. Caffe: Net::CopyTrainedLayersFrom, ToProto, ToHDF5."""
 
 from __future__ import annotations
 
+import difflib
 import logging
 import math
 import os
@@ -17,8 +18,7 @@ from runtime.core.blob import Blob
 from runtime.core.layer import Layer
 from runtime.net import Net
 from runtime.weights import hdf5, npz
-from runtime.weights.caffemodel import CURRENT, V1, BlobData, net_pieces, write_caffemodel
-from runtime.weights.copy_report import CopyReport, Shapes
+from runtime.weights.caffemodel import CURRENT, V1, BlobData, write_caffemodel
 from runtime.weights.dense_weights import dense_target, is_matrix_of
 from runtime.weights.weights_file import FileBlob, FileLayer, is_hdf5, open_weights
 
@@ -27,6 +27,67 @@ _CONVERSIONS = logging.getLogger("verydeep.weights")
 
 CAFFEMODEL, HDF5, NPZ = "caffemodel", "h5", "npz"
 _SUFFIXES = {".h5": HDF5, ".hdf5": HDF5, ".npz": NPZ}
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class CopyReport:
+    """Layers by result, each with the shapes of its weight blobs.
+
+    `missing` layers are in the net only and keep their weights; `unused` are in the file only.
+    """
+
+    path: str
+    loaded: Mapping[str, Shapes]
+    missing: Mapping[str, Shapes]
+    unused: Mapping[str, Shapes]
+    parameters: int = 0
+    """Numbers copied."""
+    converted: Mapping[str, str] = field(default_factory=dict)
+    """The convolution of the net for each InnerProduct layer of the file that was converted."""
+
+    @property
+    def complete(self) -> bool:
+        """Nothing is missing and nothing unused."""
+        return not self.missing and not self.unused
+
+    def summary(self) -> str:
+        """One line."""
+        return (
+            f"{self.path}: {len(self.loaded)} layers loaded ({_count_text(self.parameters)} "
+            f"parameters), {len(self.missing)} missing, {len(self.unused)} unused"
+        )
+
+    def conversion(self) -> str:
+        """The converted layers in one line; empty if there are none."""
+        pairs = (
+            name if name == target else f"{name} as {target}"
+            for name, target in self.converted.items()
+        )
+        text = f"{self.path}: InnerProduct weights converted to convolutions: {', '.join(pairs)}"
+        return text if self.converted else ""
+
+    def table(self) -> str:
+        """The summary and a line for each layer, missing and unused layers last."""
+        rows = [("loaded", name, _shape_text(shapes), "") for name, shapes in self.loaded.items()]
+        for name, shapes in self.missing.items():
+            rows.append(("missing", name, _shape_text(shapes), self._hint(name, shapes)))
+        for name, shapes in self.unused.items():
+            rows.append(("unused", name, _shape_text(shapes), "not in the net"))
+        widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+        lines = [self.summary()]
+        for row in rows:
+            cells = [cell.ljust(width) for cell, width in zip(row, widths)]
+            lines.append("  ".join(["", *cells, row[3]]).rstrip())
+        return "\n".join(lines)
+
+    def _hint(self, name: str, shapes: Shapes) -> str:
+        equal = [unused for unused, others in self.unused.items() if others == shapes]
+        near = difflib.get_close_matches(name, equal, n=1, cutoff=0.4)
+        if near:
+            return f"keeps its weights; the file's '{near[0]}' has the same shapes"
+        return "keeps its weights"
 
 
 @dataclass(frozen=True)
@@ -131,14 +192,15 @@ def copy_trained_layers(
 def save(
     net: Net, path: str | os.PathLike[str], write_diff: bool = False, fmt: str | None = None
 ) -> None:
-    """Write a net's weights: as .caffemodel unless the name ends in .h5 or .npz, or `fmt` says so.
+    """Write the weights of a net.
 
-    `fmt` is CAFFEMODEL, V1, HDF5 or NPZ. `write_diff` keeps the gradients too, but not in .npz.
+    `fmt` is CAFFEMODEL, V1, HDF5 or NPZ; by default HDF5 for .h5 and .hdf5, NPZ for .npz, and
+    CAFFEMODEL for other names. With `write_diff` gradients are written as well, except to .npz.
 
     Raises:
-        SnapshotError: the disk is full or read-only, the file would be over 2 GB, or a layer's name
-            does not fit the format (see check_names).
-        UnsupportedError: V1 was asked for and lacks a layer type.
+        SnapshotError: the disk is full or read-only, the file would exceed 2 GB, the name of a
+            layer does not fit the format (see check_names), or `fmt` is unknown.
+        UnsupportedError: V1 lacks the type of a layer.
     """
     form = fmt or _SUFFIXES.get(Path(path).suffix, CAFFEMODEL)
     if form == HDF5:
@@ -159,10 +221,10 @@ def save(
 
 
 def check_names(net: Net, fmt: str, where: str) -> None:
-    """Refuse names of layers that `save` in this format could not write, or not read again.
+    """Check that a format can hold the names of the layers; .caffemodel can hold all names.
 
     Raises:
-        SnapshotError: names the layer. Files of .caffemodel hold any names.
+        SnapshotError: the name of a layer cannot be written, or is not unique.
     """
     if fmt == HDF5:
         owners = {id(blob) for blob in net.params.learnable}
@@ -178,30 +240,36 @@ def check_names(net: Net, fmt: str, where: str) -> None:
 
 
 def net_param(net: Net) -> Message:
-    """The NetParameter that Caffe writes beside the weights: a name, and every layer."""
+    """The NetParameter that Caffe writes with the weights, with implicit splits, without blobs."""
     param = proto.NetParameter(name=net.name)
     for layer in net.layers:
-        written = param.layer.add()
-        written.CopyFrom(layer.param)
-        written.ClearField("blobs")
-        named = [top for top in layer.param.top if not top.startswith("(automatic)")]
-        written.ClearField("top")
-        written.top.extend(named)
-        if layer.is_loss and not written.loss_weight:
-            written.loss_weight.extend(layer.loss_weights)
+        copy = param.layer.add()
+        copy.CopyFrom(layer.param)
+        copy.ClearField("blobs")
+        copy.ClearField("top")
+        copy.top.extend(top for top in layer.param.top if not top.startswith("(automatic)"))
+        if layer.is_loss and not copy.loss_weight:
+            copy.loss_weight.extend(layer.loss_weights)
     return param
 
 
-def net_to_proto(net: Net, write_diff: bool = False) -> Message:
-    """The NetParameter with its weights, in memory. Caffe: Net::ToProto."""
-    pieces = net_pieces(net_param(net), _blob_data(net, write_diff))
-    return proto.NetParameter.FromString(b"".join(bytes(piece) for piece in pieces))
+def _count_text(count: int) -> str:
+    """A rounded number of parameters, such as 138.4 M."""
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def _shape_text(shapes: Sequence[Sequence[int]]) -> str:
+    """Shapes of blobs in a table: `64x3x3x3, 64`."""
+    return ", ".join("x".join(map(str, shape)) or "1" for shape in shapes)
 
 
 def _missing(
     net: Net, loaded: Mapping[str, Shapes], layers: Collection[str] | None
 ) -> dict[str, Shapes]:
-    """Layers that own weights and got none."""
+    """Layers that own weights and are not in `loaded`."""
     owners = {id(blob) for blob in net.params.learnable}
     return {
         layer.param.name: tuple(blob.shape for blob in layer.blobs)
@@ -214,12 +282,12 @@ def _missing(
 
 def _match(source: FileLayer, target: Layer, net: Net, path: str) -> list[_Step]:
     owners = {id(blob) for blob in net.params.learnable}
-    lacking = [
+    missing = [
         index
         for index, blob in enumerate(target.blobs)
         if index not in source.blobs and (not source.leaves_out_shared or id(blob) in owners)
     ]
-    if lacking or any(index >= len(target.blobs) for index in source.blobs):
+    if missing or any(index >= len(target.blobs) for index in source.blobs):
         raise ShapeError(
             f"{path}: Incompatible number of blobs for layer {source.name}; expected "
             f"{len(target.blobs)}, as {target.label} has, got {len(source.blobs)}; rename the "
@@ -227,26 +295,26 @@ def _match(source: FileLayer, target: Layer, net: Net, path: str) -> list[_Step]
         )
     steps = []
     for index, blob in sorted(source.blobs.items()):
-        goal = target.blobs[index]
-        converts = not blob.fits(goal.shape)
-        if converts and not (index == 0 and is_matrix_of(blob, goal.shape, target, source)):
-            raise _mismatch(blob, goal, index, source, path)
-        steps.append(_Step(blob, goal, converts))
+        weight = target.blobs[index]
+        converts = not blob.fits(weight.shape)
+        if converts and not (index == 0 and is_matrix_of(blob, weight.shape, target, source)):
+            raise _mismatch(blob, weight, index, source, path)
+        steps.append(_Step(blob, weight, converts))
     return steps
 
 
-def _mismatch(blob: FileBlob, goal: Blob, index: int, source: FileLayer, path: str) -> ShapeError:
+def _mismatch(blob: FileBlob, weight: Blob, index: int, source: FileLayer, path: str) -> ShapeError:
     if is_hdf5(path):
         text = (
             f"{path}: layer '{source.name}', blob {index}: Cannot load blob from hdf5; shape "
             f"mismatch. Source shape is {_shape_string(blob.shape)} target shape is "
-            f"{_shape_string(goal.shape)}; rename the layer to learn its parameters from scratch."
+            f"{_shape_string(weight.shape)}; rename the layer to learn its parameters from scratch."
         )
     else:
         text = (
             f"{path}: Cannot copy param {index} weights from layer '{source.name}'; shape "
             f"mismatch.  Source param shape is {_shape_string(blob.shape)}; target param shape is "
-            f"{_shape_string(goal.shape)}. To learn this layer's parameters from scratch rather "
+            f"{_shape_string(weight.shape)}. To learn this layer's parameters from scratch rather "
             "than copying from a saved net, rename the layer."
         )
     return ShapeError(text)
@@ -260,13 +328,13 @@ def _shape_string(shape: Sequence[int]) -> str:
 def _log(report: CopyReport, requested: Mapping[str, str]) -> None:
     if not report.loaded:
         log.warning(
-            "%s: no layer of this file has a name of the net's; every weight keeps its value",
+            "%s: no layer of this file has the name of a layer of the net; no weight is changed",
             report.path,
         )
     log.info("%s", report.summary() if report.complete else report.table())
     if report.converted:
-        asked = requested.keys() >= report.converted.keys()
-        _CONVERSIONS.log(logging.INFO if asked else logging.WARNING, "%s", report.conversion())
+        level = logging.INFO if requested.keys() >= report.converted.keys() else logging.WARNING
+        _CONVERSIONS.log(level, "%s", report.conversion())
 
 
 def _arrays(layer: Layer) -> list[Any]:

@@ -1,4 +1,4 @@
-"""Any file of weights, opened by what is in it: .caffemodel of every form, .h5 or .npz."""
+"""Open a file of weights: .caffemodel of every form, .h5 or .npz, which its content decides."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Array = npt.NDArray[Any]
 
 
 class FileBlob(Protocol):
-    """One weight blob of an open file."""
+    """One weight blob of an open file. `where` is the start of error messages."""
 
     @property
     def where(self) -> str: ...
@@ -38,19 +38,39 @@ class FileBlob(Protocol):
     def has_diff(self) -> bool: ...
 
     def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a blob of this shape may take the numbers."""
+        """Whether a blob of this shape can take the numbers."""
 
     def check(self) -> None:
-        """Raise SnapshotError unless the numbers are all there."""
+        """Check that the numbers are complete.
+
+        Raises:
+            SnapshotError: they are not.
+        """
 
     def array(self) -> Array:
-        """The numbers as stored, in the shape."""
+        """The numbers as stored.
+
+        Shapes: `shape`.
+
+        Raises:
+            SnapshotError: they cannot be read.
+        """
 
     def copy_to(self, out: Array) -> None:
-        """Copy into a contiguous array of as many elements."""
+        """Copy the numbers into a contiguous array.
+
+        Shapes: `out` any shape of as many elements.
+
+        Raises:
+            SnapshotError: they cannot be read.
+        """
 
     def copy_diff_to(self, out: Array) -> None:
-        """Copy the gradient, where `has_diff`."""
+        """Copy the gradient, like `copy_to`.
+
+        Raises:
+            SnapshotError: it cannot be read, or not `has_diff`.
+        """
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class FileLayer:
 
 @contextlib.contextmanager
 def open_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
-    """The layers of a file of weights; their blobs can be read inside the block.
+    """The layers of a file of weights; their blobs are readable in the block.
 
     Raises:
         SnapshotError: the file is missing, damaged, or no file of weights.
@@ -89,7 +109,11 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
 
 
 def is_hdf5(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is HDF5, whatever its name."""
+    """Whether the content of a file is HDF5.
+
+    Raises:
+        SnapshotError: the file is missing or cannot be read.
+    """
     return _head(path).startswith(HDF5_SIGNATURE)
 
 

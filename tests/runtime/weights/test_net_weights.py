@@ -18,7 +18,6 @@ from runtime.weights.net_weights import (
     HDF5,
     NPZ,
     copy_trained_layers,
-    net_to_proto,
     save,
 )
 from tests.runtime.small_net import SMALL, build, same_weights, weights
@@ -60,7 +59,6 @@ def test_a_saved_net_is_the_file_that_caffe_saves(tmp_path: Path, name: str) -> 
         copy_trained_layers(net, GOLDEN / name)
         save(net, tmp_path / name)
         assert (tmp_path / name).read_bytes() == (GOLDEN / name).read_bytes()
-        assert net_to_proto(net) == read(GOLDEN / name)
 
 
 def test_all_forms_of_original_files_give_the_same_weights() -> None:
@@ -103,7 +101,7 @@ def test_gradients_are_kept_on_request(tmp_path: Path) -> None:
         save(net, tmp_path / "w.caffemodel", write_diff=True)
         copy_trained_layers(other, tmp_path / "w.caffemodel")
         np.testing.assert_array_equal(other.params.learnable[0].diff.host(), blob.diff.host())
-        assert list(net_to_proto(net, write_diff=True).layer[1].blobs[0].diff[:2]) == [3, 3]
+        assert list(read(tmp_path / "w.caffemodel").layer[1].blobs[0].diff[:2]) == [3, 3]
         save(net, tmp_path / "w.caffemodel")
         assert not read(tmp_path / "w.caffemodel").layer[1].blobs[0].diff
 
@@ -148,7 +146,8 @@ def test_layers_are_found_by_name(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 def test_nothing_is_copied_from_a_file_that_is_damaged_further_on(tmp_path: Path) -> None:
     path = tmp_path / "w.caffemodel"
     with build(SMALL, seed=15) as net, build(SMALL, seed=16) as other:
-        damaged = net_to_proto(net)
+        save(net, path)
+        damaged = read(path)
         del damaged.layer[-2].blobs[1].data[-1]
         path.write_bytes(damaged.SerializeToString())
         before = weights(other)
@@ -175,7 +174,7 @@ def test_a_file_of_another_net_is_said(tmp_path: Path, caplog: pytest.LogCapture
     with build(SMALL) as net:
         report = copy_trained_layers(net, GOLDEN / "conv.caffemodel")
     assert not report.loaded
-    assert "conv.caffemodel: no layer of this file has a name of the net's; every" in caplog.text
+    assert "conv.caffemodel: no layer of this file has the name of a layer" in caplog.text
 
 
 def test_shapes_that_differ_are_refused_in_caffe_s_words(tmp_path: Path) -> None:

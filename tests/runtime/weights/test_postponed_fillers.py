@@ -20,7 +20,7 @@ from runtime.logs.glog import close_logging
 from runtime.net import Net
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
-from runtime.weights.initial_weights import replaced_layers
+from runtime.weights.net_file import replaced_layers
 from runtime.weights.net_weights import copy_trained_layers, save
 from tests.runtime.small_net import weights
 
