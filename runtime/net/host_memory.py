@@ -10,8 +10,8 @@ from prototxt_gen.errors import DeviceError
 
 
 @contextlib.contextmanager
-def naming_memory(where: str) -> Iterator[None]:
-    """Convert failed allocations in the block to errors that begin with `where`.
+def naming_memory(label: str) -> Iterator[None]:
+    """Convert failed allocations in the block to errors that begin with `label`.
 
     Raises:
         DeviceError: there is too little host memory.
@@ -19,15 +19,15 @@ def naming_memory(where: str) -> Iterator[None]:
     try:
         yield
     except MemoryError as cause:
-        raise _too_little(where, cause) from cause
+        raise _too_little(label, cause) from cause
     except OSError as cause:  # from mmap
         if cause.errno != errno.ENOMEM:
             raise
-        raise _too_little(where, cause) from cause
+        raise _too_little(label, cause) from cause
 
 
-def _too_little(where: str, cause: Exception) -> DeviceError:
+def _too_little(label: str, cause: Exception) -> DeviceError:
     return DeviceError(
-        f"{where}: too little host memory: {cause or 'an allocation failed'}; expected memory for "
+        f"{label}: too little host memory: {cause or 'an allocation failed'}; expected memory for "
         "all blobs and workspaces; use a smaller batch or smaller images"
     )

@@ -81,7 +81,7 @@ class MemoryTrace:
         )
 
     def freed(self, earlier: MemoryTrace) -> MemoryTrace:
-        """A copy that accepts any version where the two differ, as this did not change the work."""
+        """A copy that accepts any version if the two differ, as this did not change the work."""
         versions = {
             key: version if version == earlier.versions[key] else None
             for key, version in self.versions.items()

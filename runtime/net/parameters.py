@@ -68,31 +68,31 @@ class ParamTable:
         self, layer: Layer, index: int, blob: Blob, spec: Any, owner: tuple[int, Blob, str]
     ) -> None:
         index_of_owner, source, owner_name = owner
-        where = f"{layer.label}, blob {index}: shares '{spec.name}' with {owner_name}"
+        label = f"{layer.label}, blob {index}: shares '{spec.name}' with {owner_name}"
         if spec.share_mode == proto.ParamSpec.PERMISSIVE:
             fits = blob.count() == source.count()
         else:
             fits = blob.shape == source.shape
         if not fits:
             raise ShapeError(
-                f"{where}: expected shape {source.shape}, got {blob.shape}; give the layers equal "
+                f"{label}: expected shape {source.shape}, got {blob.shape}; give the layers equal "
                 "shapes, or set share_mode: PERMISSIVE to share blobs of equal counts"
             )
         blob.share_data(source)
         blob.share_diff(source)
-        self._merge(where, index_of_owner, spec, "lr_mult", self.lr_mult, self._has_lr)
-        self._merge(where, index_of_owner, spec, "decay_mult", self.decay_mult, self._has_decay)
+        self._merge(label, index_of_owner, spec, "lr_mult", self.lr_mult, self._has_lr)
+        self._merge(label, index_of_owner, spec, "decay_mult", self.decay_mult, self._has_decay)
 
     @staticmethod
     def _merge(
-        where: str, index: int, spec: Any, key: str, values: list[float], is_set: list[bool]
+        label: str, index: int, spec: Any, key: str, values: list[float], is_set: list[bool]
     ) -> None:
         if not spec.HasField(key):
             return
         value = float(getattr(spec, key))
         if is_set[index] and values[index] != value:
             raise ProtoError(
-                f"{where}: {key} is {value:g} here and {values[index]:g} there; "
+                f"{label}: {key} is {value:g} here and {values[index]:g} there; "
                 "expected the same value; set it in one layer only"
             )
         values[index], is_set[index] = value, True

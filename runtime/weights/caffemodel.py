@@ -99,12 +99,12 @@ def read_layers(reader: WireReader) -> list[LayerWeights]:
     layers = [_read_entry(reader, field) for field in _entries(reader)]
     if not layers:
         raise SnapshotError(
-            f"{reader.where}: no layer; expected the weights of a net, got a message without "
+            f"{reader.label}: no layer; expected the weights of a net, got a message without "
             "layers; give the .caffemodel of a snapshot"
         )
     if len({layer.form == CURRENT for layer in layers}) > 1:
         raise SnapshotError(
-            f"{reader.where}: mixes 'layer' and 'layers'; expected one form, got both; "
+            f"{reader.label}: mixes 'layer' and 'layers'; expected one form, got both; "
             "write it again with the program that made it"
         )
     return layers
@@ -252,7 +252,7 @@ def _is_transposed(reader: WireReader, param: Field) -> bool:
 
 def _read_blobs(reader: WireReader, fields: Sequence[Field], layer: str) -> list[WeightBlob]:
     return [
-        read_blob(reader, field.start, field.stop, f"{reader.where}: layer '{layer}', blob {index}")
+        read_blob(reader, field.start, field.stop, f"{reader.label}: layer '{layer}', blob {index}")
         for index, field in enumerate(fields)
     ]
 

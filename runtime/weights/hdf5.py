@@ -38,10 +38,10 @@ Array = npt.NDArray[Any]
 class DatasetBlob:
     """One weight blob of an open file; its numbers are read on request.
 
-    `where` is the start of error messages.
+    `label` is the start of error messages.
     """
 
-    where: str
+    label: str
     dataset: Any
 
     has_diff = False
@@ -64,13 +64,13 @@ class DatasetBlob:
         Raises:
             SnapshotError: it does not.
         """
-        with reading(self.where):
+        with reading(self.label):
             fault = numbers_fault(self.dataset)
             if not fault and self.count > MAX_COUNT:
                 fault = f"shape {self.shape}"
         if fault:
             raise SnapshotError(
-                f"{self.where}: no weights; expected at most {MAX_COUNT} numbers, all of them "
+                f"{self.label}: no weights; expected at most {MAX_COUNT} numbers, all of them "
                 f"stored, got {fault}; copy or download the file again"
             )
 
@@ -83,7 +83,7 @@ class DatasetBlob:
             SnapshotError: they cannot be read.
         """
         self.check()
-        with reading(self.where):
+        with reading(self.label):
             return np.asarray(self.dataset[()])
 
     def copy_to(self, out: Array) -> None:
@@ -95,7 +95,7 @@ class DatasetBlob:
             SnapshotError: they cannot be read.
         """
         self.check()
-        with reading(self.where):
+        with reading(self.label):
             if self.count and out.shape == self.shape and out.flags.c_contiguous:
                 self.dataset.read_direct(out)
             else:
@@ -108,7 +108,7 @@ class DatasetBlob:
             SnapshotError: always.
         """
         raise SnapshotError(
-            f"{self.where}: has no gradient; expected weights only; read the weights"
+            f"{self.label}: has no gradient; expected weights only; read the weights"
         )
 
 
@@ -148,12 +148,12 @@ def _layers(file: Any, path: str) -> list[DatasetLayer]:
         if isinstance(item, h5py.Group):
             layers.setdefault(name, {})
         elif layer and index.isdecimal() and isinstance(item, h5py.Dataset):
-            where = f"{path}: layer '{layer}', blob {index}"
-            layers.setdefault(layer, {})[int(index)] = DatasetBlob(where, item)
+            label = f"{path}: layer '{layer}', blob {index}"
+            layers.setdefault(layer, {})[int(index)] = DatasetBlob(label, item)
     return [DatasetLayer(name, blobs) for name, blobs in layers.items()]
 
 
-def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str) -> None:
+def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], label: str) -> None:
     """Check that the layers have names that are distinct paths below /data.
 
     `layers` has the name of each layer and the indices of its datasets.
@@ -168,7 +168,7 @@ def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str)
         groups.update(("/".join(parts[: i + 1]), name) for i in range(len(parts)))
         if {"", ".", ".."} & set(parts) or not is_plain(name):
             raise SnapshotError(
-                f"{where}: layer {name!r} has no place in HDF5; expected a name in UTF-8 whose "
+                f"{label}: layer {name!r} has no place in HDF5; expected a name in UTF-8 whose "
                 "parts between slashes are not empty, '.' or '..'; rename the layer, or save as "
                 ".caffemodel"
             )
@@ -176,13 +176,13 @@ def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], where: str)
             path = f"{name}/{index}"
             if path in datasets:
                 raise SnapshotError(
-                    f"{where}: two layers of one name would be one in HDF5; expected distinct "
+                    f"{label}: two layers of one name would be one in HDF5; expected distinct "
                     f"names, got {name!r} twice; rename a layer, or save as .caffemodel"
                 )
             datasets[path] = name
     for path in sorted(datasets.keys() & groups.keys()):
         raise SnapshotError(
-            f"{where}: layers {datasets[path]!r} and {groups[path]!r} meet in HDF5; expected "
+            f"{label}: layers {datasets[path]!r} and {groups[path]!r} meet in HDF5; expected "
             f"distinct paths, got {path!r} for a weight of the first and for the second; rename a "
             "layer, or save as .caffemodel"
         )

@@ -163,7 +163,7 @@ def copy_trained_layers(
 
     With `strict`, layers with weights that are only in the net or only in the file are refused.
     `layers` limits the copy to these layers of the file, `names` gives the net's name of a layer of
-    the file where the two differ, and `ignore` names layers of the file to skip.
+    the file if the two differ, and `ignore` names layers of the file to skip.
 
     Raises:
         SnapshotError: the file is missing or damaged, or does not pass `strict`.
@@ -220,7 +220,7 @@ def save(
         )
 
 
-def check_names(net: Net, fmt: str, where: str) -> None:
+def check_names(net: Net, fmt: str, label: str) -> None:
     """Check that a format can hold the names of the layers; .caffemodel can hold all names.
 
     Raises:
@@ -233,10 +233,10 @@ def check_names(net: Net, fmt: str, where: str) -> None:
                 (layer.param.name, [i for i, b in enumerate(layer.blobs) if id(b) in owners])
                 for layer in net.layers
             ),
-            where,
+            label,
         )
     elif fmt == NPZ:
-        npz.check_layer_names([layer.param.name for layer in net.layers if layer.blobs], where)
+        npz.check_layer_names([layer.param.name for layer in net.layers if layer.blobs], label)
 
 
 def net_param(net: Net) -> Message:

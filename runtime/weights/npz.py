@@ -35,10 +35,10 @@ Array = npt.NDArray[Any]
 class ArrayBlob:
     """One array of a file; its numbers are read on request.
 
-    `where` is the start of error messages.
+    `label` is the start of error messages.
     """
 
-    where: str
+    label: str
     path: str
     member: str
     shape: tuple[int, ...]
@@ -60,7 +60,7 @@ class ArrayBlob:
         Raises:
             SnapshotError: they cannot be read.
         """
-        with _reading(self.where), _opened(self.path) as (file, size):
+        with _reading(self.label), _opened(self.path) as (file, size):
             return read_member(file, file.getinfo(self.member), size)
 
     def copy_to(self, out: Array) -> None:
@@ -80,17 +80,17 @@ class ArrayBlob:
             SnapshotError: always.
         """
         raise SnapshotError(
-            f"{self.where}: has no gradient; expected weights only; read the weights"
+            f"{self.label}: has no gradient; expected weights only; read the weights"
         )
 
 
 @contextlib.contextmanager
-def _reading(where: str) -> Iterator[None]:
+def _reading(label: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, *DAMAGES) as cause:
         raise SnapshotError(
-            f"{where}: not weights in .npz form: {cause}; expected arrays named layer/index; "
+            f"{label}: not weights in .npz form: {cause}; expected arrays named layer/index; "
             "write the file with `verydeep export --to npz`"
         ) from cause
 
@@ -117,13 +117,13 @@ def read_npz_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, ArrayB
             shape, dtype = member_type(file, info, size)
             if dtype.kind not in _NUMBERS:
                 raise ValueError(f"{info.filename} has an array {shape} of {dtype}")
-            where = f"{path}: layer '{layer}', blob {index}"
-            blob = ArrayBlob(where, str(path), info.filename, shape)
+            label = f"{path}: layer '{layer}', blob {index}"
+            blob = ArrayBlob(label, str(path), info.filename, shape)
             layers.setdefault(layer, {})[int(index)] = blob
     return layers
 
 
-def check_layer_names(names: Sequence[str], where: str) -> None:
+def check_layer_names(names: Sequence[str], label: str) -> None:
     """Check that the arrays of these layers can be named and told apart.
 
     Raises:
@@ -132,12 +132,12 @@ def check_layer_names(names: Sequence[str], where: str) -> None:
     for index, name in enumerate(names):
         if name in names[:index]:
             raise SnapshotError(
-                f"{where}: two layers of one name would be one in .npz; expected distinct names, "
+                f"{label}: two layers of one name would be one in .npz; expected distinct names, "
                 f"got {name!r} twice; rename a layer, or save as .caffemodel"
             )
         if not is_plain(name) or len(name.encode()) > _MAX_NAME:
             raise SnapshotError(
-                f"{where}: layer {name[:60]!r} cannot be named in .npz; expected UTF-8 of 1 to "
+                f"{label}: layer {name[:60]!r} cannot be named in .npz; expected UTF-8 of 1 to "
                 f"{_MAX_NAME} bytes without NUL; rename the layer, or save as .caffemodel"
             )
 

@@ -134,8 +134,8 @@ def _read_binary(path: str | os.PathLike[str]) -> SolverState:
         elif item.number == _LEARNED_NET:
             learned_net = os.fsdecode(reader.raw(item.start, item.stop))
         else:
-            where = f"{path}: history {len(history)}"
-            history.append(read_blob(reader, item.start, item.stop, where).array())
+            label = f"{path}: history {len(history)}"
+            history.append(read_blob(reader, item.start, item.stop, label).array())
     if not seen or min(numbers.values()) < 0:
         raise SnapshotError(
             f"{path}: no solver state; expected the iteration and the history, got neither; give "

@@ -101,10 +101,10 @@ class Values:
 class WeightBlob:
     """The shape of an array in a file, and its numbers, which are read on request.
 
-    `where` is the start of error messages.
+    `label` is the start of error messages.
     """
 
-    where: str
+    label: str
     shape: tuple[int, ...]
     legacy: bool
     """The shape is num, channels, height, width, padded with 1 in front."""
@@ -181,14 +181,14 @@ class WeightBlob:
         got = 0 if values is None else values.count
         if got != self.count:
             raise SnapshotError(
-                f"{self.where}: shape and numbers disagree; expected {self.count} numbers for "
+                f"{self.label}: shape and numbers disagree; expected {self.count} numbers for "
                 f"shape {self.shape}, got {got}; the file is damaged, or in the format of another "
                 "version of Caffe"
             )
         return values
 
 
-def read_blob(reader: WireReader, start: int, stop: int, where: str) -> WeightBlob:
+def read_blob(reader: WireReader, start: int, stop: int, label: str) -> WeightBlob:
     """Read the BlobProto in the bytes start..stop-1, without its numbers.
 
     Raises:
@@ -218,7 +218,7 @@ def read_blob(reader: WireReader, start: int, stop: int, where: str) -> WeightBl
         # With an axis of 0, the count of numbers does not limit the other axes.
         raise reader.error(start, f"a shape of less than {_MAX_ELEMENTS} elements", f"{shape}")
     return WeightBlob(
-        where,
+        label,
         shape,
         bool(legacy),
         _raw_values(reader, raw, _RAW_DATA, _RAW_DATA_TYPE)

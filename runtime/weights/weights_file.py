@@ -26,10 +26,10 @@ Array = npt.NDArray[Any]
 
 
 class FileBlob(Protocol):
-    """One weight blob of an open file. `where` is the start of error messages."""
+    """One weight blob of an open file. `label` is the start of error messages."""
 
     @property
-    def where(self) -> str: ...
+    def label(self) -> str: ...
 
     @property
     def shape(self) -> tuple[int, ...]: ...

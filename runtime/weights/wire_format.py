@@ -60,12 +60,12 @@ class Field(NamedTuple):
 class WireReader:
     """Parses a buffer. Every position is checked before it is used.
 
-    `where` is the start of error messages.
+    `label` is the start of error messages.
     """
 
-    def __init__(self, data: bytes | mmap.mmap, where: str) -> None:
+    def __init__(self, data: bytes | mmap.mmap, label: str) -> None:
         self.bytes: Bytes = np.frombuffer(data, np.uint8)
-        self.where = where
+        self.label = label
         self.size = len(data)
         self._data = data
 
@@ -132,7 +132,7 @@ class WireReader:
     def error(self, position: int, expected: str, got: str) -> SnapshotError:
         """The error for an unexpected byte."""
         return SnapshotError(
-            f"{self.where}: byte {position}: damaged, or a file of another kind; expected "
+            f"{self.label}: byte {position}: damaged, or a file of another kind; expected "
             f"{expected}, got {got}; {self._remedy()}"
         )
 
@@ -157,7 +157,7 @@ class WireReader:
             expected = f"at most {stop - position} bytes more in this message"
             return self.error(position, expected, f"{end - position}")
         return SnapshotError(
-            f"{self.where}: byte {position}: the file ends too early; expected at least {end} "
+            f"{self.label}: byte {position}: the file ends too early; expected at least {end} "
             f"bytes in all, got {self.size}; {self._remedy()}"
         )
 
