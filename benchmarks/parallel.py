@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import gc
 import json
 import logging
@@ -38,11 +39,11 @@ from runtime.backend.base import Backend
 from runtime.backend.cpu.lanes import default_threads
 from runtime.backend.registry import create_backend
 from runtime.net.shape_net import shape_net
-from runtime.parallel.crew import Crew
 from runtime.parallel.mpi import World, find_world
-from runtime.parallel.mpi_crew import follow, start_mpi
+from runtime.parallel.mpi_group import follow, start_mpi
 from runtime.parallel.shard_plan import plan_shards
 from runtime.parallel.start import options_for, start_threads
+from runtime.solvers.engine import BuildEngine, LocalEngine
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
 
@@ -89,18 +90,18 @@ class Contestant:
         options = SolverOptions(sidecar=Sidecar(shards=shards), share_activations=True)
         plan = plan_shards(param, options, replicas)
         given = dataclasses.replace(options_for(options, plan), empty_weights=True)
-        self.solver = Solver(param, open_backend(threads), given)
-        fill_weights(self.solver)
-        self.crew: Crew | None = None
+        build_engine: BuildEngine = LocalEngine
         if world is not None:
-            self.crew = start_mpi(world, self.solver, plan)
+            build_engine = functools.partial(start_mpi, world, plan=plan)
         elif plan.shards > 1:
-            self.crew = start_threads(self.solver, plan, lambda rank: open_backend(threads))
+            build_engine = functools.partial(
+                start_threads, plan=plan, open_replica=lambda rank: open_backend(threads)
+            )
+        self.solver = Solver(param, open_backend(threads), given, build_engine=build_engine)
+        fill_weights(self.solver)
 
     def close(self) -> None:
-        """End its threads, so that its gigabytes are free for the next."""
-        if self.crew is not None:
-            self.crew.close()
+        """Close the solver, so that its memory is free for the next one."""
         self.solver.close()
 
     def run(self) -> float:

@@ -51,6 +51,10 @@ class KernelBuildError(VerydeepError):
     """A kernel that does not compile; carries the compiler's output."""
 
 
+class UsageError(VerydeepError):
+    """A flag whose value is invalid, or flags that exclude each other."""
+
+
 class UnsupportedError(VerydeepError):
     """A layer type, op or option that is known by name and not offered."""
 

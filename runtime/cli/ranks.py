@@ -10,7 +10,7 @@ from prototxt_gen.errors import VerydeepError
 from runtime.backend.base import Backend
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.mpi import World, find_world
-from runtime.parallel.mpi_crew import follow
+from runtime.parallel.mpi_group import follow
 
 
 def run_ranks(

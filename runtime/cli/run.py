@@ -13,7 +13,7 @@ from runtime.cli.devices import add_device_arguments, open_backend, parse_gpus
 from runtime.cli.ranks import run_ranks
 from runtime.logs.glog import setup_logging
 from runtime.parallel.mpi import World
-from runtime.parallel.mpi_crew import start_mpi
+from runtime.parallel.mpi_group import start_mpi
 
 log = logging.getLogger("verydeep.job")
 

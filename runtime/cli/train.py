@@ -25,7 +25,7 @@ from runtime.net.finite import sentence
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.links import AUTO, TRANSPORTS
 from runtime.parallel.mpi import World
-from runtime.parallel.mpi_crew import start_mpi
+from runtime.parallel.mpi_group import start_mpi
 from runtime.parallel.shard_plan import GLOBAL, SEMANTICS
 from runtime.solvers.signals import TERMINATED, Action, action_of
 

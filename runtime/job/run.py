@@ -21,7 +21,7 @@ from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
 from runtime.job.pictures import draw_predictions
 from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
 from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
-from runtime.job.training import AUTO, StartCrew, TrainJob, TrainResult, train
+from runtime.job.training import AUTO, StartReplicas, TrainJob, TrainResult, train
 from runtime.logs.learning_curve import plot_learning_curve
 from runtime.net import Net
 from runtime.net.fillers import without_fillers
@@ -55,7 +55,7 @@ def run_job(
     options: JobOptions,
     backend: Backend,
     open_replica: Callable[[int], Backend] | None = None,
-    start: StartCrew | None = None,
+    start: StartReplicas | None = None,
 ) -> Path:
     """Prepare, train, evaluate, export and draw; returns the path of result.json.
 
@@ -123,7 +123,7 @@ def _train(
     job: TrainJob,
     backend: Backend,
     open_replica: Callable[[int], Backend] | None,
-    start: StartCrew | None,
+    start: StartReplicas | None,
 ) -> TrainResult:
     """Train, going on from the newest snapshot that is whole unless the job says otherwise."""
     if job.snapshot is None and job.log_json is not None:

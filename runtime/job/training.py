@@ -24,10 +24,10 @@ from runtime.job.progress import progress_hook
 from runtime.logs.glog import caffe_log
 from runtime.parallel import links
 from runtime.parallel.collective import PATIENCE
-from runtime.parallel.crew import Crew
 from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
-from runtime.parallel.start import options_for, start_threads
+from runtime.parallel.start import OpenReplica, options_for, start_threads
 from runtime.solvers.display import JsonLog, finite_json
+from runtime.solvers.engine import BuildEngine, Engine, EngineSetup, LocalEngine
 from runtime.solvers.guard import LossGuard, batch_size
 from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
 from runtime.solvers.options import SolverOptions
@@ -40,8 +40,8 @@ log = logging.getLogger("verydeep.solver")
 
 AUTO = "auto"
 
-StartCrew = Callable[[Solver, ShardPlan], Crew]
-"""Makes the replicas of a plan and puts the solver on them."""
+StartReplicas = Callable[[EngineSetup, ShardPlan], Engine]
+"""Builds the replicas of a plan; returns the engine that uses them."""
 
 
 @dataclass(frozen=True)
@@ -153,12 +153,12 @@ def train(
     open_backend: Callable[[Any], Backend],
     hooks: Sequence[SolverHook] = (),
     open_replica: Callable[[Any, int], Backend] | None = None,
-    start: StartCrew | None = None,
+    start: StartReplicas | None = None,
 ) -> TrainResult:
     """Train as the files say; Ctrl-C and SIGTERM snapshot and stop.
 
     `open_backend` is given the SolverParameter, which may name the device; `open_replica` is given
-    the number of a further replica as well, in the thread that it will live in. `start` makes the
+    the number of a further replica as well, in the thread in which it will run. `start` builds the
     replicas in another way, such as over MPI.
 
     Raises:
@@ -174,15 +174,15 @@ def train(
     watchers += [] if json_log is None else [json_log]
     options, plan = _plan(job, param, resume)
     with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:
-        solver = Solver(param, open_backend(param), options_for(options, plan), watchers)
-        stack.callback(solver.close)
-        solver.requested_action = signals.poll
+        build_engine: BuildEngine = LocalEngine
         if plan.shards > 1:
             opener = functools.partial(open_replica or _no_replica, param)
-            start = start or functools.partial(
-                start_threads, open_replica=opener, patience=job.patience
-            )
-            stack.callback(start(solver, plan).close)
+            build_engine = _engine_builder(job, plan, opener, start)
+        solver = Solver(
+            param, open_backend(param), options_for(options, plan), watchers, build_engine
+        )
+        stack.callback(solver.close)
+        solver.requested_action = signals.poll
         _say_batch(solver, plan)
         expect_room(solver)
         if resume is not None:
@@ -210,6 +210,14 @@ def _plan(job: TrainJob, param: Any, resume: Path | None) -> tuple[SolverOptions
     resumed = None if resume is None else shards_of(resume)
     plan = plan_shards(param, options, job.replicas, job.batch_semantics, resumed)
     return options, dataclasses.replace(plan, transport=job.transport)
+
+
+def _engine_builder(
+    job: TrainJob, plan: ShardPlan, open_replica: OpenReplica, start: StartReplicas | None
+) -> BuildEngine:
+    if start is not None:
+        return lambda setup: start(setup, plan)
+    return lambda setup: start_threads(setup, plan, open_replica, job.patience)
 
 
 def _no_replica(param: Any, rank: int) -> Backend:

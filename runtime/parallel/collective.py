@@ -1,4 +1,4 @@
-"""Collective: how replicas give each other arrays; and the one between threads of a process."""
+"""Collective: the exchange of arrays between replicas, and its form for threads of one process."""
 
 from __future__ import annotations
 
@@ -9,168 +9,178 @@ from typing import Any, Protocol
 from prototxt_gen.errors import TrainingError
 from runtime.backend.base import Array
 
-Parcel = list[Array]
-"""What one replica sends another: arrays, in an order that both know."""
+Message = list[Array]
+"""The arrays that one replica sends to another, in an order that both use."""
 
 PATIENCE = 1800.0
-"""Seconds to wait for a replica that is late, before the run is given up."""
+"""Seconds to wait for a late replica before the run ends with an error."""
 
 
 class PeerFailedError(TrainingError):
-    """Another replica failed or was told to stop; what it said is the news, not this."""
+    """Another replica failed or was stopped; its own error has the cause."""
 
 
 class Pending(Protocol):
-    """An exchange under way."""
+    """An exchange that has been posted."""
 
-    def finish(self) -> list[Parcel]:
-        """Wait for everybody's arrays; element q came from replica q.
+    def finish(self) -> list[Message]:
+        """Wait for the messages of all replicas; element r came from replica r.
 
-        They may be the senders' own memory, whose receiver may write on it. They stay until
-        `release`.
+        The arrays may be the sender's own memory, and the receiver may overwrite them. They are
+        valid until `release`.
 
         Raises:
-            TrainingError: a replica did not come; names it.
+            TrainingError: a replica is late.
             PeerFailedError: a replica failed.
         """
 
 
 class Collective(Protocol):
-    """One replica's connection to all.
+    """The connection of one replica to all replicas.
 
-    What thread and MPI collectives move is host arrays; the links of links.py have the same
-    methods and move arrays of a backend.
+    Thread and MPI collectives move host arrays. The links of links.py have the same methods and
+    move arrays of a backend.
     """
 
     rank: int
     size: int
     in_process: bool
-    """Arrays are handed over as they are, so host memory can be looked at by all."""
+    """Whether arrays are passed by reference, so that replicas can share host memory."""
 
-    def post(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> Pending:
-        """Begin to send outgoing[r] to replica r; returns at once.
+    def post(self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]) -> Pending:
+        """Start to send outgoing[r] to replica r; returns at once.
 
-        `sizes[q]` are the counts of the arrays that q sends here. All replicas post in the same
-        order. What is sent must stay as it is until `release`.
+        `sizes[r]` are the counts of the arrays that replica r sends to this one. All replicas post
+        in the same order. The arrays must not change until `release`.
         """
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
-        """Post and finish."""
-
-    def release(self) -> None:
-        """Say that all arrays that came have been read, and wait until that is so everywhere."""
-
-    def abort(self) -> None:
-        """Let those who wait for this replica fail instead."""
-
-    def close(self) -> None:
-        """Give back what the connection holds; nothing is sent any more."""
-
-
-class Meeting:
-    """What threads of one process share: a table of what each has posted, turn by turn."""
-
-    def __init__(self, size: int, patience: float = PATIENCE) -> None:
-        self.size = size
-        self.patience = patience
-        self._news = threading.Condition()
-        self._aborted = False
-        self._turns = [0] * size
-        self._table: dict[int, dict[int, Any]] = {}
-
-    def post(self, rank: int, what: Any) -> int:
-        """Lay something on the table; returns the number of the turn."""
-        with self._news:
-            turn = self._turns[rank]
-            self._turns[rank] += 1
-            self._table.setdefault(turn, {})[rank] = what
-            self._news.notify_all()
-        return turn
-
-    def collect(self, rank: int, turn: int) -> list[Any]:
-        """What all have laid down in a turn, once they have.
+    def exchange(
+        self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
+    ) -> list[Message]:
+        """Post, then finish.
 
         Raises:
             TrainingError, PeerFailedError: see Pending.finish.
         """
-        with self._news:
-            found = self._table.setdefault(turn, {})
-            self._news.wait_for(
-                lambda: self._aborted or len(found) == self.size, timeout=self.patience
-            )
-            if len(found) == self.size:
-                return [found[peer] for peer in range(self.size)]
-            if self._aborted:
-                raise PeerFailedError(f"replica {rank}: another replica failed; see its message")
-            raise self._late(rank, sorted(set(range(self.size)) - set(found)))
 
-    def forget(self, turn: int) -> None:
-        """Clear the table of what came before a turn."""
-        with self._news:
-            for old in [known for known in self._table if known < turn]:
-                del self._table[old]
-
-    def _late(self, rank: int, late: Sequence[int]) -> TrainingError:
-        return TrainingError(
-            f"replica {rank}: waited {self.patience:g} s for replica(s) "
-            f"{', '.join(map(str, late))}; expected all {self.size} within that time; look at the "
-            "data they read and the devices they run on; the last snapshot is intact"
-        )
+    def release(self) -> None:
+        """Wait until all replicas have read the arrays they received."""
 
     def abort(self) -> None:
-        """Let those who wait fail."""
-        with self._news:
+        """Make the replicas that wait for this one fail."""
+
+    def close(self) -> None:
+        """Free the resources of the connection."""
+
+
+class ExchangeTable:
+    """The memory that the threads of a process exchange arrays through.
+
+    Every post gets the next turn of its replica; turn t is complete once all replicas have posted
+    it.
+    """
+
+    def __init__(self, size: int, patience: float = PATIENCE) -> None:
+        self.size = size
+        self.patience = patience
+        self._changed = threading.Condition()
+        self._aborted = False
+        self._turns = [0] * size
+        self._posts: dict[int, dict[int, Any]] = {}
+
+    def post(self, rank: int, content: Any) -> int:
+        """Store the content of a replica's next turn; returns the number of the turn."""
+        with self._changed:
+            turn = self._turns[rank]
+            self._turns[rank] += 1
+            self._posts.setdefault(turn, {})[rank] = content
+            self._changed.notify_all()
+        return turn
+
+    def collect(self, rank: int, turn: int) -> list[Any]:
+        """Wait until a turn is complete; returns the contents in order of rank.
+
+        Raises:
+            TrainingError, PeerFailedError: see Pending.finish.
+        """
+        with self._changed:
+            posts = self._posts.setdefault(turn, {})
+            self._changed.wait_for(
+                lambda: self._aborted or len(posts) == self.size, timeout=self.patience
+            )
+            if len(posts) == self.size:
+                return [posts[peer] for peer in range(self.size)]
+            if self._aborted:
+                raise PeerFailedError(f"replica {rank}: another replica failed; see its message")
+            late = sorted(set(range(self.size)) - set(posts))
+            raise TrainingError(
+                f"replica {rank}: waited {self.patience:g} s for replica(s) "
+                f"{', '.join(map(str, late))}; expected all {self.size} within that time; check "
+                "the data they read and the devices they run on; the last snapshot is intact"
+            )
+
+    def forget(self, turn: int) -> None:
+        """Remove all turns before this one."""
+        with self._changed:
+            for earlier in [number for number in self._posts if number < turn]:
+                del self._posts[earlier]
+
+    def abort(self) -> None:
+        """Make the waiting replicas fail."""
+        with self._changed:
             self._aborted = True
-            self._news.notify_all()
+            self._changed.notify_all()
 
     def reset(self) -> None:
-        """Begin again after a failure, when nobody waits any more."""
-        with self._news:
+        """Start again after a failure; no replica may wait."""
+        with self._changed:
             self._aborted = False
             self._turns = [0] * self.size
-            self._table.clear()
+            self._posts.clear()
 
 
 class _Posted:
     """See Pending."""
 
-    def __init__(self, meeting: Meeting, rank: int, turn: int) -> None:
-        self._meeting, self._rank, self._turn = meeting, rank, turn
+    def __init__(self, table: ExchangeTable, rank: int, turn: int) -> None:
+        self._table, self._rank, self._turn = table, rank, turn
 
-    def finish(self) -> list[Parcel]:
+    def finish(self) -> list[Message]:
         """See Pending.finish."""
-        parcels = self._meeting.collect(self._rank, self._turn)
-        return [outgoing[self._rank] for outgoing in parcels]
+        contents = self._table.collect(self._rank, self._turn)
+        return [outgoing[self._rank] for outgoing in contents]
 
 
 class ThreadCollective:
-    """Replicas that are threads of one process."""
+    """The connection of replicas that are threads of one process. See Collective."""
 
     in_process = True
 
-    def __init__(self, meeting: Meeting, rank: int) -> None:
-        self.meeting = meeting
+    def __init__(self, table: ExchangeTable, rank: int) -> None:
+        self.table = table
         self.rank = rank
-        self.size = meeting.size
+        self.size = table.size
 
-    def post(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> Pending:
+    def post(self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]) -> Pending:
         """See Collective."""
-        return _Posted(self.meeting, self.rank, self.meeting.post(self.rank, outgoing))
+        return _Posted(self.table, self.rank, self.table.post(self.rank, outgoing))
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
+    def exchange(
+        self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
+    ) -> list[Message]:
         """See Collective."""
         return self.post(outgoing, sizes).finish()
 
     def release(self) -> None:
         """See Collective."""
-        turn = self.meeting.post(self.rank, None)
-        self.meeting.collect(self.rank, turn)
-        # Everybody is here, so nobody will ask for an earlier turn.
-        self.meeting.forget(turn)
+        turn = self.table.post(self.rank, None)
+        self.table.collect(self.rank, turn)
+        # All replicas have reached this turn, so earlier ones are not collected again.
+        self.table.forget(turn)
 
     def abort(self) -> None:
         """See Collective."""
-        self.meeting.abort()
+        self.table.abort()
 
     def close(self) -> None:
         """See Collective."""

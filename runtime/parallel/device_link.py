@@ -1,4 +1,4 @@
-"""The base of links: how one device posts copies of arrays to others. See links.py."""
+"""The base class of links between devices. See links.py."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from runtime.backend.base import Array
-from runtime.parallel.collective import Collective, Parcel, Pending
+from runtime.parallel.collective import Collective, Message, Pending
 
 Sizes = Sequence[Sequence[int]]
 
 
 class DeviceLink:
-    """Base: a stream for copies, and memory to receive in that is used again."""
+    """A stream for copies, and reused memory for the arrays received. See Collective."""
 
     in_process = False
 
@@ -24,9 +24,9 @@ class DeviceLink:
         self._spare: dict[int, list[Array]] = {}
         self._lent: list[Array] = []
 
-    def post(self, outgoing: Sequence[Parcel], sizes: Sizes) -> Pending:
+    def post(self, outgoing: Sequence[Message], sizes: Sizes) -> Pending:
         """See Collective."""
-        # Taken before the event: whoever used this memory last on the compute stream is done.
+        # Before the event is recorded, so that earlier work on this memory has finished by then.
         incoming = [
             list(outgoing[peer]) if peer == self.rank else [self._take(n) for n in sizes[peer]]
             for peer in range(self.size)
@@ -37,12 +37,15 @@ class DeviceLink:
         return self.start(outgoing, sizes, incoming, ready)
 
     def start(
-        self, outgoing: Sequence[Parcel], sizes: Sizes, incoming: list[Parcel], ready: Any
+        self, outgoing: Sequence[Message], sizes: Sizes, incoming: list[Message], ready: Any
     ) -> Pending:
-        """Begin the copies; what is sent is whole once `ready` has passed."""
-        raise TypeError(f"{type(self).__name__}: a link must define start")
+        """Start the copies; the outgoing arrays are complete when the event `ready` has passed.
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sizes) -> list[Parcel]:
+        Shapes: flat arrays; those of incoming[r] have the counts sizes[r].
+        """
+        raise NotImplementedError
+
+    def exchange(self, outgoing: Sequence[Message], sizes: Sizes) -> list[Message]:
         """See Collective."""
         return self.post(outgoing, sizes).finish()
 
@@ -60,7 +63,7 @@ class DeviceLink:
         """See Collective."""
 
     def passed(self) -> Any:
-        """An event behind all copies so far, for which later compute work waits."""
+        """Make later work on the compute stream wait for all copies so far; returns the event."""
         event = self.driver.event()
         self.driver.record(event, self.stream)
         self.driver.wait(event)

@@ -1,69 +1,58 @@
-"""ReplicaEngine: the solver's engine over shards and replicas, with Engine's methods."""
+"""ReplicaEngine: computes the gradient of a batch in shards, on several replicas."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from prototxt_gen.errors import VerydeepError
-from runtime.core.blob import Blob
-from runtime.logs.glog import caffe_log, number
-from runtime.net import Net
-from runtime.parallel.crew import Crew
+from runtime.backend.base import HostArray
 from runtime.parallel.flat_params import Layout, Segment
-from runtime.parallel.replica import shards_in_order
+from runtime.parallel.group import ReplicaGroup
+from runtime.parallel.replica import Command, shards_in_order
 from runtime.parallel.shard_plan import ShardPlan
-from runtime.solvers.engine import Engine
+from runtime.solvers.engine import EngineSetup, clip_factor
+from runtime.solvers.history import History
 from runtime.solvers.hooks import Score
 from runtime.solvers.nets import share_trained_layers
-from runtime.solvers.testing import Outcome, TestNets, read_scores
-from runtime.solvers.update_rule import UpdateRule
+from runtime.solvers.testing import Outcome, read_scores, run_test_batches
 
 
-class ReplicaEngine(Engine):
-    """Computes a batch's gradient in shards, on the replicas of a crew.
+class ReplicaEngine:
+    """The engine of a solver whose nets are those of the first replica. See Engine.
 
-    `net` is the first replica's. Between compute_gradients and apply_update the gradient lies with
-    its owners; on one replica, in the net.
+    Between compute_gradients and apply_update every replica has the part of the gradient that it
+    owns; with one replica, the net's diffs have all of it.
     """
 
-    def __init__(self, net: Net, rule: UpdateRule, crew: Crew, plan: ShardPlan) -> None:
-        self.net, self.rule, self.crew, self.plan = net, rule, crew, plan
+    def __init__(self, setup: EngineSetup, group: ReplicaGroup, plan: ShardPlan) -> None:
+        self.net, self.rule, self.test_nets = setup.net, setup.rule, setup.test_nets
+        self.group, self.plan = group, plan
         self.shards = plan.shards
-        self._clock = net.context.pass_number
+        self.pass_number = self.net.context.pass_number
         self._scores: list[Score] = []
-        self._versions: list[int | None] = []
-
-    @property
-    def pass_number(self) -> int:
-        """The clock of the training data: passes of all shards."""
-        return self._clock
-
-    @pass_number.setter
-    def pass_number(self, value: int) -> None:
-        self._clock = value
+        self._shared_versions: list[int | None] = []
 
     def compute_loss(self) -> float:
-        """Run one batch forward, in all its shards."""
+        """See Engine."""
         self._share_weights()
-        results = shards_in_order(self.crew.run("forward", self._clock))
-        self._clock += self.plan.shards
-        return self._note(results)
-
-    def scores(self) -> list[Score]:
-        """The outputs of the last pass, averaged over its shards."""
-        return self._scores
+        results = shards_in_order(self.group.run(Command.FORWARD, self.pass_number))
+        self.pass_number += self.plan.shards
+        return self._mean_loss(results)
 
     def compute_gradients(self, iter_size: int) -> float:
-        """Compute the gradient of iter_size passes of every shard; return the mean loss."""
+        """See Engine."""
         self._share_weights()
-        results = shards_in_order(self.crew.run("compute", self._clock))
-        self._clock += self.plan.shards * iter_size
-        return self._note(results)
+        results = shards_in_order(self.group.run(Command.COMPUTE, self.pass_number))
+        self.pass_number += self.plan.shards * iter_size
+        return self._mean_loss(results)
 
-    def _note(self, results: list[list[Outcome]]) -> float:
-        """Keep the outputs of the last passes; return the mean loss, whoever computed it."""
+    def scores(self) -> list[Score]:
+        """See Engine; the means over the shards."""
+        return self._scores
+
+    def _mean_loss(self, results: list[list[Outcome]]) -> float:
+        """Store the mean outputs of the last passes; returns the mean loss of all passes."""
         last = [outcomes[-1].scores for outcomes in results]
         self._scores = [
             Score(score.name, math.fsum(column) / len(column), score.loss_weight)
@@ -73,34 +62,26 @@ class ReplicaEngine(Engine):
         return math.fsum(losses) / len(losses)
 
     def apply_update(self, param: Any, rate: float, iteration: int) -> None:
-        """Clip the summed gradient, divide it by iter_size, regularise and step: in that order."""
+        """See Engine."""
         factors = self._clip_factors(float(param.clip_gradients))
         if param.iter_size != 1:
             factors.append(1.0 / param.iter_size)
-        self.crew.run("update", factors, rate, iteration, bool(param.snapshot_diff))
-        self._versions = self._weight_versions()
+        self.group.run(Command.UPDATE, factors, rate, iteration, bool(param.snapshot_diff))
+        self._shared_versions = self._weight_versions()
 
     def _clip_factors(self, limit: float) -> list[float]:
         if limit < 0:
             return []
-        # fsum rounds once: the norm does not depend on who added which chunk.
-        norm = math.sqrt(math.fsum(shards_in_order(self.crew.run("norm_parts"))))
-        if norm <= limit:
-            return []
-        caffe_log(
-            "sgd_solver.cpp:92",
-            "Gradient clipping: scaling down gradients (L2 norm %s > %s) by scale factor %s",
-            number(norm),
-            number(limit),
-            number(limit / norm),
-        )
-        return [limit / norm]
+        # fsum is exact up to one rounding, so the norm does not depend on the number of replicas.
+        squares = math.fsum(shards_in_order(self.group.run(Command.NORM_PARTS)))
+        factor = clip_factor(math.sqrt(squares), limit)
+        return [] if factor is None else [factor]
 
     def _share_weights(self) -> None:
-        """Give the weights to all, where somebody has changed them: at the start, on a resume."""
-        if self.crew.size > 1 and self._versions != self._weight_versions():
-            self.crew.run("load_weights")
-            self._versions = self._weight_versions()
+        """Send the first replica's weights to the others if they were changed outside."""
+        if self.group.size > 1 and self._shared_versions != self._weight_versions():
+            self.group.run(Command.LOAD_WEIGHTS)
+            self._shared_versions = self._weight_versions()
 
     def _weight_versions(self) -> list[int | None]:
         return [blob.data.version for blob in self.net.params.learnable]
@@ -108,67 +89,64 @@ class ReplicaEngine(Engine):
     # History.
 
     @property
-    def history(self) -> list[Blob]:  # type: ignore[override]  # read-only: it is gathered
-        """The history of all owners, put together."""
-        whole = Engine(self.net, self.rule).history
-        parcels = self.crew.run("send_history")[0]
-        params = len(self.net.params.learnable)
-        for peer, arrays in enumerate(parcels):
-            segments = self._segments(peer)
-            for i, values in enumerate(arrays):
-                kind, place = divmod(i, len(segments))
-                segment = segments[place]
-                flat = whole[segment.index + kind * params].data.mutable_host().reshape(-1)
-                flat[segment.start : segment.stop] = values
-        return whole
+    def history(self) -> History:
+        """See Engine; a copy, collected from the replicas that own its parts."""
+        history = History(self.net, self.rule)
+        for owner, arrays in enumerate(self.group.run(Command.SEND_HISTORY)[0]):
+            parts = self._parts(history, owner)
+            for (values, segment), array in zip(parts, arrays, strict=True):
+                values[segment.start : segment.stop] = array
+        return history
 
-    def restore_history(self, history: list[Any], where: str, error: type[VerydeepError]) -> None:
-        """See Engine.restore_history."""
-        checked = Engine(self.net, self.rule)
-        checked.restore_history(history, where, error)
-        params = len(self.net.params.learnable)
-        parcels = [
+    def restore_history(self, arrays: Sequence[HostArray], source: str) -> None:
+        """See Engine."""
+        history = History(self.net, self.rule)
+        history.load(arrays, source)
+        messages = [
             [
-                checked.history[segment.index + kind * params]
-                .data.host()
-                .reshape(-1)[segment.start : segment.stop]
-                for kind in range(self.rule.histories)
-                for segment in self._segments(peer)
+                values[segment.start : segment.stop]
+                for values, segment in self._parts(history, owner)
             ]
-            for peer in range(self.crew.size)
+            for owner in range(self.group.size)
         ]
-        self.crew.scatter("take_history", parcels)
+        self.group.scatter(Command.TAKE_HISTORY, messages)
 
-    def _segments(self, peer: int) -> list[Segment]:
-        counts = [blob.count() for blob in self.net.params.learnable]
-        return Layout(counts).segments(peer, self.crew.size)
+    def _parts(self, history: History, owner: int) -> list[tuple[HostArray, Segment]]:
+        """The flat history arrays of a replica's segments, with the segments."""
+        layout = Layout([blob.count() for blob in self.net.params.learnable])
+        segments = layout.segments(owner, self.group.size)
+        return [
+            (history.of_param(segment.index)[kind].data.mutable_host().reshape(-1), segment)
+            for kind in range(self.rule.histories)
+            for segment in segments
+        ]
 
+    # Tests.
 
-class ReplicaTests(TestNets):
-    """Test nets whose batches are dealt to the replicas, a run of them to each."""
+    def run_test(
+        self, net_id: int, batches: int, should_continue: Callable[[], bool]
+    ) -> list[Outcome] | None:
+        """See Engine; each replica runs a contiguous part of the batches.
 
-    def __init__(self, tests: TestNets, crew: Crew) -> None:
-        super().__init__(tests.nets, tests.train_net, tests.test_iter)
-        self.crew = crew
-
-    def run_batches(self, net_id: int, go_on: Callable[[], bool]) -> list[Outcome] | None:
-        """See TestNets.run_batches; the images are the same as on one device.
-
-        A test net with weights of its own, which the other replicas lack, runs on the first alone.
+        A test net with weights that the train net lacks runs on the first replica only, because
+        the other replicas do not have these weights.
         """
-        batches, size = self.test_iter[net_id], self.crew.size
-        if size == 1 or share_trained_layers(self.nets[net_id], self.train_net):
-            return super().run_batches(net_id, go_on)
-        context = self.nets[net_id].context
-        start, each = context.pass_number, -(-batches // size)
+        net, size = self.test_nets[net_id], self.group.size
+        if share_trained_layers(net, self.net) or size == 1:
+            return run_test_batches(net, batches, should_continue)
+        start, per_replica = net.context.pass_number, -(-batches // size)
         outcomes: dict[int, Outcome] = {}
-        for turn in range(each):
-            if not go_on():
+        for turn in range(per_replica):
+            if not should_continue():
                 return None
-            numbers = [rank * each + turn for rank in range(size)]
-            passes = [start + n if n < batches else None for n in numbers]
-            for n, outcome in zip(numbers, self.crew.run("test", net_id, passes)):
+            indices = [rank * per_replica + turn for rank in range(size)]
+            passes = [start + index if index < batches else None for index in indices]
+            for index, outcome in zip(indices, self.group.run(Command.TEST, net_id, passes)):
                 if outcome is not None:
-                    outcomes[n] = outcome
-        context.pass_number = start + batches
-        return [outcomes[n] for n in range(batches)]
+                    outcomes[index] = outcome
+        net.context.pass_number = start + batches
+        return [outcomes[index] for index in range(batches)]
+
+    def close(self) -> None:
+        """Close the replicas."""
+        self.group.close()

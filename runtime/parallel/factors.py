@@ -1,11 +1,11 @@
-"""Factors: gradients of large fully-connected layers, gathered before they are multiplied out.
+"""Factors: weight gradients of large fully-connected layers as products of two small matrices.
 
-Such a gradient is a product, left^T right, of what came into the layer and what came back to it.
-For the paper's nets those two matrices hold a tenth of the gradient's numbers or less. So shards
-keep them, replicas give them to each other, and each replica multiplies out the rows that it
-owns, for the whole batch at once: a shard then costs no pass over these gradients, and there is
-nothing to add up. Where a row's bits may depend on what is computed with it, as BLAS's do, rows are
-computed in blocks of one grid, whoever owns them.
+Such a gradient is the product left^T right of the gradient of the layer's output and of its input.
+For the paper's nets the two matrices have at most a tenth of the gradient's values. So shards store
+the matrices, replicas exchange them, and each replica computes the rows that it owns for the whole
+batch in one product. Shards then need no pass over these gradients and no sum of them. If the bits
+of a row depend on the other rows of a product, as with BLAS, rows are computed in the blocks of a
+fixed grid, so that they do not depend on the owner.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ import numpy as np
 from runtime.backend.base import Array
 from runtime.core.layer import Layer
 from runtime.net import Net
-from runtime.parallel.collective import Parcel
+from runtime.parallel.collective import Message
 from runtime.parallel.shard_plan import ShardPlan
 
 GRID = 128
-"""Rows of a gradient that are multiplied out together, where that shows."""
+"""Rows of a product, if the bits of a row depend on the other rows."""
 LARGE = 1 << 16
-"""Numbers of a gradient that are worth the trouble."""
+"""Values of the smallest gradient that is computed from factors."""
 
 
 class Factors:
-    """Left and right of one layer's gradient: this replica's passes, and room for everybody's.
+    """The left and right matrix of one layer's gradient: this replica's part and the whole.
 
-    Shapes: left (depth, rows), right (depth, cols), where weights are (rows, cols) and the depth is
-    what comes in a pass times the passes.
+    Shapes: left (depth, rows), right (depth, cols), weights (rows, cols); the depth is the layer's
+    factor_depth times the number of passes.
     """
 
     def __init__(self, layer: Layer, plan: ShardPlan, rank: int) -> None:
@@ -54,40 +54,43 @@ class Factors:
         )
 
     def begin(self) -> None:
-        """Forget what is kept, and have the layer's passes from now on."""
+        """Start an iteration: the layer's backward passes store their factors here."""
         self._kept = 0
         self._layer.keep_factors = self.keep
 
     def end(self) -> None:
-        """Let the layer multiply out by itself again: others may run the net as well."""
+        """End an iteration: the layer computes its gradient itself again."""
         self._layer.keep_factors = None
 
     def keep(self, left: Array, right: Array) -> None:
-        """Keep the factors of one pass; see Layer.keep_factors."""
+        """Store the factors of one pass. See Layer.keep_factors.
+
+        Shapes: left (factor_depth, rows), right (factor_depth, cols).
+        """
         for whole, part in ((self._left, left), (self._right, right)):
             flat = self.backend.memory.view(part, 0, (part.size,))
-            at = self._kept * part.size
-            self.backend.memory.copy(flat, self.backend.memory.view(whole, at, (part.size,)))
+            offset = self._kept * part.size
+            self.backend.memory.copy(flat, self.backend.memory.view(whole, offset, (part.size,)))
         self._kept += 1
 
-    def parcel(self) -> Parcel:
-        """What the other replicas need of this one."""
+    def message(self) -> Message:
+        """This replica's part of the two matrices."""
         return [self._left, self._right]
 
     def sizes(self) -> list[list[int]]:
-        """Counts of the arrays in everybody's parcel."""
+        """The counts of the arrays in the message of each replica."""
         depths = [self._depth * passes for passes in self._passes]
         return [[depth * self.rows, depth * self.cols] for depth in depths]
 
-    def multiply(self, parcels: Sequence[Parcel] | None, low: int, high: int) -> None:
+    def multiply(self, messages: Sequence[Message] | None, low: int, high: int) -> None:
         """Write elements low .. high-1 of the mean gradient, with the rest of their rows or blocks.
 
-        `parcels` are all replicas'; None where this is the only one.
+        `messages` come from all replicas; None if there is only one.
         """
         out = self.weight.diff.storage.overwrite()
         if high <= low:
             return
-        left, right = (self._left, self._right) if parcels is None else self._gather(parcels)
+        left, right = (self._left, self._right) if messages is None else self._gather(messages)
         depth = left.size // self.rows
         left = self.backend.memory.view(left, 0, (depth, self.rows))
         right = self.backend.memory.view(right, 0, (depth, self.cols))
@@ -97,36 +100,37 @@ class Factors:
             self.backend.products.gemm(True, False, self._scale, block, right, 0.0, to)
 
     def _blocks(self, first: int, last: int) -> list[tuple[int, int]]:
-        """The rows of each product that together give rows first .. last-1."""
+        """The ranges of rows of the products that give rows first .. last-1."""
         if self.backend.rows_stand_alone:
             return [(first, last)]
         starts = range(first // GRID * GRID, last, GRID)
         return [(start, min(start + GRID, self.rows)) for start in starts]
 
-    def _gather(self, parcels: Sequence[Parcel]) -> tuple[Array, Array]:
-        """Everybody's passes, in the order of the shards."""
+    def _gather(self, messages: Sequence[Message]) -> tuple[Array, Array]:
+        """The matrices of all passes, in the order of the shards."""
         assert self._whole is not None
         for position, whole in enumerate(self._whole):
-            at = 0
-            for parcel in parcels:
-                part = parcel[position]
-                self.backend.memory.copy(part, self.backend.memory.view(whole, at, (part.size,)))
-                at += part.size
+            offset = 0
+            for message in messages:
+                part = message[position]
+                target = self.backend.memory.view(whole, offset, (part.size,))
+                self.backend.memory.copy(part, target)
+                offset += part.size
         return self._whole
 
 
 def choose_factors(net: Net, plan: ShardPlan, rank: int) -> dict[int, Factors]:
-    """The weight blobs, by index, whose gradient is gathered as factors.
+    """The weight blobs, by index, whose gradients are computed from factors.
 
-    Their factors hold at most half of the gradient's numbers, and the layer does not share them.
-    Only in host memory: there a gradient's way through memory takes longer than its arithmetic.
+    Their factors have at most half as many values as the gradient, and no other layer shares them.
+    Only for backends in host memory, where a pass over a gradient costs more than its arithmetic.
     """
     if plan.shards == 1 or not net.backend.shares_host_memory:
         return {}
     owned = {id(blob): index for index, blob in enumerate(net.params.learnable)}
     users = [id(blob.diff.storage) for layer in net.layers for blob in layer.blobs]
     passes = plan.shards * plan.iter_size
-    found = {}
+    chosen = {}
     for layer, needed in zip(net.layers, net.layer_need_backward):
         depth = layer.factor_depth
         if depth is None or not needed:
@@ -136,5 +140,5 @@ def choose_factors(net: Net, plan: ShardPlan, rank: int) -> dict[int, Factors]:
         small = 2 * passes * depth * (rows + cols) <= rows * cols
         alone = id(weight) in owned and users.count(id(weight.diff.storage)) == 1
         if small and alone and rows * cols >= LARGE and layer.propagates_to_params(0):
-            found[owned[id(weight)]] = Factors(layer, plan, rank)
-    return found
+            chosen[owned[id(weight)]] = Factors(layer, plan, rank)
+    return chosen

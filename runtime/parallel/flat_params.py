@@ -1,6 +1,6 @@
-"""The weights of a net as one flat array, and who owns which part of it.
+"""The weights of a net as one flat array, and the parts of it that the replicas own.
 
-A replica owns a run of chunks: it adds up their gradients, keeps their history and updates them.
+A replica owns a range of chunks: it sums their gradients, stores their history and updates them.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from runtime.core.synced_memory import Storage, SyncedMemory
 from runtime.net import Net
 
 CHUNK = 1 << 16
-"""Elements that are never divided; norms are added up chunk by chunk, whoever owns them."""
+"""Elements of the largest part that is not divided; the sum of squares is computed by chunk."""
 PIECE = 1 << 17
-"""Elements of several arrays that are added up at a time: they should stay in the cache."""
+"""Elements that are added at a time, so that they stay in the cache."""
 
 
 @dataclass(frozen=True)
 class Segment:
-    """Elements start .. stop-1 of weight blob `index`; they stand at `at` in the flat array."""
+    """Elements start .. stop-1 of weight blob `index`, from `offset` on in the flat array."""
 
     index: int
     start: int
     stop: int
-    at: int
+    offset: int
 
     @property
     def count(self) -> int:
         return self.stop - self.start
 
     def chunks(self) -> list[tuple[int, int]]:
-        """(offset, count) of its chunks, from its own start."""
+        """The (offset, count) of its chunks, relative to its start."""
         return [(i, min(CHUNK, self.count - i)) for i in range(0, self.count, CHUNK)]
 
 
 class Layout:
-    """Where weight blobs of these counts stand in a flat array."""
+    """The positions of weight blobs with these counts in a flat array."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self.counts = list(counts)
@@ -46,19 +46,19 @@ class Layout:
         self.total = sum(self.counts)
 
     def segments(self, owner: int, owners: int) -> list[Segment]:
-        """What one of `owners` owns: a contiguous part, as equal as whole chunks allow."""
+        """The segments of one of `owners`: contiguous parts of nearly equal size, in chunks."""
         low, high = self.total * owner // owners, self.total * (owner + 1) // owners
-        found = []
+        segments = []
         for index, (offset, count) in enumerate(zip(self.offsets, self.counts)):
             start, stop = _chunk_at(low - offset, count), _chunk_at(high - offset, count)
             if stop > start:
-                found.append(Segment(index, start, stop, offset + start))
-        return found
+                segments.append(Segment(index, start, stop, offset + start))
+        return segments
 
     def part(self, owner: int, owners: int) -> tuple[int, int]:
         """First element and number of elements of an owner's part of the flat array."""
         segments = self.segments(owner, owners)
-        return (segments[0].at if segments else 0), sum(s.count for s in segments)
+        return (segments[0].offset if segments else 0), sum(s.count for s in segments)
 
 
 def _chunk_at(position: int, count: int) -> int:
@@ -67,9 +67,9 @@ def _chunk_at(position: int, count: int) -> int:
 
 
 class GradientBuffers:
-    """Flat gradients of one net: the one that its backward pass adds to, and others kept aside.
+    """Flat gradients of one net: the one its backward pass adds to, and sums of earlier shards.
 
-    Weight blobs in `apart` have their place in the array, and somebody else writes it.
+    Weight blobs in `apart` have a place in the array but are written by Factors.
     """
 
     def __init__(self, net: Net, layout: Layout, apart: Collection[int] = ()) -> None:
@@ -82,9 +82,9 @@ class GradientBuffers:
         self._bound: Array | None = None
 
     def begin(self) -> Array:
-        """Give the net a gradient of zeros to add to.
+        """Bind the net's diffs to a gradient of zeros; returns the flat array.
 
-        Nothing is written: who adds to a blob first, or `settle`, does away with what is there.
+        The memory is not written: the first pass that adds to a blob, or `settle`, overwrites it.
         """
         if self._bound is None:
             self._bound = self._spare.pop() if self._spare else self._new()
@@ -94,28 +94,33 @@ class GradientBuffers:
         return self._bound
 
     def settle(self, first: int, last: int) -> None:
-        """Make weight blobs first .. last-1 hold their zeros, where no pass has added to them."""
+        """Write zeros to those of weight blobs first .. last-1 that no pass has added to."""
         for index in range(first, last):
             if index not in self.apart:
                 self.params[index].diff.dev()
 
     def merge(self, arrays: Sequence[Array], low: int, high: int, scale: float = 1.0) -> None:
-        """Add elements low .. high-1 of arrays to the net's gradient, in turn; then scale them.
+        """Add elements low .. high-1 of each array to the net's gradient; then scale the sums.
 
-        In host memory piece by piece, while a piece is in the cache: this is bound by memory.
+        In host memory the additions run piece by piece, because they are bound by memory.
+
+        Shapes: flat arrays with all elements of the gradient.
         """
         backend = self.backend
         step = PIECE if backend.shares_host_memory else max(1, high - low)
-        for at in range(low, high, step) if arrays or scale != 1.0 else ():
-            shape = (min(step, high - at),)
-            piece = backend.memory.view(self.current, at, shape)
+        for start in range(low, high, step) if arrays or scale != 1.0 else ():
+            shape = (min(step, high - start),)
+            piece = backend.memory.view(self.current, start, shape)
             for array in arrays:
-                backend.vectors.axpy(1.0, backend.memory.view(array, at, shape), piece)
+                backend.vectors.axpy(1.0, backend.memory.view(array, start, shape), piece)
             if scale != 1.0:
                 backend.vectors.scal(scale, piece)
 
     def merge_all(self, arrays: Sequence[Array]) -> None:
-        """Settle all weight blobs and add arrays to all of the net's gradient, in turn."""
+        """Settle all weight blobs and add each array to the net's gradient.
+
+        Shapes: flat arrays with all elements of the gradient.
+        """
         self.settle(0, len(self.params))
         low = 0
         for index, (offset, count) in enumerate(zip(self.layout.offsets, self.layout.counts)):
@@ -125,13 +130,13 @@ class GradientBuffers:
         self.merge(arrays, low, self.layout.total)
 
     def take(self) -> Array:
-        """Keep the net's gradient, once settled, aside; the net gets another one by `begin`."""
+        """Detach and return the net's settled gradient; `begin` binds another one."""
         taken = self.current
         self._bound = None
         return taken
 
     def give_back(self, array: Array) -> None:
-        """Have an array that was taken for later use."""
+        """Return an array from `take`, so that it is used again."""
         self._spare.append(array)
 
     @property
@@ -154,10 +159,10 @@ class GradientBuffers:
 
 
 def _sharers(net: Net, owner: Blob) -> list[SyncedMemory]:
-    """The diffs that look at an owner's: its own, and those of layers that share the weight."""
-    found = [owner.diff]
+    """The diffs with the same storage: the owner's, and those of layers that share the weight."""
+    diffs = [owner.diff]
     for layer in net.layers:
         for blob in layer.blobs:
             if blob is not owner and blob.diff.storage is owner.diff.storage:
-                found.append(blob.diff)
-    return found
+                diffs.append(blob.diff)
+    return diffs

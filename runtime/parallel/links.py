@@ -1,12 +1,12 @@
-"""Links: how arrays get from one device's memory to another's, beside the work on the devices.
+"""Links: transports of arrays between the memories of devices, in parallel with computation.
 
     staged   through pinned host memory, and from there by threads or MPI
     peer     from device to device, within one process (PCIe or NVLink)
     nccl     by NVIDIA's library, within one process or between several (nccl.py)
 
-A link has Collective's methods for arrays of a backend. Copies have a stream of their own: they
-wait for the compute stream up to where they were posted, and go on while it goes on. Only slices
-move; what is added to what, and in which order, is reduction.py's.
+A link has Collective's methods for arrays of a backend. Copies run on a stream of their own, which
+waits for the work that was on the compute stream when they were posted. Links only copy; additions
+and their order are in reduction.py.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.errors import DeviceError
+from prototxt_gen.errors import DeviceError, UsageError
 from runtime.backend.base import Array, Backend, HostArray
-from runtime.parallel.collective import Collective, Parcel, Pending
+from runtime.parallel.collective import Collective, Message, Pending
 from runtime.parallel.device_link import DeviceLink, Sizes
 from runtime.parallel.nccl import NcclLink
 
@@ -30,7 +30,7 @@ TRANSPORTS = (AUTO, PEER, NCCL, STAGED)
 
 
 class StagedLink(DeviceLink):
-    """By way of the host: downloads run beside the computation, the rest when it is over."""
+    """Copies through host memory: downloads run during the computation, the rest afterwards."""
 
     def __init__(self, backend: Any, inner: Collective) -> None:
         super().__init__(backend, inner)
@@ -38,17 +38,17 @@ class StagedLink(DeviceLink):
         self._staged: list[HostArray] = []
 
     def start(
-        self, outgoing: Sequence[Parcel], sizes: Sizes, incoming: list[Parcel], ready: Any
+        self, outgoing: Sequence[Message], sizes: Sizes, incoming: list[Message], ready: Any
     ) -> Pending:
         """See DeviceLink.start."""
         copies: dict[tuple[int, int], HostArray] = {}
-        staged: list[Parcel] = [[] for _ in range(self.size)]
+        staged: list[Message] = [[] for _ in range(self.size)]
         for peer in range(self.size):
             for array in outgoing[peer] if peer != self.rank else ():
-                place = (array.address, array.size)
-                if place not in copies:
-                    copies[place] = self._stage(array)
-                staged[peer].append(copies[place])
+                key = (array.address, array.size)
+                if key not in copies:
+                    copies[key] = self._stage(array)
+                staged[peer].append(copies[key])
         done = self.driver.event()
         self.driver.record(done, self.stream)
         others = [[] if peer == self.rank else sizes[peer] for peer in range(self.size)]
@@ -62,7 +62,7 @@ class StagedLink(DeviceLink):
         return host
 
     def release(self) -> None:
-        """See Collective. Uploads read the senders' memory, so they have to be over."""
+        """See Collective. Waits for the uploads, which read the senders' memory."""
         uploaded = self.driver.event()
         self.driver.record(uploaded)
         self.driver.finish(uploaded)
@@ -79,15 +79,15 @@ class _Staged:
     def __init__(
         self,
         link: StagedLink,
-        staged: list[Parcel],
+        staged: list[Message],
         sizes: Sizes,
-        incoming: list[Parcel],
+        incoming: list[Message],
         done: Any,
     ) -> None:
         self._link, self._staged, self._sizes = link, staged, sizes
         self._incoming, self._done = incoming, done
 
-    def finish(self) -> list[Parcel]:
+    def finish(self) -> list[Message]:
         """See Pending.finish."""
         link = self._link
         link.driver.finish(self._done)
@@ -98,23 +98,23 @@ class _Staged:
 
 
 class PeerLink(DeviceLink):
-    """From device to device: the receiver fetches, once the sender's event has passed."""
+    """Copies from device to device: the receiver copies after the sender's event has passed."""
 
     in_process = True
 
     def start(
-        self, outgoing: Sequence[Parcel], sizes: Sizes, incoming: list[Parcel], ready: Any
+        self, outgoing: Sequence[Message], sizes: Sizes, incoming: list[Message], ready: Any
     ) -> Pending:
         """See DeviceLink.start."""
-        offers: list[Parcel] = [[(self.driver, ready, arrays)] for arrays in outgoing]
+        offers: list[Message] = [[(self.driver, ready, arrays)] for arrays in outgoing]
         return _Offered(self, self.inner.post(offers, sizes), incoming)
 
     def release(self) -> None:
-        """See Collective: later work may overwrite what the others have fetched by then."""
-        fetched = self.driver.event()
-        self.driver.record(fetched, self.stream)
-        told = self.inner.exchange([[fetched]] * self.size, [[1]] * self.size)
-        for peer, (event,) in enumerate(told):
+        """See Collective. Later work on the device waits until the others have copied."""
+        copied = self.driver.event()
+        self.driver.record(copied, self.stream)
+        events = self.inner.exchange([[copied]] * self.size, [[1]] * self.size)
+        for peer, (event,) in enumerate(events):
             if peer != self.rank:
                 self.driver.wait(event)
         self.inner.release()
@@ -124,10 +124,10 @@ class PeerLink(DeviceLink):
 class _Offered:
     """See Pending."""
 
-    def __init__(self, link: PeerLink, offers: Pending, incoming: list[Parcel]) -> None:
+    def __init__(self, link: PeerLink, offers: Pending, incoming: list[Message]) -> None:
         self._link, self._offers, self._incoming = link, offers, incoming
 
-    def finish(self) -> list[Parcel]:
+    def finish(self) -> list[Message]:
         """See Pending.finish."""
         link, driver = self._link, self._link.driver
         for peer, ((sender, ready, arrays),) in enumerate(self._offers.finish()):
@@ -141,7 +141,7 @@ class _Offered:
 
 
 class ChosenLink:
-    """The link that --transport names, made when all replicas are there to agree on it."""
+    """The link of --transport, created by the first exchange, when all replicas exist."""
 
     def __init__(self, backend: Any, inner: Collective, transport: str = AUTO) -> None:
         self.backend, self.inner, self.transport = backend, inner, transport
@@ -149,11 +149,11 @@ class ChosenLink:
         self.in_process = inner.in_process
         self._link: Collective | None = None
 
-    def post(self, outgoing: Sequence[Parcel], sizes: Sizes) -> Pending:
+    def post(self, outgoing: Sequence[Message], sizes: Sizes) -> Pending:
         """See Collective."""
         return self._chosen().post(outgoing, sizes)
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sizes) -> list[Parcel]:
+    def exchange(self, outgoing: Sequence[Message], sizes: Sizes) -> list[Message]:
         """See Collective."""
         return self._chosen().exchange(outgoing, sizes)
 
@@ -181,28 +181,28 @@ class ChosenLink:
     def _choose(self) -> Collective:
         if self.transport == NCCL:
             return NcclLink(self.backend, self.inner)
-        fault = "" if self.transport == STAGED else self._no_peers()
+        fault = "" if self.transport == STAGED else self._peer_fault()
         if fault and self.transport == PEER:
             raise DeviceError(
-                f"transport 'peer': {fault}; expected devices that read each other's memory; use "
-                "--transport staged, or nccl"
+                f"transport 'peer': {fault}; expected devices with access to each other's "
+                "memory; use --transport staged, or nccl"
             )
         if fault and self.rank == 0:
-            log.warning("Gradients travel through host memory (transport 'staged'): %s", fault)
+            log.warning("Gradients are sent through host memory (transport 'staged'): %s", fault)
         elif self.rank == 0:
-            name = "through host memory" if self.transport == STAGED else "from device to device"
-            log.info("Gradients travel %s", name)
+            path = "through host memory" if self.transport == STAGED else "from device to device"
+            log.info("Gradients are sent %s", path)
         link = StagedLink if fault or self.transport == STAGED else PeerLink
         return link(self.backend, self.inner)
 
-    def _no_peers(self) -> str:
-        """Why the devices cannot copy from each other, for all replicas alike; '' if they can."""
+    def _peer_fault(self) -> str:
+        """The reason why devices cannot copy from each other, equal on all replicas; or ''."""
         if not self.inner.in_process:
-            return "the replicas are processes of their own"
+            return "the replicas are separate processes"
         driver = self.backend.driver
-        drivers = [told[0] for told in self.inner.exchange([[driver]] * self.size, [])]
-        blind = next((d.device_id for d in drivers if not driver.can_access_peer(d)), None)
-        faults = self.inner.exchange([[driver.device_id, blind]] * self.size, [])
+        drivers = [message[0] for message in self.inner.exchange([[driver]] * self.size, [])]
+        denied = next((d.device_id for d in drivers if not driver.can_access_peer(d)), None)
+        faults = self.inner.exchange([[driver.device_id, denied]] * self.size, [])
         self.inner.release()
         for device, other in faults:
             if other is not None:
@@ -211,16 +211,16 @@ class ChosenLink:
 
 
 def link_for(backend: Backend, collective: Collective, transport: str = AUTO) -> Collective:
-    """What moves a backend's arrays between replicas.
+    """The transport of a backend's arrays between replicas.
 
     Raises:
-        DeviceError: a transport between GPUs is asked for, and this is none.
+        UsageError: a transport between GPUs is requested for another device.
     """
     if backend.shares_host_memory:
         if transport != AUTO:
-            raise DeviceError(
-                f"transport '{transport}': backend '{backend.name}' computes in host memory; "
-                "expected GPUs; leave --transport out"
+            raise UsageError(
+                f"--transport {transport}: backend '{backend.name}' computes in host memory; "
+                "expected GPUs; omit --transport"
             )
         return collective
     return collective if collective.size == 1 else ChosenLink(backend, collective, transport)

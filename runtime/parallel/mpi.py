@@ -1,7 +1,8 @@
-"""Collective over MPI: replicas that are processes, on one machine or several (extra: mpi4py)."""
+"""MPI: replicas that are processes, on one machine or several (extra: mpi4py)."""
 
 from __future__ import annotations
 
+import enum
 import os
 import time
 from collections.abc import Sequence
@@ -13,46 +14,54 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import DeviceError, TrainingError
 from runtime.backend.base import HostArray
-from runtime.parallel.collective import PATIENCE, Parcel, PeerFailedError, Pending
+from runtime.parallel.collective import PATIENCE, Message, PeerFailedError, Pending
 
 CONTROL, RESULT, ABORT, _DATA = 1, 2, 3, 16
 _TAGS = 30000
-"""MPI promises tags up to 32767."""
+"""MPI guarantees tags up to 32767."""
 _EXCHANGES = 64
-"""Tags of one command; what is posted in one order needs no more of them."""
-_NAP = 0.0005
+"""Tags of one command; more exchanges reuse them, in the same order on all ranks."""
+_POLL_SECONDS = 0.0005
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
-"""What Open MPI's and MPICH's mpirun set."""
+"""The variables that Open MPI's and MPICH's mpirun set."""
+
+
+class Order(enum.Enum):
+    """The kinds of messages from rank 0 to the other ranks."""
+
+    BUILD = enum.auto()
+    RUN = enum.auto()
+    STOP = enum.auto()
 
 
 @dataclass
 class World:
-    """All processes of an mpirun, and this one's place among them."""
+    """All processes of an mpirun, and the ranks of this one."""
 
     comm: Any
     rank: int
     size: int
     local_rank: int
-    """Among the processes on this machine."""
+    """The rank among the processes on this machine."""
     local_size: int
     patience: float = PATIENCE
     stopped: bool = False
     lost: bool = False
-    """A rank does not answer: waiting for it to end would last for ever."""
+    """Whether a rank does not respond, so that waiting for its end would not return."""
 
-    def stop(self, message: str = "") -> None:
-        """Let the other ranks end; the second time nothing happens."""
+    def stop(self) -> None:
+        """Stop the other ranks; the second call does nothing."""
         if self.rank == 0 and not self.stopped:
             self.stopped = True
             for peer in range(1, self.size):
-                self.comm.send(("stop", message), dest=peer, tag=CONTROL)
+                self.comm.send((Order.STOP,), dest=peer, tag=CONTROL)
 
 
 def find_world() -> World | None:
-    """The processes that mpirun started beside this one; None where it was started alone.
+    """The processes of the mpirun that started this one; None without mpirun or with one process.
 
     Raises:
-        DeviceError: started by mpirun, and mpi4py is missing.
+        DeviceError: started by mpirun without mpi4py.
     """
     size = next((os.environ[name] for name in _SIZES if name in os.environ), "1")
     if size == "1":
@@ -62,7 +71,7 @@ def find_world() -> World | None:
     except ImportError as cause:
         raise DeviceError(
             f"started by mpirun as {size} processes, and mpi4py cannot be imported: {cause}; "
-            "expected it to carry the gradients; install the extra: pip install 'verydeep[mpi]'"
+            "expected it for sending gradients; install the extra: pip install 'verydeep[mpi]'"
         ) from cause
     comm = MPI.COMM_WORLD
     local = comm.Split_type(MPI.COMM_TYPE_SHARED)
@@ -73,24 +82,24 @@ class _Posted:
     """See Pending."""
 
     def __init__(
-        self, collective: MpiCollective, incoming: list[Parcel], requests: list[tuple[int, Any]]
+        self, collective: MpiCollective, incoming: list[Message], requests: list[tuple[int, Any]]
     ) -> None:
         self.incoming, self.requests = incoming, requests
         self._collective = collective
 
     def advance(self) -> bool:
-        """Whether something is still under way."""
+        """Test the requests; returns whether some are unfinished."""
         self.requests = [(peer, request) for peer, request in self.requests if not request.Test()]
         return bool(self.requests)
 
-    def finish(self) -> list[Parcel]:
+    def finish(self) -> list[Message]:
         """See Pending.finish."""
         self._collective.wait(self)
         return self.incoming
 
 
 class MpiCollective:
-    """See Collective. Arrays travel as they are, so all machines need the same byte order."""
+    """See Collective. All machines need the same byte order."""
 
     in_process = False
 
@@ -106,19 +115,19 @@ class MpiCollective:
         self._spare: dict[int, list[HostArray]] = {}
 
     def begin(self, command: int) -> None:
-        """Start a command: what is left of failed ones is not taken for part of it."""
+        """Start a command and discard what failed commands have left."""
         self._command, self._exchanges = command, 0
         self._kept.clear()
         self._pending.clear()
 
-    def post(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> Pending:
+    def post(self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]) -> Pending:
         """See Collective."""
-        # MPI moves large messages only while somebody asks after them.
+        # MPI sends large messages only during calls.
         for earlier in self._pending:
             earlier.advance()
         tag = _DATA + (self._command * _EXCHANGES + self._exchanges % _EXCHANGES) % _TAGS
         self._exchanges += 1
-        incoming: list[Parcel] = []
+        incoming: list[Message] = []
         requests: list[tuple[int, Any]] = []
         for peer in range(self.size):
             if peer == self.rank:
@@ -135,7 +144,9 @@ class MpiCollective:
         self._pending.append(_Posted(self, incoming, requests))
         return self._pending[-1]
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
+    def exchange(
+        self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
+    ) -> list[Message]:
         """See Collective."""
         return self.post(outgoing, sizes).finish()
 
@@ -144,7 +155,7 @@ class MpiCollective:
         return spare.pop() if spare else np.empty(count, self.dtype)
 
     def release(self) -> None:
-        """See Collective. What was sent has gone, and what came is this process's own."""
+        """See Collective. Received arrays are this process's own, so no rank is waited for."""
         for posted in self._pending:
             for peer, arrays in enumerate(posted.incoming):
                 if peer != self.rank:
@@ -153,7 +164,12 @@ class MpiCollective:
         self._pending.clear()
 
     def wait(self, posted: _Posted) -> None:
-        """Wait for an exchange, or for the news that it will not come to an end."""
+        """Wait for an exchange.
+
+        Raises:
+            TrainingError: a rank is late.
+            PeerFailedError: a rank failed.
+        """
         deadline = time.monotonic() + self.world.patience
         while posted.advance():
             failed = self._aborted()
@@ -165,10 +181,10 @@ class MpiCollective:
                 raise PeerFailedError(f"rank {self.rank}: rank {failed} failed; see its message")
             if late:
                 raise late_ranks(self.world, {peer for peer, _ in posted.requests})
-            time.sleep(_NAP)
+            time.sleep(_POLL_SECONDS)
 
     def _aborted(self) -> int | None:
-        """A rank that has given up the command at hand."""
+        """A rank that has aborted the current command; None if there is none."""
         while self.comm.Iprobe(tag=ABORT):
             rank, command = self.comm.recv(tag=ABORT)
             if command == self._command:
@@ -187,11 +203,11 @@ class MpiCollective:
 
 
 def late_ranks(world: World, ranks: set[int]) -> TrainingError:
-    """The error that names ranks which do not answer."""
+    """The error for ranks that do not respond."""
     world.lost = True
     return TrainingError(
         f"rank {world.rank}: waited {world.patience:g} s for rank(s) "
-        f"{', '.join(map(str, sorted(ranks)))}; expected all {world.size} within that time; look "
-        "at the machines they run on, the network between them and the data they read; the last "
+        f"{', '.join(map(str, sorted(ranks)))}; expected all {world.size} within that time; check "
+        "the machines they run on, the network between them and the data they read; the last "
         "snapshot is intact"
     )

@@ -1,4 +1,4 @@
-"""NCCL as a transport (extra: nccl): slices are sent and received; nothing is added up by it."""
+"""NCCL as a transport (extra: nccl): it sends and receives arrays and adds nothing."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.errors import DeviceError, TrainingError
-from runtime.parallel.collective import Collective, Parcel, Pending
+from runtime.parallel.collective import Collective, Message, Pending
 from runtime.parallel.device_link import DeviceLink, Sizes
 
 _NAME = "libnccl.so.2"
 _ID_BYTES = 128
 _BYTES = 0
-"""ncclInt8: what moves is bytes to NCCL."""
+"""ncclInt8: arrays are sent as bytes."""
 _POINTER = ctypes.c_void_p
 
 
@@ -39,7 +39,7 @@ _PROTOTYPES: dict[str, list[Any]] = {
 
 
 def find_library() -> str:
-    """The library of the extra, or else whichever the system's loader finds."""
+    """The path of the extra's library, or the name for the system's loader."""
     spec = importlib.util.find_spec("nvidia")
     for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
         path = Path(folder, "nccl", "lib", _NAME)
@@ -49,7 +49,7 @@ def find_library() -> str:
 
 
 class NcclLibrary:
-    """NCCL's calls; a status that is not success raises."""
+    """NCCL's functions; a status other than success raises."""
 
     def __init__(self, path: str) -> None:
         """Load the library.
@@ -74,14 +74,14 @@ class NcclLibrary:
         """Call a function.
 
         Raises:
-            DeviceError: NCCL's own words.
+            DeviceError: the function failed; has NCCL's message.
         """
         status = getattr(self._dll, name)(*args)
         if status:
-            said = self._dll.ncclGetErrorString(status).decode(errors="replace")
+            message = self._dll.ncclGetErrorString(status).decode(errors="replace")
             raise DeviceError(
-                f"transport 'nccl': {name}: {said}; expected success; run with NCCL_DEBUG=WARN to "
-                "see why, or use --transport auto"
+                f"transport 'nccl': {name}: {message}; expected success; run with NCCL_DEBUG=WARN "
+                "for the reason, or use --transport auto"
             )
 
 
@@ -92,7 +92,7 @@ def load_nccl(path: str) -> NcclLibrary:
 
 
 class NcclLink(DeviceLink):
-    """See DeviceLink. Sends and receives of one post are one group, so none waits for another."""
+    """See DeviceLink. The sends and receives of one post are one NCCL group, to avoid deadlock."""
 
     def __init__(self, backend: Any, inner: Collective) -> None:
         super().__init__(backend, inner)
@@ -100,23 +100,23 @@ class NcclLink(DeviceLink):
         self._comm = _POINTER()
         self._failed = False
         self.driver.native_stream(self.stream)
-        name = self._agree()
+        name = self._exchange_id()
         self._nccl.call("ncclCommInitRank", ctypes.byref(self._comm), self.size, name, self.rank)
 
-    def _agree(self) -> _UniqueId:
-        """The name of this run's communicator, which the first replica makes."""
+    def _exchange_id(self) -> _UniqueId:
+        """The communicator's id, which the first replica creates."""
         own = _UniqueId()
         if self.rank == 0:
             self._nccl.call("ncclGetUniqueId", ctypes.byref(own))
         words = np.frombuffer(bytes(own), self.backend.dtype)
         sizes = [[words.size]] + [[] for _ in range(self.size - 1)]
-        told = self.inner.exchange([[words] if self.rank == 0 else []] * self.size, sizes)
-        name = _UniqueId.from_buffer_copy(told[0][0].tobytes())
+        incoming = self.inner.exchange([[words] if self.rank == 0 else []] * self.size, sizes)
+        name = _UniqueId.from_buffer_copy(incoming[0][0].tobytes())
         self.inner.release()
         return name
 
     def start(
-        self, outgoing: Sequence[Parcel], sizes: Sizes, incoming: list[Parcel], ready: Any
+        self, outgoing: Sequence[Message], sizes: Sizes, incoming: list[Message], ready: Any
     ) -> Pending:
         """See DeviceLink.start."""
         stream = self.driver.native_stream(self.stream)
@@ -132,12 +132,16 @@ class NcclLink(DeviceLink):
         return _Grouped(self, incoming)
 
     def meet(self) -> None:
-        """Make sure on the host that everybody has posted: devices would wait for ever."""
-        here = [np.zeros(1, self.backend.dtype)]
-        self.inner.exchange([here] * self.size, [[1]] * self.size)
+        """Wait on the host until all replicas have posted; on a device a wait would have no limit.
+
+        Raises:
+            TrainingError, PeerFailedError: see Pending.finish.
+        """
+        marker = [np.zeros(1, self.backend.dtype)]
+        self.inner.exchange([marker] * self.size, [[1]] * self.size)
 
     def release(self) -> None:
-        """See Collective. What was sent has gone once `finish` has been passed."""
+        """See Collective. The arrays have been sent when `finish` returns."""
         self.inner.release()
         super().release()
 
@@ -147,7 +151,7 @@ class NcclLink(DeviceLink):
         super().abort()
 
     def close(self) -> None:
-        """Give the communicator back; one that a failure has left waiting is broken off."""
+        """Destroy the communicator, or abort it after a failure."""
         if self._comm:
             name = "ncclCommAbort" if self._failed else "ncclCommDestroy"
             self._nccl.call(name, self._comm)
@@ -157,11 +161,11 @@ class NcclLink(DeviceLink):
 class _Grouped:
     """See Pending."""
 
-    def __init__(self, link: NcclLink, incoming: list[Parcel]) -> None:
+    def __init__(self, link: NcclLink, incoming: list[Message]) -> None:
         self._link, self._incoming = link, incoming
 
-    def finish(self) -> list[Parcel]:
-        """See Pending.finish. Later compute work waits, the host does not."""
+    def finish(self) -> list[Message]:
+        """See Pending.finish. The compute stream waits for the copies, the host does not."""
         try:
             self._link.meet()
         except TrainingError:

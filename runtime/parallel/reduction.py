@@ -1,10 +1,10 @@
-"""Reduction: the gradients of all shards added up while the backward pass still goes on.
+"""Reduction: sums the gradients of all shards during the last backward pass.
 
-The flat gradient is cut into buckets of whole weight blobs. A bucket is complete once the last
-shard's backward pass has left the lowest layer that adds to it; it is then merged with the shards
-before and posted, while the layers below go on. Paper's nets: the fully-connected layers hold 89 %
-of the numbers and are complete first; in host memory their factors travel instead (factors.py).
-Who computes when never changes the order of adding.
+The flat gradient is divided into buckets of whole weight blobs. A bucket is complete when the last
+shard's backward pass has left the lowest layer that adds to it. It is then added to the earlier
+shards' sums and sent, while the backward pass continues. In the paper's nets the fully-connected
+layers have 89 % of the values and are complete first; in host memory their factors are sent instead
+(factors.py). The order of additions is fixed and does not depend on the timing.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from types import MappingProxyType
 from runtime.backend.base import Array
 from runtime.net import Net
 from runtime.parallel import flat_params
-from runtime.parallel.collective import Collective, Parcel, Pending
+from runtime.parallel.collective import Collective, Message, Pending
 from runtime.parallel.factors import Factors
 from runtime.parallel.flat_params import GradientBuffers
 from runtime.parallel.shard_plan import ShardPlan
 from runtime.parallel.tree import Node, cover, evaluate
 
 BUCKET = 1 << 20
-"""Elements that are worth sending by themselves."""
+"""Elements of the smallest bucket, unless it is the last."""
 
 
 @dataclass(frozen=True)
@@ -35,36 +35,33 @@ class Bucket:
     low: int
     high: int
     ready: int
-    """Once backward has left this layer, nothing more is added."""
+    """The index of the lowest layer that adds to the bucket."""
 
 
 def buckets_of(net: Net, counts: Sequence[int], apart: Collection[int] = ()) -> list[Bucket]:
-    """A net's buckets, in the order in which backward completes them.
+    """The buckets of a net in the order in which the backward pass completes them.
 
-    Weight blobs in `apart` have a bucket each.
+    Each weight blob in `apart` has a bucket of its own.
     """
-    found: list[Bucket] = []
+    buckets: list[Bucket] = []
     last = len(counts)
     high = end = sum(counts)
     for index in reversed(range(len(counts))):
         end -= counts[index]
         if high - end >= BUCKET or index == 0 or index in apart or index - 1 in apart:
-            found.append(Bucket(index, last, end, high, _owner_layer(net, index)))
+            buckets.append(Bucket(index, last, end, high, _lowest_layer(net, index)))
             last, high = index, end
-    return found
+    return buckets
 
 
-def _owner_layer(net: Net, index: int) -> int:
-    """The layer that a weight blob belongs to: the lowest of those that share it."""
+def _lowest_layer(net: Net, index: int) -> int:
+    """The index of the lowest layer with a weight blob."""
     blob = net.params.learnable[index]
-    return next(place for place, layer in enumerate(net.layers) if blob in layer.blobs)
+    return next(position for position, layer in enumerate(net.layers) if blob in layer.blobs)
 
 
 class Reduction:
-    """One replica's share in adding up: it ends with the part of the gradient that it owns.
-
-    The sum is left in the net's own gradient, divided by the number of shards.
-    """
+    """Computes the part of the mean gradient that one replica owns, in the net's own gradient."""
 
     def __init__(
         self,
@@ -87,16 +84,18 @@ class Reduction:
         net.after_backward.append(self._after_layer)
 
     def open(self, kept: Sequence[Array], merged: Sequence[Array]) -> None:
-        """Complete buckets from now on, as the coming backward pass leaves them.
+        """Start the last backward pass: its layers complete the buckets.
 
-        `merged` are added to the net's gradient; `kept` are the sums that stay beside it.
+        `merged` are added to the net's gradient; `kept` are sums that are sent separately.
+
+        Shapes: flat arrays with all elements of the gradient.
         """
         self._kept, self._merged = list(kept), list(merged)
         self._next, self._open = 0, True
         self._posted = []
 
     def close(self) -> None:
-        """Take what the others have posted and add it up.
+        """Receive the sums of the other replicas and add them.
 
         Raises:
             TrainingError, PeerFailedError: see Pending.finish.
@@ -110,7 +109,7 @@ class Reduction:
             self.link.release()
 
     def cancel(self) -> None:
-        """Forget what a failed pass has left."""
+        """Discard the state of a failed pass."""
         self._open = False
         self._posted = []
 
@@ -129,7 +128,7 @@ class Reduction:
             if alone:
                 factors.multiply(None, 0, bucket.high - bucket.low)
             else:
-                posted = self.link.post([factors.parcel()] * self.link.size, factors.sizes())
+                posted = self.link.post([factors.message()] * self.link.size, factors.sizes())
                 self._posted.append((bucket, posted))
             return
         self.buffers.settle(bucket.first, bucket.last)
@@ -149,36 +148,36 @@ class Reduction:
         self._posted.append((bucket, self.link.post(outgoing, sizes)))
 
     def _share(self, bucket: Bucket, owner: int) -> tuple[int, int]:
-        """First element and number of elements of a bucket that one replica adds up."""
-        at, count = self._parts[owner]
-        low, high = max(at, bucket.low), min(at + count, bucket.high)
+        """First element and number of elements of a bucket that one replica owns."""
+        start, count = self._parts[owner]
+        low, high = max(start, bucket.low), min(start + count, bucket.high)
         return low, max(0, high - low)
 
     def _nodes(self, peer: int) -> list[Node]:
         run = self.plan.run_of(peer)
         return cover((0, self.plan.shards), run.start, run.stop)
 
-    def _add(self, bucket: Bucket, incoming: Sequence[Parcel]) -> None:
-        """Add up the owned part of a bucket in the tree's order, into the net's gradient."""
+    def _add(self, bucket: Bucket, incoming: Sequence[Message]) -> None:
+        """Sum the owned part of a bucket in the order of the tree, into the net's gradient."""
         low, count = self._share(bucket, self.link.rank)
         if bucket.first in self.factors:
             start = low - bucket.low
             self.factors[bucket.first].multiply(incoming, start, start + count)
             return
         step = flat_params.PIECE if self.backend.shares_host_memory else max(1, count)
-        for at in range(0, count, step):
-            shape = (min(step, count - at),)
+        for offset in range(0, count, step):
+            shape = (min(step, count - offset),)
             parts: dict[Node, tuple[Array, bool]] = {}
             for peer, arrays in enumerate(incoming):
                 nodes = self._nodes(peer)
                 for node, array in zip(nodes, arrays):
                     own = peer == self.link.rank and node == nodes[-1]
-                    parts[node] = (self.backend.memory.view(array, at, shape), own)
+                    parts[node] = (self.backend.memory.view(array, offset, shape), own)
             total, _ = evaluate((0, self.plan.shards), parts, self._sum)
             self.backend.vectors.scal(1.0 / self.plan.shards, total)
 
     def _sum(self, left: tuple[Array, bool], right: tuple[Array, bool]) -> tuple[Array, bool]:
-        """Add in place, on the net's gradient where it is one of the two: both orders give a+b."""
+        """Add in place, into the net's gradient if it is one of the two; a+b equals b+a."""
         target, other = (right, left) if right[1] else (left, right)
         self.backend.vectors.axpy(1.0, other[0], target[0])
         return target

@@ -1,10 +1,11 @@
-"""Replica: one net on one backend, its run of shards, and the part of the weights it updates.
+"""Replica: a net on one backend that computes some shards and updates some of the weights.
 
-Every replica is told to do the same things at the same time; see crew.py for who tells them.
+All replicas execute the same commands in the same order; group.py sends them.
 """
 
 from __future__ import annotations
 
+import enum
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from runtime.backend.base import Array, HostArray
 from runtime.core.synced_memory import Storage, SyncedMemory
 from runtime.net import Net
-from runtime.parallel.collective import Collective, Parcel
+from runtime.parallel.collective import Collective, Message
 from runtime.parallel.factors import choose_factors
 from runtime.parallel.flat_params import GradientBuffers, Layout, Segment
 from runtime.parallel.reduction import Reduction
@@ -23,10 +24,24 @@ from runtime.solvers.testing import Outcome, run_batch, run_test_batch
 from runtime.solvers.update_rule import ParamSlot, UpdateRule
 
 
-class Replica:
-    """`shared_weights` says that all replicas' nets look at the same weights in host memory.
+class Command(enum.Enum):
+    """A step that all replicas execute together: the methods of Replica."""
 
-    `link` moves arrays of the backend; where those lie in host memory it is the collective itself.
+    FORWARD = enum.auto()
+    COMPUTE = enum.auto()
+    NORM_PARTS = enum.auto()
+    UPDATE = enum.auto()
+    LOAD_WEIGHTS = enum.auto()
+    SEND_HISTORY = enum.auto()
+    TAKE_HISTORY = enum.auto()
+    TEST = enum.auto()
+
+
+class Replica:
+    """One of `collective.size` nets with the same weights.
+
+    With `shared_weights` the nets of all replicas use the same weights in host memory. `link` moves
+    arrays of the backend; on a backend in host memory it is the collective.
     """
 
     def __init__(
@@ -55,51 +70,83 @@ class Replica:
             [self._memory(segment) for segment in self.segments] for _ in range(rule.histories)
         ]
 
+    def execute(self, command: Command, args: Sequence[Any]) -> Any:
+        """Execute a command; returns the result of its method.
+
+        Raises:
+            VerydeepError: see the methods.
+        """
+        match command:
+            case Command.FORWARD:
+                return self.forward(*args)
+            case Command.COMPUTE:
+                return self.compute(*args)
+            case Command.NORM_PARTS:
+                return self.norm_parts()
+            case Command.UPDATE:
+                return self.update(*args)
+            case Command.LOAD_WEIGHTS:
+                return self.load_weights()
+            case Command.SEND_HISTORY:
+                return self.send_history()
+            case Command.TAKE_HISTORY:
+                return self.take_history(*args)
+            case Command.TEST:
+                return self.test(*args)
+
     # Gradients.
 
     def compute(self, first_pass: int) -> list[list[Outcome]]:
-        """Compute this replica's shards and add up everybody's; outcomes by shard and pass."""
+        """Compute this replica's shards and its part of the sum over all shards.
+
+        Returns the outcomes by shard and pass.
+
+        Raises:
+            DataError, DeviceError: a pass failed.
+            TrainingError: another replica failed or is late.
+        """
         self.reduction.cancel()
         for factors in self.factors.values():
             factors.begin()
         try:
-            return self._shards(first_pass)
+            return self._compute_shards(first_pass)
         finally:
             for factors in self.factors.values():
                 factors.end()
 
-    def _shards(self, first_pass: int) -> list[list[Outcome]]:
-        run, outcomes = self.plan.run_of(self.rank), []
-        kept: list[tuple[Node, Array]] = []
-        for shard in run:
+    def _compute_shards(self, first_pass: int) -> list[list[Outcome]]:
+        shards, outcomes = self.plan.run_of(self.rank), []
+        # Complete sums of earlier shards; those that are not merged yet stay until the last shard.
+        sums: list[tuple[Node, Array]] = []
+        for shard in shards:
             self.buffers.begin()
-            count = len(kept) - merges_after(self.plan.shards, shard, run.start)
-            kept, merged = kept[:count], kept[count:][::-1]
+            count = len(sums) - merges_after(self.plan.shards, shard, shards.start)
+            sums, merged = sums[:count], sums[count:][::-1]
             arrays = [array for _, array in merged]
-            if shard + 1 < run.stop:
-                outcomes.append(self._passes(first_pass, shard))
+            if shard + 1 < shards.stop:
+                outcomes.append(self._run_passes(first_pass, shard))
                 self.buffers.merge_all(arrays)
                 low = merged[-1][0][0] if merged else shard
-                kept.append(((low, shard + 1), self.buffers.take()))
+                sums.append(((low, shard + 1), self.buffers.take()))
             else:
-                beside = [array for _, array in kept]
-                begin = functools.partial(self.reduction.open, beside, arrays)
-                outcomes.append(self._passes(first_pass, shard, begin))
+                others = [array for _, array in sums]
+                begin = functools.partial(self.reduction.open, others, arrays)
+                outcomes.append(self._run_passes(first_pass, shard, begin))
                 self.reduction.close()
-                arrays += beside
+                arrays += others
             for array in arrays:
                 self.buffers.give_back(array)
         return outcomes
 
     def forward(self, first_pass: int) -> list[list[Outcome]]:
-        """Compute this replica's shards forward only, one pass each."""
+        """Run one forward pass of each of this replica's shards; outcomes as of `compute`."""
         outcomes = []
         for shard in self.plan.run_of(self.rank):
             self.net.context.pass_number = first_pass + shard
             outcomes.append([run_batch(self.net)])
         return outcomes
 
-    def _passes(
+    def _run_passes(
         self, first_pass: int, shard: int, before_last: Callable[[], None] | None = None
     ) -> list[Outcome]:
         iter_size, outcomes = self.plan.iter_size, []
@@ -114,7 +161,7 @@ class Replica:
     # Updates.
 
     def norm_parts(self) -> list[float]:
-        """Sums of squares of the owned gradient, chunk by chunk."""
+        """The sum of squares of each chunk of the owned gradient."""
         return [
             self.backend.vectors.sumsq(
                 self.backend.memory.view(self._slice(segment), offset, (count,))
@@ -124,23 +171,29 @@ class Replica:
         ]
 
     def update(self, factors: Sequence[float], rate: float, iteration: int, diffs: bool) -> None:
-        """Scale the owned gradient, step, and give everybody the new weights.
+        """Scale the owned gradient, update the owned weights, and exchange the new weights.
 
-        With `diffs` the gradients are given as well, for those who look at them.
+        With `diffs` the gradients are exchanged as well, for snapshots with diffs.
+
+        Raises:
+            TrainingError: another replica failed or is late.
         """
         for i, segment in enumerate(self.segments):
             slot = self._slot(i, segment)
             for factor in factors:
                 self.backend.vectors.scal(factor, slot.diff.mutable_dev())
             self.rule.update(slot, rate, iteration)
-            slot.data.dev(), slot.diff.dev()
+            # A rule that computes on the host leaves the new values there.
+            for memory in (slot.data, slot.diff):
+                memory.dev()
         if self.shared_weights:
-            self._touch()
+            self._wait_for_all()
         else:
-            self._spread([self._flat(index) for index in range(len(self.params))])
+            self._exchange_parts([self._flat(index) for index in range(len(self.params))])
         if diffs and self.size > 1:
-            current = self.buffers.current
-            self._spread([self._blob_of(current, i) for i in range(len(self.params))], owned=True)
+            gradient = self.buffers.current
+            blobs = [self._blob_of(gradient, index) for index in range(len(self.params))]
+            self._exchange_parts(blobs, gradients=True)
 
     def _slot(self, position: int, segment: Segment) -> ParamSlot:
         params, index = self.net.params, segment.index
@@ -154,15 +207,18 @@ class Replica:
             decay_mult=params.decay_mult[index],
         )
 
-    def _spread(self, whole: Sequence[Array], owned: bool = False) -> None:
-        """Give everybody the owned parts of arrays, one a weight blob, and take theirs."""
-        mine = [
-            self._slice(segment) if owned else self._view(whole, segment)
+    def _exchange_parts(self, whole: Sequence[Array], gradients: bool = False) -> None:
+        """Send the owned parts of arrays to all replicas and copy theirs into the arrays.
+
+        Shapes: one flat array for each weight blob.
+        """
+        own = [
+            self._slice(segment) if gradients else self._view(whole, segment)
             for segment in self.segments
         ]
         parts = [self.layout.segments(peer, self.size) for peer in range(self.size)]
         incoming = self.link.exchange(
-            [mine] * self.size, [[segment.count for segment in part] for part in parts]
+            [own] * self.size, [[segment.count for segment in part] for part in parts]
         )
         for peer, arrays in enumerate(incoming):
             if peer != self.rank:
@@ -170,35 +226,51 @@ class Replica:
                     self.backend.memory.copy(array, self._view(whole, segment))
         self.link.release()
 
-    # What snapshots need.
+    # Weights and history.
 
     def load_weights(self) -> None:
-        """Take over the first replica's weights."""
+        """Copy the first replica's weights.
+
+        Raises:
+            TrainingError: another replica failed or is late.
+        """
         if self.shared_weights:
-            self._touch()
+            self._wait_for_all()
             return
         whole = [self._flat(index) for index in range(len(self.params))]
-        mine = whole if self.rank == 0 else []
+        own = whole if self.rank == 0 else []
         sizes = [self.layout.counts] + [[] for _ in range(self.size - 1)]
-        incoming = self.link.exchange([mine] * self.size, sizes)
+        incoming = self.link.exchange([own] * self.size, sizes)
         if self.rank:
             for array, values in zip(whole, incoming[0]):
                 self.backend.memory.copy(values, array)
         self.link.release()
 
     def send_history(self) -> list[list[HostArray]]:
-        """Give the first replica the owned history; it gets everybody's, the others nothing."""
-        mine = [
+        """Send the owned history to the first replica.
+
+        Returns the history of all replicas on the first one, and an empty list on the others.
+
+        Raises:
+            TrainingError: another replica failed or is late.
+        """
+        own = [
             memory.host().reshape(-1).copy() for memories in self._history for memory in memories
         ]
-        outgoing = [mine if peer == 0 else [] for peer in range(self.size)]
+        outgoing = [own if peer == 0 else [] for peer in range(self.size)]
         incoming = self.collective.exchange(outgoing, self._history_sizes(self.rank == 0))
         self.collective.release()
         return incoming if self.rank == 0 else []
 
-    def take_history(self, parcels: Sequence[Parcel] | None = None) -> None:
-        """Take the owned history from the first replica, which is given everybody's."""
-        outgoing = [[] for _ in range(self.size)] if parcels is None else parcels
+    def take_history(self, messages: Sequence[Message] | None = None) -> None:
+        """Replace the owned history by the values that the first replica sends.
+
+        `messages` has the history of every replica; only the first replica gets it.
+
+        Raises:
+            TrainingError: another replica failed or is late.
+        """
+        outgoing = [[] for _ in range(self.size)] if messages is None else messages
         sizes = [self._history_sizes(True)[self.rank]] + [[] for _ in range(self.size - 1)]
         incoming = self.collective.exchange(outgoing, sizes)
         flat = [memory for memories in self._history for memory in memories]
@@ -206,8 +278,8 @@ class Replica:
             memory.mutable_host().reshape(-1)[...] = values
         self.collective.release()
 
-    def _history_sizes(self, wanted: bool) -> list[list[int]]:
-        if not wanted:
+    def _history_sizes(self, receives: bool) -> list[list[int]]:
+        if not receives:
             return [[] for _ in range(self.size)]
         sizes = []
         for peer in range(self.size):
@@ -218,26 +290,30 @@ class Replica:
     # Tests.
 
     def test(self, net_id: int, passes: Sequence[int | None]) -> Outcome | None:
-        """Run this replica's batch of a test net, if it has one this time."""
-        number = passes[self.rank]
-        if number is None:
+        """Run the pass passes[rank] of a test net; None if it is None.
+
+        Raises:
+            DataError, DeviceError: the pass failed.
+        """
+        pass_number = passes[self.rank]
+        if pass_number is None:
             return None
         net = self.tests[net_id]
         if self.rank:
             share_trained_layers(net, self.net)
-        net.context.pass_number = number
+        net.context.pass_number = pass_number
         return run_test_batch(net)
 
     def close(self) -> None:
-        """Stop readers; the first replica's nets are the solver's to close."""
+        """Close the link and the nets; the solver closes the first replica's nets."""
         self.link.close()
         for net in (self.net, *self.tests) if self.rank else ():
             net.close()
 
-    # Looks at memory.
+    # Views of memory.
 
     def _flat(self, index: int) -> Array:
-        """A weight blob, flat and to write: whoever keeps something derived from it learns so."""
+        """A weight blob as a flat array that is marked as changed."""
         storage = self.params[index].data.storage
         return self.backend.memory.view(storage.device(write=True), 0, (self.layout.counts[index],))
 
@@ -250,8 +326,8 @@ class Replica:
         return self.backend.memory.view(whole[segment.index], segment.start, (segment.count,))
 
     def _slice(self, segment: Segment) -> Array:
-        """A segment of the gradient that this replica has added up."""
-        return self.backend.memory.view(self.buffers.current, segment.at, (segment.count,))
+        """A segment of the summed gradient."""
+        return self.backend.memory.view(self.buffers.current, segment.offset, (segment.count,))
 
     def _memory(self, segment: Segment) -> SyncedMemory:
         memory = SyncedMemory(self.backend)
@@ -265,12 +341,12 @@ class Replica:
         memory.reshape((count,))
         return memory
 
-    def _touch(self) -> None:
-        """Wait until everybody has written the shared weights."""
+    def _wait_for_all(self) -> None:
+        """Wait until all replicas have written the shared weights."""
         self.collective.exchange([[]] * self.size, [[]] * self.size)
         self.collective.release()
 
 
 def shards_in_order(results: Iterable[Sequence[Any]]) -> list[Any]:
-    """What all replicas returned shard by shard, in the order of the shards."""
+    """The results of all replicas, one for each shard, in the order of the shards."""
     return [item for result in results for item in result]

@@ -1,4 +1,4 @@
-"""Puts a solver on several replicas of one process, or in shards on one."""
+"""Builds the replicas of a plan, in one process."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from runtime.backend.base import Backend
+from runtime.net import Net
 from runtime.parallel.collective import PATIENCE, Collective
-from runtime.parallel.crew import Crew, ThreadCrew
-from runtime.parallel.engine import ReplicaEngine, ReplicaTests
+from runtime.parallel.engine import ReplicaEngine
+from runtime.parallel.group import ThreadGroup
 from runtime.parallel.links import link_for
 from runtime.parallel.replica import Replica
 from runtime.parallel.shard_plan import ShardPlan
 from runtime.solvers.build import build_nets, build_rule
+from runtime.solvers.engine import EngineSetup
 from runtime.solvers.nets import share_trained_layers
 from runtime.solvers.options import SolverOptions
-from runtime.solvers.solver import Solver
 
 OpenReplica = Callable[[int], Backend]
 """Opens the device of replica 1, 2, ...; called in that replica's thread."""
@@ -33,11 +34,12 @@ def options_for(options: SolverOptions, plan: ShardPlan, rank: int = 0) -> Solve
     )
 
 
-def first_replica(solver: Solver, plan: ShardPlan, collective: Collective) -> Replica:
-    """The replica of the solver's own nets."""
-    shared = _shares(solver.net.backend, collective)
-    link = link_for(solver.net.backend, collective, plan.transport)
-    return Replica(solver.net, solver.test_nets, solver.rule, plan, collective, shared, link)
+def first_replica(setup: EngineSetup, plan: ShardPlan, collective: Collective) -> Replica:
+    """The replica with the solver's own nets."""
+    backend = setup.net.backend
+    shared = _shares_weights(backend, collective)
+    link = link_for(backend, collective, plan.transport)
+    return Replica(setup.net, setup.test_nets, setup.rule, plan, collective, shared, link)
 
 
 def further_replica(
@@ -47,50 +49,49 @@ def further_replica(
     plan: ShardPlan,
     backend: Backend,
     collective: Collective,
-    source: Solver | None = None,
+    first_net: Net | None = None,
 ) -> Replica:
-    """A replica with nets of its own; with a `source`, host memory's weights are the source's."""
-    bare = type(param)()
-    bare.CopyFrom(param)
-    del bare.weights[:]
-    net, tests = build_nets(bare, backend, options_for(options, plan, collective.rank), seed)
-    shared = source is not None and _shares(backend, collective)
-    if shared and source is not None:
-        share_trained_layers(net, source.net)
-    rule = build_rule(bare, backend, options)
+    """A replica with nets of its own; `first_net` is the first replica's in the same process.
+
+    In host memory the weights of all replicas in a process are the first replica's.
+
+    Raises:
+        VerydeepError: the nets cannot be built on this device.
+    """
+    param_without_weights = type(param)()
+    param_without_weights.CopyFrom(param)
+    del param_without_weights.weights[:]
+    replica_options = options_for(options, plan, collective.rank)
+    net, tests = build_nets(param_without_weights, backend, replica_options, seed)
+    shared = first_net is not None and _shares_weights(backend, collective)
+    if shared and first_net is not None:
+        share_trained_layers(net, first_net)
+    rule = build_rule(param_without_weights, backend, options)
     link = link_for(backend, collective, plan.transport)
-    return Replica(net, tests.nets, rule, plan, collective, shared, link)
+    return Replica(net, tests, rule, plan, collective, shared, link)
 
 
-def _shares(backend: Backend, collective: Collective) -> bool:
+def _shares_weights(backend: Backend, collective: Collective) -> bool:
     return backend.shares_host_memory and collective.in_process
 
 
-def attach(solver: Solver, crew: Crew, plan: ShardPlan) -> None:
-    """Let a solver, before its first step, work through a crew."""
-    solver.engine = ReplicaEngine(solver.net, solver.rule, crew, plan)
-    solver.tests = ReplicaTests(solver.tests, crew)
-
-
 def start_threads(
-    solver: Solver, plan: ShardPlan, open_replica: OpenReplica, patience: float = PATIENCE
-) -> ThreadCrew:
-    """Make the replicas of a plan in this process, and put the solver on them.
+    setup: EngineSetup, plan: ShardPlan, open_replica: OpenReplica, patience: float = PATIENCE
+) -> ReplicaEngine:
+    """The engine of a solver with the replicas of a plan in this process.
 
-    The solver's nets must have been built with `options_for`. Close the crew in the end.
+    The solver must be built with `options_for`.
 
     Raises:
-        VerydeepError: a device cannot be had, or a replica cannot be built on it.
+        VerydeepError: a device is not available, or a replica cannot be built on it.
     """
 
     def build(rank: int, collective: Collective) -> Replica:
         if rank == 0:
-            return first_replica(solver, plan, collective)
+            return first_replica(setup, plan, collective)
         backend = open_replica(rank)
         return further_replica(
-            solver.param, solver.options, solver.seed, plan, backend, collective, solver
+            setup.param, setup.options, setup.seed, plan, backend, collective, setup.net
         )
 
-    crew = ThreadCrew(plan.replicas, build, patience)
-    attach(solver, crew, plan)
-    return crew
+    return ReplicaEngine(setup, ThreadGroup(plan.replicas, build, patience), plan)

@@ -1,7 +1,7 @@
-"""The binary tree in which shards' gradients are added: the same whoever computes them.
+"""The binary tree of the sum over shards, which fixes the order of additions.
 
-Floating-point sums depend on their order, so the order is fixed: a node (low, high) is the sum of
-its two halves, and a leaf is one shard.
+The result of a floating-point sum depends on the order. A node (low, high) is the sum of its two
+halves, and a leaf is one shard, on any number of replicas.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Value = TypeVar("Value")
 
 
 def halves(node: Node) -> tuple[Node, Node]:
-    """The two nodes that a node is the sum of."""
+    """The two nodes whose sum is this node."""
     low, high = node
     middle = (low + high) // 2
     return (low, middle), (middle, high)
@@ -33,9 +33,9 @@ def cover(node: Node, low: int, high: int) -> list[Node]:
 
 
 def merges_after(shards: int, shard: int, low: int) -> int:
-    """How many sums are complete once `shard` is, for one who computes low, low+1, ... in order.
+    """The number of sums that `shard` completes if shards low, low+1, ... are computed in order.
 
-    Each takes the newest two values of a stack.
+    Each sum replaces the newest two values of a stack.
     """
     node, path = (0, shards), []
     while node[1] - node[0] > 1:

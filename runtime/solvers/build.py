@@ -1,4 +1,4 @@
-"""Builds the nets of a solver and loads the weights it starts from."""
+"""Builds the nets of a solver and loads their initial weights."""
 
 from __future__ import annotations
 
@@ -29,34 +29,36 @@ from runtime.solvers.nets import (
     train_net_source,
 )
 from runtime.solvers.options import SolverOptions
-from runtime.solvers.testing import TestNets
 from runtime.solvers.update_rule import UpdateRule, create_rule
 from runtime.weights.net_file import replaced_layers
 from runtime.weights.net_weights import copy_trained_layers
 
 
 def build_rule(param: Any, backend: Backend, options: SolverOptions) -> UpdateRule:
-    """Make the update rule; it leaves what it took off the weights where somebody looks.
+    """Create the update rule of a SolverParameter.
+
+    It stores the update in the diffs only if a log, a snapshot or a user can read them.
 
     Raises:
-        ProtoError: a solver type or a setting that does not exist.
+        ProtoError: an unknown solver type or an invalid setting.
     """
     rule = create_rule(param, backend)
-    shown = param.debug_info or param.snapshot_diff
-    rule.leaves_update = bool(shown or not options.share_activations)
+    reads_diffs = param.debug_info or param.snapshot_diff
+    rule.leaves_update = bool(reads_diffs or not options.share_activations)
     return rule
 
 
 def build_nets(
     param: Any, backend: Backend, options: SolverOptions, seed: int
-) -> tuple[Net, TestNets]:
-    """Make the train net and the test nets, which share its weights.
+) -> tuple[Net, list[Net]]:
+    """Build the train net and the test nets, which share its weights.
 
-    All draw their first weights from one stream, in Caffe's order. Weights that are replaced at
-    once, by files or by the train net's, are drawn only if something else draws after them.
+    All fillers draw from one random stream, in Caffe's order. Weights that are replaced at once, by
+    files or by those of the train net, are only drawn if other weights are drawn after them.
 
     Raises:
-        ProtoError, ShapeError, UnsupportedError, DataError, SnapshotError: what does not fit.
+        ProtoError, ShapeError, UnsupportedError, DataError, SnapshotError: the solver, a net or its
+            weights are invalid or do not fit together.
     """
     builder = _Builder(
         backend,
@@ -73,7 +75,7 @@ def build_nets(
     caffe_log("solver.cpp:102", "Creating training net %s", source.source)
     overwritten = _overwritten(source, options)
     net = builder.build(source, options.sidecar.train, options.window, overwritten)
-    tests = TestNets([], net, param.test_iter)
+    tests: list[Net] = []
     try:
         _load_weights(net, param, options)
         for index, source in enumerate(test_net_sources(param, options.root)):
@@ -81,21 +83,21 @@ def build_nets(
                 "solver.cpp:190", "Creating test net (#%d) specified by %s", index, source.source
             )
             shared = _once(net.layer_names) & _once(layer.name for layer in source.param.layer)
-            tests.nets.append(builder.build(source, options.sidecar.test, PassWindow(), shared))
-            keep_scores(tests.nets[-1])
-            if share_trained_layers(tests.nets[-1], net):
-                # Layers that only the test net has may have weights in the files as well.
-                _load_weights(tests.nets[-1], param, options)
+            tests.append(builder.build(source, options.sidecar.test, PassWindow(), shared))
+            keep_scores(tests[-1])
+            if share_trained_layers(tests[-1], net):
+                # The files may have weights of layers that only the test net has.
+                _load_weights(tests[-1], param, options)
     except BaseException:
-        for made in (net, *tests.nets):
-            made.close()
+        for built in (net, *tests):
+            built.close()
         raise
     return net, tests
 
 
 @dataclass(frozen=True)
 class _Builder:
-    """Builds the nets of one solver from what they share."""
+    """The settings that the nets of one solver share."""
 
     backend: Backend
     options: SolverOptions
@@ -103,12 +105,12 @@ class _Builder:
     rng: CaffeRandom
     sharing: Sharing | None
     files: Sequence[Path]
-    """Of weights, which are copied into every net."""
+    """Files of weights that are copied into every net."""
 
     def build(
         self, source: NetSource, data: DataOptions, window: PassWindow, replaced: Collection[str]
     ) -> Net:
-        """Build one net. `replaced`: layers whose weights are replaced, but not by `files`."""
+        """Build one net; weights of the layers in `replaced` are replaced by other means."""
         options, state = self.options, source.state
         only = options.sidecar.weights_layers or None
         context = RunContext(
@@ -125,18 +127,17 @@ class _Builder:
             replaced=replaced_layers(source.param, self.files, only).union(replaced),
         )
         param = without_fillers(source.param) if options.empty_weights else source.param
-        place = contextlib.nullcontext() if source.path is None else located(source.path)
-        with place:
+        with contextlib.nullcontext() if source.path is None else located(source.path):
             return Net(param, state.phase, self.backend, context, state.level, list(state.stage))
 
 
 def _once(names: Iterable[str]) -> frozenset[str]:
-    """The names that occur once: of two layers of one name, one keeps its weights."""
+    """The names that occur once; of two layers with one name, only one gets shared weights."""
     return frozenset(name for name, count in Counter(names).items() if count == 1)
 
 
 def _overwritten(source: NetSource, options: SolverOptions) -> frozenset[str]:
-    """The layers that a snapshot fills after the nets are made; its faults are reported then."""
+    """The layers whose weights a snapshot replaces later; errors in it are reported then."""
     if options.overwritten_by is None:
         return frozenset()
     try:
@@ -146,7 +147,7 @@ def _overwritten(source: NetSource, options: SolverOptions) -> frozenset[str]:
 
 
 def weight_files(param: Any) -> list[str]:
-    """The files that a solver's `weights` name; an entry may list several by comma."""
+    """The files in a solver's `weights`; an entry may have several, separated by commas."""
     names = (name.strip() for entry in param.weights for name in entry.split(","))
     return [name for name in names if name]
 

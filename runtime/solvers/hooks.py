@@ -1,4 +1,4 @@
-"""What a solver tells those who watch it or take part: progress, logs, guards, replicas."""
+"""Hooks: objects that a solver calls at the events of a run, for display, logs and guards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.solvers.update_rule import UpdateRule
 
 @dataclass(frozen=True)
 class Score:
-    """One number of a net's outputs; `loss_weight` is 0 for what is no loss."""
+    """One value of a net's outputs; `loss_weight` is 0 for outputs that are not losses."""
 
     name: str
     value: float
@@ -27,11 +27,11 @@ class Progress:
     loss: float
     """Mean of the iter_size passes."""
     smoothed_loss: float
-    """Mean over the last average_loss iterations: what Caffe logs."""
+    """Mean over the last average_loss iterations, which Caffe logs."""
     display: bool
-    """This iteration is one to show."""
+    """Whether this iteration is displayed."""
     scores: tuple[Score, ...] = ()
-    """The train net's outputs of the last pass; read from the device only where `display`."""
+    """The train net's outputs of the last pass; only read from the device if `display`."""
 
 
 @dataclass(frozen=True)
@@ -42,21 +42,21 @@ class TestResult:
     net_id: int
     scores: tuple[Score, ...]
     loss: float | None = None
-    """Where test_compute_loss asks for it."""
+    """Only with test_compute_loss."""
     not_finite: tuple[str, ...] = ()
-    """Blobs with NaN or infinity among the outputs and what they are computed of."""
+    """Blobs with NaN or infinity among the outputs and the blobs they are computed from."""
 
 
 class EngineView(Protocol):
-    """What hooks read of an engine."""
+    """The part of an engine that hooks read."""
 
     @property
     def shards(self) -> int:
-        """The equal parts in which the gradient of a batch is computed."""
+        """Equal parts in which the gradient of a batch is computed."""
 
 
 class RunView(Protocol):
-    """What hooks read of a solver."""
+    """The part of a solver that hooks read."""
 
     @property
     def param(self) -> Any:
@@ -68,11 +68,11 @@ class RunView(Protocol):
 
     @property
     def rule(self) -> UpdateRule:
-        """How gradients change weights."""
+        """The update rule of the solver type."""
 
     @property
     def engine(self) -> EngineView:
-        """What computes gradients and updates."""
+        """The engine, which computes gradients and updates."""
 
     @property
     def seed(self) -> int:
@@ -80,7 +80,7 @@ class RunView(Protocol):
 
     @property
     def iter(self) -> int:
-        """Updates made so far."""
+        """Updates so far."""
 
     @property
     def rate(self) -> float:
@@ -92,37 +92,37 @@ class RunView(Protocol):
 
 
 class SolverHook:
-    """Base of what attaches to a solver; every method may be left out.
+    """Base class of hooks; every method is optional.
 
-    Hooks are called in the order they were added. What they raise ends the run.
+    Hooks are called in the order in which they were added. An exception from a hook ends the run.
     """
 
     def on_solve(self, solver: RunView) -> None:
-        """Called when `solve` is about to take its first step."""
+        """Called at the start of `solve`, before the first iteration."""
 
     def on_start(self, solver: RunView) -> None:
-        """Called before an iteration's gradients. Caffe: Callback::on_start."""
-
-    def on_gradients_ready(self, solver: RunView) -> None:
-        """Called between gradients and update. Caffe: Callback::on_gradients_ready."""
+        """Called before the gradients of an iteration. Caffe: Callback::on_start."""
 
     def on_iteration(self, solver: RunView, progress: Progress) -> None:
-        """Called when an iteration's loss is known, before the gradients are used."""
+        """Called when the gradients and the loss of an iteration are computed."""
+
+    def on_gradients_ready(self, solver: RunView) -> None:
+        """Called after on_iteration, before the update. Caffe: Callback::on_gradients_ready."""
 
     def on_rate(self, solver: RunView, iteration: int, rate: float) -> None:
-        """Called when the learning rate of an iteration is known, before the update."""
+        """Called with the learning rate of an iteration, before the update."""
 
     def on_iteration_end(self, solver: RunView) -> None:
-        """Called after an update; `solver.iter` counts it already."""
+        """Called after an update, which `solver.iter` already counts, and after its snapshot."""
 
     def on_test_start(self, solver: RunView, net_id: int) -> None:
         """Called before a test net runs."""
 
     def on_test(self, solver: RunView, result: TestResult) -> None:
-        """Called with a test net's mean outputs."""
+        """Called with the mean outputs of a test net."""
 
     def on_snapshot(self, solver: RunView, files: tuple[Path, ...]) -> None:
-        """Called when a snapshot is safely on the disk."""
+        """Called after a snapshot was written: weights, solver state, resume state."""
 
     def on_end(self, solver: RunView, reason: str) -> None:
         """Called when `solve` returns ("done", "stopped") or raises ("failed")."""

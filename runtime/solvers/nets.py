@@ -1,4 +1,4 @@
-"""Which nets a solver trains and tests, in which state.
+"""The nets that a SolverParameter trains and tests, and their states.
 
 Caffe: Solver::InitTrainNet, Solver::InitTestNets.
 """
@@ -22,20 +22,20 @@ _TRAIN_FIELDS = ("net", "net_param", "train_net", "train_net_param")
 
 @dataclass(frozen=True)
 class NetSource:
-    """A net to build: its text in the current form, its state, and where it came from."""
+    """A net to build: its NetParameter, its NetState and its origin."""
 
     param: Any
     state: Any
     source: str
     path: Path | None = None
-    """Where it stands in a file of its own: errors then say where in it they are."""
+    """The net's own file, for the positions in errors; None for a net in the solver."""
 
 
 def train_net_source(param: Any, root: Path) -> NetSource:
     """The train net of a SolverParameter.
 
     Raises:
-        ProtoError: none or several of the four fields that can name it.
+        ProtoError: none or several of the four fields with a train net are set.
     """
     given = [key for key in _TRAIN_FIELDS if param.HasField(key)]
     names = ", ".join(_TRAIN_FIELDS)
@@ -60,10 +60,10 @@ def train_net_source(param: Any, root: Path) -> NetSource:
 
 
 def test_net_sources(param: Any, root: Path) -> list[NetSource]:
-    """The test nets: test_net_param first, then test_net, then the train net for what is left.
+    """The test nets: test_net_param, then test_net, then the train net for further test_iter.
 
     Raises:
-        ProtoError: not one test_iter (and test_state, if any) a test net, or no test_interval.
+        ProtoError: the number of test_iter or test_state is wrong, or test_interval is missing.
     """
     named = len(param.test_net_param) + len(param.test_net)
     generic = param.HasField("net") or param.HasField("net_param")
@@ -83,32 +83,32 @@ def test_net_sources(param: Any, root: Path) -> list[NetSource]:
             "solver: test_interval must be positive where there is a test net; expected at least "
             f"1, got {param.test_interval}; set test_interval, or remove test_iter"
         )
-    found: list[tuple[Any, str, Path | None]] = [
+    nets: list[tuple[Any, str, Path | None]] = [
         (_embedded(net, "test_net_param"), "test_net_param", None) for net in param.test_net_param
     ]
     files = [("test_net", path) for path in param.test_net]
     if param.HasField("net_param"):
         shared = _embedded(param.net_param, "net_param")
-        found += [(shared, "net_param", None)] * (count - named)
+        nets += [(shared, "net_param", None)] * (count - named)
     else:
         files += [("net", param.net)] * (count - named)
-    found += [
+    nets += [
         (text.read_net(root / path), f"{key} file: {path}", root / path) for key, path in files
     ]
-    states = list(param.test_state) or [proto.NetState() for _ in found]
+    states = list(param.test_state) or [proto.NetState() for _ in nets]
     return [
         NetSource(net, _state(proto.TEST, net, state), source, path)
-        for (net, source, path), state in zip(found, states)
+        for (net, source, path), state in zip(nets, states)
     ]
 
 
 def share_trained_layers(target: Net, source: Net) -> list[str]:
-    """Let layers of the same name hold the source's weights; names layers left with their own.
+    """Share the source's weights with layers of the same name.
 
-    Caffe: Net::ShareTrainedLayersWith.
+    Returns the names of the layers with weights of their own. Caffe: Net::ShareTrainedLayersWith.
 
     Raises:
-        ShapeError: two layers of one name whose blobs differ in number or shape.
+        ShapeError: the blobs of two layers with one name differ in number or shape.
     """
     shared = set()
     for layer in source.layers:
@@ -144,10 +144,10 @@ def _embedded(net: Any, key: str) -> Any:
     return copy
 
 
-def _state(phase: int, net: Any, own: Any) -> Any:
-    """Merge the solver's default, what the net says, and what the solver says of this net."""
+def _state(phase: int, net: Any, solver_state: Any) -> Any:
+    """Merge the default state of a phase, the net's own state, and the solver's for this net."""
     state = proto.NetState()
     state.phase = phase
     state.MergeFrom(net.state)
-    state.MergeFrom(own)
+    state.MergeFrom(solver_state)
     return state

@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM snapshot and stop; a hang-up snapshots. Caffe: signal_handler.cpp.
+"""Signals: SIGINT and SIGTERM take a snapshot and stop, SIGHUP takes a snapshot.
 
-Caffe leaves SIGTERM to the system, which ends the process without a snapshot.
+Caffe: signal_handler.cpp, which does not handle SIGTERM, so that it ends the process without a
+snapshot.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import UsageError
 
 log = logging.getLogger("verydeep.solver")
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit status of a process that SIGTERM ended."""
+"""Exit status of a process ended by SIGTERM."""
 
 
 class Action(enum.Enum):
-    """What the solver is asked to do between two iterations. Caffe: SolverAction."""
+    """The request of a signal, which a solver handles between iterations. Caffe: SolverAction."""
 
     NONE = "none"
     STOP = "stop"
@@ -28,25 +29,24 @@ class Action(enum.Enum):
 
 
 def action_of(text: str, flag: str) -> Action:
-    """Read the effect that a flag gives a signal.
+    """The action of a flag such as --sigint_effect.
 
     Raises:
-        ProtoError: not one of the three.
+        UsageError: the value is not stop, snapshot or none.
     """
     try:
         return Action(text)
     except ValueError:
-        raise ProtoError(
+        raise UsageError(
             f'{flag}: Invalid signal effect "{text}" was specified; expected stop, snapshot or none'
-            "; correct the flag"
+            f', got "{text}"; change {flag}'
         ) from None
 
 
 class SignalHandler:
-    """Turns SIGINT, SIGHUP and SIGTERM into requests, as long as the `with` block lasts.
+    """Collects SIGINT, SIGHUP and SIGTERM as requests within a `with` block.
 
-    SIGTERM stops, whatever the effect of SIGINT. A second Ctrl-C while the first is still waiting
-    to be served ends the run at once.
+    SIGTERM always stops. A second SIGINT before the first one is handled raises KeyboardInterrupt.
     """
 
     def __init__(self, sigint: Action = Action.STOP, sighup: Action = Action.SNAPSHOT) -> None:
@@ -56,10 +56,10 @@ class SignalHandler:
         self._pending: list[int] = []
         self._before: dict[int, Any] = {}
         self.terminated = False
-        """Whether SIGTERM came."""
+        """Whether SIGTERM was received."""
 
     def poll(self) -> Action:
-        """Hand out the oldest request that has not been served."""
+        """Remove and return the oldest request; Action.NONE if there is none."""
         return self._effects[signal.Signals(self._pending.pop(0))] if self._pending else Action.NONE
 
     def __enter__(self) -> SignalHandler:

@@ -1,7 +1,7 @@
-"""Snapshots: written whole or not at all, found again, resumed from.
+"""Snapshots: writing, finding, restoring and removing them.
 
-P_iter_N.caffemodel and P_iter_N.solverstate are original Caffe's; P_iter_N.state.json is this
-program's and holds the checksums of the other two.
+P_iter_N.caffemodel and P_iter_N.solverstate have original Caffe's formats. P_iter_N.state.json is
+this program's resume state, with the checksums of the other two. The three are replaced together.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prototxt_gen.destination import exists, find_destination
-from prototxt_gen.errors import SnapshotError, VerydeepError
+from prototxt_gen.errors import SnapshotError
 from prototxt_gen.file_groups import replace_together, settle
 from prototxt_gen.files import temporary_folder
-from runtime.core.blob import Blob
 from runtime.logs.glog import caffe_log
 from runtime.net import Net
+from runtime.solvers.engine import Engine
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.ownership import log_path, recorded, refuse_foreign
 from runtime.solvers.resume_state import SUFFIX, ResumeState, sum_files
@@ -39,19 +39,8 @@ _PART = re.compile(
 )
 
 
-class HistoryOwner(Protocol):
-    """An engine, as far as snapshots use it."""
-
-    @property
-    def history(self) -> list[Blob]:
-        """The history of the update rule, in the order of a solverstate."""
-
-    def restore_history(self, history: list[Any], where: str, error: type[VerydeepError]) -> None:
-        """Replace the history by that of a solverstate."""
-
-
 class SnapshotSource(Protocol):
-    """A solver, as far as snapshots use it."""
+    """The part of a solver that snapshots read and restore."""
 
     iter: int
     current_step: int
@@ -66,8 +55,8 @@ class SnapshotSource(Protocol):
         """The train net."""
 
     @property
-    def engine(self) -> HistoryOwner:
-        """What holds the history."""
+    def engine(self) -> Engine:
+        """The engine, which has the history."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +83,16 @@ class SnapshotFiles:
 
 
 def probe_prefix(param: Any) -> None:
-    """Make sure, before hours of work, that snapshots will find a place.
+    """Check before the training that snapshots can be written.
 
     Raises:
-        SnapshotError: no prefix, or a folder that cannot be made or written to.
+        SnapshotError: no prefix, or a folder that cannot be created or written to.
     """
     prefix = param.snapshot_prefix
     if param.snapshot and not prefix:
         raise SnapshotError(
             "solver: In solver params, snapshot is specified but snapshot_prefix is not; expected "
-            "where snapshots go; set snapshot_prefix"
+            "the beginning of the paths of the snapshots; set snapshot_prefix"
         )
     if not prefix or not (param.snapshot or param.snapshot_after_train):
         return
@@ -122,45 +111,41 @@ def probe_prefix(param: Any) -> None:
 
 
 def settle_snapshots(prefix: str) -> None:
-    """Remove the parts of snapshots that a killed run did not finish; complete what it had."""
+    """Complete or remove the snapshot files that a killed run left in a temporary state."""
     stem = Path(f"{prefix}_iter_")
     for path in settle(stem.parent, rf"{re.escape(stem.name)}\d+(\.[\w.]+)?"):
-        log.info("%s: left by a run that was killed; settled", path)
+        log.info("%s: left by a run that was killed; completed or removed", path)
 
 
 def check_names(net: Net, param: Any) -> None:
-    """Refuse, before hours of work, names of layers that snapshots cannot hold.
+    """Check before the training that the format of snapshots supports the names of the layers.
 
     Raises:
-        SnapshotError: names the layer.
+        SnapshotError: a layer has a name that HDF5 does not support.
     """
     if param.snapshot_format == param.HDF5:
         net_weights.check_names(net, net_weights.HDF5, "solver: snapshot_format HDF5")
 
 
 def write_snapshot(solver: SnapshotSource, state: ResumeState) -> SnapshotFiles:
-    """Write weights, solver state and the state of this program, together or not at all.
+    """Write the weights, the solver state and the resume state; either all or none exist after it.
 
     Raises:
-        SnapshotError: the disk is full or read-only; earlier snapshots are untouched.
+        SnapshotError: the disk is full or read-only; earlier snapshots are unchanged.
     """
     param = solver.param
     hdf5 = param.snapshot_format == param.HDF5
     files = SnapshotFiles.of(param.snapshot_prefix, solver.iter, hdf5)
-    kind = "HDF5" if hdf5 else "binary proto"
-    at = (
-        ("solver.cpp:473", "sgd_solver.cpp:295")
-        if hdf5
-        else ("solver.cpp:464", "sgd_solver.cpp:284")
-    )
+    kind, lines = ("HDF5", (473, 295)) if hdf5 else ("binary proto", (464, 284))
     stem = Path(f"{param.snapshot_prefix}_iter_{solver.iter}")
     if not solver.options.force:
         refuse_foreign(files.all, files.state, _log_of(solver))
     with replace_together(stem, SnapshotError) as folder:
         staged = SnapshotFiles(*(folder / path.name for path in files.all))
-        caffe_log(at[0], "Snapshotting to %s file %s", kind, files.model)
+        caffe_log(f"solver.cpp:{lines[0]}", "Snapshotting to %s file %s", kind, files.model)
         save(solver.net, staged.model, write_diff=param.snapshot_diff)
-        caffe_log(at[1], "Snapshotting solver state to %s file %s", kind, files.solverstate)
+        message = "Snapshotting solver state to %s file %s"
+        caffe_log(f"sgd_solver.cpp:{lines[1]}", message, kind, files.solverstate)
         history = [blob.data.host() for blob in solver.engine.history]
         write_solverstate(
             staged.solverstate, solver.iter, str(files.model), solver.current_step, history
@@ -171,30 +156,30 @@ def write_snapshot(solver: SnapshotSource, state: ResumeState) -> SnapshotFiles:
 
 
 def restore_snapshot(solver: SnapshotSource, path: Path, strict: bool) -> ResumeState | None:
-    """Load weights and history; returns our state, or None where Caffe's files stand alone.
+    """Load weights and history; returns the resume state, or None if only Caffe's files exist.
 
-    With `strict`, files that do not have the checksums noted for them are refused; without, they
-    are taken for files that somebody put there.
+    With `strict`, files with another checksum than the resume state has are an error. Otherwise
+    they are loaded without the resume state, as files from another program.
 
     Raises:
-        SnapshotError: missing, torn, corrupt, or of another net or solver type.
+        SnapshotError: missing, incomplete, corrupt, or of another net or solver type.
     """
-    noted = _noted_state(path, strict)
+    state = _resume_state(path, strict)
     snapshot = read_solverstate(path)
     if snapshot.learned_net:
         copy_trained_layers(solver.net, _learned_net(path, snapshot.learned_net))
     caffe_log("sgd_solver.cpp:318", "SGDSolver: restoring history")
-    solver.engine.restore_history(snapshot.history, str(path), SnapshotError)
+    solver.engine.restore_history(snapshot.history, str(path))
     solver.iter = snapshot.iter
     solver.current_step = snapshot.current_step
-    return noted
+    return state
 
 
 def refuse_foreign_snapshots(solver: SnapshotSource) -> None:
-    """Refuse, before the first iteration, to run into files that this program did not write.
+    """Check before the training that no snapshot would replace a file of another program.
 
     Raises:
-        SnapshotError: names the first such file that a snapshot of this run would replace.
+        SnapshotError: a snapshot of this run would replace such a file.
     """
     param = solver.param
     if solver.options.force or not param.snapshot_prefix:
@@ -213,15 +198,15 @@ def _log_of(solver: SnapshotSource) -> Path:
 
 
 def newest_snapshot(prefix: str) -> Path | None:
-    """The solverstate of the newest whole snapshot; logs which ones it had to pass over.
+    """The solverstate of the newest complete snapshot; logs a warning for each one skipped.
 
-    Snapshots of original Caffe have no state of this program's; they count where none here has one.
+    Snapshots of original Caffe have no resume state; they are accepted if no snapshot has one.
     """
     settle_snapshots(prefix)
-    found = sorted(_snapshots(prefix), reverse=True)
-    ours = any(state.exists() for _, _, state in found)
-    for _, solverstate, state in found:
-        fault = f"{state} is missing: it was not finished" if ours else ""
+    snapshots = sorted(_snapshots(prefix), reverse=True)
+    with_states = any(state.exists() for _, _, state in snapshots)
+    for _, solverstate, state in snapshots:
+        fault = f"{state} is missing: it was not finished" if with_states else ""
         if state.exists():
             try:
                 fault = ResumeState.read(state).fault(state.parent)
@@ -234,7 +219,7 @@ def newest_snapshot(prefix: str) -> Path | None:
 
 
 def files_of(solverstate: Path) -> tuple[Path, ...]:
-    """Weights, solver state and our state of a snapshot named by its solverstate."""
+    """The weights, solver state and resume state of the snapshot with this solverstate."""
     match = _NAME.fullmatch(solverstate.name)
     if match is None:
         return ()
@@ -244,43 +229,43 @@ def files_of(solverstate: Path) -> tuple[Path, ...]:
 
 
 def seed_of(path: Path) -> int | None:
-    """The seed of the run that took a snapshot, where it is known.
+    """The seed of the run that took a snapshot; None without a resume state.
 
     Raises:
-        SnapshotError: our state is there and damaged.
+        SnapshotError: the resume state is damaged.
     """
     state = _state_path(path)
     return ResumeState.read(state).seed if state is not None and state.exists() else None
 
 
 def shards_of(path: Path) -> int | None:
-    """The shards that a run which took a snapshot cut its batches into, where that is known.
+    """The number of shards in the run that took a snapshot; None without a resume state.
 
     Raises:
-        SnapshotError: our state is there and damaged.
+        SnapshotError: the resume state is damaged.
     """
     state = _state_path(path)
     return ResumeState.read(state).shards if state is not None and state.exists() else None
 
 
 def prune_snapshots(prefix: str, keep: int, log_json: Path | None = None) -> None:
-    """Remove whole snapshots but the newest `keep`, and what is left of others before them.
+    """Remove complete snapshots except the newest `keep`, and incomplete ones before them.
 
-    What is not whole is removed where the JSON log names it; other files are not this program's.
+    Files of an incomplete snapshot are only removed if the JSON log names them.
     """
     settle_snapshots(prefix)
-    whole = {n: state for n, _, state in _snapshots(prefix) if state.exists()}
-    kept = sorted(whole)[-keep:]
+    complete = {iteration for iteration, _, state in _snapshots(prefix) if state.exists()}
+    kept = sorted(complete)[-keep:]
     own = recorded(log_json or log_path(prefix))
     for iteration, paths in _parts(prefix).items():
         if kept and iteration < kept[0]:
-            if iteration not in whole:
+            if iteration not in complete:
                 paths = [path for path in paths if path.name in own]
             _remove_parts(paths)
 
 
 def _remove_parts(paths: list[Path]) -> None:
-    # The state goes first: what is left over is then no whole snapshot any more.
+    # The resume state is removed first, so that the rest is an incomplete snapshot.
     for path in sorted(paths, key=lambda path: not path.name.endswith(SUFFIX)):
         try:
             path.unlink(missing_ok=True)
@@ -290,7 +275,7 @@ def _remove_parts(paths: list[Path]) -> None:
 
 
 def _parts(prefix: str) -> dict[int, list[Path]]:
-    """The files of all snapshots, whole or not, by iteration."""
+    """The files of all snapshots, complete or not, by iteration."""
     stem = Path(f"{prefix}_iter_")
     parts: dict[int, list[Path]] = {}
     try:
@@ -306,7 +291,7 @@ def _parts(prefix: str) -> dict[int, list[Path]]:
 
 
 def _snapshots(prefix: str) -> Iterator[tuple[int, Path, Path]]:
-    """Iteration, solver state and state of this program of each solver state."""
+    """The iteration, solver state and resume state of each solver state."""
     for iteration, paths in _parts(prefix).items():
         for path in paths:
             match = _NAME.fullmatch(path.name)
@@ -319,7 +304,7 @@ def _state_path(path: Path) -> Path | None:
     return path.with_name(match["stem"] + SUFFIX) if match else None
 
 
-def _noted_state(path: Path, strict: bool) -> ResumeState | None:
+def _resume_state(path: Path, strict: bool) -> ResumeState | None:
     state_path = _state_path(path)
     if state_path is None or not state_path.exists():
         return None
@@ -332,20 +317,19 @@ def _noted_state(path: Path, strict: bool) -> ResumeState | None:
             f"remove {state_path.name} if you put these files there yourself"
         )
     if fault:
-        log.warning("%s does not belong to this snapshot and is left aside: %s", state_path, fault)
+        log.warning("%s does not belong to this snapshot and is ignored: %s", state_path, fault)
         return None
     return state
 
 
 def _learned_net(path: Path, name: str) -> Path:
-    """Weights named as Caffe does, from the working folder; or beside the solverstate."""
+    """The weights at a path relative to the working folder, or in the folder of the solverstate."""
     given = Path(name)
-    if exists(given):
-        return given
-    beside = path.parent / given.name
-    if exists(beside):
-        return beside
+    neighbour = path.parent / given.name
+    for candidate in (given, neighbour):
+        if exists(candidate):
+            return candidate
     raise SnapshotError(
-        f"{path}: its weights are missing; expected {given} or {beside}; "
-        "copy the .caffemodel beside the solverstate"
+        f"{path}: its weights are missing; expected {given} or {neighbour}; "
+        "copy the .caffemodel to the folder of the solverstate"
     )

@@ -1,4 +1,4 @@
-"""Test nets: run on the weights being learnt, as they are. Caffe: Solver::Test."""
+"""Test nets: run with the current weights of the train net. Caffe: Solver::Test."""
 
 from __future__ import annotations
 
@@ -11,23 +11,26 @@ from runtime.logs.glog import caffe_log, number
 from runtime.net import Net
 from runtime.net.finite import not_finite, sentence
 from runtime.solvers.hooks import Score, TestResult
-from runtime.solvers.nets import share_trained_layers
 
 log = logging.getLogger("verydeep.solver")
 
 
 class Outcome(NamedTuple):
-    """One pass forward."""
+    """The loss and the outputs of one forward pass."""
 
     loss: float
     scores: list[float]
-    """The numbers of the output blobs."""
+    """The values of the output blobs."""
     not_finite: tuple[str, ...] = ()
-    """Blobs with NaN or infinity, where somebody looked."""
+    """Blobs with NaN or infinity; only test passes are checked."""
+
+
+RunTest = Callable[[int, int, Callable[[], bool]], list[Outcome] | None]
+"""Engine.run_test."""
 
 
 def read_scores(net: Net) -> list[Score]:
-    """The numbers of a net's output blobs, in Caffe's order."""
+    """The values of a net's output blobs, in Caffe's order."""
     return [
         Score(name, float(value), net.output_weight(name))
         for name in net.outputs
@@ -36,17 +39,17 @@ def read_scores(net: Net) -> list[Score]:
 
 
 def check_outcomes(net: Net, counts: Sequence[int]) -> None:
-    """Raise unless the outputs of all batches hold equally many numbers.
+    """Require that the outputs of all batches have the same number of values.
 
     Raises:
-        ShapeError: an output's size follows the images', which have no mean.
+        ShapeError: the size of an output depends on the images, so it has no mean.
     """
     if len(set(counts)) > 1:
         raise ShapeError(
             f"net '{net.name}': its outputs {', '.join(net.outputs)} hold {min(counts)} to "
-            f"{max(counts)} numbers, depending on the batch; expected equally many in each, of "
-            "which the mean is taken; end the net in losses and accuracies, and other tops in "
-            "Silence layers, or set crop_size"
+            f"{max(counts)} numbers, depending on the batch; expected equally many in each, "
+            "because their mean is computed; end the net with losses and accuracies, and other "
+            "tops with Silence layers, or set crop_size"
         )
 
 
@@ -64,55 +67,59 @@ def score_text(score: Score) -> str:
 
 
 class TestNets:
-    """The test nets of one solver."""
+    """The test nets of one solver, and the position of their data."""
 
-    def __init__(self, nets: Sequence[Net], train_net: Net, test_iter: Sequence[int]) -> None:
+    def __init__(self, nets: Sequence[Net], test_iter: Sequence[int], run_test: RunTest) -> None:
         self.nets = list(nets)
-        self.train_net = train_net
-        self.test_iter = [int(n) for n in test_iter]
+        self.test_iter = [int(count) for count in test_iter]
+        self._run_test = run_test
         self._passes_before: list[int] | None = None
 
     @property
     def passes(self) -> list[int]:
-        """Where each net's data stands; during a test, where it stood before.
+        """The pass number of each net; during a test, the one before the test.
 
-        A snapshot taken during a test leads to the test being run again, on the same images.
+        A run resumed from a snapshot taken during a test repeats the test with the same images.
         """
         return self._passes_before or [net.context.pass_number for net in self.nets]
 
     def begin(self) -> None:
-        """Note where the data stands, before a round of tests."""
+        """Store the position of the data before a round of tests."""
         self._passes_before = [net.context.pass_number for net in self.nets]
 
     def end(self, complete: bool) -> None:
-        """End a round of tests; one that was broken off has not moved the data."""
+        """End a round of tests; after an incomplete one the data returns to its position before."""
         if not complete and self._passes_before is not None:
             self.set_passes(self._passes_before)
         self._passes_before = None
 
     def set_passes(self, passes: Sequence[int]) -> None:
-        """Set where each net's data stands."""
+        """Set the pass number of each net."""
         for net, pass_number in zip(self.nets, passes):
             net.context.pass_number = pass_number
 
     def run(
-        self, net_id: int, iteration: int, compute_loss: bool, go_on: Callable[[], bool]
+        self, net_id: int, iteration: int, compute_loss: bool, should_continue: Callable[[], bool]
     ) -> TestResult | None:
-        """Mean outputs of one test net over its test_iter batches, or None where told to stop."""
-        net = self.nets[net_id]
+        """The mean outputs of one test net over its test_iter batches; None if interrupted.
+
+        Raises:
+            ShapeError: see check_outcomes.
+            DataError, DeviceError: a pass failed.
+        """
+        net, batches = self.nets[net_id], self.test_iter[net_id]
         caffe_log("solver.cpp:347", "Iteration %d, Testing net (#%d)", iteration, net_id)
-        outcomes = self.run_batches(net_id, go_on)
+        outcomes = self._run_test(net_id, batches, should_continue)
         if outcomes is None:
             caffe_log("solver.cpp:396", "Test interrupted.")
             return None
-        # Added in the order of the batches, so that it does not matter who computed which.
+        # Added in the order of the batches: the sum does not depend on the number of replicas.
         loss = sum(outcome.loss for outcome in outcomes)
         check_outcomes(net, [len(outcome.scores) for outcome in outcomes])
-        total = [sum(column) for column in zip(*(outcome.scores for outcome in outcomes))]
-        batches = self.test_iter[net_id]
+        totals = [sum(column) for column in zip(*(outcome.scores for outcome in outcomes))]
         scores = tuple(
-            Score(score.name, value / batches, score.loss_weight)
-            for score, value in zip(read_scores(net), total)
+            Score(score.name, total / batches, score.loss_weight)
+            for score, total in zip(read_scores(net), totals)
         )
         if compute_loss:
             caffe_log("solver.cpp:401", "Test loss: %s", number(loss / batches))
@@ -124,24 +131,25 @@ class TestNets:
         mean_loss = loss / batches if compute_loss else None
         return TestResult(iteration, net_id, scores, mean_loss, wrong)
 
-    def run_batches(self, net_id: int, go_on: Callable[[], bool]) -> list[Outcome] | None:
-        """Loss and outputs of each of test_iter batches, in order; None where told to stop."""
-        net = self.nets[net_id]
-        share_trained_layers(net, self.train_net)
-        outcomes = []
-        for _ in range(self.test_iter[net_id]):
-            if not go_on():
-                return None
-            outcomes.append(run_test_batch(net))
-        return outcomes
-
 
 def run_batch(net: Net) -> Outcome:
-    """One pass forward: its loss, and the numbers of its output blobs."""
+    """Run one forward pass."""
     loss = net.forward()
     return Outcome(loss, [score.value for score in read_scores(net)])
 
 
 def run_test_batch(net: Net) -> Outcome:
-    """One pass forward of a test net, whose numbers are looked at as well."""
+    """Run one forward pass of a test net and check its values for NaN and infinity."""
     return run_batch(net)._replace(not_finite=not_finite(net))
+
+
+def run_test_batches(
+    net: Net, batches: int, should_continue: Callable[[], bool]
+) -> list[Outcome] | None:
+    """Run batches of a test net on one device. See Engine.run_test."""
+    outcomes = []
+    for _ in range(batches):
+        if not should_continue():
+            return None
+        outcomes.append(run_test_batch(net))
+    return outcomes

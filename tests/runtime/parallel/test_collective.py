@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import DataError, TrainingError
-from runtime.parallel.collective import Meeting, PeerFailedError, ThreadCollective
-from runtime.parallel.crew import ThreadCrew
+from runtime.parallel.collective import ExchangeTable, PeerFailedError, ThreadCollective
+from runtime.parallel.group import ThreadGroup
 
 
 def together(size: int, act: Callable[[ThreadCollective], Any], patience: float = 20.0) -> Any:
-    meeting = Meeting(size, patience)
+    table = ExchangeTable(size, patience)
     with ThreadPoolExecutor(size) as pool:
-        return list(pool.map(act, [ThreadCollective(meeting, rank) for rank in range(size)]))
+        return list(pool.map(act, [ThreadCollective(table, rank) for rank in range(size)]))
 
 
 def test_everybody_gets_what_was_meant_for_them() -> None:
@@ -37,7 +37,7 @@ def test_everybody_gets_what_was_meant_for_them() -> None:
 
 
 def test_alone_there_is_nobody_to_wait_for() -> None:
-    collective = ThreadCollective(Meeting(1), 0)
+    collective = ThreadCollective(ExchangeTable(1), 0)
     assert collective.exchange([[np.ones(2)]], [[2]])[0][0].tolist() == [1, 1]
     collective.release()
 
@@ -69,43 +69,46 @@ class Worker:
     def give(self, value: int = 7) -> int:
         return value + self.collective.rank
 
+    def execute(self, command: str, args: Any) -> Any:
+        return getattr(self, command)(*args)
+
     def close(self) -> None:
         self.closed = True
 
 
 @pytest.fixture
-def crew() -> Any:
+def group() -> Any:
     wait = threading.Event()
-    made = ThreadCrew(3, lambda rank, collective: Worker(collective, wait), patience=0.5)  # type: ignore[arg-type, return-value]
+    made = ThreadGroup(3, lambda rank, collective: Worker(collective, wait), patience=0.5)  # type: ignore[arg-type, return-value]
     yield made
     wait.set()
     made.close()
     assert all(worker.closed for worker in made.replicas)
 
 
-def test_a_crew_does_things_in_order(crew: ThreadCrew) -> None:
-    assert crew.run("meet") == [0, 1, 2]
-    assert crew.run("give", 1) == [1, 2, 3]
-    crew.scatter("give", 2)
+def test_a_group_does_things_in_order(group: ThreadGroup) -> None:
+    assert group.run("meet") == [0, 1, 2]
+    assert group.run("give", 1) == [1, 2, 3]
+    group.scatter("give", 2)
 
 
 @pytest.mark.parametrize("rank", [0, 2])
-def test_the_failure_of_one_is_the_failure_of_all(crew: ThreadCrew, rank: int) -> None:
+def test_the_failure_of_one_is_the_failure_of_all(group: ThreadGroup, rank: int) -> None:
     with pytest.raises(DataError, match="record 7 is gone"):
-        crew.run("fail", rank, DataError("record 7 is gone"))
-    assert crew.run("meet") == [0, 1, 2], "what is left can still be saved"
+        group.run("fail", rank, DataError("record 7 is gone"))
+    assert group.run("meet") == [0, 1, 2], "what is left can still be saved"
 
 
-def test_a_bug_in_a_replica_is_told_as_such(crew: ThreadCrew) -> None:
+def test_a_bug_in_a_replica_is_told_as_such(group: ThreadGroup) -> None:
     with pytest.raises(TrainingError) as caught:
-        crew.run("fail", 1, ZeroDivisionError("oh"))
+        group.run("fail", 1, ZeroDivisionError("oh"))
     assert "replica 1: ZeroDivisionError('oh'); expected it to compute as the" in str(caught.value)
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
-def test_a_hung_replica_is_named(crew: ThreadCrew) -> None:
+def test_a_hung_replica_is_named(group: ThreadGroup) -> None:
     with pytest.raises(TrainingError) as caught:
-        crew.run("hang", 2)
+        group.run("hang", 2)
     assert not isinstance(caught.value, PeerFailedError)
     assert "waited 0.5 s for replica(s) 2; expected all 3 within that time" in str(caught.value)
 
@@ -118,7 +121,7 @@ def test_all_end_at_once_each_in_its_own_thread() -> None:
             self.meet()
             names.append(threading.current_thread().name)
 
-    made = ThreadCrew(3, lambda rank, collective: Ending(collective, threading.Event()))  # type: ignore[arg-type, return-value]
+    made = ThreadGroup(3, lambda rank, collective: Ending(collective, threading.Event()))  # type: ignore[arg-type, return-value]
     made.close()
     assert sorted(names)[1:] == ["replica-1_0", "replica-2_0"] and len(names) == 3
 
@@ -133,5 +136,5 @@ def test_what_cannot_be_built_closes_what_was() -> None:
         return made[-1]
 
     with pytest.raises(DataError, match="no such database"):
-        ThreadCrew(2, build)
+        ThreadGroup(2, build)
     assert made[0].closed

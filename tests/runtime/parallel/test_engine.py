@@ -16,10 +16,12 @@ from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
 from runtime.job.training import TrainJob, train
+from runtime.net import Net
 from runtime.parallel.engine import ReplicaEngine
-from runtime.parallel.replica import Replica
+from runtime.parallel.replica import Command, Replica
 from runtime.parallel.shard_plan import PER_GPU, plan_shards
 from runtime.parallel.start import options_for, start_threads
+from runtime.solvers import build
 from runtime.solvers.hooks import SolverHook
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.snapshot import newest_snapshot
@@ -123,23 +125,73 @@ def test_history_goes_out_and_comes_back(case: Path) -> None:
     param = text.read_solver(case)
     options = SolverOptions(sidecar=read_sidecar(case))
     plan = plan_shards(param, options, 4)
-    solver = Solver(param, open_cpu(param), options_for(options, plan))
-    crew = start_threads(solver, plan, lambda rank: create_backend("cpu", threads=1))
+    solver = Solver(
+        param,
+        open_cpu(param),
+        options_for(options, plan),
+        build_engine=lambda setup: start_threads(setup, plan, lambda rank: open_cpu(param, rank)),
+    )
     try:
         rng = np.random.default_rng(2)
         given = [rng.random(blob.shape, np.float32) for blob in solver.engine.history]
-        solver.engine.restore_history(given, "here", SnapshotError)
+        solver.engine.restore_history(given, "here")
         for blob, values in zip(solver.engine.history, given, strict=True):
             np.testing.assert_array_equal(blob.data.host(), values)
-        with pytest.raises(SnapshotError, match="here: Incorrect length of history blobs"):
-            solver.engine.restore_history(given[1:], "here", SnapshotError)
+        for wrong in (given[1:], [values.T.copy() for values in given]):
+            with pytest.raises(SnapshotError, match="here: "):
+                solver.engine.restore_history(wrong, "here")
+        for blob, values in zip(solver.engine.history, given, strict=True):
+            np.testing.assert_array_equal(blob.data.host(), values)
         assert isinstance(solver.engine, ReplicaEngine)
         solver.engine.pass_number = 5
         loss = solver.engine.compute_loss()
         assert solver.engine.pass_number == 13 and 0 < loss < 10
     finally:
-        crew.close()
         solver.close()
+        solver.close()
+
+
+@pytest.mark.parametrize("failing", [1, 3])
+def test_a_solver_whose_replica_cannot_be_built_closes_what_was_built(
+    case: Path, failing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, closed = [], []
+
+    class Counted(Net):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            built.append(id(self))
+
+        def close(self) -> None:
+            closed.append(id(self))
+            super().close()
+
+    def open_replica(param: Any, rank: int) -> Any:
+        if rank == failing:
+            raise DeviceError("no such device")
+        return open_cpu(param)
+
+    monkeypatch.setattr(build, "Net", Counted)
+    with pytest.raises(DeviceError, match="no such device"):
+        train(TrainJob(str(case), replicas=4), open_cpu, [], open_replica)
+    assert len(built) == 2 * failing and set(closed) == set(built)
+
+
+def test_every_command_is_executed() -> None:
+    called = []
+
+    class Noted(Replica):
+        def __init__(self) -> None:
+            pass
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "execute":
+                return super().__getattribute__(name)
+            return lambda *args: called.append(name)
+
+    for command in Command:
+        Noted().execute(command, ())
+    assert called == [command.name.lower() for command in Command]
 
 
 def test_replicas_need_devices(case: Path) -> None:

@@ -68,13 +68,13 @@ def test_the_mean_over_the_shards_of_left_times_right(replicas: int) -> None:
             one.begin()
             for number in range(rank * each, (rank + 1) * each):
                 one.keep(lefts[number], rights[number])
-        parcels = [one.parcel() for one in several]
-        assert [[array.size for array in parcel] for parcel in parcels] == several[0].sizes()
+        messages = [one.message() for one in several]
+        assert [[array.size for array in message] for message in messages] == several[0].sizes()
         bounds = [whole.size * rank // replicas for rank in range(replicas + 1)]
         for rank, one in enumerate(several):
             low, high = bounds[rank], bounds[rank + 1]
             layer.blobs[0].diff.mutable_host()[...] = np.nan
-            one.multiply(parcels if replicas > 1 else None, low, high)
+            one.multiply(messages if replicas > 1 else None, low, high)
             found = layer.blobs[0].diff.host().reshape(-1)
             np.testing.assert_array_equal(found[low:high], whole.reshape(-1)[low:high])
             assert np.isnan(found).sum() >= whole.size * (1 - 1 / replicas) - 2 * GRID * COLS
@@ -182,8 +182,12 @@ def test_a_net_that_is_run_by_hand_multiplies_out(case: Path) -> None:
     case.write_text(case.read_text().replace("iter_size: 2", "iter_size: 1"))
     param, options = text.read_solver(case), SolverOptions(sidecar=read_sidecar(case))
     plan = plan_shards(param, options, 2)
-    solver = Solver(param, CpuBackend(threads=1), options_for(options, plan))
-    crew = start_threads(solver, plan, lambda rank: CpuBackend(threads=1))
+    solver = Solver(
+        param,
+        CpuBackend(threads=1),
+        options_for(options, plan),
+        build_engine=lambda setup: start_threads(setup, plan, lambda rank: CpuBackend(threads=1)),
+    )
     try:
         solver.step(1)
         solver.net.forward()
@@ -197,7 +201,6 @@ def test_a_net_that_is_run_by_hand_multiplies_out(case: Path) -> None:
         assert np.abs(dy).max() > 0
         np.testing.assert_allclose(layer.blobs[0].diff.host(), dy.T @ x, rtol=1e-4, atol=1e-7)
     finally:
-        crew.close()
         solver.close()
 
 

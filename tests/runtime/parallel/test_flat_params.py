@@ -32,11 +32,11 @@ def test_every_element_has_one_owner(
     for owner in range(owners):
         at, count = layout.part(owner, owners)
         for segment in layout.segments(owner, owners):
-            seen[segment.at : segment.at + segment.count] += 1
-            assert segment.at == layout.offsets[segment.index] + segment.start
+            seen[segment.offset : segment.offset + segment.count] += 1
+            assert segment.offset == layout.offsets[segment.index] + segment.start
             assert segment.start % 16 == 0
             assert sum(size for _, size in segment.chunks()) == segment.count
-            assert at <= segment.at and segment.at + segment.count <= at + count
+            assert at <= segment.offset and segment.offset + segment.count <= at + count
     assert (seen == 1).all()
 
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prototxt_gen.errors import DeviceError
+from prototxt_gen.errors import DeviceError, UsageError
 from runtime.backend.cuda.backend import CudaBackend
 from runtime.backend.cuda.driver_emulator import EmulatorDriver
 from runtime.backend.registry import create_backend
 from runtime.parallel import nccl
-from runtime.parallel.collective import Meeting, PeerFailedError, ThreadCollective
-from runtime.parallel.crew import first_cause
+from runtime.parallel.collective import ExchangeTable, PeerFailedError, ThreadCollective
+from runtime.parallel.group import first_cause
 from runtime.parallel.links import NCCL, PEER, STAGED, ChosenLink, PeerLink, StagedLink, link_for
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
@@ -54,10 +54,10 @@ def read(backend: CudaBackend, array: Any) -> list[float]:
 
 
 def together(size: int, transport: str, act: Callable[[Any], Any], **options: Any) -> list[Any]:
-    meeting = Meeting(size, 20.0)
+    table = ExchangeTable(size, 20.0)
 
     def run(rank: int) -> Any:
-        link = ChosenLink(emulated(**options), ThreadCollective(meeting, rank), transport)
+        link = ChosenLink(emulated(**options), ThreadCollective(table, rank), transport)
         try:
             return act(link)
         except BaseException:
@@ -112,9 +112,9 @@ def test_copies_wait_for_the_computation_and_the_computation_for_copies(
     link_type: Any, streams: str, lag: bool
 ) -> None:
     """Whichever stream lags as far behind as CUDA allows: that of copies, of work, or both."""
-    meeting = Meeting(2, 20.0)
+    table = ExchangeTable(2, 20.0)
     links = [
-        link_type(emulated(streams=streams), ThreadCollective(meeting, rank)) for rank in range(2)
+        link_type(emulated(streams=streams), ThreadCollective(table, rank)) for rank in range(2)
     ]
     for link in links:
         link.stream.late = lag
@@ -138,16 +138,16 @@ def test_copies_wait_for_the_computation_and_the_computation_for_copies(
 def test_where_peers_cannot_be_read_the_way_is_named(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "verydeep")
     together(3, "auto", two_turns)
-    assert caplog.messages == ["Gradients travel from device to device"]
+    assert caplog.messages == ["Gradients are sent from device to device"]
     caplog.clear()
     together(3, "auto", two_turns, peers=False)
     assert caplog.messages == [
-        "Gradients travel through host memory (transport 'staged'): emu 0 cannot read the memory "
-        "of emu 0"
+        "Gradients are sent through host memory (transport 'staged'): emu 0 cannot read the "
+        "memory of emu 0"
     ]
     caplog.clear()
     together(3, STAGED, two_turns)
-    assert caplog.messages == ["Gradients travel through host memory"]
+    assert caplog.messages == ["Gradients are sent through host memory"]
     with pytest.raises(DeviceError, match="transport 'peer': emu 0 cannot read the memory of emu"):
         together(2, PEER, lambda link: link.exchange([[]] * 2, [[]] * 2), peers=False)
 
@@ -195,9 +195,9 @@ def test_a_peers_failure_does_not_leave_the_device_waiting(
 
 def test_host_memory_needs_no_link() -> None:
     backend = create_backend("cpu", threads=1)
-    collective = ThreadCollective(Meeting(2), 0)
+    collective = ThreadCollective(ExchangeTable(2), 0)
     assert link_for(backend, collective) is collective
-    with pytest.raises(DeviceError, match="transport 'nccl': backend 'cpu' computes in host memor"):
+    with pytest.raises(UsageError, match="--transport nccl: backend 'cpu' computes in host memory"):
         link_for(backend, collective, NCCL)
 
 

@@ -13,7 +13,7 @@ import pytest
 from prototxt_gen import proto
 from runtime.net import Net
 from runtime.parallel import flat_params, reduction
-from runtime.parallel.collective import Meeting, ThreadCollective
+from runtime.parallel.collective import ExchangeTable, ThreadCollective
 from runtime.parallel.flat_params import GradientBuffers, Layout
 from runtime.parallel.reduction import Bucket, Reduction, buckets_of
 from runtime.parallel.shard_plan import ShardPlan
@@ -71,8 +71,8 @@ def test_shared_weights_are_complete_with_their_lowest_user(
 class Noted(ThreadCollective):
     """Notes which layers' backward passes were over when something was posted."""
 
-    def __init__(self, meeting: Meeting, rank: int, over: list[str]) -> None:
-        super().__init__(meeting, rank)
+    def __init__(self, table: ExchangeTable, rank: int, over: list[str]) -> None:
+        super().__init__(table, rank)
         self.over = over
         self.posts: list[str] = []
 
@@ -86,13 +86,13 @@ def test_gradients_leave_while_lower_layers_are_still_to_come(
 ) -> None:
     monkeypatch.setattr(reduction, "BUCKET", 9)
     monkeypatch.setattr(flat_params, "CHUNK", 4)
-    meeting, plan = Meeting(2), ShardPlan(4, 2, 2)
+    table, plan = ExchangeTable(2), ShardPlan(4, 2, 2)
     with chain() as first, chain() as second:
         links, sums = [], []
         for rank, net in enumerate((first, second)):
             over: list[str] = []
             net.after_backward.append(lambda i, net=net, over=over: over.append(net.layer_names[i]))
-            links.append(Noted(meeting, rank, over))
+            links.append(Noted(table, rank, over))
             buffers = GradientBuffers(net, Layout(counts(net)))
             buffers.begin()
             sums.append(Reduction(net, buffers, plan, links[rank]))
@@ -113,7 +113,7 @@ def test_gradients_leave_while_lower_layers_are_still_to_come(
 def test_a_failed_pass_leaves_nothing_behind() -> None:
     with chain() as net:
         buffers = GradientBuffers(net, Layout(counts(net)))
-        alone = Reduction(net, buffers, ShardPlan(2, 2, 1), ThreadCollective(Meeting(1), 0))
+        alone = Reduction(net, buffers, ShardPlan(2, 2, 1), ThreadCollective(ExchangeTable(1), 0))
         net.forward()
         buffers.begin()
         alone.open([], [])
@@ -130,13 +130,13 @@ def test_a_failed_pass_leaves_nothing_behind() -> None:
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_what_does_not_learn_has_a_gradient_of_zeros(replicas: int) -> None:
     """Memory that is used again holds the last iteration's numbers until somebody looks."""
-    meeting = Meeting(replicas)
+    table = ExchangeTable(replicas)
     with contextlib.ExitStack() as stack:
         sums = []
         for rank in range(replicas):
             net = stack.enter_context(chain("param { lr_mult: 0 } param { lr_mult: 0 }"))
             buffers = GradientBuffers(net, Layout(counts(net)))
-            plan, link = ShardPlan(4, 2, replicas), ThreadCollective(meeting, rank)
+            plan, link = ShardPlan(4, 2, replicas), ThreadCollective(table, rank)
             sums.append(Reduction(net, buffers, plan, link))
             net.forward()
             buffers.begin().fill(np.nan)

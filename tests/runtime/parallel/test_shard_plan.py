@@ -82,8 +82,8 @@ def test_a_net_that_shards_would_slow_is_left_whole(caplog: pytest.LogCaptureFix
     caplog.set_level(logging.INFO, "verydeep")
     assert plan(FED.format(256) + LOSS).shards == 1
     assert caplog.messages == [
-        "The batch of 256 is left whole: 8 shards would cost this net time on one device; "
-        "[parallel] shards = 8 in the sidecar gives the weights of several devices to the bit"
+        "The batch of 256 is computed in one shard, because 8 would be slower on one device; "
+        "with [parallel] shards = 8 in the sidecar the weights equal those of several devices"
     ]
     # Mostly fully-connected: many parameters for its arithmetic.
     wide = LOSS.replace("num_output: 2", "num_output: 4000")
@@ -128,7 +128,7 @@ def test_batch_of_each_gpu() -> None:
             None,
             "the batch of 10 is not divisible into 4 equal shards for 4 replica(s); expe",
         ),
-        (10, 1, 4, "expected a multiple of 4; change batch_size or the number of devices, or say "),
+        (10, 1, 4, "expected a multiple of 4; change batch_size or the number of devices, or use "),
         (16, 3, 8, "[parallel] shards: 8 shards do not divide among 3 replicas; expected a multi"),
     ],
 )
@@ -163,7 +163,7 @@ def test_nets_that_are_not_the_mean_of_their_shards(net: str, message: str) -> N
 
 def test_debug_info_wants_one_pass() -> None:
     assert plan(DATA.format(256) + LOSS, more="debug_info: true").shards == 1
-    with pytest.raises(UnsupportedError, match="debug_info shows one pass of one net; expected"):
+    with pytest.raises(UnsupportedError, match="debug_info logs one pass of one net; expected"):
         plan(DATA.format(256) + LOSS, 2, more="debug_info: true")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import UsageError
 from runtime.solvers.hooks import SolverHook
 from runtime.solvers.signals import Action, SignalHandler, action_of
 from runtime.solvers.solver import Solver
@@ -137,5 +137,5 @@ def test_a_second_ctrl_c_ends_at_once() -> None:
 
 def test_effects_by_name() -> None:
     assert action_of("stop", "--x") is Action.STOP
-    with pytest.raises(ProtoError, match='--x: Invalid signal effect "quit" was specified'):
+    with pytest.raises(UsageError, match='--x: Invalid signal effect "quit" was specified'):
         action_of("quit", "--x")

@@ -115,7 +115,7 @@ def test_original_caffes_files_are_enough(tmp_path: Path, caplog: pytest.LogCapt
     second = _make(tmp_path / "b", "")
     second.restore(state)
     assert second.engine.pass_number == 10
-    assert "is original Caffe's alone: the data goes on at pass 10" in caplog.text
+    assert "has no .state.json: the data continues at pass 10" in caplog.text
     second.solve()
     assert same(weights(straight), weights(second))
 
@@ -212,7 +212,7 @@ def test_a_named_snapshot_that_is_corrupt_is_refused(
     # Somebody may have put original Caffe's files under our names.
     solver.restore(path)
     assert solver.iter == 4
-    assert "does not belong to this snapshot and is left aside" in caplog.text
+    assert "does not belong to this snapshot and is ignored" in caplog.text
 
 
 def test_a_snapshot_of_another_net_or_type_is_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from prototxt_gen import proto
 from prototxt_gen.errors import SnapshotError
 from runtime.solvers.best import BestScore
-from runtime.solvers.engine import Engine
+from runtime.solvers.engine import LocalEngine
 from runtime.solvers.hooks import Progress, Score, SolverHook
 from runtime.solvers.hooks import TestResult as Result
 from runtime.solvers.solver import Solver
@@ -130,14 +130,13 @@ def test_the_solvers_message_is_its_own() -> None:
     assert solver.net.phase == proto.TRAIN
 
 
-def test_an_engine_may_be_put_in_its_place() -> None:
-    class Halves(Engine):
+def test_a_solver_uses_the_engine_it_is_given() -> None:
+    class Halves(LocalEngine):
         """Two shards, one after the other, added and divided."""
 
         shards = 2
 
-    solver = make_solver("momentum: 0.9 iter_size: 2", batch=4)
-    solver.engine = Halves(solver.net, solver.rule)
+    solver = make_solver("momentum: 0.9 iter_size: 2", batch=4, build_engine=Halves)
     other = make_solver("momentum: 0.9 iter_size: 2", batch=4)
     solver.step(2)
     other.step(2)

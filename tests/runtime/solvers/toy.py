@@ -11,6 +11,7 @@ import numpy.typing as npt
 from prototxt_gen import proto, text
 from runtime.backend.registry import create_backend
 from runtime.net import Net
+from runtime.solvers.engine import BuildEngine, LocalEngine
 from runtime.solvers.hooks import SolverHook
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
@@ -90,14 +91,16 @@ def make_solver(
     dtype: str = "float32",
     options: SolverOptions | None = None,
     hooks: tuple[SolverHook, ...] = (),
+    build_engine: BuildEngine = LocalEngine,
 ) -> Solver:
     """A solver on a toy net, on the CPU, fed."""
     if "snapshot_after_train" not in fields and "snapshot_prefix" not in fields:
         fields += " snapshot_after_train: false"
     backend = create_backend("cpu", dtype=np.dtype(dtype))
-    solver = Solver(solver_param(fields, net, batch), backend, options, hooks)
-    for each in (solver.net, *solver.test_nets):
-        feed(each)
+    param = solver_param(fields, net, batch)
+    solver = Solver(param, backend, options, hooks, build_engine)
+    for built in (solver.net, *solver.test_nets):
+        feed(built)
     return solver
 
 
