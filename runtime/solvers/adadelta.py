@@ -13,9 +13,9 @@ from runtime.solvers.update_rule import UpdateRule, register_rule
 
 @register_rule
 class AdaDeltaRule(UpdateRule):
-    """Steps as large as recent steps were; `momentum` is the decay of both running means.
+    """The gradient is scaled by the ratio of the root mean squares of recent steps and gradients.
 
-    The second history is the running mean of squared steps, taken before the rate.
+    `momentum` is the decay of both moving means. The steps do not include the rate.
     """
 
     type = "AdaDelta"
@@ -30,11 +30,11 @@ class AdaDeltaRule(UpdateRule):
     ) -> HostArray:
         """See UpdateRule.compute."""
         squared_gradients, squared_steps = history
-        fresh = self.scalar(1) - self.momentum
+        weight = self.scalar(1) - self.momentum
         squared_gradients *= self.momentum
-        squared_gradients += fresh * (gradient * gradient)
+        squared_gradients += weight * (gradient * gradient)
         ratio = (squared_steps + self.delta) / (squared_gradients + self.delta)
         step = gradient * np.sqrt(ratio)
         squared_steps *= self.momentum
-        squared_steps += fresh * (step * step)
+        squared_steps += weight * (step * step)
         return np.asarray(rate * step)

@@ -14,10 +14,9 @@ from runtime.solvers.update_rule import UpdateRule, register_rule
 
 @register_rule
 class AdamRule(UpdateRule):
-    """Running means of gradient (`momentum`) and squared gradient (`momentum2`).
+    """Moving means of the gradient (`momentum`) and the squared gradient (`momentum2`).
 
-    Both start at zero; the correction for that goes by the solver's iteration, so a net that is
-    fine-tuned starts it anew.
+    Both start at zero; the bias correction depends on the solver's iteration.
     """
 
     type = "Adam"

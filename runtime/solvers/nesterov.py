@@ -13,7 +13,10 @@ from runtime.solvers.update_rule import UpdateRule, register_rule
 
 @register_rule
 class NesterovRule(UpdateRule):
-    """The history is SGD's; the step goes back over the old one and beyond the new one."""
+    """history = momentum * history + rate * gradient, as in SGD.
+
+    The update is (1 + momentum) * new history - momentum * old history.
+    """
 
     type = "Nesterov"
 
@@ -22,7 +25,7 @@ class NesterovRule(UpdateRule):
     ) -> HostArray:
         """See UpdateRule.compute."""
         velocity = history[0]
-        back = self.momentum * velocity
+        previous = self.momentum * velocity
         velocity *= self.momentum
         velocity += rate * gradient
-        return np.asarray((self.scalar(1) + self.momentum) * velocity - back)
+        return np.asarray((self.scalar(1) + self.momentum) * velocity - previous)

@@ -13,7 +13,7 @@ from runtime.solvers.update_rule import UpdateRule, refuse_momentum, register_ru
 
 @register_rule
 class RMSPropRule(UpdateRule):
-    """Each weight's rate is divided by the root of a running mean of its squared gradients."""
+    """The rate of each weight is divided by the root of the moving mean of squared gradients."""
 
     type = "RMSProp"
 

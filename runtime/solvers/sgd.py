@@ -9,15 +9,15 @@ from runtime.solvers.update_rule import ParamSlot, UpdateRule, register_rule
 class SGDRule(UpdateRule):
     """history = momentum * history + rate * gradient; weights -= history.
 
-    The rate is inside the history, so what has been gathered keeps its old rate when the rate
-    drops. Paper: section 3.1.
+    The history contains the rate, so earlier gradients keep their rate when the rate drops. Paper:
+    section 3.1.
     """
 
     type = "SGD"
     only_ops = True
 
     def update(self, slot: ParamSlot, rate: float, iteration: int) -> None:
-        """Run on the device, as one op: this is the update that large nets make."""
+        """Compute the update on the device, as one op. See UpdateRule."""
         decay = self.weight_decay * slot.decay_mult
         if decay and self.regularization_type == "L1":
             self.regularize(slot.diff.mutable_host(), slot.data.host(), decay)

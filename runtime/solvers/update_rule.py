@@ -1,4 +1,4 @@
-"""UpdateRule: how gradients change weights; what tells the solver types apart."""
+"""UpdateRule: how gradients change weights; one subclass for each solver type."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _REGISTRY: dict[str, type[UpdateRule]] = {}
 
 @dataclass
 class ParamSlot:
-    """One weight blob, or a slice of one, as an update rule sees it."""
+    """A weight blob or a part of one, with its gradient and its history.
+
+    Shapes: data, diff and each history are equal; a part is flat.
+    """
 
     name: str
     data: SyncedMemory
@@ -31,33 +34,35 @@ class ParamSlot:
 
 
 class UpdateRule:
-    """Base of the solver types. An update is element by element, so a slice does as well as a blob.
+    """Base class of the solver types; subclasses define `compute` or override `update`.
 
-    Before `update` the diff is the normalised gradient; after it, what was taken off the weights,
-    as in Caffe.
+    An update is computed element by element, so that it applies to parts of a blob. Before `update`
+    the diff is the gradient divided by iter_size; after it, the values that were subtracted from
+    the weights, as in Caffe.
     """
 
     type: ClassVar[str] = ""
+    """The type in a SolverParameter."""
     histories: ClassVar[int] = 1
-    """History blobs of one weight blob; the solverstate holds all first ones, then the second."""
+    """History blobs for each weight blob. See History for their order."""
     only_ops: ClassVar[bool] = False
-    """An update only calls ops, the same ones in every iteration. Not inherited."""
+    """Whether an update only calls ops, the same ones in every iteration. Not inherited."""
 
     def __init_subclass__(cls) -> None:
-        """Reset what holds for the update of one class: a subclass may override it."""
+        """Reset `only_ops`, because a subclass may override the update."""
         super().__init_subclass__()
         if "only_ops" not in vars(cls):
             cls.only_ops = False
 
     def __init__(self, param: Any, backend: Backend) -> None:
-        """Take the constants of a SolverParameter, rounded to the backend's dtype.
+        """Read the constants of a SolverParameter, rounded to the backend's dtype.
 
         Raises:
-            ProtoError: a setting this solver type does not have, or out of its range.
+            ProtoError: a setting is out of range or does not apply to this solver type.
         """
         self.backend = backend
         self.leaves_update = True
-        """Whether the diff afterwards is what was taken off; else it may hold anything."""
+        """Whether the diff has the update afterwards; otherwise its values are undefined."""
         self.scalar: Callable[[float], Any] = backend.dtype.type
         self.momentum = self.scalar(param.momentum)
         self.weight_decay = float(param.weight_decay)
@@ -65,15 +70,22 @@ class UpdateRule:
         if self.weight_decay and self.regularization_type not in ("L1", "L2"):
             raise ProtoError(
                 f"solver: unknown regularization_type '{self.regularization_type}'; "
-                "expected 'L1' or 'L2'; correct it"
+                "expected 'L1' or 'L2'; change regularization_type"
             )
         self.check(param)
 
     def check(self, param: Any) -> None:
-        """Refuse settings that the type does not have."""
+        """Check the settings of the type and read its own constants.
+
+        Raises:
+            ProtoError: a setting is out of range or does not apply to this solver type.
+        """
 
     def update(self, slot: ParamSlot, rate: float, iteration: int) -> None:
-        """Regularise the gradient, make the update of it, take that off the weights."""
+        """Regularise the gradient, compute the update and subtract it from the weights.
+
+        `iteration` is the number of earlier updates.
+        """
         weights, gradient = slot.data.mutable_host(), slot.diff.mutable_host()
         self.regularize(gradient, weights, self.weight_decay * slot.decay_mult)
         history = [memory.mutable_host() for memory in slot.history]
@@ -83,22 +95,28 @@ class UpdateRule:
     def compute(
         self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int
     ) -> HostArray:
-        """Return what to take off the weights, and bring the history up to date."""
-        raise TypeError(f"solver type {self.type}: a rule must define compute or update")
+        """Compute the values to subtract from the weights, and update the history in place.
+
+        Shapes: gradient, each history and the result are equal.
+        """
+        raise NotImplementedError
 
     def local_rate(self, slot: ParamSlot, rate: float) -> Any:
-        """The learning rate of one weight blob, in the backend's dtype."""
+        """The learning rate of a weight blob, a scalar of the backend's dtype."""
         return self.scalar(self.scalar(rate) * self.scalar(slot.lr_mult))
 
     def regularize(self, gradient: HostArray, weights: HostArray, decay: float) -> None:
-        """Add the gradient of the weight penalty. Caffe: SGDSolver::Regularize."""
+        """Add the gradient of the weight penalty in place. Caffe: SGDSolver::Regularize.
+
+        Shapes: gradient and weights are equal.
+        """
         if decay:
             penalty = weights if self.regularization_type == "L2" else np.sign(weights)
             gradient += self.scalar(decay) * penalty
 
 
 def register_rule(cls: type[UpdateRule]) -> type[UpdateRule]:
-    """Enter a rule under its type: `@register_rule`."""
+    """Register a rule as the solver type `cls.type`; a class decorator."""
     _REGISTRY[cls.type] = cls
     return cls
 
@@ -111,29 +129,33 @@ def _load_all() -> None:
 
 
 def solver_types() -> list[str]:
-    """All known solver types."""
+    """The names of all solver types, sorted."""
     _load_all()
     return sorted(_REGISTRY)
 
 
 def create_rule(param: Any, backend: Backend) -> UpdateRule:
-    """Make the rule that a SolverParameter's `type` names.
+    """Create the rule of a SolverParameter's `type`.
 
     Raises:
-        ProtoError: not known; lists what is.
+        ProtoError: an unknown type, or see UpdateRule.
     """
     _load_all()
-    found = _REGISTRY.get(param.type)
-    if found is None:
+    cls = _REGISTRY.get(param.type)
+    if cls is None:
         raise ProtoError(
             f"solver: unknown type '{param.type}'; expected one of {', '.join(solver_types())}; "
-            "mind the capitals"
+            "change type (it is case-sensitive)"
         )
-    return found(param, backend)
+    return cls(param, backend)
 
 
 def refuse_momentum(param: Any, type_name: str) -> None:
-    """Refuse a momentum, for types whose history means something else."""
+    """Require momentum 0, for types whose history is not a momentum.
+
+    Raises:
+        ProtoError: the momentum is not 0.
+    """
     if param.momentum:
         raise ProtoError(
             f"solver: Momentum cannot be used with {type_name}.; expected momentum 0, "

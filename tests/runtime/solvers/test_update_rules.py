@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import ProtoError
-from runtime.solvers.update_rule import solver_types
+from runtime.backend.registry import create_backend
+from runtime.solvers.update_rule import UpdateRule, solver_types
 from tests.oracle import solvers as oracle
 from tests.oracle.tolerance import assert_close
 from tests.runtime.solvers.toy import (
@@ -17,22 +18,11 @@ from tests.runtime.solvers.toy import (
     least_squares_batch,
     make_solver,
     same,
+    solver_param,
     weights,
 )
 
 STEPS = 6
-CASES = {
-    "sgd": oracle.Settings(),
-    "sgd momentum": oracle.Settings(momentum=0.9, weight_decay=0.05),
-    "sgd L1": oracle.Settings(momentum=0.5, weight_decay=0.05, regularization="L1"),
-    "sgd clipped": oracle.Settings(momentum=0.9, clip=0.3),
-    "nesterov": oracle.Settings("Nesterov", momentum=0.9, weight_decay=0.05),
-    "adagrad": oracle.Settings("AdaGrad", weight_decay=0.05, delta=1e-3),
-    "rmsprop": oracle.Settings("RMSProp", weight_decay=0.05, rms_decay=0.9, delta=1e-3),
-    "adadelta": oracle.Settings("AdaDelta", rate=1.0, momentum=0.95, delta=1e-3),
-    "adam": oracle.Settings("Adam", momentum=0.9, momentum2=0.99, weight_decay=0.05),
-    "adam L1": oracle.Settings("Adam", momentum=0.9, weight_decay=0.05, regularization="L1"),
-}
 
 
 def _fields(settings: oracle.Settings, extra: str = "") -> str:
@@ -64,9 +54,9 @@ def _learn(settings: oracle.Settings, start: list[Any], batch: int, iter_size: i
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("iter_size", [1, 3])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", oracle.CASES)
 def test_updates_are_the_formulas(name: str, iter_size: int, dtype: str) -> None:
-    settings = CASES[name]
+    settings = oracle.CASES[name]
     solver = make_solver(_fields(settings, f"iter_size: {iter_size}"), dtype=dtype)
     start = weights(solver)
     solver.step(STEPS)
@@ -80,7 +70,7 @@ def test_updates_are_the_formulas(name: str, iter_size: int, dtype: str) -> None
 
 
 def test_the_formulas_lead_downhill() -> None:
-    for settings in CASES.values():
+    for settings in oracle.CASES.values():
         solver = make_solver(_fields(settings))
         x, y = least_squares_batch(0, 200)
         before = oracle.loss(*weights(solver), x, y)
@@ -89,7 +79,7 @@ def test_the_formulas_lead_downhill() -> None:
 
 
 def test_the_diff_holds_what_was_taken_off() -> None:
-    for settings in CASES.values():
+    for settings in oracle.CASES.values():
         solver = make_solver(_fields(settings))
         before = weights(solver)
         solver.step(1)
@@ -146,14 +136,28 @@ def test_a_layer_that_does_not_learn_stays() -> None:
     assert same(before[1:], weights(solver)[1:])
 
 
-def test_every_type_of_caffe_is_there() -> None:
-    assert solver_types() == ["AdaDelta", "AdaGrad", "Adam", "Nesterov", "RMSProp", "SGD"]
+def test_every_type_has_a_formula_and_a_case() -> None:
+    assert solver_types() == sorted(oracle.RULES)
+    assert {settings.type for settings in oracle.CASES.values()} == set(oracle.RULES)
+
+
+def test_caffes_types_are_registered() -> None:
+    assert {"AdaDelta", "AdaGrad", "Adam", "Nesterov", "RMSProp", "SGD"} <= set(solver_types())
+
+
+def test_a_rule_must_define_its_update() -> None:
+    class Empty(UpdateRule):
+        """A rule without a formula."""
+
+    rule = Empty(solver_param(""), create_backend("cpu"))
+    with pytest.raises(NotImplementedError):
+        rule.compute(np.zeros(1), [], 0.1, 0)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("type: 'Sgd'", "unknown type 'Sgd'; expected one of AdaDelta, AdaGrad, Adam, Nesterov"),
+        ("type: 'Sgd'", f"unknown type 'Sgd'; expected one of {', '.join(solver_types())}; change"),
         ("type: 'AdaGrad' momentum: 0.9", "Momentum cannot be used with AdaGrad"),
         ("type: 'RMSProp' momentum: 0.9", "Momentum cannot be used with RMSProp"),
         (
