@@ -1,4 +1,4 @@
-"""The best test score of a run, and when it was."""
+"""BestScore: the best test score of a run, and its iteration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.solvers.hooks import TestResult
 
 
 class BestScore:
-    """Follows the schedule's metric, else the first test net's first accuracy, else its loss."""
+    """The best value of the schedule's metric, or of the first test net's accuracy or loss."""
 
     def __init__(self, schedule: PlateauOptions | None) -> None:
         self._schedule = schedule
@@ -22,47 +22,47 @@ class BestScore:
         self.iteration = -1
 
     def observe(self, iteration: int, result: TestResult) -> None:
-        """Take the result of a test into account, unless it was computed of NaN or infinity."""
+        """Compare the result of a test; one with NaN or infinity is ignored."""
         if result.not_finite:
             return
         if self._schedule is not None:
-            found = [s for s in result.scores if s.name == self._schedule.metric]
-            larger = self._schedule.mode == "max"
+            scores = [s for s in result.scores if s.name == self._schedule.metric]
+            maximize = self._schedule.mode == "max"
         elif result.net_id == 0:
-            found = [s for s in result.scores if not s.loss_weight] or list(result.scores)
-            larger = not (found and found[0].loss_weight)
+            scores = [s for s in result.scores if not s.loss_weight] or list(result.scores)
+            maximize = not (scores and scores[0].loss_weight)
         else:
             return
-        if not found:
+        if not scores:
             return
-        value = found[0].value
-        better = value > self.value if larger else value < self.value
+        value = scores[0].value
+        better = value > self.value if maximize else value < self.value
         if self.iteration < 0 or better:
-            self.name, self.value, self.iteration = found[0].name, value, iteration
+            self.name, self.value, self.iteration = scores[0].name, value, iteration
 
     def to_json(self) -> dict[str, Any] | None:
-        """The score as the snapshot keeps it; None before the first test."""
+        """The score for a snapshot; None before the first test."""
         if self.iteration < 0:
             return None
         return {"name": self.name, "value": self.value, "iteration": self.iteration}
 
     def from_json(self, values: Any) -> None:
-        """Take over what `to_json` gave.
+        """Restore a value of `to_json`.
 
         Raises:
-            SnapshotError: keys are missing, or hold something else.
+            SnapshotError: keys are missing or have values of other types.
         """
         if values is None:
             return
         try:
             name, value, iteration = (values[key] for key in ("name", "value", "iteration"))
-            endless = isinstance(value, float) and not math.isfinite(value)
-            if not (is_text(name) and is_integer(iteration) and (endless or is_number(value))):
-                raise TypeError("of another kind")
+            not_finite = isinstance(value, float) and not math.isfinite(value)
+            if not (is_text(name) and is_integer(iteration) and (not_finite or is_number(value))):
+                raise TypeError("a value of another type")
         except (KeyError, TypeError) as cause:
             raise SnapshotError(
                 f"best: damaged; expected name, value and iteration, got {short_repr(values)}; "
                 "use the snapshot before it"
             ) from cause
-        if not endless:  # which is no score to beat, though earlier versions kept it
+        if not not_finite:  # earlier versions stored such scores
             self.name, self.value, self.iteration = name, float(value), iteration

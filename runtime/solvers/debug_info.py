@@ -1,4 +1,4 @@
-"""Caffe's debug_info: the mean absolute value of every blob, pass by pass. Caffe: net.cpp."""
+"""DebugInfo: logs the mean absolute value of every blob in each pass. Caffe: net.cpp."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from runtime.net import Net
 
 
 class DebugInfo:
-    """Says something while `enabled`; only then it is on the net's hooks.
+    """Logs the passes of a net while `enabled`.
 
-    A net that somebody watches computes its ReLUs apart from the convolutions before them.
+    Only then it is among the net's hooks, because an observed net does not fuse its layers.
     """
 
     def __init__(self, net: Net, enabled: bool = False) -> None:
@@ -24,29 +24,29 @@ class DebugInfo:
         return self._enabled
 
     @enabled.setter
-    def enabled(self, wanted: bool) -> None:
-        if wanted and not self._enabled:
+    def enabled(self, value: bool) -> None:
+        if value and not self._enabled:
             self.net.after_forward.append(self.after_forward)
             self.net.after_backward.append(self.after_backward)
-        elif self._enabled and not wanted:
+        elif self._enabled and not value:
             self.net.after_forward.remove(self.after_forward)
             self.net.after_backward.remove(self.after_backward)
-        self._enabled = wanted
+        self._enabled = value
 
     def after_forward(self, index: int) -> None:
-        """Say how large a layer's tops and weights are."""
+        """Log the tops and weights of a layer."""
         layer = self.net.layers[index]
         asum = self.net.backend.vectors.asum
         for blob in self.net.tops[index]:
             mean = asum(blob.data.dev()) / max(blob.count(), 1)
-            self._say("net.cpp:628", "Forward", index, f"top blob {blob.name} data", mean)
+            self._log("net.cpp:628", "Forward", index, f"top blob {blob.name} data", mean)
         for i, blob in enumerate(layer.blobs):
             mean = asum(blob.data.dev()) / max(blob.count(), 1)
             name = self._param_name(index, i)
-            self._say("net.cpp:640", "Forward", index, f"param blob {name} data", mean)
+            self._log("net.cpp:640", "Forward", index, f"param blob {name} data", mean)
 
     def after_backward(self, index: int) -> None:
-        """Say how large the gradients of a layer's bottoms and weights are."""
+        """Log the gradients of a layer's bottoms and weights."""
         if self.net.layer_need_backward[index]:
             self._gradients(index)
         if index == 0:
@@ -58,12 +58,12 @@ class DebugInfo:
         for blob, need in zip(self.net.bottoms[index], needed):
             if need:
                 mean = asum(blob.diff.dev()) / max(blob.count(), 1)
-                self._say("net.cpp:654", "Backward", index, f"bottom blob {blob.name} diff", mean)
+                self._log("net.cpp:654", "Backward", index, f"bottom blob {blob.name} diff", mean)
         layer = self.net.layers[index]
         for i, blob in enumerate(layer.blobs):
             if layer.propagates_to_params(i):
                 mean = asum(blob.diff.dev()) / max(blob.count(), 1)
-                self._say("net.cpp:664", "Backward", index, f"param blob {i} diff", mean)
+                self._log("net.cpp:664", "Backward", index, f"param blob {i} diff", mean)
 
     def _all_params(self) -> None:
         backend = self.net.backend
@@ -85,7 +85,6 @@ class DebugInfo:
         given = self.net.layers[layer].param.param
         return str(given[index].name) if index < len(given) and given[index].name else str(index)
 
-    def _say(self, at: str, way: str, index: int, what: str, mean: float) -> None:
-        caffe_log(
-            at, "    [%s] Layer %s, %s: %s", way, self.net.layer_names[index], what, number(mean)
-        )
+    def _log(self, source: str, direction: str, index: int, blob: str, mean: float) -> None:
+        name = self.net.layer_names[index]
+        caffe_log(source, "    [%s] Layer %s, %s: %s", direction, name, blob, number(mean))

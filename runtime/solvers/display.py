@@ -1,4 +1,4 @@
-"""Caffe's own log lines of a run, and the same numbers as JSON lines."""
+"""The log of a run: Caffe's lines, and JSON lines with the same values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ log = logging.getLogger("verydeep.solver")
 
 
 class LossSmoother:
-    """The mean of the last average_loss losses, computed as Caffe does. Caffe: UpdateSmoothedLoss.
+    """The mean of the last average_loss losses. Caffe: Solver::UpdateSmoothedLoss.
 
-    It starts anew with every call of `step`.
+    Every call of Solver.step uses a new one.
     """
 
     def __init__(self, average_loss: int) -> None:
@@ -35,7 +35,7 @@ class LossSmoother:
         self._next = 0
 
     def add(self, loss: float) -> float:
-        """Take a loss in and return the mean."""
+        """Add a loss; returns the mean."""
         if len(self._losses) < self.average_loss:
             self._losses.append(loss)
             size = len(self._losses)
@@ -48,29 +48,29 @@ class LossSmoother:
 
 
 class CaffeLines(SolverHook):
-    """`Iteration N (X iter/s, Ys/D iters), loss = ...` and what belongs to it."""
+    """`Iteration N (X iter/s, Ys/D iters), loss = ...`, the outputs and the learning rate."""
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
         self._iteration: int | None = None
 
     def on_start(self, solver: RunView) -> None:
-        """Start the clock with the first iteration."""
+        """Store the time of the first iteration."""
         if self._iteration is None:
             self._since, self._iteration = time.perf_counter(), solver.iter
 
     def on_iteration(self, solver: RunView, progress: Progress) -> None:
-        """Write the lines of an iteration to show."""
+        """Log a displayed iteration."""
         if not progress.display:
             return
         now = time.perf_counter()
-        lapse, done = now - self._since, progress.iteration - (self._iteration or 0)
+        seconds, done = now - self._since, progress.iteration - (self._iteration or 0)
         caffe_log(
             "solver.cpp:239",
             "Iteration %d (%s iter/s, %ss/%d iters), loss = %s",
             progress.iteration,
-            number(done / lapse if lapse > 0 else 0.0),
-            number(lapse),
+            number(done / seconds if seconds > 0 else 0.0),
+            number(seconds),
             solver.param.display,
             number(progress.smoothed_loss),
         )
@@ -79,27 +79,27 @@ class CaffeLines(SolverHook):
         self._since, self._iteration = now, progress.iteration
 
     def on_rate(self, solver: RunView, iteration: int, rate: float) -> None:
-        """Write the learning rate where the loss is written."""
+        """Log the learning rate of a displayed iteration."""
         if solver.param.display and iteration % solver.param.display == 0:
             caffe_log("sgd_solver.cpp:112", "Iteration %d, lr = %s", iteration, number(rate))
 
 
 def data_wait_seconds(net: Net) -> float:
-    """How long the layers of a net have waited for their data, from the start."""
+    """The seconds that the layers of a net have waited for their data since they were built."""
     return float(sum(layer.wait_seconds for layer in net.layers))
 
 
 class JsonLog(SolverHook):
-    """One JSON object a line: what the Caffe lines say, and the times.
+    """One JSON object per line, with the values of the Caffe lines and times.
 
-    `event` is start, train, test, snapshot or end. A run appends to what is there: a start makes
-    lines before it void from its iteration on.
+    `event` is start, train, test, snapshot or end. A run appends to the file; a start line
+    invalidates earlier lines with its iteration or a later one.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.lost = False
-        """Whether lines could not be written."""
+        """Whether some lines could not be written."""
         self._stream: IO[str] | None = None
         self._rate = 0.0
         self._start = self._since = time.perf_counter()
@@ -107,7 +107,11 @@ class JsonLog(SolverHook):
         self._waited = 0.0
 
     def on_solve(self, solver: RunView) -> None:
-        """Open the file and say what begins."""
+        """Open the file and write the start line.
+
+        Raises:
+            VerydeepError: the file cannot be opened.
+        """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self.path.open("a", encoding="utf-8")
@@ -131,27 +135,27 @@ class JsonLog(SolverHook):
         )
 
     def on_rate(self, solver: RunView, iteration: int, rate: float) -> None:
-        """Write the iteration that was shown, now that its rate is known."""
+        """Write a displayed iteration, with its rate."""
         progress = solver.progress
         if progress is None or not progress.display:
             return
         now, waited = time.perf_counter(), data_wait_seconds(solver.net)
         done = max(iteration - self._iteration, 0)
         images = batch_size(solver.net) * solver.engine.shards * solver.param.iter_size * done
-        lapse = now - self._since
+        seconds = now - self._since
         self._write(
             "train",
             iteration,
             loss=progress.smoothed_loss,
             lr=rate,
             outputs=_outputs(progress.scores),
-            images_per_second=images / lapse if lapse > 0 and done else None,
+            images_per_second=images / seconds if seconds > 0 and done else None,
             data_wait_seconds=waited - self._waited,
         )
         self._since, self._iteration, self._waited = now, iteration, waited
 
     def on_test(self, solver: RunView, result: TestResult) -> None:
-        """Write a test's means."""
+        """Write the mean outputs of a test."""
         self._write(
             "test",
             result.iteration,
@@ -161,11 +165,11 @@ class JsonLog(SolverHook):
         )
 
     def on_snapshot(self, solver: RunView, files: tuple[Path, ...]) -> None:
-        """Write which files a snapshot has."""
+        """Write the files of a snapshot."""
         self._write("snapshot", solver.iter, files=[str(path) for path in files])
 
     def on_end(self, solver: RunView, reason: str) -> None:
-        """Write how it ended, and close."""
+        """Write the end line and close the file."""
         self._write("end", solver.iter, reason=reason)
         if self._stream is not None:
             with contextlib.suppress(OSError):
@@ -181,7 +185,7 @@ class JsonLog(SolverHook):
             self._stream.write(json.dumps(finite_json(record)) + "\n")
             self._stream.flush()
         except OSError as cause:
-            # Losing log lines is no reason to lose the run.
+            # A full disk does not end the run.
             log.warning("%s: the JSON log ends here: %s", self.path, cause.strerror)
             with contextlib.suppress(OSError):
                 self._stream.close()
@@ -196,7 +200,7 @@ def _outputs(scores: Iterable[Score]) -> dict[str, float]:
 
 
 def finite_json(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null stands for them."""
+    """Replace NaN and infinity, which JSON lacks, by None."""
     if isinstance(value, dict):
         return {key: finite_json(item) for key, item in value.items()}
     if isinstance(value, float) and not math.isfinite(value):

@@ -1,8 +1,7 @@
 """The learning rate as a function of the iteration. Caffe: SGDSolver::GetLearningRate.
 
-Pure functions of (SolverParameter, iteration, current_step), in float64 as C++'s `pow` computes
-them; `iteration` counts the updates already made. `plateau` is in plateau.py: it needs a test
-score.
+Functions of (SolverParameter, iteration, current_step) in float64; `iteration` is the number of
+earlier updates. `plateau` depends on test scores and is in plateau.py.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ Policy = Callable[[Any, int, int], tuple[float, int]]
 
 
 def _pow(base: float, exponent: float) -> float:
-    """C's pow: NaN and infinity where Python raises."""
+    """C's pow, which returns NaN or infinity when Python's raises."""
     try:
         return math.pow(base, exponent)
     except ValueError:
@@ -49,7 +48,7 @@ def inv(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
 
 
 def multistep(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
-    """base_lr * gamma ^ (how many stepvalue are reached), at most one more at each call."""
+    """base_lr * gamma ^ (number of stepvalue reached), which grows by at most one per call."""
     if current_step < len(param.stepvalue) and iteration >= param.stepvalue[current_step]:
         current_step += 1
     return param.base_lr * _pow(param.gamma, current_step), current_step
@@ -80,7 +79,7 @@ _STEPSIZE = ("step", "sigmoid")
 
 
 def learning_rate(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
-    """The rate of an iteration and the new current_step.
+    """The rate of an iteration, and the new current_step.
 
     Raises:
         ProtoError: see check_policy.
@@ -90,10 +89,10 @@ def learning_rate(param: Any, iteration: int, current_step: int) -> tuple[float,
 
 
 def check_policy(param: Any) -> None:
-    """Refuse a policy that is unknown or lacks what it needs.
+    """Check the lr_policy and the fields that it uses.
 
     Raises:
-        ProtoError: says which field, and what it should be.
+        ProtoError: an unknown policy, or a field is missing or out of range.
     """
     policy = param.lr_policy
     if policy == "plateau":
@@ -107,15 +106,15 @@ def check_policy(param: Any) -> None:
             f"solver: Unknown learning rate policy: '{policy}'; expected one of "
             f"{', '.join(POLICIES)}; set lr_policy"
         )
-    needs = []
+    checks = []
     if policy in _GAMMA:
-        needs.append(("gamma", param.gamma, param.gamma >= 0, "at least 0"))
+        checks.append(("gamma", param.gamma, param.gamma >= 0, "at least 0"))
     if policy in _STEPSIZE:
-        needs.append(("stepsize", param.stepsize, param.stepsize > 0, "more than 0"))
+        checks.append(("stepsize", param.stepsize, param.stepsize > 0, "more than 0"))
     if policy == "poly":
-        needs.append(("max_iter", param.max_iter, param.max_iter > 0, "more than 0"))
-    for key, value, ok, expected in needs:
-        if not ok:
+        checks.append(("max_iter", param.max_iter, param.max_iter > 0, "more than 0"))
+    for key, value, valid, expected in checks:
+        if not valid:
             raise ProtoError(
                 f"solver: {key} does not suit lr_policy '{policy}'; expected {expected}, "
                 f"got {value:g}; set {key}"

@@ -1,4 +1,4 @@
-"""What a solver prototxt has no field for."""
+"""SolverOptions: the settings of a solver that a solver prototxt has no field for."""
 
 from __future__ import annotations
 
@@ -12,37 +12,36 @@ from runtime.core.rng import CaffeRandom
 
 @dataclass(frozen=True)
 class SolverOptions:
-    """How a solver runs here; the defaults are original Caffe's ways."""
+    """Settings of a solver; the defaults behave as original Caffe."""
 
     sidecar: Sidecar = field(default_factory=Sidecar)
     seed: int | None = None
-    """Where the prototxt has no random_seed: the seed to use; None draws one, and logs it."""
+    """The seed if the prototxt has no random_seed; None for a random one, which is logged."""
     root: Path = field(default_factory=Path)
-    """Where relative paths of nets and data start; Caffe's rule is the working folder."""
+    """The folder of relative paths of nets and data; Caffe uses the working folder."""
     keep: int | None = None
-    """Whole snapshots to keep; None for all."""
+    """Complete snapshots to keep; None for all."""
     force: bool = True
-    """Whether snapshots and HDF5Output layers replace files that this program did not write, as
-    original Caffe's replace any."""
+    """Whether snapshots and HDF5Output layers replace files of other programs, as in Caffe."""
     log_json: Path | None = None
-    """The JSON log that names the snapshots of this run; None for <snapshot_prefix>.log.jsonl."""
+    """The JSON log that lists the snapshots of this run; None for <snapshot_prefix>.log.jsonl."""
     stop_on_snapshot_error: bool = False
-    """Whether a snapshot that cannot be written ends the run; the last one always does."""
+    """Whether a failed snapshot ends the run; a failed last snapshot always does."""
     allow_python_layers: bool = False
     confine_lists: bool = False
     """See RunContext."""
     rng: CaffeRandom | None = None
-    """The stream that first weights are drawn from; None starts one with the seed."""
+    """The random stream of the fillers; None for a new one with the seed."""
     caffe_dropout: bool = False
     """See RunContext."""
     shards: int = 1
-    """Equal parts that the train net's batch is cut into: the net is built for one of them."""
+    """Equal parts of the train net's batch; the net is built for one of them."""
     window: PassWindow = field(default_factory=PassWindow)
-    """The train net's part of an iteration's passes."""
+    """The passes of an iteration that the train net computes."""
     overwritten_by: Path | None = None
-    """A file of weights that is copied into the train net after it is made: a snapshot's."""
+    """A snapshot's weights, which are copied into the train net after it is built."""
     empty_weights: bool = False
-    """Leave first weights zero: for a net that is about to be given another's."""
+    """Whether the fillers are skipped, for a net that gets the weights of another one."""
     share_activations: bool = False
-    """Whether the nets' activations share memory (see RunContext.sharing): nobody looks into the
-    nets between iterations."""
+    """Whether activations share memory (see RunContext.sharing), so that the values of blobs and
+    diffs are undefined between iterations."""

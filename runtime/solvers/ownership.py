@@ -1,7 +1,7 @@
-"""Which files at a snapshot prefix this program wrote; it replaces no others without `force`.
+"""Detects the files that this program wrote; others are only replaced with `force`.
 
-A part of a snapshot is this program's when the .state.json of the same iteration names it, or a
-`snapshot` event of the run's JSON log. A .state.json is when it has the form of one.
+A file of a snapshot is this program's if the .state.json of the same iteration names it, or a
+`snapshot` event of the run's JSON log does. A .state.json is if it has the format of one.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ def log_path(prefix: str) -> Path:
 
 
 def refuse_foreign(paths: Sequence[Path], state: Path, log: Path) -> None:
-    """Refuse to replace files that this program did not write.
+    """Check that no existing file of a snapshot is from another program.
 
     Raises:
-        SnapshotError: names the file.
+        SnapshotError: one is.
     """
-    there = [path for path in paths if os.path.lexists(path) and not _is_empty(path)]
-    if not there:
+    existing = [path for path in paths if os.path.lexists(path) and not _is_empty(path)]
+    if not existing:
         return
     own = _named_by(state) or recorded(log)
-    for path in there:
+    for path in existing:
         if path.name not in own:
             raise SnapshotError(
                 f"{path}: exists, and this program did not write it; expected a free name, or a "
@@ -44,22 +44,22 @@ def refuse_foreign(paths: Sequence[Path], state: Path, log: Path) -> None:
 
 
 def refuse_foreign_log(path: Path) -> None:
-    """Refuse to append to a file that is no JSON log of this program.
+    """Check that a file, if it exists, is a JSON log of this program.
 
     Raises:
-        VerydeepError: names the file.
+        VerydeepError: it is not.
     """
     if not os.path.lexists(path) or _is_log(path):
         return
     raise VerydeepError(
         f"{path}: exists, and is no JSON log of this program; expected a free name, or a file of "
-        "JSON objects with the key 'event'; name another with --log_json, choose another "
+        "JSON objects with the key 'event'; choose another with --log_json, choose another "
         "snapshot_prefix, or append to it with --force"
     )
 
 
 def recorded(log: Path) -> set[str]:
-    """The names of the files that a JSON log records as parts of snapshots."""
+    """The names of the snapshot files in a JSON log."""
     names: set[str] = set()
     try:
         if not is_file(log):

@@ -1,4 +1,4 @@
-"""The paper's schedule: divide the rate by ten when the validation accuracy stops improving."""
+"""Plateau: divides the learning rate when a test score stops improving, as in the paper."""
 
 from __future__ import annotations
 
@@ -19,39 +19,41 @@ log = logging.getLogger("verydeep.solver")
 
 @dataclass
 class PlateauState:
-    """What a resumed run needs to go on as if it had not stopped."""
+    """The state of a Plateau in a snapshot."""
 
     best: float | None = None
     best_iteration: int = 0
     bad_tests: int = 0
-    """Tests since the last improvement or drop."""
+    """Tests since the last improvement or drop of the rate."""
     drops: int = 0
     finished: bool = False
 
     @classmethod
-    def from_json(cls, values: Any, where: str) -> PlateauState:
-        """Read what `to_json` made.
+    def from_json(cls, values: Any, source: str) -> PlateauState:
+        """Read a value of `to_json`; `source` is its file.
 
         Raises:
-            SnapshotError: keys are missing or unknown, or hold something else than `to_json` wrote.
+            SnapshotError: keys are missing or unknown, or have values of other types.
         """
         names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names or not _is_sane(values):
+        if not isinstance(values, dict) or set(values) != names or not _is_valid(values):
             raise SnapshotError(
-                f"{where}: the plateau history is damaged; expected the keys {sorted(names)} with "
-                f"a score, counts and a truth, got {str(values)[:200]}; use the snapshot before it"
+                f"{source}: the plateau history is damaged; expected the keys {sorted(names)} with "
+                f"a score, counts and a boolean, got {str(values)[:200]}; use the snapshot before "
+                "it"
             )
         best = values["best"]
         if isinstance(best, float) and not math.isfinite(best):
-            # No score to beat, which earlier versions kept all the same.
+            # Earlier versions stored such scores.
             best = None
         return cls(**{**values, "best": best})
 
     def to_json(self) -> dict[str, Any]:
+        """The fields, for JSON."""
         return asdict(self)
 
 
-def _is_sane(values: dict[str, Any]) -> bool:
+def _is_valid(values: dict[str, Any]) -> bool:
     best = values["best"]
     counts = [values[name] for name in ("best_iteration", "bad_tests", "drops")]
     return (
@@ -62,10 +64,7 @@ def _is_sane(values: dict[str, Any]) -> bool:
 
 
 class Plateau:
-    """Watches one test score and drops the rate when it has stopped improving.
-
-    Paper: section 3.1. The score is that of the test net, not the training loss.
-    """
+    """Divides the learning rate when a score of a test net stops improving. Paper: section 3.1."""
 
     def __init__(self, options: PlateauOptions, base_lr: float) -> None:
         self.options = options
@@ -74,45 +73,45 @@ class Plateau:
 
     @property
     def rate(self) -> float:
-        """The learning rate in force."""
+        """The current learning rate."""
         return float(self.base_lr * self.options.factor**self.state.drops)
 
     @property
     def finished(self) -> bool:
-        """Whether the score has stopped improving for good, and training may end."""
+        """Whether training ends, because the score has not improved since the last drop."""
         return self.state.finished and self.options.stop_after_last
 
     def check_metric(self, outputs: Sequence[Sequence[str]]) -> None:
-        """Refuse a metric that no test net has.
+        """Check that a test net has the metric among its outputs.
 
         Raises:
-            ProtoError: lists the outputs of the test nets.
+            ProtoError: none has.
         """
-        known = sorted({name for names in outputs for name in names})
-        if self.options.metric not in known:
-            have = ", ".join(known) or "none: there is no test net"
+        names = sorted({name for net_outputs in outputs for name in net_outputs})
+        if self.options.metric not in names:
+            listed = ", ".join(names) or "none: there is no test net"
             raise ProtoError(
                 f"schedule: metric '{self.options.metric}' is no output of a test net; expected "
-                f"one of them ({have}); correct metric in the sidecar, or give the solver "
-                "test_iter and test_interval"
+                f"one of them ({listed}); change metric in the sidecar, or set test_iter and "
+                "test_interval in the solver"
             )
 
     def observe(self, iteration: int, result: TestResult) -> None:
-        """Take the result of a test into account, where it has the metric.
+        """Update the state by the result of a test that has the metric.
 
-        A score that was computed of NaN or infinity is no improvement, whatever it is.
+        A result with NaN or infinity is no improvement.
         """
-        found = next((s.value for s in result.scores if s.name == self.options.metric), None)
-        if found is None:
+        value = next((s.value for s in result.scores if s.name == self.options.metric), None)
+        if value is None:
             return
         state, metric = self.state, self.options.metric
-        if not result.not_finite and self._improves(found):
-            state.best, state.best_iteration, state.bad_tests = found, iteration, 0
+        if not result.not_finite and self._improves(value):
+            state.best, state.best_iteration, state.bad_tests = value, iteration, 0
             return
         state.bad_tests += 1
         if state.bad_tests < self.options.patience:
             return
-        best = number(state.best if state.best is not None else found)
+        best = number(state.best if state.best is not None else value)
         if state.drops < self.options.max_drops:
             state.drops += 1
             state.bad_tests = 0

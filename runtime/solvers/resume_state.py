@@ -1,6 +1,6 @@
-"""P_iter_N.state.json: what Caffe's solverstate lacks, so that a resumed run goes on exactly.
+"""ResumeState: P_iter_N.state.json, the state that an exact resume needs and Caffe's files lack.
 
-It is written last: a snapshot is whole when it is there and its checksums hold.
+A snapshot is complete if this file exists and its checksums match the other files.
 """
 
 from __future__ import annotations
@@ -39,31 +39,36 @@ class FileSum:
 
 @dataclass
 class ResumeState:
-    """Where data, randomness and schedule stand at a snapshot."""
+    """The position of the data, the seed and the state of the schedule at a snapshot."""
 
     iteration: int
     seed: int
     shards: int
-    """Equal parts of a batch, which `train_pass` counts one by one."""
+    """Equal parts of a batch."""
     train_pass: int
+    """Passes of the train net, one for each shard."""
     test_passes: list[int]
     plateau: dict[str, Any] | None = None
     best: dict[str, Any] | None = None
     precision: str = FP32
-    """What convolutions rounded their operands to."""
+    """The precision of the operands of convolutions."""
     files: list[FileSum] = field(default_factory=list)
     format: int = FORMAT
 
     def write(self, path: Path) -> None:
-        """Replace the file at `path`."""
+        """Write the state as JSON; replaces the file atomically.
+
+        Raises:
+            SnapshotError: the file cannot be written.
+        """
         atomic_write_text(path, json.dumps(asdict(self), indent=1) + "\n", SnapshotError)
 
     @classmethod
     def read(cls, path: Path) -> ResumeState:
-        """Read what `write` wrote.
+        """Read a file of `write`.
 
         Raises:
-            SnapshotError: unreadable, no JSON, or not of this form.
+            SnapshotError: unreadable, no JSON, of another format, or damaged.
         """
         try:
             values = read_json(path, _MOST_BYTES, regular=True)
@@ -87,26 +92,27 @@ class ResumeState:
             ) from cause
 
     def warn_of_changes(self, seed: int, precision: str) -> None:
-        """Say what of a run that goes on from here is not as it was."""
+        """Warn if the resumed run has another seed or precision than the snapshot's."""
         if self.seed != seed:
             log.warning(
-                "The snapshot's run had the seed %d and this one has %d: data orders and dropout "
-                "masks go on otherwise than in an unbroken run; set random_seed: %d to avoid that",
+                "The snapshot's run had the seed %d and this one has %d: the order of the data and "
+                "the dropout masks will differ from an uninterrupted run; set random_seed: %d to "
+                "avoid that",
                 self.seed,
                 seed,
                 self.seed,
             )
         if self.precision != precision:
             log.warning(
-                "The snapshot's run computed in %s and this one does in %s; say --precision %s to "
-                "go on as it began",
+                "The snapshot's run computed in %s and this one computes in %s; use --precision %s "
+                "to continue with the same precision",
                 self.precision,
                 precision,
                 self.precision,
             )
 
     def fault(self, folder: Path) -> str:
-        """Say what is wrong with the files, or '' where the checksums hold."""
+        """The first difference between the files in a folder and the checksums; '' if none."""
         for expected in self.files:
             path = folder / expected.name
             if not is_file(path):
@@ -115,12 +121,16 @@ class ResumeState:
             if size != expected.bytes:
                 return f"{path} has {size} bytes, {expected.bytes} expected"
             if sha256_of(path) != expected.sha256:
-                return f"{path} is corrupt: its SHA-256 is not the one noted"
+                return f"{path} is corrupt: its SHA-256 differs"
         return ""
 
 
 def sum_files(paths: Sequence[Path]) -> list[FileSum]:
-    """Size and SHA-256 of files just written, read back from the disk."""
+    """Size and SHA-256 of files, read from the disk.
+
+    Raises:
+        SnapshotError: a file cannot be read.
+    """
     return [FileSum(path.name, path.stat().st_size, sha256_of(path)) for path in paths]
 
 
@@ -144,38 +154,38 @@ def sha256_of(path: Path) -> str:
 
 
 def _checked(values: Any) -> ResumeState:
-    """The state that JSON values describe.
+    """The state of JSON values.
 
     Raises:
-        TypeError, ValueError: a value is missing, unknown or of the wrong kind.
+        TypeError, ValueError: a value is missing, unknown or of the wrong type.
     """
-    values = dict(_of_kind(values, dict, "the state"))
-    entries = _of_kind(values.pop("files", None), list, "files")
-    files = [FileSum(**_of_kind(entry, dict, "a file")) for entry in entries]
+    values = dict(_of_type(values, dict, "the state"))
+    entries = _of_type(values.pop("files", None), list, "files")
+    files = [FileSum(**_of_type(entry, dict, "a file")) for entry in entries]
     state = ResumeState(**values, files=files)
     for key in ("iteration", "seed", "shards", "train_pass"):
         _count(getattr(state, key), key, int(key == "shards"))
-    for number in _of_kind(state.test_passes, list, "test_passes"):
+    for number in _of_type(state.test_passes, list, "test_passes"):
         _count(number, "test_passes")
     for key in ("plateau", "best"):
         if getattr(state, key) is not None:
-            _of_kind(getattr(state, key), dict, key)
-    _of_kind(state.precision, str, "precision")
+            _of_type(getattr(state, key), dict, key)
+    _of_type(state.precision, str, "precision")
     for file in files:
-        _of_kind(file.name, str, "a file's name")
+        _of_type(file.name, str, "a file's name")
         _count(file.bytes, "bytes")
-        _of_kind(file.sha256, str, "sha256")
+        _of_type(file.sha256, str, "sha256")
         if file.name in ("", "..") or Path(file.name).name != file.name:
-            raise ValueError(f"{short_repr(file.name)} is not the name of a file beside it")
+            raise ValueError(f"{short_repr(file.name)} is not the name of a file in this folder")
     return state
 
 
-def _of_kind(value: Any, kind: type, name: str) -> Any:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} is {short_repr(value)}, and no {kind.__name__}")
+def _of_type(value: Any, cls: type, name: str) -> Any:
+    if not isinstance(value, cls):
+        raise ValueError(f"{name} is {short_repr(value)}, not a {cls.__name__}")
     return value
 
 
 def _count(value: Any, name: str, least: int = 0) -> None:
     if not is_integer(value) or value < least:
-        raise ValueError(f"{name} is {short_repr(value)}, and no count")
+        raise ValueError(f"{name} is {short_repr(value)}, not a count")
