@@ -17,9 +17,9 @@ import cv2
 import numpy as np
 
 from data_prep.lmdb_io import Reader, Writer
-from data_prep.prefetch import BatchReader, default_workers
-from data_prep.sampler import make_sampler
-from data_prep.transform import TransformSpec
+from data_prep.prefetch import BatchReader
+from data_prep.read_plan import ReadPlan, default_workers
+from data_prep.transform import Crop, MeanValues, Mirror, Transform
 from prototxt_gen import proto
 
 MIRRORED = "JPEG of 20 kB, 256 px: decode, crop 224, mirror"
@@ -38,19 +38,17 @@ def picture(seed: int) -> bytes:
 
 def jpeg_rate(workers: int, rounds: int = 9) -> dict[str, Any]:
     """Images a second in each round of eight batches, and their median."""
-    transform = TransformSpec(train=True, crop_size=_CROP, mirror=True, mean_values=_MEAN)
-    data, labels = np.empty((_BATCH, 3, _CROP, _CROP), np.float32), np.empty(_BATCH, np.float32)
+    transform = Transform((Crop(_CROP), Mirror(), MeanValues(_MEAN)))
     rates = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "jpegs")
         size = _write(path)
-        source = Reader(path)
-        order = make_sampler(_IMAGES, False, 0)
-        with BatchReader(source, _BATCH, transform, order, workers=workers) as reader:
+        plan = ReadPlan(Reader(path), transform, _BATCH, workers=workers)
+        with BatchReader(plan) as reader:
             for turn in range(8 * (rounds + 1)):
                 if turn % 8 == 0:
                     start = time.perf_counter()
-                reader.read(turn, 0, _BATCH, data, labels)
+                reader.recycle(reader.read(turn, 0, _BATCH))
                 if turn % 8 == 7:
                     rates.append(8 * _BATCH / (time.perf_counter() - start))
     return {

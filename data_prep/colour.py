@@ -1,18 +1,18 @@
 """The random RGB colour shift of Krizhevsky et al. (2012), which the paper's training uses.
 
-To every pixel of an image the same sum of a_i * l_i * p_i is added; p_i and l_i are eigenvectors
-and eigenvalues of the covariance of the training set's RGB values, a_i gaussian with standard
-deviation 0.1, drawn once per image.
+The sum of a_i * l_i * p_i is added to every pixel of an image. p_i and l_i are the eigenvectors and
+eigenvalues of the covariance of the training set's RGB values; a_i are gaussians with standard
+deviation 0.1, drawn once for each image.
 
-The words leave the unit of l open. For pixels of 0 to 255, photographs have l1 of about 14,000, and
-the shift would be many times the range; for pixels of 0 to 1 it is some 6 levels of 255, which
-is the common reading. So an eigenvalue v of pixels of 0 to 255 counts as v / 255 levels a draw.
+The papers do not define the unit of l. For pixels of 0 to 255, photographs have an l1 of about
+14,000, so the shift would exceed the range many times; for pixels of 0 to 1 it is about 6 levels of
+255, which is the usual interpretation. So an eigenvalue v of pixels of 0 to 255 is a shift of
+v / 255 levels for a draw of 1.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +29,12 @@ _MOST_BYTES = 1 << 20
 
 
 def pca_of(covariance: npt.NDArray[np.float64]) -> ColourPca:
-    """Decompose the covariance (3, 3) of BGR pixel values of 0 to 255, greatest component first.
+    """Decompose the covariance of pixels, greatest component first.
 
-    The sign of a component is arbitrary; here its greatest part is positive.
+    The sign of a component is arbitrary; here its element of the greatest magnitude is positive.
+
+    Shapes: covariance (3, 3).
+    Units: of BGR pixel values of 0 to 255.
     """
     values, vectors = np.linalg.eigh(covariance)
     rows = vectors.T[::-1]
@@ -42,7 +45,11 @@ def pca_of(covariance: npt.NDArray[np.float64]) -> ColourPca:
 
 
 def write_pca(path: str | Path, pca: ColourPca, **more: Any) -> None:
-    """Write components as JSON; `more` is kept beside them."""
+    """Write components as JSON, with `more` as further members.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     content = {
         "what": "colour components: BGR rows, eigenvalues in levels of 0 to 255 per unit of draw",
         "eigenvalues": pca.eigenvalues,
@@ -53,10 +60,10 @@ def write_pca(path: str | Path, pca: ColourPca, **more: Any) -> None:
 
 
 def read_pca(path: str | Path) -> ColourPca:
-    """Read what `write_pca` wrote.
+    """Read a file of `write_pca`.
 
     Raises:
-        DataError: the file is missing or holds something else.
+        DataError: the file is missing or has other content.
     """
     advice = "make it with `verydeep compute_image_mean DB --pca FILE`"
     try:
@@ -77,19 +84,14 @@ def read_pca(path: str | Path) -> ColourPca:
         ) from cause
 
 
-@dataclass(frozen=True)
-class ColourShift:
-    """The shift as an augmentation: components, and the standard deviation of the draws."""
+def shift_of(
+    pca: ColourPca, std: float, gaussians: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float32]:
+    """The shift of images; `std` is the standard deviation of the draws a_i.
 
-    pca: ColourPca
-    std: float = PAPER_STD
-
-    def bgr(self, gaussians: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-        """The shift of an image.
-
-        Shapes: gaussians (..., 3), standard normal; result (..., 3).
-        Units: levels of 0 to 255, order BGR.
-        """
-        magnitude = self.std * gaussians * np.array(self.pca.eigenvalues)
-        shift: npt.NDArray[np.float64] = magnitude @ np.array(self.pca.eigenvectors)
-        return shift.astype(np.float32)
+    Shapes: gaussians (..., 3), standard normal; result (..., 3).
+    Units: levels of 0 to 255, in the order BGR.
+    """
+    magnitude = std * gaussians * np.array(pca.eigenvalues)
+    shift: npt.NDArray[np.float64] = magnitude @ np.array(pca.eigenvectors)
+    return shift.astype(np.float32)

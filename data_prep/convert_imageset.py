@@ -18,14 +18,13 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import datum as datums
-from data_prep.batch import FATAL, SKIP
 from data_prep.datum import COLOR, GRAY, Image
 from data_prep.image_file import read_image_file
 from data_prep.image_header import ImageHeader, read_header
 from data_prep.lmdb_io import Writer
-from data_prep.prefetch import default_workers
+from data_prep.pixels import rescale_short_side, warp
 from data_prep.progress import Progress
-from data_prep.resize import rescale_short_side, warp
+from data_prep.read_plan import FATAL, SKIP, default_workers
 from data_prep.sampler import permutation
 from data_prep.text_lines import (
     MAX_INT32,

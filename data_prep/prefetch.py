@@ -1,64 +1,228 @@
-"""Batches made ahead of the solver by worker threads.
+"""Batches that worker threads make ahead of the solver.
 
-Decoding and arithmetic release the interpreter lock, so threads do run beside each other. Which
-thread makes an image never shows: an image is a function of (seed, stream, iteration, index).
+Decoding and arithmetic release the interpreter lock, so the threads run in parallel. Results do not
+depend on which thread makes an image.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.batch import FATAL, ImageLoader, RecordSource, empty_batch
-from data_prep.batch_request import Arrays, BatchRequest, Labels, as_data_error
-from data_prep.sampler import Sampler
-from data_prep.transform import Floats, TransformSpec
-from prototxt_gen.errors import DataError, ProtoError, ShapeError
+from data_prep import datum as datums
+from data_prep.datum import Image
+from data_prep.philox import Words
+from data_prep.pixels import Floats, write_bytes
+from data_prep.read_plan import FATAL, MOST_PREFETCH, ReadPlan, default_workers
+from prototxt_gen.errors import DataError, ShapeError, VerydeepError
 
-DEFAULT_PREFETCH = 4
-"""Batches kept ready, as DataParameter.prefetch."""
-MOST_PREFETCH = 64
-"""Batches kept ready at most, however many are asked for: they all take memory."""
+_MOST_SKIPPED = 1000
 _LARGEST_RUN = 8
-_POSITIONS = 1 << 63
+_LOG = logging.getLogger("verydeep.data")
 
 
-def default_workers() -> int:
-    """A worker for each core this process may use, 8 at most: reading seldom needs more."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, min(8, len(os.sched_getaffinity(0))))
-    return max(1, min(8, os.cpu_count() or 1))
+@dataclass(eq=False)
+class Batch:
+    """Images and labels. The input blob is data, or (data - offsets) * scale if there are offsets.
+
+    Shapes: data (N, C, H, W), float32, or uint8 with offsets (N, C); labels (N,).
+    """
+
+    data: npt.NDArray[Any]
+    labels: Floats
+    offsets: Floats | None = None
+    scale: float = 1.0
+
+    @classmethod
+    def empty(cls, count: int, shape: tuple[int, ...], scale: float | None = None) -> Batch:
+        """A batch to be filled; of bytes if `scale` is given. Shapes: `shape` is (C, H, W)."""
+        labels = np.empty(count, np.float32)
+        if scale is None:
+            return cls(np.empty((count, *shape), np.float32), labels)
+        offsets = np.zeros((count, shape[0]), np.float32)
+        return cls(np.empty((count, *shape), np.uint8), labels, offsets, scale)
+
+
+class _Images:
+    """Makes single images of a plan, in any number of threads. `shape` is that of the first."""
+
+    def __init__(self, plan: ReadPlan) -> None:
+        self.plan = plan
+        self._decoded: dict[int, tuple[Image, int] | None] = {}
+        image = self._probe()
+        self.shape = plan.transform.output_shape(*image.shape)
+        as_bytes = plan.as_bytes and plan.transform.keeps_bytes and image.dtype == np.uint8
+        self.scale = plan.transform.scale if as_bytes else None
+        """The scale of batches of bytes; None if batches are floats."""
+        self._writer = write_bytes if as_bytes else plan.writer
+
+    def _probe(self) -> Image:
+        """The first usable image; it is kept until it is read, so that it is decoded once."""
+        for record in range(min(len(self.plan.source), _MOST_SKIPPED)):
+            try:
+                image, label = self._decode(record, self._name(record))
+            except DataError as error:
+                self._skip(error)
+            else:
+                self._decoded[record] = image, label
+                return image
+        raise self._none_usable(0)
+
+    def _name(self, record: int) -> str:
+        return f"record {self.plan.source.key(record)}"
+
+    def _decode(self, record: int, name: str) -> tuple[Image, int]:
+        message = datums.parse(self.plan.source.get(record), name)
+        return datums.image_of(message, name, self.plan.transform.mode), int(message.label)
+
+    def make(self, first: int, words: Words, batch: Batch | None, count: int, row: int) -> Batch:
+        """Make one row of a batch of `count` images; without a batch, create one of its size.
+
+        If the record `first` cannot be used, a later one may take its place.
+
+        Raises:
+            DataError, ShapeError: the record cannot be used and `on_error` is fatal.
+        """
+        total = len(self.plan.source)
+        for step in range(min(total, _MOST_SKIPPED)):
+            record = (first + step) % total
+            try:
+                return self._make(record, words, batch, count, row)
+            except (DataError, ShapeError) as error:
+                self._skip(error)
+        raise self._none_usable(first)
+
+    def _make(self, record: int, words: Words, batch: Batch | None, count: int, row: int) -> Batch:
+        channels, name = self.shape[0], self._name(record)
+        image, label = self._decoded.pop(record, None) or self._decode(record, name)
+        sample = self.plan.transform.sample(image, words, channels, name)
+        if batch is None:
+            batch = Batch.empty(count, (channels, *sample.pixels.shape[:2]), self.scale)
+        sample.write(batch.data[row], self._writer)
+        batch.labels[row] = label
+        if batch.offsets is not None:
+            batch.offsets[row] = 0.0 if sample.offsets is None else sample.offsets
+        return batch
+
+    def _skip(self, error: DataError | ShapeError) -> None:
+        if self.plan.on_error == FATAL:
+            raise error
+        _LOG.warning("skipped: %s", error)
+
+    def _none_usable(self, first: int) -> DataError:
+        tried = min(len(self.plan.source), _MOST_SKIPPED)
+        return DataError(
+            f"{self._name(first)}: neither it nor the {tried - 1} records after it can be used; "
+            "the log has the reason for each; make the database again"
+        )
+
+
+def _as_data_error(cause: Exception, name: str) -> DataError:
+    """Wrap an unexpected error in one of the typed family."""
+    error = DataError(
+        f"{name}: {cause!r}; expected a record that can be read; "
+        "the cause shown with this error has its place in the code"
+    )
+    error.__cause__ = cause
+    return error
+
+
+class BatchRequest:
+    """Images first .. first+count-1 of an iteration, and which of them have been made.
+
+    Without a batch to fill, the first image determines the size of all and is made before them.
+    """
+
+    def __init__(self, images: _Images, name: tuple[int, int, int], batch: Batch | None) -> None:
+        self.name = name
+        self.batch = batch
+        self.started = 0
+        self.left = self.count
+        self.errors: dict[int, VerydeepError] = {}
+        self._images = images
+        self._records, self._words = images.plan.samples(*name)
+
+    @property
+    def count(self) -> int:
+        """The number of images."""
+        return self.name[2]
+
+    @property
+    def open(self) -> bool:
+        """Whether there are rows that can be started now."""
+        return self.started < self.count and (self.batch is not None or not self.started)
+
+    def take(self, most: int) -> range:
+        """Start the next rows, at most `most`."""
+        stop = min(self.count, self.started + most) if self.batch is not None else 1
+        rows = range(self.started, stop)
+        self.started = rows.stop
+        return rows
+
+    def make(self, rows: range) -> None:
+        """Make rows; errors are kept for the consumer."""
+        iteration, first, _ = self.name
+        for row in rows:
+            try:
+                self.make_row(row)
+            except VerydeepError as error:
+                self.errors[row] = error
+            except Exception as cause:  # noqa: BLE001  the consumer raises it, as DataError
+                self.errors[row] = _as_data_error(
+                    cause, f"image {first + row} of iteration {iteration}"
+                )
+
+    def make_row(self, row: int) -> None:
+        """Make one image.
+
+        Raises:
+            DataError, ShapeError, ProtoError: the image cannot be made.
+        """
+        record, words = self._records[row], self._words[row]
+        self.batch = self._images.make(record, words, self.batch, self.count, row)
+
+    def settle(self, rows: range) -> None:
+        """Note that rows have been made; without a first image none of the others can be made."""
+        if self.batch is None:
+            self.started, self.left = self.count, 0
+        else:
+            self.left -= len(rows)
+
+    def result(self) -> Batch:
+        """The finished batch.
+
+        Raises:
+            VerydeepError: the error of the first image that could not be made.
+        """
+        if self.errors or self.batch is None:
+            raise self.errors[min(self.errors)]
+        return self.batch
 
 
 class _Pipeline:
-    """The queue of requests and the threads that fill it; holds no reference to its reader.
+    """The queue of requests and the threads that fill it; it has no reference to its reader.
 
-    The threads exist in the process that made the pipeline, not in its forked children.
+    The threads exist in the process that created the pipeline, not in its forked children.
     """
 
-    def __init__(
-        self,
-        loader: ImageLoader,
-        shape: tuple[int, int, int],
-        window: tuple[int, int],
-        workers: int,
-        prefetch: int,
-    ) -> None:
+    def __init__(self, images: _Images, workers: int) -> None:
         self.process = os.getpid()
-        self._loader, self._shape, self._window = loader, shape, window
-        self._prefetch = prefetch
+        self._images = images
+        self._prefetch = min(max(1, images.plan.prefetch), MOST_PREFETCH)
         self._changed = threading.Condition()
         self._queue: deque[BatchRequest] = deque()
-        self._spare: list[Arrays] = []
+        self._spare: list[Batch] = []
         self._failure: DataError | None = None
         self.stopped = False
         self._threads = [
@@ -69,29 +233,29 @@ class _Pipeline:
             thread.start()
 
     def _new_request(self, iteration: int, first: int, count: int) -> BatchRequest:
-        arrays = None if self._loader.sizes_vary(count) else self._arrays(count)
-        request = BatchRequest(self._loader, (iteration, first, count), self._shape[0], arrays)
+        batch = None if self._images.plan.sizes_vary(count) else self._batch(count)
+        request = BatchRequest(self._images, (iteration, first, count), batch)
         self._queue.append(request)
         return request
 
-    def _arrays(self, count: int) -> Arrays:
+    def _batch(self, count: int) -> Batch:
         while self._spare:
-            arrays = self._spare.pop()
-            if len(arrays[1]) == count:
-                return arrays
-        return empty_batch(count, self._shape, self._loader.spec.dtype)
+            batch = self._spare.pop()
+            if len(batch.labels) == count:
+                return batch
+        return Batch.empty(count, self._images.shape, self._images.scale)
 
-    def _guess(self) -> None:
-        """Ask for what the consumer will want next: the rest of its window, then the next's."""
+    def _request_next(self) -> None:
+        """Add the request that follows the last: the rest of its window, or the next window."""
         iteration, first, count = self._queue[-1].name
-        low, high = self._window
+        low, high = self._images.plan.bounds
         first += count
         if first >= high:
             iteration, first = iteration + 1, low
         self._new_request(iteration, first, min(count, high - first))
 
     def _next_rows(self) -> tuple[BatchRequest, range] | None:
-        """Rows for a worker, or None where there is nothing to do."""
+        """Rows for a worker; None if there is nothing to do."""
         while self._queue:
             for request in self._queue:
                 if request.open:
@@ -99,7 +263,7 @@ class _Pipeline:
                     return request, request.take(max(1, min(_LARGEST_RUN, share)))
             if len(self._queue) > self._prefetch:
                 return None
-            self._guess()
+            self._request_next()
         return None
 
     def _work(self) -> None:
@@ -111,7 +275,7 @@ class _Pipeline:
                         self._changed.wait()
                         task = self._next_rows()
                 except Exception as cause:  # noqa: BLE001  the consumer raises it, as DataError
-                    self._failure = as_data_error(cause, "data: making the next batch ahead")
+                    self._failure = _as_data_error(cause, "data: making the next batch ahead")
                     self._changed.notify_all()
                     return
                 if self.stopped or task is None:
@@ -124,7 +288,11 @@ class _Pipeline:
                     self._changed.notify_all()
 
     def fetch(self, iteration: int, first: int, count: int) -> BatchRequest:
-        """Wait for a request, made ahead or not, and take it out of the queue."""
+        """Wait for a request, whether made ahead or not, and take it out of the queue.
+
+        Raises:
+            DataError: the request is impossible, or the reader has been closed.
+        """
         name = (iteration, first, count)
         with self._changed:
             if any(request.name == name for request in self._queue):
@@ -140,21 +308,21 @@ class _Pipeline:
             if self._failure is not None:
                 raise self._failure
             if self.stopped:
-                raise DataError("data: the reader was closed; open a new one")
+                raise _closed()
             if len(self._queue) == 1:
-                self._guess()
+                self._request_next()
             self._queue.popleft()
             self._changed.notify_all()
             return request
 
-    def give_back(self, data: Floats, labels: Labels) -> None:
-        """Keep the arrays of a request that the consumer has copied."""
+    def recycle(self, batch: Batch) -> None:
+        """Keep the arrays of a batch for another."""
         with self._changed:
-            if len(self._spare) <= self._prefetch and data.shape[1:] == self._shape:
-                self._spare.append((data, labels))
+            if len(self._spare) <= self._prefetch and batch.data.shape[1:] == self._images.shape:
+                self._spare.append(batch)
 
     def stop(self) -> None:
-        """End the threads; each finishes its current image. Does nothing in a forked child."""
+        """End the threads after their current images. Does nothing in a forked child."""
         if os.getpid() != self.process:
             return
         with self._changed:
@@ -166,134 +334,90 @@ class _Pipeline:
                 thread.join()
 
 
+def _closed() -> DataError:
+    return DataError("data: the reader was closed; open a new one")
+
+
 class BatchReader:
-    """Reads transformed batches in the order of a sampler, ahead of the consumer.
+    """Reads the batches of a plan ahead of the consumer.
 
-    `batch_size` counts the records of a whole iteration (all shards, all of iter_size); a replica
-    that reads only images low .. high-1 of each says `window=(low, high)`. Any part of any
-    iteration may be read at any time, by one thread; consecutive parts of the window are what is
-    made ahead. With workers=0 the caller's thread makes everything. In a forked child the reader
-    starts workers of its own.
+    Any part of any iteration may be read at any time, by one thread; consecutive parts of the
+    plan's window are made ahead. With workers=0 the caller's thread makes everything. In a forked
+    child the reader starts its own workers.
 
-    Without a crop the images that are read together have the size of their first, as in Caffe, and
-    those of another `read` may have another; `shape` is that of the first usable record.
+    Without a crop, images that are read together have the size of the first of them, as in Caffe,
+    and other batches may have other sizes; `shape` is that of the first usable record.
 
-    `wait_seconds` is the time `read` has spent waiting; `images` is the number of images read.
+    `wait_seconds` is the time that `read` has waited; `count` is the number of images read.
+
+    Raises:
+        DataError: no record can be used, or the first cannot and `on_error` is fatal.
+        ProtoError: images differ in shape because they are rescaled but not cropped.
     """
 
-    def __init__(
-        self,
-        source: RecordSource,
-        batch_size: int,
-        transform: TransformSpec,
-        sampler: Sampler,
-        seed: int = 0,
-        stream: int = 0,
-        *,
-        workers: int | None = None,
-        prefetch: int = DEFAULT_PREFETCH,
-        window: tuple[int, int] | None = None,
-        on_error: str = FATAL,
-        num_labels: int | None = None,
-    ) -> None:
-        self._loader = ImageLoader(
-            source, transform, sampler, batch_size, seed, stream, on_error, num_labels
-        )
-        low, high = window or (0, batch_size)
-        if not 0 <= low < high <= batch_size:
-            raise ProtoError(
-                f"data: a window of {low} to {high}; expected a part of 0 to {batch_size}"
-            )
-        self.shape = self._loader.image_shape()
+    def __init__(self, plan: ReadPlan) -> None:
+        self.plan = plan
+        self._images = _Images(plan)
+        self.shape = self._images.shape
         self.wait_seconds = 0.0
-        self.images = 0
+        self.count = 0
         self._closed = False
-        self._window, self._prefetch = (low, high), min(max(1, prefetch), MOST_PREFETCH)
-        self._workers = default_workers() if workers is None else workers
+        self._workers = default_workers() if plan.workers is None else plan.workers
         self._pipeline: _Pipeline | None = None
         self._finalizer: Callable[[], object] | None = None
         if self._workers > 0:
             self._pipeline = self._start_workers()
 
     def _start_workers(self) -> _Pipeline:
-        pipeline = _Pipeline(self._loader, self.shape, self._window, self._workers, self._prefetch)
-        # Runs when the reader is dropped, and before the interpreter ends: a thread inside OpenCV
-        # at that point may crash.
+        pipeline = _Pipeline(self._images, self._workers)
+        # Called when the reader is dropped, and before the interpreter ends: a thread inside OpenCV
+        # at that time may crash.
         self._finalizer = weakref.finalize(self, pipeline.stop)
         return pipeline
 
-    def read(
-        self,
-        iteration: int,
-        first_index: int,
-        count: int,
-        data: npt.NDArray[Any] | None = None,
-        labels: npt.NDArray[Any] | None = None,
-    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-        """Return images first_index .. first_index+count-1 of an iteration, and their labels.
+    def sizes_vary(self, count: int) -> bool:
+        """Whether batches of `count` images differ in shape; see ReadPlan.sizes_vary."""
+        return self.plan.sizes_vary(count)
 
-        Shapes: data (count, C, H, W), labels (count,). Where the caller gives arrays they are
-        filled and returned, else the caller owns what is returned.
+    def read(self, iteration: int, first: int, count: int) -> Batch:
+        """Read images first .. first+count-1 of an iteration; the caller owns the batch.
 
         Raises:
             DataError, ShapeError: a record cannot be used; the message has its key.
-            ShapeError: the images are of another size than the given array.
         """
-        if count < 1 or not 0 <= first_index <= self._loader.batch_size - count:
-            raise DataError(
-                f"data: images {first_index} to {first_index + count - 1} of a batch of "
-                f"{self._loader.batch_size}; expected a part of the batch"
-            )
-        if not 0 <= iteration < _POSITIONS // self._loader.batch_size:
-            raise DataError(
-                f"data: iteration {iteration} of {self._loader.batch_size} images; expected a "
-                "position below 2**63; the state that the data goes on from is damaged"
-            )
         started = time.perf_counter()
         if self._closed:
-            raise DataError("data: the reader was closed; open a new one")
+            raise _closed()
         if self._pipeline is None:
-            request = self._make(iteration, first_index, count)
+            request = self._make(iteration, first, count)
         else:
             if self._pipeline.process != os.getpid():
                 self._pipeline = self._start_workers()
-            request = self._pipeline.fetch(iteration, first_index, count)
+            request = self._pipeline.fetch(iteration, first, count)
         self.wait_seconds += time.perf_counter() - started
-        if request.errors or request.data is None:
-            raise request.errors[min(request.errors)]
-        self.images += count
-        if data is None or labels is None:
-            return request.data, request.labels
-        if data.shape != request.data.shape:
-            raise ShapeError(
-                f"data: images of shape {request.data.shape}; expected {data.shape}, the shape of "
-                "the given array; read without an array to get each size"
-            )
-        np.copyto(data, request.data, casting="same_kind")
-        np.copyto(labels, request.labels, casting="same_kind")
-        if self._pipeline is not None:
-            self._pipeline.give_back(request.data, request.labels)
-        return data, labels
+        batch = request.result()
+        self.count += count
+        return batch
 
     def _make(self, iteration: int, first: int, count: int) -> BatchRequest:
-        """Images made by the caller's thread."""
-        arrays = None
-        if not self._loader.sizes_vary(count):
-            arrays = empty_batch(count, self.shape, self._loader.spec.dtype)
-        request = BatchRequest(self._loader, (iteration, first, count), self.shape[0], arrays)
+        """Make images in the caller's thread."""
+        batch = None
+        if not self.plan.sizes_vary(count):
+            batch = Batch.empty(count, self.shape, self._images.scale)
+        request = BatchRequest(self._images, (iteration, first, count), batch)
         while request.open:
             rows = request.take(count)
             request.make(rows)
             request.settle(rows)
         return request
 
-    @property
-    def loader(self) -> ImageLoader:
-        """What makes the images."""
-        return self._loader
+    def recycle(self, batch: Batch) -> None:
+        """Take back a batch that the caller needs no longer; its arrays are used again."""
+        if self._pipeline is not None:
+            self._pipeline.recycle(batch)
 
     def close(self) -> None:
-        """End the workers. Does nothing the second time."""
+        """End the workers. May be called more than once."""
         self._closed = True
         if self._finalizer is not None:
             self._finalizer()

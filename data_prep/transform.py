@@ -1,306 +1,476 @@
-"""From a decoded image to a slice of the input blob: Caffe's DataTransformer and the paper's more.
+"""The transform of an image: a list of steps from decoded pixels to a slice of the input blob.
 
 Caffe: data_transformer.cpp. value = (pixel - mean) * scale; a mean image is read at the uncropped,
-unmirrored source position; TEST crops the centre, TRAIN anywhere; mirroring follows `mirror` alone.
+unmirrored position; TEST crops the centre, TRAIN anywhere; mirroring depends on `mirror` alone.
 
 Paper: section 3.1. Before the crop the image is rescaled isotropically until its short side is S,
-fixed or drawn from [Smin, Smax] for every image; after it, the colours are shifted.
+fixed or drawn from [Smin, Smax] for every image; the colours are shifted.
 
-Random numbers: an image owns eight words (see philox). Word 0 draws S, 1 the crop's row, 2 its
-column, 3 the mirror, 4 to 7 the three gaussians of the colour shift. Other streams than Caffe's, on
-purpose: these do not depend on the order in which images are made.
+Random numbers: every image has its own sequence of words (see philox), and each step declares the
+words that it uses. The positions are fixed: 0 draws S, 1 and 2 the row and the column of the crop,
+3 the mirror, 4 to 7 the three gaussians of the colour shift. The streams differ from Caffe's, so
+that results do not depend on the order in which images are made.
+
+To add a step, define a subclass of Step here and add it to STEPS.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, TypeVar
 
-import cv2
 import numpy as np
-import numpy.typing as npt
 
 from data_prep import philox
-from data_prep.colour import ColourShift
+from data_prep.boxes import Placement
+from data_prep.colour import PAPER_STD, read_pca, shift_of
 from data_prep.datum import COLOR, GRAY, NATIVE, Image
 from data_prep.mean_file import read_mean
-from data_prep.resize import rescale_short_side
+from data_prep.pixels import Floats, Writer, rescale_short_side, short_side_size, write_crop
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
+from prototxt_gen.sidecar import ColourPca, DataOptions
 
-WORDS = 8
-"""Words an image owns."""
-
-Floats = npt.NDArray[np.float32]
+Size = tuple[int, int] | None
+"""Height and width; None if they differ from image to image."""
 
 
-class PixelKernel(Protocol):
-    """Compiled code that writes a crop; the same numbers as `write_crop`, bit for bit."""
+@dataclass(frozen=True)
+class Settings:
+    """The settings of a layer that concern its transform.
 
-    def __call__(
-        self,
-        crop: Image,
-        mirror: bool,
-        offsets: Floats | None,
-        mean: Floats | None,
-        scale: float,
-        out: Floats,
-    ) -> None:
-        """See `write_crop`."""
+    `param` is its TransformationParameter, `options` are those of the sidecar. Relative paths in
+    the options begin at `root`. `name` is for errors.
+    """
+
+    param: proto.Message
+    train: bool
+    name: str = "transform_param"
+    options: DataOptions = field(default_factory=DataOptions)
+    root: Path = field(default_factory=Path)
+
+
+@dataclass
+class Sample:
+    """An image on its way to the batch, and the arithmetic that is left for its final write.
+
+    The value written is ((pixel - offset) - mean) * scale, mirrored or not. `name` is for errors.
+
+    Shapes: pixels (H, W, C), uint8 or float32; offsets (C,); mean (C, H, W), read unmirrored.
+    """
+
+    pixels: Image
+    name: str
+    mirror: bool = False
+    offsets: Floats | None = None
+    mean: Floats | None = None
+    scale: float = 1.0
+
+    def write(self, out: Floats, writer: Writer | None = None) -> None:
+        """Write the image into its slice of a batch.
+
+        Shapes: out (C, H, W), overwritten.
+
+        Raises:
+            ShapeError: the image has another size than the slice.
+        """
+        height, width = self.pixels.shape[:2]
+        if (height, width) != out.shape[1:]:
+            raise ShapeError(
+                f"{self.name}: an image of {height}x{width}; expected {out.shape[1]}x"
+                f"{out.shape[2]} as in the first record of the batch; set crop_size, resize "
+                "all images to one size, or set batch_size to 1, which takes images of any size"
+            )
+        (writer or write_crop)(self.pixels, self.mirror, self.offsets, self.mean, self.scale, out)
+
+
+class Step:
+    """One step of a transform. Subclasses are frozen dataclasses of its parameters."""
+
+    words: ClassVar[slice] = slice(0, 0)
+    """The random words of an image that the step uses. No two steps share a word."""
+    keeps_bytes: ClassVar[bool] = True
+    """Whether pixels remain bytes, so that a device can apply the offsets and the scale."""
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        """Create the step from a layer's settings; None if they do not ask for it.
+
+        Raises:
+            ProtoError: a parameter is out of range.
+            DataError: a file that the settings name cannot be read.
+        """
+        raise NotImplementedError
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        """Change the sample.
+
+        Shapes: words has the length of `self.words`.
+
+        Raises:
+            ShapeError, DataError, ProtoError: the step is not possible for this image.
+        """
+        raise NotImplementedError
+
+    def size(self, before: Size) -> Size:
+        """The size of the image after the step. Units: pixels."""
+        return before
+
+    def place(self, placement: Placement, words: philox.Words) -> Placement:
+        """The placement of the image after the step. A step that moves pixels overrides it."""
+        return placement
+
+
+AnyStep = TypeVar("AnyStep", bound=Step)
+
+
+@dataclass(frozen=True)
+class Rescale(Step):
+    """Rescales isotropically to a short side drawn from [low, high], or to its middle.
+
+    Units: pixels.
+
+    Paper: section 4.1 tests a net that was trained on a range at Q = 0.5 (Smin + Smax).
+    """
+
+    low: int
+    high: int
+    random: bool = True
+
+    words = slice(0, 1)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low <= self.high:
+            raise ProtoError(
+                f"short side: a range of {self.low} to {self.high}; expected 0 < Smin <= Smax"
+            )
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        side = settings.options.short_side
+        if side is None:
+            return None
+        low, high = (side, side) if isinstance(side, int) else side
+        return cls(low, high, settings.train)
+
+    def short_side(self, words: philox.Words) -> int:
+        """The short side S of one image. Units: pixels."""
+        if not self.random:
+            return (self.low + self.high) // 2
+        return self.low + int(philox.to_integers(words[0], self.high - self.low + 1))
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        sample.pixels = rescale_short_side(sample.pixels, self.short_side(words), sample.name)
+
+    def size(self, before: Size) -> Size:
+        return None
+
+    def place(self, placement: Placement, words: philox.Words) -> Placement:
+        height, width = short_side_size(placement.height, placement.width, self.short_side(words))
+        return placement.rescaled(height, width)
 
 
 @dataclass(frozen=True, eq=False)
-class TransformSpec:
-    """What to do to every image.
+class MeanImage(Step):
+    """Subtracts a mean image (C, H, W) of the size of all images. Units: BGR pixel values."""
 
-    Units: `mean_values` and `mean_image` (C, H, W) in pixel values, BGR; `short_side` is (Smin,
-    Smax) in pixels.
+    mean: Floats
+
+    keeps_bytes = False
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        param = settings.param
+        return cls(read_mean(param.mean_file)) if param.HasField("mean_file") else None
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        height, width, channels = sample.pixels.shape
+        if self.mean.shape != (channels, height, width):
+            raise ShapeError(
+                f"{sample.name}: an image of {channels}x{height}x{width}; expected the size of the "
+                f"mean image, {'x'.join(map(str, self.mean.shape))}; use mean_value for images of "
+                "varying size"
+            )
+        sample.mean = self.mean
+
+
+@dataclass(frozen=True)
+class Crop(Step):
+    """Takes a square of `length` pixels, at a random position or from the centre."""
+
+    length: int
+    random: bool = True
+
+    words = slice(1, 3)
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        length = int(settings.param.crop_size)
+        return cls(length, settings.train) if length else None
+
+    def corner(self, height: int, width: int, words: philox.Words) -> tuple[int, int]:
+        """The first row and column of the crop of an image of this size."""
+        spare = height - self.length, width - self.length
+        if not self.random:
+            return spare[0] // 2, spare[1] // 2
+        row, column = philox.to_integers(words, np.array(spare) + 1).tolist()
+        return row, column
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        height, width = sample.pixels.shape[:2]
+        if min(height, width) < self.length:
+            raise ShapeError(
+                f"{sample.name}: an image of {height}x{width}; expected at least crop_size "
+                f"{self.length}; rescale the images or shrink the crop"
+            )
+        row, column = self.corner(height, width, words)
+        rows, columns = slice(row, row + self.length), slice(column, column + self.length)
+        sample.pixels = sample.pixels[rows, columns]
+        if sample.mean is not None:
+            sample.mean = sample.mean[:, rows, columns]
+
+    def size(self, before: Size) -> Size:
+        return self.length, self.length
+
+    def place(self, placement: Placement, words: philox.Words) -> Placement:
+        row, column = self.corner(placement.height, placement.width, words)
+        return placement.cropped(row, column, self.length)
+
+
+@dataclass(frozen=True)
+class Mirror(Step):
+    """Mirrors every second image on average, in TRAIN and in TEST."""
+
+    words = slice(3, 4)
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        return cls() if settings.param.mirror else None
+
+    def mirrors(self, words: philox.Words) -> bool:
+        """Whether an image is mirrored."""
+        return bool(philox.to_integers(words[0], 2))
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        sample.mirror = self.mirrors(words)
+
+    def place(self, placement: Placement, words: philox.Words) -> Placement:
+        return dataclasses.replace(placement, mirror=self.mirrors(words))
+
+
+@dataclass(frozen=True)
+class MeanValues(Step):
+    """Subtracts one value, or one for each channel. Units: BGR pixel values."""
+
+    values: tuple[float, ...]
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        values = tuple(float(value) for value in settings.param.mean_value)
+        return cls(values) if values else None
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        channels = sample.pixels.shape[2]
+        if len(self.values) not in (1, channels):
+            raise ProtoError(
+                f"{sample.name}: Specify either 1 mean_value or as many as channels: {channels}; "
+                f"got {len(self.values)}"
+            )
+        sample.offsets = np.zeros(channels, np.float32) + np.array(self.values, np.float32)
+
+
+@dataclass(frozen=True)
+class ColourShift(Step):
+    """Adds one random colour to all pixels of an image (see colour); `std` is that of its draws."""
+
+    pca: ColourPca
+    std: float = PAPER_STD
+
+    words = slice(4, 8)
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        std, pca = settings.options.colour_shift, settings.options.pca
+        if not settings.train or not std or pca is None:
+            return None
+        return cls(read_pca(settings.root / pca) if isinstance(pca, str) else pca, std)
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        channels = sample.pixels.shape[2]
+        if channels != 3:
+            raise DataError(
+                f"{sample.name}: a colour shift on {channels} channels; expected 3 (BGR); "
+                "set force_color, or leave the colour shift out"
+            )
+        offsets = np.zeros(channels, np.float32) if sample.offsets is None else sample.offsets
+        sample.offsets = offsets - shift_of(self.pca, self.std, philox.to_normal(words)[:3])
+
+
+@dataclass(frozen=True)
+class Scale(Step):
+    """Multiplies values by a factor after the means have been subtracted."""
+
+    factor: float
+
+    @classmethod
+    def read(cls, settings: Settings) -> Step | None:
+        factor = float(settings.param.scale)
+        return cls(factor) if factor != 1.0 else None
+
+    def apply(self, sample: Sample, words: philox.Words) -> None:
+        sample.scale *= self.factor
+
+
+STEPS: tuple[type[Step], ...] = (
+    Rescale,
+    MeanImage,
+    Crop,
+    Mirror,
+    MeanValues,
+    ColourShift,
+    Scale,
+)
+"""All steps in the order in which they are applied."""
+
+
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """The steps that are applied to every image, and how images are decoded (see datum).
+
+    Raises:
+        ProtoError: steps contradict each other.
     """
 
-    train: bool = False
-    crop_size: int = 0
-    mirror: bool = False
-    scale: float = 1.0
-    mean_values: tuple[float, ...] = ()
-    mean_image: Floats | None = None
+    steps: tuple[Step, ...] = ()
     mode: str = NATIVE
-    short_side: tuple[int, int] | None = None
-    colour: ColourShift | None = None
-    reduced_decode: bool = False
-    """Decode a JPEG at 1/2, 1/4 or 1/8 where that is still no smaller than S: quicker, softer."""
-    kernel: PixelKernel | None = None
-    """Writes the crops; numpy where there is none."""
-    raw: bool = False
-    """Write the bytes of the crops, mirrored; mean, shift and scale are left to a device."""
 
     def __post_init__(self) -> None:
-        if self.mean_image is not None and self.mean_values:
+        if self.find(MeanImage) and self.find(MeanValues):
+            raise _two_means("transform_param")
+        rescale, crop = self.find(Rescale), self.find(Crop)
+        if rescale and crop and rescale.low < crop.length:
             raise ProtoError(
-                "transform_param: Cannot specify mean_file and mean_value at the same time; "
-                "remove one of them"
-            )
-        if self.short_side is None:
-            return
-        low, high = self.short_side
-        if not 0 < low <= high:
-            raise ProtoError(f"short side: a range of {low} to {high}; expected 0 < Smin <= Smax")
-        if low < self.crop_size:
-            raise ProtoError(
-                f"short side: {low} is smaller than crop_size {self.crop_size}; "
+                f"short side: {rescale.low} is smaller than crop_size {crop.length}; "
                 "expected at least the crop; enlarge S or shrink the crop"
             )
 
     @classmethod
-    def from_param(
-        cls, param: proto.Message, phase: int, where: str = "transform_param"
-    ) -> TransformSpec:
-        """Read a TransformationParameter; the mean file is loaded.
+    def read(cls, settings: Settings) -> Transform:
+        """Create the transform of a layer; a mean file is loaded.
 
         Raises:
-            ProtoError: settings that contradict each other.
-            DataError: the mean file cannot be read.
+            ProtoError: settings contradict each other.
+            DataError: a mean file or a file of colour components cannot be read.
         """
+        param = settings.param
         if param.HasField("mean_file") and len(param.mean_value):
-            raise ProtoError(
-                f"{where}: Cannot specify mean_file and mean_value at the same time; "
-                "remove one of them"
-            )
+            raise _two_means(settings.name)
         if param.force_color and param.force_gray:
             raise ProtoError(
-                f"{where}: cannot set both force_color and force_gray; remove one of them"
+                f"{settings.name}: cannot set both force_color and force_gray; remove one of them"
             )
+        steps = (step for kind in STEPS if (step := kind.read(settings)) is not None)
         return cls(
-            train=phase == proto.TRAIN,
-            crop_size=int(param.crop_size),
-            mirror=bool(param.mirror),
-            scale=float(param.scale),
-            mean_values=tuple(float(value) for value in param.mean_value),
-            mean_image=read_mean(param.mean_file) if param.HasField("mean_file") else None,
-            mode=COLOR if param.force_color else GRAY if param.force_gray else NATIVE,
+            tuple(steps), COLOR if param.force_color else GRAY if param.force_gray else NATIVE
         )
+
+    def find(self, kind: type[AnyStep]) -> AnyStep | None:
+        """The step of a kind; None if there is none."""
+        return next((step for step in self.steps if isinstance(step, kind)), None)
+
+    def without(self, *kinds: type[Step]) -> Transform:
+        """The transform without the steps of some kinds."""
+        steps = tuple(step for step in self.steps if not isinstance(step, kinds))
+        return dataclasses.replace(self, steps=steps)
+
+    @property
+    def word_count(self) -> int:
+        """The number of random words that an image needs."""
+        return max((step.words.stop for step in self.steps), default=0)
+
+    @property
+    def keeps_bytes(self) -> bool:
+        """Whether a device can make the batch from bytes, offsets and the scale."""
+        return all(step.keeps_bytes for step in self.steps)
+
+    @property
+    def scale(self) -> float:
+        """The factor that values are multiplied by."""
+        step = self.find(Scale)
+        return 1.0 if step is None else step.factor
 
     def draw(
         self, seed: int, stream: int, upper: philox.IntLike, lower: philox.IntLike
     ) -> philox.Words:
         """Draw the words of images by the halves of their sample numbers.
 
-        Shapes: upper and lower (n,), result (n, 8).
+        Shapes: upper and lower (N,), result (N, word_count).
         """
-        return philox.words(seed, stream, upper, lower, WORDS)
+        return philox.words(seed, stream, upper, lower, self.word_count)
 
-    def scale_of(self, words: philox.Words) -> int:
-        """The short side S of an image, 0 where the size is left alone.
-
-        Paper: section 4.1 tests a net trained on a range at Q = 0.5 (Smin + Smax).
-        """
-        if self.short_side is None:
-            return 0
-        low, high = self.short_side
-        if not self.train:
-            return (low + high) // 2
-        return low + int(philox.to_integers(words[0], high - low + 1))
+    def size(self, before: Size) -> Size:
+        """The size of an image after all steps; None if it differs from image to image."""
+        for step in self.steps:
+            before = step.size(before)
+        return before
 
     def output_shape(self, height: int, width: int, channels: int) -> tuple[int, int, int]:
-        """The shape (C, H, W) an image of this size comes out in."""
-        if self.crop_size:
-            return channels, self.crop_size, self.crop_size
-        if self.short_side is not None:
+        """The shape (C, H, W) of a transformed image of this size.
+
+        Raises:
+            ProtoError: the shape differs from image to image, even if their sizes are equal.
+        """
+        size = self.size((height, width))
+        if size is None:
             raise ProtoError(
                 "transform_param: images are rescaled by their short side but not cropped, so they "
                 "differ in size; set crop_size"
             )
-        return channels, height, width
+        return channels, *size
 
-    def corner(self, height: int, width: int, words: philox.Words) -> tuple[int, int]:
-        """The row and column where the crop of a rescaled image of this size begins."""
-        spare = height - self.crop_size, width - self.crop_size
-        if not self.train:
-            return spare[0] // 2, spare[1] // 2
-        row, column = philox.to_integers(words[1:3], np.array(spare) + 1).tolist()
-        return row, column
+    def sample(self, image: Image, words: philox.Words, channels: int, name: str) -> Sample:
+        """Apply all steps to an image.
 
-    def mirrors(self, words: philox.Words) -> bool:
-        """Whether an image's crop is mirrored."""
-        return self.mirror and bool(philox.to_integers(words[3], 2))
-
-    def apply(self, image: Image, words: philox.Words, out: Floats, where: str) -> None:
-        """Write one image into its slice of the batch.
-
-        Shapes: image (H, W, C) uint8 or float32; words (8,); out (C, h, w), overwritten.
+        Shapes: image (H, W, C) uint8 or float32; words (word_count,).
 
         Raises:
             ShapeError, DataError: the image does not fit the crop, the mean or the batch.
+            ProtoError: the settings do not fit its channels.
         """
-        short_side = self.scale_of(words)
-        if short_side:
-            image = rescale_short_side(image, short_side, where)
-        row, column = self._corner(image, words, out, where)
-        height, width = out.shape[1:]
-        mirror = self.mirrors(words)
-        crop = image[row : row + height, column : column + width]
-        offsets = self._offsets(out.shape[0], words, where)
-        self._check_mean(image, where)
-        mean = self.mean_image
-        if mean is not None:
-            mean = mean[:, row : row + height, column : column + width]
-        write = write_bytes if self.raw else self.kernel or write_crop
-        write(crop, mirror, offsets, mean, self.scale, out)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """What a batch is made of."""
-        return np.dtype(np.uint8 if self.raw else np.float32)
-
-    def offsets(self, words: philox.Words, channels: int, where: str) -> Floats:
-        """What is subtracted from the channels of images. Shapes: words (n, 8), result (n, C)."""
-        found = [self._offsets(channels, row, where) for row in words]
-        return np.array([np.zeros(channels) if row is None else row for row in found], np.float32)
-
-    def _corner(
-        self, image: Image, words: philox.Words, out: Floats, where: str
-    ) -> tuple[int, int]:
-        height, width, channels = image.shape
-        if channels != out.shape[0]:
+        if image.shape[2] != channels:
             raise DataError(
-                f"{where}: an image of {channels} channels; expected {out.shape[0]} as in the "
+                f"{name}: an image of {image.shape[2]} channels; expected {channels} as in the "
                 "first record; set force_color (or force_gray) in transform_param"
             )
-        spare = height - out.shape[1], width - out.shape[2]
-        if not self.crop_size:
-            if spare != (0, 0):
-                raise ShapeError(
-                    f"{where}: an image of {height}x{width}; expected {out.shape[1]}x"
-                    f"{out.shape[2]} as in the first record of the batch; set crop_size, resize "
-                    "all images to one size, or set batch_size to 1, which takes images of any size"
-                )
-            return 0, 0
-        if min(spare) < 0:
-            raise ShapeError(
-                f"{where}: an image of {height}x{width}; expected at least crop_size "
-                f"{self.crop_size}; rescale the images or shrink the crop"
-            )
-        return self.corner(height, width, words)
+        sample = Sample(image, name)
+        for step in self.steps:
+            step.apply(sample, words[step.words])
+        return sample
 
-    def _offsets(self, channels: int, words: philox.Words, where: str) -> Floats | None:
-        """What is subtracted from each channel: the mean pixel less the colour shift."""
-        if len(self.mean_values) not in (0, 1, channels):
-            raise ProtoError(
-                f"{where}: Specify either 1 mean_value or as many as channels: {channels}; "
-                f"got {len(self.mean_values)}"
-            )
-        if not self.mean_values and self.colour is None:
-            return None
-        offsets = np.zeros(channels, np.float32)
-        if self.mean_values:
-            offsets += np.array(self.mean_values, np.float32)
-        if self.colour is not None:
-            if channels != 3:
-                raise DataError(
-                    f"{where}: a colour shift on {channels} channels; expected 3 (BGR); "
-                    "set force_color, or leave the colour shift out"
-                )
-            offsets -= self.colour.bgr(philox.to_normal(words[4:8])[:3])
-        return offsets
+    def apply(self, image: Image, words: philox.Words, out: Floats, name: str) -> None:
+        """Write one transformed image into its slice of a batch of floats.
 
-    def _check_mean(self, image: Image, where: str) -> None:
-        height, width, channels = image.shape
-        if self.mean_image is not None and self.mean_image.shape != (channels, height, width):
-            raise ShapeError(
-                f"{where}: an image of {channels}x{height}x{width}; expected the size of the mean "
-                f"image, {'x'.join(map(str, self.mean_image.shape))}; use mean_value for images of "
-                "varying size"
-            )
+        Shapes: as in `sample`; out (C, h, w), overwritten.
+
+        Raises:
+            ShapeError, DataError, ProtoError: as in `sample` and `Sample.write`.
+        """
+        self.sample(image, words, out.shape[0], name).write(out)
+
+    def placement(self, height: int, width: int, words: philox.Words) -> Placement:
+        """The position of a stored image of this size in its transformed image.
+
+        Shapes: words (word_count,).
+        """
+        placement = Placement.whole(height, width)
+        for step in self.steps:
+            placement = step.place(placement, words[step.words])
+        return placement
 
 
-def write_crop(
-    crop: Image,
-    mirror: bool,
-    offsets: Floats | None,
-    mean: Floats | None,
-    scale: float,
-    out: Floats,
-) -> None:
-    """Write ((pixel - offset) - mean) * scale, mirrored or not.
-
-    Shapes: crop (H, W, C); offsets (C,); mean and out (C, H, W). The mean is read unmirrored.
-    """
-    for channel, plane in enumerate(_planes(crop)):
-        target = out[channel, :, ::-1] if mirror else out[channel]
-        target[...] = plane
-        if offsets is not None and offsets[channel]:
-            target -= offsets[channel]
-        if mean is not None:
-            target -= mean[channel]
-        if scale != 1.0:
-            target *= np.float32(scale)
-
-
-def write_bytes(
-    crop: Image,
-    mirror: bool,
-    offsets: Floats | None,
-    mean: Floats | None,
-    scale: float,
-    out: Floats,
-) -> None:
-    """Write the pixels alone, mirrored or not: `out` holds bytes.
-
-    Raises:
-        DataError: the crop is not of bytes.
-    """
-    if crop.dtype != np.uint8:
-        raise DataError(
-            f"an image of {crop.dtype}; expected bytes, as in the first record; make the database "
-            "again with one kind of record"
-        )
-    for channel, plane in enumerate(_planes(crop)):
-        target = out[channel, :, ::-1] if mirror else out[channel]
-        target[...] = plane
-
-
-def _planes(crop: Image) -> Any:
-    """The channels of (H, W, C), each (H, W)."""
-    if crop.strides[2] == crop.itemsize and crop.shape[2] > 1:
-        # Interleaved: OpenCV separates the channels several times quicker than strided reading.
-        return cv2.split(crop)
-    return (crop[:, :, channel] for channel in range(crop.shape[2]))
+def _two_means(name: str) -> ProtoError:
+    return ProtoError(
+        f"{name}: Cannot specify mean_file and mean_value at the same time; remove one of them"
+    )

@@ -285,12 +285,14 @@ class SoftmaxOps(Protocol):
 
 
 class InputBatch(Protocol):
-    """Makes images in bytes the input blob."""
+    """Writes a batch of cropped and mirrored images into the input blob."""
 
-    def __call__(self, pixels: HostArray, offsets: HostArray, scale: float, y: Array) -> None:
-        """y = (pixel - offset) * scale, for crops that the host has cut and mirrored.
+    def __call__(
+        self, pixels: HostArray, offsets: HostArray | None, scale: float, y: Array
+    ) -> None:
+        """y = (pixel - offset) * scale; y = pixel if `offsets` is None.
 
-        Shapes: pixels and y (N,C,H,W), the pixels uint8; offsets (N,C).
+        Shapes: pixels and y (N,C,H,W), the pixels uint8 if there are offsets; offsets (N,C).
 
         Raises:
             ShapeError: the shapes do not agree.
@@ -343,8 +345,9 @@ class Backend(Protocol):
     of threads may call it at the same time, and after a fork."""
     recorder: Recorder | None
     """Records ops and repeats them; None if ops always run one by one."""
-    input_batch: InputBatch | None
-    """None if input blobs are made on the host."""
+    input_batch: InputBatch
+    input_as_bytes: bool
+    """Whether `input_batch` is faster with bytes and offsets than with finished floats."""
     device_memory: DeviceCapacity | None
     """None if arrays are in the host's memory."""
 

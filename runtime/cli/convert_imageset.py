@@ -7,9 +7,9 @@ import json
 import logging
 import sys
 
-from data_prep.batch import FATAL, SKIP
 from data_prep.convert_imageset import ConvertOptions, convert, read_list
 from data_prep.progress import show_progress
+from data_prep.read_plan import FATAL, SKIP
 from prototxt_gen.errors import UnsupportedError
 from runtime.cli.devices import add_list_arguments
 from runtime.logs.glog import setup_logging

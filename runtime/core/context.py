@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_prep.batch import ImageLoader
+from data_prep.read_plan import ReadPlan
 from prototxt_gen.sidecar import DataOptions
 from runtime.core.rng import CaffeRandom
 from runtime.core.sharing import Sharing
@@ -52,8 +52,9 @@ class RunContext:
     caffe_dropout: bool = False
     """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
     expected; they depend on how a batch is split and on what was drawn before."""
-    images: ImageLoader | None = None
-    """What the last Data layer of images reads; a layer of boxes after it moves them alike."""
+    images: ReadPlan | None = None
+    """The plan of the last Data layer of images; a layer of boxes after it transforms its boxes as
+    that layer transforms their images."""
     sharing: Sharing | None = None
     """Where given, activations that are never needed together share memory, and after a pass only
     inputs and outputs hold their values; Caffe's way, the default, is memory for each of them."""

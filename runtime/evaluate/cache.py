@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.batch import RecordSource
+from data_prep.read_plan import RecordSource
 from prototxt_gen.errors import DataError, SnapshotError
 from prototxt_gen.files import atomic_write, atomic_write_text
 from prototxt_gen.reading import read_text

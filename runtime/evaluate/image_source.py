@@ -19,13 +19,20 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep import datum as datums
-from data_prep.batch import RecordSource
 from data_prep.ilsvrc import open_ilsvrc
 from data_prep.image_file import read_image_file
 from data_prep.lmdb_io import Reader
-from data_prep.prefetch import default_workers
-from data_prep.resize import rescale_short_side
-from data_prep.transform import WORDS, TransformSpec
+from data_prep.pixels import rescale_short_side
+from data_prep.read_plan import RecordSource, default_workers
+from data_prep.transform import (
+    Crop,
+    MeanImage,
+    MeanValues,
+    Mirror,
+    Rescale,
+    Settings,
+    Transform,
+)
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto import Message
@@ -33,7 +40,7 @@ from prototxt_gen.proto import Message
 Floats = npt.NDArray[np.float32]
 Sample = tuple[int, Floats, int]
 """Place in the source, image (3,H,W), label."""
-_NO_WORDS = np.zeros(WORDS, np.uint32)
+_NO_WORDS = np.zeros(0, np.uint32)
 _LAYOUTS = ("val", "ILSVRC2012_img_val", "ILSVRC")
 """Folders by which a data set is told from a database; see data_prep/ilsvrc.py."""
 
@@ -87,39 +94,42 @@ def fingerprint(source: RecordSource, count: int) -> str:
     return digest.hexdigest()
 
 
-def preprocessing(model: Message, mean_value: Sequence[float] | None = None) -> TransformSpec:
+def preprocessing(model: Message, mean_value: Sequence[float] | None = None) -> Transform:
     """What a net's TEST data layer does to pixels, less its crop; `mean_value` (B,G,R) overrides.
 
     Raises:
         ProtoError: the net says nothing of a mean, and neither does the caller.
     """
-    found: TransformSpec | None = None
+    transform: Transform | None = None
     for layer in model.layer:
         phases = [rule.phase for rule in layer.include if rule.HasField("phase")]
         if layer.HasField("transform_param") and proto.TRAIN not in phases:
-            found = TransformSpec.from_param(layer.transform_param, proto.TEST, str(layer.name))
+            settings = Settings(layer.transform_param, train=False, name=str(layer.name))
+            transform = Transform.read(settings)
             break
     if mean_value is not None:
         values = tuple(float(value) for value in mean_value)
-        found = dataclasses.replace(found or TransformSpec(), mean_values=values, mean_image=None)
-    if found is None:
+        transform = (transform or Transform()).without(MeanValues, MeanImage)
+        transform = dataclasses.replace(transform, steps=(MeanValues(values), *transform.steps))
+    if transform is None:
         raise ProtoError(
             f"net '{model.name}': it has no transform_param that says which mean to subtract; "
             "expected one in its TEST data layer; give the train_val net, or --mean-value B,G,R "
             "(103.939,116.779,123.68 for the released models)"
         )
-    mode = datums.COLOR if found.mode == datums.NATIVE else found.mode
-    return dataclasses.replace(found, crop_size=0, mirror=False, short_side=None, mode=mode)
+    mode = datums.COLOR if transform.mode == datums.NATIVE else transform.mode
+    return dataclasses.replace(transform.without(Crop, Mirror, Rescale), mode=mode)
 
 
-def preprocessing_words(spec: TransformSpec) -> str:
+def preprocessing_words(transform: Transform) -> str:
     """What is done to pixels, for people and as a key."""
-    words = [f"{spec.mode}, BGR, mean {', '.join(f'{v:g}' for v in spec.mean_values) or 'none'}"]
-    if spec.mean_image is not None:
-        digest = hashlib.sha256(spec.mean_image.tobytes()).hexdigest()
-        words = [f"{spec.mode}, BGR, mean image {digest[:16]}"]
-    if spec.scale != 1.0:
-        words.append(f"scale {spec.scale:g}")
+    image, values = transform.find(MeanImage), transform.find(MeanValues)
+    mean = "none" if values is None else ", ".join(f"{value:g}" for value in values.values)
+    if image is not None:
+        mean = f"image {hashlib.sha256(image.mean.tobytes()).hexdigest()[:16]}"
+    words = [f"{transform.mode}, BGR, mean {mean}"]
+    if transform.scale != 1.0:
+        words.append(f"scale {transform.scale:g}")
     return ", ".join(words)
 
 
@@ -130,7 +140,7 @@ class TestImages:
     __test__ = False
 
     source: RecordSource
-    spec: TransformSpec
+    spec: Transform
     count: int
     workers: int | None = None
 

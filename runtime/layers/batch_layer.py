@@ -1,32 +1,57 @@
-"""What Data and ImageData have in common: batches of a reader. Caffe: base_data_layer.cpp."""
+"""Base of the layers that read batches ahead: Data and ImageData. Caffe: base_data_layer.cpp."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy.typing as npt
-
-from data_prep.box_reader import BoxReader
-from data_prep.prefetch import BatchReader
+from data_prep.box_database import BoxReader
+from data_prep.philox import stream_of
+from data_prep.pixels import write_crop
+from data_prep.prefetch import Batch, BatchReader
+from data_prep.read_plan import DEFAULT_PREFETCH, ReadPlan, RecordSource
+from data_prep.transform import Settings, Transform
+from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError
+from runtime.backend.cpu.native_image import image_kernel
 from runtime.core.layer import Blobs, Layer
-from runtime.layers.byte_input import put_batch
+
+
+def take_transformer_seed(layer: Layer) -> None:
+    """Take the seed of a layer's transformer from the random stream, if Caffe's would take one.
+
+    The seed is not used, because crops and mirrors are drawn per sample number; it is taken so that
+    later fillers get Caffe's values. Caffe: DataTransformer::InitRand.
+    """
+    transform = layer.param.transform_param
+    if transform.mirror or (layer.phase == proto.TRAIN and transform.crop_size):
+        layer.context.rng.raw()
+
+
+def take_thread_seed(layer: Layer) -> None:
+    """Take the seeds that a reading thread takes when it starts.
+
+    The transformer is seeded a second time before. Caffe: BasePrefetchingDataLayer::LayerSetUp.
+    """
+    take_transformer_seed(layer)
+    layer.context.rng.raw()
 
 
 class BatchLayer(Layer):
-    """Reads the records of pass p at positions p*batch .. p*batch+batch-1, round and round.
+    """Reads the records of pass p at positions p*batch .. p*batch+batch-1, in an endless cycle.
 
-    Without a crop the tops take the size of the first image of each pass, as in Caffe.
+    Without a crop the tops have the size of the first image of each pass, as in Caffe.
 
     Shapes: tops (batch,C,H,W) and labels (batch,).
     """
 
+    reads_images = divides_batch = True
+
     reader: BatchReader | BoxReader | None = None
     batch = 0
-    _fetched: tuple[int, npt.NDArray[Any], npt.NDArray[Any]] | None = None
+    _fetched: tuple[int, Batch] | None = None
 
     def take_batch_size(self, batch_size: int) -> None:
-        """Keep the batch size of the prototxt.
+        """Set the batch size of the prototxt.
 
         Raises:
             ProtoError: it is below 1.
@@ -35,47 +60,88 @@ class BatchLayer(Layer):
             raise ProtoError(f"{self.label}: batch_size is {batch_size}; expected at least 1")
         self.batch = batch_size
 
+    def transform(self, **settings: Any) -> Transform:
+        """The transform of the layer's transform_param; `settings` may add those of the sidecar.
+
+        Raises:
+            ProtoError, DataError: see Transform.read.
+        """
+        train = self.phase == proto.TRAIN
+        return Transform.read(Settings(self.param.transform_param, train, self.label, **settings))
+
+    def plan(
+        self, source: RecordSource, shuffle: bool = False, prefetch: int = DEFAULT_PREFETCH
+    ) -> ReadPlan:
+        """The plan of a layer of images, with the sidecar's options. Paper: 3.1.
+
+        Raises:
+            ProtoError, DataError: see Transform.read and ReadPlan.
+        """
+        context = self.context
+        options, window = context.data, context.window
+        return ReadPlan(
+            source,
+            self.transform(options=options, root=context.root),
+            self.batch * window.passes,
+            shuffle=shuffle or options.shuffle,
+            seed=context.seed if options.seed is None else options.seed,
+            stream=stream_of(self.param.name),
+            window=(self.batch * window.low, self.batch * window.high),
+            workers=options.workers,
+            prefetch=options.prefetch or prefetch,
+            on_error=options.on_error,
+            as_bytes=self.backend.input_as_bytes,
+            writer=image_kernel() or write_crop,
+        )
+
     def shape_tops(self, top: Blobs, image: tuple[int, ...]) -> None:
-        """Shape the tops for a batch of images (C,H,W)."""
+        """Shape the tops for a batch of images. Shapes: `image` is (C,H,W)."""
         top[0].reshape((self.batch, *image))
         if len(top) > 1:
             top[1].reshape((self.batch,))
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Keep the shapes that `layer_setup` or `fetch` gave."""
+        """Keep the shapes that `layer_setup` or `fetch` set."""
 
     def fetch(self, top: Blobs) -> None:
-        """Read the batch of the coming pass where its size is not known before."""
-        reader = self.reader
-        if isinstance(reader, BatchReader) and reader.loader.sizes_vary(self.batch):
-            self._fetched = (self.context.pass_number, *self._read(reader))
-            self.shape_tops(top, self._fetched[1].shape[1:])
+        """Read the batch of the coming pass if its size is not known before."""
+        if self.reader is not None and self.reader.sizes_vary(self.batch):
+            self._fetched = self.context.pass_number, self._read(top)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Copy the batch of this pass."""
+        """Copy the batch of this pass.
+
+        Raises:
+            DataError: a record cannot be read, or the net was built for its shapes only.
+        """
         if self.reader is None:
-            raise DataError(f"{self.label}: the net was made for its shapes only; it has no data")
-        if self._fetched is None or self._fetched[0] != self.context.pass_number:
-            self._fetched = (self.context.pass_number, *self._read(self.reader))
-            self.shape_tops(top, self._fetched[1].shape[1:])
-        _, images, labels = self._fetched
-        self._fetched = None
-        put_batch(self.reader, self._position(), images, top[0].data)
+            raise DataError(
+                f"{self.label}: the net was built for its shapes only, without data; expected a "
+                "net with data to run; build it with fill_weights"
+            )
+        fetched, self._fetched = self._fetched, None
+        if fetched is not None and fetched[0] == self.context.pass_number:
+            batch = fetched[1]
+        else:
+            batch = self._read(top)
+        blob = top[0].data
+        self.backend.input_batch(batch.data, batch.offsets, batch.scale, blob.mutable_dev())
         if len(top) > 1:
-            top[1].data.mutable_host()[...] = labels
+            top[1].data.mutable_host()[...] = batch.labels
+        self.reader.recycle(batch)
 
-    def _position(self) -> tuple[int, int]:
-        """The iteration of the coming pass, and its first image there."""
+    def _read(self, top: Blobs) -> Batch:
+        """Read the batch of the coming pass and shape the tops for it."""
+        assert self.reader is not None
         iteration, place = divmod(self.context.pass_number, self.context.window.passes)
-        return iteration, place * self.batch
-
-    def _read(self, reader: BatchReader | BoxReader) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
         with self.naming():
-            return reader.read(*self._position(), self.batch)
+            batch = self.reader.read(iteration, place * self.batch, self.batch)
+        self.shape_tops(top, batch.data.shape[1:])
+        return batch
 
     @property
     def wait_seconds(self) -> float:
-        """Time spent waiting for data so far."""
+        """The time that the layer has waited for data. Units: seconds."""
         return 0.0 if self.reader is None else self.reader.wait_seconds
 
     def close(self) -> None:

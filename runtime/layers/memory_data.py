@@ -8,7 +8,7 @@ from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from runtime.backend.base import HostArray
 from runtime.core.layer import Blobs, Layer, exactly
 from runtime.core.layer_registry import register
-from runtime.layers.transformer_seed import take_transformer_seed
+from runtime.layers.batch_layer import take_transformer_seed
 
 
 @register("MemoryData")

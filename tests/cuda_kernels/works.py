@@ -21,10 +21,8 @@ from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Draw, Epilogue, Layout
 from runtime.backend.cuda import open_driver
 from runtime.backend.cuda.array import DeviceArray
-from runtime.backend.cuda.augment import AugmentOps, Crop
 from runtime.backend.cuda.backend import CudaBackend
 from runtime.backend.cuda.driver import Argument, Driver, Extent, Kernel
-from runtime.backend.cuda.launcher import Launcher
 
 FLOAT = np.dtype(np.float32)
 Host = np.ndarray[Any, Any]
@@ -189,10 +187,9 @@ def scores(layout: Layout) -> Work:
 
 def augment(backend: CudaBackend) -> list[Host]:
     rng = np.random.default_rng(5)
-    images = [rng.integers(0, 256, (9, 8 + i, 3), np.uint8) for i in range(2)]
     y = junk(backend, (2, 3, 6, 7))
-    ops = AugmentOps(Launcher(backend.driver, backend.device_memory))
-    ops.augment(images, [Crop(1, 0, True), Crop(3, 2, False)], normal(2, 3), y, None, 0.5)
+    pixels = rng.integers(0, 256, (2, 3, 6, 7), np.uint8)
+    backend.input_batch(pixels, normal(2, 3), 0.5, y)
     return down(backend, y)
 
 

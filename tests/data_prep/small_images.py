@@ -6,6 +6,16 @@ import cv2
 import numpy as np
 
 from data_prep import datum
+from data_prep.transform import (
+    ColourShift,
+    Crop,
+    MeanImage,
+    MeanValues,
+    Mirror,
+    Rescale,
+    Scale,
+    Transform,
+)
 
 
 def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -40,3 +50,27 @@ class Records:
 
     def key(self, index: int) -> str:
         return f"{index:08d}_image{index}.jpg"
+
+
+def transform(
+    train: bool = False,
+    crop_size: int = 0,
+    mirror: bool = False,
+    scale: float = 1.0,
+    mean_values: tuple[float, ...] = (),
+    mean_image: np.ndarray | None = None,
+    mode: str = datum.NATIVE,
+    short_side: tuple[int, int] | None = None,
+    colour: ColourShift | None = None,
+) -> Transform:
+    """A transform with the steps that the arguments ask for, in the order of STEPS."""
+    steps = [
+        Rescale(*short_side, random=train) if short_side else None,
+        None if mean_image is None else MeanImage(mean_image),
+        Crop(crop_size, random=train) if crop_size else None,
+        Mirror() if mirror else None,
+        MeanValues(mean_values) if mean_values else None,
+        colour,
+        Scale(scale) if scale != 1.0 else None,
+    ]
+    return Transform(tuple(step for step in steps if step is not None), mode)

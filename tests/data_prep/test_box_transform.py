@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from data_prep import philox
-from data_prep.box_transform import Placement, placement, to_centres, to_corners
-from data_prep.transform import WORDS, TransformSpec
+from data_prep.boxes import Placement, to_centres, to_corners
+from tests.data_prep.small_images import transform
 
 RNG = np.random.default_rng(3)
 
 
 def words(sample: int) -> philox.Words:
-    return philox.words(7, 1, 0, sample, WORDS)
+    return philox.words(7, 1, 0, sample, 8)
 
 
 def test_centres_and_corners_are_each_others_inverse() -> None:
@@ -38,11 +38,11 @@ def test_a_placement_by_hand() -> None:
 def test_the_way_to_the_crop_and_back(
     short_side: tuple[int, int] | None, mirror: bool, train: bool
 ) -> None:
-    spec = TransformSpec(train=train, crop_size=32, mirror=mirror, short_side=short_side)
+    spec = transform(train=train, crop_size=32, mirror=mirror, short_side=short_side)
     box = np.array([[3.0, 5.0, 20.0, 31.5]])
     seen = set()
     for sample in range(30):
-        placed = placement(spec, words(sample), 48, 61)
+        placed = spec.placement(48, 61, words(sample))
         np.testing.assert_allclose(placed.to_image(placed.to_crop(box)), box, atol=1e-9)
         seen.add((placed.left, placed.top, placed.mirror))
     assert (len(seen) > 1) == (train or mirror)
@@ -54,13 +54,13 @@ def test_a_painted_rectangle_moves_with_its_image(
     train: bool, short_side: tuple[int, int] | None
 ) -> None:
     """The transform of the pixels themselves is the judge: the paint's edges, to half a pixel."""
-    spec = TransformSpec(train=train, crop_size=36, mirror=True, short_side=short_side)
+    spec = transform(train=train, crop_size=36, mirror=True, short_side=short_side)
     for sample in range(25):
         image = np.zeros((48, 60, 1), np.uint8)
         image[20:29, 24:38] = 200
         out = np.empty((1, 36, 36), np.float32)
         spec.apply(image, words(sample), out, "test")
-        box = placement(spec, words(sample), 48, 60).to_crop(np.array([24.0, 20, 38, 29]))
+        box = spec.placement(48, 60, words(sample)).to_crop(np.array([24.0, 20, 38, 29]))
         inside = np.clip(box, 0, 36)
         bright = out[0] / 200
         # The paint's mass along either axis is the box's extent inside the crop.
@@ -73,13 +73,13 @@ def test_a_painted_rectangle_moves_with_its_image(
 
 
 def test_without_rescaling_the_crop_is_exact() -> None:
-    spec = TransformSpec(train=True, crop_size=16, mirror=True)
+    spec = transform(train=True, crop_size=16, mirror=True)
     for sample in range(20):
         image = np.zeros((40, 40, 1), np.uint8)
         image[14:26, 15:24] = 1
         out = np.empty((1, 16, 16), np.float32)
         spec.apply(image, words(sample), out, "test")
-        box = placement(spec, words(sample), 40, 40).to_crop(np.array([15.0, 14, 24, 26]))
+        box = spec.placement(40, 40, words(sample)).to_crop(np.array([15.0, 14, 24, 26]))
         x0, y0, x1, y1 = np.clip(box, 0, 16).astype(int)
         wanted = np.zeros((16, 16))
         wanted[y0:y1, x0:x1] = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.colour import ColourShift, pca_of, read_pca, write_pca
+from data_prep.colour import PAPER_STD, pca_of, read_pca, shift_of, write_pca
 from prototxt_gen.errors import DataError
 from prototxt_gen.sidecar import ColourPca
 
@@ -25,9 +25,9 @@ def test_components_rebuild_the_covariance() -> None:
 
 
 def test_gray_images_shift_all_channels_alike() -> None:
-    shift = ColourShift(pca_of(np.full((3, 3), 5000.0)))
+    pca = pca_of(np.full((3, 3), 5000.0))
     drawn = np.random.default_rng(0).normal(size=(20_000, 3))
-    levels = shift.bgr(drawn)
+    levels = shift_of(pca, PAPER_STD, drawn)
     np.testing.assert_allclose(levels[:, 0], levels[:, 1], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(levels[:, 0], levels[:, 2], rtol=1e-4, atol=1e-4)
     # One component, of variance 15,000: 0.1 * 15,000 / 255 levels along (1, 1, 1) / sqrt(3).
@@ -36,7 +36,7 @@ def test_gray_images_shift_all_channels_alike() -> None:
 
 def test_the_shift_by_hand() -> None:
     pca = ColourPca((30.0, 20.0, 10.0), ((1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.0, 1.0, 0.0)))
-    levels = ColourShift(pca, 0.5).bgr(np.array([1.0, 2.0, -3.0]))
+    levels = shift_of(pca, 0.5, np.array([1.0, 2.0, -3.0]))
     assert levels.tolist() == [15.0, -15.0, 20.0]
     assert levels.dtype == np.float32
 

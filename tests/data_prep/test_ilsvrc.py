@@ -258,7 +258,7 @@ def test_boxes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("<annotation>", r"x.xml: not XML \(.*; expected an annotation as ILSVRC's"),
+        ("<annotation>", r"x.xml: not XML \(.*; expected an annotation of ILSVRC or VOC"),
         (_annotation("<xmin>1</xmin>"), "an object with the corners .*; expected a bndbox of four"),
         (_annotation(CORNERS.replace("110", "ten")), "expected a bndbox of four numbers"),
         (_annotation(CORNERS.replace("110", "nan")), "expected a name and finite numbers"),

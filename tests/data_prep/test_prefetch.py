@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 
 from data_prep import datum
-from data_prep.colour import ColourShift
-from data_prep.prefetch import MOST_PREFETCH, BatchReader
+from data_prep.prefetch import BatchReader
+from data_prep.read_plan import MOST_PREFETCH, ReadPlan
 from data_prep.sampler import make_sampler
-from data_prep.transform import TransformSpec
+from data_prep.transform import ColourShift, Transform
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from prototxt_gen.sidecar import ColourPca
-from tests.data_prep.small_images import Records, photograph, record
+from tests.data_prep.small_images import Records, photograph, record, transform
 
 PCA = ColourPca((30.0, 20.0, 10.0), ((0.6, 0.8, 0.0), (0.0, 0.0, 1.0), (0.8, -0.6, 0.0)))
-AUGMENTED = TransformSpec(
+AUGMENTED = transform(
     train=True,
     crop_size=12,
     mirror=True,
@@ -33,9 +33,9 @@ def source() -> Records:
     return Records([record(photograph(16 + n % 3, 20, seed=n), n) for n in range(23)])
 
 
-def _reader(source: Records, batch: int = 10, spec: TransformSpec = AUGMENTED, **more: object):
-    shuffled = make_sampler(len(source), shuffle=True, seed=5)
-    return BatchReader(source, batch, spec, shuffled, 5, 77, **more)
+def _reader(source: Records, batch: int = 10, spec: Transform = AUGMENTED, **more: object):
+    plan = ReadPlan(source, spec, batch, shuffle=True, seed=5, stream=77, **more)
+    return BatchReader(plan)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def straight(source: Records) -> tuple[np.ndarray, np.ndarray]:
     """Six iterations of 10, made by the caller's own thread."""
     with _reader(source, workers=0) as reader:
         batches = [reader.read(iteration, 0, 10) for iteration in range(6)]
-    return np.stack([data for data, _ in batches]), np.stack([labels for _, labels in batches])
+    return np.stack([b.data for b in batches]), np.stack([b.labels for b in batches])
 
 
 def test_records_come_in_the_sampler_s_order(
@@ -62,10 +62,10 @@ def test_workers_change_nothing(
 ) -> None:
     with _reader(source, workers=workers, prefetch=prefetch) as reader:
         for iteration in range(6):
-            data, labels = reader.read(iteration, 0, 10)
-            np.testing.assert_array_equal(data, straight[0][iteration])
-            np.testing.assert_array_equal(labels, straight[1][iteration])
-        assert reader.images == 60
+            batch = reader.read(iteration, 0, 10)
+            np.testing.assert_array_equal(batch.data, straight[0][iteration])
+            np.testing.assert_array_equal(batch.labels, straight[1][iteration])
+        assert reader.count == 60
         assert reader.wait_seconds > 0
 
 
@@ -77,7 +77,7 @@ def test_a_batch_in_pieces_is_the_batch(
         for iteration in range(3):
             first = 0
             for count in pieces:
-                data, _ = reader.read(iteration, first, count)
+                data = reader.read(iteration, first, count).data
                 np.testing.assert_array_equal(data, straight[0][iteration, first : first + count])
                 first += count
 
@@ -88,7 +88,7 @@ def test_replicas_with_windows_see_their_parts(
     for low, high in ((0, 5), (5, 10), (3, 7)):
         with _reader(source, workers=2, window=(low, high)) as reader:
             for iteration in range(4):
-                data, _ = reader.read(iteration, low, high - low)
+                data = reader.read(iteration, low, high - low).data
                 np.testing.assert_array_equal(data, straight[0][iteration, low:high])
 
 
@@ -97,7 +97,7 @@ def test_passes_of_a_split_batch_draw_what_the_whole_batch_draws(
 ) -> None:
     with _reader(source, batch=5, workers=2) as reader:
         for number in range(8):
-            data, _ = reader.read(number, 0, 5)
+            data = reader.read(number, 0, 5).data
             start = 5 * (number % 2)
             np.testing.assert_array_equal(data, straight[0][number // 2, start : start + 5])
 
@@ -106,30 +106,55 @@ def test_jumps(source: Records, straight: tuple[np.ndarray, np.ndarray]) -> None
     with _reader(source, workers=3, prefetch=2) as reader:
         for iteration, first, count in [(4, 0, 10), (0, 0, 10), (1, 2, 3), (1, 0, 10), (3, 0, 10),
                                         (3, 0, 10), (4, 0, 10), (2, 9, 1)]:  # fmt: skip
-            data, labels = reader.read(iteration, first, count)
+            batch = reader.read(iteration, first, count)
             expected = slice(first, first + count)
-            np.testing.assert_array_equal(data, straight[0][iteration, expected])
-            np.testing.assert_array_equal(labels, straight[1][iteration, expected])
+            np.testing.assert_array_equal(batch.data, straight[0][iteration, expected])
+            np.testing.assert_array_equal(batch.labels, straight[1][iteration, expected])
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_every_record_is_decoded_once(source: Records, as_bytes: bool) -> None:
+    """The first as well, whose size and kind are needed before."""
+    asked: list[int] = []
+
+    class Watched(Records):
+        def get(self, index: int) -> bytes:
+            asked.append(index)
+            return super().get(index)
+
+    watched = Watched(source.values)
+    with BatchReader(ReadPlan(watched, AUGMENTED, 5, workers=0, as_bytes=as_bytes)) as reader:
+        batches = [reader.read(number, 0, 5) for number in range(4)]
+    assert asked == list(range(20))
+    assert {batch.data.dtype for batch in batches} == {np.dtype("u1" if as_bytes else "f4")}
+    with BatchReader(ReadPlan(source, AUGMENTED, 5, workers=0)) as reader:
+        for number, batch in enumerate(batches):
+            data = batch.data
+            if batch.offsets is not None:
+                data = (data - batch.offsets[:, :, None, None]) * np.float32(batch.scale)
+            np.testing.assert_array_equal(data, reader.read(number, 0, 5).data)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_caller_s_arrays_are_filled(
+def test_recycled_arrays_are_used_again(
     source: Records, straight: tuple[np.ndarray, np.ndarray], workers: int
 ) -> None:
-    data, labels = np.empty((10, 3, 12, 12)), np.empty(10)
-    with _reader(source, workers=workers) as reader:
+    arrays = set()
+    with _reader(source, workers=workers, prefetch=1) as reader:
         for iteration in range(6):
-            result = reader.read(iteration, 0, 10, data, labels)
-            assert result[0] is data
-            np.testing.assert_array_equal(data, straight[0][iteration])
-            np.testing.assert_array_equal(labels, straight[1][iteration])
+            batch = reader.read(iteration, 0, 10)
+            np.testing.assert_array_equal(batch.data, straight[0][iteration])
+            arrays.add(batch.data.ctypes.data)
+            batch.data.fill(np.nan)
+            reader.recycle(batch)
+    assert len(arrays) < 6 or not workers
 
 
 def test_returned_arrays_belong_to_the_caller(
     source: Records, straight: tuple[np.ndarray, np.ndarray]
 ) -> None:
     with _reader(source, workers=2) as reader:
-        kept = [reader.read(iteration, 0, 10)[0] for iteration in range(6)]
+        kept = [reader.read(iteration, 0, 10).data for iteration in range(6)]
     np.testing.assert_array_equal(np.stack(kept), straight[0])
 
 
@@ -142,8 +167,9 @@ def test_work_goes_on_ahead_of_the_consumer(source: Records) -> None:
                 made.set()
             return super().get(index)
 
-    with BatchReader(Watched(source.values), 2, AUGMENTED, make_sampler(23, False, 0),
-                     workers=1, prefetch=4) as reader:  # fmt: skip
+    with BatchReader(
+        ReadPlan(Watched(source.values), AUGMENTED, 2, workers=1, prefetch=4)
+    ) as reader:
         reader.read(0, 0, 2)
         assert made.wait(timeout=30), "record 7 belongs to iteration 3, which nobody asked for yet"
 
@@ -159,8 +185,9 @@ def test_no_number_of_batches_ahead_takes_all_memory(source: Records) -> None:
                 enough.set()
             return super().get(index)
 
-    with BatchReader(Watched(source.values), 1, AUGMENTED, make_sampler(23, False, 0),
-                     workers=2, prefetch=2**32 - 1) as reader:  # fmt: skip
+    with BatchReader(
+        ReadPlan(Watched(source.values), AUGMENTED, 1, workers=2, prefetch=2**32 - 1)
+    ) as reader:
         reader.read(0, 0, 1)
         assert enough.wait(timeout=30)
     assert len(asked) <= MOST_PREFETCH + 8
@@ -175,8 +202,8 @@ def test_only_the_window_is_made_ahead(source: Records) -> None:
             return super().get(index)
 
     watched = Watched(source.values)
-    order = make_sampler(23, False, 0)
-    with BatchReader(watched, 7, AUGMENTED, order, workers=1, window=(4, 6)) as reader:
+    plan = ReadPlan(watched, AUGMENTED, 7, workers=1, window=(4, 6))
+    with BatchReader(plan) as reader:
         asked.clear()
         for iteration in range(3):
             reader.read(iteration, 4, 2)
@@ -192,7 +219,7 @@ def _broken(source: Records, *places: int) -> Records:
 
 
 def _sequential(source: Records, batch: int = 5, **more: object):
-    return BatchReader(source, batch, AUGMENTED, make_sampler(len(source), False, 0), **more)
+    return BatchReader(ReadPlan(source, AUGMENTED, batch, **more))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
@@ -201,7 +228,7 @@ def test_a_bad_record_is_named_and_the_reader_goes_on(source: Records, workers: 
         reader.read(0, 0, 5)
         with pytest.raises(DataError, match=r"record 00000007_image7.jpg: the image does not deco"):
             reader.read(1, 0, 5)
-        assert reader.read(2, 0, 5)[1].tolist() == [10, 11, 12, 13, 14]
+        assert reader.read(2, 0, 5).labels.tolist() == [10, 11, 12, 13, 14]
 
 
 @pytest.mark.parametrize("workers", [0, 3])
@@ -213,9 +240,9 @@ def test_bad_records_may_be_skipped(
         caplog.at_level(logging.WARNING, "verydeep.data"),
         _sequential(bad, workers=workers, on_error="skip") as reader,
     ):
-        assert reader.read(0, 0, 5)[1].tolist() == [1, 1, 2, 3, 4]
-        assert reader.read(1, 0, 5)[1].tolist() == [5, 6, 9, 9, 9]
-        assert reader.read(4, 0, 5)[1].tolist() == [20, 21, 1, 1, 1]
+        assert reader.read(0, 0, 5).labels.tolist() == [1, 1, 2, 3, 4]
+        assert reader.read(1, 0, 5).labels.tolist() == [5, 6, 9, 9, 9]
+        assert reader.read(4, 0, 5).labels.tolist() == [20, 21, 1, 1, 1]
     assert "skipped: record 00000007_image7.jpg: the image does not decode" in caplog.text
 
 
@@ -227,17 +254,10 @@ def test_nothing_but_bad_records() -> None:
         _sequential(bad)
 
 
-def test_labels_outside_the_classes(source: Records) -> None:
-    with _sequential(source, workers=2, num_labels=8) as reader:
-        reader.read(0, 0, 5)
-        with pytest.raises(DataError, match=r"_image8.jpg: label 8; expected 0 to 7; make the"):
-            reader.read(1, 0, 5)
-
-
 def test_images_of_another_size(source: Records) -> None:
     values = [record(photograph(16, 20, n), n, encoded=False) for n in range(4)]
     values[2] = record(photograph(16, 21), 2, encoded=False)
-    with BatchReader(Records(values), 4, TransformSpec(), make_sampler(4, False, 0)) as reader:
+    with BatchReader(ReadPlan(Records(values), Transform(), 4)) as reader:
         assert reader.shape == (3, 16, 20)
         with pytest.raises(ShapeError, match=r"image2.jpg: an image of 16x21; expected 16x20"):
             reader.read(0, 0, 4)

@@ -11,7 +11,7 @@ import lmdb
 import numpy as np
 
 from data_prep import datum as datums
-from data_prep.box_records import box_record, file_size, read_record, stored_size
+from data_prep.box_database import box_record, file_size, read_record, stored_size
 from data_prep.convert_imageset import ConvertOptions, convert
 from data_prep.datum import COLOR, GRAY, NATIVE
 from data_prep.image_list import ImageList

@@ -16,7 +16,7 @@ from data_prep.datum import COLOR, GRAY, NATIVE
 from data_prep.image_mean import compute_image_mean
 from data_prep.inspect_db import inspect
 from data_prep.lmdb_io import Reader, Writer
-from data_prep.transform import TransformSpec
+from data_prep.transform import Transform
 from prototxt_gen import proto, text
 from prototxt_gen.errors import DataError
 from runtime.backend.registry import create_backend
@@ -129,7 +129,7 @@ def mean(paths: list[Path], folder: Path) -> list[np.ndarray]:
 
 def evaluated(paths: list[Path], folder: Path) -> list[np.ndarray]:
     source = ImageFiles(paths[0].parent, [(path.name, 0) for path in paths])
-    images = TestImages(source, TransformSpec(mode=COLOR), len(paths))
+    images = TestImages(source, Transform(mode=COLOR), len(paths))
     return [image.transpose(1, 2, 0) for _, image, _ in images.stream(min(HEIGHT, WIDTH))]
 
 

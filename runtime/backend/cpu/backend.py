@@ -26,7 +26,7 @@ from runtime.backend.cpu import native_library
 from runtime.backend.cpu.conv import NumpyConvolution
 from runtime.backend.cpu.lanes import Lanes, limit_blas_threads
 from runtime.backend.cpu.lrn import NumpyLRN
-from runtime.backend.cpu.memory import NumpyMemory
+from runtime.backend.cpu.memory import NumpyMemory, input_batch
 from runtime.backend.cpu.native_conv import NativeConvolution
 from runtime.backend.cpu.native_library import NativeLibrary
 from runtime.backend.cpu.native_lrn import NativeLRN
@@ -76,7 +76,8 @@ class CpuBackend(NotCopyable, Backend):
     shares_host_memory = True
     precision = FP32
     lock = None
-    input_batch = None
+    input_batch = staticmethod(input_batch)
+    input_as_bytes = False
     device_memory = None
     launches = None
 

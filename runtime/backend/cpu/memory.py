@@ -36,6 +36,21 @@ class HostMemory(MemoryOps):
         """Return at once: every op is complete when it returns."""
 
 
+def input_batch(pixels: HostArray, offsets: HostArray | None, scale: float, y: HostArray) -> None:
+    """See InputBatch."""
+    if pixels.shape != y.shape or (offsets is not None and offsets.shape != y.shape[:2]):
+        given = "none" if offsets is None else offsets.shape
+        raise ShapeError(
+            f"input_batch: pixels {pixels.shape} and offsets {given} for a blob {y.shape}; "
+            "expected the blob's shape, and an offset for each channel of each image; correct the "
+            "batch"
+        )
+    y[...] = pixels
+    if offsets is not None:
+        y -= offsets[:, :, None, None]
+        y *= np.float32(scale)
+
+
 class NumpyMemory(HostMemory):
     """MemoryOps in numpy."""
 

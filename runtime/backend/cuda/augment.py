@@ -1,12 +1,10 @@
-"""A batch of decoded images, uploaded as bytes, made the input blob on the device."""
+"""Uploads a batch of images as bytes and converts it to the input blob on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from prototxt_gen.errors import ShapeError
 from runtime.backend.base import HostArray
@@ -20,17 +18,8 @@ _MOST_IMAGES = 65535
 
 
 @dataclass(frozen=True)
-class Crop:
-    """Where an image is cut: the corner's row and column; and whether the cut is mirrored."""
-
-    row: int
-    column: int
-    mirror: bool
-
-
-@dataclass(frozen=True)
 class _Slot:
-    """Where a batch arrives: its bytes, the tables of its launch, and when it was last read."""
+    """Device memory for a batch: its bytes, the tables of its launch, and its last use."""
 
     pixels: DeviceArray
     starts: DeviceArray
@@ -40,31 +29,38 @@ class _Slot:
 
 
 class AugmentOps:
-    """Crop, mirror, mean and colour shift; the same numbers as data_prep/transform.py makes."""
+    """Mean and colour shift on the device; the results are the bits of `pixels.write_crop`."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
         self._staging: Staging | None = None
         self._slots: list[_Slot] = []
 
-    def batch(self, pixels: HostArray, offsets: HostArray, scale: float, y: DeviceArray) -> None:
+    def batch(
+        self, pixels: HostArray, offsets: HostArray | None, scale: float, y: DeviceArray
+    ) -> None:
         """See InputBatch.
 
-        The bytes go through pinned memory, on a stream of their own, into one of two arrays in
-        turn: the next batch is copied while the device still computes the last one.
+        Bytes are copied through pinned memory, on a separate stream, to one of two arrays in turn:
+        the next batch is copied while the device still computes with the last one.
         """
         n, channels, height, width = y.shape
-        if pixels.shape != y.shape or offsets.shape != (n, channels):
+        if pixels.shape != y.shape or (offsets is not None and offsets.shape != (n, channels)):
+            given = "none" if offsets is None else offsets.shape
             raise ShapeError(
-                f"input_batch: pixels {pixels.shape} and offsets {offsets.shape} for a blob "
-                f"{y.shape}; expected the blob's shape, and an offset a channel of each image; "
-                "correct the batch"
+                f"input_batch: pixels {pixels.shape} and offsets {given} for a blob {y.shape}; "
+                "expected the blob's shape, and an offset for each channel of each image; correct "
+                "the batch"
             )
+        if offsets is None:
+            self._launcher.expect_own("input_batch", y)
+            self._launcher.driver.upload(np.ascontiguousarray(pixels, FLOAT), y.address)
+            return
         slot = self._slot(n * channels, height * width)
         assert self._staging is not None
         self._staging.arrive(self._staging.send(pixels, slot.pixels, after=slot.used))
         self._launcher.driver.upload(np.ascontiguousarray(offsets, FLOAT), slot.offsets.address)
-        # A channel of an image is to the kernel an image of one channel.
+        # The kernel treats each channel of an image as an image of one channel.
         block = self._launcher.constant("augment", "BLOCK")
         sizes = (1, 1, height * width, 0, 0, scale)
         places = (slot.starts, slot.places, slot.offsets)
@@ -84,13 +80,13 @@ class AugmentOps:
         self._launcher.driver.record(slot.used)
 
     def _slot(self, images: int, pixels: int) -> _Slot:
-        """The array whose turn it is, of the size of this batch."""
+        """The next of the two slots, of the size of this batch."""
         driver = self._launcher.driver
         if self._staging is None:
             self._staging = Staging(driver)
         if len(self._slots) < 2 or self._slots[0].pixels.shape != (images, pixels):
             if self._slots and self._slots[0].pixels.shape != (images, pixels):
-                # Copies into the old arrays must be done before their memory serves others.
+                # Copies into the old arrays must end before their memory is used again.
                 driver.synchronize()
                 self._slots.clear()
             starts = np.arange(images, dtype=np.int64) * pixels
@@ -109,69 +105,7 @@ class AugmentOps:
         self._slots.reverse()
         return self._slots[-1]
 
-    def augment(
-        self,
-        images: Sequence[npt.NDArray[np.uint8]],
-        crops: Sequence[Crop],
-        offsets: npt.NDArray[np.float32],
-        y: DeviceArray,
-        mean: DeviceArray | None = None,
-        scale: float = 1.0,
-    ) -> None:
-        """y = (pixel - offset - mean) * scale, for the crop of each image.
-
-        Shapes: images (H,W,C) each in its own size; offsets (N,C); y (N,C,h,w), overwritten; mean
-        (C,H,W), of the size of all images.
-
-        Raises:
-            ShapeError: a crop reaches beyond its image, or the numbers of images do not agree.
-        """
-        n, channels, height, width = y.shape
-        if not len(images) == len(crops) == len(offsets) == n or offsets.shape[1] != channels:
-            raise ShapeError(
-                f"augment: {len(images)} images, {len(crops)} crops and offsets {offsets.shape} "
-                f"for a blob {y.shape}; expected {n} of each, and {channels} offsets an image; "
-                "correct the batch"
-            )
-        for image, crop in zip(images, crops):
-            _expect_inside(image, crop, (height, width), channels, mean)
-        starts = np.cumsum([0, *(image.size for image in images[:-1])], dtype=np.int64)
-        places = [[*image.shape[:2], c.row, c.column, c.mirror] for image, c in zip(images, crops)]
-        mean_size = images[0].shape[:2] if mean is not None else (0, 0)
-        args: Arguments = (
-            self._upload(np.concatenate([image.reshape(-1) for image in images])),
-            self._upload(starts),
-            self._upload(np.array(places, np.int32)),
-            self._upload(np.ascontiguousarray(offsets, FLOAT)),
-            *(mean, y, channels, height, width, *mean_size, scale),
-        )
-        block = self._launcher.constant("augment", "BLOCK")
-        grid = (blocks(channels * height * width, block), n, 1)
-        self._launcher.run("augment", "augment", grid, args)
-
     def _upload(self, host: HostArray) -> DeviceArray:
         device = self._launcher.memory.empty(host.size, host.dtype)
         self._launcher.driver.upload(host, device.address)
         return device
-
-
-def _expect_inside(
-    image: npt.NDArray[np.uint8],
-    crop: Crop,
-    size: tuple[int, int],
-    channels: int,
-    mean: DeviceArray | None,
-) -> None:
-    height, width = image.shape[:2]
-    inside = 0 <= crop.row <= height - size[0] and 0 <= crop.column <= width - size[1]
-    if not inside or image.shape[2] != channels:
-        raise ShapeError(
-            f"augment: an image of {height}x{width}x{image.shape[2]} is cut at row {crop.row}, "
-            f"column {crop.column}; expected {channels} channels, and {size[0]}x{size[1]} pixels "
-            "from there; rescale the image or move the crop"
-        )
-    if mean is not None and mean.size != image.size:
-        raise ShapeError(
-            f"augment: an image of {height}x{width}; expected the size of the mean image, "
-            f"{mean.shape}; use mean values for images of varying size"
-        )

@@ -60,6 +60,7 @@ class CudaBackend(NotCopyable, Backend):
         self._launcher = launcher = Launcher(driver, self.device_memory)
         self.recorder = LaunchRecorder(launcher) if replay else None
         self.input_batch = AugmentOps(launcher).batch
+        self.input_as_bytes = True
         self.memory = CudaMemory(launcher, self.lock)
         self.vectors = CudaVectors(launcher)
         self.products = products = CudaProducts(launcher)

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.batch import RecordSource
-from data_prep.transform import TransformSpec
+from data_prep.read_plan import RecordSource
+from data_prep.transform import Transform
 from prototxt_gen import text
 from prototxt_gen.proto import Message
 from runtime.backend.base import Backend
@@ -150,7 +150,7 @@ class Extractor:
         return kept.astype(np.float64), labels
 
     def _key(
-        self, form: ScoreParam, checksum: str, spec: TransformSpec, scale: int, flip: bool
+        self, form: ScoreParam, checksum: str, spec: Transform, scale: int, flip: bool
     ) -> dict[str, Any]:
         if self._cache is None:
             return {}
@@ -169,7 +169,7 @@ class Extractor:
 
 
 def _attributes(
-    model: Message, form: ScoreParam, spec: TransformSpec, protocol: FeatureProtocol
+    model: Message, form: ScoreParam, spec: Transform, protocol: FeatureProtocol
 ) -> dict[str, Any]:
     return {
         "net": str(model.name),

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import datum as datums
-from data_prep.box_records import read_record, stored_size
-from data_prep.box_transform import Corners
+from data_prep.box_database import read_record, stored_size
+from data_prep.boxes import Corners
 from data_prep.lmdb_io import Reader
 from data_prep.philox import integers, stream_of
 from runtime.paper.localisation.truth import Truth

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from data_prep.box_transform import Corners, to_corners
+from data_prep.boxes import Corners, to_corners
 from prototxt_gen import text
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.localization import NUMBERS, REGRESSIONS

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.box_transform import Corners
+from data_prep.boxes import Corners
 from prototxt_gen import text
 from runtime.backend.base import Backend
 from runtime.evaluate.cache import file_sha256

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.box_transform import Corners
+from data_prep.boxes import Corners
 from prototxt_gen.errors import ShapeError
 from runtime.paper.localisation.overlap import iou
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.box_transform import Corners
+from data_prep.boxes import Corners
 from prototxt_gen.errors import ShapeError
 
 THRESHOLD = 0.5

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import datum as datums
-from data_prep.box_transform import Corners
+from data_prep.boxes import Corners
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
 from runtime.paper.localisation.overlap import iou, is_right

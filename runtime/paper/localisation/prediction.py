@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.box_transform import Corners, Placement
+from data_prep.boxes import Corners, Placement
 from prototxt_gen.errors import ShapeError
 from runtime.evaluate.dense import ShapeBatches
 from runtime.evaluate.image_source import TestImages

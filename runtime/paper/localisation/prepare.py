@@ -8,7 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.box_records import with_boxes, write_boxes
+from data_prep.box_database import with_boxes, write_boxes
 from data_prep.ilsvrc import Ilsvrc, open_ilsvrc
 from data_prep.progress import show_progress
 from prototxt_gen.errors import DataError

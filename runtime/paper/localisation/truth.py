@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.box_records import class_boxes, corners_of, file_size, with_boxes
-from data_prep.box_transform import Corners
+from data_prep.box_database import class_boxes, file_size, with_boxes
+from data_prep.boxes import Corners, corners_of
 from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
 from prototxt_gen.errors import DataError
 from runtime.evaluate.image_source import ImageFiles

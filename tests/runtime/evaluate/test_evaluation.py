@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from data_prep.lmdb_io import Reader
-from data_prep.resize import rescale_short_side
+from data_prep.pixels import rescale_short_side
+from data_prep.transform import MeanValues
 from prototxt_gen import generate, proto, text
 from prototxt_gen.errors import DataError, ProtoError, ShapeError, SnapshotError
 from prototxt_gen.sidecar import DataOptions
@@ -314,7 +315,7 @@ def test_other_mistakes_are_said(toy: Toy, tmp_path: Path) -> None:
     deploy = text.read_net(toy.model.with_name(generate.DEPLOY))
     with pytest.raises(ProtoError, match="no transform_param that says which mean to subtract"):
         preprocessing(deploy)
-    assert preprocessing(deploy, (1, 2, 3)).mean_values == (1, 2, 3)
+    assert preprocessing(deploy, (1, 2, 3)).steps == (MeanValues((1.0, 2.0, 3.0)),)
     lost = dataclasses.replace(toy.member(), weights=tmp_path / "lost.caffemodel")
     with pytest.raises(SnapshotError, match=r"lost\.caffemodel: the weights cannot be read"):
         toy.evaluator(cache=PosteriorCache(tmp_path)).posteriors(lost)

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from data_prep.batch import ImageLoader
 from data_prep.lmdb_io import Reader, Writer
+from data_prep.prefetch import BatchRequest
 from data_prep.sampler import make_sampler
 from prototxt_gen import files
 from prototxt_gen.errors import DataError, SnapshotError
@@ -161,14 +161,14 @@ def test_a_database_that_is_cut_short_while_it_is_read(case: Path) -> None:
 
 
 def test_a_worker_that_fails(case: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    load = ImageLoader.load
+    make_row = BatchRequest.make_row
 
-    def failing(self: ImageLoader, iteration: int, index: int, *rest: Any) -> Any:
-        if iteration == 4 and index == 20:
+    def failing(self: BatchRequest, row: int) -> None:
+        if self.name[0] == 4 and self.name[1] + row == 20:
             raise ZeroDivisionError("a bug")
-        return load(self, iteration, index, *rest)
+        make_row(self, row)
 
-    monkeypatch.setattr(ImageLoader, "load", failing)
+    monkeypatch.setattr(BatchRequest, "make_row", failing)
     with pytest.raises(DataError, match=r"image 20 of iteration 4: ZeroDivisionError\('a bug'\)"):
         run(case, 2)
     assert saved(case) == "exact_iter_4.solverstate"

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.box_records import write_boxes
+from data_prep.box_database import write_boxes
 from data_prep.convert_imageset import ConvertOptions, convert
 from data_prep.ilsvrc import open_ilsvrc
 from prototxt_gen.errors import DataError

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data_prep.box_records import read_record, stored_size, write_boxes
-from data_prep.box_transform import placement, to_centres
+from data_prep.box_database import read_record, stored_size, write_boxes
+from data_prep.boxes import to_centres
 from data_prep.convert_imageset import ConvertOptions, convert
 from data_prep.datum import parse
 from data_prep.ilsvrc import open_ilsvrc
@@ -96,12 +96,13 @@ def test_boxes_are_counted_in_crops_and_follow_the_images(toy: Path) -> None:
     with toy_net(toy, SINGLE_CLASS) as net, Reader(toy / "boxes") as reader:
         net.forward()
         assert net.context.images is not None
-        words = net.context.images.draw(0, 0, 4)
+        records, words = net.context.images.samples(0, 0, 4)
         for row in range(4):
-            record = net.context.images.sampler.record_at(row)
+            record = records[row]
             box, _ = read_record(reader.get(record), "test")
             size = stored_size(parse(net.context.images.source.get(record), "test"), "test")
-            moved = placement(net.context.images.spec, words[row], *size).to_crop(box)
+            placement = net.context.images.transform.placement(*size, words[row])
+            moved = placement.to_crop(box)
             np.testing.assert_allclose(
                 host(net, "box")[row, :, 0, 0], to_centres(moved) / CROP, rtol=1e-5
             )
@@ -174,7 +175,7 @@ def test_a_layer_of_boxes_needs_images_before_it(toy: Path) -> None:
     param = train_val(spec)
     boxes = next(layer for layer in param.layer if layer.name == "box")
     alone = proto.NetParameter(layer=[boxes])
-    with pytest.raises(ProtoError, match="boxes of which images"):
+    with pytest.raises(ProtoError, match="boxes without images"):
         Net(alone, proto.TRAIN, BACKEND, RunContext(data=sidecar(spec).train))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep.box_transform import to_corners
+from data_prep.boxes import to_corners
 from prototxt_gen import text
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from prototxt_gen.localization import PER_CLASS, SINGLE_CLASS

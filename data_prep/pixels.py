@@ -1,13 +1,21 @@
-"""Resizing: isotropic by the short side, as in the paper, or warped to a size, as in Caffe."""
+"""Operations on decoded pixels: resizing, and writing a crop into a batch."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from data_prep.datum import Image
 from data_prep.image_formats import MAX_PIXELS
 from prototxt_gen.errors import DataError
+
+Floats = npt.NDArray[np.float32]
+Writer = Callable[[Image, bool, Floats | None, Floats | None, float, Floats], None]
+"""Writes a crop into a batch; see `write_crop`."""
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
@@ -56,3 +64,59 @@ def _resize(image: Image, height: int, width: int, interpolation: int, where: st
             "make the record again"
         ) from cause
     return resized if resized.ndim == 3 else resized[:, :, None]
+
+
+def write_crop(
+    crop: Image,
+    mirror: bool,
+    offsets: Floats | None,
+    mean: Floats | None,
+    scale: float,
+    out: Floats,
+) -> None:
+    """Write ((pixel - offset) - mean) * scale, mirrored or not.
+
+    Shapes: crop (H, W, C); offsets (C,); mean and out (C, H, W). The mean is read unmirrored.
+    """
+    for channel, plane in enumerate(_planes(crop)):
+        target = out[channel, :, ::-1] if mirror else out[channel]
+        target[...] = plane
+        if offsets is not None and offsets[channel]:
+            target -= offsets[channel]
+        if mean is not None:
+            target -= mean[channel]
+        if scale != 1.0:
+            target *= np.float32(scale)
+
+
+def write_bytes(
+    crop: Image,
+    mirror: bool,
+    offsets: Floats | None,
+    mean: Floats | None,
+    scale: float,
+    out: npt.NDArray[Any],
+) -> None:
+    """Write the bytes of the pixels, mirrored or not, without the arithmetic.
+
+    Shapes: crop (H, W, C); out (C, H, W), uint8.
+
+    Raises:
+        DataError: the pixels are not bytes.
+    """
+    if crop.dtype != np.uint8:
+        raise DataError(
+            f"an image of {crop.dtype}; expected bytes, as in the first record; make the database "
+            "again with one kind of record"
+        )
+    for channel, plane in enumerate(_planes(crop)):
+        target = out[channel, :, ::-1] if mirror else out[channel]
+        target[...] = plane
+
+
+def _planes(crop: Image) -> Any:
+    """The channels of (H, W, C), each (H, W)."""
+    if crop.strides[2] == crop.itemsize and crop.shape[2] > 1:
+        # Interleaved: OpenCV separates the channels several times faster than strided reads.
+        return cv2.split(crop)
+    return (crop[:, :, channel] for channel in range(crop.shape[2]))

@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from data_prep import datum as datums
-from data_prep.batch import ImageLoader
-from data_prep.box_reader import BoxReader
-from data_prep.box_records import (
+from data_prep.box_database import (
+    BoxReader,
     box_record,
     class_boxes,
     file_size,
@@ -26,8 +25,9 @@ from data_prep.boxes import Box
 from data_prep.convert_imageset import ConvertOptions, convert
 from data_prep.ilsvrc import Ilsvrc, open_ilsvrc
 from data_prep.lmdb_io import Reader, Writer
-from data_prep.sampler import make_sampler
-from data_prep.transform import TransformSpec
+from data_prep.prefetch import BatchReader
+from data_prep.read_plan import ReadPlan
+from data_prep.transform import Crop, Mirror, Rescale, Scale, Transform
 from prototxt_gen.errors import DataError, ProtoError
 from tests.data_prep.image_samples import HEIGHT, WIDTH, accepted, oriented
 
@@ -162,33 +162,31 @@ def test_an_image_that_has_no_box_stops_the_writing(tree: Ilsvrc, tmp_path: Path
     )
 
 
-def loader(images: Reader, batch: int = 4, **spec: object) -> ImageLoader:
-    chosen = TransformSpec(train=True, crop_size=32, mirror=True, short_side=(40, 48), **spec)
-    return ImageLoader(images, chosen, make_sampler(len(images), True, 5), batch, 5, 9)
+def plan(images: Reader) -> ReadPlan:
+    steps = (Rescale(40, 48), Crop(32), Mirror())
+    return ReadPlan(images, Transform(steps), 4, shuffle=True, seed=5, stream=9, workers=0)
 
 
 def test_boxes_follow_their_images(tree: Ilsvrc, tmp_path: Path) -> None:
-    """The bright part of the crop that the loader makes is the box that the reader gives."""
+    """The bright part of the crop is the box that the reader returns."""
     paths = databases(tree, tmp_path)
     with Reader(paths[0]) as images, Reader(paths[1]) as boxes:
-        made = loader(images)
-        reader = BoxReader(boxes, made, TransformSpec(), "layer 'box'")
+        pictures = BatchReader(plan(images))
+        reader = BoxReader(boxes, pictures.plan, Transform(), "layer 'box'")
         assert reader.shape == (4, 1, 1)
         checked = 0
         for iteration in range(12):
-            found, labels = reader.read(iteration, 0, 4)
-            assert labels.tolist() == [0, 0, 0, 0]
-            words = made.draw(iteration, 0, 4)
+            batch = reader.read(iteration, 0, 4)
+            assert batch.labels.tolist() == [0, 0, 0, 0]
+            crops = pictures.read(iteration, 0, 4).data
             for row in range(4):
-                out = np.empty((3, 32, 32), np.float32)
-                made.load(iteration, row, words[row], out)
-                x, y, width, height = found[row, :, 0, 0]
+                x, y, width, height = batch.data[row, :, 0, 0]
                 edges = np.array([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
                 inside = np.clip(edges, 0, 32)
                 if (inside[2:] - inside[:2]).min() < 6:
                     continue
                 # The small second box of an image may be in sight as well: look along the middle.
-                middle = out[0][int(inside[[1, 3]].mean())]
+                middle = crops[row, 0][int(inside[[1, 3]].mean())]
                 bright = np.flatnonzero(middle > 127)
                 np.testing.assert_allclose([bright[0], bright[-1] + 1], inside[[0, 2]], atol=1.01)
                 checked += 1
@@ -199,12 +197,12 @@ def test_a_part_of_a_batch_is_that_part_of_the_whole(tree: Ilsvrc, tmp_path: Pat
     """So two shards see what one device sees."""
     paths = databases(tree, tmp_path)
     with Reader(paths[0]) as images, Reader(paths[1]) as boxes:
-        reader = BoxReader(boxes, loader(images), TransformSpec(scale=1 / 32), "box")
-        whole, _ = reader.read(3, 0, 4)
-        parts = [reader.read(3, first, 2)[0] for first in (0, 2)]
+        reader = BoxReader(boxes, plan(images), Transform((Scale(1 / 32),)), "box")
+        whole = reader.read(3, 0, 4).data
+        parts = [reader.read(3, first, 2).data for first in (0, 2)]
         np.testing.assert_array_equal(np.concatenate(parts), whole)
-        assert np.abs(whole - reader.read(4, 0, 4)[0]).max() > 0.01
-        plain, _ = BoxReader(boxes, loader(images), TransformSpec(), "box").read(3, 0, 4)
+        assert np.abs(whole - reader.read(4, 0, 4).data).max() > 0.01
+        plain = BoxReader(boxes, plan(images), Transform(), "box").read(3, 0, 4).data
         np.testing.assert_allclose(plain / 32, whole, rtol=1e-6)
 
 
@@ -213,13 +211,14 @@ def test_a_part_of_a_batch_is_that_part_of_the_whole(tree: Ilsvrc, tmp_path: Pat
     [
         (
             "no images",
-            "layer 'box': boxes of which images? expected a Data layer of images before the layer "
+            "layer 'box': boxes without images; expected a Data layer of images before the layer "
             "of boxes, got none; change the order, or leave `boxes` out of the sidecar",
         ),
         (
             "own crop",
-            "layer 'box': crop_size and mirror are the images'; expected a transform_param with "
-            "mean_value and scale at most; remove them, the boxes follow by themselves",
+            "layer 'box': crop_size or mirror for boxes; expected a transform_param with "
+            "mean_value and scale at most; remove them: boxes are cropped and mirrored as their "
+            "images",
         ),
     ],
 )
@@ -228,10 +227,10 @@ def test_a_layer_of_boxes_that_cannot_be(
 ) -> None:
     paths = databases(tree, tmp_path)
     with Reader(paths[0]) as images, Reader(paths[1]) as boxes:
-        followed = None if what == "no images" else loader(images)
-        spec = TransformSpec(crop_size=1) if what == "own crop" else TransformSpec()
+        followed = None if what == "no images" else plan(images)
+        own = Transform((Crop(1),)) if what == "own crop" else Transform()
         with pytest.raises(ProtoError) as caught:
-            BoxReader(boxes, followed, spec, "layer 'box'")
+            BoxReader(boxes, followed, own, "layer 'box'")
     assert str(caught.value) == message
 
 
@@ -242,17 +241,17 @@ def test_boxes_of_other_images_are_found_out(tree: Ilsvrc, tmp_path: Path) -> No
             for number in range(count):
                 writer.put(f"{number:08d}_x".encode(), box_record(np.array([0.0, 0, 1, 1]), 0))
     with Reader(paths[0]) as images, Reader(tmp_path / "other") as boxes:
-        reader = BoxReader(boxes, loader(images), TransformSpec(), "layer 'box'")
+        reader = BoxReader(boxes, plan(images), Transform(), "layer 'box'")
         with pytest.raises(DataError) as caught:
             reader.read(0, 0, 1)
-        record = loader(images).sampler.record_at(0)
+        record = plan(images).sampler.record_at(0)
         assert str(caught.value) == (
-            f"record {record:08d}_x: beside the image {images.key(record)}; expected its box, "
-            "with the same key; make both databases again from one list"
+            f"record {record:08d}_x: in the place of the image {images.key(record)}; expected "
+            "its box, with the same key; make both databases again from one list"
         )
     with Reader(paths[0]) as images, Reader(tmp_path / "fewer") as boxes:
         with pytest.raises(DataError) as caught:
-            BoxReader(boxes, loader(images), TransformSpec(), "layer 'box'")
+            BoxReader(boxes, plan(images), Transform(), "layer 'box'")
         assert str(caught.value) == (
             "layer 'box': 2 boxes for 3 images; expected one for each; make both databases again "
             "from one list"
