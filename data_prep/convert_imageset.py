@@ -19,8 +19,7 @@ import numpy as np
 
 from data_prep import datum as datums
 from data_prep.datum import COLOR, GRAY, Image
-from data_prep.image_file import read_image_file
-from data_prep.image_header import ImageHeader, read_header
+from data_prep.image_file import ImageHeader, read_header, read_image_file
 from data_prep.lmdb_io import Writer
 from data_prep.pixels import rescale_short_side, warp
 from data_prep.progress import Progress

@@ -1,7 +1,7 @@
 """Datum, Caffe's database record: raw bytes, floats, or an encoded image, with a label.
 
 Images are (H, W, C) everywhere in this package, in the channel order of the record: BGR for colour.
-A raw Datum stores (C, H, W) and is seen through a transposed view, so nothing is copied.
+A raw Datum stores (C, H, W); its image is a transposed view, so nothing is copied.
 
 `decode` is the only reader of image files. docs/reference/images.md lists the accepted formats and
 the resulting pixels.
@@ -16,9 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import DecodeError
 
-from data_prep.image_formats import JPEG, TIFF
-from data_prep.image_header import ImageHeader, read_header, undecodable
-from data_prep.tiff_header import without_orientation
+from data_prep.image_file import (
+    TIFF,
+    read_header,
+    undecodable,
+    without_orientation,
+)
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError
 
@@ -26,20 +29,12 @@ Image = npt.NDArray[Any]
 """(H, W, C), uint8 or float32."""
 
 NATIVE, COLOR, GRAY = "native", "color", "gray"
-"""How to decode: to 1 channel if the file is gray and 3 if not (Caffe's default), to 3, to 1."""
+"""Channels of decoded images: 1 if the file is gray, else 3 (Caffe's default); 3; 1."""
 
 _FLAGS = {
     NATIVE: cv2.IMREAD_ANYCOLOR,
     COLOR: cv2.IMREAD_COLOR,
     GRAY: cv2.IMREAD_GRAYSCALE,
-}
-_REDUCED = {
-    (COLOR, 2): cv2.IMREAD_REDUCED_COLOR_2,
-    (COLOR, 4): cv2.IMREAD_REDUCED_COLOR_4,
-    (COLOR, 8): cv2.IMREAD_REDUCED_COLOR_8,
-    (GRAY, 2): cv2.IMREAD_REDUCED_GRAYSCALE_2,
-    (GRAY, 4): cv2.IMREAD_REDUCED_GRAYSCALE_4,
-    (GRAY, 8): cv2.IMREAD_REDUCED_GRAYSCALE_8,
 }
 _ENCODINGS = {
     "bmp": ".bmp",
@@ -57,10 +52,10 @@ _ENCODINGS = {
     "webp": ".webp",
 }
 ENCODINGS = frozenset(_ENCODINGS)
-"""Names of formats that `encode` takes; each is one that `decode` accepts."""
+"""The formats that `encode` supports; `decode` accepts all of them."""
 
 
-def parse(record: bytes, where: str) -> proto.Message:
+def parse(record: bytes, name: str) -> proto.Message:
     """Parse a serialised Datum.
 
     Raises:
@@ -70,7 +65,7 @@ def parse(record: bytes, where: str) -> proto.Message:
         return proto.Datum.FromString(record)
     except DecodeError as cause:
         raise DataError(
-            f"{where}: not a Datum message ({cause}); expected a record written by "
+            f"{name}: not a Datum message ({cause}); expected a record written by "
             "convert_imageset; make the database again"
         ) from cause
 
@@ -98,68 +93,56 @@ def from_encoded(data: bytes, label: int) -> proto.Message:
     return proto.Datum(data=data, label=label, encoded=True)
 
 
-def to_array(datum: proto.Message, where: str = "datum_to_array") -> npt.NDArray[Any]:
-    """The pixels of a Datum, decoded where needed.
+def to_array(datum: proto.Message, name: str = "datum_to_array") -> npt.NDArray[Any]:
+    """The pixels of a Datum, decoded if needed.
 
     Shapes: (C, H, W), contiguous; uint8, or float32 for `float_data`.
     """
-    return np.ascontiguousarray(image_of(datum, where).transpose(2, 0, 1))
+    return np.ascontiguousarray(image_of(datum, name).transpose(2, 0, 1))
 
 
-def image_of(datum: proto.Message, where: str, mode: str = NATIVE, short_side: int = 0) -> Image:
-    """The image in a Datum.
+def image_of(datum: proto.Message, name: str, mode: str = NATIVE) -> Image:
+    """The image in a Datum; `mode` is used for encoded images only.
 
-    `mode` and `short_side` matter for encoded images only; see `decode`.
+    Shapes: (H, W, C), uint8, or float32 for `float_data`.
 
     Raises:
         DataError: the image does not decode, or the sizes do not fit the data.
     """
     if datum.encoded:
-        return decode(datum.data, where, mode, short_side)
+        return decode(datum.data, name, mode)
     shape = (datum.channels, datum.height, datum.width)
-    # The sizes are compared with the data that is there: a forged one never allocates anything.
+    # The sizes are compared with the stored data, so a forged size allocates nothing.
     if len(datum.data):
         values = np.frombuffer(datum.data, dtype=np.uint8)
     else:
         values = np.fromiter(datum.float_data, np.float32, len(datum.float_data))
     if min(shape) <= 0 or shape[0] * shape[1] * shape[2] != values.size:
         raise DataError(
-            f"{where}: Datum of {shape[0]}x{shape[1]}x{shape[2]} with {values.size} values; "
+            f"{name}: Datum of {shape[0]}x{shape[1]}x{shape[2]} with {values.size} values; "
             "expected channels x height x width values; the record is corrupt: "
             "make the database again"
         )
     return values.reshape(shape).transpose(1, 2, 0)
 
 
-def decode(data: bytes, where: str, mode: str = NATIVE, short_side: int = 0) -> Image:
-    """Decode the bytes of an image file to (H, W, C) uint8, BGR for colour.
+def decode(data: bytes, name: str, mode: str = NATIVE) -> Image:
+    """Decode the bytes of an image file; colour is BGR.
 
-    Orientation tags are ignored, transparency is dropped, 16 bits are cut to the upper 8.
+    Orientation tags are ignored, transparency is dropped, and 16 bits are cut to the upper 8.
 
-    With `short_side` above 0 a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, which is quicker
-    and slightly softer, as long as its short side stays at least that long.
+    Shapes: (H, W, C), uint8.
 
     Raises:
-        DataError: the bytes are no image of an accepted format, damaged, or larger than MAX_PIXELS.
+        DataError: the format is not accepted, the file is damaged, or larger than MAX_PIXELS.
     """
-    header = read_header(data, where)
-    reduced = _reduced_flags(header, mode, short_side)
-    flags = _FLAGS[mode] if reduced is None else reduced
-    image = _imdecode(without_orientation(data) if header.format == TIFF else data, flags)
-    if image is None or (reduced is None and image.shape[:2] != (header.height, header.width)):
+    header = read_header(data, name)
+    content = without_orientation(data) if header.format == TIFF else data
+    image = _imdecode(content, _FLAGS[mode])
+    if image is None or image.shape[:2] != (header.height, header.width):
         described = f"{header.format} header of {header.height}x{header.width}"
-        raise undecodable(data, where, f"{described}, truncated or corrupt")
+        raise undecodable(data, name, f"{described}, truncated or corrupt")
     return image if image.ndim == 3 else image[:, :, None]
-
-
-def _reduced_flags(header: ImageHeader, mode: str, short_side: int) -> int | None:
-    if not short_side or header.format != JPEG:
-        return None
-    smaller = min(header.height, header.width)
-    for factor in (8, 4, 2):
-        if smaller // factor >= short_side and (mode, factor) in _REDUCED:
-            return _REDUCED[mode, factor]
-    return None
 
 
 def _imdecode(data: bytes, flags: int) -> Image | None:
@@ -169,23 +152,25 @@ def _imdecode(data: bytes, flags: int) -> Image | None:
         return None
 
 
-def encode(image: Image, extension: str, quality: int, where: str) -> bytes:
-    """Encode an image as `extension`, one of ENCODINGS; `quality` is JPEG's, 1 to 100.
+def encode(image: Image, extension: str, quality: int, name: str) -> bytes:
+    """Encode an image as `extension`, one of ENCODINGS; `quality` is that of JPEG, 1 to 100.
+
+    Shapes: image (H, W, C) or (H, W).
 
     Raises:
-        DataError: the format is unknown or does not take the image.
+        DataError: the format is unknown or does not support the image.
     """
-    name = _ENCODINGS.get(extension.lower().lstrip("."))
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if name == ".jpg" else []
+    suffix = _ENCODINGS.get(extension.lower().lstrip("."))
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality] if suffix == ".jpg" else []
     try:
-        done, data = cv2.imencode(name or "", np.ascontiguousarray(image), options)
+        done, data = cv2.imencode(suffix or "", np.ascontiguousarray(image), options)
     except cv2.error:
         done = False
     encoded = bytes(data.tobytes()) if done else b""
     channels = 1 if image.ndim == 2 else image.shape[2]
-    if not done or read_header(encoded, where).channels not in (None, channels):
+    if not done or read_header(encoded, name).channels not in (None, channels):
         raise DataError(
-            f"{where}: an image of {image.shape} cannot be encoded as {extension!r}; expected a "
+            f"{name}: an image of {image.shape} cannot be encoded as {extension!r}; expected a "
             f"format that takes it, one of {', '.join(sorted(ENCODINGS))}; choose jpg or png"
         )
     return encoded

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep import datum as datums
-from data_prep.image_header import read_header
+from data_prep.image_file import read_header
 from data_prep.progress import Progress
 from data_prep.read_plan import RecordSource
 from prototxt_gen.errors import DataError

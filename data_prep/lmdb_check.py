@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from data_prep.lmdb_file import (
     HEADER,
+    OVERFLOW,
     DamageError,
     Meta,
     PageFile,
@@ -23,27 +24,32 @@ from data_prep.lmdb_file import (
     TruncatedError,
     changes_too_fast,
     check_main_table,
+    check_value_header,
     corrupt,
 )
-from data_prep.lmdb_free import check_free_table, free_lists
-from data_prep.lmdb_keys import hash_ordered_keys
 from data_prep.lmdb_pages import (
     BRANCH,
     LEAF,
-    OVERFLOW,
     Ints,
     Nodes,
     branch_ends,
     check_node_sizes,
     check_records,
     check_tiles,
-    check_value_header,
     check_values,
     has_other_flags,
     leaf_node,
     value_page,
 )
-from data_prep.lmdb_tree import check_once, leaves_from, read_chunks, root_page
+from data_prep.lmdb_tree import (
+    check_free_table,
+    check_once,
+    free_lists,
+    hash_ordered_keys,
+    leaves_from,
+    read_chunks,
+    root_page,
+)
 
 _ATTEMPTS = 20
 

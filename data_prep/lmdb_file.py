@@ -1,13 +1,13 @@
 """An LMDB file, read without liblmdb: its bytes, and the states that its headers describe.
 
-liblmdb trusts its file: a damaged number in a page ends the process with a signal, and so does a
-file that is cut short while it is mapped. Here the file is read with `pread`, which also is safe in
-threads and after a fork, and which needs none of the locks that belong to liblmdb: the same process
-may have the database open with liblmdb as well.
+liblmdb does not check its file: a damaged number in a page, or a file that is cut short while it is
+mapped, ends the process with a signal. Here the file is read with `pread`, which is safe in threads
+and after a fork and needs no lock of liblmdb, so the same process may have the database open with
+liblmdb.
 
-A program that writes the database changes no page of a committed state before two more states have
-been committed. So what was read of a state is whole if the headers, read after it, are at most one
-state further.
+A writer does not change the pages of a committed state before it has committed two more states. So
+what was read of a state is consistent if the headers that are read after it are at most one state
+newer.
 
 Format: LMDB 0.9 (data version 1), 64-bit, little-endian.
 """
@@ -26,16 +26,22 @@ HEADER = 16
 NO_ROOT = (1 << 64) - 1
 MOST_PAGES = 1 << 47
 
+OVERFLOW = 0x04
+KIND = 0x6F
+"""The flags of a page that are its kind; the others mark pages of a transaction."""
+
 _META = 0x08
 _MAGIC = 0xBEEFC0DE
 _META_END = 152
 _MAX_DEPTH = 32
 _PAGE_SIZES = tuple(1 << power for power in range(8, 16))
 _ATTEMPTS = 1000
+_LARGE = 1 << 20
+_VALUE_HEAD = struct.Struct("<Q2xHI")
 
 
 class DamageError(Exception):
-    """What is wrong with the file; callers turn it into a DataError that names the database."""
+    """The file is damaged; callers convert it to a DataError with the name of the database."""
 
 
 class TruncatedError(DamageError):
@@ -64,7 +70,7 @@ def corrupt(folder: Path, damage: DamageError) -> DataError:
 
 
 def changes_too_fast(folder: Path) -> DataError:
-    """The error for a database that does not keep still for long enough."""
+    """The error for a database that another program changes too often."""
     return DataError(
         f"{folder}: another program changes the database faster than it can be read; wait until "
         "that program has ended"
@@ -155,6 +161,21 @@ class PageFile:
         """One page."""
         return self.read(number * self.page_size, self.page_size)
 
+    def value(self, offset: int, size: int) -> bytes:
+        """The value at a place in the file, after a header if it has pages of its own.
+
+        Raises:
+            DamageError: the pages are not those of this value, or the file has been cut short.
+        """
+        number, before = divmod(offset, self.page_size)
+        if before != HEADER:
+            return self.read(offset, size)
+        if size > _LARGE and offset + size > self.length():  # before memory is allocated for it
+            raise TruncatedError(self.length(), offset + size)
+        data = self.read(offset - HEADER, HEADER + size)
+        check_value_header(data, number, (HEADER - 1 + size) // self.page_size + 1)
+        return data[HEADER:]
+
     def headers(self) -> bytes:
         """The pages of both headers; every commit changes one of them."""
         return self.read(0, self.page_size + _META_END)
@@ -168,13 +189,13 @@ class PageFile:
         headers = self.headers()
         for _ in range(_ATTEMPTS):
             again = self.headers()
-            if again == headers:  # not within a write of one of them
+            if again == headers:  # else one of them is being written
                 break
             headers = again
         return _newest(headers, self.page_size), headers
 
     def keeps(self, meta: Meta) -> bool:
-        """Whether the pages of a state are still those that it was committed with."""
+        """Whether no page of a state has been overwritten."""
         return self.newest()[0].txnid in (meta.txnid, meta.txnid + 1)
 
 
@@ -224,3 +245,51 @@ def check_depth(table: Table) -> None:
     """Check the depth of a tree against its root."""
     if (table.root == NO_ROOT) != (table.depth == 0) or table.depth > _MAX_DEPTH:
         raise DamageError(f"the header claims a tree of depth {table.depth}")
+
+
+def check_value_header(header: bytes, number: int, count: int) -> int:
+    """Check the header of a value that has pages of its own; returns their number.
+
+    There may be more pages than its size needs: a value that is replaced by a shorter one in the
+    same transaction keeps its pages.
+
+    Raises:
+        DamageError: the header is not that of page `number` with at least `count` pages.
+    """
+    own_number, flags, pages = _VALUE_HEAD.unpack_from(header)
+    if own_number != number or flags & KIND != OVERFLOW or pages < count:
+        raise DamageError(f"page {number} is overwritten")
+    return int(pages)
+
+
+def check_folder(folder: Path) -> Path:
+    """Return the path of data.mdb.
+
+    Raises:
+        DataError: the folder does not exist, or has another kind of database.
+    """
+    file = folder / "data.mdb"
+    try:
+        if not folder.exists():
+            raise DataError(
+                f"{folder}: no such database; expected a folder with data.mdb; "
+                "make it with `verydeep convert_imageset`"
+            )
+        if not folder.is_dir():
+            raise DataError(f"{folder}: a file; expected the folder that holds data.mdb")
+        if file.is_file():
+            return file
+        if (folder / "CURRENT").exists() or any(folder.glob("MANIFEST-*")):
+            raise DataError(
+                f"{folder}: a LevelDB database; expected LMDB; make it again from the images with "
+                "`verydeep convert_imageset --backend lmdb`, and set `backend: LMDB` in data_param"
+            )
+    except (OSError, ValueError) as cause:
+        reason = cause.strerror if isinstance(cause, OSError) else cause
+        raise DataError(
+            f"{folder}: cannot be opened: {reason}; check the path and its permissions"
+        ) from cause
+    raise DataError(
+        f"{folder}: not an LMDB database: there is no data.mdb in it; "
+        "make it with `verydeep convert_imageset`"
+    )

@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import Any
 
 from data_prep.lmdb_check import check_for_writing, check_replaced
-from data_prep.lmdb_reader import Reader, check_folder
+from data_prep.lmdb_file import check_folder
+from data_prep.lmdb_reader import Reader
 from prototxt_gen.errors import DataError
 
 __all__ = ["COMMIT_EVERY", "INITIAL_MAP_SIZE", "Reader", "Writer"]

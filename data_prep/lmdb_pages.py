@@ -10,21 +10,25 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.lmdb_file import HEADER, MOST_PAGES, DamageError, KindError, PageFile, TruncatedError
+from data_prep.lmdb_file import (
+    HEADER,
+    KIND,
+    MOST_PAGES,
+    DamageError,
+    KindError,
+    PageFile,
+    TruncatedError,
+)
 
-BRANCH, LEAF, OVERFLOW = 0x01, 0x02, 0x04
+BRANCH, LEAF = 0x01, 0x02
 BIG_VALUE = 0x01
 """Node flag: the value lies on pages of its own; the node has the number of the first."""
 
 _NODE = 8
-_LARGE = 1 << 20
 _PAGE_HEAD = struct.Struct("<Q2xHHH")
-_VALUE_HEAD = struct.Struct("<Q2xHI")
 _NODE_HEAD = struct.Struct("<4H")
 _POINTER = struct.Struct("<H")
 _NAMED_DATABASE, _DUPLICATES = 0x02, 0x04
-_KIND = 0x6F
-"""Page flags that name the kind of a page; the others mark pages of a transaction."""
 
 Ints = npt.NDArray[np.int64]
 
@@ -121,7 +125,7 @@ def read_nodes(file: PageFile, numbers: Ints, kind: int, last_page: int) -> Node
     headers = words.reshape(len(numbers), size // 2)[:, : HEADER // 2].astype(np.int64)
     own_numbers = headers[:, 0] | headers[:, 1] << 16 | headers[:, 2] << 32 | headers[:, 3] << 48
     page_flags, lower, upper = headers[:, 5], headers[:, 6], headers[:, 7]
-    overwritten = (own_numbers != numbers) | (page_flags & _KIND != kind)
+    overwritten = (own_numbers != numbers) | (page_flags & KIND != kind)
     if overwritten.any():
         raise DamageError(f"page {int(numbers[overwritten.argmax()])} is overwritten")
     impossible = (lower <= HEADER) | (lower > upper) | (upper > size) | (lower % 2 != 0)
@@ -258,7 +262,7 @@ class Node(NamedTuple):
 def count_nodes(page: bytes, number: int, kind: int) -> int:
     """Check the header of one page; returns the number of its nodes."""
     own_number, flags, lower, upper = _PAGE_HEAD.unpack_from(page)
-    if own_number != number or flags & _KIND != kind:
+    if own_number != number or flags & KIND != kind:
         raise DamageError(f"page {number} is overwritten")
     if not HEADER < lower <= upper <= len(page) or lower % 2:
         raise DamageError(f"page {number} has impossible bounds")
@@ -302,35 +306,7 @@ def read_value(file: PageFile, page: bytes, node: Node) -> bytes:
     """
     if not node.flags:
         return page[node.end : node.end + node.size]
-    return read_value_at(file, value_page(page, node) * file.page_size + HEADER, node.size)
-
-
-def read_value_at(file: PageFile, offset: int, size: int) -> bytes:
-    """The value at a place in the file; one that has pages of its own follows their header.
-
-    Raises:
-        DamageError: these pages are not those of this value, or the file has been cut short.
-    """
-    number, before = divmod(offset, file.page_size)
-    if before != HEADER:
-        return file.read(offset, size)
-    if size > _LARGE and offset + size > file.length():  # before memory is taken for it
-        raise TruncatedError(file.length(), offset + size)
-    data = file.read(offset - HEADER, HEADER + size)
-    check_value_header(data, number, (HEADER - 1 + size) // file.page_size + 1)
-    return data[HEADER:]
-
-
-def check_value_header(header: bytes, number: int, count: int) -> int:
-    """Check the header of a value that has pages of its own; returns their number.
-
-    They may be more than its size needs: a value that is replaced by a shorter one within one
-    transaction keeps its pages.
-    """
-    own_number, flags, pages = _VALUE_HEAD.unpack_from(header)
-    if own_number != number or flags & _KIND != OVERFLOW or pages < count:
-        raise DamageError(f"page {number} is overwritten")
-    return int(pages)
+    return file.value(value_page(page, node) * file.page_size + HEADER, node.size)
 
 
 def has_other_flags(page: bytes, kind: int) -> bool:

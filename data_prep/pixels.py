@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.datum import Image
-from data_prep.image_formats import MAX_PIXELS
+from data_prep.image_file import MAX_PIXELS
 from prototxt_gen.errors import DataError
 
 Floats = npt.NDArray[np.float32]
@@ -19,7 +19,10 @@ Writer = Callable[[Image, bool, Floats | None, Floats | None, float, Floats], No
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """Height and width after the short side became `short_side`; the other is rounded half up."""
+    """Height and width after resizing to a short side; the other side is rounded half up.
+
+    Units: pixels.
+    """
     smaller = min(height, width)
     return (
         max(short_side, (2 * height * short_side + smaller) // (2 * smaller)),
@@ -27,30 +30,41 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
     )
 
 
-def rescale_short_side(image: Image, short_side: int, where: str = "resize") -> Image:
-    """Rescale isotropically until the short side is `short_side`; `where` is for errors.
+def rescale_short_side(image: Image, short_side: int, name: str = "resize") -> Image:
+    """Rescale isotropically to a short side in pixels; `name` is for errors.
 
-    Area averaging where the image shrinks, because bilinear interpolation would alias; bilinear
-    where it grows.
+    An image that shrinks is averaged by area, because bilinear interpolation would alias; one that
+    grows is interpolated bilinearly.
+
+    Shapes: image (H, W, C), result (h, w, C), with min(h, w) == short_side.
+
+    Raises:
+        DataError: the result would have more than MAX_PIXELS pixels.
 
     Paper: section 3.1, S, "the smallest side of an isotropically-rescaled training image".
     """
     height, width = short_side_size(image.shape[0], image.shape[1], short_side)
     shrinks = short_side < min(image.shape[:2])
-    return _resize(image, height, width, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR, where)
+    return _resize(image, height, width, cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR, name)
 
 
-def warp(image: Image, height: int, width: int, where: str = "resize") -> Image:
-    """Resize to exactly height x width, bilinear, as Caffe's resize_height and resize_width do."""
-    return _resize(image, height, width, cv2.INTER_LINEAR, where)
+def warp(image: Image, height: int, width: int, name: str = "resize") -> Image:
+    """Resize to height x width pixels, bilinearly, as Caffe's resize_height and resize_width.
+
+    Shapes: image (H, W, C), result (height, width, C).
+
+    Raises:
+        DataError: the result would have no pixels, or more than MAX_PIXELS.
+    """
+    return _resize(image, height, width, cv2.INTER_LINEAR, name)
 
 
-def _resize(image: Image, height: int, width: int, interpolation: int, where: str) -> Image:
+def _resize(image: Image, height: int, width: int, interpolation: int, name: str) -> Image:
     if image.shape[:2] == (height, width):
         return image
     if min(height, width) < 1 or height * width > MAX_PIXELS:
         raise DataError(
-            f"{where}: a size of {height}x{width}; expected at least 1x1 and at most {MAX_PIXELS} "
+            f"{name}: a size of {height}x{width}; expected at least 1x1 and at most {MAX_PIXELS} "
             f"pixels in all, from {image.shape[0]}x{image.shape[1]}; choose another size"
         )
     try:
@@ -59,7 +73,7 @@ def _resize(image: Image, height: int, width: int, interpolation: int, where: st
         )
     except cv2.error as cause:
         raise DataError(
-            f"{where}: resizing an image of shape {image.shape}, {image.dtype}, to "
+            f"{name}: resizing an image of shape {image.shape}, {image.dtype}, to "
             f"{height}x{width} failed ({cause.err}); expected pixels of 8 bits or float32; "
             "make the record again"
         ) from cause

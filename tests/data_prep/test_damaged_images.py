@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import datum
-from data_prep.image_header import MAX_PIXELS, read_header
+from data_prep.image_file import MAX_PIXELS, read_header
 from prototxt_gen.errors import DataError
 from tests.data_prep.image_samples import accepted, oriented, refused
 

@@ -64,19 +64,6 @@ def test_orientation_tags_are_ignored(mode: str, orientation: int) -> None:
             assert turned.shape == ((24, 16, 3) if orientation > 4 else (16, 24, 3))
         found = datum.decode(content, name, mode)
         np.testing.assert_array_equal(found, datum.decode(upright[name], name, mode))
-        reduced = datum.decode(content, name, mode, 4)
-        np.testing.assert_array_equal(reduced, datum.decode(upright[name], name, mode, 4))
-
-
-def test_decoding_at_a_fraction_never_falls_below_what_is_needed() -> None:
-    data = jpeg(photograph(257, 400))
-    sizes = {need: datum.decode(data, "x", datum.COLOR, need).shape[:2] for need in range(20, 300)}
-    for need, (height, width) in sizes.items():
-        assert min(height, width) >= min(need, 257)
-    assert sizes[32] == (33, 50)
-    assert sizes[64] == (65, 100)
-    assert sizes[128] == (129, 200)
-    assert sizes[129] == (257, 400)
 
 
 def test_bytes_that_are_no_datum() -> None:

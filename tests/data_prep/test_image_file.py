@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep.image_file import read_image_file
-from data_prep.image_formats import MAX_PIXELS
+from data_prep.image_file import MAX_PIXELS, read_image_file
 from prototxt_gen.errors import DataError
 
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from data_prep import datum
-from data_prep.image_formats import MAX_PIXELS
-from data_prep.image_header import ImageHeader, read_header
+from data_prep.image_file import MAX_PIXELS, ImageHeader, read_header
 from prototxt_gen.errors import DataError
 from tests.data_prep.image_samples import (
     GRAY_FILES,

@@ -11,8 +11,8 @@ import lmdb
 import pytest
 
 from data_prep.lmdb_file import PageFile
-from data_prep.lmdb_free import free_pages
 from data_prep.lmdb_io import Reader, Writer
+from data_prep.lmdb_tree import free_pages
 from prototxt_gen.errors import DataError
 
 PAGE = 4096

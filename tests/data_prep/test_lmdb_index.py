@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_prep import lmdb_index, lmdb_tree
+from data_prep import lmdb_reader, lmdb_tree
 from data_prep.lmdb_file import DamageError, Meta, PageFile
-from data_prep.lmdb_index import build_index
 from data_prep.lmdb_io import Reader, Writer
-from data_prep.lmdb_keys import hash_key, hash_ordered_keys
 from data_prep.lmdb_pages import LEAF, Nodes, read_nodes
+from data_prep.lmdb_reader import build_index
+from data_prep.lmdb_tree import hash_key, hash_ordered_keys
 from prototxt_gen.errors import DataError
 
 
@@ -82,7 +82,7 @@ def test_positions_of_keys_in_random_order(
     tmp_path: Path, table: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not table:
-        monkeypatch.setattr(lmdb_index, "_TABLE_BYTES", 0)
+        monkeypatch.setattr(lmdb_reader, "_TABLE_BYTES", 0)
     records = {key: key * (number % 30) for number, key in enumerate(_random_keys(1500))}
     _write(tmp_path / "db", records)
     with Reader(tmp_path / "db") as reader:
@@ -95,7 +95,7 @@ def test_positions_of_keys_in_random_order(
 def test_a_table_that_proves_too_large_is_dropped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lmdb_index, "_TABLE_BYTES", 24 * 1000)
+    monkeypatch.setattr(lmdb_reader, "_TABLE_BYTES", 24 * 1000)
     monkeypatch.setattr(lmdb_tree, "_CHUNK", 3)
     records = {b"%08d" % number + b"long" * 9: b"" for number in range(1000)}
     _write(tmp_path / "db", records)
@@ -122,7 +122,7 @@ def test_memory_for_each_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     held, most = _held(tmp_path / "db")
     assert held < 60
     assert most < 150
-    monkeypatch.setattr(lmdb_index, "_TABLE_BYTES", 0)
+    monkeypatch.setattr(lmdb_reader, "_TABLE_BYTES", 0)
     held, most = _held(tmp_path / "db")
     assert held < 9
     assert most < 50  # arrays of one chunk of pages included
@@ -156,7 +156,7 @@ def test_a_database_that_changes_all_the_time(
 ) -> None:
     _write(tmp_path / "db", {b"a": b"a"})
     monkeypatch.setattr(PageFile, "keeps", lambda *_: False)
-    monkeypatch.setattr(lmdb_index, "_ATTEMPTS", 9)
+    monkeypatch.setattr(lmdb_reader, "_ATTEMPTS", 9)
     words = "another program changes the database faster than it can be read; wait until"
     with pytest.raises(DataError, match=words):
         Reader(tmp_path / "db")

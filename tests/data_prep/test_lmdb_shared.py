@@ -14,7 +14,7 @@ from pathlib import Path
 import lmdb
 import pytest
 
-from data_prep import lmdb_index, lmdb_reader
+from data_prep import lmdb_reader
 from data_prep.lmdb_io import Reader, Writer
 from prototxt_gen.errors import DataError
 
@@ -38,7 +38,7 @@ def database(
 ) -> Path:
     """300 records, read by a table in memory, or from their pages as those of large databases."""
     if request.param == "pages":
-        monkeypatch.setattr(lmdb_index, "_TABLE_BYTES", 0)
+        monkeypatch.setattr(lmdb_reader, "_TABLE_BYTES", 0)
     _write(tmp_path / "db", _records(300))
     return tmp_path / "db"
 
@@ -275,9 +275,9 @@ def test_a_new_index_after_many_records_were_found_by_key(
 ) -> None:
     monkeypatch.setattr(lmdb_reader, "_FINDS", 20)
     finds = []
-    find = lmdb_index.RecordIndex.find
+    find = lmdb_reader.RecordIndex.find
     monkeypatch.setattr(
-        lmdb_index.RecordIndex, "find", lambda *args: finds.append(1) or find(*args)
+        lmdb_reader.RecordIndex, "find", lambda *args: finds.append(1) or find(*args)
     )
     with Reader(database) as reader:
         _elsewhere(database, GROW)

@@ -128,7 +128,7 @@ def _read_image(suffix: str) -> Callable[[bytes], None]:
         entries = ((name, 1),)
         _each(
             lambda: datums.decode(data, name, NATIVE),
-            lambda: datums.decode(data, name, COLOR, 3),
+            lambda: datums.decode(data, name, COLOR),
             lambda: datums.decode(data, name, GRAY),
             lambda: ImageList(root, entries, True, (6, 5)).get(0),
             lambda: ImageList(root, entries, False).get(0),
