@@ -14,14 +14,14 @@ Labels = npt.NDArray[np.integer[Any]]
 
 
 def ranks(scores: Scores, labels: Labels) -> npt.NDArray[np.int64]:
-    """How many other classes score at least as much as the right one; 0 is a clear hit.
+    """Count the other classes that score at least as much as the true class.
 
-    A tie counts against the label, as in Caffe's Accuracy.
+    A tie counts against the true class, as in Caffe's Accuracy.
 
     Shapes: scores (N,C), labels (N,); result (N,).
 
     Raises:
-        ShapeError: labels and scores do not fit together.
+        ShapeError: the shapes of labels and scores do not fit together.
     """
     if scores.ndim != 2 or labels.shape != scores.shape[:1]:
         raise ShapeError(
@@ -32,12 +32,11 @@ def ranks(scores: Scores, labels: Labels) -> npt.NDArray[np.int64]:
 
 
 def topk_error(scores: Scores, labels: Labels, k: int) -> float:
-    """The fraction of samples whose label is not among the k best; k is at most the classes."""
+    """Return the fraction of samples whose label is not among the k best scores.
+
+    Shapes: scores (N,C), labels (N,).
+
+    Raises:
+        ShapeError: the shapes of labels and scores do not fit together.
+    """
     return float((ranks(scores, labels) >= k).mean())
-
-
-def confusion(scores: Scores, labels: Labels) -> npt.NDArray[np.int64]:
-    """Counts of (right class, predicted class). Shape (C,C)."""
-    classes = scores.shape[1]
-    pairs = labels.astype(np.int64) * classes + scores.argmax(axis=1)
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.errors import DataError
-from runtime.evaluate.metrics import confusion
+from runtime.evaluate.confusion import confusion_matrix
 
 Scores = npt.NDArray[np.floating[Any]]
 Targets = npt.NDArray[np.int8]
@@ -64,7 +64,7 @@ def class_recall(scores: Scores, labels: npt.NDArray[np.int64]) -> npt.NDArray[n
     Raises:
         DataError: a class has no images.
     """
-    counts = confusion(scores, labels)
+    counts = confusion_matrix(scores, labels, scores.shape[1])
     empty = np.flatnonzero(counts.sum(axis=1) == 0)
     if empty.size:
         raise DataError(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import ShapeError
-from runtime.evaluate.metrics import confusion, ranks, topk_error
+from runtime.evaluate.metrics import ranks, topk_error
 
 
 def test_hand_made_scores() -> None:
@@ -30,12 +30,6 @@ def test_against_sorting() -> None:
     for k in (1, 5):
         wanted = np.mean([label not in row[:k] for row, label in zip(order, labels)])
         assert topk_error(scores, labels, k) == pytest.approx(wanted)
-
-
-def test_confusion_counts_every_sample_once() -> None:
-    scores = np.eye(3)[[0, 1, 1, 2]]
-    table = confusion(scores, np.array([0, 1, 2, 2]))
-    assert table.tolist() == [[1, 0, 0], [0, 1, 0], [0, 1, 1]]
 
 
 def test_shapes_that_do_not_fit() -> None:
