@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from prototxt_gen.errors import ProtoError
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.evaluate.cache import PosteriorCache
 from runtime.evaluate.evaluation import Evaluator, Member
+from runtime.evaluate.flips import choose_flip
 from runtime.evaluate.protocol import (
     AFTER,
     BEFORE,
@@ -70,9 +72,9 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="average the class map after the soft-max, not before",
     )
-    parser.add_argument("--no-flip", action="store_true", help="leave out the flipped images")
+    add_flip_argument(parser)
     parser.add_argument(
-        "--mean-value", metavar="B,G,R", help="mean pixel, where the prototxt names none"
+        "--mean-value", metavar="B,G,R", help="mean pixel, if the prototxt does not contain it"
     )
     parser.add_argument("--images", type=int, metavar="N", help="the first N images alone")
     cache = parser.add_mutually_exclusive_group()
@@ -83,18 +85,28 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_flip_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--flip",
+        action=argparse.BooleanOptionalAction,
+        help="average with the mirrored images (default: if training mirrored images)",
+    )
+
+
 def run(args: argparse.Namespace) -> int:
     setup_logging(terse=True)
-    protocol = protocol_of(args, args.scales, args.protocol, args.grid)
-    return print_measured(args, [Member(args.model, args.weights, protocol)])
+    member = member_of(args, args.model, args.weights, args.scales, args.protocol, args.grid)
+    return print_measured(args, [member])
 
 
-def protocol_of(
-    args: argparse.Namespace, scales: str, kind: str, grid: int = GRID
-) -> EvaluationProtocol:
-    """The protocol that flags describe."""
+def member_of(
+    args: argparse.Namespace, model: Path, weights: Path, scales: str, kind: str, grid: int = GRID
+) -> Member:
+    """Return a net with the protocol that its arguments and the shared flags describe."""
     average = AFTER if args.average_after else BEFORE
-    return EvaluationProtocol(parse_scales(scales), kind, average, grid, not args.no_flip)
+    protocol = EvaluationProtocol(parse_scales(scales), kind, average, grid)
+    protocol = dataclasses.replace(protocol, flip=choose_flip(model, args.flip))
+    return Member(model, weights, protocol)
 
 
 def print_measured(args: argparse.Namespace, members: Sequence[Member]) -> int:

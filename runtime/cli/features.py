@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 
 from data_prep.voc import ACTION, MAIN
 from prototxt_gen.errors import ProtoError
 from runtime.cli.devices import add_device_arguments, open_backend
-from runtime.cli.evaluate import mean_values
+from runtime.cli.evaluate import add_flip_argument, mean_values
+from runtime.evaluate.flips import choose_flip
 from runtime.evaluate.protocol import parse_scales
 from runtime.logs.glog import setup_logging
 from runtime.paper.features.classification import Outcome, solve
@@ -71,7 +73,7 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         default=AVERAGE,
         help="what becomes of the scales (default: %(default)s)",
     )
-    parser.add_argument("--no-flip", action="store_true", help="leave out the flipped images")
+    add_flip_argument(parser)
     parser.add_argument(
         "--layer", metavar="BLOB", help="activations to take (default: the last but one FC layer's)"
     )
@@ -151,9 +153,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _extract(args: argparse.Namespace) -> int:
     check_feature_path(args.out)
-    protocol = FeatureProtocol(
-        parse_scales(args.scales), args.aggregate, not args.no_flip, args.layer
-    )
+    protocol = FeatureProtocol(parse_scales(args.scales), args.aggregate, layer=args.layer)
+    protocol = dataclasses.replace(protocol, flip=choose_flip(args.model, args.flip))
     images = open_images(args.data, args.layout, args.set, args.boxes)
     cache = None if args.no_cache else DescriptorCache(args.cache)
     mean = None if args.mean_value is None else mean_values(args.mean_value)

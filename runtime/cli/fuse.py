@@ -7,7 +7,7 @@ from pathlib import Path
 
 from prototxt_gen.errors import ProtoError
 from runtime.cli.devices import add_device_arguments
-from runtime.cli.evaluate import add_evaluation_arguments, print_measured, protocol_of
+from runtime.cli.evaluate import add_evaluation_arguments, member_of, print_measured
 from runtime.evaluate.evaluation import Member
 from runtime.evaluate.protocol import DENSE, KINDS
 from runtime.logs.glog import setup_logging
@@ -47,4 +47,4 @@ def _member(args: argparse.Namespace, words: list[str]) -> Member:
             f"{' '.join(words)}; write for example D/train_val.prototxt D.caffemodel 256,384,512"
         )
     kind = words[3] if len(words) == 4 else DENSE
-    return Member(Path(words[0]), Path(words[1]), protocol_of(args, words[2], kind))
+    return member_of(args, Path(words[0]), Path(words[1]), words[2], kind)

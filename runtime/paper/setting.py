@@ -42,11 +42,6 @@ class Setting:
         return self.data == DEMO
 
     @property
-    def flip(self) -> bool:
-        """Whether test images are flipped too."""
-        return not self.demo
-
-    @property
     def stored_side(self) -> int:
         """The short side images are stored at: no recipe needs more."""
         return DEMO_STORED_SIDE if self.demo else FULL_STORED_SIDE

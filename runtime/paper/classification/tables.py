@@ -11,6 +11,7 @@ from typing import Any
 from runtime.backend.base import Backend
 from runtime.evaluate.cache import PosteriorCache
 from runtime.evaluate.evaluation import Evaluator, Measured, Member
+from runtime.evaluate.flips import default_flip
 from runtime.evaluate.protocol import EvaluationProtocol, centre_crop
 from runtime.paper.published import CENTRE, Row, TrainedNet, rows, scale_name
 from runtime.paper.run_folder import FinishedRun, RunFolder
@@ -102,7 +103,7 @@ class TableMaker:
         if kind == CENTRE:
             protocol = centre_crop(tests)
         else:
-            protocol = EvaluationProtocol(tests, kind, flip=self._setting.flip)
+            protocol = EvaluationProtocol(tests, kind, flip=default_flip(run.model))
         return Member(run.model, run.weights, protocol)
 
 

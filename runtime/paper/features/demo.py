@@ -16,6 +16,7 @@ from typing import Any
 from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
 from prototxt_gen.spec import NetSpecification, with_values
 from runtime.backend.base import Backend
+from runtime.evaluate.flips import default_flip
 from runtime.evaluate.image_source import ImageFiles
 from runtime.job.plan import base_spec, fit_to_data
 from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
@@ -41,8 +42,6 @@ VALUES: dict[str, Any] = {"solver.max_iter": 700, "solver.snapshot": 350}
 differ in."""
 SCALES = (64, 72, 80, 88, 96, 104, 112)
 """From the crop's side to the largest stored; the paper has five scales on VOC."""
-FLIP = False
-"""A mirrored digit is none."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,9 @@ def run_demo(options: DemoOptions, backend: Backend) -> Outcome:
     )
     images = ImageSet(ImageFiles(data.root, learnt + tested), str(data.root))
     extractor = Extractor(images, backend, DescriptorCache(options.out / "features"))
-    protocol = FeatureProtocol(options.scales, AVERAGE, FLIP)
     features: list[Features] = []
     for net, run in zip(options.nets, runs):
+        protocol = FeatureProtocol(options.scales, AVERAGE, default_flip(run.model))
         log.info("Features of %s: %s", run.name, protocol.describe())
         features.append(extractor.extract(run.model, run.weights, protocol))
         write_features(options.out / f"{net}.h5", features[-1])

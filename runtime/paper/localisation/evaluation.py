@@ -16,6 +16,7 @@ from prototxt_gen import text
 from runtime.backend.base import Backend
 from runtime.evaluate.cache import file_sha256
 from runtime.evaluate.dense import dense_posteriors
+from runtime.evaluate.flips import default_flip
 from runtime.evaluate.fusion import Posteriors, fuse
 from runtime.evaluate.image_source import TestImages, preprocessing, preprocessing_words
 from runtime.evaluate.pace import watched
@@ -74,12 +75,15 @@ class Localised:
 
 
 class BoxEvaluator:
-    """Applies nets to the images of a truth; `flip` is for the classification of images alone."""
+    """Applies nets to the images of a truth.
 
-    def __init__(self, truth: Truth, backend: Backend, flip: bool = True) -> None:
+    Class posteriors are averaged with the mirrored images if the classification net was trained
+    with them. Boxes are predicted from unmirrored images.
+    """
+
+    def __init__(self, truth: Truth, backend: Backend) -> None:
         self.truth = truth
         self._backend = backend
-        self._flip = flip
         self._posteriors: dict[tuple[str, int], Posteriors] = {}
         self._classes: Labels | None = None
         self._parts: dict[tuple[Path, int, str], Candidates] = {}
@@ -203,12 +207,12 @@ class BoxEvaluator:
 
     def _classify(self, member: BoxMember, digest: str, scales: Sequence[int]) -> None:
         param = text.read_net(member.classifier)
-        images = self._images(member.classifier)
+        images, flip = self._images(member.classifier), default_flip(member.classifier)
         with ScoreNet(param, member.classifier_weights, self._backend, dense=True) as net:
             for scale in scales:
                 with watched(f"{net.name}, classes, Q = {scale}") as progress:
                     self._posteriors[digest, scale] = dense_posteriors(
-                        net, images, scale, BEFORE, self._flip, progress
+                        net, images, scale, BEFORE, flip, progress
                     )
 
     def _images(self, model: Path) -> TestImages:

@@ -82,7 +82,7 @@ class BoxTables:
         self, folder: RunFolder, setting: Setting, net: str, truth: Truth, backend: Backend
     ) -> None:
         self._folder, self._setting, self._net = folder, setting, net
-        self._evaluator = BoxEvaluator(truth, backend, setting.flip)
+        self._evaluator = BoxEvaluator(truth, backend)
 
     def table(self, number: int) -> BoxTable:
         """A whole table.

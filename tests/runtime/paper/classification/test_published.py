@@ -93,8 +93,8 @@ def test_full_size_runs_are_the_papers() -> None:
         assert spec.init.method == "gaussian"
         assert (spec.solver.lr_policy, spec.solver.max_iter) == ("plateau", 370_000)
         assert (spec.data.train.batch_size, spec.schedule.max_drops) == (256, 3)
-    assert setting.flip
-    assert not Setting().flip
+        assert spec.data.train.mirror
+    assert not Setting().spec(steps_to("D", JITTER)[0]).data.train.mirror
 
 
 def test_scales_are_those_of_the_paper() -> None:
