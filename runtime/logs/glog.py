@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import logging
 import os
@@ -11,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from prototxt_gen.errors import VerydeepError, printable
+from runtime.logs.glog_files import ROOT, LogFile, severity_files
+from runtime.logs.glog_settings import LEVELS, settings_from_environment
 
-ROOT = "verydeep"
 _LOGGER = logging.getLogger(f"{ROOT}.caffe")
 _LETTERS = {
     logging.DEBUG: "I",
@@ -62,39 +62,10 @@ class _Stderr(_TextHandler):
         """Lose a line that standard error does not take: there is no place to report it."""
 
 
-class _LogFile(logging.FileHandler):
-    """A log file that ends where the disk is full, without ending the run."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
-        self.lost = False
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if not self.lost:
-            super().emit(record)
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
-        cause = sys.exc_info()[1]
-        if not isinstance(cause, OSError):
-            super().handleError(record)
-            return
-        self.lost = True
-        logging.getLogger(ROOT).error(
-            "%s: the log cannot be written: %s; expected room for it; free some space; the run "
-            "goes on without it",
-            self.baseFilename,
-            cause.strerror or cause,
-        )
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            super().close()
-
-
 def lost_log_files() -> bool:
     """Whether lines for a log file were lost since it was set up."""
     handlers = logging.getLogger(ROOT).handlers
-    return any(isinstance(handler, _LogFile) and handler.lost for handler in handlers)
+    return any(isinstance(handler, LogFile) and handler.lost for handler in handlers)
 
 
 def caffe_log(at: str, message: str, *args: object, level: int = logging.INFO) -> None:
@@ -112,23 +83,33 @@ def setup_logging(
     log_file: str | os.PathLike[str] | None = None,
     terse: bool = False,
 ) -> None:
-    """Send the project's log to stderr, and to the end of a file as well; for command lines only.
+    """Send the project's log to standard error and to files, for command lines.
 
-    With `terse`, how nets are wired goes to the file alone. Called again, it replaces what it set
-    up before.
+    The files are `log_file`, which is appended to, and those of glog's settings. With `terse`, the
+    lines about how nets are wired go to the files only. A further call replaces the handlers of the
+    one before.
 
     Raises:
-        VerydeepError: the log file cannot be opened.
+        VerydeepError: a log file cannot be opened, or a variable of glog has a wrong value.
     """
     close_logging()
+    settings = settings_from_environment()
+    stderr = _Stderr()
+    stderr.setLevel(settings.stderr_level)
+    if terse:
+        stderr.addFilter(_is_short)
+    handlers: list[logging.Handler] = [stderr]
+    if log_file is not None:
+        handlers.append(_file_handler(Path(log_file)))
+    if settings.folder:
+        handlers += severity_files(Path(settings.folder))
     root = logging.getLogger(ROOT)
-    for handler in (_Stderr(), *([] if log_file is None else [_file_handler(Path(log_file))])):
+    for handler in handlers:
         handler.setFormatter(GlogFormatter())
         handler.set_name(ROOT)
-        if terse and isinstance(handler, _Stderr):
-            handler.addFilter(_is_short)
         root.addHandler(handler)
-    root.setLevel(level)
+    least = LEVELS[settings.minloglevel] if settings.minloglevel else level
+    root.setLevel(max(level, least))
     root.propagate = False
 
 
@@ -152,7 +133,7 @@ def close_logging() -> None:
 def _file_handler(path: Path) -> logging.Handler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _LogFile(path)
+        return LogFile(path)
     except (OSError, ValueError) as cause:
         reason = cause.strerror if isinstance(cause, OSError) else cause
         raise VerydeepError(
