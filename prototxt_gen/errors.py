@@ -59,6 +59,10 @@ class UnsupportedError(VerydeepError):
     """A layer type, op or option that is known by name and not offered."""
 
 
+class PythonLayerError(VerydeepError):
+    """An exception that the Python code of a layer raised."""
+
+
 class TrainingError(VerydeepError):
     """A run that cannot usefully go on: a loss that is NaN or stuck."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from data_prep.read_plan import ReadPlan
 from prototxt_gen.sidecar import DataOptions
+from runtime.core.python_layers import python_layers_allowed
 from runtime.core.rng import CaffeRandom
 from runtime.core.sharing import Sharing
 
@@ -43,7 +44,10 @@ class RunContext:
     replaced: Collection[str] = ()
     """Layers whose weights are replaced as soon as the net is made, so that fillers need not give
     them values; the random stream continues as if they had."""
-    allow_python_layers: bool = False
+    allow_python_layers: bool = field(default_factory=python_layers_allowed)
+    """Whether layers of type Python run; see runtime/core/python_layers.py."""
+    raw_python_errors: bool = False
+    """Whether an exception of a Python layer passes as it is, and not as a PythonLayerError."""
     confine_lists: bool = False
     """Refuse files outside of their root folder in lists of images and of HDF5 files, symbolic
     links resolved: for lists and prototxts of strangers."""

@@ -138,6 +138,7 @@ class Session:
             seed=self.seed,
             rng=self.random(),
             allow_python_layers=True,
+            raw_python_errors=True,
             caffe_dropout=self.caffe_dropout,
         )
 

@@ -48,6 +48,7 @@ class Solver(NotCopyable):
             seed=SESSION.seed,
             rng=SESSION.random(),
             allow_python_layers=True,
+            raw_python_errors=True,
             caffe_dropout=SESSION.caffe_dropout,
             force=False,
         )

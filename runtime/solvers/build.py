@@ -121,6 +121,7 @@ class _Builder:
             sharing=self.sharing,
             root=options.root,
             allow_python_layers=options.allow_python_layers,
+            raw_python_errors=options.raw_python_errors,
             confine_lists=options.confine_lists,
             force=options.force,
             caffe_dropout=options.caffe_dropout,

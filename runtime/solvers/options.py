@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prototxt_gen.sidecar import Sidecar
 from runtime.core.context import PassWindow
+from runtime.core.python_layers import python_layers_allowed
 from runtime.core.rng import CaffeRandom
 
 
@@ -26,8 +27,9 @@ class SolverOptions:
     log_json: Path | None = None
     """The JSON log that lists the snapshots of this run; None for <snapshot_prefix>.log.jsonl."""
     stop_on_snapshot_error: bool = False
-    """Whether a failed snapshot ends the run; a failed last snapshot always does."""
-    allow_python_layers: bool = False
+    """Whether a snapshot that cannot be written ends the run; the last one always does."""
+    allow_python_layers: bool = field(default_factory=python_layers_allowed)
+    raw_python_errors: bool = False
     confine_lists: bool = False
     """See RunContext."""
     rng: CaffeRandom | None = None
