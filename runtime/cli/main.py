@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import importlib
 import os
 import pkgutil
-import re
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
 
 from prototxt_gen.errors import VerydeepError
+from runtime.cli.arguments import Parser, UsageError, children, leaves
 from runtime.cli.console import Console
+from runtime.cli.shared_flags import (
+    CAFFE_FLAGS,
+    CAFFE_VERBS,
+    add_shared_arguments,
+    shared_settings,
+)
 from runtime.logs.glog import lost_log_files
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 """What writing to standard output may end with; other files are written by typed functions."""
 _DESCRIPTION = """\
-The VGG paper's system: Caffe nets generated, trained, evaluated and exported.
+Generates, trains, evaluates and exports Caffe nets, among them those of the VGG paper.
 
-`verydeep VERB --help` explains a verb and shows an example. Flags are taken as --flag and, as Caffe
-writes them, -flag. Results go to standard output, logs to standard error.
+`verydeep help VERB` describes a verb and shows an example. Flags may be written as --flag or -flag,
+with `-` or `_` between words, before or after the verb. Results go to standard output, logs to
+standard error.
 """
 
 
@@ -40,51 +45,29 @@ def verbs() -> dict[str, ModuleType]:
     return dict(sorted(found.items()))
 
 
-def caffe_flags(argv: Sequence[str]) -> list[str]:
-    """Rewrite Caffe's `-solver=x` to `--solver=x`; short flags and negative numbers stay."""
-    return [
-        f"-{word}" if re.match(r"-[A-Za-z]\w*[-_A-Za-z][-\w]*(=|$)", word) else word
-        for word in argv
-    ]
-
-
-class UsageError(Exception):
-    """Flags that do not parse."""
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        # The inherited method passes over errors of the stream.
-        print(message, end="", file=file)
-
-
-def verb_parsers() -> dict[str, argparse.ArgumentParser]:
+def verb_parsers() -> dict[str, Parser]:
     """The argument parser of each verb, by its name."""
-    return _parser()[1]
+    return children(_parser())
 
 
-def _parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
-    parser = _Parser(
-        prog="verydeep",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _parser() -> Parser:
+    parser = Parser(prog="verydeep", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=_version())
-    sub = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB")
+    sub = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", parser_class=Parser)
     for name, module in verbs().items():
         child = sub.add_parser(
             name,
             help=module.SUMMARY,
             description=module.SUMMARY,
             epilog=f"example:\n  {module.EXAMPLE}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(child)
+        for leaf in leaves(child):
+            add_shared_arguments(leaf, name)
+            if name in CAFFE_VERBS:
+                leaf.without_effect = CAFFE_FLAGS
         child.set_defaults(run=module.run)
-    return parser, dict(sub.choices)
+    return parser
 
 
 def _version() -> str:
@@ -112,14 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str], console: Console) -> int:
     verb = "verydeep"
     try:
-        parser, _ = _parser()
-        args = parser.parse_args(caffe_flags(argv))
+        parser = _parser()
+        args = parser.parse_args(_help_words(argv))
         if args.verb is None:
             parser.print_help()
             return 0
         verb = f"verydeep {args.verb}"
+        for note in children(parser)[args.verb].notes:
+            console.say(f"{verb}: {note}")
         _require_folder()
-        return int(args.run(args))
+        with shared_settings(args):
+            return int(args.run(args))
     except UsageError as error:
         console.say(str(error))
         raise SystemExit(VerydeepError.status) from None
@@ -135,6 +121,11 @@ def _run(argv: Sequence[str], console: Console) -> int:
             return 1
         console.say(f"{verb}: {_described(error)}")
         return VerydeepError.status
+
+
+def _help_words(argv: Sequence[str]) -> list[str]:
+    """`help VERB` as `VERB --help`."""
+    return [*argv[1:], "--help"] if list(argv[:1]) == ["help"] else list(argv)
 
 
 def _finish(console: Console, status: int) -> int:

@@ -70,9 +70,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_state_arguments(parser)
     add_list_arguments(parser)
-    parser.add_argument(
-        "--allow-python-layers", action="store_true", help="run the code that Python layers name"
-    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -119,9 +116,7 @@ def _net_param(args: argparse.Namespace) -> Any:
 def _net(args: argparse.Namespace, param: Any) -> Net:
     """The net in its shapes."""
     phase = PHASE_NAMES.index(args.phase) if args.phase else default_phase(param)
-    context = RunContext(
-        allow_python_layers=args.allow_python_layers, confine_lists=args.confine_lists
-    )
+    context = RunContext(confine_lists=args.confine_lists)
     try:
         return shape_net(
             param,

@@ -58,8 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--iterations", type=int, default=50, metavar="N", help="passes (default: %(default)s)"
     )
-    parser.add_argument("--phase", choices=("TRAIN", "TEST"), default="TRAIN")
-    parser.add_argument("--forward_only", action="store_true", help="omit the backward pass")
+    parser.add_argument(
+        "--phase",
+        choices=("TRAIN", "TEST"),
+        default="TRAIN",
+        help="the phase of the net (default: %(default)s)",
+    )
+    parser.add_argument("--forward_only", action="store_true", help="leave out the backward pass")
     add_device_arguments(parser)
     add_state_arguments(parser)
     add_list_arguments(parser)

@@ -1,8 +1,7 @@
-"""The command line: every verb explains itself, and Caffe's way of writing flags is taken."""
+"""The command line: every verb has a description, an example and errors of one line."""
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import pkgutil
@@ -16,12 +15,13 @@ import pytest
 import runtime.cli
 from prototxt_gen.errors import VerydeepError
 from runtime.cli import summary
-from runtime.cli.main import caffe_flags, main, verbs
+from runtime.cli.arguments import leaves
+from runtime.cli.main import main, verb_parsers, verbs
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = verbs()
-HELPERS = {"console", "devices", "main", "ranks"}
-"""Modules of runtime/cli that are no verbs."""
+HELPERS = {"arguments", "console", "devices", "environment", "main", "ranks", "shared_flags"}
+"""Modules of runtime/cli that are not verbs."""
 
 
 def help_of(*words: str) -> None:
@@ -38,7 +38,7 @@ def test_every_module_is_a_verb_or_a_known_helper() -> None:
 
 @pytest.mark.parametrize("module", VERBS.values(), ids=VERBS)
 def test_a_verb_is_named_and_described(module: ModuleType) -> None:
-    assert module.__name__ == f"runtime.cli.{module.NAME}"
+    assert module.__name__ == f"runtime.cli.{module.NAME.replace('-', '_')}"
     assert module.SUMMARY.strip() == module.SUMMARY != ""
     assert "\n" not in module.SUMMARY
     assert not module.SUMMARY.endswith(".")
@@ -77,74 +77,10 @@ def test_help_lists_every_verb(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.splitlines() == shown
 
 
-def test_an_unknown_verb_lists_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["trian", "--solver", "x"])
-    assert caught.value.code == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert "invalid choice: 'trian'" in shown.err
-    choices = shown.err.rpartition("choose from ")[2].replace("'", "")
-    assert set(choices.strip(" )\n").split(", ")) == set(VERBS)
-
-
-@pytest.mark.parametrize(
-    ("given", "taken"),
-    [
-        ("-solver=s.prototxt", "--solver=s.prototxt"),
-        ("-solver", "--solver"),
-        ("-sigint_effect=stop", "--sigint_effect=stop"),
-        ("-resize_height=256", "--resize_height=256"),
-        ("-gpu=-1", "--gpu=-1"),
-        ("-lr-policy", "--lr-policy"),
-        ("-help", "--help"),
-        ("--solver=-solver", "--solver=-solver"),
-        ("--solver", "--solver"),
-    ],
-)
-def test_flags_as_caffe_writes_them(given: str, taken: str) -> None:
-    assert caffe_flags(["train", given]) == ["train", taken]
-
-
 @pytest.mark.parametrize("name", VERBS)
-def test_every_flag_of_every_verb_is_taken_that_way(name: str) -> None:
-    parser = argparse.ArgumentParser()
-    VERBS[name].add_arguments(parser)
-    flags = [flag for flag in parser._option_string_actions if flag.startswith("--")]
-    assert caffe_flags([flag[1:] for flag in flags]) == flags
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "-",
-        "--",
-        "-h",
-        "-0.5",
-        "-1",
-        "-1e-3",
-        "-1,2",
-        "-.5",
-        "net-D",
-        "nets/-D",
-        "a=-b",
-        "./-x",
-        "-/tmp",
-    ],
-)
-def test_what_is_no_flag_stays(word: str) -> None:
-    assert caffe_flags(["verb", word]) == ["verb", word]
-
-
-def test_flags_reach_the_verb_in_either_form(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
-    monkeypatch.setattr(summary, "run", lambda args: seen.append((args.net, args.batch)) or 0)
-    for command in ("-net=A -batch=3", "-net A -batch 3", "--net A --batch=3"):
-        assert main(["summary", *command.split()]) == 0
-    assert seen == [("A", 3)] * 3
-    assert capsys.readouterr().out == ""
+def test_every_flag_of_every_verb_is_described(name: str) -> None:
+    for leaf in leaves(verb_parsers()[name]):
+        assert all(action.help for action in leaf._actions), leaf.prog
 
 
 def test_an_error_of_the_users_is_one_line(

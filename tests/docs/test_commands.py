@@ -9,7 +9,6 @@ import io
 import re
 import shlex
 import sys
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from typing import Any
 import pytest
 
 from prototxt_gen import proto, text
-from runtime.cli.main import UsageError, caffe_flags, main, verb_parsers
+from runtime.cli.arguments import Parser, UsageError, canonical, leaves
+from runtime.cli.main import main, verb_parsers
 from tests.docs.pages import (
     ROOT,
     Block,
@@ -53,19 +53,24 @@ def check_command(command: str) -> None:
     if arguments and arguments[0].startswith("--"):
         assert arguments[0] in ("--help", "--version"), command
         return
+    if arguments[:1] == ["help"]:
+        arguments = arguments[1:]
+        assert not arguments or arguments[0] in verb_parsers(), command
+        return
     try:
-        verb_parsers()[arguments[0]].parse_args(caffe_flags(arguments[1:]))
+        verb_parsers()[arguments[0]].parse_args(arguments[1:])
     except UsageError as error:
         pytest.fail(f"{command}: {error}")
 
 
-def flags_of(parser: ArgumentParser) -> set[str]:
-    """The flags of a parser and of its subparsers."""
-    flags = set(parser._option_string_actions)
-    for action in parser._actions:
-        for child in (action.choices or {}) if action.nargs == "A..." else {}:
-            flags |= flags_of(action.choices[child])  # type: ignore[index]
-    return flags
+def flags_of(parser: Parser) -> set[str]:
+    """The flags of a parser and of its actions, in their canonical form."""
+    return {canonical(flag) for leaf in leaves(parser) for flag in leaf._option_string_actions}
+
+
+def flags_in(code: str) -> set[str]:
+    """The flags that a command has, in their canonical form."""
+    return {canonical(flag) for flag in re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", code)}
 
 
 @every_page
@@ -92,23 +97,21 @@ def test_commands_are_accepted_by_their_parsers(path: Path) -> None:
 def test_inline_commands_use_existing_verbs_and_flags(path: Path) -> None:
     parsers = verb_parsers()
     for code in inline_code(path.read_text()):
-        match = re.match(r"(?:.*\s)?verydeep ([a-z]\w*)\b(.*)", code)
+        match = re.match(r"(?:.*\s)?verydeep ([a-z][\w-]*)\b(.*)", code)
         if match is None:
             continue
         verb, rest = match.groups()
-        assert verb in parsers, code
-        flags = caffe_flags(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", rest))
-        assert set(flags) <= flags_of(parsers[verb]), code
+        assert verb in (*parsers, "help"), code
+        assert verb == "help" or flags_in(rest) <= flags_of(parsers[verb]), code
 
 
 @every_page
 def test_inline_flags_belong_to_a_verb(path: Path) -> None:
-    flags = {"--size", "--save", "--start"}  # of benchmarks/gpu_check.sh and tests.mutants
+    flags = {"size", "save", "start"}  # of benchmarks/gpu_check.sh and tests.mutants
     flags.update(*(flags_of(parser) for parser in verb_parsers().values()))
     for code in inline_code(path.read_text()):
         if re.match(r"--?[a-z]", code):
-            used = caffe_flags(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", code))
-            assert set(used) <= flags, code
+            assert flags_in(code) <= flags, code
 
 
 def test_a_wrong_flag_is_noticed() -> None:

@@ -82,7 +82,7 @@ def test_where_standard_error_is_closed_an_error_goes_to_standard_output(
     assert caught.value.code == 2
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("verydeep train: none.prototxt: cannot be read")
-    assert out[-1].startswith("verydeep train: error: the following arguments are required")
+    assert out[-1].startswith("verydeep train: error: unrecognized arguments: --nonsense")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8", "cp1252"])
