@@ -14,6 +14,7 @@ from types import ModuleType
 
 from prototxt_gen.errors import VerydeepError
 from runtime.cli.arguments import Parser, UsageError, children, leaves
+from runtime.cli.completion import answer_completion
 from runtime.cli.console import Console
 from runtime.cli.shared_flags import (
     CAFFE_FLAGS,
@@ -96,6 +97,7 @@ def _run(argv: Sequence[str], console: Console) -> int:
     verb = "verydeep"
     try:
         parser = _parser()
+        answer_completion(parser)
         args = parser.parse_args(_help_words(argv))
         if args.verb is None:
             parser.print_help()

@@ -20,7 +20,10 @@ from runtime.cli.main import main, verb_parsers, verbs
 
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = verbs()
-HELPERS = {"arguments", "console", "devices", "environment", "main", "ranks", "shared_flags"}
+HELPERS = {
+    *("arguments", "caffe_programs", "completion", "console", "devices", "environment", "main"),
+    *("ranks", "shared_flags"),
+}
 """Modules of runtime/cli that are not verbs."""
 
 

@@ -1,0 +1,24 @@
+"""Caffe's programs as verbs of the command line. Caffe: tools/*.cpp."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from runtime.cli.main import main as run_verb
+
+PROGRAMS: dict[str, tuple[str, ...]] = {
+    "caffe": (),
+    "convert_imageset": ("convert_imageset",),
+    "compute_image_mean": ("compute_image_mean",),
+    "extract_features": ("extract_features",),
+    "upgrade_net_proto_text": ("upgrade",),
+    "upgrade_net_proto_binary": ("upgrade",),
+    "upgrade_solver_proto_text": ("upgrade",),
+}
+"""The words that stand for each program before its own arguments."""
+
+
+def main(program: str, argv: Sequence[str] | None = None) -> int:
+    """Run one of Caffe's programs; return its exit status."""
+    return run_verb([*PROGRAMS[program], *(sys.argv[1:] if argv is None else argv)])

@@ -1,0 +1,83 @@
+"""Ways to start the command line, and completion in the shell."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import runtime
+import verydeep
+from runtime.cli.completion import VARIABLE, answer_completion
+from runtime.cli.main import main
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize("module", ["verydeep", "runtime"])
+def test_modules_that_are_the_command(module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", module, "help", "data", "info"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("usage: verydeep data info ")
+
+
+def test_verydeep_has_the_names_of_runtime() -> None:
+    for name in verydeep.__all__:
+        assert getattr(verydeep, name) == getattr(runtime, name)
+    with pytest.raises(AttributeError, match="module 'verydeep' has no attribute 'nothing'"):
+        _ = verydeep.nothing
+
+
+def test_completions_are_given_when_the_shell_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[argparse.ArgumentParser] = []
+    fake = types.ModuleType("argcomplete")
+    fake.autocomplete = asked.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "argcomplete", fake)
+    parser = argparse.ArgumentParser()
+    monkeypatch.delenv(VARIABLE, raising=False)
+    answer_completion(parser)
+    assert asked == []
+    monkeypatch.setenv(VARIABLE, "1")
+    answer_completion(parser)
+    assert asked == [parser]
+
+
+def test_without_the_package_nothing_is_completed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "argcomplete", None)
+    monkeypatch.setenv(VARIABLE, "1")
+    with pytest.raises(SystemExit) as caught:
+        main([])
+    assert caught.value.code == 1
+    assert capsys.readouterr() == ("", "")
+
+
+def test_completions_of_the_real_package() -> None:
+    pytest.importorskip("argcomplete")
+    script = (
+        "import os, sys; from runtime.cli.main import main; os.dup2(1, 8); "
+        "sys.stdout = open(os.devnull, 'w'); main([])"
+    )
+    for line, words in (("verydeep tr", {"train"}), ("verydeep train --de", {"--device"})):
+        variables = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
+        done = subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **variables, VARIABLE: "1", "_ARGCOMPLETE_IFS": " "},
+            check=False,
+        )
+        assert {word.strip() for word in done.stdout.split()} == words
