@@ -9,7 +9,6 @@ import shlex
 import sys
 from pathlib import Path
 
-import runtime
 from prototxt_gen.errors import UnsupportedError, VerydeepError
 from prototxt_gen.files import atomic_write_text, typed_errors
 from runtime.cli.caffe_programs import PROGRAMS
@@ -76,7 +75,7 @@ def script(name: str) -> str:
             "caffe-tools: the path of the Python interpreter is unknown; expected one; start "
             "verydeep with the full path of python"
         )
-    root = Path(runtime.__file__ or "").resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     python = shlex.quote(sys.executable)
     return _SCRIPT.format(mark=_MARK, python=python, root=str(root), name=name)
 
