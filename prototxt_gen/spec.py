@@ -161,7 +161,8 @@ class SolverValues:
     display: int = 20
     snapshot: int = 10_000
     random_seed: int = 1
-    solver_mode: str = "GPU"
+    solver_mode: str = "CPU"
+    """Where original Caffe trains, and this program without --gpu and --device."""
 
     def __post_init__(self) -> None:
         require(self.base_lr > 0, "solver.base_lr", "more than 0", self.base_lr)

@@ -12,6 +12,7 @@ from prototxt_gen.errors import DeviceError
 from prototxt_gen.sidecar import FP32, PRECISIONS, read_sidecar
 from runtime.backend.base import Backend
 from runtime.backend.cpu.lanes import default_threads
+from runtime.backend.cuda.driver import OutOfMemoryError
 from runtime.backend.registry import create_backend
 from runtime.logs.glog import caffe_log
 
@@ -179,10 +180,24 @@ def open_backend(
     precision = precision_of(args)
     if precision != FP32:
         options["precision"] = precision
-    backend = create_backend(name or "cpu", device, **options)
+    try:
+        backend = create_backend(name or "cpu", device, **options)
+    except DeviceError as error:
+        if name != "gpu" or isinstance(error, OutOfMemoryError):
+            raise
+        raise type(error)(f"{error}; {_cpu_advice(args)}") from error
     if name in (None, "cpu"):
         caffe_log("caffe.cpp:197", "Use CPU.")
     else:
         caffe_log("caffe.cpp:200", "Using GPUs %d", device)
         log.info("Convolutions compute in %s", precision)
     return backend
+
+
+def _cpu_advice(args: argparse.Namespace) -> str:
+    """How to use the CPU instead of a GPU that is not available."""
+    if args.gpu:
+        return f"to compute on the CPU, give --device cpu instead of --gpu {args.gpu}"
+    if args.device is None:
+        return "the GPU was chosen by solver_mode: GPU; to compute on the CPU, give --device cpu"
+    return "to compute on the CPU, give --device cpu"

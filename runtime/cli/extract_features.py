@@ -11,7 +11,8 @@ import numpy as np
 from data_prep.datum import from_array
 from data_prep.lmdb_io import Writer
 from prototxt_gen import proto
-from prototxt_gen.errors import ProtoError, UnsupportedError
+from prototxt_gen.errors import DeviceError, ProtoError, UnsupportedError
+from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import add_force_argument, add_list_arguments, add_missing_argument
 from runtime.cli.test import test_data_options
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     device = args.device_id.removeprefix("DEVICE_ID=")
     if not device.isdecimal():
         raise ProtoError(f"DEVICE_ID: expected a number such as 0, got {args.device_id!r}")
-    backend = create_backend(args.mode.lower(), int(device) if args.mode == "GPU" else 0)
+    backend = _open(args.mode, int(device))
     context = RunContext(
         data=test_data_options(args.feature_extraction_proto_file, args.solver),
         confine_lists=args.confine_lists,
@@ -89,6 +90,13 @@ def run(args: argparse.Namespace) -> int:
     for name, folder in zip(names, folders):
         print(f"{folder}: {counts[name]} features of {name}")
     return 0
+
+
+def _open(mode: str, device: int) -> Backend:
+    try:
+        return create_backend(mode.lower(), device if mode == "GPU" else 0)
+    except DeviceError as error:
+        raise type(error)(f"{error}; to compute on the CPU, give CPU instead of GPU") from error
 
 
 def _check(args: argparse.Namespace, names: list[str], folders: list[str]) -> None:

@@ -160,7 +160,7 @@ OVERRIDES = (
     Override("--display", "solver.display", int, "iterations between lines of the log"),
     Override("--snapshot", "solver.snapshot", int, "iterations between snapshots"),
     Override("--seed", "solver.random_seed", int, "seed of all that is drawn"),
-    Override("--solver-mode", "solver.solver_mode", str, "for original Caffe", SOLVER_MODES),
+    Override("--solver-mode", "solver.solver_mode", str, "the default device", SOLVER_MODES),
     Override("--patience", "schedule.patience", int, "tests without gain before the rate drops"),
     Override("--shards", "shards", int, "parts in which a batch's gradient is computed"),
 )

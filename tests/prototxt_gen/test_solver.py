@@ -23,7 +23,7 @@ stepvalue: 222000
 stepvalue: 296000
 snapshot: 10000
 snapshot_prefix: "nets/D/VGG-D"
-solver_mode: GPU
+solver_mode: CPU
 random_seed: 1
 """
 
@@ -93,10 +93,10 @@ def test_own_drops_are_kept() -> None:
 
 
 def test_the_mode_is_caffes_enumeration() -> None:
-    spec = with_values(builtin_spec("A"), {"solver.solver_mode": "CPU"})
+    spec = with_values(builtin_spec("A"), {"solver.solver_mode": "GPU"})
     solver = solver_param(spec, "n", "p")
-    assert solver.solver_mode == solver.CPU
-    assert "solver_mode: CPU" in to_text(solver)
+    assert solver.solver_mode == solver.GPU
+    assert "solver_mode: GPU" in to_text(solver)
 
 
 def test_poly_falls_to_nothing_at_the_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,3 +93,11 @@ def test_weights_that_lack_a_layer_are_refused(capsys: Out) -> None:
     assert "w.caffemodel: no weights for 1 of the net's layers (other)" in capsys.readouterr().err
     assert not Path("db").exists()
     assert main([*CALL, "fc7", "db", "1", "--allow-missing"]) == 0
+
+
+def test_without_a_gpu_the_message_names_the_cpu(
+    capsys: Out, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    assert main([*CALL, "fc7", "fc7_db", "1", "lmdb", "GPU"]) == 2
+    assert "; to compute on the CPU, give CPU instead of GPU\n" in capsys.readouterr().err

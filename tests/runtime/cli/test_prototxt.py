@@ -13,6 +13,7 @@ from prototxt_gen.spec import builtin_spec
 from prototxt_gen.spec_toml import load_spec, parse_spec
 from prototxt_gen.text import read
 from runtime.cli import prototxt
+from runtime.cli.main import main
 
 
 def run(arguments: str) -> int:
@@ -128,3 +129,13 @@ def test_a_value_out_of_range_is_the_users_error_and_nothing_is_written() -> Non
     with pytest.raises(ProtoError, match=r"no\.toml: cannot be read"):
         run("--spec no.toml --out x")
     assert not Path("x").exists()
+
+
+def test_the_generated_solver_trains_on_the_cpu_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["prototxt", "--net", "D", "--out", "nets/D"]) == 0
+    assert main(["prototxt", "--net", "D", "--solver-mode", "GPU", "--out", "nets/G"]) == 0
+    assert "solver_mode: CPU\n" in Path("nets/D/solver.prototxt").read_text()
+    assert "solver_mode: GPU\n" in Path("nets/G/solver.prototxt").read_text()

@@ -229,10 +229,17 @@ def test_a_gpu_where_there_is_none_is_said(folder: Path, capsys: Out) -> None:
         reason = str(error)
     else:
         pytest.skip("there is a GPU")
-    assert main(["train", "--solver", "solver.prototxt", "--gpu", "all"]) == 2
-    assert reason in capsys.readouterr().err
+    for flags, advice in (
+        ("--gpu all", "to compute on the CPU, give --device cpu instead of --gpu all"),
+        ("--gpu 0 --device gpu", "to compute on the CPU, give --device cpu instead of --gpu 0"),
+        ("--device gpu", "to compute on the CPU, give --device cpu"),
+    ):
+        assert main(["train", "--solver", "solver.prototxt", *flags.split()]) == 2
+        assert capsys.readouterr().err.endswith(f"{reason}; {advice}\n")
     (folder / "solver.prototxt").write_text(SOLVER + "solver_mode: GPU\n")
     assert main(["train", "--solver", "solver.prototxt"]) == 2
+    advice = "the GPU was chosen by solver_mode: GPU; to compute on the CPU, give --device cpu"
+    assert capsys.readouterr().err.endswith(f"{reason}; {advice}\n")
     assert main(["train", "--solver", "solver.prototxt", "--device", "cpu"]) == 0
 
 
