@@ -1,4 +1,4 @@
-"""Turn a training log into two CSV files. Caffe: tools/extra/parse_log.py."""
+"""Convert a training log to two CSV files. Caffe: tools/extra/parse_log.py."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ from prototxt_gen.files import atomic_write_text
 from runtime.logs.reader import Row, read_log
 
 NAME = "parse_log"
-SUMMARY = "turn a Caffe log or a JSON log into LOG.train and LOG.test, in CSV"
+SUMMARY = "convert a Caffe log or a JSON log to LOG.train and LOG.test, in CSV"
 EXAMPLE = "verydeep parse_log train.log curves/"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("logfile_path", metavar="LOG", help="Caffe's log, or ours in JSON lines")
+    parser.add_argument(
+        "logfile_path",
+        metavar="LOG",
+        help="a Caffe log or a JSON log; of several runs in it, the last is read",
+    )
     parser.add_argument("output_dir", metavar="DIR", help="folder for the two files")
-    parser.add_argument("--delimiter", default=",", help="between columns (default: %(default)r)")
+    parser.add_argument(
+        "--delimiter", default=",", help="delimiter of the columns (default: %(default)r)"
+    )
     parser.add_argument("--verbose", action="store_true", help="print the paths written")
 
 

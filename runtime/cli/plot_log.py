@@ -14,9 +14,13 @@ EXAMPLE = "verydeep plot_log train.log --out curve.png"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("log", metavar="LOG", help="Caffe's log, or ours in JSON lines")
-    parser.add_argument("--out", metavar="PNG", help="the picture (default: LOG.png)")
-    parser.add_argument("--title", default="", help="what stands above it")
+    parser.add_argument(
+        "log",
+        metavar="LOG",
+        help="a Caffe log or a JSON log; of several runs in it, the last is drawn",
+    )
+    parser.add_argument("--out", metavar="PNG", help="output file (default: LOG.png)")
+    parser.add_argument("--title", default="", help="title of the picture")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ from runtime.parallel.links import AUTO, TRANSPORTS
 from runtime.parallel.mpi import World
 from runtime.parallel.mpi_group import start_mpi
 from runtime.parallel.shard_plan import GLOBAL, SEMANTICS
-from runtime.solvers.signals import TERMINATED, Action, action_of
+from runtime.solvers.signals import Action, action_of
 
 NAME = "train"
 SUMMARY = "train a net as its solver prototxt says, or go on from a snapshot"
@@ -114,7 +114,7 @@ def _name_faults() -> None:
 
 
 def _run(args: argparse.Namespace, world: World | None) -> int:
-    setup_logging(log_file=args.log_file)
+    setup_logging(log_file=args.log_file, hold=True)
     _check(args)
     local = args.replicas or max(1, len(parse_gpus(args.gpu)))
     job = TrainJob(
@@ -124,6 +124,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         level=args.level,
         stages=stages(args),
         log_json=args.log_json,
+        log_file=args.log_file,
         keep=args.keep,
         confine_lists=args.confine_lists,
         stop_on_snapshot_error=args.on_snapshot_error == "stop",
@@ -145,9 +146,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
     _show(result, args.json)
     if result.not_finite:
         print(f"verydeep train: {sentence(result.not_finite)}", file=sys.stderr)
-    if result.terminated:
-        return TERMINATED
-    return int(result.log_lost or bool(result.not_finite))
+    return result.signal_status or int(result.log_lost or bool(result.not_finite))
 
 
 def _show(result: TrainResult, as_json: bool) -> None:

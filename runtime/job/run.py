@@ -25,7 +25,6 @@ from runtime.job.training import AUTO, StartReplicas, TrainJob, TrainResult, tra
 from runtime.logs.learning_curve import plot_learning_curve
 from runtime.net import Net
 from runtime.net.fillers import without_fillers
-from runtime.solvers.signals import TERMINATED
 from runtime.weights import net_weights
 
 log = logging.getLogger("verydeep.job")
@@ -126,15 +125,13 @@ def _train(
     start: StartReplicas | None,
 ) -> TrainResult:
     """Train, going on from the newest snapshot that is whole unless the job says otherwise."""
-    if job.snapshot is None and job.log_json is not None:
-        Path(job.log_json).unlink(missing_ok=True)
     opener = None if open_replica is None else (lambda param, rank: open_replica(rank))
     done = train(job, lambda param: backend, open_replica=opener, start=start)
     if done.stopped or done.terminated:
         raise StoppedError(
             f"stopped at iteration {done.iterations}, as asked; "
             f"the snapshot is {done.solverstate}; the same command goes on from there",
-            TERMINATED if done.terminated else StoppedError.status,
+            done.signal_status or StoppedError.status,
         )
     return done
 

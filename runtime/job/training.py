@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import text
-from prototxt_gen.destination import exists, utf8_path
+from prototxt_gen.destination import exists, is_file, utf8_path
 from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.base import Backend
 from runtime.job.device_memory import expect_room
 from runtime.job.progress import progress_hook
-from runtime.logs.glog import caffe_log
+from runtime.logs.glog import caffe_log, start_log_files
 from runtime.parallel import links
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
@@ -31,8 +31,9 @@ from runtime.solvers.engine import BuildEngine, Engine, EngineSetup, LocalEngine
 from runtime.solvers.guard import LossGuard, batch_size
 from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
 from runtime.solvers.options import SolverOptions
-from runtime.solvers.ownership import log_path, refuse_foreign_log
-from runtime.solvers.signals import Action, SignalHandler
+from runtime.solvers.ownership import continues, log_path, refuse_foreign_log
+from runtime.solvers.run_lock import lock_run
+from runtime.solvers.signals import INTERRUPTED, TERMINATED, Action, SignalHandler
 from runtime.solvers.snapshot import files_of, newest_snapshot, seed_of, shards_of
 from runtime.solvers.solver import Solver
 
@@ -58,6 +59,8 @@ class TrainJob:
     stages: Sequence[str] = ()
     log_json: str | os.PathLike[str] | None = None
     """Where JSON lines go; None for <snapshot_prefix>.log.jsonl."""
+    log_file: str | os.PathLike[str] | None = None
+    """The file that setup_logging holds for this run; it is locked with the snapshots."""
     keep: int | None = None
     """Whole snapshots to keep; None for all."""
     stop_on_snapshot_error: bool = False
@@ -90,7 +93,9 @@ class TrainResult:
     log_lost: bool = False
     """Whether lines of `log_json` could not be written."""
     terminated: bool = False
-    """Whether the process was asked to end by SIGTERM."""
+    """Whether SIGTERM was received."""
+    interrupted: bool = False
+    """Whether SIGINT stopped the run before its end."""
     test: dict[str, float] = field(default_factory=dict)
     """Outputs of the last test of the first test net."""
     best: dict[str, Any] | None = None
@@ -110,6 +115,13 @@ class TrainResult:
             SnapshotError: the run took none.
         """
         return self._file(1)
+
+    @property
+    def signal_status(self) -> int:
+        """The exit status for the signal that was received: 143, 130, or 0 for none."""
+        if self.terminated:
+            return TERMINATED
+        return INTERRUPTED if self.interrupted else 0
 
     def to_json(self) -> str:
         """One JSON object."""
@@ -155,7 +167,7 @@ def train(
     open_replica: Callable[[Any, int], Backend] | None = None,
     start: StartReplicas | None = None,
 ) -> TrainResult:
-    """Train as the files say; Ctrl-C and SIGTERM snapshot and stop.
+    """Train as the solver and the job specify; Ctrl-C and SIGTERM snapshot and stop.
 
     `open_backend` is given the SolverParameter, which may name the device; `open_replica` is given
     the number of a further replica as well, in the thread in which it will run. `start` builds the
@@ -163,14 +175,40 @@ def train(
 
     Raises:
         VerydeepError: see Solver; snapshots already taken stay.
+        SnapshotError: another run writes the same snapshots or logs.
     """
+    with lock_run(*_written_paths(job)):
+        return _train(job, open_backend, hooks, open_replica, start)
+
+
+def _written_paths(job: TrainJob) -> list[str | os.PathLike[str]]:
+    """The prefix of the snapshots, and the logs that have names of their own."""
+    prefix = str(text.read_solver(job.solver).snapshot_prefix)
+    logs = [path for path in (job.log_json, job.log_file) if path is not None]
+    # A device or a pipe may have several writers.
+    files = [path for path in logs if not exists(path) or is_file(Path(path))]
+    return [*([prefix] if prefix else []), *files]
+
+
+def _train(
+    job: TrainJob,
+    open_backend: Callable[[Any], Backend],
+    hooks: Sequence[SolverHook],
+    open_replica: Callable[[Any, int], Backend] | None,
+    start: StartCrew | None,
+) -> TrainResult:
     param, resume = prepare(job)
+    start_log_files(fresh=resume is None)
     log_json = _json_path(job, param)
     outcome, started = _Outcome(), time.perf_counter()
     if resume is not None:
         outcome.files = files_of(resume)
     watchers = [LossGuard(), outcome, progress_hook(), *hooks]
-    json_log = None if log_json is None else JsonLog(log_json)
+    json_log = (
+        None
+        if log_json is None
+        else JsonLog(log_json, not continues(log_json, resume, param.snapshot_prefix))
+    )
     watchers += [] if json_log is None else [json_log]
     options, plan = _plan(job, param, resume)
     with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:
@@ -199,6 +237,7 @@ def train(
         log_json=log_json,
         log_lost=json_log is not None and json_log.lost,
         terminated=signals.terminated,
+        interrupted=signals.interrupted and outcome.reason == "stopped",
         test={score.name: score.value for score in outcome.scores},
         best=solver.best.to_json(),
         not_finite=tuple(dict.fromkeys(n for names in outcome.not_finite.values() for n in names)),

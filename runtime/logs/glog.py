@@ -82,12 +82,13 @@ def setup_logging(
     level: int = logging.INFO,
     log_file: str | os.PathLike[str] | None = None,
     terse: bool = False,
+    hold: bool = False,
 ) -> None:
     """Send the project's log to standard error and to files, for command lines.
 
     The files are `log_file`, which is appended to, and those of glog's settings. With `terse`, the
-    lines about how nets are wired go to the files only. A further call replaces the handlers of the
-    one before.
+    lines about how nets are wired go to the files only. With `hold`, lines for `log_file` wait until
+    `start_log_files`. A further call replaces the handlers of the one before.
 
     Raises:
         VerydeepError: a log file cannot be opened, or a variable of glog has a wrong value.
@@ -100,7 +101,7 @@ def setup_logging(
         stderr.addFilter(_is_short)
     handlers: list[logging.Handler] = [stderr]
     if log_file is not None:
-        handlers.append(_file_handler(Path(log_file)))
+        handlers.append(_file_handler(Path(log_file), hold))
     if settings.folder:
         handlers += severity_files(Path(settings.folder))
     root = logging.getLogger(ROOT)
@@ -111,6 +112,23 @@ def setup_logging(
     least = LEVELS[settings.minloglevel] if settings.minloglevel else level
     root.setLevel(max(level, least))
     root.propagate = False
+
+
+def start_log_files(fresh: bool) -> None:
+    """Write the lines that log files hold; with `fresh`, an old file is kept as PATH.1.
+
+    Raises:
+        VerydeepError: the old file cannot be renamed.
+    """
+    for handler in logging.getLogger(ROOT).handlers:
+        if isinstance(handler, LogFile):
+            try:
+                handler.start(fresh)
+            except OSError as cause:
+                raise VerydeepError(
+                    f"{handler.baseFilename}: an old log cannot be renamed: {cause.strerror}; "
+                    "expected a folder that can be written; choose another with --log_file"
+                ) from cause
 
 
 def _is_short(record: logging.LogRecord) -> bool:
@@ -130,10 +148,10 @@ def close_logging() -> None:
     root.setLevel(logging.NOTSET)
 
 
-def _file_handler(path: Path) -> logging.Handler:
+def _file_handler(path: Path, hold: bool) -> logging.Handler:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return LogFile(path)
+        return LogFile(path, hold=hold)
     except (OSError, ValueError) as cause:
         reason = cause.strerror if isinstance(cause, OSError) else cause
         raise VerydeepError(

@@ -13,21 +13,40 @@ from pathlib import Path
 
 from prototxt_gen.errors import VerydeepError
 from runtime.logs.glog_settings import LEVELS, SEVERITIES
+from runtime.logs.rotation import keep_old_log
 
 ROOT = "verydeep"
 _SCRIPTS = ("__main__.py", "main.py", "-c", "-m", "")
 
 
 class LogFile(logging.FileHandler):
-    """A log file; when the disk is full it ends, and the run continues."""
+    """A log file; when the disk is full it ends, and the run continues.
 
-    def __init__(self, path: Path, delay: bool = False) -> None:
+    With `hold`, records wait until `start`, which decides whether an existing file is continued.
+    """
+
+    def __init__(self, path: Path, delay: bool = False, hold: bool = False) -> None:
         super().__init__(path, encoding="utf-8", errors="backslashreplace", delay=delay)
         self.lost = False
+        self._held: list[logging.LogRecord] | None = [] if hold else None
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not self.lost:
+        if self._held is not None:
+            self._held.append(record)
+        elif not self.lost:
             super().emit(record)
+
+    def start(self, fresh: bool) -> None:
+        """Write the records that were held; with `fresh`, an old file is kept as PATH.1."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        if fresh and keep_old_log(Path(self.baseFilename)) is not None:
+            old, self.stream = self.stream, self._open()
+            if old is not None:
+                old.close()
+        for record in held:
+            self.handle(record)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  logging's name
         cause = sys.exc_info()[1]
@@ -43,6 +62,7 @@ class LogFile(logging.FileHandler):
         )
 
     def close(self) -> None:
+        self.start(fresh=False)
         with contextlib.suppress(OSError):
             super().close()
 

@@ -1,8 +1,13 @@
-"""Reads what a run has logged: Caffe's lines, as Caffe's parse_log.py does, or JSON lines."""
+"""Read the log of a run: Caffe's lines, as Caffe's parse_log.py does, or JSON lines.
+
+A log may hold several runs. A run continues the one before it if it resumes from a snapshot of that
+run; otherwise the table starts again, so that rows of two runs are never joined.
+"""
 
 from __future__ import annotations
 
 import datetime
+import logging
 import math
 import os
 import re
@@ -12,6 +17,8 @@ from typing import Any
 from prototxt_gen.errors import DataError
 from prototxt_gen.reading import parse_json, read_text
 from prototxt_gen.toml_tables import is_integer
+
+log = logging.getLogger("verydeep.log")
 
 Row = dict[str, float]
 """NumIters, Seconds, LearningRate, and one entry an output, in this order."""
@@ -23,27 +30,44 @@ _ITERATION = re.compile(rf"Iteration {_COUNT}", re.ASCII)
 _TRAIN = re.compile(rf"Train net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
 _TEST = re.compile(rf"Test net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
 _TEST_NET = re.compile(rf"Testing net \(#{_COUNT}\)", re.ASCII)
+_RESUMING = re.compile(rf"Resuming from .*_iter_{_COUNT}\.solverstate", re.ASCII)
+_SNAPSHOT = re.compile(rf"Snapshotting solver state to .*_iter_{_COUNT}\.solverstate", re.ASCII)
+_THREAD = re.compile(r"[IWEF](?:\d{8}|\d{4}) [\d:.]{1,18} +(\d{1,15}) ", re.ASCII)
 _RATE = re.compile(rf"lr = {_NUMBER}", re.ASCII)
 _MOST_BYTES = 1 << 30
 
 
 @dataclass
 class LogTable:
-    """The rows of a log: one an iteration shown, one a test."""
+    """The rows of the last run of a log: one per displayed iteration, and one per test."""
 
     train: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
+    left_out: int = 0
+    """Earlier runs of the log that have rows."""
+    snapshots: set[int] = field(default_factory=set)
+    """Iterations of the run's snapshots."""
 
-    def forget(self, iteration: int) -> None:
-        """Drop what a run that starts at this iteration does again."""
-        self.train = [row for row in self.train if row["NumIters"] < iteration]
-        self.test = [row for row in self.test if row["NumIters"] < iteration]
+    def begin(self, iteration: int, resumed_at: int | None = None) -> None:
+        """Start or continue a run at an iteration; drops the rows that the run computes again.
+
+        `resumed_at` is the iteration of the snapshot that the run resumes from, if it is known. It
+        must be one of this run's, unless the log records no snapshot.
+        """
+        foreign = resumed_at is not None and self.snapshots and resumed_at not in self.snapshots
+        if iteration and not foreign:
+            self.train = [row for row in self.train if row["NumIters"] < iteration]
+            self.test = [row for row in self.test if row["NumIters"] < iteration]
+            return
+        self.left_out += bool(self.train or self.test)
+        self.train, self.test, self.snapshots = [], [], set()
 
 
 def read_log(path: str | os.PathLike[str]) -> LogTable:
     """Read a Caffe log (of original Caffe, or ours) or a file of JSON lines.
 
-    What a resumed run has done again counts once: the later time.
+    Iterations that a resumed run computed again are counted once, with the later values. Of several
+    runs, the last is read.
 
     Raises:
         DataError: the file cannot be read, or holds no training.
@@ -62,10 +86,12 @@ def read_log(path: str | os.PathLike[str]) -> LogTable:
             f"{path}: no iteration in it; expected lines such as 'Iteration 0 (...), loss = 2.3' "
             "or JSON lines; was display 0, or the run not begun?"
         )
+    if table.left_out:
+        log.warning("%s: the last of %d runs is read", path, table.left_out + 1)
     rates = (row["LearningRate"] for row in table.train)
     first_rate = next((rate for rate in rates if not math.isnan(rate)), math.nan)
     for row in (*table.train, *table.test):
-        # What comes before the first rate was made with it as well.
+        # The first rate applies to the rows before it as well.
         if math.isnan(row["LearningRate"]):
             row["LearningRate"] = first_rate
     return table
@@ -74,8 +100,9 @@ def read_log(path: str | os.PathLike[str]) -> LogTable:
 def _read_caffe(lines: list[str]) -> LogTable:
     table, rate, net = LogTable(), math.nan, 0
     iteration, seconds, begins = -1, 0.0, False
+    resumed_at: int | None = None
     start: datetime.datetime | None = None
-    for line in lines:
+    for line in _by_thread(lines):
         time = _time_of(line)
         if time is not None:
             if start is None or (iteration < 0 and "Solving" in line):
@@ -84,11 +111,16 @@ def _read_caffe(lines: list[str]) -> LogTable:
             # A log without the year that passes New Year's Eve.
             seconds += 366 * 86400 if seconds < 0 else 0
         begins = begins or " Solving " in line
+        if found := _RESUMING.search(line):
+            resumed_at = int(found.group(1))
+        if found := _SNAPSHOT.search(line):
+            table.snapshots.add(int(found.group(1)))
         if found := _ITERATION.search(line):
-            iteration = int(found.group(1))
-            if begins:
-                table.forget(iteration)
-                begins = False
+            before, iteration = iteration, int(found.group(1))
+            # An iteration before the last one is a run of its own, with or without its first lines.
+            if begins or iteration < before:
+                table.begin(iteration, resumed_at)
+                begins, resumed_at = False, None
         if iteration < 0:
             continue
         if found := _RATE.search(line):
@@ -105,6 +137,17 @@ def _read_caffe(lines: list[str]) -> LogTable:
     return table
 
 
+def _by_thread(lines: list[str]) -> list[str]:
+    """The lines of each thread together: runs that wrote at the same time come one by one."""
+    groups: dict[str, list[str]] = {}
+    thread = ""
+    for line in lines:
+        if found := _THREAD.match(line):
+            thread = found.group(1)
+        groups.setdefault(thread, []).append(line)
+    return [line for group in groups.values() for line in group]
+
+
 def _add(
     rows: list[Row],
     iteration: float,
@@ -113,7 +156,7 @@ def _add(
     outputs: dict[str, float],
     net: int,
 ) -> None:
-    """Enter outputs into the row of an iteration; those of further test nets bear a number."""
+    """Add outputs to the row of an iteration; names of further test nets get a number."""
     if not rows or rows[-1]["NumIters"] != iteration:
         rows.append({"NumIters": float(iteration), "Seconds": seconds, "LearningRate": rate})
     for name, value in outputs.items():
@@ -125,7 +168,7 @@ def _time_of(line: str) -> datetime.datetime | None:
     if found is None:
         return None
     date, (hour, minute, second) = found.group(1), (int(found.group(i)) for i in (2, 3, 4))
-    # 2000 stands for a year that is not said: it has a 29th of February.
+    # 2000 takes the place of a missing year: it has a 29th of February.
     year = int(date[:4]) if len(date) == 8 else 2000
     micro = int(found.group(5).ljust(6, "0")[:6])
     try:
@@ -151,10 +194,13 @@ def _read_json(lines: list[str], path: str) -> LogTable:
         if not isinstance(record, dict):
             continue
         event, iteration = record.get("event"), _count(record.get("iteration"))
-        if iteration is None or event not in ("start", "train", "test"):
+        if iteration is None or event not in ("start", "train", "test", "snapshot"):
             continue
         if event == "start":
-            table.forget(iteration)
+            table.begin(iteration, iteration)
+            continue
+        if event == "snapshot":
+            table.snapshots.add(iteration)
             continue
         rate = _number(record.get("lr")) if event == "train" else rate
         rows, net = table.train, 0

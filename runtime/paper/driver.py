@@ -133,7 +133,7 @@ def train_run(
         raise StoppedError(
             f"{name}: stopped at iteration {result.iterations}, as asked; the snapshot is "
             f"{result.solverstate}; the same command goes on from there",
-            TERMINATED if result.terminated else StoppedError.status,
+            result.signal_status or StoppedError.status,
         )
     finished = folder.finish(
         name,

@@ -14,6 +14,7 @@ from typing import IO, Any
 
 from prototxt_gen.errors import VerydeepError
 from runtime.logs.glog import caffe_log, number
+from runtime.logs.rotation import keep_old_log
 from runtime.net import Net
 from runtime.solvers.guard import batch_size
 from runtime.solvers.hooks import Progress, RunView, Score, SolverHook, TestResult
@@ -90,14 +91,15 @@ def data_wait_seconds(net: Net) -> float:
 
 
 class JsonLog(SolverHook):
-    """One JSON object per line, with the values of the Caffe lines and times.
+    """The numbers of the Caffe lines, and times, as one JSON object per line.
 
-    `event` is start, train, test, snapshot or end. A run appends to the file; a start line
-    invalidates earlier lines with its iteration or a later one.
+    `event` is start, train, test, snapshot or end. A resumed run appends: its start event replaces
+    the earlier lines from its iteration on. With `fresh`, an existing file is kept as PATH.1.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], fresh: bool = False) -> None:
         self.path = Path(path)
+        self._fresh = fresh
         self.lost = False
         """Whether some lines could not be written."""
         self._stream: IO[str] | None = None
@@ -114,6 +116,10 @@ class JsonLog(SolverHook):
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
+            kept = keep_old_log(self.path) if self._fresh else None
+            self._fresh = False
+            if kept is not None:
+                log.info("%s: the log of an earlier run is kept as %s", self.path, kept)
             self._stream = self.path.open("a", encoding="utf-8")
         except (OSError, ValueError) as cause:
             reason = cause.strerror if isinstance(cause, OSError) else cause

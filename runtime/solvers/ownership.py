@@ -6,6 +6,7 @@ A file of a snapshot is this program's if the .state.json of the same iteration 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 from prototxt_gen.destination import is_file
 from prototxt_gen.errors import SnapshotError, VerydeepError
 from prototxt_gen.reading import parse_json
+from runtime.logs.rotation import with_old_logs
 from runtime.solvers.resume_state import ResumeState
 
 _LOG_HEAD = 4096
@@ -53,23 +55,37 @@ def refuse_foreign_log(path: Path) -> None:
         return
     raise VerydeepError(
         f"{path}: exists, and is no JSON log of this program; expected a free name, or a file of "
-        "JSON objects with the key 'event'; choose another with --log_json, choose another "
-        "snapshot_prefix, or append to it with --force"
+        "JSON objects with the key 'event'; name another with --log_json, choose another "
+        "snapshot_prefix, or have it renamed with --force"
     )
 
 
 def recorded(log: Path) -> set[str]:
-    """The names of the snapshot files in a JSON log."""
+    """The names of the files that a JSON log, or an older one, records as parts of snapshots."""
     names: set[str] = set()
-    try:
-        if not is_file(log):
-            return names
-        with log.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if _MARK in line:
-                    names.update(Path(name).name for name in _files_of(line))
-    except OSError:
-        pass
+    for path in with_old_logs(log):
+        names |= _recorded_in(path)
+    return names
+
+
+def continues(log: Path, resume: Path | None, prefix: str) -> bool:
+    """Whether a run that resumes from a solver state continues the run that a JSON log records.
+
+    It does if the log names the state, and the state is in the folder of the run's snapshots.
+    """
+    if resume is None or resume.name not in _recorded_in(log):
+        return False
+    return not prefix or os.path.realpath(resume.parent) == os.path.realpath(Path(prefix).parent)
+
+
+def _recorded_in(log: Path) -> set[str]:
+    names: set[str] = set()
+    with contextlib.suppress(OSError):
+        if is_file(log):
+            with log.open(encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    if _MARK in line:
+                        names.update(Path(name).name for name in _files_of(line))
     return names
 
 

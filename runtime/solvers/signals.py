@@ -17,7 +17,9 @@ from prototxt_gen.errors import UsageError
 log = logging.getLogger("verydeep.solver")
 
 TERMINATED = 128 + signal.SIGTERM
-"""Exit status of a process ended by SIGTERM."""
+"""Exit status after SIGTERM."""
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit status after SIGINT."""
 
 
 class Action(enum.Enum):
@@ -57,6 +59,8 @@ class SignalHandler:
         self._before: dict[int, Any] = {}
         self.terminated = False
         """Whether SIGTERM was received."""
+        self.interrupted = False
+        """Whether SIGINT was received, with the effect STOP."""
 
     def poll(self) -> Action:
         """Remove and return the oldest request; Action.NONE if there is none."""
@@ -81,4 +85,6 @@ class SignalHandler:
         if number == signal.SIGINT and number in self._pending:
             raise KeyboardInterrupt
         self.terminated = self.terminated or number == signal.SIGTERM
+        stops = number == signal.SIGINT and self._effects[signal.SIGINT] is Action.STOP
+        self.interrupted = self.interrupted or stops
         self._pending.append(number)

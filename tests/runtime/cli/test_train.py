@@ -19,6 +19,7 @@ from runtime.backend.registry import create_backend
 from runtime.cli.devices import parse_gpus
 from runtime.cli.main import main
 from runtime.logs.glog import close_logging
+from runtime.solvers.run_lock import lock_run
 
 NET = """
 name: "dummy"
@@ -160,7 +161,7 @@ def _send(number: int, folder: Path) -> threading.Thread:
     [
         (signal.SIGTERM, [], 143),
         (signal.SIGTERM, ["--sigint_effect", "none", "--sighup_effect", "none"], 143),
-        (signal.SIGINT, [], 0),
+        (signal.SIGINT, [], 130),
         (signal.SIGHUP, ["--sighup_effect", "stop"], 0),
     ],
 )
@@ -200,7 +201,8 @@ def test_what_the_prototxt_names_is_no_file_of_somebody_else(folder: Path, capsy
     log.write_text("somebody's\n")
     assert main([*command, "--log_json", "other.jsonl"]) == 0
     assert main([*command, "--force"]) == 0
-    assert log.read_text().startswith("somebody's\n{")
+    assert log.read_text().startswith("{")
+    assert Path("snap.log.jsonl.1").read_text() == "somebody's\n"
     log.unlink()
     # The own files of run after run are replaced.
     for _ in range(2):
@@ -285,3 +287,57 @@ def test_earlier_tests_of_nan_do_not_count(folder: Path, capsys: Out) -> None:
     (folder / "net.prototxt").write_text(NET + WITHOUT_END.replace("SHIFT", "1"))
     assert main(["train", "--solver", "solver.prototxt", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["not_finite"] == []
+
+
+def _starts(path: Path) -> list[int]:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [record["iteration"] for record in records if record["event"] == "start"]
+
+
+def test_a_fresh_run_keeps_the_old_logs(folder: Path, capsys: Out) -> None:
+    command = ["train", "--solver", "solver.prototxt", "--log_file", "train.log"]
+    assert main(command) == 0
+    old = [(folder / name).read_text() for name in ("snap.log.jsonl", "train.log")]
+    assert main(command) == 0
+    kept = [(folder / f"{name}.1").read_text() for name in ("snap.log.jsonl", "train.log")]
+    assert kept == old
+    assert _starts(folder / "snap.log.jsonl") == [0]
+    (folder / "solver.prototxt").write_text(SOLVER.replace("max_iter: 4", "max_iter: 6"))
+    assert main([*command, "--snapshot", "auto"]) == 0
+    assert _starts(folder / "snap.log.jsonl") == [0, 4]
+    assert (folder / "train.log").read_text().count("Starting Optimization") == 2
+    assert main([*command, "--weights", "snap_iter_4.caffemodel"]) == 0
+    assert _starts(folder / "snap.log.jsonl") == [0]
+    assert _starts(folder / "snap.log.jsonl.2") == [0, 4]
+
+
+def test_a_run_that_resumes_another_run_has_a_log_of_its_own(folder: Path) -> None:
+    assert main(["train", "--solver", "solver.prototxt"]) == 0
+    (folder / "other").mkdir()
+    text = SOLVER.replace('"snap"', '"other/snap"').replace("max_iter: 4", "max_iter: 6")
+    (folder / "other.prototxt").write_text(text)
+    assert main(["train", "--solver", "other.prototxt"]) == 0
+    state = "snap_iter_4.solverstate"
+    assert main(["train", "--solver", "other.prototxt", "--snapshot", state]) == 0
+    assert _starts(folder / "other" / "snap.log.jsonl") == [4]
+
+
+@pytest.mark.parametrize("flags", [[], ["--log_json", "b.jsonl"], ["--snapshot", "auto"]])
+def test_a_second_run_with_the_prefix_is_refused(
+    flags: list[str], folder: Path, capsys: Out
+) -> None:
+    before = sorted(folder.iterdir())
+    with lock_run(folder / "snap"):
+        assert main(["train", "--solver", "solver.prototxt", *flags]) == 2
+        err = capsys.readouterr().err
+        assert f"snap: another run (process {os.getpid()} on " in err and "snapshot_prefix" in err
+    assert sorted(folder.iterdir()) == before
+    assert main(["train", "--solver", "solver.prototxt", *flags]) == 0
+    assert not list(folder.glob("*.lock"))
+
+
+@pytest.mark.parametrize("flag", ["--log_file", "--log_json"])
+def test_a_second_run_with_the_log_is_refused(flag: str, folder: Path, capsys: Out) -> None:
+    with lock_run("shared.log"):
+        assert main(["train", "--solver", "solver.prototxt", flag, "shared.log"]) == 2
+    assert "shared.log: another run" in capsys.readouterr().err

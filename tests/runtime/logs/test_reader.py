@@ -195,3 +195,71 @@ def test_lines_without_end(text: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="log:2: no JSON: ") as caught:
         _read(tmp_path, f"{good}{text}\n{good}")
     assert len(str(caught.value)) < 1000
+
+
+def _caffe_run(thread: int, first: int, last: int, resumed: str = "", snapshot: int = 0) -> str:
+    head = f"I0101 00:00:00.000000 {thread} "
+    lines = [f"{head}caffe.cpp:230] Resuming from {resumed}.solverstate"] if resumed else []
+    lines.append(f"{head}solver.cpp:289] Solving toy")
+    for n in range(first, last, 10):
+        lines.append(
+            f"{head}solver.cpp:239] Iteration {n} (1 iter/s, 1s/10 iters), loss = {thread}"
+        )
+        lines.append(
+            f"{head}solver.cpp:258]     Train net output #0: loss = {thread} (* 1 = 1 loss)"
+        )
+    if snapshot:
+        path = f"p_iter_{snapshot}.solverstate"
+        lines.append(
+            f"{head}sgd_solver.cpp:284] Snapshotting solver state to binary proto file {path}"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _json_run(loss: int, first: int, last: int, snapshot: int = 0) -> str:
+    records: list[dict[str, object]] = [{"event": "start", "iteration": first}]
+    records += [
+        {**TRAIN, "iteration": n, "outputs": {"loss": loss}} for n in range(first, last, 10)
+    ]
+    records += [{"event": "snapshot", "iteration": snapshot, "files": []}] if snapshot else []
+    return _json(*records)
+
+
+@pytest.mark.parametrize(
+    ("content", "rows", "runs"),
+    [
+        (_caffe_run(1, 0, 40) + _caffe_run(2, 0, 20), [(0, 2), (10, 2)], 2),
+        (_caffe_run(1, 0, 40, "", 35) + _caffe_run(2, 40, 50, "p_iter_35"), "joined", 1),
+        (_caffe_run(1, 0, 40, "", 35) + _caffe_run(2, 40, 50, "q_iter_38"), [(40, 2)], 2),
+        (_json_run(1, 0, 40, 35) + _json_run(2, 0, 20), [(0, 2), (10, 2)], 2),
+        (_json_run(1, 0, 40, 40) + _json_run(2, 40, 50), "joined", 1),
+        (_json_run(1, 0, 40, 30) + _json_run(2, 40, 50), [(40, 2)], 2),
+        (_json_run(1, 0, 40, 30) * 3, [(0, 1), (10, 1), (20, 1), (30, 1)], 3),
+    ],
+)
+def test_two_runs_are_not_joined(
+    content: str,
+    rows: str | list[tuple[int, int]],
+    runs: int,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    train, _ = _read(tmp_path, content)
+    joined = [(0, 1), (10, 1), (20, 1), (30, 1), (40, 2)]
+    assert [(row["NumIters"], row["loss"]) for row in train] == (
+        joined if rows == "joined" else rows
+    )
+    assert (f"the last of {runs} runs is read" in caplog.text) is (runs > 1)
+
+
+def test_runs_that_wrote_at_the_same_time_are_not_joined(tmp_path: Path) -> None:
+    one, two = (_caffe_run(n, 0, 40).splitlines() for n in (1, 2))
+    mixed = "\n".join(line for pair in zip(one, two) for line in pair)
+    train, _ = _read(tmp_path, mixed)
+    assert [(row["NumIters"], row["loss"]) for row in train] == [(n, 2) for n in range(0, 40, 10)]
+
+
+def test_an_iteration_before_the_last_one_is_another_run(tmp_path: Path) -> None:
+    without = [line for line in _caffe_run(1, 0, 40).splitlines() if "Solving" not in line]
+    train, _ = _read(tmp_path, "\n".join(without * 2))
+    assert [row["NumIters"] for row in train] == [0, 10, 20, 30]
