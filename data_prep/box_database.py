@@ -120,6 +120,7 @@ def write_boxes(
         DataError: an image has no box of its class, or the database exists.
     """
     with Reader(images) as reader, Writer(database, resuming="") as writer:
+        writer.begin()
         for index in range(len(reader)):
             key = reader.key(index)
             datum = datums.parse(reader.get(index), f"record {key}")

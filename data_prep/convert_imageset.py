@@ -1,12 +1,13 @@
-"""Images and labels into an LMDB of Datums. Caffe: tools/convert_imageset.cpp.
+"""Convert images and labels to an LMDB of Datums. Caffe: tools/convert_imageset.cpp.
 
-Beyond Caffe: resizing by the short side, threads, resuming, and a choice of what a corrupt image
-means. JPEG bytes that need no change are stored as they are.
+Beyond Caffe: resizing by the short side, threads, resuming, and skipping corrupt images. JPEG bytes
+that need no change are stored unchanged.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 from collections import deque
@@ -14,13 +15,15 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data_prep import datum as datums
 from data_prep.datum import COLOR, GRAY, Image
+from data_prep.db_record import read_record
 from data_prep.image_file import ImageHeader, read_header, read_image_file
-from data_prep.lmdb_io import Writer
+from data_prep.lmdb_io import Reader, Writer
 from data_prep.pixels import rescale_short_side, warp
 from data_prep.progress import Progress
 from data_prep.read_plan import FATAL, SKIP, default_workers
@@ -46,7 +49,7 @@ _JPEG_NAMES = frozenset({"jpg", "jpeg", "jpe"})
 
 @dataclass(frozen=True)
 class ConvertOptions:
-    """Caffe's flags and ours.
+    """The options of a conversion, named as the flags.
 
     `short_side` rescales isotropically; with `shrink_only` an image whose short side is smaller
     stays as it is. `encode_type` ("jpg", "png") implies `encoded`; without it the file's own.
@@ -69,7 +72,7 @@ class ConvertOptions:
     confine: bool = False
     """Refuse images outside of the root folder, symbolic links resolved."""
     resuming: str = "--resume"
-    """What errors advise for going on with a database that was interrupted."""
+    """How errors advise to continue a database that was interrupted."""
 
     def __post_init__(self) -> None:
         sizes = self.resize_height, self.resize_width
@@ -90,10 +93,30 @@ class ConvertOptions:
         if problem is not None:
             raise DataError(f"convert_imageset: {problem}")
 
+    def record(self, root: str | Path, entries: Sequence[Entry]) -> dict[str, Any]:
+        """The values that the records of a database depend on, by the names of the options."""
+        encoded = self.encoded or bool(self.encode_type)
+        kind = self.encode_type.lower().lstrip(".")
+        values = {
+            "root": os.path.realpath(root),
+            "gray": self.gray,
+            "shuffle": self.shuffle,
+            "seed": self.seed if self.shuffle else None,
+            "resize_height": self.resize_height,
+            "resize_width": self.resize_width,
+            "short_side": self.short_side,
+            "shrink_only": self.shrink_only if self.short_side else None,
+            "check_size": self.check_size,
+            "encoded": encoded,
+            "encode_type": "jpg" if kind in _JPEG_NAMES else kind,
+            "quality": self.quality if encoded else None,
+        }
+        return {**values, "images": len(entries), "list_sha256": _digest(entries)}
+
 
 @dataclass
 class ConvertResult:
-    """What was written, and what was left out with the reason of each."""
+    """The number of records, and the reason for each image that was skipped."""
 
     records: int = 0
     resumed_at: int = 0
@@ -136,8 +159,8 @@ def convert(
     versions give the same records, whatever the number of threads.
 
     Raises:
-        DataError: the database exists, the disk is full, a list that does not continue the
-            database, or an image that cannot be used where `on_error` is fatal.
+        DataError: the database exists, the disk is full, the list or the options are not those of
+            the first start, or an image cannot be used and `on_error` is fatal.
     """
     chosen = options or ConvertOptions()
     ordered = list(entries)
@@ -149,7 +172,9 @@ def convert(
         check_below((Path(root, name) for name, _ in ordered), root)
     with Writer(database, append=chosen.resume, resuming=chosen.resuming) as writer:
         result = ConvertResult(resumed_at=_resume_at(writer, ordered))
-        shape: tuple[int, ...] | None = None
+        _check_options(writer, root, entries, chosen)
+        shape = _last_shape(writer) if chosen.check_size else None
+        writer.begin(chosen.record(root, entries))
         done = result.resumed_at
         with contextlib.closing(_in_order(Path(root), ordered, done, chosen)) as records:
             for name, made in records:
@@ -178,7 +203,7 @@ def _key(line: int, name: str) -> bytes:
 
 
 def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:
-    """The line to go on with; checks that the database was begun from this list."""
+    """The line to continue with; checks that the list has the last record at its line."""
     last = writer.last_key()
     if last is None:
         return 0
@@ -193,6 +218,64 @@ def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:
     return line + 1
 
 
+def _check_options(
+    writer: Writer, root: str | Path, entries: Sequence[Entry], options: ConvertOptions
+) -> None:
+    """Refuse to continue a database with options other than those of its first start."""
+    record = read_record(writer.path) if options.resume else None
+    if record is None or not record.options:
+        if writer.count:
+            _LOG.warning(
+                "%s: has no record of the options that it was begun with; they are not checked",
+                writer.path,
+            )
+        return
+    begun, now = dict(record.options), options.record(root, entries)
+    length = begun.get("images")
+    if not options.shuffle and isinstance(length, int) and length < len(entries):
+        # A longer list may continue the database.
+        now |= {"images": length, "list_sha256": _digest(entries[:length])}
+    differences = [
+        f"{_OPTION_NAMES.get(key, f'--{key}')} was {_shown(key, begun.get(key))}, "
+        f"now {_shown(key, now[key])}"
+        for key in now
+        if begun.get(key) != now[key]
+    ]
+    if differences:
+        raise DataError(
+            f"{writer.path}: was begun with other options: {'; '.join(differences)}; expected the "
+            f"options of the first start with {options.resuming}; repeat them, or begin a new "
+            "database"
+        )
+
+
+_OPTION_NAMES = {"root": "the root folder", "images": "the number of images", "list_sha256": "list"}
+
+
+def _shown(key: str, value: object) -> str:
+    if key == "list_sha256":
+        return f"{str(value)[:12]}... (SHA-256 of its names and labels)"
+    return "not set" if value in (None, "") else str(value)
+
+
+def _digest(entries: Sequence[Entry]) -> str:
+    """The SHA-256 of the names and labels of a list, in their order."""
+    digest = hashlib.sha256()
+    for name, label in entries:
+        digest.update(os.fsencode(name) + b"\0%d\n" % label)
+    return digest.hexdigest()
+
+
+def _last_shape(writer: Writer) -> tuple[int, ...] | None:
+    """The shape (height, width, channels) of the last record of a database that is continued."""
+    if not writer.count:
+        return None
+    with Reader(writer.path, incomplete=True) as reader:
+        last = len(reader) - 1
+        where = f"{writer.path}: record {reader.key(last)}"
+        return datums.image_of(datums.parse(reader.get(last), where), where).shape
+
+
 @dataclass(frozen=True)
 class _Record:
     data: bytes
@@ -202,7 +285,7 @@ class _Record:
 def _in_order(
     root: Path, entries: Sequence[Entry], start: int, options: ConvertOptions
 ) -> Generator[tuple[str, Future[_Record]], None, None]:
-    """Make records in threads, some ahead of the writing, and yield them in the list's order."""
+    """Make records in threads ahead of the writer, and yield them in the list's order."""
     jobs = default_workers() if options.jobs is None else max(1, options.jobs)
     pool = ThreadPoolExecutor(jobs, "convert")
     waiting: deque[tuple[str, Future[_Record]]] = deque()
@@ -220,7 +303,7 @@ def _in_order(
 def _record_or_reason(
     made: Future[_Record], options: ConvertOptions, shape: tuple[int, ...] | None
 ) -> _Record | str:
-    """The record, or why it is skipped."""
+    """The record, or the reason to skip it."""
     try:
         record = made.result()
         if options.check_size and shape is not None and record.shape != shape:

@@ -1,4 +1,4 @@
-"""What is in a database: counts, sizes, encodings and labels."""
+"""Summarise a database: counts, sizes, encodings and labels."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep import datum as datums
+from data_prep.db_record import DatabaseRecord
 from data_prep.image_file import read_header
 from data_prep.progress import Progress
 from data_prep.read_plan import RecordSource
@@ -17,7 +18,10 @@ _FIRST_KEYS = 3
 
 @dataclass
 class DatabaseInfo:
-    """A summary; `sizes` counts (channels, height, width), `problems` names unusable records."""
+    """A summary; `sizes` counts (channels, height, width), `problems` names unusable records.
+
+    `record` is how this program made the database, None for databases without a record.
+    """
 
     records: int = 0
     value_bytes: int = 0
@@ -26,6 +30,7 @@ class DatabaseInfo:
     sizes: Counter[tuple[int, int, int]] = field(default_factory=Counter)
     labels: Counter[int] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
+    record: DatabaseRecord | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The summary for JSON."""
@@ -42,24 +47,29 @@ class DatabaseInfo:
             "sizes": len(self.sizes),
             "labels": {str(label): count for label, count in sorted(self.labels.items())},
             "problems": self.problems,
+            "complete": None if self.record is None else self.record.complete,
+            "options": None if self.record is None else dict(self.record.options),
         }
 
 
 def inspect(
-    source: RecordSource, decode: bool = False, progress: Progress | None = None
+    source: RecordSource,
+    decode: bool = False,
+    progress: Progress | None = None,
+    record: DatabaseRecord | None = None,
 ) -> DatabaseInfo:
-    """Read every record; with `decode` every image is decoded, else its header is read."""
-    info = DatabaseInfo(records=len(source))
-    for record in range(len(source)):
-        key = source.key(record)
-        if record < _FIRST_KEYS:
+    """Read every record; with `decode` every image is decoded, otherwise only its header."""
+    info = DatabaseInfo(records=len(source), record=record)
+    for index in range(len(source)):
+        key = source.key(index)
+        if index < _FIRST_KEYS:
             info.first_keys.append(key)
         try:
-            _add(info, source.get(record), f"record {key}", decode)
+            _add(info, source.get(index), f"record {key}", decode)
         except DataError as error:
             info.problems.append(str(error))
         if progress is not None:
-            progress(record + 1, len(source))
+            progress(index + 1, len(source))
     return info
 
 

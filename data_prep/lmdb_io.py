@@ -6,14 +6,16 @@ The only module that imports lmdb.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from data_prep.db_record import FILE, DatabaseRecord, remove_record, write_record
 from data_prep.lmdb_check import check_for_writing, check_replaced
 from data_prep.lmdb_file import check_folder
 from data_prep.lmdb_reader import Reader
@@ -147,6 +149,7 @@ class Writer:
         self._pending: list[tuple[bytes, bytes]] = []
         self._pending_bytes = 0
         self._count = 0
+        self._record: DatabaseRecord | None = None
         self._make_folder(append)
         self._environment: _Environment | None = _join_environment(self.path, map_size)
         try:
@@ -160,7 +163,7 @@ class Writer:
         try:
             if append and self.path.is_dir():
                 names = {file.name for file in self.path.iterdir()}
-                if not names <= {"lock.mdb"}:  # what an interrupted start leaves
+                if not names <= {"lock.mdb", FILE}:  # left by an interrupted start
                     return
             self.path.mkdir(parents=True, exist_ok=append)
             (self.path / "data.mdb").touch()
@@ -209,6 +212,22 @@ class Writer:
                     f"the {self._count} records committed before are safe; free some disk space "
                     f"and {again}"
                 ) from cause
+
+    def begin(self, options: Mapping[str, Any] | None = None) -> None:
+        """Record that the database is incomplete until `close`, and how it is made.
+
+        Raises:
+            DataError: the record cannot be written.
+        """
+        self._record = DatabaseRecord(False, self._resuming, options or {})
+        write_record(self.path, self._record)
+
+    def _complete(self) -> None:
+        record, self._record = self._record, None
+        if record is not None and record.options:
+            write_record(self.path, dataclasses.replace(record, complete=True))
+        elif record is not None:
+            remove_record(self.path)
 
     @property
     def count(self) -> int:
@@ -259,6 +278,7 @@ class Writer:
         try:
             if self._environment is not None and self._environment.process == os.getpid():
                 self.commit()
+                self._complete()
         finally:
             self._leave()
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.db_record import check_complete
 from data_prep.lmdb_file import (
     HEADER,
     DamageError,
@@ -422,12 +423,16 @@ class _Records:
 class Reader:
     """A database opened for reading; every method may be called from any thread or child process.
 
+    With `incomplete`, a database whose writing was interrupted is opened as well.
+
     Raises:
-        DataError: the folder is missing, not an LMDB, corrupt, or empty.
+        DataError: the folder is missing, not an LMDB, corrupt, incomplete, or empty.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, incomplete: bool = False) -> None:
         self.path = Path(path)
+        if not incomplete:
+            check_complete(self.path)
         self._records: _Records | None = _Records(self.path)
         if not self._records.count:
             self._records = None

@@ -1,4 +1,4 @@
-"""`verydeep convert_imageset`: images and labels into an LMDB, with Caffe's flags and some more."""
+"""`verydeep convert_imageset`: convert images and labels to an LMDB, with Caffe's flags."""
 
 from __future__ import annotations
 
@@ -24,37 +24,44 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "root_folder", metavar="ROOTFOLDER/", help="what names in LISTFILE begin at"
+        "root_folder",
+        metavar="ROOTFOLDER/",
+        help="folder that the names in LISTFILE are relative to",
     )
     parser.add_argument("list_file", metavar="LISTFILE", help="lines of `name label`")
-    parser.add_argument("db_name", metavar="DB_NAME", help="the folder to make")
+    parser.add_argument("db_name", metavar="DB_NAME", help="folder of the new database")
     _switch(parser, "gray", "store one channel")
-    _switch(parser, "shuffle", "shuffle the list once, by --seed")
+    _switch(parser, "shuffle", "shuffle the list once, with --seed")
     _switch(parser, "check_size", "all images must have one size")
-    _switch(parser, "encoded", "store image files instead of raw pixels")
-    _switch(parser, "resume", "go on with a database that was interrupted")
-    _switch(parser, "shrink_only", "let --short_side leave smaller images as they are")
+    _switch(parser, "encoded", "store encoded images instead of raw pixels")
+    _switch(
+        parser, "resume", "continue an interrupted database; needs the options of the first start"
+    )
+    _switch(parser, "shrink_only", "with --short_side, keep the size of smaller images")
     parser.add_argument(
         "--encode_type", default="", help="jpg, png, bmp, ppm, tiff or webp; implies --encoded"
     )
-    parser.add_argument("--backend", default="lmdb", help="lmdb, the only one")
+    parser.add_argument("--backend", default="lmdb", help="lmdb is the only one")
     parser.add_argument("--resize_width", type=int, default=0, help="warp to this width")
     parser.add_argument("--resize_height", type=int, default=0, help="warp to this height")
     parser.add_argument(
         "--short_side", type=int, default=0, help="rescale isotropically to this short side"
     )
-    parser.add_argument("--quality", type=int, default=95, help="of JPEG, 1 to 100 (95)")
-    parser.add_argument("--seed", type=int, default=0, help="of --shuffle (0)")
-    parser.add_argument("--jobs", type=int, default=None, help="threads (one for each core)")
+    parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 1 to 100 (95)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of --shuffle (0)")
+    parser.add_argument("--jobs", type=int, default=None, help="threads (one per core)")
     parser.add_argument(
-        "--on_error", choices=(FATAL, SKIP), default=FATAL, help="what a corrupt image means"
+        "--on_error",
+        choices=(FATAL, SKIP),
+        default=FATAL,
+        help="for images that cannot be used: end, or skip them",
     )
     add_list_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _switch(parser: argparse.ArgumentParser, name: str, text: str) -> None:
-    """A boolean flag in gflags' ways: --name, --name=true, --name=false, --noname."""
+    """A boolean flag in the forms of gflags: --name, --name=true, --name=false, --noname."""
     parser.add_argument(f"--{name}", action="store_true", help=text)
     for words, value in (((f"--{name}=true", f"--{name}=1"), True),
                          ((f"--{name}=false", f"--{name}=0", f"--no{name}"), False)):  # fmt: skip

@@ -1,15 +1,18 @@
-"""`verydeep data`: looks into databases."""
+"""`verydeep data`: inspect databases."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
+from data_prep.db_record import completion, read_record
 from data_prep.inspect_db import DatabaseInfo, inspect
 from data_prep.lmdb_io import Reader
 from data_prep.progress import show_progress
+from prototxt_gen.errors import DataError
 from runtime.logs.glog import setup_logging
 
 NAME = "data"
@@ -29,22 +32,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 1 where a record cannot be used."""
+    """Exit status 1 if a record cannot be used or the database is incomplete."""
     setup_logging()
-    with Reader(args.database) as reader, show_progress("reading", "records") as progress:
-        info = inspect(reader, args.decode, progress)
+    record = read_record(Path(args.database))
+    try:
+        reader = Reader(args.database, incomplete=True)
+    except DataError as error:
+        if record is None or record.complete:
+            raise
+        raise DataError(
+            f"{args.database}: incomplete: the program that writes it was interrupted before its "
+            f"first commit, or still runs ({error}); expected all records; {completion(record)}"
+        ) from error
+    with reader, show_progress("reading", "records") as progress:
+        info = inspect(reader, args.decode, progress, record)
     print(json.dumps(info.as_dict(), indent=2) if args.json else _text(args.database, info))
-    return 1 if info.problems else 0
+    return 1 if info.problems or (record is not None and not record.complete) else 0
 
 
 def _text(database: str, info: DatabaseInfo) -> str:
-    found = info.as_dict()
+    values = info.as_dict()
     mean_size = info.value_bytes / info.records
     lines = [
+        *_incomplete(info),
         f"{database}: {info.records} records, {info.value_bytes:,} bytes, {mean_size:,.0f} each",
         "encoding: " + ", ".join(f"{count} {name}" for name, count in info.encodings.items()),
-        f"channels: {', '.join(map(str, found['channels']))}",
-        _sizes(found),
+        f"channels: {', '.join(map(str, values['channels']))}",
+        _sizes(values),
         f"keys: {', '.join(info.first_keys)} ...",
         *_labels(info.labels),
     ]
@@ -54,15 +68,26 @@ def _text(database: str, info: DatabaseInfo) -> str:
     return "\n".join(lines)
 
 
-def _sizes(found: dict[str, Any]) -> str:
-    (low, high), (left, right) = found["height"], found["width"]
-    if found["sizes"] == 1:
+def _incomplete(info: DatabaseInfo) -> list[str]:
+    if info.record is None or info.record.complete:
+        return []
+    images = info.record.options.get("images")
+    total = "" if images is None else f" for a list of {images} images"
+    return [
+        f"INCOMPLETE: {info.records} records{total}; the program that writes it was interrupted or "
+        f"still runs; {completion(info.record)}"
+    ]
+
+
+def _sizes(values: dict[str, Any]) -> str:
+    (low, high), (left, right) = values["height"], values["width"]
+    if values["sizes"] == 1:
         return f"size: {low}x{left} (height x width), all alike"
-    return f"size: height {low} to {high}, width {left} to {right}, {found['sizes']} sizes"
+    return f"size: height {low} to {high}, width {left} to {right}, {values['sizes']} sizes"
 
 
 def _labels(labels: Counter[int]) -> list[str]:
-    """The range of labels, and a histogram where there are few."""
+    """The range of labels, and a histogram if they are few."""
     if not labels:
         return ["labels: none"]
     missing = max(labels) + 1 - min(labels) - len(labels)

@@ -86,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
                     f"{args.feature_extraction_proto_file}; expected one of {', '.join(net.blobs)}"
                 )
         writers = [stack.enter_context(Writer(folder, resuming="")) for folder in folders]
+        for writer in writers:
+            writer.begin()
         counts = _extract(net, dict(zip(names, writers)), args.num_mini_batches)
     for name, folder in zip(names, folders):
         print(f"{folder}: {counts[name]} features of {name}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -340,3 +341,121 @@ def test_labels_that_are_no_integers_of_32_bits(label: str, tmp_path: Path) -> N
 def test_names_that_no_file_can_have(name: str, root: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read: "):
         convert(root, [(name, 0)], tmp_path / "db")
+
+
+FIRST = {"short_side": 30, "encoded": True, "shuffle": True, "seed": 3}
+
+
+def interrupt_after(count: int, root: Path, database: Path, options: dict[str, Any]) -> None:
+    """Convert until `count` images are done."""
+
+    def interrupt(done: int, total: int) -> None:
+        if done == count:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer.__init__, "__defaults__", (False, 1 << 20, 2))
+        with pytest.raises(KeyboardInterrupt):
+            convert(root, ENTRIES, database, ConvertOptions(**options), interrupt)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"short_side": 31}, "--short_side was 30, now 31"),
+        ({"short_side": 0, "resize_height": 8, "resize_width": 9}, "--resize_height was 0, now 8"),
+        ({"gray": True}, "--gray was False, now True"),
+        ({"encoded": False}, "--encoded was True, now False"),
+        ({"encode_type": "png"}, "--encode_type was not set, now png"),
+        ({"quality": 90}, "--quality was 95, now 90"),
+        ({"shrink_only": True}, "--shrink_only was False, now True"),
+        ({"check_size": True}, "--check_size was False, now True"),
+    ],
+)
+@pytest.mark.parametrize("count", [1, 4])
+def test_going_on_needs_the_same_options(
+    root: Path, tmp_path: Path, change: dict[str, Any], words: str, count: int
+) -> None:
+    interrupt_after(count, root, tmp_path / "db", FIRST)
+    with pytest.raises(DataError, match=f"db: was begun with other options: .*{words}.*--resume"):
+        convert(root, ENTRIES, tmp_path / "db", ConvertOptions(**{**FIRST, **change}, resume=True))
+    convert(root, ENTRIES, tmp_path / "straight", ConvertOptions(**FIRST))
+    result = convert(
+        root,
+        ENTRIES,
+        tmp_path / "db",
+        ConvertOptions(**FIRST, resume=True, jobs=3, on_error="skip"),
+    )
+    assert result.records == 5
+    with Reader(tmp_path / "straight") as one, Reader(tmp_path / "db") as other:
+        assert list(one) == list(other)
+
+
+def test_going_on_needs_the_same_list_and_root(root: Path, tmp_path: Path) -> None:
+    interrupt_after(4, root, tmp_path / "db", {})
+    (tmp_path / "link").symlink_to(root)
+    other = [*ENTRIES[:4], ("4.JPEG", 99)]
+    for folder, entries, words in (
+        (root, other, r"list was [0-9a-f]{12}\.\.\. .*, now [0-9a-f]{12}\.\.\. "),
+        (root, ENTRIES[:4], "the number of images was 5, now 4"),
+        (root, [(n, 1) for n, _ in ENTRIES], "list was"),
+        (tmp_path, [(f"images/{n}", label) for n, label in ENTRIES], "that place"),
+    ):
+        with pytest.raises(DataError, match=words):
+            convert(folder, entries, tmp_path / "db", ConvertOptions(resume=True))
+    (tmp_path / "copy").mkdir()
+    for name, _ in ENTRIES:
+        (tmp_path / "copy" / name).write_bytes((root / name).read_bytes())
+    with pytest.raises(DataError, match=r"the root folder was .*images, now .*copy"):
+        convert(tmp_path / "copy", ENTRIES, tmp_path / "db", ConvertOptions(resume=True))
+    longer = [*ENTRIES, ("0.JPEG", 0)]
+    result = convert(tmp_path / "link", longer, tmp_path / "db", ConvertOptions(resume=True))
+    assert (result.records, result.resumed_at) == (6, 4)
+
+
+def test_a_shuffled_list_cannot_grow(root: Path, tmp_path: Path) -> None:
+    interrupt_after(1, root, tmp_path / "db", {"shuffle": True})
+    resume = ConvertOptions(shuffle=True, resume=True)
+    with pytest.raises(DataError, match="the number of images was 5, now 6"):
+        convert(root, [*ENTRIES, ("0.JPEG", 0)], tmp_path / "db", resume)
+    with pytest.raises(DataError, match="--seed was 0, now 1"):
+        convert(root, ENTRIES, tmp_path / "db", ConvertOptions(shuffle=True, seed=1, resume=True))
+    with pytest.raises(DataError, match="--shuffle was True, now False"):
+        convert(root, ENTRIES, tmp_path / "db", ConvertOptions(resume=True))
+
+
+def test_sizes_are_checked_across_an_interruption(root: Path, tmp_path: Path) -> None:
+    options = {"check_size": True}
+    (root / "1.JPEG").write_bytes((root / "0.JPEG").read_bytes())
+    interrupt_after(2, root, tmp_path / "db", options)
+    with pytest.raises(DataError, match=r"an image of \(50, 50, 3\) .*; expected \(40, 60, 3\)"):
+        convert(root, ENTRIES, tmp_path / "db", ConvertOptions(**options, resume=True))
+
+
+def test_a_database_without_a_record_is_continued_with_a_warning(
+    root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert(root, ENTRIES[:2], tmp_path / "db")
+    (tmp_path / "db" / "verydeep.json").unlink()
+    assert convert(root, ENTRIES, tmp_path / "db", ConvertOptions(resume=True)).records == 5
+    assert "has no record of the options that it was begun with" in caplog.text
+
+
+def test_an_interrupted_database_is_not_read(root: Path, tmp_path: Path) -> None:
+    for count in (1, 4):
+        interrupt_after(count, root, tmp_path / f"db{count}", {})
+        with pytest.raises(DataError, match=r"incomplete: .*convert_imageset --resume, or delete"):
+            Reader(tmp_path / f"db{count}")
+    with Reader(tmp_path / "db4", incomplete=True) as reader:
+        assert len(reader) == 4
+    (tmp_path / "db4" / "verydeep.json").unlink()
+    with Reader(tmp_path / "db4") as reader:
+        assert len(reader) == 4
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"complete": false}', "\xff"])
+def test_other_files_of_the_name_mean_nothing(root: Path, tmp_path: Path, content: str) -> None:
+    convert(root, ENTRIES, tmp_path / "db")
+    (tmp_path / "db" / "verydeep.json").write_text(content)
+    with Reader(tmp_path / "db") as reader:
+        assert len(reader) == 5

@@ -164,3 +164,29 @@ def test_a_conversion_that_was_killed_at_its_start_is_begun_again(images: Path) 
     assert main([*CONVERT, "--resume"]) == 0
     with Reader("db") as reader:
         assert len(reader) == 6
+
+
+def test_an_interrupted_database(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("images/4.jpg").rename("images/moved.jpg")
+    assert main(CONVERT) == 2
+    assert "go on with --resume" in capsys.readouterr().err
+    for command in (["data", "info", "db"], ["compute_image_mean", "db", "mean.binaryproto"]):
+        assert main(command) == 2
+        err = capsys.readouterr().err
+        assert "db: incomplete" in err and "convert_imageset --resume" in err
+    with Writer("db", append=True) as writer:
+        writer.put(b"00000000_0.jpg", from_encoded(b"x", 0).SerializeToString())
+    assert main(["data", "info", "db"]) == 1
+    shown = capsys.readouterr().out
+    assert shown.startswith("INCOMPLETE: 1 records for a list of 6 images; ")
+    assert "continue with convert_imageset --resume" in shown
+    assert main(["data", "info", "db", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["complete"] is False
+    assert main([*CONVERT, "--resume", "--gray"]) == 2
+    assert "--gray was False, now True" in capsys.readouterr().err
+    Path("images/moved.jpg").rename("images/4.jpg")
+    assert main([*CONVERT, "--resume"]) == 0
+    capsys.readouterr()
+    assert main(["data", "info", "db", "--json"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert result["complete"] is True and result["options"]["images"] == 6
