@@ -195,7 +195,7 @@ def _train(
     open_backend: Callable[[Any], Backend],
     hooks: Sequence[SolverHook],
     open_replica: Callable[[Any, int], Backend] | None,
-    start: StartCrew | None,
+    start: StartReplicas | None,
 ) -> TrainResult:
     param, resume = prepare(job)
     start_log_files(fresh=resume is None)

@@ -87,8 +87,8 @@ def setup_logging(
     """Send the project's log to standard error and to files, for command lines.
 
     The files are `log_file`, which is appended to, and those of glog's settings. With `terse`, the
-    lines about how nets are wired go to the files only. With `hold`, lines for `log_file` wait until
-    `start_log_files`. A further call replaces the handlers of the one before.
+    lines about how nets are wired go to the files only. With `hold`, lines for `log_file` wait
+    until `start_log_files`. A further call replaces the handlers of the one before.
 
     Raises:
         VerydeepError: a log file cannot be opened, or a variable of glog has a wrong value.
