@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterator, Sequence
 from typing import overload
 
@@ -70,6 +71,10 @@ class BlobView(NotCopyable):
     def __repr__(self) -> str:
         return f"Blob({self.blob.name!r}, {self.shape})"
 
+    def _repr_html_(self) -> str:
+        shape = " x ".join(map(str, self.shape)) or "scalar"
+        return f"<p>Blob <b>{html.escape(self.blob.name)}</b>: {shape}</p>"
+
 
 class BlobVec(NotCopyable, Sequence[BlobView]):
     """A layer's weight blobs, which a Python layer's setup may add to. Caffe: BlobVec."""
@@ -87,6 +92,9 @@ class BlobVec(NotCopyable, Sequence[BlobView]):
         view = BlobView(Blob(self._backend, (), f"{self._where}[{len(self._blobs)}]"))
         view.reshape(*shape)
         self._blobs.append(view.blob)
+
+    def __repr__(self) -> str:
+        return f"[{', '.join(map(repr, self))}]"
 
     @overload
     def __getitem__(self, index: int) -> BlobView: ...

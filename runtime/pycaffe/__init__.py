@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from runtime.pycaffe import coord_map, draw, io, net_spec, proto
+from runtime.pycaffe import _caffe, coord_map, draw, io, net_spec, proto, pycaffe
+from runtime.pycaffe._caffe import __version__
 from runtime.pycaffe.alias import install_as_caffe
 from runtime.pycaffe.classifier import Classifier
 from runtime.pycaffe.detector import Detector
+from runtime.pycaffe.imagenet_mean import write_caffe_root
 from runtime.pycaffe.layer import Layer
+from runtime.pycaffe.nccl import NCCL
 from runtime.pycaffe.net import Net
 from runtime.pycaffe.net_spec import NetSpec, layers, params, to_proto
 from runtime.pycaffe.proto import caffe_pb2
 from runtime.pycaffe.settings import (
-    NCCL,
     Timer,
     has_nccl,
     init_log,
@@ -40,8 +42,6 @@ from runtime.pycaffe.solver import (
 )
 
 TRAIN, TEST = 0, 1
-__version__ = "1.0.0"
-"""The version of pycaffe whose interface this is."""
 
 __all__ = [
     "NCCL",
@@ -61,6 +61,7 @@ __all__ = [
     "Solver",
     "Timer",
     "__version__",
+    "_caffe",
     "caffe_pb2",
     "coord_map",
     "draw",
@@ -75,6 +76,7 @@ __all__ = [
     "net_spec",
     "params",
     "proto",
+    "pycaffe",
     "set_device",
     "set_dropout_stream",
     "set_mode_cpu",
@@ -86,4 +88,5 @@ __all__ = [
     "solver_count",
     "solver_rank",
     "to_proto",
+    "write_caffe_root",
 ]

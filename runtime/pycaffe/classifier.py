@@ -1,7 +1,8 @@
-"""Classifier: a net that says what is in an image. Caffe: classifier.py."""
+"""Classifier: class probabilities of images. Caffe: classifier.py."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,15 +12,21 @@ import numpy.typing as npt
 from prototxt_gen import proto
 from runtime.backend.base import HostArray
 from runtime.pycaffe.errors import ArrayError, CallError
+from runtime.pycaffe.files import PathLike
 from runtime.pycaffe.image import Image, resize_image
 from runtime.pycaffe.image import oversample as ten_crops
 from runtime.pycaffe.net import Net
-from runtime.pycaffe.net_arguments import PathLike
 from runtime.pycaffe.transformer import Transformer
+from runtime.weights.copy_report import CopyReport
+
+log = logging.getLogger("verydeep.pycaffe")
 
 
 class ImageNet(Net):
-    """A net of one input, with the transformer that prepares images for it."""
+    """A net whose first input is an image, with the transformer that prepares images for it.
+
+    A warning is logged if layers have no weights in the file: they keep their fillers' values.
+    """
 
     def __init__(
         self,
@@ -30,9 +37,37 @@ class ImageNet(Net):
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
     ) -> None:
-        """Make the net in TEST and set up the transformer; see Transformer."""
+        """Make the net in phase TEST and its transformer; see Net and Transformer.
+
+        Raises:
+            CallError: the net has no input, or one that is no image; also a RuntimeError.
+            MissingFileError, ArgumentError, VerydeepError: see Net.
+        """
         super().__init__(model_file, proto.TEST, weights=pretrained_file)
         self.prepare(mean, input_scale, raw_scale, channel_swap)
+        if pretrained_file is None and self.core.params.learnable:
+            log.warning(
+                "%s: no weights were given for net '%s'; its predictions are those of the fillers; "
+                "give the weights file as the second argument",
+                type(self).__name__,
+                self.core.name,
+            )
+
+    def copy_from(self, weights: PathLike) -> CopyReport:
+        """See Net.copy_from; also warns about layers without weights in the file."""
+        report = super().copy_from(weights)
+        if report.missing:
+            log.warning(
+                "%s: %s has no weights for %d of the layers of net '%s' (%s); they keep their "
+                "fillers' values, so that predictions mean nothing; use the net that the file was "
+                "written for",
+                type(self).__name__,
+                weights,
+                len(report.missing),
+                self.core.name,
+                ", ".join(report.missing),
+            )
+        return report
 
     def prepare(
         self,
@@ -41,10 +76,10 @@ class ImageNet(Net):
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
     ) -> None:
-        """Set up the transformer anew.
+        """Replace the transformer; see Transformer for the arguments.
 
         Raises:
-            CallError: the net has no input, or one that takes no images.
+            CallError: the net has no input, or one that is no image; also a RuntimeError.
         """
         if not self.inputs or len(self.blobs[self.inputs[0]].shape) != 4:
             raise CallError(
@@ -64,7 +99,13 @@ class ImageNet(Net):
             self.transformer.set_channel_swap(name, channel_swap)
 
     def predict_prepared(self, images: Sequence[Image] | Image) -> HostArray:
-        """The first output for each image, which the transformer prepares."""
+        """The first output for each image, after the transformer.
+
+        Shapes: images (H,W,C) each; result (images, ...).
+
+        Raises:
+            ArrayError: no images; also a ValueError.
+        """
         if not len(images):
             raise ArrayError("predict: no images; expected at least one")
         name = self.inputs[0]
@@ -74,9 +115,11 @@ class ImageNet(Net):
 
 
 class Classifier(ImageNet):
-    """Classifies images: crops them, prepares the crops, averages what the net says.
+    """Classifies images: resizes and crops them, and averages the probabilities of the crops.
 
-    Units: images (H,W,C) as `io.load_image` gives them.
+    Shapes: images (H,W,C) RGB, as of `io.load_image`.
+
+    Units: pixels in [0, 1].
     """
 
     def __init__(
@@ -89,7 +132,11 @@ class Classifier(ImageNet):
         raw_scale: float | None = None,
         channel_swap: Sequence[int] | None = None,
     ) -> None:
-        """Load the net; `image_dims` (height, width) is the size that images are cropped from."""
+        """Load the net; images are resized to `image_dims` (height, width) before they are cropped.
+
+        Raises:
+            CallError: the net has no input, or one that is no image; also a RuntimeError.
+        """
         super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
         self.image_dims = self.crop_dims if image_dims is None else tuple(image_dims)
 
@@ -99,11 +146,12 @@ class Classifier(ImageNet):
         return self.blobs[self.inputs[0]].shape[2:]
 
     def predict(self, inputs: Sequence[Image], oversample: bool = True) -> HostArray:
-        """Class probabilities of images, which are first resized to `image_dims`.
-
-        With `oversample` they are the means over ten crops, else those of the centre.
+        """Class probabilities: the means over ten crops, or without `oversample` of the centre.
 
         Shapes: inputs (H,W,C) each; result (images,classes).
+
+        Raises:
+            ArrayError: no images, or `image_dims` below the net's input; also a ValueError.
         """
         resized = [resize_image(image, self.image_dims) for image in inputs]
         if not oversample:

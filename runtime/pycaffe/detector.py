@@ -11,8 +11,8 @@ import numpy.typing as npt
 from prototxt_gen.errors import UnsupportedError
 from runtime.pycaffe.classifier import ImageNet
 from runtime.pycaffe.errors import ArrayError
+from runtime.pycaffe.files import PathLike
 from runtime.pycaffe.image import Image, load_image, resize_image
-from runtime.pycaffe.net_arguments import PathLike
 
 Window = Sequence[float]
 """ymin, xmin, ymax, xmax in pixels."""

@@ -2,20 +2,51 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from pathlib import Path
+from typing import Any
 
 from prototxt_gen import draw as graphviz
+from prototxt_gen.draw import layer_label as get_layer_label
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import upgrade_net
 from runtime.analysis.net_plot import SUFFIXES, plot_net
-from runtime.pycaffe.net_arguments import PathLike
+from runtime.pycaffe.errors import MissingPackageError
+from runtime.pycaffe.files import PathLike
 
 log = logging.getLogger("verydeep.pycaffe")
 
-__all__ = ["draw_net", "draw_net_to_file"]
+__all__ = ["draw_net", "draw_net_to_file", "get_layer_label", "get_pydot_graph"]
+
+
+def get_pydot_graph(
+    caffe_net: Message,
+    rankdir: str,
+    label_edges: bool = True,
+    phase: int | None = None,
+    display_lrm: bool = False,
+) -> Any:
+    """A NetParameter as a `pydot.Dot` graph.
+
+    Raises:
+        MissingPackageError: pydot is not installed; also an ImportError.
+        ProtoError: an unknown `rankdir`.
+    """
+    try:
+        pydot = importlib.import_module("pydot")
+    except ImportError as cause:
+        raise MissingPackageError(
+            f"get_pydot_graph: pydot cannot be imported ({cause}); expected the package pydot; "
+            "install it with pip install pydot, or use draw_net, which does not need it"
+        ) from cause
+    net = _current_form(caffe_net)
+    (graph,) = pydot.graph_from_dot_data(graphviz.net_to_dot(net, rankdir, phase, display_lrm))
+    for edge in () if label_edges else graph.get_edges():
+        edge.get_attributes().pop("label", None)
+    return graph
 
 
 def draw_net(
@@ -25,15 +56,15 @@ def draw_net(
     phase: int | None = None,
     display_lrm: bool = False,
 ) -> bytes:
-    """A NetParameter as the bytes of an image; without Graphviz a plainer one, of png, svg or pdf.
+    """A NetParameter as the bytes of an image.
+
+    Without Graphviz, png, svg and pdf are drawn by matplotlib, with fewer details.
 
     Raises:
-        UnsupportedError: an unknown format, or one that needs Graphviz where there is none.
+        UnsupportedError: an unknown format, or one that needs Graphviz where it is not installed.
         ProtoError: an unknown `rankdir`.
     """
-    net = type(caffe_net)()
-    net.CopyFrom(caffe_net)
-    upgrade_net(net, "draw_net")
+    net = _current_form(caffe_net)
     suffix = f".{ext.lower()}"
     if suffix in SUFFIXES and rankdir in graphviz.RANKDIRS and not graphviz.has_graphviz():
         log.info("Graphviz is not installed: drawn by matplotlib")
@@ -48,8 +79,20 @@ def draw_net_to_file(
     phase: int | None = None,
     display_lrm: bool = False,
 ) -> None:
-    """Draw a NetParameter into a file of the format that its ending says. See draw_net."""
+    """Write the drawing of a NetParameter to a file, in the format of its ending.
+
+    Raises:
+        UnsupportedError, ProtoError: see draw_net.
+        ProtoError: the file cannot be written.
+    """
     ext = Path(filename).suffix[1:]
     image = draw_net(caffe_net, rankdir, ext, phase, display_lrm)
     with atomic_write(filename, "wb", ProtoError) as stream:
         stream.write(image)
+
+
+def _current_form(caffe_net: Message) -> Message:
+    net = type(caffe_net)()
+    net.CopyFrom(caffe_net)
+    upgrade_net(net, "draw_net")
+    return net

@@ -1,4 +1,4 @@
-"""pycaffe's exceptions as ours: a script that catches ValueError or RuntimeError still does."""
+"""Exceptions that are both this project's and the built-in ones that pycaffe raises."""
 
 from __future__ import annotations
 
@@ -6,28 +6,36 @@ from prototxt_gen.errors import DataError, ProtoError, ShapeError, UnsupportedEr
 
 
 class MissingFileError(DataError, RuntimeError):
-    """A file that cannot be opened; pycaffe raises RuntimeError."""
+    """A file cannot be opened."""
 
 
 class CallError(ProtoError, RuntimeError):
-    """A call that this net or module does not allow; pycaffe raises RuntimeError."""
+    """A call is not possible in the current state of a net, a solver or the module."""
 
 
 class ArgumentError(ProtoError, TypeError):
-    """Arguments that fit no form of a constructor; pycaffe raises a TypeError."""
+    """The arguments match no form of a constructor."""
+
+
+class FieldError(ProtoError, AttributeError):
+    """A message has no field of a name."""
 
 
 class ArrayError(ShapeError, ValueError):
-    """An array or message whose shape does not fit; pycaffe raises ValueError."""
+    """An array or a message has the wrong shape."""
 
 
 class AlignmentError(ShapeError, AssertionError):
-    """Tops that no crop aligns; pycaffe asserts."""
+    """No crop aligns two tops."""
+
+
+class MissingPackageError(UnsupportedError, ImportError):
+    """An optional package is not installed."""
 
 
 class UndefinedMapException(UnsupportedError):  # noqa: N818  pycaffe's name
-    """A layer that maps no coordinates."""
+    """A layer has no coordinate map."""
 
 
 class AxisMismatchException(ShapeError):  # noqa: N818  pycaffe's name
-    """Coordinate maps of different axes."""
+    """Coordinate maps refer to different axes."""

@@ -1,48 +1,69 @@
-"""Images as pycaffe has them: (H,W,C) float32 in [0, 1], RGB. Caffe: io.py."""
+"""Images in pycaffe's form: (H,W,C) float32 in [0, 1], RGB. Caffe: io.py."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.datum import NATIVE, decode
 from data_prep.image_file import read_image_file
+from prototxt_gen.errors import DataError
 from runtime.pycaffe.errors import ArrayError
+from runtime.pycaffe.files import PathLike
 
 Image = npt.NDArray[np.float32]
 
-# Of RGB; scikit-image's, which pycaffe uses: those of CRT phosphors, not the 0.299 ... of video.
+# Of RGB, as in scikit-image, which pycaffe uses. Video has 0.299, 0.587, 0.114.
 _LUMINANCE = (0.2125, 0.7154, 0.0721)
 
 
-def load_image(filename: str | os.PathLike[str], color: bool = True) -> Image:
-    """Read an image file; grey becomes colour or colour grey, and transparency is dropped.
+def load_image(filename: PathLike | BinaryIO, color: bool = True) -> Image:
+    """Read an image from a file or from a binary file object.
+
+    Gray images are converted to colour, or colour to gray without `color`; transparency is dropped.
 
     Shapes: (H,W,3) RGB, or (H,W,1) without `color`; float32 in [0, 1].
 
     Raises:
-        DataError: the file is missing or does not decode.
+        DataError: the image cannot be read or decoded.
     """
     return to_unit(read_pixels(filename), color)
 
 
-def read_pixels(filename: str | os.PathLike[str], mode: str = NATIVE) -> npt.NDArray[np.uint8]:
-    """The pixels of an image file; see `data_prep.datum.decode` for the mode.
+def read_pixels(filename: PathLike | BinaryIO, mode: str = NATIVE) -> npt.NDArray[np.uint8]:
+    """The pixels of an image; see `data_prep.datum.decode` for the mode.
 
-    Shapes: (H,W,C), BGR where there is colour.
+    Shapes: (H,W,C), BGR for colour.
 
     Raises:
-        DataError: the file is missing or does not decode.
+        DataError: the image cannot be read or decoded.
     """
-    return decode(read_image_file(filename), str(filename), mode)
+    if not hasattr(filename, "read"):
+        return decode(read_image_file(filename), str(filename), mode)
+    subject = str(getattr(filename, "name", "image"))
+    try:
+        data = filename.read()
+    except (OSError, ValueError) as cause:
+        raise DataError(
+            f"{subject}: cannot be read: {cause}; expected an open file of an image; open it in "
+            'binary mode: open(path, "rb")'
+        ) from cause
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise DataError(
+            f"{subject}: the file gives {type(data).__name__}; expected bytes; open it in binary "
+            'mode: open(path, "rb")'
+        )
+    return decode(bytes(data), subject, mode)
 
 
 def to_unit(pixels: npt.NDArray[np.uint8], color: bool = True) -> Image:
-    """Turn decoded pixels into an image as `load_image` gives it."""
+    """Convert decoded pixels to the form of `load_image`.
+
+    Shapes: pixels (H,W,C) uint8, BGR for colour; result (H,W,3) RGB, or (H,W,1) without `color`.
+    """
     image: Image = pixels[:, :, ::-1].astype(np.float32) / np.float32(255)
     if color:
         return np.array(np.broadcast_to(image, (*image.shape[:2], 3)))
@@ -52,12 +73,15 @@ def to_unit(pixels: npt.NDArray[np.uint8], color: bool = True) -> Image:
 
 
 def resize_image(im: npt.NDArray[Any], new_dims: Sequence[int], interp_order: int = 1) -> Image:
-    """Resize to exactly `new_dims` (height, width), by splines of the order given.
+    """Resize to `new_dims` (height, width) by splines of order `interp_order`.
 
-    Images of 1 or 3 channels go the way of scikit-image, which today smooths before it shrinks;
-    others that of scipy, which does not. What has the size already is left as it is.
+    Images of 1 or 3 channels are resized by scikit-image, which smooths before it reduces; others
+    by scipy, which does not. An image of the right size is copied.
 
     Shapes: im (H,W,C), result (height,width,C) float32.
+
+    Raises:
+        ArrayError: not three axes, or a size below 1x1; also a ValueError.
     """
     image = np.asarray(im)
     height, width = (int(size) for size in new_dims)
@@ -81,7 +105,7 @@ def resize_image(im: npt.NDArray[Any], new_dims: Sequence[int], interp_order: in
 
 
 def _zoom(image: npt.NDArray[Any], height: int, width: int, order: int) -> Image:
-    # scikit-image needs scipy, so it is always there.
+    # scikit-image depends on scipy.
     from scipy.ndimage import zoom
 
     factors = (height / image.shape[0], width / image.shape[1], 1)
@@ -89,9 +113,10 @@ def _zoom(image: npt.NDArray[Any], height: int, width: int, order: int) -> Image
 
 
 def oversample(images: Sequence[npt.NDArray[Any]], crop_dims: Sequence[int]) -> Image:
-    """Ten crops of every image: top left, top right, bottom left, bottom right, centre; mirrored.
+    """Ten crops of every image: the four corners (top left, top right, bottom left, bottom right),
+    the centre, and their mirror images.
 
-    Shapes: images (H,W,C), all alike; crop_dims (h,w); result (10 * images,h,w,C).
+    Shapes: images (H,W,C) of one size; crop_dims (h,w); result (10 * images,h,w,C).
 
     Raises:
         ArrayError: no images, images that differ in size, or a crop larger than they are.

@@ -17,12 +17,12 @@ import secrets
 import threading
 from dataclasses import dataclass, field
 
-from prototxt_gen.errors import UnsupportedError
 from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom, RawStream
 from runtime.pycaffe.errors import CallError
+from runtime.pycaffe.ranks import Rank
 
 log = logging.getLogger("verydeep.pycaffe")
 
@@ -108,15 +108,15 @@ class Session:
             )
         self._set(int(seed), next(self._calls))
 
-    def start_stream(self, seed: int) -> None:
-        """Let the thread's next nets draw from a new stream; existing nets keep theirs.
+    def start_stream(self, seed: int, rank: int = 0) -> None:
+        """Start a new stream for the nets that the thread makes from now on.
 
-        Only the seed's low 32 bits are used.
+        The stream of a rank starts at seed + rank, as in Caffe. Only the low 32 bits are used.
         """
-        self._set(seed, 0)
+        self._set(seed, 0, rank)
 
-    def _set(self, seed: int, number: int) -> None:
-        self._threads.current = _Current(RawStream(seed), seed, number)
+    def _set(self, seed: int, number: int, rank: int = 0) -> None:
+        self._threads.current = _Current(RawStream(seed + rank), seed, number)
         if threading.current_thread() is threading.main_thread():
             self._seed = seed
 
@@ -142,19 +142,20 @@ class Session:
             caffe_dropout=self.caffe_dropout,
         )
 
-    def require_one_solver(self) -> None:
-        """Refuse the settings of Caffe's training on several devices.
+    def rank(self) -> Rank:
+        """The place of this process among those that train together.
 
         Raises:
-            UnsupportedError: solver_count, solver_rank or multiprocess ask for it.
+            CallError: solver_rank is not below solver_count.
         """
-        if self.solver_count != 1 or self.solver_rank != 0 or self.multiprocess:
-            raise UnsupportedError(
-                "pycaffe solver: trains on one device; expected solver_count 1, solver_rank 0 and "
-                f"no multiprocess, got {self.solver_count}, {self.solver_rank}, "
-                f"{self.multiprocess}; train on several with `verydeep train --gpu 0,1`"
+        if not 0 <= self.solver_rank < self.solver_count:
+            raise CallError(
+                f"pycaffe solver: solver_rank is {self.solver_rank} and solver_count is "
+                f"{self.solver_count}; expected a rank of 0 to solver_count - 1; call "
+                "set_solver_count and set_solver_rank before making the solver"
             )
+        return Rank(self.solver_rank, self.solver_count)
 
 
 SESSION = Session()
-"""The one of this process."""
+"""The session of this process."""

@@ -1,11 +1,10 @@
-"""The module functions that set and ask what is process-wide: mode, device, seed, log."""
+"""Settings of the process: mode, device, seed, ranks, log; and a timer. Caffe: _caffe.cpp."""
 
 from __future__ import annotations
 
 import logging
 import time
 
-from prototxt_gen.errors import UnsupportedError
 from runtime.layers.factory import layer_type_list
 from runtime.logs.glog import caffe_log, setup_logging
 from runtime.pycaffe.errors import CallError
@@ -17,32 +16,43 @@ _LEVELS = (logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
 def set_mode_cpu() -> None:
-    """Let nets made from now on compute on the CPU."""
+    """Make nets on the CPU from now on."""
     SESSION.set_mode(CPU)
 
 
 def set_mode_gpu() -> None:
-    """Let nets made from now on compute on the GPU; making one fails where there is none."""
+    """Make nets on the GPU from now on; without a GPU the next net raises DeviceError."""
     SESSION.set_mode(GPU)
 
 
 def set_device(device: int) -> None:
-    """Choose the GPU for nets made from now on."""
+    """Choose the GPU of nets that are made from now on.
+
+    Raises:
+        CallError: a negative number; also a RuntimeError.
+    """
     if device < 0:
         raise CallError(f"set_device: expected a device number of at least 0, got {device}")
     SESSION.device = int(device)
 
 
 def set_random_seed(seed: int) -> None:
-    """Start the random stream anew: fillers and dropout then draw what they draw in Caffe."""
+    """Restart the random stream: fillers and dropout then draw the numbers that Caffe draws.
+
+    Raises:
+        CallError: not an integer of 0 to 2^32 - 1; also a RuntimeError.
+    """
     SESSION.set_random_seed(seed)
 
 
 def set_dropout_stream(name: str) -> None:
-    """Choose what nets made from now on draw dropout masks from: "caffe" or "counter".
+    """Choose the source of dropout masks of nets that are made from now on.
 
-    Of "caffe", the default, come the masks of original Caffe for the seed. Of "counter" come masks
-    that do not depend on what was drawn before, as `verydeep train` has them.
+    "caffe", the default, gives the masks of original Caffe for the seed. "counter" gives masks that
+    do not depend on earlier draws, as in `verydeep train`.
+
+    Raises:
+        CallError: another name; also a RuntimeError.
     """
     if name not in ("caffe", "counter"):
         raise CallError(f"set_dropout_stream: expected 'caffe' or 'counter', got {name!r}")
@@ -50,48 +60,45 @@ def set_dropout_stream(name: str) -> None:
 
 
 def solver_count() -> int:
+    """The number of processes that train together."""
     return SESSION.solver_count
 
 
 def set_solver_count(count: int) -> None:
-    """Remember it; a solver is then refused unless it is 1."""
+    """Set the number of processes that train together, for solvers made from now on."""
     SESSION.solver_count = int(count)
 
 
 def solver_rank() -> int:
+    """The number of this process among those that train together."""
     return SESSION.solver_rank
 
 
 def set_solver_rank(rank: int) -> None:
-    """Remember it; a solver is then refused unless it is 0."""
+    """Set the number of this process, from 0, for solvers made from now on."""
     SESSION.solver_rank = int(rank)
 
 
 def set_multiprocess(value: bool) -> None:
-    """Remember it; a solver is then refused unless it is false."""
+    """Do nothing: solvers of several ranks are in processes of their own here.
+
+    In Caffe it distinguishes them from ranks that are threads of one process.
+    """
     SESSION.multiprocess = bool(value)
 
 
 def has_nccl() -> bool:
-    """Whether solvers can be joined by NCCL through this module: they cannot."""
-    return False
-
-
-class NCCL:
-    """Stands for pycaffe's class of this name, which is not offered."""
-
-    def __init__(self, solver: object, uid: str) -> None:
-        raise UnsupportedError(
-            "NCCL: pycaffe's way of joining the solvers of several processes is not offered; "
-            "expected has_nccl() to be asked first; train on several GPUs with "
-            "`verydeep train --gpu 0,1`"
-        )
+    """Whether NCCL can connect solvers: True on CPUs and GPUs."""
+    return True
 
 
 def init_log(level: int = 0, stderr: bool = True) -> None:
-    """Show the log on stderr in Caffe's form, from this level on (0 INFO .. 3 FATAL).
+    """Write the log to stderr in Caffe's form, from a level upwards (0 INFO .. 3 FATAL).
 
-    Until this is called the process logs warnings and errors alone.
+    Without this call only warnings and errors are logged.
+
+    Raises:
+        CallError: an unknown level; also a RuntimeError.
     """
     if not 0 <= level < len(_LEVELS):
         raise CallError(f"init_log: expected a level of 0 to {len(_LEVELS) - 1}, got {level}")
@@ -104,7 +111,10 @@ def log(message: str) -> None:
 
 
 class Timer:
-    """A stopwatch in milliseconds."""
+    """A stopwatch.
+
+    Units: milliseconds.
+    """
 
     def __init__(self) -> None:
         self._begin = self._end = 0.0
@@ -117,5 +127,5 @@ class Timer:
 
     @property
     def ms(self) -> float:
-        """Milliseconds between the last start and the stop after it."""
+        """Milliseconds between the last `start` and the `stop` after it."""
         return 1000.0 * (self._end - self._begin)

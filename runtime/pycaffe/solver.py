@@ -1,7 +1,8 @@
-"""Solvers, as pycaffe's users know them, over the runtime's. Caffe: _caffe.cpp (Solver)."""
+"""Solvers: pycaffe's over the runtime's. Caffe: _caffe.cpp (Solver)."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,19 +10,20 @@ from typing import Any, ClassVar
 from prototxt_gen import text
 from prototxt_gen.sidecar import read_sidecar
 from runtime.process.not_copyable import NotCopyable
+from runtime.pycaffe.errors import CallError
+from runtime.pycaffe.files import PathLike, require_file
 from runtime.pycaffe.net import Net
-from runtime.pycaffe.net_arguments import PathLike, require_file
+from runtime.pycaffe.ranks import build_solver
 from runtime.pycaffe.session import SESSION
 from runtime.solvers.hooks import RunView, SolverHook
 from runtime.solvers.options import SolverOptions
-from runtime.solvers.solver import Solver as CoreSolver
 
 
 class Solver(NotCopyable):
-    """Learns the net of a solver prototxt, in the session's mode.
+    """Trains the net of a solver prototxt, in the session's mode.
 
-    `core` is the runtime's own solver, for what pycaffe has no name for. `random_seed` starts the
-    session's random stream anew; without it the stream goes on.
+    `core` is the runtime's own solver, for operations that pycaffe does not have. `random_seed`
+    restarts the session's random stream; without it the stream continues.
     """
 
     substitute = "take a snapshot(), and restore() it in a solver built from the same prototxt"
@@ -31,18 +33,23 @@ class Solver(NotCopyable):
     def __init__(self, solver_file: PathLike) -> None:
         """Build the nets and load the solver's weights.
 
+        After `set_solver_count(N)` and `set_solver_rank(r)` the solver computes every N-th batch.
+        NCCL averages the gradients of the ranks.
+
         Raises:
-            MissingFileError: also a RuntimeError, as in pycaffe.
-            UnsupportedError: the session asks for training on several devices.
-            ProtoError, ShapeError, DataError, SnapshotError, DeviceError: what does not fit.
+            MissingFileError: the file cannot be opened; also a RuntimeError.
+            CallError: a rank that is not below the count; also a RuntimeError.
+            ProtoError, ShapeError, UnsupportedError, DataError: a net cannot be built.
+            SnapshotError: the solver's weights cannot be read.
+            DeviceError: the device is not available.
         """
-        SESSION.require_one_solver()
         path = require_file(solver_file)
         param = text.read_solver(path)
         if self.type:
             param.type = self.type
+        self._rank = SESSION.rank()
         if param.random_seed >= 0:
-            SESSION.start_stream(int(param.random_seed))
+            SESSION.start_stream(int(param.random_seed), self._rank.number)
         options = SolverOptions(
             sidecar=read_sidecar(path),
             seed=SESSION.seed,
@@ -52,18 +59,30 @@ class Solver(NotCopyable):
             caffe_dropout=SESSION.caffe_dropout,
             force=False,
         )
-        self.core = CoreSolver(param, SESSION.backend(), options)
+        self.core = build_solver(param, SESSION.backend(), options, self._rank)
         self.net = Net.around(self.core.net)
         self.test_nets = [Net.around(net) for net in self.core.test_nets]
 
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{self.net!r}"
+
+    def _repr_html_(self) -> str:
+        return f"<p>{html.escape(self._title())}</p>{self.net._repr_html_()}"
+
+    def _title(self) -> str:
+        return (
+            f"{self.core.rule.type} solver: iteration {self.iter} of {self.max_iter}, learning "
+            f"rate {self.lr:g}, {len(self.test_nets)} test nets"
+        )
+
     @property
     def param(self) -> Any:
-        """The SolverParameter; what is changed in it, such as base_lr, holds from now on."""
+        """The SolverParameter; changes of its fields, such as base_lr, take effect at once."""
         return self.core.param
 
     @property
     def iter(self) -> int:
-        """Updates made so far."""
+        """The number of updates made."""
         return self.core.iter
 
     @property
@@ -76,56 +95,97 @@ class Solver(NotCopyable):
         return self.core.rate
 
     def step(self, iterations: int) -> None:
-        """Make this many updates, with the tests and snapshots that fall due."""
+        """Make this many updates, with the tests and snapshots that fall due.
+
+        Raises:
+            TrainingError, DataError, SnapshotError: see the runtime's Solver.
+        """
         with self.core.net.exclusive():
             self.core.step(iterations)
 
     def solve(self, resume_file: PathLike | None = None) -> None:
-        """Train up to max_iter; snapshot and test at the end."""
+        """Train up to max_iter; write a snapshot and test at the end.
+
+        Raises:
+            MissingFileError: the snapshot cannot be opened; also a RuntimeError.
+            TrainingError, DataError, SnapshotError: see the runtime's Solver.
+        """
         resumed = None if resume_file is None else require_file(resume_file)
         with self.core.net.exclusive():
             self.core.solve(resumed)
 
     def snapshot(self) -> tuple[Path, ...]:
-        """Write weights and solver state; returns the paths."""
+        """Write weights and solver state; returns the paths.
+
+        Raises:
+            CallError: a rank above 0; also a RuntimeError.
+            SnapshotError: the files cannot be written.
+        """
+        if self._rank.number:
+            raise CallError(
+                f"snapshot: called on rank {self._rank.number}; expected rank 0, whose solver has "
+                "the same weights; call it where solver_rank() is 0"
+            )
         return self.core.snapshot()
 
     def restore(self, state_file: PathLike) -> None:
-        """Go on from a .solverstate or .solverstate.h5."""
+        """Continue from a .solverstate or .solverstate.h5.
+
+        Raises:
+            MissingFileError: the file cannot be opened; also a RuntimeError.
+            SnapshotError: the file is damaged, or of another net or solver type.
+        """
         self.core.restore(require_file(state_file))
 
     def apply_update(self) -> None:
-        """Change the weights by the gradients at hand; `iter` counts it as an update."""
+        """Update the weights by the current gradients; `iter` counts it."""
         self.core.apply_update()
 
     def share_weights(self, net: Net) -> None:
-        """Let another net hold the weights that are learnt here."""
+        """Share the weights that are trained here with another net."""
         net.share_with(self.net)
 
     def add_callback(
-        self, on_start: Callable[[], None], on_gradients_ready: Callable[[], None]
+        self,
+        on_start: Callable[[], object] | SolverHook,
+        on_gradients_ready: Callable[[], object] | None = None,
     ) -> None:
-        """Call the one before every iteration, the other between its gradients and its update."""
-        self.core.add_hook(_Callback(on_start, on_gradients_ready))
+        """Call functions before every iteration, and between its gradients and its update.
+
+        In the place of two functions it takes an NCCL object. Callbacks are called in the order in
+        which they were added.
+
+        Raises:
+            CallError: one function only; also a RuntimeError.
+        """
+        if isinstance(on_start, SolverHook):
+            self.core.add_hook(on_start)
+        elif on_gradients_ready is None:
+            raise CallError(
+                f"add_callback: got {on_start!r} alone; expected two functions without arguments, "
+                "on_start and on_gradients_ready, or an NCCL object"
+            )
+        else:
+            self.core.add_hook(_Callback(on_start, on_gradients_ready))
 
     def close(self) -> None:
-        """Stop what the nets read in the background; it also ends with the solver."""
+        """Stop background readers; the garbage collection of the solver does the same."""
         self.core.close()
 
 
 class _Callback(SolverHook):
     """Two functions without arguments as a hook."""
 
-    def __init__(self, start: Callable[[], None], gradients_ready: Callable[[], None]) -> None:
+    def __init__(self, start: Callable[[], object], gradients_ready: Callable[[], object]) -> None:
         self._start = start
         self._gradients_ready = gradients_ready
 
     def on_start(self, solver: RunView) -> None:
-        """Pass it on."""
+        """See SolverHook."""
         self._start()
 
     def on_gradients_ready(self, solver: RunView) -> None:
-        """Pass it on."""
+        """See SolverHook."""
         self._gradients_ready()
 
 
@@ -166,8 +226,17 @@ class AdamSolver(Solver):
 
 
 def get_solver(solver_file: PathLike) -> Solver:
-    """The solver of the type that the prototxt says."""
-    require_file(solver_file)
-    wanted = text.read_solver(solver_file).type
-    known: dict[str, type[Solver]] = {cls.type: cls for cls in Solver.__subclasses__()}
-    return known.get(wanted, Solver)(solver_file)
+    """The solver of the type in the prototxt; see Solver for what it raises."""
+    name = text.read_solver(require_file(solver_file)).type
+    classes: dict[str, type[Solver]] = {cls.type: cls for cls in _SOLVERS}
+    return classes.get(name, Solver)(solver_file)
+
+
+_SOLVERS: tuple[type[Solver], ...] = (
+    SGDSolver,
+    NesterovSolver,
+    AdaGradSolver,
+    RMSPropSolver,
+    AdaDeltaSolver,
+    AdamSolver,
+)

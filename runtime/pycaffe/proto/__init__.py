@@ -1,1 +1,1 @@
-"""Stands for pycaffe's package of generated messages."""
+"""The package of Caffe's messages: `from caffe.proto import caffe_pb2`."""

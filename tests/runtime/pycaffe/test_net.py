@@ -48,12 +48,12 @@ def test_phase_level_and_stages(
     assert caffe.Net(write(STAGED), *args, **kwargs).outputs == outputs
 
 
-def test_the_legacy_form_loads_weights_and_says_that_it_is_old(
+def test_the_legacy_form_loads_weights_with_a_warning(
     write: Write, net: caffe.Net, caplog: pytest.LogCaptureFixture
 ) -> None:
     net.save("w.caffemodel")
     again = caffe.Net(write(TRAINABLE), "w.caffemodel", caffe.TRAIN)
-    assert "Net(network_file, phase, weights=weights_file) says the same" in caplog.text
+    assert "use Net(network_file, phase, weights=weights_file)" in caplog.text
     named = caffe.Net(write(TRAINABLE), caffe.TRAIN, weights="w.caffemodel")
     for other in (again, named):
         for name, blobs in net.params.items():

@@ -11,7 +11,7 @@ import time
 import pytest
 
 import runtime.pycaffe as caffe
-from prototxt_gen.errors import DeviceError, UnsupportedError
+from prototxt_gen.errors import DeviceError
 from runtime.logs.glog import close_logging
 from runtime.pycaffe.session import SESSION
 from tests.runtime.pycaffe.conftest import Write
@@ -62,12 +62,6 @@ def test_layer_types() -> None:
     known = caffe.layer_type_list()
     assert known == sorted(known)
     assert {"Data", "Convolution", "InnerProduct", "Python", "SoftmaxWithLoss"} <= set(known)
-
-
-def test_no_nccl() -> None:
-    assert caffe.has_nccl() is False
-    with pytest.raises(UnsupportedError, match=r"has_nccl.. to be asked first"):
-        caffe.NCCL(object(), "uid")
 
 
 def test_version_and_phases() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import runtime.pycaffe as caffe
-from prototxt_gen.errors import ProtoError, UnsupportedError
+from prototxt_gen.errors import ProtoError
 from runtime.pycaffe.session import SESSION
 from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import TRAINABLE, solver
@@ -140,22 +140,6 @@ def test_nets_outlive_the_solver(write: Write) -> None:
     for net in nets:
         assert float(net.forward()["loss"]) > 0
         assert np.isfinite(net.params["conv"][0].data).all()
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda: caffe.set_solver_count(2),
-        lambda: caffe.set_solver_rank(1),
-        lambda: caffe.set_multiprocess(True),
-    ],
-)
-def test_training_on_several_devices_is_refused(write: Write, ask: object) -> None:
-    path = write(solver(write(TRAINABLE)))
-    assert callable(ask)
-    ask()
-    with pytest.raises(UnsupportedError, match=r"trains on one device; .* `verydeep train --gpu"):
-        caffe.SGDSolver(path)
 
 
 def test_a_missing_solver(tmp_path: Path) -> None:
