@@ -9,6 +9,10 @@ class MissingFileError(DataError, RuntimeError):
     """A file cannot be opened."""
 
 
+class ImageError(DataError, OSError):
+    """An image cannot be read or decoded."""
+
+
 class CallError(ProtoError, RuntimeError):
     """A call is not possible in the current state of a net, a solver or the module."""
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from data_prep.datum import NATIVE, decode
 from data_prep.image_file import read_image_file
 from prototxt_gen.errors import DataError
-from runtime.pycaffe.errors import ArrayError
+from runtime.pycaffe.errors import ArrayError, ImageError
 from runtime.pycaffe.files import PathLike
 
 Image = npt.NDArray[np.float32]
@@ -28,9 +28,12 @@ def load_image(filename: PathLike | BinaryIO, color: bool = True) -> Image:
     Shapes: (H,W,3) RGB, or (H,W,1) without `color`; float32 in [0, 1].
 
     Raises:
-        DataError: the image cannot be read or decoded.
+        ImageError: the image cannot be read or decoded; also an OSError.
     """
-    return to_unit(read_pixels(filename), color)
+    try:
+        return to_unit(read_pixels(filename), color)
+    except DataError as cause:
+        raise ImageError(str(cause)) from cause
 
 
 def read_pixels(filename: PathLike | BinaryIO, mode: str = NATIVE) -> npt.NDArray[np.uint8]:

@@ -25,6 +25,15 @@ from runtime.pycaffe import install_as_caffe
 install_as_caffe()
 '''
 
+_MESSAGES = '''"""Caffe's messages, for scripts with this folder in sys.path."""
+
+import sys
+
+from runtime.pycaffe.proto import caffe_pb2
+
+sys.modules[__name__] = caffe_pb2
+'''
+
 
 def mean_image() -> npt.NDArray[np.float64]:
     """The mean pixel at every place. Caffe's file has the mean of each place, with the same mean.
@@ -61,6 +70,7 @@ def write_caffe_root(folder: PathLike) -> Path:
         )
     for path, data in (
         (package, _PACKAGE.encode()),
+        (python / "caffe" / "proto" / "caffe_pb2.py", _MESSAGES.encode()),
         (python / "caffe" / "imagenet" / MEAN_FILE.name, mean_file_bytes()),
     ):
         try:

@@ -311,6 +311,9 @@ import numpy as np
 {USE}
 mu = np.load(caffe_root + "python/caffe/imagenet/ilsvrc_2012_mean.npy").mean(1).mean(1)
 assert [round(m) for m in mu] == [104, 117, 123]
+sys.path.append(caffe_root + "python/caffe/proto")
+import caffe_pb2
+assert caffe_pb2.NetParameter is caffe.proto.caffe_pb2.NetParameter
 """
     assert run(script, tmp_path) == "the same"
     (tmp_path / "python/caffe/__init__.py").write_text("other = 1\n")
