@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import DataError
-from runtime.logs.learning_curve import plot_learning_curve
+from runtime.logs.learning_curve import learning_curve_figure, plot_learning_curve
 
 TRACE = Path(__file__).parents[2] / "golden" / "traces" / "lenet_step" / "log.txt"
 
@@ -68,3 +68,53 @@ def test_losses_that_no_axis_has_room_for(loss: str, tmp_path: Path) -> None:
     )
     (tmp_path / "log").write_text(text)
     assert plot_learning_curve(tmp_path / "log", tmp_path / "out.png").stat().st_size > 1000
+
+
+def _log(path: Path, losses: int, points: int = 100) -> Path:
+    """A run with so many outputs named as losses and as many scores, in training and in tests."""
+    names = [f"loss{i}" for i in range(losses)] + [f"accuracy{i}" for i in range(losses)]
+    records = [
+        {"event": event, "iteration": i, "lr": 0.1, "net": 0, "outputs": values, "seconds": i}
+        for i in range(points)
+        for event in ("train", "test")
+        if (values := {name: (k + 1) / (i + 2) for k, name in enumerate(names)})
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+@pytest.mark.parametrize("losses", [1, 2, 3, 7])
+def test_a_colour_has_one_meaning_in_the_whole_picture(losses: int, tmp_path: Path) -> None:
+    """Training's loss, the test's loss and each score: no two of them share a colour."""
+    from matplotlib.colors import to_hex
+
+    figure = learning_curve_figure(_log(tmp_path / "log", losses))
+    meanings: dict[str, set[str]] = {}
+    for axis in figure.axes:
+        for line in axis.lines:
+            meaning = str(line.get_label()).partition(",")[0]
+            meanings.setdefault(to_hex(line.get_color()), set()).add(meaning)
+    assert all(len(meaning) == 1 for meaning in meanings.values()), meanings
+    assert len(meanings) == 4 * losses + 1  # and the learning rate
+
+
+def test_every_curve_is_in_the_legend(tmp_path: Path) -> None:
+    figure = learning_curve_figure(_log(tmp_path / "log", 1))
+    legends = [[text.get_text() for text in axis.get_legend().texts] for axis in figure.axes[:2]]
+    assert legends == [
+        ["train loss0, as logged", "train loss0, mean of 5 values", "test loss0"],
+        [
+            "train accuracy0, as logged",
+            "train accuracy0, mean of 5 values",
+            "test accuracy0, maximum 1",
+        ],
+    ]
+    assert [len(axis.lines) for axis in figure.axes[:2]] == [3, 3]
+    raw, mean = figure.axes[0].lines[:2]
+    assert np.mean(raw.get_ydata()[6:11]) == pytest.approx(mean.get_ydata()[10])
+
+
+def test_a_short_run_has_no_running_mean(tmp_path: Path) -> None:
+    figure = learning_curve_figure(_log(tmp_path / "log", 1, points=59))
+    labels = [line.get_label() for line in figure.axes[0].lines]
+    assert labels == ["train loss0", "test loss0"]
