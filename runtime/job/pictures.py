@@ -1,8 +1,9 @@
-"""The pictures of a run: held-out images with what the net says of them."""
+"""Pictures of held-out images with the net's predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,58 +15,140 @@ from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
 from runtime.evaluate.central_crop import Evaluation
 
-_COLUMNS, _ROWS = 8, 5
+_COLUMNS = 8
+_SAMPLE = 4 * _COLUMNS
+_WORST = 2 * _COLUMNS
+_SEED = 0
+_NAME_LENGTH = 14
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """Predicted classes of images. Shapes: all (N,).
+
+    Units: probability and truth_loss belong to the predicted and to the true class, by softmax;
+    truth_loss is the negative logarithm.
+    """
+
+    predicted: Any
+    labels: Any
+    probability: Any
+    truth_loss: Any
+
+    @classmethod
+    def of(cls, evaluation: Evaluation) -> Predictions:
+        """The predictions by scores."""
+        scores = evaluation.scores.astype(np.float64)
+        shifted = scores - scores.max(axis=1, keepdims=True)
+        logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        rows, predicted = np.arange(len(scores)), scores.argmax(axis=1)
+        loss = -logs[rows, evaluation.labels]
+        return cls(predicted, evaluation.labels, np.exp(logs[rows, predicted]), loss)
+
+    @property
+    def wrong(self) -> Any:
+        """Whether each prediction is wrong."""
+        return self.predicted != self.labels
+
+    def sample(self, count: int, seed: int = _SEED) -> list[int]:
+        """A random sample, in random order, with as large a share of errors as all images have."""
+        images = len(self.labels)
+        count = min(count, images)
+        wrong, right = np.flatnonzero(self.wrong), np.flatnonzero(~self.wrong)
+        errors = round(count * len(wrong) / images) if images else 0
+        rng = np.random.default_rng(seed)
+        chosen = [rng.choice(wrong, errors, False), rng.choice(right, count - errors, False)]
+        return [int(index) for index in rng.permutation(np.concatenate(chosen))]
+
+    def worst(self, count: int) -> list[int]:
+        """The errors whose true class has the lowest probability, that one first."""
+        wrong = np.flatnonzero(self.wrong)
+        order = np.argsort(-np.nan_to_num(self.truth_loss[wrong], nan=np.inf), kind="stable")
+        return [int(index) for index in wrong[order][:count]]
 
 
 def draw_predictions(
     database: Path, evaluation: Evaluation, names: Sequence[str], png: Path, title: str
 ) -> Path:
-    """Draw images with the predicted class and its probability; mistakes are red and come first.
+    """Draw a random sample of the images and, apart from it, the worst errors.
 
     Raises:
-        DataError: a record cannot be read, or the picture not be written.
+        DataError: a record cannot be read, or the picture cannot be written.
     """
-    # The object interface, without pyplot: no display, no global state.
+    # A canvas without pyplot needs no display and no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    prob = _softmax(evaluation.scores)
-    best = prob.argmax(axis=1)
-    chosen = _choose(best != evaluation.labels, _COLUMNS * _ROWS)
-    figure = Figure(figsize=(1.45 * _COLUMNS, 1.75 * _ROWS + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(_ROWS, _COLUMNS, squeeze=False).ravel()
     with Reader(database) as reader:
-        for axis, place in zip(axes, chosen):
-            where = f"record {reader.key(place)}"
-            image = datums.image_of(datums.parse(reader.get(place), where), where, datums.COLOR)
-            axis.imshow(image[:, :, ::-1])  # BGR to RGB
-            right = best[place] == evaluation.labels[place]
-            label = f"{_short(names[best[place]])} {100 * prob[place, best[place]]:.0f} %"
-            if not right:
-                label += f"\nis {_short(names[evaluation.labels[place]])}"
-            axis.set_title(label, fontsize=8, color="black" if right else "firebrick")
-    for axis in axes:
-        axis.axis("off")
-    figure.suptitle(title)
+        figure = predictions_figure(reader, Predictions.of(evaluation), names, title)
+    FigureCanvasAgg(figure)
     with atomic_write(png, "wb", DataError) as stream:
         figure.savefig(stream, format="png", dpi=100)
     return png
 
 
-def _softmax(scores: Any) -> Any:
-    e = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return e / e.sum(axis=1, keepdims=True)
+def predictions_figure(
+    reader: Reader, predictions: Predictions, names: Sequence[str], title: str
+) -> Any:
+    """The matplotlib figure of draw_predictions: one subfigure for each of its two parts.
+
+    Raises:
+        DataError: a record cannot be read.
+    """
+    from matplotlib.figure import Figure
+
+    sample, worst = predictions.sample(_SAMPLE), predictions.worst(_WORST)
+    errors, images = int(predictions.wrong.sum()), len(predictions.labels)
+    drawn = sum(bool(predictions.wrong[index]) for index in sample)
+    parts = [
+        (
+            sample,
+            f"Random sample (seed {_SEED}): {len(sample)} of {images} images, "
+            f"{drawn} wrong ({_percent(drawn, len(sample))}; "
+            f"of all images {_percent(errors, images)})",
+        ),
+        (
+            worst,
+            f"Worst errors, not a sample: the {len(worst)} of {errors} wrong predictions with the "
+            "lowest probability of the true class"
+            if worst
+            else "Worst errors: no prediction is wrong",
+        ),
+    ]
+    rows = [max(1, -(-len(indices) // _COLUMNS)) for indices, _ in parts]
+    heights = [1.75 * count + 0.5 for count in rows]
+    figure = Figure(figsize=(1.45 * _COLUMNS, sum(heights) + 0.6), layout="constrained")
+    figure.suptitle(f"{title}\nblack: right, red: wrong", fontsize=11)
+    for part, count, (indices, words) in zip(
+        figure.subfigures(2, 1, height_ratios=heights), rows, parts
+    ):
+        part.suptitle(words, fontsize=10, fontweight="bold")
+        axes = part.subplots(count, _COLUMNS, squeeze=False).ravel()
+        for axis in axes:
+            axis.axis("off")
+        for axis, index in zip(axes, indices):
+            _draw_image(axis, reader, predictions, names, index)
+    return figure
 
 
-def _choose(wrong: Any, count: int) -> list[int]:
-    """At most a row of mistakes, then hits, in the order of the database."""
-    mistakes = np.flatnonzero(wrong)[:_COLUMNS]
-    hits = np.flatnonzero(~wrong)[: count - len(mistakes)]
-    return [int(i) for i in (*mistakes, *hits)]
+def _draw_image(
+    axis: Any, reader: Reader, predictions: Predictions, names: Sequence[str], index: int
+) -> None:
+    record = f"record {reader.key(index)}"
+    image = datums.image_of(datums.parse(reader.get(index), record), record, datums.COLOR)
+    axis.imshow(image[:, :, ::-1])  # BGR to RGB
+    label = _short(names[predictions.predicted[index]])
+    label += f" {100 * predictions.probability[index]:.0f} %"
+    wrong = bool(predictions.wrong[index])
+    if wrong:
+        label += f"\nis {_short(names[predictions.labels[index]])}"
+    axis.set_title(label, fontsize=8, color="firebrick" if wrong else "black")
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.1f} %"
 
 
 def _short(name: str) -> str:
-    """A synset's first word, without its wnid."""
-    words = name.partition(" ")[2] or name
-    return words.split(",")[0][:14]
+    """The first word of a synset without its WordNet identifier, cut to the width of an image."""
+    words = (name.partition(" ")[2] or name).split(",")[0]
+    return words if len(words) <= _NAME_LENGTH else f"{words[: _NAME_LENGTH - 1]}…"
