@@ -1,11 +1,11 @@
-"""A net as a Graphviz drawing: layers, blobs, and what flows between them."""
+"""A net as a Graphviz drawing: layers, blobs, and the channels of the blobs."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from prototxt_gen import proto
@@ -16,7 +16,7 @@ from prototxt_gen.proto import Message
 RANKDIRS = ("LR", "TB", "BT", "RL")
 TEXT_FORMATS = (".dot", ".gv", ".raw")
 IMAGE_FORMATS = (".png", ".svg", ".pdf", ".jpg", ".gif", ".eps", ".ps")
-# Graphviz is quick on nets of hundreds of layers; a minute means that it will not end.
+# Graphviz draws nets of hundreds of layers within seconds.
 _TIMEOUT_SECONDS = 60
 _BLOB = 'shape=octagon, style=filled, fillcolor="#E0E0E0"'
 _COLOURS = {
@@ -28,6 +28,10 @@ _COLOURS = {
 _NEURON_COLOUR, _OTHER_COLOUR = "#90EE90", "#6495ED"
 
 
+Channels = Mapping[int, Mapping[tuple[str, str], int]]
+"""Channels of blobs: by phase, and then by the names of a layer and of its top."""
+
+
 def draw_net_to_file(
     net: Message,
     path: str | os.PathLike[str],
@@ -35,12 +39,12 @@ def draw_net_to_file(
     phase: int | None = None,
     lr_mults: bool = False,
 ) -> None:
-    """Draw a net of the current form into a file of the kind its ending says.
+    """Draw a net of the current form into a file; its suffix determines the format.
 
-    `.dot` needs nothing; `.png`, `.svg` and `.pdf` need Graphviz's `dot`.
+    `.dot` needs no other program; `.png`, `.svg` and `.pdf` need Graphviz's `dot`.
 
     Raises:
-        UnsupportedError: an unknown ending, or an image without Graphviz.
+        UnsupportedError: an unknown suffix, or an image without Graphviz.
         ProtoError: `rankdir` is unknown, or the file cannot be written.
     """
     image = draw_net(net, Path(path).suffix.lower(), rankdir, phase, lr_mults, str(path))
@@ -55,9 +59,15 @@ def draw_net(
     phase: int | None = None,
     lr_mults: bool = False,
     where: str = "drawing",
+    channels: Channels | None = None,
 ) -> bytes:
-    """The bytes of a file with the ending `suffix`. See draw_net_to_file."""
-    text = net_to_dot(net, rankdir, phase, lr_mults)
+    """The bytes of a drawing in the format of a suffix. See draw_net_to_file and net_to_dot.
+
+    Raises:
+        UnsupportedError: an unknown suffix, or an image without Graphviz.
+        ProtoError: `rankdir` is unknown.
+    """
+    text = net_to_dot(net, rankdir, phase, lr_mults, channels)
     if suffix in TEXT_FORMATS:
         return text.encode()
     if suffix in IMAGE_FORMATS:
@@ -69,40 +79,56 @@ def draw_net(
 
 
 def net_to_dot(
-    net: Message, rankdir: str = "LR", phase: int | None = None, lr_mults: bool = False
+    net: Message,
+    rankdir: str = "LR",
+    phase: int | None = None,
+    lr_mults: bool = False,
+    channels: Channels | None = None,
 ) -> str:
-    """The net in Graphviz's language: the same net, the same text.
+    """The net in Graphviz's language; the same net gives the same text.
 
-    With a phase only its layers are drawn; with `lr_mults` those that learn say how fast. An
-    in-place layer stands beside its blob, joined by one double arrow.
+    An in-place layer is linked to its blob by one double arrow. Arrows from layers have the
+    channels of their blob; without `channels`, only those of layers with a `num_output`.
 
-    Caffe: draw.py; the labels, shapes and colours are its own.
+    Args:
+        net: of the current form.
+        rankdir: the direction of the flow, one of RANKDIRS.
+        phase: draw the layers of this phase; None for all, those of one phase with dashed boxes.
+        lr_mults: whether the multipliers of learning rates are drawn.
+        channels: of the phases that are drawn, as far as they are known.
+
+    Raises:
+        ProtoError: `rankdir` is unknown.
+
+    Caffe: draw.py, with its labels, shapes and colours.
     """
     if rankdir not in RANKDIRS:
         raise ProtoError(
             f"rankdir: unknown direction; expected one of {' '.join(RANKDIRS)}, got {rankdir!r}; "
             "LR draws from left to right, TB from top to bottom"
         )
-    chosen = layers_of_phase(net, phase)
-    blobs = dict.fromkeys(name for layer in chosen for name in (*layer.bottom, *layer.top))
+    drawn = layers_of_phase(net, phase)
+    blobs = dict.fromkeys(name for layer in drawn for name in (*layer.bottom, *layer.top))
+    # The width of a tall drawing is free, and so is the height of a wide one.
+    separator = " " if rankdir in ("TB", "BT") else "\n"
     lines = [f"digraph {_quoted(net.name or 'Net')} {{", f"  rankdir={rankdir};"]
     lines += [f"  {_blob_id(name)} [label={_quoted(name)}, {_BLOB}];" for name in blobs]
-    for index, layer in enumerate(chosen):
-        label = _quoted(layer_label(layer, rankdir, lr_mults))
-        style = f'shape=box, style=filled, fillcolor="{layer_colour(layer)}"'
-        lines.append(f"  layer{index} [label={label}, {style}];")
-        lines += _edges(layer, f"layer{index}")
+    for index, layer in enumerate(drawn):
+        mark = phase_mark(layer) if phase is None else ""
+        label = separator.join(layer_lines(layer, lr_mults) + [mark] * bool(mark))
+        style = '"filled,dashed"' if mark else "filled"
+        style = f'shape=box, style={style}, fillcolor="{layer_colour(layer)}"'
+        lines.append(f"  layer{index} [label={_quoted(label)}, {style}];")
+        lines += _edges(layer, f"layer{index}", channels or {})
     return "\n".join([*lines, "}", ""])
 
 
-def layer_label(layer: Message, rankdir: str = "LR", lr_mults: bool = False) -> str:
-    """What stands in a layer's box: its name, its type, and the geometry of its window."""
-    # Space is free along the lines of a box in a tall drawing, across them in a wide one.
-    separator = " " if rankdir in ("TB", "BT") else "\n"
-    parts = [layer.name, f"({layer.type})"]
+def layer_lines(layer: Message, lr_mults: bool = False) -> list[str]:
+    """The text in a layer's box: its name, its type, and the geometry of its window."""
+    lines = [layer.name, f"({layer.type})"]
     if layer.type in ("Convolution", "Deconvolution"):
         param = layer.convolution_param
-        parts += [
+        lines += [
             f"kernel size: {_sizes(param, 'kernel_size', 'kernel_h', 'kernel_w', 1)}",
             f"stride: {_sizes(param, 'stride', 'stride_h', 'stride_w', 1)}",
             f"pad: {_sizes(param, 'pad', 'pad_h', 'pad_w', 0)}",
@@ -111,19 +137,25 @@ def layer_label(layer: Message, rankdir: str = "LR", lr_mults: bool = False) -> 
         param = layer.pooling_param
         method = proto.PoolingParameter.PoolMethod.Name(param.pool)
         size = _sizes(param, "kernel_size", "kernel_h", "kernel_w", 0)
-        parts[1] = f"({method} {layer.type})"
-        parts += [
+        lines[1] = f"({method} {layer.type})"
+        lines += [
             f"kernel size: {'global' if param.global_pooling else size}",
             f"stride: {_sizes(param, 'stride', 'stride_h', 'stride_w', 1)}",
             f"pad: {_sizes(param, 'pad', 'pad_h', 'pad_w', 0)}",
         ]
     if lr_mults and len(layer.param):
-        parts.append(f"lr mult: {', '.join(f'{spec.lr_mult:g}' for spec in layer.param)}")
-    return separator.join(parts)
+        lines.append(f"lr mult: {', '.join(f'{spec.lr_mult:g}' for spec in layer.param)}")
+    return lines
+
+
+def phase_mark(layer: Message) -> str:
+    """`TRAIN only` or `TEST only` for a layer of one phase, else an empty string."""
+    train, test = (in_phase(layer, phase) for phase in (proto.TRAIN, proto.TEST))
+    return "" if train == test else f"{'TRAIN' if train else 'TEST'} only"
 
 
 def _sizes(param: Message, both: str, height: str, width: str, default: int) -> str:
-    """The size of a window's two sides, once where they are the same."""
+    """The sizes of a window, as one number if they are equal."""
     if param.HasField(height) or param.HasField(width):
         sizes = [getattr(param, height), getattr(param, width)]
     else:
@@ -134,7 +166,8 @@ def _sizes(param: Message, both: str, height: str, width: str, default: int) -> 
     return "x".join(map(str, sizes))
 
 
-def _edge_label(layer: Message) -> str:
+def edge_label(layer: Message) -> str:
+    """The label of a layer's tops where their channels are not known. Caffe: get_edge_label."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
     if layer.type in ("Convolution", "Deconvolution"):
@@ -144,36 +177,47 @@ def _edge_label(layer: Message) -> str:
     return ""
 
 
-def _edges(layer: Message, node: str) -> Iterator[str]:
-    if _in_place(layer):
+def channel_label(layer: Message, top: str, channels: Channels) -> str:
+    """The channels of a top in the phases of its layer; empty if they are not known."""
+    counts = {
+        counts[layer.name, top]
+        for phase, counts in channels.items()
+        if in_phase(layer, phase) and (layer.name, top) in counts
+    }
+    return ", ".join(str(count) for count in sorted(counts))
+
+
+def _edges(layer: Message, node: str, channels: Channels) -> Iterator[str]:
+    if in_place(layer):
         yield f"  {_blob_id(layer.top[0])} -> {node} [dir=both];"
         return
     for name in layer.bottom:
         yield f"  {_blob_id(name)} -> {node};"
-    label = _edge_label(layer)
     for name in layer.top:
+        label = channel_label(layer, name, channels) or edge_label(layer)
         yield f"  {node} -> {_blob_id(name)}" + (f" [label={_quoted(label)}];" if label else ";")
 
 
-def _in_place(layer: Message) -> bool:
+def in_place(layer: Message) -> bool:
+    """Whether a layer changes its one bottom."""
     return len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top)
 
 
 def layers_of_phase(net: Message, phase: int | None) -> list[Message]:
-    """The layers that a phase has; without one, all."""
-    return [layer for layer in net.layer if phase is None or _in_phase(layer, phase)]
+    """The layers that a phase has; all layers if the phase is None."""
+    return [layer for layer in net.layer if phase is None or in_phase(layer, phase)]
 
 
-def _in_phase(layer: Message, phase: int) -> bool:
-    """Whether the rules let the layer into some net of the phase; levels and stages aside."""
+def in_phase(layer: Message, phase: int) -> bool:
+    """Whether the rules admit the layer to some net of the phase; levels and stages are ignored."""
     if len(layer.include):
         return any(not rule.HasField("phase") or rule.phase == phase for rule in layer.include)
     return all(not rule.HasField("phase") or rule.phase != phase for rule in layer.exclude)
 
 
 def layer_colour(layer: Message) -> str:
-    """What a layer's box is filled with."""
-    return _NEURON_COLOUR if _in_place(layer) else _COLOURS.get(layer.type, _OTHER_COLOUR)
+    """The fill colour of a layer's box."""
+    return _NEURON_COLOUR if in_place(layer) else _COLOURS.get(layer.type, _OTHER_COLOUR)
 
 
 def _blob_id(name: str) -> str:
@@ -186,7 +230,7 @@ def _quoted(text: str) -> str:
 
 
 def has_graphviz() -> bool:
-    """Whether Graphviz is installed, so that images can be drawn."""
+    """Whether Graphviz is installed."""
     return shutil.which("dot") is not None
 
 
@@ -208,7 +252,7 @@ def _render(text: str, suffix: str, path: str) -> bytes:
     except subprocess.SubprocessError as cause:
         words = getattr(cause, "stderr", None) or str(cause).encode()
         raise UnsupportedError(
-            f"{path}: Graphviz did not draw it; expected an image as {suffix}, got "
+            f"{path}: Graphviz failed; expected an image as {suffix}, got "
             f"{words.decode(errors='replace').strip()}; ask for a .dot file"
         ) from cause
     return done.stdout

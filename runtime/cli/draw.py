@@ -22,13 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--rankdir",
         choices=RANKDIRS,
         default="LR",
-        help="which way the data flows: left to right, top to bottom ... (default: %(default)s)",
+        help="direction of the flow: left to right, top to bottom ... (default: %(default)s)",
     )
     parser.add_argument(
         "--phase",
         choices=tuple(_PHASES),
         default="ALL",
-        help="the layers of one phase, or all (default: %(default)s)",
+        help="draw the layers of one phase, or all, with those of one phase marked "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--display_lrm", action="store_true", help="show the layers' learning rate multipliers"

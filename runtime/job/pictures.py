@@ -118,9 +118,8 @@ def predictions_figure(
     heights = [1.75 * count + 0.5 for count in rows]
     figure = Figure(figsize=(1.45 * _COLUMNS, sum(heights) + 0.6), layout="constrained")
     figure.suptitle(f"{title}\nblack: right, red: wrong", fontsize=11)
-    for part, count, (indices, words) in zip(
-        figure.subfigures(2, 1, height_ratios=heights), rows, parts
-    ):
+    subfigures: Any = figure.subfigures(2, 1, height_ratios=heights)
+    for part, count, (indices, words) in zip(subfigures, rows, parts):
         part.suptitle(words, fontsize=10, fontweight="bold")
         axes = part.subplots(count, _COLUMNS, squeeze=False).ravel()
         for axis in axes:

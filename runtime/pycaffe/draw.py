@@ -13,6 +13,7 @@ from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import upgrade_net
+from runtime.analysis.edge_channels import blob_channels
 from runtime.analysis.net_plot import SUFFIXES, plot_net
 from runtime.pycaffe.errors import MissingPackageError
 from runtime.pycaffe.files import PathLike
@@ -66,10 +67,11 @@ def draw_net(
     """
     net = _current_form(caffe_net)
     suffix = f".{ext.lower()}"
+    channels = blob_channels(net, phase)
     if suffix in SUFFIXES and rankdir in graphviz.RANKDIRS and not graphviz.has_graphviz():
         log.info("Graphviz is not installed: drawn by matplotlib")
-        return plot_net(net, suffix, rankdir, phase, display_lrm)
-    return graphviz.draw_net(net, suffix, rankdir, phase, display_lrm, "draw_net")
+        return plot_net(net, suffix, rankdir, phase, display_lrm, channels)
+    return graphviz.draw_net(net, suffix, rankdir, phase, display_lrm, "draw_net", channels)
 
 
 def draw_net_to_file(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prototxt_gen import draw, proto
-from prototxt_gen.draw import draw_net_to_file, layer_label, net_to_dot
+from prototxt_gen.draw import draw_net_to_file, layer_lines, net_to_dot
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.text import parse
 
@@ -87,8 +87,52 @@ def test_phases() -> None:
     ],
 )
 def test_labels(text: str, label: str) -> None:
-    assert layer_label(layer(text), "TB") == label
-    assert layer_label(layer(text), "LR").split("\n")[0] == label.split(" ")[0]
+    assert " ".join(layer_lines(layer(text))) == label
+    net = parse(f"layer {{ {text} }}", proto.NetParameter)
+    assert f'layer0 [label="{label}"' in net_to_dot(net, "TB")
+    name, _, rest = label.partition(" ")
+    assert f'layer0 [label="{name}\\n{rest.partition(" ")[0]}' in net_to_dot(net, "LR")
+
+
+def test_layers_of_one_phase_are_marked_where_all_are_drawn() -> None:
+    """TRAIN and TEST can be told apart in one drawing, and drawn apart with `phase`."""
+    text = net_to_dot(NET)
+    marked = 'shape=box, style="filled,dashed"'
+    assert f'layer0 [label="data\\n(Data)\\nTRAIN only", {marked}' in text
+    assert f'layer3 [label="acc\\n(Accuracy)\\nTEST only", {marked}' in text
+    assert text.count("only") == text.count("dashed") == 2
+    for phase in (proto.TRAIN, proto.TEST):
+        assert "only" not in net_to_dot(NET, phase=phase)
+
+
+@pytest.mark.parametrize(
+    ("rules", "mark"),
+    [
+        ("include { phase: TRAIN }", "TRAIN only"),
+        ("exclude { phase: TRAIN }", "TEST only"),
+        ("include { phase: TRAIN } include { phase: TEST }", ""),
+        ('include { stage: "x" }', ""),
+        ("exclude { phase: TRAIN } exclude { phase: TEST }", ""),
+        ("", ""),
+    ],
+)
+def test_phase_marks(rules: str, mark: str) -> None:
+    assert draw.phase_mark(layer(f'name: "x" {rules}')) == mark
+
+
+def test_channels_on_edges() -> None:
+    net = parse(
+        """layer { name: "a" type: "Input" top: "x" }
+        layer { name: "b" type: "Pooling" bottom: "x" top: "y" include { phase: TRAIN } }
+        layer { name: "c" type: "InnerProduct" bottom: "x" top: "z"
+          inner_product_param { num_output: 7 } }""",
+        proto.NetParameter,
+    )
+    known = {proto.TRAIN: {("a", "x"): 3, ("b", "y"): 3}, proto.TEST: {("a", "x"): 4}}
+    text = net_to_dot(net, channels=known)
+    assert 'layer0 -> "blob x" [label="3, 4"];' in text
+    assert 'layer1 -> "blob y" [label="3"];' in text
+    assert 'layer2 -> "blob z" [label="7"];' in text
 
 
 def test_edges_say_how_many_outputs() -> None:
@@ -135,7 +179,7 @@ def test_image_is_what_graphviz_says(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_graphviz_that_fails_or_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, "cat > /dev/null; echo no fonts >&2; exit 1")
     path = tmp_path / "net.pdf"
-    with pytest.raises(UnsupportedError, match=r"Graphviz did not draw it; .* got no fonts; ask"):
+    with pytest.raises(UnsupportedError, match=r"Graphviz failed; .* got no fonts; ask"):
         draw_net_to_file(NET, path)
     assert not path.exists()
 

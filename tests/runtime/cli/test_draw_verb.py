@@ -44,3 +44,22 @@ def test_an_unknown_format(net: str, capsys: pytest.CaptureFixture[str]) -> None
     assert "verydeep draw: draw_net: not a format for drawings; expected one of" in (
         capsys.readouterr().err
     )
+
+
+def test_channels_and_phases_are_shown(net: str) -> None:
+    """Also of layers without a `num_output`, such as a concatenation."""
+    Path(net).write_text(
+        'layer { name: "in" type: "Input" top: "x" include { phase: TEST }'
+        "  input_param { shape { dim: 1 dim: 3 } } }"
+        'layer { name: "data" type: "DummyData" top: "x" include { phase: TRAIN }'
+        "  dummy_data_param { shape { dim: 8 dim: 3 } } }"
+        'layer { name: "c" type: "Concat" bottom: "x" bottom: "x" top: "z" }'
+    )
+    assert main(["draw", net, "all.dot"]) == 0
+    drawn = Path("all.dot").read_text()
+    assert "in\\n(Input)\\nTEST only" in drawn
+    assert "data\\n(DummyData)\\nTRAIN only" in drawn
+    assert '-> "blob z" [label="6"];' in drawn
+    assert main(["draw", net, "train.dot", "--phase=TRAIN"]) == 0
+    drawn = Path("train.dot").read_text()
+    assert "(Input)" not in drawn and "only" not in drawn
