@@ -14,6 +14,8 @@ from data_prep.lmdb_io import Reader
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
 from runtime.evaluate.central_crop import Evaluation
+from runtime.evaluate.confusion import short_name
+from runtime.evaluate.metrics import ranks
 
 _COLUMNS = 8
 _SAMPLE = 4 * _COLUMNS
@@ -24,31 +26,30 @@ _NAME_LENGTH = 14
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted classes of images. Shapes: all (N,).
+    """Predicted classes of images, wrong by the rule of the top-1 error. Shapes: all (N,).
 
-    Units: probability and truth_loss belong to the predicted and to the true class, by softmax;
-    truth_loss is the negative logarithm.
+    Units: `probability` of the predicted class and `truth_loss`, the negative logarithm of that of
+    the true class, are those of a softmax.
     """
 
     predicted: Any
     labels: Any
+    wrong: Any
     probability: Any
     truth_loss: Any
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Predictions:
-        """The predictions by scores."""
+        """The predictions by scores. If the true class shares the best score, it is not chosen."""
+        labels, rows = evaluation.labels, np.arange(len(evaluation.labels))
         scores = evaluation.scores.astype(np.float64)
+        wrong = ranks(evaluation.scores, labels) != 0
         shifted = scores - scores.max(axis=1, keepdims=True)
         logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-        rows, predicted = np.arange(len(scores)), scores.argmax(axis=1)
-        loss = -logs[rows, evaluation.labels]
-        return cls(predicted, evaluation.labels, np.exp(logs[rows, predicted]), loss)
-
-    @property
-    def wrong(self) -> Any:
-        """Whether each prediction is wrong."""
-        return self.predicted != self.labels
+        scores[rows[wrong], labels[wrong]] = -np.inf
+        predicted = scores.argmax(axis=1)
+        probability = np.exp(logs[rows, predicted])
+        return cls(predicted, labels, wrong, probability, -logs[rows, labels])
 
     def sample(self, count: int, seed: int = _SEED) -> list[int]:
         """A random sample, in random order, with as large a share of errors as all images have."""
@@ -148,6 +149,5 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _short(name: str) -> str:
-    """The first word of a synset without its WordNet identifier, cut to the width of an image."""
-    words = (name.partition(" ")[2] or name).split(",")[0]
+    words = short_name(name)
     return words if len(words) <= _NAME_LENGTH else f"{words[: _NAME_LENGTH - 1]}…"

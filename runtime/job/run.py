@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from runtime.backend.base import Backend
 from runtime.core.context import RunContext
 from runtime.core.sharing import Sharing
 from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
+from runtime.evaluate.confusion import confusion_csv, confusion_matrix, confusion_picture
 from runtime.job.pictures import draw_predictions
 from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
 from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
@@ -99,6 +100,7 @@ def run_job(
         options.out / "predictions.png",
         f"{spec.name} on held-out images: top-1 error {100 * top1:.1f} %",
     )
+    files |= _confusion(evaluation, data.synsets, options.out)
     result = {
         "net": spec.name,
         "iterations": trained.iterations,
@@ -147,6 +149,15 @@ def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> 
     with Net(without_fillers(param), proto.TEST, backend, context) as net:
         net_weights.copy_trained_layers(net, weights, strict=True)
         return evaluate_central_crop(net, data.val_images, scores, labels)
+
+
+def _confusion(evaluation: Evaluation, names: Sequence[str], out: Path) -> dict[str, Path]:
+    """The confusion matrix and the error of each class, as a picture and as a table."""
+    matrix = confusion_matrix(evaluation.scores, evaluation.labels, len(names))
+    return {
+        "confusion": confusion_picture(matrix, names, out / "confusion.png"),
+        "class_errors": confusion_csv(matrix, names, out / "confusion.csv"),
+    }
 
 
 def _export(out: Path, folder: Path, trained: TrainResult, backend: Backend) -> dict[str, Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,23 @@ def test_the_result_says_what_was_asked_for(result: dict[str, Any]) -> None:
 def test_every_file_is_there(result: dict[str, Any]) -> None:
     for key in ("caffemodel", "deploy", "solverstate", "log", "synset_words", "caffemodel_h5"):
         assert Path(result[key]).stat().st_size > 0, key
-    for key in ("learning_curve", "predictions"):
+    for key in ("learning_curve", "predictions", "confusion"):
         picture = cv2.imread(result[key])
         assert picture is not None, key
         assert picture.std() > 5, key
     assert read_solverstate(result["solverstate"]).iter == ITERATIONS
+
+
+def test_the_errors_of_the_classes_add_up_to_the_result(result: dict[str, Any]) -> None:
+    with Path(result["class_errors"]).open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == len(Path(result["synset_words"]).read_text().splitlines())
+    images = [int(row["images"]) for row in rows]
+    wrong = [
+        float(row["top-1 error, %"]) / 100 * count for row, count in zip(rows, images) if count
+    ]
+    assert sum(images) == result["held_out_images"]
+    assert sum(wrong) / sum(images) == pytest.approx(result["top1_error"], abs=1e-4)
 
 
 def test_the_exported_net_runs_and_both_forms_agree(result: dict[str, Any]) -> None:

@@ -71,7 +71,14 @@ def test_the_worst_errors_have_the_lowest_probability_of_the_truth() -> None:
 def test_scores_that_saturate_are_still_ordered() -> None:
     """The probability of the truth is 0 in float64 for all of these."""
     scores = np.array([[0, 2000], [0, 4000], [0, 3000], [np.nan, 0]], np.float32)
-    assert Predictions.of(Evaluation(scores, np.array([0, 0, 0, 1]))).worst(4) == [3, 1, 2, 0]
+    assert Predictions.of(Evaluation(scores, np.zeros(4, np.int64))).worst(4) == [3, 1, 2, 0]
+
+
+def test_a_tie_is_an_error_as_in_the_top1_error() -> None:
+    scores = np.array([[2, 2, 1], [2, 1, 1]], np.float32)
+    predictions = Predictions.of(Evaluation(scores, np.array([0, 0])))
+    assert predictions.wrong.tolist() == [True, False]
+    assert predictions.predicted.tolist() == [1, 0]
 
 
 def texts(part: Any) -> list[tuple[str, str]]:
