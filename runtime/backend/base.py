@@ -8,6 +8,7 @@ Where a contract names (outer, channels, inner), an array is read as that 3-D sh
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -318,6 +319,23 @@ class DeviceCapacity(Protocol):
         """
 
 
+class LayerKernels(Protocol):
+    """Launches kernels of layers that no op of the backend computes."""
+
+    def elementwise(self, source: str, kernel: str, count: int, args: Sequence[Any]) -> None:
+        """Launch a kernel of cuda_kernels/<source>.cu; each thread computes 4 of `count` elements.
+
+        Args:
+            source: the name of the file, without its suffix.
+            kernel: the name of the function.
+            count: the number of elements.
+            args: device arrays and numbers, in the order of the kernel's parameters.
+
+        Raises:
+            DeviceError: an array of another backend, or the launch fails.
+        """
+
+
 class Backend(Protocol):
     """One device: groups of ops, properties of its results, and optional abilities."""
 
@@ -350,6 +368,8 @@ class Backend(Protocol):
     """Whether `input_batch` is faster with bytes and offsets than with finished floats."""
     device_memory: DeviceCapacity | None
     """None if arrays are in the host's memory."""
+    kernels: LayerKernels | None
+    """For layers that have a kernel of their own; None if layers compute on the host."""
 
     @property
     def launches(self) -> int | None:

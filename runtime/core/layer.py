@@ -70,7 +70,9 @@ class Layer(NotCopyable):
     is_loss: ClassVar[bool] = False
     """The first top has loss weight 1 unless the prototxt says otherwise."""
     only_ops: ClassVar[bool] = False
-    """Both passes only call ops of the backend, which may record and repeat them. Not inherited."""
+    """On a device, both passes only call ops of the backend or its `kernels`, which may be recorded
+    and repeated. Not inherited.
+    """
     places: ClassVar[Places] = Places.UNDEFINED
     """Where the place of a top's number lies in the bottoms."""
     value_bottoms: ClassVar[int | None] = None

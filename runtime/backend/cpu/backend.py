@@ -78,6 +78,7 @@ class CpuBackend(NotCopyable, Backend):
     lock = None
     input_batch = staticmethod(input_batch)
     input_as_bytes = False
+    kernels = None
     device_memory = None
     launches = None
 

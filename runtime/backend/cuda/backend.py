@@ -57,7 +57,7 @@ class CudaBackend(NotCopyable, Backend):
         )
         self.dtype = FLOAT
         self.device_memory = DeviceMemory(driver)
-        self._launcher = launcher = Launcher(driver, self.device_memory)
+        self.kernels = self._launcher = launcher = Launcher(driver, self.device_memory)
         self.recorder = LaunchRecorder(launcher) if replay else None
         self.input_batch = AugmentOps(launcher).batch
         self.input_as_bytes = True
