@@ -73,7 +73,9 @@ def class_errors(matrix: Matrix) -> npt.NDArray[np.float64]:
     """
     images = matrix.sum(axis=1)
     wrong = (images - matrix.diagonal()).astype(np.float64)
-    return np.divide(wrong, images, out=np.full(len(images), np.nan), where=images > 0)
+    errors = np.full(len(images), np.nan)
+    np.divide(wrong, images, out=errors, where=images > 0)
+    return errors
 
 
 def worst_classes(matrix: Matrix, count: int) -> list[int]:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import TrainingError
 from runtime.backend.base import HostArray
-from runtime.parallel.collective import PATIENCE, Parcel, PeerFailedError, Pending
+from runtime.parallel.collective import PATIENCE, Message, PeerFailedError, Pending
 
 log = logging.getLogger("verydeep.parallel")
 
@@ -146,13 +146,15 @@ class SocketCollective:
         missing = ", ".join(map(str, sorted(self._missing())))
         log.warning("rank %d: waiting for rank(s) %s to connect", self.rank, missing)
 
-    def post(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> Pending:
+    def post(self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]) -> Pending:
         """See Collective. What comes has the dtype of what is sent, else the collective's."""
         dtype = next((array.dtype for parcel in outgoing for array in parcel), self.dtype)
         self._posted.append(_Posted(self, outgoing, sizes, dtype))
         return self._posted[-1]
 
-    def exchange(self, outgoing: Sequence[Parcel], sizes: Sequence[Sequence[int]]) -> list[Parcel]:
+    def exchange(
+        self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
+    ) -> list[Message]:
         """See Collective."""
         return self.post(outgoing, sizes).finish()
 
@@ -236,14 +238,14 @@ class _Posted:
     def __init__(
         self,
         collective: SocketCollective,
-        outgoing: Sequence[Parcel],
+        outgoing: Sequence[Message],
         sizes: Sequence[Sequence[int]],
         dtype: np.dtype[np.generic],
     ) -> None:
         self._collective = collective
         self.complete = False
         others = [peer for peer in range(collective.size) if peer != collective.rank]
-        self._incoming: list[Parcel] = [
+        self._incoming: list[Message] = [
             outgoing[peer] if peer == collective.rank else [np.empty(n, dtype) for n in sizes[peer]]
             for peer in range(collective.size)
         ]
@@ -263,7 +265,7 @@ class _Posted:
         """Remove bytes that were received."""
         _advance(self.buffers[peer], count)
 
-    def finish(self) -> list[Parcel]:
+    def finish(self) -> list[Message]:
         """See Pending.finish."""
         self._collective.run_until(self)
         return self._incoming

@@ -17,7 +17,7 @@ from runtime.pycaffe.image import Image, resize_image
 from runtime.pycaffe.image import oversample as ten_crops
 from runtime.pycaffe.net import Net
 from runtime.pycaffe.transformer import Transformer
-from runtime.weights.copy_report import CopyReport
+from runtime.weights.net_weights import CopyReport
 
 log = logging.getLogger("verydeep.pycaffe")
 

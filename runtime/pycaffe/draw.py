@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import draw as graphviz
-from prototxt_gen.draw import layer_label as get_layer_label
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
@@ -21,6 +20,12 @@ from runtime.pycaffe.files import PathLike
 log = logging.getLogger("verydeep.pycaffe")
 
 __all__ = ["draw_net", "draw_net_to_file", "get_layer_label", "get_pydot_graph"]
+
+
+def get_layer_label(layer: Message, rankdir: str = "LR", display_lrm: bool = False) -> str:
+    """The text in a layer's box: in one line in a tall drawing, else in several."""
+    separator = " " if rankdir in ("TB", "BT") else "\n"
+    return separator.join(graphviz.layer_lines(layer, display_lrm))
 
 
 def get_pydot_graph(
@@ -44,7 +49,10 @@ def get_pydot_graph(
             "install it with pip install pydot, or use draw_net, which does not need it"
         ) from cause
     net = _current_form(caffe_net)
-    (graph,) = pydot.graph_from_dot_data(graphviz.net_to_dot(net, rankdir, phase, display_lrm))
+    channels = blob_channels(net, phase)
+    (graph,) = pydot.graph_from_dot_data(
+        graphviz.net_to_dot(net, rankdir, phase, display_lrm, channels=channels)
+    )
     for edge in () if label_edges else graph.get_edges():
         edge.get_attributes().pop("label", None)
     return graph

@@ -7,6 +7,7 @@ NCCL (nccl.py). Caffe: the solver_count and solver_rank of Caffe, P2PSync, NCCL.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,16 +18,13 @@ import numpy as np
 from prototxt_gen.errors import UnsupportedError
 from runtime.backend.base import Backend
 from runtime.core.context import PassWindow
-from runtime.logs.glog import caffe_log, number
-from runtime.net import Net
 from runtime.parallel.collective import Collective
 from runtime.parallel.flat_params import Layout
-from runtime.solvers.engine import Engine
+from runtime.solvers.engine import BuildEngine, EngineSetup, LocalEngine, clip_factor
 from runtime.solvers.hooks import Score
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
 from runtime.solvers.testing import Outcome, read_scores, run_batch
-from runtime.solvers.update_rule import UpdateRule
 
 _TEST_FIELDS = (
     "test_net",
@@ -51,17 +49,17 @@ class Rank:
         return PassWindow(self.count * iter_size, first, first + iter_size)
 
 
-class RankEngine(Engine):
+class RankEngine(LocalEngine):
     """Computes one rank's batches; `collective` connects it to the other ranks' engines, if set.
 
     With one, losses and scores are the means over all ranks. Gradients are the rank's own.
     """
 
-    def __init__(self, net: Net, rule: UpdateRule, rank: Rank) -> None:
-        super().__init__(net, rule)
+    def __init__(self, setup: EngineSetup, rank: Rank) -> None:
+        super().__init__(setup)
         self.rank, self.shards = rank, rank.count
         self.collective: Collective | None = None
-        self._clock = net.context.pass_number
+        self._clock = setup.net.context.pass_number
         self._scores: list[Score] = []
 
     @property
@@ -86,8 +84,8 @@ class RankEngine(Engine):
         self.net.clear_param_diffs()
         return self._passes(iter_size, backward=True)
 
-    def clip(self, limit: float) -> None:
-        """See Engine. The norm is added up as in ReplicaEngine, to the same bits."""
+    def _clip(self, limit: float) -> None:
+        """Add up the norm as ReplicaEngine does, to the same bits."""
         if limit < 0:
             return
         vectors, memory = self.net.backend.vectors, self.net.backend.memory
@@ -97,16 +95,10 @@ class RankEngine(Engine):
             gradient = self.slots[segment.index].diff.dev()
             parts += [vectors.sumsq(memory.view(gradient, i, (n,))) for i, n in segment.chunks()]
         norm = math.sqrt(math.fsum(parts))
-        if norm > limit:
-            caffe_log(
-                "sgd_solver.cpp:92",
-                "Gradient clipping: scaling down gradients (L2 norm %s > %s) by scale factor %s",
-                number(norm),
-                number(limit),
-                number(limit / norm),
-            )
+        factor = clip_factor(norm, limit)
+        if factor is not None:
             for slot in self.slots:
-                vectors.scal(limit / norm, slot.diff.mutable_dev())
+                vectors.scal(factor, slot.diff.mutable_dev())
 
     def _passes(self, iter_size: int, backward: bool) -> float:
         outcomes = []
@@ -133,8 +125,8 @@ class RankEngine(Engine):
         if self.collective is None:
             return [values]
         size = self.rank.count
-        parcel = [np.array(values, np.float64)]
-        incoming = self.collective.exchange([parcel] * size, [[len(values)]] * size)
+        message = [np.array(values, np.float64)]
+        incoming = self.collective.exchange([message] * size, [[len(values)]] * size)
         self.collective.release()
         return [arrays[0].tolist() for arrays in incoming]
 
@@ -166,21 +158,21 @@ def build_solver(param: Any, backend: Backend, options: SolverOptions, rank: Ran
             "or use `verydeep train --gpu 0,1`"
         )
     options = dataclasses.replace(options, window=rank.window(param.iter_size))
+    build_engine = functools.partial(RankEngine, rank=rank)
     if rank.number == 0:
-        solver = Solver(param, backend, options)
-    else:
-        solver = _following(param, backend, options)
-    solver.engine = RankEngine(solver.net, solver.rule, rank)
-    return solver
+        return Solver(param, backend, options, build_engine=build_engine)
+    return _following(param, backend, options, build_engine)
 
 
-def _following(param: Any, backend: Backend, options: SolverOptions) -> Solver:
+def _following(
+    param: Any, backend: Backend, options: SolverOptions, build_engine: BuildEngine
+) -> Solver:
     built = type(param)()
     built.CopyFrom(param)
     for name in _TEST_FIELDS:
         built.ClearField(name)
     built.snapshot, built.snapshot_after_train = 0, False
-    solver = FollowingSolver(built, backend, options)
+    solver = FollowingSolver(built, backend, options, build_engine=build_engine)
     # Scripts read these fields on every rank.
     solver.param.CopyFrom(param)
     solver.hooks.clear()
