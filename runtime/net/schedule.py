@@ -48,8 +48,8 @@ class Step:
     bottom: Sequence[Blob]
     top: Sequence[Blob]
     fused: int | None
-    """The in-place ReLU that the layer computes as well: the next layer, or backward the one before
-    it."""
+    """The ReLU in place that the layer computes as well: the next layer forward, the one before it
+    backward."""
 
     def run(self) -> float:
         """Compute the step; returns its part of the weighted sum of the losses."""
@@ -93,10 +93,11 @@ class ForwardStep(Step):
 class BackwardStep(Step):
     """Compute the gradients of a layer's bottoms and weights."""
 
-    wiring: Wiring
+    bottom_need_backward: Sequence[Sequence[bool]]
+    """See Wiring. A step has no reference to the net, so that the net is freed without delay."""
 
     def run(self) -> float:
-        propagate_down = self.wiring.bottom_need_backward[self.index]
+        propagate_down = self.bottom_need_backward[self.index]
         if self.fused is None:
             self.layer.backward(self.top, propagate_down, self.bottom)
         else:
@@ -116,27 +117,21 @@ def schedule(
     In a pass that is `observed`, blobs may be read between two layers, so no layers are fused.
     Backward, layers without a needed gradient have no step, except with `every_layer`.
     """
-    if span.direction is Direction.FORWARD:
-        fused = {} if observed else dict(_forward_pairs(wiring, span.layers))
-        return tuple(
-            ForwardStep(
-                i,
-                wiring.layers[i],
-                wiring.bottoms[i],
-                wiring.tops[i],
-                fused.get(i),
-                any(wiring.layers[i].loss_weights),
-            )
-            for i in span.layers
-            if i not in fused.values()
-        )
-    needed = [i for i in span.layers if every_layer or wiring.layer_need_backward[i]]
-    fused = {} if observed else dict(_backward_pairs(wiring, needed))
-    return tuple(
-        BackwardStep(i, wiring.layers[i], wiring.bottoms[i], wiring.tops[i], fused.get(i), wiring)
-        for i in needed
-        if i not in fused.values()
-    )
+    forward, needed = span.direction is Direction.FORWARD, wiring.bottom_need_backward
+    layers = [i for i in span.layers if forward or every_layer or wiring.layer_need_backward[i]]
+    pairs = _forward_pairs if forward else _backward_pairs
+    fused = {} if observed else dict(pairs(wiring, layers))
+    steps: list[Step] = []
+    for i in layers:
+        layer, bottom, top = wiring.layers[i], wiring.bottoms[i], wiring.tops[i]
+        if i in fused.values():
+            continue
+        if forward:
+            loss = any(layer.loss_weights)
+            steps.append(ForwardStep(i, layer, bottom, top, fused.get(i), loss))
+        else:
+            steps.append(BackwardStep(i, layer, bottom, top, fused.get(i), needed))
+    return tuple(steps)
 
 
 def run(steps: Sequence[Step]) -> float:

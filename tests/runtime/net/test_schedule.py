@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -208,6 +210,19 @@ def test_a_change_of_bottom_need_backward_takes_effect() -> None:
         net.bottom_need_backward[1] = [True]
         net.backward()
         assert net.blobs["data"].diff.host().any()
+
+
+def test_a_net_is_freed_without_garbage_collection() -> None:
+    net = made(POOLED, proto.TRAIN)
+    net.forward()
+    net.backward()
+    freed = weakref.ref(net)
+    gc.disable()
+    try:
+        del net
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_an_empty_range_has_no_steps(net: Net) -> None:
