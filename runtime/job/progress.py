@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from runtime.logs.glog import number
 from runtime.logs.pace import Pace, format_duration
-from runtime.solvers.guard import batch_size
+from runtime.net.shape_net import batch_of
 from runtime.solvers.hooks import Progress as Iteration
 from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
 
@@ -69,7 +69,7 @@ class ProgressBar(SolverHook):
     def on_solve(self, solver: RunView) -> None:
         """Show the bar."""
         self._pace = Pace(solver.iter, solver.param.max_iter, time.monotonic())
-        self._images = batch_size(solver.net) * solver.engine.shards * solver.param.iter_size
+        self._images = batch_of(solver.net) * solver.engine.shards * solver.param.iter_size
         self._bar = Progress(
             TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),

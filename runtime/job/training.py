@@ -22,13 +22,14 @@ from runtime.backend.base import Backend
 from runtime.job.device_memory import expect_room
 from runtime.job.progress import progress_hook
 from runtime.logs.glog import caffe_log, start_log_files
+from runtime.net.shape_net import batch_of
 from runtime.parallel import links
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
 from runtime.parallel.start import OpenReplica, options_for, start_threads
 from runtime.solvers.display import JsonLog, finite_json
 from runtime.solvers.engine import BuildEngine, Engine, EngineSetup, LocalEngine
-from runtime.solvers.guard import LossGuard, batch_size
+from runtime.solvers.guard import LossGuard
 from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.ownership import continues, log_path, refuse_foreign_log
@@ -328,7 +329,7 @@ def _json_path(job: TrainJob, param: Any) -> Path | None:
 
 def _say_batch(solver: Solver, plan: ShardPlan) -> None:
     shards, iter_size = solver.engine.shards, solver.param.iter_size
-    batch, name = batch_size(solver.net) * shards, solver.net.backend.name
+    batch, name = batch_of(solver.net) * shards, solver.net.backend.name
     log.info(
         "Effective batch %d: %d images in %d shard(s), iter_size %d, on %s",
         batch * iter_size,

@@ -35,16 +35,15 @@ class Pending(Protocol):
         """
 
 
-class Collective(Protocol):
-    """The connection of one replica to all replicas.
+class Collective:
+    """The connection of one replica to all replicas; a base class.
 
-    Thread and MPI collectives move host arrays. The links of links.py have the same methods and
-    move arrays of a backend.
+    Thread and MPI collectives move host arrays, the links of links.py arrays of a backend.
     """
 
     rank: int
     size: int
-    in_process: bool
+    in_process = False
     """Whether arrays are passed by reference, so that replicas can share host memory."""
 
     def post(self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]) -> Pending:
@@ -53,6 +52,7 @@ class Collective(Protocol):
         `sizes[r]` are the counts of the arrays that replica r sends to this one. All replicas post
         in the same order. The arrays must not change until `release`.
         """
+        raise NotImplementedError
 
     def exchange(
         self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
@@ -62,12 +62,15 @@ class Collective(Protocol):
         Raises:
             TrainingError, PeerFailedError: see Pending.finish.
         """
+        return self.post(outgoing, sizes).finish()
 
     def release(self) -> None:
         """Wait until all replicas have read the arrays they received."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Make the replicas that wait for this one fail."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Free the resources of the connection."""
@@ -151,8 +154,8 @@ class _Posted:
         return [outgoing[self._rank] for outgoing in contents]
 
 
-class ThreadCollective:
-    """The connection of replicas that are threads of one process. See Collective."""
+class ThreadCollective(Collective):
+    """The connection of replicas that are threads of one process."""
 
     in_process = True
 
@@ -165,12 +168,6 @@ class ThreadCollective:
         """See Collective."""
         return _Posted(self.table, self.rank, self.table.post(self.rank, outgoing))
 
-    def exchange(
-        self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
-    ) -> list[Message]:
-        """See Collective."""
-        return self.post(outgoing, sizes).finish()
-
     def release(self) -> None:
         """See Collective."""
         turn = self.table.post(self.rank, None)
@@ -181,6 +178,3 @@ class ThreadCollective:
     def abort(self) -> None:
         """See Collective."""
         self.table.abort()
-
-    def close(self) -> None:
-        """See Collective."""

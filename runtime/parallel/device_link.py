@@ -11,10 +11,8 @@ from runtime.parallel.collective import Collective, Message, Pending
 Sizes = Sequence[Sequence[int]]
 
 
-class DeviceLink:
-    """A stream for copies, and reused memory for the arrays received. See Collective."""
-
-    in_process = False
+class DeviceLink(Collective):
+    """A stream for copies, and reused memory for the arrays received."""
 
     def __init__(self, backend: Any, inner: Collective) -> None:
         self.backend, self.inner = backend, inner
@@ -45,10 +43,6 @@ class DeviceLink:
         """
         raise NotImplementedError
 
-    def exchange(self, outgoing: Sequence[Message], sizes: Sizes) -> list[Message]:
-        """See Collective."""
-        return self.post(outgoing, sizes).finish()
-
     def release(self) -> None:
         """See Collective."""
         for array in self._lent:
@@ -58,9 +52,6 @@ class DeviceLink:
     def abort(self) -> None:
         """See Collective."""
         self.inner.abort()
-
-    def close(self) -> None:
-        """See Collective."""
 
     def passed(self) -> Any:
         """Make later work on the compute stream wait for all copies so far; returns the event."""

@@ -109,7 +109,7 @@ class ReplicaEngine:
             ]
             for owner in range(self.group.size)
         ]
-        self.group.scatter(Command.TAKE_HISTORY, messages)
+        self.group.run(Command.TAKE_HISTORY, first=[messages])
 
     def _parts(self, history: History, owner: int) -> list[tuple[HostArray, Segment]]:
         """The flat history arrays of a replica's segments, with the segments."""

@@ -22,18 +22,13 @@ class ReplicaGroup(Protocol):
 
     size: int
 
-    def run(self, command: Command, *args: Any) -> list[Any]:
-        """Run a command with the same arguments on every replica; results in order of rank.
+    def run(self, command: Command, *args: Any, first: Sequence[Any] | None = None) -> list[Any]:
+        """Run a command on every replica; returns the results in order of rank.
+
+        `first` has the arguments of the first replica if they differ from the others'.
 
         Raises:
             VerydeepError: a replica failed. If gradients were computed, no weight was updated.
-        """
-
-    def scatter(self, command: Command, argument: Any) -> None:
-        """Run a command on every replica; the first gets an argument, the others none.
-
-        Raises:
-            VerydeepError: a replica failed.
         """
 
     def close(self) -> None:
@@ -68,15 +63,8 @@ class ThreadGroup:
             self.close()
             raise
 
-    def run(self, command: Command, *args: Any) -> list[Any]:
+    def run(self, command: Command, *args: Any, first: Sequence[Any] | None = None) -> list[Any]:
         """See ReplicaGroup."""
-        return self._run(command, args, args)
-
-    def scatter(self, command: Command, argument: Any) -> None:
-        """See ReplicaGroup."""
-        self._run(command, (argument,), ())
-
-    def _run(self, command: Command, first: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
         if self.size > 1 and os.getpid() != self._process:
             raise DeviceError(
                 f"replicas: the {self.size} replicas are threads of the parent process, and this "
@@ -84,13 +72,13 @@ class ThreadGroup:
                 "solver again in this process"
             )
         others = [
-            thread.submit(_execute, replica, command, rest)
+            thread.submit(_execute, replica, command, args)
             for thread, replica in zip(self._threads, self.replicas[1:])
         ]
         errors: list[BaseException] = []
         results: list[Any] = []
         try:
-            results.append(_execute(self.replicas[0], command, first))
+            results.append(_execute(self.replicas[0], command, args if first is None else first))
         except VerydeepError as error:
             errors.append(error)
         for rank, future in enumerate(others, start=1):

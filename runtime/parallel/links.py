@@ -140,7 +140,7 @@ class _Offered:
         return self._incoming
 
 
-class ChosenLink:
+class ChosenLink(Collective):
     """The link of --transport, created by the first exchange, when all replicas exist."""
 
     def __init__(self, backend: Any, inner: Collective, transport: str = AUTO) -> None:
@@ -152,10 +152,6 @@ class ChosenLink:
     def post(self, outgoing: Sequence[Message], sizes: Sizes) -> Pending:
         """See Collective."""
         return self._chosen().post(outgoing, sizes)
-
-    def exchange(self, outgoing: Sequence[Message], sizes: Sizes) -> list[Message]:
-        """See Collective."""
-        return self._chosen().exchange(outgoing, sizes)
 
     def release(self) -> None:
         """See Collective."""

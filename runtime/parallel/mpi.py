@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import DeviceError, TrainingError
 from runtime.backend.base import HostArray
-from runtime.parallel.collective import PATIENCE, Message, PeerFailedError, Pending
+from runtime.parallel.collective import PATIENCE, Collective, Message, PeerFailedError, Pending
 
 CONTROL, RESULT, ABORT, _DATA = 1, 2, 3, 16
 _TAGS = 30000
@@ -98,10 +98,8 @@ class _Posted:
         return self.incoming
 
 
-class MpiCollective:
-    """See Collective. All machines need the same byte order."""
-
-    in_process = False
+class MpiCollective(Collective):
+    """The connection of replicas that are processes; all machines need the same byte order."""
 
     def __init__(self, world: World, dtype: npt.DTypeLike = np.float32) -> None:
         self.world = world
@@ -143,12 +141,6 @@ class MpiCollective:
                 requests += [(peer, self.comm.Isend(a, peer, tag)) for a in arrays if a.size]
         self._pending.append(_Posted(self, incoming, requests))
         return self._pending[-1]
-
-    def exchange(
-        self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
-    ) -> list[Message]:
-        """See Collective."""
-        return self.post(outgoing, sizes).finish()
 
     def _empty(self, count: int) -> HostArray:
         spare = self._spare.get(count)
@@ -197,9 +189,6 @@ class MpiCollective:
             if peer != self.rank:
                 request = self.comm.isend((self.rank, self._command), dest=peer, tag=ABORT)
                 self._kept.append(request)
-
-    def close(self) -> None:
-        """See Collective."""
 
 
 def late_ranks(world: World, ranks: set[int]) -> TrainingError:

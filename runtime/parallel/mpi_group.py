@@ -45,24 +45,17 @@ class MpiGroup:
         if failures:
             raise first_cause(failures)
 
-    def run(self, command: Command, *args: Any) -> list[Any]:
+    def run(self, command: Command, *args: Any, first: Sequence[Any] | None = None) -> list[Any]:
         """See ReplicaGroup."""
-        return self._run(command, args, args)
-
-    def scatter(self, command: Command, argument: Any) -> None:
-        """See ReplicaGroup."""
-        self._run(command, (argument,), ())
-
-    def _run(self, command: Command, first: Sequence[Any], rest: Sequence[Any]) -> list[Any]:
         self._number += 1
         for peer in range(1, self.size):
-            order = (Order.RUN, self._number, command, rest)
+            order = (Order.RUN, self._number, command, args)
             self.world.comm.send(order, dest=peer, tag=CONTROL)
         self.collective.begin(self._number)
         failures: list[BaseException] = []
         results: list[Any] = [None]
         try:
-            results[0] = self.replica.execute(command, first)
+            results[0] = self.replica.execute(command, args if first is None else first)
         except PeerFailedError as error:
             failures.append(error)
         except VerydeepError as error:

@@ -16,7 +16,7 @@ from prototxt_gen.errors import VerydeepError
 from runtime.logs.glog import caffe_log, number
 from runtime.logs.rotation import keep_old_log
 from runtime.net import Net
-from runtime.solvers.guard import batch_size
+from runtime.net.shape_net import batch_of
 from runtime.solvers.hooks import Progress, RunView, Score, SolverHook, TestResult
 from runtime.solvers.testing import score_line
 
@@ -103,7 +103,6 @@ class JsonLog(SolverHook):
         self.lost = False
         """Whether some lines could not be written."""
         self._stream: IO[str] | None = None
-        self._rate = 0.0
         self._start = self._since = time.perf_counter()
         self._iteration = 0
         self._waited = 0.0
@@ -136,7 +135,7 @@ class JsonLog(SolverHook):
             net=solver.net.name,
             solver=solver.rule.type,
             max_iter=solver.param.max_iter,
-            batch=batch_size(solver.net) * solver.engine.shards * solver.param.iter_size,
+            batch=batch_of(solver.net) * solver.engine.shards * solver.param.iter_size,
             seed=solver.seed,
         )
 
@@ -147,7 +146,7 @@ class JsonLog(SolverHook):
             return
         now, waited = time.perf_counter(), data_wait_seconds(solver.net)
         done = max(iteration - self._iteration, 0)
-        images = batch_size(solver.net) * solver.engine.shards * solver.param.iter_size * done
+        images = batch_of(solver.net) * solver.engine.shards * solver.param.iter_size * done
         seconds = now - self._since
         self._write(
             "train",

@@ -9,6 +9,7 @@ from collections import deque
 from prototxt_gen.errors import TrainingError
 from runtime.logs.glog import number
 from runtime.net import Net
+from runtime.net.shape_net import batch_of
 from runtime.solvers.hooks import Progress, RunView, SolverHook
 
 log = logging.getLogger("verydeep.solver")
@@ -22,14 +23,6 @@ _ADVICE = (
     "and the mean and scale of the data, and that every label is below the number of classes; "
     "clip_gradients limits a single step"
 )
-
-
-def batch_size(net: Net) -> int:
-    """Images of one pass: the first dimension of the first layer without bottoms."""
-    for bottom, top in zip(net.bottoms, net.tops):
-        if not bottom and top and top[0].num_axes:
-            return top[0].shape[0]
-    return 0
 
 
 def chance_loss(net: Net) -> float | None:
@@ -61,8 +54,8 @@ class LossGuard(SolverHook):
     def on_solve(self, solver: RunView) -> None:
         """Compute the loss of guessing, and warn of a batch that is far from the paper's."""
         self._chance = chance_loss(solver.net)
-        batch = batch_size(solver.net) * solver.engine.shards
-        if solver.param.iter_size == 1 and batch and not 64 <= batch <= 4 * PAPER_BATCH:
+        batch = batch_of(solver.net) * solver.engine.shards
+        if solver.param.iter_size == 1 and not 64 <= batch <= 4 * PAPER_BATCH:
             log.warning(
                 "The effective batch is %d and iter_size is 1; the paper's is %d. Change the "
                 "learning rate in proportion to the batch, or set iter_size: %d to update after %d "

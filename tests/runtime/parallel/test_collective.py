@@ -89,7 +89,7 @@ def group() -> Any:
 def test_a_group_does_things_in_order(group: ThreadGroup) -> None:
     assert group.run("meet") == [0, 1, 2]
     assert group.run("give", 1) == [1, 2, 3]
-    group.scatter("give", 2)
+    assert group.run("give", first=[2]) == [2, 8, 9]
 
 
 @pytest.mark.parametrize("rank", [0, 2])

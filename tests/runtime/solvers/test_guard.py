@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import TrainingError
-from runtime.solvers.guard import CLAMPED_LOSS, LossGuard, batch_size, chance_loss
+from runtime.net.shape_net import batch_of
+from runtime.solvers.guard import CLAMPED_LOSS, LossGuard, chance_loss
 from runtime.solvers.hooks import Progress
 from tests.runtime.solvers.toy import CLASSIFIER, make_solver, prefix, same, weights
 
@@ -88,7 +89,7 @@ def test_a_batch_far_from_the_papers_is_pointed_out(
 ) -> None:
     caplog.set_level(logging.WARNING, "verydeep")
     solver = make_solver(f"iter_size: {iter_size}", CLASSIFIER, batch)
-    assert batch_size(solver.net) == batch
+    assert batch_of(solver.net) == batch
     LossGuard().on_solve(solver)
     assert (f"The effective batch is {batch} and iter_size is 1" in caplog.text) is warned
     if batch == 8 and warned:
