@@ -43,7 +43,8 @@ from runtime.parallel.mpi import World, find_world
 from runtime.parallel.mpi_group import follow, start_mpi
 from runtime.parallel.shard_plan import plan_shards
 from runtime.parallel.start import options_for, start_threads
-from runtime.solvers.engine import BuildEngine, LocalEngine
+from runtime.solvers.engine import BuildEngine
+from runtime.solvers.local_engine import LocalEngine
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
 

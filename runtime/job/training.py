@@ -28,9 +28,10 @@ from runtime.parallel.collective import PATIENCE
 from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
 from runtime.parallel.start import OpenReplica, options_for, start_threads
 from runtime.solvers.display import JsonLog, finite_json
-from runtime.solvers.engine import BuildEngine, Engine, EngineSetup, LocalEngine
+from runtime.solvers.engine import BuildEngine, Engine, EngineSetup
 from runtime.solvers.guard import LossGuard
 from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
+from runtime.solvers.local_engine import LocalEngine
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.ownership import continues, log_path, refuse_foreign_log
 from runtime.solvers.run_lock import lock_run

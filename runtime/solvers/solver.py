@@ -20,8 +20,9 @@ from runtime.solvers.best import BestScore
 from runtime.solvers.build import build_nets, build_rule
 from runtime.solvers.debug_info import DebugInfo
 from runtime.solvers.display import CaffeLines, LossSmoother
-from runtime.solvers.engine import BuildEngine, Engine, EngineSetup, LocalEngine
+from runtime.solvers.engine import BuildEngine, Engine, EngineSetup
 from runtime.solvers.hooks import Progress, SolverHook, TestResult
+from runtime.solvers.local_engine import LocalEngine
 from runtime.solvers.lr_policy import check_policy, learning_rate
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.plateau import Plateau, PlateauState

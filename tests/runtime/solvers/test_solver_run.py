@@ -10,9 +10,9 @@ import pytest
 from prototxt_gen import proto
 from prototxt_gen.errors import SnapshotError
 from runtime.solvers.best import BestScore
-from runtime.solvers.engine import LocalEngine
 from runtime.solvers.hooks import Progress, Score, SolverHook
 from runtime.solvers.hooks import TestResult as Result
+from runtime.solvers.local_engine import LocalEngine
 from runtime.solvers.solver import Solver
 from tests.runtime.solvers.toy import CLASSIFIER, make_solver, prefix, same, weights
 

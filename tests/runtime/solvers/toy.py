@@ -11,8 +11,9 @@ import numpy.typing as npt
 from prototxt_gen import proto, text
 from runtime.backend.registry import create_backend
 from runtime.net import Net
-from runtime.solvers.engine import BuildEngine, LocalEngine
+from runtime.solvers.engine import BuildEngine
 from runtime.solvers.hooks import SolverHook
+from runtime.solvers.local_engine import LocalEngine
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
 
