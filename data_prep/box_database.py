@@ -14,11 +14,11 @@ import numpy as np
 
 from data_prep import datum as datums
 from data_prep.boxes import Box, Corners, corners_of, read_boxes, to_centres, to_corners
+from data_prep.datum import Floats
 from data_prep.ilsvrc import Entry, Ilsvrc
 from data_prep.image_file import read_header, read_image_file
 from data_prep.lmdb_io import Reader, Writer
 from data_prep.philox import Words
-from data_prep.pixels import Floats
 from data_prep.prefetch import Batch
 from data_prep.progress import Progress
 from data_prep.read_plan import ReadPlan, RecordSource

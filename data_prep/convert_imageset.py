@@ -20,11 +20,10 @@ from typing import Any
 import numpy as np
 
 from data_prep import datum as datums
-from data_prep.datum import COLOR, GRAY, Image
+from data_prep.datum import COLOR, GRAY, Image, rescale_short_side, warp
 from data_prep.db_record import read_record
 from data_prep.image_file import ImageHeader, read_header, read_image_file
 from data_prep.lmdb_io import Reader, Writer
-from data_prep.pixels import rescale_short_side, warp
 from data_prep.progress import Progress
 from data_prep.read_plan import FATAL, SKIP, default_workers
 from data_prep.sampler import permutation

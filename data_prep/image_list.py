@@ -10,8 +10,8 @@ import numpy as np
 
 from data_prep import datum as datums
 from data_prep.convert_imageset import read_list
+from data_prep.datum import warp
 from data_prep.image_file import read_image_file
-from data_prep.pixels import warp
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ import numpy.typing as npt
 
 from data_prep import datum as datums
 from data_prep.colour import pca_of
-from data_prep.datum import COLOR, GRAY, NATIVE, Image
-from data_prep.pixels import rescale_short_side
+from data_prep.datum import COLOR, GRAY, NATIVE, Image, rescale_short_side
 from data_prep.progress import Progress
 from data_prep.read_plan import RecordSource, default_workers
 from prototxt_gen.errors import DataError

@@ -21,9 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep import datum as datums
-from data_prep.datum import Image
+from data_prep.datum import Floats, Image, write_bytes
 from data_prep.philox import Words
-from data_prep.pixels import Floats, write_bytes
 from data_prep.read_plan import FATAL, MOST_PREFETCH, ReadPlan, default_workers
 from prototxt_gen.errors import DataError, ShapeError, VerydeepError
 

@@ -8,8 +8,8 @@ from typing import Protocol
 
 import numpy as np
 
+from data_prep.datum import Writer, write_crop
 from data_prep.philox import Words
-from data_prep.pixels import Writer, write_crop
 from data_prep.sampler import Sampler, make_sampler
 from data_prep.transform import Transform
 from prototxt_gen.errors import DataError, ProtoError

@@ -26,9 +26,18 @@ import numpy as np
 from data_prep import philox
 from data_prep.boxes import Placement
 from data_prep.colour import PAPER_STD, read_pca, shift_of
-from data_prep.datum import COLOR, GRAY, NATIVE, Image
+from data_prep.datum import (
+    COLOR,
+    GRAY,
+    NATIVE,
+    Floats,
+    Image,
+    Writer,
+    rescale_short_side,
+    short_side_size,
+    write_crop,
+)
 from data_prep.mean_file import read_mean
-from data_prep.pixels import Floats, Writer, rescale_short_side, short_side_size, write_crop
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
 from prototxt_gen.sidecar import ColourPca, DataOptions
@@ -159,7 +168,7 @@ class Rescale(Step):
         """The short side S of one image. Units: pixels."""
         if not self.random:
             return (self.low + self.high) // 2
-        return self.low + int(philox.to_integers(words[0], self.high - self.low + 1))
+        return self.low + _integer(words[0], self.high - self.low + 1)
 
     def apply(self, sample: Sample, words: philox.Words) -> None:
         sample.pixels = rescale_short_side(sample.pixels, self.short_side(words), sample.name)
@@ -215,8 +224,7 @@ class Crop(Step):
         spare = height - self.length, width - self.length
         if not self.random:
             return spare[0] // 2, spare[1] // 2
-        row, column = philox.to_integers(words, np.array(spare) + 1).tolist()
-        return row, column
+        return _integer(words[0], spare[0] + 1), _integer(words[1], spare[1] + 1)
 
     def apply(self, sample: Sample, words: philox.Words) -> None:
         height, width = sample.pixels.shape[:2]
@@ -251,7 +259,7 @@ class Mirror(Step):
 
     def mirrors(self, words: philox.Words) -> bool:
         """Whether an image is mirrored."""
-        return bool(philox.to_integers(words[0], 2))
+        return bool(_integer(words[0], 2))
 
     def apply(self, sample: Sample, words: philox.Words) -> None:
         sample.mirror = self.mirrors(words)
@@ -468,6 +476,11 @@ class Transform:
         for step in self.steps:
             placement = step.place(placement, words[step.words])
         return placement
+
+
+def _integer(word: np.uint32, high: int) -> int:
+    """philox.to_integers of one word, ten times as fast as with an array of one element."""
+    return int(word) * high >> 32
 
 
 def _two_means(name: str) -> ProtoError:

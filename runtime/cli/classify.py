@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.datum import COLOR, GRAY, Image
+from data_prep.datum import COLOR, GRAY, Image, rescale_short_side, warp
 from data_prep.mean_file import read_mean
-from data_prep.pixels import rescale_short_side, warp
 from data_prep.text_lines import read_lines
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, ShapeError

@@ -19,10 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep import datum as datums
+from data_prep.datum import rescale_short_side
 from data_prep.ilsvrc import open_ilsvrc
 from data_prep.image_file import read_image_file
 from data_prep.lmdb_io import Reader
-from data_prep.pixels import rescale_short_side
 from data_prep.read_plan import RecordSource, default_workers
 from data_prep.transform import (
     Crop,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from data_prep.box_database import BoxReader
+from data_prep.datum import write_crop
 from data_prep.philox import stream_of
-from data_prep.pixels import write_crop
 from data_prep.prefetch import Batch, BatchReader
 from data_prep.read_plan import DEFAULT_PREFETCH, ReadPlan, RecordSource
 from data_prep.transform import Settings, Transform
 from prototxt_gen import proto
-from prototxt_gen.errors import DataError, ProtoError
+from prototxt_gen.errors import DataError, ProtoError, VerydeepError
 from runtime.backend.cpu.native_image import image_kernel
 from runtime.core.layer import Blobs, Layer
 
@@ -134,8 +134,11 @@ class BatchLayer(Layer):
         """Read the batch of the coming pass and shape the tops for it."""
         assert self.reader is not None
         iteration, place = divmod(self.context.pass_number, self.context.window.passes)
-        with self.naming():
+        try:
             batch = self.reader.read(iteration, place * self.batch, self.batch)
+        except VerydeepError:
+            with self.naming():
+                raise
         self.shape_tops(top, batch.data.shape[1:])
         return batch
 

@@ -10,9 +10,9 @@ import pytest
 
 from data_prep import datum
 from data_prep.colour import pca_of
+from data_prep.datum import rescale_short_side
 from data_prep.image_mean import MeanOptions, compute_image_mean
 from data_prep.lmdb_io import Reader
-from data_prep.pixels import rescale_short_side
 from prototxt_gen.errors import DataError
 from tests.data_prep.small_images import photograph
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.pixels import rescale_short_side, short_side_size, warp
+from data_prep.datum import rescale_short_side, short_side_size, warp
 from prototxt_gen.errors import DataError
 from tests.data_prep.small_images import photograph
 

@@ -10,9 +10,9 @@ import pytest
 
 from data_prep import datum, philox
 from data_prep.colour import shift_of
+from data_prep.datum import rescale_short_side
 from data_prep.lmdb_io import Reader
 from data_prep.mean_file import read_mean
-from data_prep.pixels import rescale_short_side
 from data_prep.transform import (
     STEPS,
     ColourShift,

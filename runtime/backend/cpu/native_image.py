@@ -6,22 +6,23 @@ import numpy as np
 import numpy.typing as npt
 
 from runtime.backend.base import HostArray
-from runtime.backend.cpu.native_library import NativeLibrary, address, load
+from runtime.backend.cpu.native_library import NativeLibrary, load
 
 _BYTE, _FLOAT = np.dtype(np.uint8), np.dtype(np.float32)
 
 
 def image_kernel() -> NativeImage | None:
-    """What writes crops where the compiled kernels can be used, else None."""
+    """The compiled writer of crops; None if the compiled kernels cannot be used."""
     library = load(1)
     return None if library is None else NativeImage(library)
 
 
 class NativeImage:
-    """Writes crops as data_prep.transform.write_crop does; any number of threads may call it."""
+    """Writes the values of data_prep.datum.write_crop; any number of threads may call it."""
 
     def __init__(self, library: NativeLibrary) -> None:
-        self._library = library
+        self._library = library  # it keeps the kernel loaded
+        self._write = library.function("image_transform")
 
     def __call__(
         self,
@@ -45,21 +46,20 @@ class NativeImage:
             offsets = np.ascontiguousarray(offsets, np.float32)
         straight = out.dtype == _FLOAT and out.flags.c_contiguous
         target = out if straight else np.empty(out.shape, np.float32)
-        self._library.run_alone(
-            "image_transform",
+        self._write(
             crop.dtype == _FLOAT,
             channels,
             height,
             width,
             crop.strides[0] // size,
             mirror,
-            None if offsets is None else address(offsets),
-            None if mean is None else address(mean),
+            None if offsets is None else offsets.ctypes.data,
+            None if mean is None else mean.ctypes.data,
             0 if mean is None else mean.strides[0] // 4,
             0 if mean is None else mean.strides[1] // 4,
             scale,
-            address(crop),
-            address(target),
+            crop.ctypes.data,
+            target.ctypes.data,
         )
         if not straight:
             out[...] = target

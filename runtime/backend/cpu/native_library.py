@@ -203,9 +203,9 @@ class NativeLibrary:
         """Call a function that returns a size."""
         return int(self._functions[name](*arguments))
 
-    def run_alone(self, name: str, *arguments: Any) -> None:
-        """Call a kernel that works on the calling thread."""
-        self._functions[name](*arguments)
+    def function(self, name: str) -> Callable[..., Any]:
+        """A kernel that runs in the calling thread."""
+        return self._functions[name]
 
     def workspace(self, size: int) -> Workspace:
         """At least `size` bytes of scratch memory for one call: `with ... as address`.

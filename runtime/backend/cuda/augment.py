@@ -29,7 +29,7 @@ class _Slot:
 
 
 class AugmentOps:
-    """Mean and colour shift on the device; the results are the bits of `pixels.write_crop`."""
+    """Mean and colour shift on the device; the results are the bits of `datum.write_crop`."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher

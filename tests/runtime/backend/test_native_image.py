@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.transform import write_crop
+from data_prep.datum import write_crop
 from runtime.backend.cpu.native_image import NativeImage, image_kernel
 from tests.runtime.backend.native_kernels import each_set, needs_kernels, opened
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from data_prep.datum import rescale_short_side
 from data_prep.lmdb_io import Reader
-from data_prep.pixels import rescale_short_side
 from data_prep.transform import MeanValues
 from prototxt_gen import generate, proto, text
 from prototxt_gen.errors import DataError, ProtoError, ShapeError, SnapshotError

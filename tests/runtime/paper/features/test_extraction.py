@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from data_prep.pixels import rescale_short_side
+from data_prep.datum import rescale_short_side
 from prototxt_gen import generate, proto, text
 from prototxt_gen.errors import DataError, ProtoError, ShapeError, SnapshotError
 from runtime.backend.registry import create_backend
