@@ -24,6 +24,7 @@ from data_prep import datum as datums
 from data_prep.datum import Floats, Image, write_bytes
 from data_prep.philox import Words
 from data_prep.read_plan import FATAL, MOST_PREFETCH, ReadPlan, default_workers
+from data_prep.transform import write
 from prototxt_gen.errors import DataError, ShapeError, VerydeepError
 
 _MOST_SKIPPED = 1000
@@ -108,7 +109,7 @@ class _Images:
         sample = self.plan.transform.sample(image, words, channels, name)
         if batch is None:
             batch = Batch.empty(count, (channels, *sample.pixels.shape[:2]), self.scale)
-        sample.write(batch.data[row], self._writer)
+        write(sample, batch.data[row], self._writer)
         batch.labels[row] = label
         if batch.offsets is not None:
             batch.offsets[row] = 0.0 if sample.offsets is None else sample.offsets

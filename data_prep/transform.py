@@ -17,9 +17,8 @@ To add a step, define a subclass of Step here and add it to STEPS.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import ClassVar, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,99 +37,9 @@ from data_prep.datum import (
     write_crop,
 )
 from data_prep.mean_file import read_mean
-from prototxt_gen import proto
+from data_prep.transform_step import Sample, Settings, Size, Step
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
-from prototxt_gen.sidecar import ColourPca, DataOptions
-
-Size = tuple[int, int] | None
-"""Height and width; None if they differ from image to image."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The settings of a layer that concern its transform.
-
-    `param` is its TransformationParameter, `options` are those of the sidecar. Relative paths in
-    the options begin at `root`. `name` is for errors.
-    """
-
-    param: proto.Message
-    train: bool
-    name: str = "transform_param"
-    options: DataOptions = field(default_factory=DataOptions)
-    root: Path = field(default_factory=Path)
-
-
-@dataclass
-class Sample:
-    """An image on its way to the batch, and the arithmetic that is left for its final write.
-
-    The value written is ((pixel - offset) - mean) * scale, mirrored or not. `name` is for errors.
-
-    Shapes: pixels (H, W, C), uint8 or float32; offsets (C,); mean (C, H, W), read unmirrored.
-    """
-
-    pixels: Image
-    name: str
-    mirror: bool = False
-    offsets: Floats | None = None
-    mean: Floats | None = None
-    scale: float = 1.0
-
-    def write(self, out: Floats, writer: Writer | None = None) -> None:
-        """Write the image into its slice of a batch.
-
-        Shapes: out (C, H, W), overwritten.
-
-        Raises:
-            ShapeError: the image has another size than the slice.
-        """
-        height, width = self.pixels.shape[:2]
-        if (height, width) != out.shape[1:]:
-            raise ShapeError(
-                f"{self.name}: an image of {height}x{width}; expected {out.shape[1]}x"
-                f"{out.shape[2]} as in the first record of the batch; set crop_size, resize "
-                "all images to one size, or set batch_size to 1, which takes images of any size"
-            )
-        (writer or write_crop)(self.pixels, self.mirror, self.offsets, self.mean, self.scale, out)
-
-
-class Step:
-    """One step of a transform. Subclasses are frozen dataclasses of its parameters."""
-
-    words: ClassVar[slice] = slice(0, 0)
-    """The random words of an image that the step uses. No two steps share a word."""
-    keeps_bytes: ClassVar[bool] = True
-    """Whether pixels remain bytes, so that a device can apply the offsets and the scale."""
-
-    @classmethod
-    def read(cls, settings: Settings) -> Step | None:
-        """Create the step from a layer's settings; None if they do not ask for it.
-
-        Raises:
-            ProtoError: a parameter is out of range.
-            DataError: a file that the settings name cannot be read.
-        """
-        raise NotImplementedError
-
-    def apply(self, sample: Sample, words: philox.Words) -> None:
-        """Change the sample.
-
-        Shapes: words has the length of `self.words`.
-
-        Raises:
-            ShapeError, DataError, ProtoError: the step is not possible for this image.
-        """
-        raise NotImplementedError
-
-    def size(self, before: Size) -> Size:
-        """The size of the image after the step. Units: pixels."""
-        return before
-
-    def place(self, placement: Placement, words: philox.Words) -> Placement:
-        """The placement of the image after the step. A step that moves pixels overrides it."""
-        return placement
-
+from prototxt_gen.sidecar import ColourPca
 
 AnyStep = TypeVar("AnyStep", bound=Step)
 
@@ -463,9 +372,9 @@ class Transform:
         Shapes: as in `sample`; out (C, h, w), overwritten.
 
         Raises:
-            ShapeError, DataError, ProtoError: as in `sample` and `Sample.write`.
+            ShapeError, DataError, ProtoError: as in `sample` and `write`.
         """
-        self.sample(image, words, out.shape[0], name).write(out)
+        write(self.sample(image, words, out.shape[0], name), out)
 
     def placement(self, height: int, width: int, words: philox.Words) -> Placement:
         """The position of a stored image of this size in its transformed image.
@@ -476,6 +385,24 @@ class Transform:
         for step in self.steps:
             placement = step.place(placement, words[step.words])
         return placement
+
+
+def write(sample: Sample, out: Floats, writer: Writer = write_crop) -> None:
+    """Write a transformed image into its slice of a batch.
+
+    Shapes: out (C, H, W), overwritten.
+
+    Raises:
+        ShapeError: the image has another size than the slice.
+    """
+    height, width = sample.pixels.shape[:2]
+    if (height, width) != out.shape[1:]:
+        raise ShapeError(
+            f"{sample.name}: an image of {height}x{width}; expected {out.shape[1]}x"
+            f"{out.shape[2]} as in the first record of the batch; set crop_size, resize "
+            "all images to one size, or set batch_size to 1, which takes images of any size"
+        )
+    writer(sample.pixels, sample.mirror, sample.offsets, sample.mean, sample.scale, out)
 
 
 def _integer(word: np.uint32, high: int) -> int:

@@ -30,9 +30,9 @@ from data_prep.transform import (
     MeanValues,
     Mirror,
     Rescale,
-    Settings,
     Transform,
 )
+from data_prep.transform_step import Settings
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto import Message

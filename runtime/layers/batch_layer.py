@@ -9,7 +9,8 @@ from data_prep.datum import write_crop
 from data_prep.philox import stream_of
 from data_prep.prefetch import Batch, BatchReader
 from data_prep.read_plan import DEFAULT_PREFETCH, ReadPlan, RecordSource
-from data_prep.transform import Settings, Transform
+from data_prep.transform import Transform
+from data_prep.transform_step import Settings
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ProtoError, VerydeepError
 from runtime.backend.cpu.native_image import image_kernel
