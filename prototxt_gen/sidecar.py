@@ -80,7 +80,7 @@ class DataOptions:
     on_error: str = "fatal"
     """A record that cannot be used ends the run (fatal) or is replaced by the next (skip)."""
     boxes: str | None = None
-    """The Data layer whose records are boxes, moved as the images before it (see localization)."""
+    """The Data layer whose records are boxes, moved as the images before it (see localisation)."""
 
     def __post_init__(self) -> None:
         low, high = smallest_and_largest(self.short_side)

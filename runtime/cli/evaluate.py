@@ -8,12 +8,22 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from prototxt_gen.errors import ProtoError
+from data_prep.text_lines import read_lines
+from prototxt_gen.errors import DataError, ProtoError
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.evaluate.cache import PosteriorCache
-from runtime.evaluate.evaluation import Evaluator, Member
+from runtime.evaluate.confusion import (
+    Matrix,
+    check_suffix,
+    class_errors,
+    worst_classes,
+    write_confusion,
+)
+from runtime.evaluate.evaluation import Evaluator, Measured, Member
 from runtime.evaluate.flips import choose_flip
+from runtime.evaluate.image_source import class_names
 from runtime.evaluate.protocol import (
     AFTER,
     BEFORE,
@@ -33,6 +43,7 @@ EXAMPLE = (
     "--source ilsvrc12_val_lmdb --protocol dense --scales 256,384,512"
 )
 CACHE = Path("build/posteriors")
+_WORST = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model", required=True, type=Path, metavar="FILE", help="train_val or deploy prototxt"
     )
     parser.add_argument(
-        "--weights", required=True, type=Path, metavar="FILE", help="the net's weights, of any form"
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the net's weights, in any format",
     )
     parser.add_argument(
         "--scales", required=True, metavar="Q,Q", help="test scales: short sides in pixels"
@@ -49,43 +64,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol",
         choices=KINDS,
         default=DENSE,
-        help="whole image, grid of crops, or the average of both (default: %(default)s)",
+        help="the whole image, a grid of crops, or the average of both (default: %(default)s)",
     )
     parser.add_argument(
-        "--grid", type=int, default=GRID, metavar="N", help="crops a side (default: %(default)s)"
+        "--grid", type=int, default=GRID, metavar="N", help="crops per side (default: %(default)s)"
     )
     add_evaluation_arguments(parser)
     add_device_arguments(parser)
 
 
 def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags that fusion has too."""
+    """Add the flags that `evaluate` and `fuse` share."""
     parser.add_argument(
         "--source",
         required=True,
         type=Path,
         metavar="DIR",
-        help="an LMDB, or a folder in ILSVRC-2012's layout, whose validation images are taken",
+        help="an LMDB, or a folder in ILSVRC-2012's layout (its validation images are used)",
     )
     parser.add_argument(
         "--average-after",
         action="store_true",
-        help="average the class map after the soft-max, not before",
+        help="average the class map after the softmax instead of before it",
     )
     add_flip_argument(parser)
     parser.add_argument(
         "--mean-value", metavar="B,G,R", help="mean pixel, if the prototxt does not contain it"
     )
-    parser.add_argument("--images", type=int, metavar="N", help="the first N images alone")
+    parser.add_argument("--images", type=int, metavar="N", help="use the first N images only")
+    parser.add_argument(
+        "--confusion",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="write the confusion matrix and the error of each class: .png or .csv; repeatable",
+    )
+    parser.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="names of the classes for --confusion, one per line (default: those of the source)",
+    )
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument(
-        "--cache", type=Path, default=CACHE, metavar="DIR", help="posteriors go here (%(default)s)"
+        "--cache",
+        type=Path,
+        default=CACHE,
+        metavar="DIR",
+        help="folder of cached posteriors (default: %(default)s)",
     )
-    cache.add_argument("--no-cache", action="store_true", help="keep no posteriors")
+    cache.add_argument("--no-cache", action="store_true", help="do not cache posteriors")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def add_flip_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --flip and --no-flip."""
     parser.add_argument(
         "--flip",
         action=argparse.BooleanOptionalAction,
@@ -110,27 +144,87 @@ def member_of(
 
 
 def print_measured(args: argparse.Namespace, members: Sequence[Member]) -> int:
-    """Evaluate, and print errors with all they depend on."""
+    """Evaluate, print the errors with everything they depend on, and write --confusion."""
+    for path in args.confusion:
+        check_suffix(path)
+    names = None if args.labels is None else _read_names(args.labels)
     mean = None if args.mean_value is None else mean_values(args.mean_value)
     cache = None if args.no_cache else PosteriorCache(args.cache)
     evaluator = Evaluator(args.source, open_backend(args), cache, args.images, mean)
-    measured = evaluator.measure(members)
-    if args.json:
-        print(json.dumps(measured.to_json(), indent=2))
-    else:
-        print("\n".join(measured.lines()))
-    if measured.not_finite:
-        wrong = f"the scores of {measured.not_finite} of {measured.images} images"
-        print(f"verydeep {args.verb}: {sentence([wrong])}", file=sys.stderr)
-        return 1
-    return 0
+    measured = evaluator.measure(members, confusion=bool(args.confusion))
+    values, lines = measured.to_json(), measured.lines()
+    matrix = measured.confusion
+    if matrix is not None:
+        names = _names_for(args, names, len(matrix))
+        values |= {"classes": _class_values(matrix, names), "files": list(map(str, args.confusion))}
+        lines += _class_lines(matrix, names)
+        lines += [f"confusion matrix: {path}" for path in args.confusion]
+    print(json.dumps(values, indent=2) if args.json else "\n".join(lines))
+    if matrix is not None and names is not None:
+        for path in args.confusion:
+            write_confusion(matrix, names, path)
+    return _status(args, measured)
+
+
+def _status(args: argparse.Namespace, measured: Measured) -> int:
+    if not measured.not_finite:
+        return 0
+    wrong = f"the scores of {measured.not_finite} of {measured.images} images"
+    print(f"verydeep {args.verb}: {sentence([wrong])}", file=sys.stderr)
+    return 1
+
+
+def _read_names(path: Path) -> list[str]:
+    return [name for _, name in read_lines(path, "the labels", keep_empty=True)]
+
+
+def _names_for(args: argparse.Namespace, names: Sequence[str] | None, classes: int) -> list[str]:
+    """Return the names of --labels, of the source, or the numbers of the classes.
+
+    Raises:
+        DataError: --labels has another number of names.
+    """
+    if names is not None and len(names) != classes:
+        raise DataError(
+            f"{args.labels}: {len(names)} labels for a net of {classes} classes; expected a line "
+            "for each class; use the list that belongs to these weights"
+        )
+    names = names or class_names(args.source)
+    return list(names) if names and len(names) == classes else list(map(str, range(classes)))
+
+
+def _class_values(matrix: Matrix, names: Sequence[str]) -> list[dict[str, Any]]:
+    errors, images = class_errors(matrix), matrix.sum(axis=1)
+    return [
+        {
+            "label": label,
+            "name": name,
+            "images": int(images[label]),
+            "top1_error": float(errors[label]) if images[label] else None,
+        }
+        for label, name in enumerate(names)
+    ]
+
+
+def _class_lines(matrix: Matrix, names: Sequence[str]) -> list[str]:
+    errors, images = class_errors(matrix), matrix.sum(axis=1)
+    worst = [k for k in worst_classes(matrix, _WORST) if images[k]]
+    return [
+        "classes with the largest top-1 error:",
+        *(f"  {names[k]}: {100 * errors[k]:.2f} % of {images[k]} images" for k in worst),
+    ]
 
 
 def mean_values(words: str) -> tuple[float, ...]:
+    """Parse `B,G,R`.
+
+    Raises:
+        ProtoError: the text is not a list of numbers.
+    """
     try:
         return tuple(float(word) for word in words.split(","))
     except ValueError:
         raise ProtoError(
-            f"--mean-value: expected numbers in 0 to 255 with commas between them, got {words!r}; "
+            f"--mean-value: expected numbers from 0 to 255 separated by commas, got {words!r}; "
             "write B,G,R"
         ) from None

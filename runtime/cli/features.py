@@ -1,4 +1,4 @@
-"""Deep features of images, and linear SVMs on them for other data sets. Paper: appendix B."""
+"""Features of images, and linear SVMs on them for other data sets. Paper: appendix B."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from runtime.paper.features.svm import GRID
 from runtime.paper.features.tasks import RANDOM_SPLITS, TASKS, TaskOptions, open_task
 
 NAME = "features"
-SUMMARY = "deep features of images, and a linear SVM on them for VOC, Caltech or the embedded data"
+SUMMARY = "features of images, and linear SVMs on them for VOC, Caltech or the embedded data set"
 EXAMPLE = (
     "verydeep features extract --model nets/D/train_val.prototxt --weights D.caffemodel "
     "--data VOCdevkit/VOC2007 --scales 256,384,512,640,768 --out D_voc2007.h5"
@@ -35,11 +35,11 @@ DEMO_OUT = Path("build/features-demo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_subparsers(dest="what", required=True, metavar="extract|evaluate|demo")
-    _add_extract(what.add_parser("extract", help="write the features of a set of images"))
-    _add_evaluate(what.add_parser("evaluate", help="solve a task by linear SVMs on features"))
+    actions = parser.add_subparsers(dest="action", required=True, metavar="extract|evaluate|demo")
+    _add_extract(actions.add_parser("extract", help="write the features of a set of images"))
+    _add_evaluate(actions.add_parser("evaluate", help="solve a task by linear SVMs on features"))
     _add_demo(
-        what.add_parser("demo", help="learn the digits 0 to 4, and tell 5 to 9 by the features")
+        actions.add_parser("demo", help="learn the digits 0 to 4, classify 5 to 9 by features")
     )
 
 
@@ -48,7 +48,11 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         "--model", required=True, type=Path, metavar="FILE", help="train_val or deploy prototxt"
     )
     parser.add_argument(
-        "--weights", required=True, type=Path, metavar="FILE", help="the net's weights, of any form"
+        "--weights",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="the net's weights, in any format",
     )
     parser.add_argument(
         "--data",
@@ -57,12 +61,15 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="a year of VOC, Caltech-101 or -256, an LMDB, or a folder in ILSVRC-2012's layout",
     )
-    parser.add_argument("--layout", choices=LAYOUTS, help="what --data is (default: told by it)")
+    parser.add_argument("--layout", choices=LAYOUTS, help="layout of --data (default: detected)")
     parser.add_argument(
-        "--set", choices=(MAIN, ACTION), default=MAIN, help="of VOC's lists (default: %(default)s)"
+        "--set",
+        choices=(MAIN, ACTION),
+        default=MAIN,
+        help="set of VOC's lists (default: %(default)s)",
     )
     parser.add_argument(
-        "--boxes", action="store_true", help="the people of VOC's Action lists, cut out"
+        "--boxes", action="store_true", help="use the boxes of people in VOC's Action lists"
     )
     parser.add_argument(
         "--scales", required=True, metavar="Q,Q", help="scales: short sides in pixels"
@@ -71,17 +78,19 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         "--aggregate",
         choices=AGGREGATES,
         default=AVERAGE,
-        help="what becomes of the scales (default: %(default)s)",
+        help="combination of the scales (default: %(default)s)",
     )
     add_flip_argument(parser)
     parser.add_argument(
-        "--layer", metavar="BLOB", help="activations to take (default: the last but one FC layer's)"
+        "--layer",
+        metavar="BLOB",
+        help="blob of the activations (default: the last but one FC layer)",
     )
     parser.add_argument(
-        "--mean-value", metavar="B,G,R", help="mean pixel, where the prototxt names none"
+        "--mean-value", metavar="B,G,R", help="mean pixel, if the prototxt does not contain it"
     )
     parser.add_argument(
-        "--out", required=True, type=Path, metavar="FILE", help="features go here: .h5 or .npz"
+        "--out", required=True, type=Path, metavar="FILE", help="file of features: .h5 or .npz"
     )
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument(
@@ -89,15 +98,15 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=CACHE,
         metavar="DIR",
-        help="scales are kept here (%(default)s)",
+        help="folder of cached single scales (default: %(default)s)",
     )
-    cache.add_argument("--no-cache", action="store_true", help="keep nothing but --out")
+    cache.add_argument("--no-cache", action="store_true", help="do not cache single scales")
     _add_output(parser)
     add_device_arguments(parser)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", required=True, choices=TASKS, help="what to solve")
+    parser.add_argument("--task", required=True, choices=TASKS, help="the task")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's data")
     parser.add_argument(
         "--features",
@@ -105,12 +114,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="what `extract` wrote; several are stacked: two nets, or images and boxes",
+        help="files of `extract`; several are stacked: two nets, or images and boxes",
     )
-    parser.add_argument("--train", choices=SPLITS, help="VOC's split to learn from")
-    parser.add_argument("--test", choices=SPLITS, help="VOC's split to test on")
-    parser.add_argument("--train-per-class", type=int, metavar="N", help="for Caltech")
-    parser.add_argument("--test-per-class", type=int, metavar="N", help="for Caltech, at most")
+    parser.add_argument("--train", choices=SPLITS, help="training split of VOC")
+    parser.add_argument("--test", choices=SPLITS, help="test split of VOC")
+    parser.add_argument("--train-per-class", type=int, metavar="N", help="training images, Caltech")
+    parser.add_argument("--test-per-class", type=int, metavar="N", help="maximum, Caltech")
     parser.add_argument(
         "--splits",
         type=int,
@@ -118,16 +127,16 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="random splits of Caltech (default: %(default)s)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of everything random (0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
     _add_grid(parser)
     _add_output(parser)
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--out", type=Path, default=DEMO_OUT, metavar="DIR", help="default: %(default)s"
+        "--out", type=Path, default=DEMO_OUT, metavar="DIR", help="folder (default: %(default)s)"
     )
-    parser.add_argument("--max-iter", type=int, metavar="N", help="cut the training, for a try")
+    parser.add_argument("--max-iter", type=int, metavar="N", help="limit the training, for a trial")
     _add_grid(parser)
     _add_output(parser)
     add_device_arguments(parser)
@@ -137,8 +146,8 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--C",
         metavar="C,C",
-        help=f"what C is chosen from (default: {','.join(f'{C:g}' for C in GRID)}); one is taken "
-        "as it is",
+        help="values from which C is chosen, or a single value (default: "
+        f"{','.join(f'{C:g}' for C in GRID)})",
     )
 
 
@@ -148,7 +157,7 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     setup_logging(terse=True)
-    return {"extract": _extract, "evaluate": _evaluate, "demo": _demo}[args.what](args)
+    return {"extract": _extract, "evaluate": _evaluate, "demo": _demo}[args.action](args)
 
 
 def _extract(args: argparse.Namespace) -> int:
@@ -193,10 +202,10 @@ def _print(args: argparse.Namespace, outcome: Outcome) -> int:
 
 
 def parse_grid(words: str | None) -> tuple[float, ...]:
-    """The values that --C lists.
+    """Parse the values of --C.
 
     Raises:
-        ProtoError: no list of numbers.
+        ProtoError: the text is not a list of numbers.
     """
     if words is None:
         return GRID
@@ -204,6 +213,5 @@ def parse_grid(words: str | None) -> tuple[float, ...]:
         return tuple(float(word) for word in words.split(","))
     except ValueError:
         raise ProtoError(
-            f"--C: expected numbers with commas between them, got {words!r}; write for example "
-            "0.1,1,10"
+            f"--C: expected numbers separated by commas, got {words!r}; write for example 0.1,1,10"
         ) from None

@@ -1,4 +1,4 @@
-"""Errors of several nets whose posteriors are averaged. Paper: section 4.4."""
+"""Errors of several nets with averaged posteriors. Paper: section 4.4."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.evaluate.protocol import DENSE, KINDS
 from runtime.logs.glog import setup_logging
 
 NAME = "fuse"
-SUMMARY = "top-1 and top-5 error of any number of nets, their posteriors averaged"
+SUMMARY = "top-1 and top-5 error of several nets with averaged posteriors"
 EXAMPLE = (
     "verydeep fuse --source ilsvrc12_val_lmdb "
     "--member nets/D/train_val.prototxt D.caffemodel 256,384,512 "
@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         nargs="+",
         required=True,
-        metavar="WORD",
-        help=f"a net: MODEL WEIGHTS SCALES [PROTOCOL], the last {', '.join(KINDS)} ({DENSE}); "
-        "once for each net",
+        metavar="VALUE",
+        help=f"a net: MODEL WEIGHTS SCALES [PROTOCOL], PROTOCOL one of {', '.join(KINDS)} "
+        f"(default: {DENSE}); repeat for each net",
     )
     add_evaluation_arguments(parser)
     add_device_arguments(parser)
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
 def _member(args: argparse.Namespace, words: list[str]) -> Member:
     if len(words) not in (3, 4):
         raise ProtoError(
-            f"--member: expected MODEL WEIGHTS SCALES [PROTOCOL], got {len(words)} word(s): "
+            f"--member: expected MODEL WEIGHTS SCALES [PROTOCOL], got {len(words)} value(s): "
             f"{' '.join(words)}; write for example D/train_val.prototxt D.caffemodel 256,384,512"
         )
     kind = words[3] if len(words) == 4 else DENSE

@@ -1,4 +1,4 @@
-"""The paper's tables, with the measured errors beside its own. Paper: section 4."""
+"""The paper's tables with published and measured errors. Paper: section 4."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from runtime.cli.devices import open_backend
 from runtime.cli.recipe import add_recipe_arguments
 from runtime.logs.glog import setup_logging
 from runtime.paper.classification.experiment import reproduce, write_table
+from runtime.paper.classification.published import TABLES
 from runtime.paper.classification.report import table_json, text_table
 from runtime.paper.classification.tables import TableMaker
 from runtime.paper.driver import RecipeOptions
-from runtime.paper.published import TABLES
 from runtime.paper.run_folder import RunFolder
 from runtime.paper.setting import Setting, read_setting
 
 NAME = "paper"
-SUMMARY = "Tables 3 to 7 of the paper: its errors and the measured ones side by side"
+SUMMARY = "Tables 3 to 7 of the paper: published and measured errors"
 EXAMPLE = "verydeep paper --table 4 --run runs --json"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
         "--run",
         dest="folder",
         type=Path,
         metavar="DIR",
-        help="measure --table on the runs that are in a folder",
+        help="measure --table on the runs of a folder",
     )
-    what.add_argument(
+    source.add_argument(
         "--data",
         metavar="DIR",
-        help="train and measure everything on ILSVRC-2012, or in miniature on 'demo'",
+        help="train and measure all rows on ILSVRC-2012, or in miniature on 'demo'",
     )
-    parser.add_argument("--table", type=int, choices=TABLES, help="the table's number")
+    parser.add_argument("--table", type=int, choices=TABLES, help="the number of the table")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where --data puts everything (build/paper)"
+        "--out", type=Path, metavar="DIR", help="run folder of --data (default: build/paper)"
     )
     add_recipe_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -48,14 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.folder is not None and args.table is None:
         raise ProtoError(
-            f"--run {args.folder}: which table? expected --table with one of "
-            f"{', '.join(map(str, TABLES))}, got none; name one"
+            f"--run {args.folder}: no table; expected --table with one of "
+            f"{', '.join(map(str, TABLES))}, got none; add it"
         )
     setup_logging(terse=True)
-    return _table(args) if args.folder is not None else _everything(args)
+    return _measure_table(args) if args.folder is not None else _reproduce(args)
 
 
-def _table(args: argparse.Namespace) -> int:
+def _measure_table(args: argparse.Namespace) -> int:
     folder = RunFolder(args.folder)
     setting = read_setting(args.folder)
     results = TableMaker(folder, setting, open_backend(args)).table(args.table)
@@ -68,14 +68,14 @@ def _table(args: argparse.Namespace) -> int:
     return 0
 
 
-def _everything(args: argparse.Namespace) -> int:
+def _reproduce(args: argparse.Namespace) -> int:
     folder = RunFolder(args.out or Path("build/paper"))
     tables = TABLES if args.table is None else (args.table,)
     options = RecipeOptions(args.threads, args.max_iter)
     report = reproduce(folder, Setting(args.data), open_backend(args), options, tables)
     if args.json:
-        found = [json.loads((folder.tables / f"table{n}.json").read_text()) for n in tables]
-        print(json.dumps({"report": str(report), "tables": found}, indent=2))
+        written = [json.loads((folder.tables / f"table{n}.json").read_text()) for n in tables]
+        print(json.dumps({"report": str(report), "tables": written}, indent=2))
     else:
         print(report)
     return 0

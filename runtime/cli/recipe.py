@@ -1,4 +1,4 @@
-"""The training runs behind a net of the paper, one after the other. Paper: section 3.1."""
+"""Trains a net of the paper and the runs that it starts from. Paper: section 3.1."""
 
 from __future__ import annotations
 
@@ -10,36 +10,42 @@ from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.job.prepare import DEMO
 from runtime.logs.glog import setup_logging
 from runtime.paper.driver import RecipeOptions, run_recipe
-from runtime.paper.published import scale_name
-from runtime.paper.recipe import SCALES, parse_scale, steps_to
+from runtime.paper.recipe import SCALES, parse_scale, scale_name, steps_to
 from runtime.paper.run_folder import RunFolder
 from runtime.paper.setting import Setting
 
 NAME = "recipe"
-SUMMARY = "train a net of the paper with all the runs that it starts from; skips what is done"
+SUMMARY = "train a net of the paper and all runs that it starts from; skip finished runs"
 EXAMPLE = "verydeep recipe --net D --scales 256-512 --data /data/ilsvrc12 --out runs --gpu 0"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--net", required=True, choices=list(NETS), help="net of the paper")
-    known = ", ".join(map(scale_name, SCALES))
+    scales = ", ".join(map(scale_name, SCALES))
     parser.add_argument(
-        "--scales", required=True, metavar="S", help=f"training scale of the paper: {known}"
+        "--scales", required=True, metavar="S", help=f"training scale of the paper: {scales}"
     )
-    parser.add_argument("--plan", action="store_true", help="print the runs and do nothing")
+    parser.add_argument("--plan", action="store_true", help="print the runs without training")
     add_recipe_arguments(parser)
     parser.add_argument(
-        "--data", default=DEMO, metavar="DIR", help="ILSVRC-2012, or 'demo': in miniature (default)"
+        "--data",
+        default=DEMO,
+        metavar="DIR",
+        help="ILSVRC-2012, or 'demo' for the embedded data set (default)",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("build/paper"), metavar="DIR", help="default: %(default)s"
+        "--out",
+        type=Path,
+        default=Path("build/paper"),
+        metavar="DIR",
+        help="run folder (default: %(default)s)",
     )
 
 
 def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
-    """The flags of whatever trains."""
+    """Add the flags of the verbs that train runs."""
     parser.add_argument(
-        "--max-iter", type=int, metavar="N", help="cut every run to N iterations, for a try"
+        "--max-iter", type=int, metavar="N", help="limit every run to N iterations, for a trial"
     )
     add_device_arguments(parser)
 
@@ -52,6 +58,5 @@ def run(args: argparse.Namespace) -> int:
     setup_logging(terse=True)
     options = RecipeOptions(args.threads, args.max_iter)
     runs = run_recipe(RunFolder(args.out), Setting(args.data), steps, open_backend(args), options)
-    for done in runs:
-        print(f"{done.name}: {done.note['iterations']} iterations, {done.weights}")
+    print("\n".join(done.describe() for done in runs))
     return 0

@@ -1,6 +1,6 @@
-"""Posteriors on disk, filed under all that decides them, so that no evaluation costs twice.
+"""Cached posteriors: one file for each net and scale, named by everything it depends on.
 
-A file holds the posteriors of one net at one scale; fusions and tables are averages of such files.
+Fusions and tables are averages of these files.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _MOST_NOTE = 1 << 10
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
-    """The checksum of a file of weights.
+    """Return the sha256 of a file of weights.
 
     Raises:
-        SnapshotError: it cannot be read.
+        SnapshotError: the file cannot be read.
     """
     digest = hashlib.sha256()
     try:
@@ -52,42 +52,42 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 
 @dataclass(frozen=True)
 class ArrayCache:
-    """A folder of arrays that one computation or another gave."""
+    """A folder of computed arrays."""
 
     folder: Path
     what: ClassVar[str] = "arrays"
-    """What messages call them."""
+    """The name of the arrays in messages."""
 
     def path(self, key: dict[str, Any]) -> Path:
-        """Where the arrays of a key lie."""
+        """Return the path of the arrays of a key."""
         digest = hashlib.sha256(_canonical(key).encode()).hexdigest()
         return self.folder / f"{digest[:_NAME_DIGITS]}.npz"
 
     def load_arrays(self, key: dict[str, Any], *names: str) -> tuple[Array, ...] | None:
-        """The arrays of a key, if they were computed before.
+        """Return the arrays of a key, None if they are not cached.
 
         Shapes: the first (N,D), of floats; the others (N,), of integers.
 
         Raises:
-            DataError: a file is there and is not whole, or belongs to another key.
+            DataError: the file is damaged or belongs to another key.
         """
         path = self.path(key)
         if not path.exists():
             return None
         try:
-            found = read_arrays(path, "key", *names)
+            content = read_arrays(path, "key", *names)
         except (OSError, ValueError) as cause:
             raise self._damaged(path, str(cause)) from cause
-        if str(found["key"]) != _canonical(key):
-            raise self._damaged(path, f"it holds the {self.what} of something else")
-        arrays = tuple(found[name] for name in names)
+        if str(content["key"]) != _canonical(key):
+            raise self._damaged(path, f"it contains {self.what} of another evaluation")
+        arrays = tuple(content[name] for name in names)
         if not _is_table(arrays):
-            shapes = ", ".join(f"{each.shape} of {each.dtype}" for each in arrays)
+            shapes = ", ".join(f"{array.shape} of {array.dtype}" for array in arrays)
             raise self._damaged(path, f"arrays of the shapes {shapes}")
         return arrays
 
     def store_arrays(self, key: dict[str, Any], **arrays: Array) -> Path:
-        """Keep arrays for next time."""
+        """Write arrays to the cache; return the path."""
         path = self.path(key)
         with atomic_write(path, "wb", DataError) as stream:
             named: dict[str, Any] = {"key": np.array(_canonical(key)), **arrays}
@@ -95,23 +95,23 @@ class ArrayCache:
         return path
 
     def data_fingerprint(self, path: Path, source: RecordSource, count: int) -> str:
-        """The checksum of a source, computed again only where its file changed."""
+        """Return the checksum of a source; it is recomputed only if the database changed."""
         file = path / "data.mdb"
         if not file.is_file():
             return fingerprint(source, count)
         status = file.stat()
         name = f"{file.resolve()}|{status.st_size}|{status.st_mtime_ns}|{count}"
         note = self.folder / f"data-{hashlib.sha256(name.encode()).hexdigest()[:_NAME_DIGITS]}.txt"
-        if (checksum := _noted(note)) is not None:
+        if (checksum := _read_note(note)) is not None:
             return checksum
-        found = fingerprint(source, count)
-        atomic_write_text(note, found + "\n", DataError)
-        return found
+        checksum = fingerprint(source, count)
+        atomic_write_text(note, checksum + "\n", DataError)
+        return checksum
 
-    def _damaged(self, path: Path, why: str) -> DataError:
+    def _damaged(self, path: Path, reason: str) -> DataError:
         return DataError(
-            f"{path}: no {self.what} can be read: {why}; expected what an evaluation wrote; "
-            "delete the file, and they are computed again"
+            f"{path}: the {self.what} cannot be read: {reason}; expected a file that an evaluation "
+            "wrote; delete the file to compute them again"
         )
 
 
@@ -122,12 +122,12 @@ class PosteriorCache(ArrayCache):
     what: ClassVar[str] = "posteriors"
 
     def load(self, key: dict[str, Any]) -> Posteriors | None:
-        """The posteriors of a key, if they were computed before. See `load_arrays`."""
-        found = self.load_arrays(key, "values", "labels")
-        return None if found is None else Posteriors(*found)
+        """Return the posteriors of a key, None if they are not cached. See `load_arrays`."""
+        arrays = self.load_arrays(key, "values", "labels")
+        return None if arrays is None else Posteriors(*arrays)
 
     def store(self, key: dict[str, Any], posteriors: Posteriors) -> Path:
-        """Keep posteriors for next time."""
+        """Write posteriors to the cache; return the path."""
         return self.store_arrays(key, values=posteriors.values, labels=posteriors.labels)
 
 
@@ -136,12 +136,12 @@ def _is_table(arrays: tuple[Array, ...]) -> bool:
     return (
         values.ndim == 2
         and values.dtype.kind == "f"
-        and all(each.shape == values.shape[:1] and each.dtype.kind == "i" for each in others)
+        and all(array.shape == values.shape[:1] and array.dtype.kind == "i" for array in others)
     )
 
 
-def _noted(note: Path) -> str | None:
-    """The checksum in a file, where it is there and whole."""
+def _read_note(note: Path) -> str | None:
+    """Return the checksum in a file, None if the file is missing or damaged."""
     try:
         text = read_text(note, _MOST_NOTE).strip()
     except (OSError, ValueError):

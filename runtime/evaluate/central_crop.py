@@ -1,19 +1,17 @@
-"""One central crop an image: how a TEST net sees its data. Paper: the baseline of section 4.1."""
+"""Evaluation of a TEST net: one central crop per image. Paper: the baseline of section 4.1."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.progress import Progress
 from prototxt_gen.errors import ProtoError
 from runtime.evaluate.metrics import topk_error
 from runtime.net import Net
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +22,7 @@ class Evaluation:
     labels: npt.NDArray[np.int64]
 
     def error(self, k: int) -> float:
-        """The top-k error as a fraction; k is cut to the number of classes."""
+        """Return the top-k error as a fraction; k is limited to the number of classes."""
         return topk_error(self.scores, self.labels, min(k, self.scores.shape[1]))
 
 
@@ -33,20 +31,20 @@ def evaluate_central_crop(
 ) -> Evaluation:
     """Run a TEST net once over its first `images` records.
 
-    `scores` and `labels` name blobs; where splits copy them, the copies count. The last batch may
-    wrap around: what it repeats is left out.
+    `scores` and `labels` are names of blobs. The last batch may wrap around; repeated records are
+    left out.
 
     Raises:
-        ProtoError: the net has no such blob.
+        ProtoError: the net has no blob with that name.
     """
-    found = [_blob(net, name) for name in (scores, labels)]
-    batch = found[1].shape[0]
+    blobs = [_blob(net, name) for name in (scores, labels)]
+    batch = blobs[1].shape[0]
     parts: list[tuple[Any, Any]] = []
     net.context.pass_number = 0
     for start in range(0, images, batch):
         net.forward()
         rows = min(batch, images - start)
-        values, truth = (blob.data.host()[:rows].copy() for blob in found)
+        values, truth = (blob.data.host()[:rows].copy() for blob in blobs)
         parts.append((values.reshape(rows, -1), truth.reshape(rows)))
         if progress is not None:
             progress(start + rows, images)

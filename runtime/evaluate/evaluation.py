@@ -1,4 +1,4 @@
-"""Nets applied to a set of images by a protocol: posteriors, errors, and what they were made of."""
+"""Evaluates nets on a set of images: posteriors, errors, and everything they depend on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from prototxt_gen.errors import DataError
 from prototxt_gen.proto import Message
 from runtime.backend.base import Backend
 from runtime.evaluate.cache import PosteriorCache, file_sha256
+from runtime.evaluate.confusion import Matrix, confusion_matrix
 from runtime.evaluate.dense import dense_posteriors
 from runtime.evaluate.fusion import Posteriors, fuse
 from runtime.evaluate.image_source import (
@@ -24,7 +25,7 @@ from runtime.evaluate.image_source import (
     preprocessing_words,
 )
 from runtime.evaluate.multicrop import multicrop_posteriors
-from runtime.evaluate.pace import watched
+from runtime.evaluate.pace import log_progress
 from runtime.evaluate.protocol import DENSE, EvaluationProtocol
 from runtime.evaluate.score_net import ScoreNet
 from runtime.evaluate.surgery import crop_form
@@ -34,7 +35,7 @@ log = logging.getLogger("verydeep.evaluate")
 
 @dataclass(frozen=True)
 class Member:
-    """A net with its weights, and how it is applied."""
+    """A net with its weights and the protocol by which it is applied."""
 
     model: Path
     weights: Path
@@ -43,7 +44,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Measured:
-    """Errors as fractions, and the protocol they were measured by."""
+    """Errors as fractions, and everything they depend on."""
 
     top1: float
     top5: float
@@ -52,10 +53,12 @@ class Measured:
     members: tuple[dict[str, Any], ...]
     seconds: float
     not_finite: int = 0
-    """Images whose scores are NaN or infinity: the errors mean nothing."""
+    """The number of images with a score of NaN or infinity; the errors are invalid above 0."""
+    confusion: Matrix | None = field(default=None, compare=False)
+    """Images of every true class by predicted class, (C,C), if `measure` was asked for it."""
 
     def to_json(self) -> dict[str, Any]:
-        """All of it."""
+        """Return all values but the confusion matrix; errors are fractions."""
         return {
             "top1_error": self.top1,
             "top5_error": self.top5,
@@ -67,25 +70,32 @@ class Measured:
         }
 
     def lines(self) -> list[str]:
-        """What a person reads: the errors, and then everything they depend on."""
-        found = [
+        """Return the errors in per cent as text, and everything they depend on."""
+        lines = [
             f"top-1 error: {100 * self.top1:.2f} %",
             f"top-5 error: {100 * self.top5:.2f} %",
             f"images: {self.images} of {self.source}",
         ]
         for member in self.members:
-            found.append(f"net: {member['net']}, crop {member['crop']} ({member['model']})")
-            found.append(f"  weights: {member['weights']}, sha256 {member['weights_sha256']}")
-            found.append(f"  protocol: {member['protocol']}")
-            found.append(f"  preprocessing: {member['preprocessing']}")
-        return found
+            lines.append(f"net: {member['net']}, crop {member['crop']} ({member['model']})")
+            lines += provenance_lines(member)
+        return lines
+
+
+def provenance_lines(member: dict[str, Any]) -> list[str]:
+    """Return the weights, the protocol and the preprocessing of a net as indented lines."""
+    return [
+        f"  weights: {member.get('weights')}, sha256 {member['weights_sha256']}",
+        f"  protocol: {member.get('protocol')}",
+        f"  preprocessing: {member.get('preprocessing')}",
+    ]
 
 
 class Evaluator:
     """Evaluates nets on the first `count` images of one source, or on all of them.
 
     Raises:
-        DataError: no such source, or fewer images than asked for.
+        DataError: the source does not exist, or has fewer than `count` images.
     """
 
     def __init__(
@@ -101,8 +111,8 @@ class Evaluator:
         self.count = len(self._records) if count is None else count
         if not 1 <= self.count <= len(self._records):
             raise DataError(
-                f"{source}: {len(self._records)} images; expected to use from 1 to all of them, "
-                f"got {self.count}; correct --images"
+                f"{source}: {len(self._records)} images; expected a number from 1 to "
+                f"{len(self._records)}, got {self.count}; change --images"
             )
         self._backend = backend
         self._cache = cache
@@ -111,21 +121,25 @@ class Evaluator:
         self._checksums: dict[Path, str] = {}
 
     def posteriors(self, member: Member) -> Posteriors:
-        """The average over all parts of a member's protocol; computed or found."""
+        """Return the average over all parts of a member's protocol; cached parts are reused."""
         model = text.read_net(member.model)
         images = TestImages(self._records, preprocessing(model, self._mean_value), self.count)
         nets: dict[bool, ScoreNet] = {}
         try:
-            found = [
+            parts = [
                 self._part(member, model, images, part, nets) for part in member.protocol.parts()
             ]
         finally:
             for net in nets.values():
                 net.close()
-        return fuse(found)
+        return fuse(parts)
 
-    def measure(self, members: Sequence[Member]) -> Measured:
-        """The errors of one net, or of several with averaged posteriors."""
+    def measure(self, members: Sequence[Member], confusion: bool = False) -> Measured:
+        """Measure the errors of one net, or of several with averaged posteriors.
+
+        Raises:
+            VerydeepError: the nets cannot be evaluated, or do not fit the images.
+        """
         started = time.monotonic()
         fused = fuse([self.posteriors(member) for member in members])
         return Measured(
@@ -136,10 +150,11 @@ class Evaluator:
             tuple(self.describe(member) for member in members),
             round(time.monotonic() - started, 2),
             fused.not_finite,
+            confusion_matrix(fused.values, fused.labels, fused.classes) if confusion else None,
         )
 
     def describe(self, member: Member) -> dict[str, Any]:
-        """All that a number depends on."""
+        """Return everything that the errors of a member depend on."""
         model = text.read_net(member.model)
         height, width = crop_form(model).crop
         return {
@@ -165,11 +180,11 @@ class Evaluator:
         if self._cache is None:
             return self._compute(member, model, images, part, nets)
         key = self._key(self._cache, member, model, images, part)
-        found = self._cache.load(key)
-        if found is None:
-            found = self._compute(member, model, images, part, nets)
-            self._cache.store(key, found)
-        return found
+        posteriors = self._cache.load(key)
+        if posteriors is None:
+            posteriors = self._compute(member, model, images, part, nets)
+            self._cache.store(key, posteriors)
+        return posteriors
 
     def _compute(
         self,
@@ -183,7 +198,7 @@ class Evaluator:
         if dense not in nets:
             nets[dense] = ScoreNet(model, member.weights, self._backend, dense)
         net, scale = nets[dense], part["scale"]
-        with watched(f"{model.name}, {part['kind']}, Q = {scale}") as progress:
+        with log_progress(f"{model.name}, {part['kind']}, Q = {scale}") as progress:
             if dense:
                 return dense_posteriors(net, images, scale, part["average"], part["flip"], progress)
             return multicrop_posteriors(net, images, scale, part["grid"], part["flip"], progress)

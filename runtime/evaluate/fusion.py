@@ -1,4 +1,4 @@
-"""Class posteriors of a set of images, and their average over scales, crops and nets. Paper: 4.4"""
+"""Class posteriors of a set of images, averaged over scales, crops and nets. Paper: 4.4"""
 
 from __future__ import annotations
 
@@ -14,18 +14,23 @@ from runtime.evaluate.metrics import topk_error
 
 @dataclass(frozen=True, eq=False)
 class Posteriors:
-    """Shapes: values (N,C), each row adding up to 1; labels (N,)."""
+    """Shapes: values (N,C), rows with a sum of 1; labels (N,)."""
 
     values: npt.NDArray[np.float64]
     labels: npt.NDArray[np.int64]
 
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return self.values.shape[1]
+
     def error(self, k: int) -> float:
-        """The top-k error as a fraction; k is cut to the number of classes.
+        """Return the top-k error as a fraction; k is limited to the number of classes.
 
         Raises:
-            DataError: labels outside the classes.
+            DataError: a label is not a class of the net.
         """
-        classes = self.values.shape[1]
+        classes = self.classes
         if self.labels.min() < 0 or self.labels.max() >= classes:
             raise DataError(
                 f"labels from {self.labels.min()} to {self.labels.max()} for a net of {classes} "
@@ -35,18 +40,20 @@ class Posteriors:
 
     @property
     def not_finite(self) -> int:
-        """How many images have a posterior of NaN or infinity; any label counts as found there."""
+        """The number of images with a posterior of NaN or infinity; they count as correct."""
         return int(np.count_nonzero(~np.isfinite(self.values).all(axis=1)))
 
 
 def fuse(members: Sequence[Posteriors]) -> Posteriors:
-    """The average of posteriors of the same images, each with equal weight.
+    """Average posteriors of the same images with equal weights.
 
     Raises:
-        ShapeError: there are none, or they are of other images or classes.
+        ShapeError: there are none, or their images or classes differ.
     """
     if not members:
-        raise ShapeError("fuse: nothing to average; expected at least one net's posteriors, got 0")
+        raise ShapeError(
+            "fuse: nothing to average; expected the posteriors of at least one net, got 0"
+        )
     first = members[0]
     for other in members[1:]:
         same = other.values.shape == first.values.shape

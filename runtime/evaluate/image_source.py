@@ -1,7 +1,7 @@
-"""The images of an evaluation: an LMDB, or the validation list of a folder laid out as ILSVRC's.
+"""The images of an evaluation: an LMDB, or the validation list of a folder in ILSVRC's layout.
 
-They are prepared as training prepares them: BGR, the rescale of data_prep, the mean of the net's
-transform_param.
+Images are prepared as in training: BGR, rescaled by data_prep, with the mean of the net's
+transform_param subtracted.
 """
 
 from __future__ import annotations
@@ -39,25 +39,25 @@ from prototxt_gen.proto import Message
 
 Floats = npt.NDArray[np.float32]
 Sample = tuple[int, Floats, int]
-"""Place in the source, image (3,H,W), label."""
+"""Index in the source, image (3,H,W), label."""
 _NO_WORDS = np.zeros(0, np.uint32)
 _LAYOUTS = ("val", "ILSVRC2012_img_val", "ILSVRC")
-"""Folders by which a data set is told from a database; see data_prep/ilsvrc.py."""
+"""A folder that contains one of these is a data set, not a database. See data_prep/ilsvrc.py."""
 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Files and labels of a list, seen as records."""
+    """The files and labels of a list, as a source of records."""
 
     root: Path
     entries: Sequence[tuple[str, int]]
 
     def __len__(self) -> int:
-        """Count the images."""
+        """Return the number of images."""
         return len(self.entries)
 
     def key(self, index: int) -> str:
-        """Name the file of a record."""
+        """Return the file name of a record."""
         return self.entries[index][0]
 
     def get(self, index: int) -> bytes:
@@ -75,17 +75,32 @@ def open_source(path: str | os.PathLike[str]) -> RecordSource:
     """Open an LMDB, or the validation list of a folder in ILSVRC-2012's layout.
 
     Raises:
-        DataError: neither is there.
+        DataError: neither exists.
     """
     folder = Path(path)
-    if any((folder / name).is_dir() for name in _LAYOUTS):
+    if _is_data_set(folder):
         opened = open_ilsvrc(folder)
         return ImageFiles(opened.root, opened.val_list())
     return Reader(folder)
 
 
+def class_names(path: str | Path) -> tuple[str, ...] | None:
+    """Return the names of the classes of a folder in ILSVRC-2012's layout; None for an LMDB.
+
+    Raises:
+        DataError: the folder is incomplete.
+    """
+    if not _is_data_set(Path(path)):
+        return None
+    return tuple(synset.words or synset.wnid for synset in open_ilsvrc(path).synsets)
+
+
+def _is_data_set(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in _LAYOUTS)
+
+
 def fingerprint(source: RecordSource, count: int) -> str:
-    """The sha256 of the first records, keys included: what posteriors of them are filed under."""
+    """Return the sha256 of the first `count` records and their keys."""
     digest = hashlib.sha256()
     for index in range(count):
         record = source.get(index)
@@ -95,10 +110,12 @@ def fingerprint(source: RecordSource, count: int) -> str:
 
 
 def preprocessing(model: Message, mean_value: Sequence[float] | None = None) -> Transform:
-    """What a net's TEST data layer does to pixels, less its crop; `mean_value` (B,G,R) overrides.
+    """Return the transformation of a net's TEST data layer, without its crop and rescale.
+
+    `mean_value` (B,G,R) replaces the mean of the net.
 
     Raises:
-        ProtoError: the net says nothing of a mean, and neither does the caller.
+        ProtoError: neither the net nor the caller gives a mean.
     """
     transform: Transform | None = None
     for layer in model.layer:
@@ -113,8 +130,8 @@ def preprocessing(model: Message, mean_value: Sequence[float] | None = None) -> 
         transform = dataclasses.replace(transform, steps=(MeanValues(values), *transform.steps))
     if transform is None:
         raise ProtoError(
-            f"net '{model.name}': it has no transform_param that says which mean to subtract; "
-            "expected one in its TEST data layer; give the train_val net, or --mean-value B,G,R "
+            f"net '{model.name}': no transform_param with the mean to subtract; expected one in "
+            "its TEST data layer; give the train_val net, or --mean-value B,G,R "
             "(103.939,116.779,123.68 for the released models)"
         )
     mode = datums.COLOR if transform.mode == datums.NATIVE else transform.mode
@@ -122,7 +139,7 @@ def preprocessing(model: Message, mean_value: Sequence[float] | None = None) -> 
 
 
 def preprocessing_words(transform: Transform) -> str:
-    """What is done to pixels, for people and as a key."""
+    """Return the transformation of pixels in words, which are also part of cache keys."""
     image, values = transform.find(MeanImage), transform.find(MeanValues)
     mean = "none" if values is None else ", ".join(f"{value:g}" for value in values.values)
     if image is not None:
@@ -135,7 +152,7 @@ def preprocessing_words(transform: Transform) -> str:
 
 @dataclass(frozen=True, eq=False)
 class TestImages:
-    """The first `count` records of a source, prepared at any short side."""
+    """The first `count` records of a source, prepared at any scale."""
 
     __test__ = False
 
@@ -145,21 +162,21 @@ class TestImages:
     workers: int | None = None
 
     def load(self, index: int, short_side: int) -> Sample:
-        """Decode, rescale and subtract the mean.
+        """Decode a record, rescale the image and subtract the mean. Units: pixels.
 
         Raises:
-            DataError: a record that is no image.
+            DataError: the record is not an image.
         """
-        where = f"record {self.source.key(index)}"
-        message = datums.parse(self.source.get(index), where)
-        image = datums.image_of(message, where, self.spec.mode)
-        image = rescale_short_side(image, short_side, where)
+        key = f"record {self.source.key(index)}"
+        message = datums.parse(self.source.get(index), key)
+        image = datums.image_of(message, key, self.spec.mode)
+        image = rescale_short_side(image, short_side, key)
         out = np.empty((image.shape[2], *image.shape[:2]), np.float32)
-        self.spec.apply(image, _NO_WORDS, out, where)
+        self.spec.apply(image, _NO_WORDS, out, key)
         return index, out, int(message.label)
 
     def stream(self, short_side: int) -> Iterator[Sample]:
-        """All images in order, a few made ahead by threads."""
+        """Yield all images in order; threads prepare some in advance."""
         workers = self.workers or default_workers()
         waiting: deque[Future[Sample]] = deque()
         with ThreadPoolExecutor(workers) as pool:

@@ -1,4 +1,4 @@
-"""How a net is applied to a test image: densely, to crops, or both, and at which scales.
+"""Evaluation protocols: dense application, crops, or both, at given scales.
 
 Paper: sections 3.2 and 4.3.
 """
@@ -14,12 +14,12 @@ DENSE, MULTICROP, BOTH = "dense", "multicrop", "both"
 KINDS = (DENSE, MULTICROP, BOTH)
 BEFORE, AFTER = "before", "after"
 GRID = 5
-"""The paper's regular grid is 5x5: with two flips, 50 crops a scale."""
+"""The paper's grid is 5x5: 50 crops per scale with flips."""
 
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """All that decides an image's posterior besides the net and the image.
+    """Everything that determines an image's posterior besides the net and the image.
 
     Units: `scales` are short sides Q in pixels.
     """
@@ -27,7 +27,7 @@ class EvaluationProtocol:
     scales: tuple[int, ...]
     kind: str = DENSE
     average: str = BEFORE
-    """Whether the class score map is averaged over space before the soft-max or after it."""
+    """Whether the class score map is averaged over space before or after the softmax."""
     grid: int = GRID
     flip: bool = True
 
@@ -38,25 +38,25 @@ class EvaluationProtocol:
             raise ProtoError(f"average: expected {BEFORE} or {AFTER}, got {self.average!r}")
         check_scales(self.scales)
         if self.grid < 1:
-            raise ProtoError(f"grid: expected at least 1 crop a side, got {self.grid}; correct it")
+            raise ProtoError(f"grid: expected at least 1 crop per side, got {self.grid}")
 
     def parts(self) -> list[dict[str, Any]]:
-        """The evaluations whose posteriors are averaged with equal weight, one scale each."""
-        found: list[dict[str, Any]] = []
+        """Return the evaluations at single scales, whose posteriors are averaged equally."""
+        parts: list[dict[str, Any]] = []
         if self.kind in (DENSE, BOTH):
-            found += [
+            parts += [
                 {"kind": DENSE, "scale": q, "average": self.average, "flip": self.flip}
                 for q in self.scales
             ]
         if self.kind in (MULTICROP, BOTH):
-            found += [
+            parts += [
                 {"kind": MULTICROP, "scale": q, "grid": self.grid, "flip": self.flip}
                 for q in self.scales
             ]
-        return found
+        return parts
 
     def describe(self) -> str:
-        """The protocol in words."""
+        """Return the protocol in words."""
         ways = []
         flips = "averaged with the flip" if self.flip else "without flips"
         if self.kind in (DENSE, BOTH):
@@ -69,10 +69,10 @@ class EvaluationProtocol:
 
 
 def check_scales(scales: tuple[int, ...]) -> None:
-    """Refuse test scales that are none.
+    """Check test scales.
 
     Raises:
-        ProtoError: there are none, one is not positive, or one comes twice.
+        ProtoError: there are none, one is not positive, or one is repeated.
     """
     if not scales or min(scales) < 1 or len(set(scales)) < len(scales):
         raise ProtoError(
@@ -82,20 +82,20 @@ def check_scales(scales: tuple[int, ...]) -> None:
 
 
 def centre_crop(scales: tuple[int, ...]) -> EvaluationProtocol:
-    """One central crop a scale: what a net sees in its own tests."""
+    """Return the protocol of a TEST net: one central crop per scale, without flips."""
     return EvaluationProtocol(scales, MULTICROP, grid=1, flip=False)
 
 
-def parse_scales(words: str, where: str = "--scales") -> tuple[int, ...]:
-    """Read `256,384,512`.
+def parse_scales(words: str, flag: str = "--scales") -> tuple[int, ...]:
+    """Parse `256,384,512`.
 
     Raises:
-        ProtoError: no list of whole numbers.
+        ProtoError: the text is not a list of integers.
     """
     try:
         return tuple(int(word) for word in words.split(","))
     except ValueError:
         raise ProtoError(
-            f"{where}: expected whole numbers with commas between them, got {words!r}; write for "
-            "example 256,384,512"
+            f"{flag}: expected integers separated by commas, got {words!r}; write for example "
+            "256,384,512"
         ) from None

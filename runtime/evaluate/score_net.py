@@ -1,10 +1,10 @@
-"""A net of scores with its weights: images of any size in, maps of class scores out."""
+"""A net with its weights that maps images of any size to maps of class scores."""
 
 from __future__ import annotations
 
 import os
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,18 +22,20 @@ from runtime.net.fillers import without_fillers
 from runtime.weights.net_weights import copy_trained_layers
 
 Floats = npt.NDArray[np.float32]
+Self = TypeVar("Self", bound="ScoreNet")
 MAX_BATCH = 64
 MEMORY = 1 << 30
-"""Bytes of activations that a batch may take."""
+"""The limit of a batch's activations. Units: bytes."""
 
 
 class ScoreNet:
-    """Scores before the soft-max; `crop` is the (H, W) of the images the net was trained on.
+    """Computes scores before the softmax.
 
-    With `top`, the net ends at that blob, whose channels stand for the classes.
+    `crop` is the (H, W) of training, `classes` the number of channels of the scores. With `top`,
+    the net ends at that blob instead.
 
     Raises:
-        SnapshotError, ShapeError: the weights do not fit the net exactly.
+        SnapshotError, ShapeError: the weights do not fit the net.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class ScoreNet:
         self.classes = int(self._net.blobs[self._scores].shape[1])
 
     def score_maps(self, images: Floats) -> Floats:
-        """The class scores at every place.
+        """Compute the class scores at every position.
 
         Shapes: images (N,3,H,W); result (N,C,h,w), 1x1 for images of the crop's size.
         """
@@ -69,20 +71,20 @@ class ScoreNet:
         return maps.reshape(*maps.shape, *(1,) * (4 - maps.ndim)).copy()
 
     def batch_for(self, height: int, width: int) -> int:
-        """How many images of a size are computed at once within the memory allowed."""
+        """Return how many images of a size fit into the memory limit. Units: pixels."""
         if (height, width) not in self._batches:
             self._reshape((1, 3, height, width))
             need = memory_estimate(self._net)
-            each = max(1, need.inputs + need.activations + need.buffers)
-            room = max(1, self._memory - need.workspace) // each
+            per_image = max(1, need.inputs + need.activations + need.buffers)
+            room = max(1, self._memory - need.workspace) // per_image
             self._batches[height, width] = int(max(1, min(MAX_BATCH, room)))
         return self._batches[height, width]
 
     def require_crop(self, height: int, width: int) -> None:
-        """Refuse an image that is smaller than what the net was trained on.
+        """Check that an image is at least as large as the net's crop. Units: pixels.
 
         Raises:
-            ShapeError: it is.
+            ShapeError: it is smaller.
         """
         if height < self.crop[0] or width < self.crop[1]:
             raise ShapeError(
@@ -98,10 +100,10 @@ class ScoreNet:
             self._net.reshape()
 
     def close(self) -> None:
-        """Give its resources back."""
+        """Release the memory of the net."""
         self._net.close()
 
-    def __enter__(self) -> ScoreNet:
+    def __enter__(self: Self) -> Self:
         return self
 
     def __exit__(
@@ -114,7 +116,7 @@ class ScoreNet:
 
 
 def softmax(scores: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Probabilities along axis 1."""
+    """Return probabilities along axis 1, in double precision. Shapes: (N,C,...) to (N,C,...)."""
     values = np.asarray(scores, np.float64)
     e = np.exp(values - values.max(axis=1, keepdims=True))
     return np.asarray(e / e.sum(axis=1, keepdims=True))

@@ -1,7 +1,7 @@
-"""Any net of crops made a net of scores: an image comes in, class scores come out, before soft-max.
+"""Reduces a net to the layers between the images and the class scores before the softmax.
 
-The dense form has convolutions for fully connected layers: the first as large as the map it reads,
-the others 1x1, so that it takes images of any size from the crop's on. Paper: section 3.2.
+The dense form replaces fully connected layers by convolutions: the first as large as the map that
+it reads, the others 1x1. It takes images of the crop's size or larger. Paper: section 3.2.
 """
 
 from __future__ import annotations
@@ -19,15 +19,13 @@ from runtime.layers.factory import class_of, layer_type_list
 from runtime.net.building import filter_net, net_state
 from runtime.net.shape_net import shape_net
 
-INPUT = "data"
-
 
 @dataclass(frozen=True)
 class ScoreParam:
-    """A net from `data` to `scores`; `crop` is the (H, W) it was trained on.
+    """A net that ends at the blob `scores`; `crop` is the (H, W) of training.
 
-    `names` gives the net's name of a layer of the weights where surgery renamed it; `left_out` are
-    names that layers cut off may have there.
+    `names` maps names of layers in files of weights to renamed layers of the net. `left_out` are
+    the names of removed layers.
     """
 
     param: Message
@@ -38,14 +36,14 @@ class ScoreParam:
 
 
 def crop_form(model: Message, top: str | None = None) -> ScoreParam:
-    """A train_val, deploy or dense net, cut down to what makes scores of crops, or the blob `top`.
+    """Reduce a train_val, deploy or dense net to the layers of its scores, or of the blob `top`.
 
     Raises:
-        ProtoError: no soft-max or accuracy says which blob holds the scores, there is no such
-            blob, or no input's size is known.
+        ProtoError: no softmax or accuracy reads the scores, there is no blob `top`, or the size of
+            the input is unknown.
     """
     tested = filter_net(model, net_state(proto.TEST))
-    scores = scores_blob(tested) if top is None else _known(tested, top)
+    scores = scores_blob(tested) if top is None else _existing(tested, top)
     needed, kept = {scores}, []
     for layer in reversed(tested.layer):
         if needed.intersection(layer.top):
@@ -59,8 +57,8 @@ def crop_form(model: Message, top: str | None = None) -> ScoreParam:
         )
     crop = _image_size(sources[0], str(model.name))
     param = proto.NetParameter(name=model.name)
-    given = param.layer.add(name=sources[0].name, type="Input", top=[sources[0].top[0]])
-    given.input_param.shape.add(dim=(1, 3, *crop))
+    source = param.layer.add(name=sources[0].name, type="Input", top=[sources[0].top[0]])
+    source.input_param.shape.add(dim=(1, 3, *crop))
     for layer in reversed(kept):
         if layer.bottom:
             param.layer.add().CopyFrom(layer)
@@ -78,10 +76,11 @@ def crop_form(model: Message, top: str | None = None) -> ScoreParam:
 
 
 def dense_form(model: Message, backend: Backend, top: str | None = None) -> ScoreParam:
-    """The same with every fully connected layer as a convolution.
+    """Return the reduced net with convolutions instead of fully connected layers.
 
     Raises:
-        UnsupportedError: a layer whose result depends on the image's size as a whole.
+        ProtoError: see `crop_form`.
+        UnsupportedError: a layer cannot be applied to images of other sizes.
     """
     form = crop_form(model, top)
     shapes = {
@@ -104,26 +103,26 @@ def dense_form(model: Message, backend: Backend, top: str | None = None) -> Scor
 
 
 def scores_blob(net: Message) -> str:
-    """The blob of class scores that the net's soft-max or accuracy reads, before an average of it.
+    """Return the blob of class scores that the softmax or accuracy reads, before global pooling.
 
     Raises:
-        ProtoError: there is none.
+        ProtoError: no layer reads scores.
     """
     for layer in net.layer:
         if class_of(layer.type).reads_scores and layer.bottom:
             name = str(layer.bottom[0])
-            maker = next(each for each in net.layer if name in each.top)
-            if class_of(maker.type).pools_globally(maker):
-                return str(maker.bottom[0])
+            producer = next(other for other in net.layer if name in other.top)
+            if class_of(producer.type).pools_globally(producer):
+                return str(producer.bottom[0])
             return name
     readers = [kind for kind in layer_type_list() if class_of(kind).reads_scores]
     raise ProtoError(
-        f"net '{net.name}': which blob holds the class scores? expected a layer of type "
+        f"net '{net.name}': the blob of class scores is unknown; expected a layer of type "
         f"{', '.join(readers)} that reads it, got none; give the train_val or deploy net"
     )
 
 
-def _known(net: Message, top: str) -> str:
+def _existing(net: Message, top: str) -> str:
     tops = dict.fromkeys(str(name) for layer in net.layer for name in layer.top)
     if top not in tops:
         raise ProtoError(f"net '{net.name}': no blob '{top}'; expected one of {', '.join(tops)}")
@@ -138,7 +137,7 @@ def _image_size(source: Any, net: str) -> tuple[int, int]:
     side = int(source.transform_param.crop_size)
     if not side:
         raise ProtoError(
-            f"net '{net}', layer '{source.name}': the size of the net's crops is not known; "
-            "expected crop_size, or an Input of shape (N,3,H,W); add it"
+            f"net '{net}', layer '{source.name}': the size of the crops is unknown; expected "
+            "crop_size, or an Input of shape (N,3,H,W); add one of them"
         )
     return side, side

@@ -1,1 +1,1 @@
-"""The paper's experiments: its tables as data, the runs behind them, and reports."""
+"""The reproduction of the paper: published tables, the training runs behind them, and reports."""

@@ -1,4 +1,4 @@
-"""Carries out a recipe: step after step, skipping what is done, going on with what is begun."""
+"""Trains the runs of a recipe. Finished runs are skipped, interrupted ones are resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from prototxt_gen import generate, text
 from prototxt_gen.destination import utf8_path
-from prototxt_gen.errors import StoppedError, TrainingError
+from prototxt_gen.errors import StoppedError
 from prototxt_gen.sidecar import read_sidecar, write_sidecar
 from prototxt_gen.spec import NetSpecification
 from prototxt_gen.spec_toml import to_toml
@@ -29,17 +29,17 @@ from runtime.solvers.signals import TERMINATED
 
 log = logging.getLogger("verydeep.paper")
 
-_KEEP = 2
+_SNAPSHOTS_KEPT = 2
 _LOG = "train.jsonl"
 
 
 @dataclass(frozen=True)
 class RecipeOptions:
-    """How runs are carried out; none of it changes what they are but `max_iter`."""
+    """Options of training that do not change the trained nets, except `max_iter`."""
 
     jobs: int | None = None
     max_iter: int | None = None
-    """Cut every run to so many iterations, for a try."""
+    """Limits the iterations of every run, for a trial."""
     demo_images: tuple[int, int] = DEMO_IMAGES
 
 
@@ -50,25 +50,34 @@ def run_recipe(
     backend: Backend,
     options: RecipeOptions | None = None,
 ) -> list[FinishedRun]:
-    """Prepare the data and train every step that is not done yet.
+    """Prepare the data and train every step that is not finished.
 
     Raises:
-        TrainingError: a run was stopped, or its folder holds a run of other settings.
-        VerydeepError: what stands in the way; what is done is found next time.
+        TrainingError: a run was stopped, or its folder contains a run with other settings.
+        VerydeepError: data preparation or training failed; finished steps are kept.
     """
     options = options or RecipeOptions()
-    setting.write(folder.root)
-    data = prepare(
-        setting.data, folder.data, setting.stored_side, options.jobs, options.demo_images
-    )
-    found = []
+    data = prepare_data(folder, setting, options)
+    runs = []
     for number, step in enumerate(steps, start=1):
         log.info("Step %d of %d: %s", number, len(steps), step.describe())
-        found.append(_carry_out(folder, setting, step, data, backend, options))
-    return found
+        runs.append(_train_step(folder, setting, step, data, backend, options))
+    return runs
 
 
-def _carry_out(
+def prepare_data(folder: RunFolder, setting: Setting, options: RecipeOptions) -> Prepared:
+    """Record the setting of a folder and make its databases, unless they are complete.
+
+    Raises:
+        DataError: the folder contains runs on other data, or the data cannot be prepared.
+    """
+    setting.write(folder.root)
+    return prepare(
+        setting.data, folder.data, setting.stored_side, options.jobs, options.demo_images
+    )
+
+
+def _train_step(
     folder: RunFolder,
     setting: Setting,
     step: Step,
@@ -76,8 +85,7 @@ def _carry_out(
     backend: Backend,
     options: RecipeOptions,
 ) -> FinishedRun:
-    on_host = backend.shares_host_memory
-    spec = fit_to_data(setting.spec(step), data, not on_host, options.max_iter)
+    spec = fit_to_data(setting.spec(step), data, not backend.shares_host_memory, options.max_iter)
     start = _start_of(folder, step)
     made_of = {
         "spec": spec_sha256(spec),
@@ -92,12 +100,12 @@ def _carry_out(
 
 
 def spec_sha256(spec: NetSpecification) -> str:
-    """What tells a spec from all others."""
+    """Return the checksum of a spec's text."""
     return hashlib.sha256(to_toml(spec).encode()).hexdigest()
 
 
 def write_nets(target: Path, spec: NetSpecification) -> Path:
-    """Write a spec's nets, solver and sidecar; returns the solver."""
+    """Write the nets, the solver and the sidecar of a spec; return the path of the solver."""
     generate.write_all(spec, target)
     return target / generate.SOLVER
 
@@ -111,28 +119,29 @@ def train_run(
     started_from: str,
     write: Callable[[Path, NetSpecification], Path] = write_nets,
 ) -> FinishedRun:
-    """Train one run of a folder, go on with it, or find it finished.
+    """Train or resume one run of a folder, unless it is finished.
 
-    `made_of` tells it from runs of other settings; `write` writes what it is trained by.
+    `made_of` identifies the settings of the run. `write` writes its prototxts and returns the path
+    of the solver.
 
     Raises:
         StoppedError: the run was stopped.
-        TrainingError: its folder holds one of other settings.
+        TrainingError: its folder contains a run with other settings.
     """
     folder.begin(name, made_of)
-    done = folder.finished(name)
-    if done is not None:
-        log.info("%s: found finished (%d iterations)", name, done.note["iterations"])
-        return done
+    finished = folder.finished(name)
+    if finished is not None:
+        log.info("%s: already finished (%d iterations)", name, finished.note["iterations"])
+        return finished
     if backend.shares_host_memory:
         spec = within_memory(spec, backend, host_memory() // 2)
     solver = write(folder.run(name), spec)
-    job = TrainJob(str(solver), AUTO, log_json=str(solver.with_name(_LOG)), keep=_KEEP)
+    job = TrainJob(str(solver), AUTO, log_json=str(solver.with_name(_LOG)), keep=_SNAPSHOTS_KEPT)
     result = train(job, lambda param: backend)
     if result.stopped:
         raise StoppedError(
-            f"{name}: stopped at iteration {result.iterations}, as asked; the snapshot is "
-            f"{result.solverstate}; the same command goes on from there",
+            f"{name}: stopped at iteration {result.iterations} by a signal; the snapshot is "
+            f"{result.solverstate}; repeat the command to resume",
             result.signal_status or StoppedError.status,
         )
     finished = folder.finish(
@@ -148,7 +157,7 @@ def train_run(
     )
     if result.terminated:
         raise StoppedError(
-            f"{name}: finished, and SIGTERM came; the same command goes on with what follows",
+            f"{name}: finished; SIGTERM was received; repeat the command for the next run",
             TERMINATED,
         )
     return finished
@@ -157,19 +166,14 @@ def train_run(
 def _start_of(folder: RunFolder, step: Step) -> FinishedRun | None:
     if step.start is None:
         return None
-    found = folder.finished(step.start)
-    if found is None:
-        raise TrainingError(
-            f"{step.name}: starts from {step.start}, which is not finished in {folder.root}; "
-            "expected that run first; use `verydeep recipe`, which does them in order"
-        )
-    return found
+    advice = "use `verydeep recipe`, which trains the runs in order"
+    return folder.require(step.start, f"{step.name}: starts from {step.start}", advice)
 
 
 def _write_files(
     target: Path, spec: NetSpecification, step: Step, start: FinishedRun | None
 ) -> Path:
-    """Write nets, solver and sidecar; the solver names the weights it starts from."""
+    """Write nets, solver and sidecar, with the initial weights in the solver."""
     solver = write_nets(target, spec)
     if start is None:
         return solver
@@ -182,5 +186,5 @@ def _write_files(
 
 
 def host_memory() -> int:
-    """Bytes of memory that this machine has."""
+    """Return the size of this machine's memory. Units: bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -1,180 +1,52 @@
-"""Tables 3 to 7 of the paper as data. Errors are in per cent, of the ILSVRC-2012 validation set."""
+"""The form in which the published numbers of all tables are held."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prototxt_gen.errors import ProtoError
-from runtime.evaluate.protocol import BOTH, DENSE, MULTICROP
 
-Scale = int | tuple[int, int]
-"""A training scale S, or the range it is drawn from."""
-
-CENTRE = "centre crop"
-JITTER = (256, 512)
-_MULTI = (256, 384, 512)
-TABLES = (3, 4, 5, 6, 7)
 TITLES = {
     3: "ConvNet performance at a single test scale",
     4: "ConvNet performance at multiple test scales",
     5: "ConvNet evaluation techniques comparison",
     6: "Multiple ConvNet fusion results",
     7: "Comparison with the state of the art in ILSVRC classification",
+    8: "Localisation error of a central crop, given the class",
+    9: "Top-5 localisation error of dense application with merged boxes",
+    11: "Comparison with the state of the art on VOC and Caltech",
+    12: "Comparison with the state of the art on VOC-2012 actions",
 }
 
 
-def scale_name(scale: Scale) -> str:
-    """`256` or `256-512`, as --scales takes it."""
-    return f"{scale[0]}-{scale[1]}" if isinstance(scale, tuple) else str(scale)
-
-
 @dataclass(frozen=True)
-class TrainedNet:
-    """A net trained at a scale S and tested at scales Q, in the paper's pixels."""
+class PaperRow:
+    """A row of a table: its published numbers, in the order of the class's `columns`.
 
-    net: str
-    train: Scale
-    test: tuple[int, ...]
+    Units: per cent. Trailing numbers may be omitted; a number is None if the paper has none.
+    """
 
-    @property
-    def run(self) -> str:
-        """The name of the training run."""
-        return run_name(self.net, self.train)
-
-    def __str__(self) -> str:
-        train = (
-            f"[{self.train[0]};{self.train[1]}]" if isinstance(self.train, tuple) else self.train
-        )
-        return f"{self.net}/{train}/{','.join(map(str, self.test))}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a table; without nets it is a result of others, which cannot be run here."""
+    columns: ClassVar[tuple[str, ...]] = ()
 
     table: int
-    nets: tuple[TrainedNet, ...]
-    kind: str
-    top1: float | None
-    top5: float | None
-    test_top5: float | None = None
-    method: str = ""
+    numbers: tuple[float | None, ...]
 
     @property
-    def name(self) -> str:
-        """What tells the row from all others."""
-        return f"{self.method or ' + '.join(map(str, self.nets))} ({self.kind})"
+    def published(self) -> dict[str, float | None]:
+        """The published numbers by column."""
+        missing = len(self.columns) - len(self.numbers)
+        return dict(zip(self.columns, (*self.numbers, *[None] * missing)))
 
 
-def run_name(net: str, train: Scale) -> str:
-    """`D-256`, `D-256-512`."""
-    return f"{net}-{scale_name(train)}"
-
-
-def rows(table: int) -> tuple[Row, ...]:
-    """The rows of a table, in the paper's order.
+def check_table(table: int, tables: Sequence[int], others: str) -> None:
+    """Check that a table is one of `tables`.
 
     Raises:
-        ProtoError: no table of classification results has that number.
+        ProtoError: it is not; the message names the commands that print the `others`.
     """
-    if table not in TABLES:
+    if table not in tables:
         raise ProtoError(
-            f"table: expected one of {', '.join(map(str, TABLES))}, got {table}; Tables 1 and 2 "
-            "are printed by `verydeep summary --paper`"
+            f"table: expected one of {', '.join(map(str, tables))}, got {table}; {others}"
         )
-    return _ROWS[table]
-
-
-def _single(net: str, train: Scale, top1: float, top5: float) -> Row:
-    test = (sum(train) // 2,) if isinstance(train, tuple) else (train,)
-    return Row(3, (TrainedNet(net, train, test),), DENSE, top1, top5)
-
-
-def _several(net: str, train: Scale, top1: float, top5: float) -> Row:
-    return Row(4, (TrainedNet(net, train, _tests(train)),), DENSE, top1, top5)
-
-
-def _tests(train: Scale) -> tuple[int, ...]:
-    return _MULTI if isinstance(train, tuple) else (train - 32, train, train + 32)
-
-
-def _technique(net: str, kind: str, top1: float, top5: float) -> Row:
-    return Row(5, (TrainedNet(net, JITTER, _MULTI),), kind, top1, top5)
-
-
-_TWO = tuple(TrainedNet(net, JITTER, _MULTI) for net in ("D", "E"))
-_SEVEN = tuple(
-    TrainedNet(net, train, _tests(train))
-    for net, train in (
-        *(("D", 256), ("D", 384), ("D", JITTER), ("C", 256), ("C", 384)),
-        *(("E", 256), ("E", 384)),
-    )
-)
-
-
-def _others(method: str, top1: float | None, top5: float | None, test: float | None) -> Row:
-    return Row(7, (), "as published", top1, top5, test, method)
-
-
-_ROWS: dict[int, tuple[Row, ...]] = {
-    3: (
-        _single("A", 256, 29.6, 10.4),
-        _single("A-LRN", 256, 29.7, 10.5),
-        _single("B", 256, 28.7, 9.9),
-        _single("C", 256, 28.1, 9.4),
-        _single("C", 384, 28.1, 9.3),
-        _single("C", JITTER, 27.3, 8.8),
-        _single("D", 256, 27.0, 8.8),
-        _single("D", 384, 26.8, 8.7),
-        _single("D", JITTER, 25.6, 8.1),
-        _single("E", 256, 27.3, 9.0),
-        _single("E", 384, 26.9, 8.7),
-        _single("E", JITTER, 25.5, 8.0),
-        # Section 4.1 compares these two on a centre crop; it gives the difference alone: 7 %.
-        Row(3, (TrainedNet("B", 256, (256,)),), CENTRE, None, None),
-        Row(3, (TrainedNet("B-shallow", 256, (256,)),), CENTRE, None, None),
-    ),
-    4: (
-        _several("B", 256, 28.2, 9.6),
-        _several("C", 256, 27.7, 9.2),
-        _several("C", 384, 27.8, 9.2),
-        _several("C", JITTER, 26.3, 8.2),
-        _several("D", 256, 26.6, 8.6),
-        _several("D", 384, 26.5, 8.6),
-        _several("D", JITTER, 24.8, 7.5),
-        _several("E", 256, 26.9, 8.7),
-        _several("E", 384, 26.7, 8.6),
-        _several("E", JITTER, 24.8, 7.5),
-    ),
-    5: (
-        _technique("D", DENSE, 24.8, 7.5),
-        _technique("D", MULTICROP, 24.6, 7.5),
-        _technique("D", BOTH, 24.4, 7.2),
-        _technique("E", DENSE, 24.8, 7.5),
-        _technique("E", MULTICROP, 24.6, 7.4),
-        _technique("E", BOTH, 24.4, 7.1),
-    ),
-    6: (
-        Row(6, _SEVEN, DENSE, 24.7, 7.5, 7.3, "ILSVRC submission, 7 nets"),
-        Row(6, _TWO, DENSE, 24.0, 7.1, 7.0),
-        Row(6, _TWO, MULTICROP, 23.9, 7.2),
-        Row(6, _TWO, BOTH, 23.7, 6.8, 6.8),
-    ),
-    7: (
-        Row(7, _TWO, BOTH, 23.7, 6.8, 6.8, "VGG, 2 nets"),
-        Row(7, _TWO[1:], BOTH, 24.4, 7.1, 7.0, "VGG, 1 net"),
-        Row(7, _SEVEN, DENSE, 24.7, 7.5, 7.3, "VGG, ILSVRC submission, 7 nets"),
-        _others("GoogLeNet, 1 net (Szegedy et al., 2014)", None, 7.9, 7.9),
-        _others("GoogLeNet, 7 nets (Szegedy et al., 2014)", None, 6.7, 6.7),
-        _others("MSRA, 11 nets (He et al., 2014)", None, None, 8.1),
-        _others("MSRA, 1 net (He et al., 2014)", 27.9, 9.1, 9.1),
-        _others("Clarifai, several nets (Russakovsky et al., 2014)", None, None, 11.7),
-        _others("Clarifai, 1 net (Russakovsky et al., 2014)", None, None, 12.5),
-        _others("Zeiler & Fergus, 6 nets (2013)", 36.0, 14.7, 14.8),
-        _others("Zeiler & Fergus, 1 net (2013)", 37.5, 16.0, 16.1),
-        _others("OverFeat, 7 nets (Sermanet et al., 2014)", 34.0, 13.2, 13.6),
-        _others("OverFeat, 1 net (Sermanet et al., 2014)", 35.7, 14.2, None),
-        _others("Krizhevsky et al., 5 nets (2012)", 38.1, 16.4, 16.4),
-        _others("Krizhevsky et al., 1 net (2012)", 40.7, 18.2, None),
-    ),
-}

@@ -1,8 +1,8 @@
 """The sequence of training runs behind each net of the paper. Paper: section 3.1.
 
-Net A is trained first. A deeper net starts from A's first four convolutions and its fully connected
-layers; at S = 384 from its own weights of S = 256, at a tenth of the rate; with jitter from those
-of S = 384, all layers, at that smaller rate.
+Net A is trained first. A deeper net starts from the first four convolutions and the
+fully-connected layers of net A. At S = 384 it starts from its own weights of S = 256, at a tenth of
+the learning rate; with scale jitter, it starts from all layers of S = 384 at that lower rate.
 """
 
 from __future__ import annotations
@@ -12,84 +12,94 @@ from dataclasses import dataclass
 
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.vgg import initial_net_for
-from runtime.paper.published import JITTER, Scale, rows, run_name, scale_name
 
+Scale = int | tuple[int, int]
+"""A training scale S, or the range from which it is drawn."""
+JITTER = (256, 512)
 SCALES: tuple[Scale, ...] = (256, 384, JITTER)
-"""In the order in which one starts from the other."""
+"""Each run starts from the run of the preceding scale."""
 FINE_TUNING_RATE = 0.1
-"""The paper's 1e-3 over its 1e-2."""
+"""The paper's 1e-3 divided by its 1e-2."""
+
+
+def scale_name(scale: Scale) -> str:
+    """Return `256` or `256-512`, the form of --scales."""
+    return f"{scale[0]}-{scale[1]}" if isinstance(scale, tuple) else str(scale)
+
+
+def run_name(net: str, train: Scale) -> str:
+    """Return `D-256` or `D-256-512`."""
+    return f"{net}-{scale_name(train)}"
 
 
 @dataclass(frozen=True)
 class Step:
-    """One training run, in the paper's scales."""
+    """One training run. Units: `scale` in pixels of the paper."""
 
     net: str
     scale: Scale
     start: str | None = None
-    """The run whose weights it starts from."""
+    """The run that provides the initial weights."""
     layers: tuple[str, ...] = ()
-    """The layers taken from there; empty for all."""
+    """The layers that are copied from it; empty for all."""
 
     @property
     def name(self) -> str:
+        """The name of the run."""
         return run_name(self.net, self.scale)
 
     @property
     def rate(self) -> float:
-        """What the first learning rate of training from scratch is multiplied by."""
+        """The factor of the initial learning rate of training from scratch."""
         return FINE_TUNING_RATE if self.kind == "fine-tuned" else 1.0
 
     @property
     def kind(self) -> str:
-        """Which of the paper's kinds of training it is."""
+        """The kind of training: from scratch, from net A, or fine-tuned."""
         if self.start is None:
             return "from scratch"
         return "from net A" if self.layers else "fine-tuned"
 
     def describe(self) -> str:
-        """The step in words."""
+        """Return the step in words."""
         if self.start is None:
             return f"{self.name}: from random weights"
-        what = f"{', '.join(self.layers)} of" if self.layers else "all layers of"
+        layers = f"{', '.join(self.layers)} of" if self.layers else "all layers of"
         rate = ", a tenth of the rate" if self.rate != 1.0 else ""
-        return f"{self.name}: from {what} {self.start}{rate}"
+        return f"{self.name}: from {layers} {self.start}{rate}"
 
 
 def parse_scale(words: str) -> Scale:
-    """Read 256, 384 or 256-512.
+    """Parse 256, 384 or 256-512.
 
     Raises:
-        ProtoError: the paper trains at no such scale.
+        ProtoError: the paper does not train at that scale.
     """
-    known = {scale_name(scale): scale for scale in SCALES}
-    if words not in known:
+    scales = {scale_name(scale): scale for scale in SCALES}
+    if words not in scales:
         raise ProtoError(
-            f"--scales: the paper trains at {', '.join(known)}; expected one of them, got "
-            f"{words!r}; for scales of your own use `verydeep prototxt` and `verydeep train`"
+            f"--scales: the paper trains at {', '.join(scales)}; expected one of them, got "
+            f"{words!r}; for other scales use `verydeep prototxt` and `verydeep train`"
         )
-    return known[words]
+    return scales[words]
 
 
 def steps_to(net: str, scale: Scale) -> list[Step]:
-    """All runs that lead to a net at a scale, in order; the last is the one asked for."""
-    found = []
+    """Return the runs that lead to a net at a scale, in order; its own run is the last."""
     initial = initial_net_for(net)
-    if initial is not None:
-        found = steps_to(initial.net, SCALES[0])
-        found.append(Step(net, SCALES[0], found[-1].name, initial.layers))
+    if initial is None:
+        steps = [Step(net, SCALES[0])]
     else:
-        found.append(Step(net, SCALES[0]))
-    for each in SCALES[1 : SCALES.index(scale) + 1]:
-        found.append(Step(net, each, found[-1].name))
-    return found
+        steps = steps_to(initial.net, SCALES[0])
+        steps.append(Step(net, SCALES[0], steps[-1].name, initial.layers))
+    for next_scale in SCALES[1 : SCALES.index(scale) + 1]:
+        steps.append(Step(net, next_scale, steps[-1].name))
+    return steps
 
 
-def steps_for_tables(tables: Iterable[int]) -> list[Step]:
-    """All runs that the rows of tables need, each once, in an order that works."""
-    found: dict[str, Step] = {}
-    for table in tables:
-        for row in rows(table):
-            for net in row.nets:
-                found |= {step.name: step for step in steps_to(net.net, net.train)}
-    return list(found.values())
+def steps_for(nets: Iterable[tuple[str, Scale]]) -> list[Step]:
+    """Return the runs that lead to several nets, each once, after the run that it starts from."""
+    steps: dict[str, Step] = {}
+    for net, scale in nets:
+        steps |= {step.name: step for step in steps_to(net, scale)}
+    return list(steps.values())

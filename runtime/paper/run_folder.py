@@ -1,10 +1,10 @@
-"""A folder of training runs: which are finished, with what weights, made how.
+"""A folder of training runs, with a record of which runs are finished and how they were made.
 
-setting.json            the data behind all runs
-data/                   databases, mean, colour components
-runs/D-384/             a run's nets, solver, snapshots, log and run.json
-posteriors/             what evaluations keep
-tables/                 reports
+setting.json            the data set of all runs
+data/                   databases, mean pixel, colour components
+runs/D-384/             nets, solver, snapshots, log and run.json of a run
+posteriors/             cached posteriors of evaluations
+tables/                 measured tables
 """
 
 from __future__ import annotations
@@ -24,58 +24,79 @@ RUN = "run.json"
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A trained net."""
+    """A trained net; `note` is the content of its run.json."""
 
     name: str
     model: Path
     weights: Path
     note: dict[str, Any]
 
+    def describe(self) -> str:
+        """Return the name, the number of iterations and the file of weights."""
+        return f"{self.name}: {self.note['iterations']} iterations, {self.weights}"
+
 
 @dataclass(frozen=True)
 class RunFolder:
-    """See above; nothing is written by looking."""
+    """See above. Only `begin` and `finish` write files."""
 
     root: Path
 
     @property
     def data(self) -> Path:
+        """The folder of databases."""
         return self.root / "data"
 
     @property
     def val(self) -> Path:
-        """The held-out images."""
+        """The database of held-out images."""
         return self.data / "val_lmdb"
 
     @property
     def posteriors(self) -> Path:
+        """The folder of cached posteriors."""
         return self.root / "posteriors"
 
     @property
     def tables(self) -> Path:
+        """The folder of measured tables."""
         return self.root / "tables"
 
     def run(self, name: str) -> Path:
-        """The folder of a run."""
+        """Return the folder of a run."""
         return self.root / "runs" / name
 
     def finished(self, name: str) -> FinishedRun | None:
-        """The net of a run, where it is finished.
+        """Return the net of a run, None if the run is not finished.
 
         Raises:
-            SnapshotError: its weights are gone.
-            TrainingError: its note cannot be read.
+            SnapshotError: the file of weights is missing.
+            TrainingError: run.json cannot be read.
         """
         note = self._note(name)
         if note is None or not note.get("finished"):
             return None
         return self._finished(name, note)
 
-    def begin(self, name: str, made_of: dict[str, Any]) -> None:
-        """Note that a run begins, or see that it goes on as it began.
+    def require(self, name: str, reason: str, advice: str) -> FinishedRun:
+        """Return the net of a finished run.
 
         Raises:
-            TrainingError: the folder holds a run of other settings.
+            SnapshotError: the file of weights is missing.
+            TrainingError: the run is not finished; the message has the reason and the advice.
+        """
+        run = self.finished(name)
+        if run is None:
+            raise TrainingError(
+                f"{reason}, which is not finished in {self.root}; expected that run first; {advice}"
+            )
+        return run
+
+    def begin(self, name: str, made_of: dict[str, Any]) -> None:
+        """Record the settings of a new run, or check that an existing run has the same.
+
+        Raises:
+            TrainingError: the folder contains a run with other settings.
         """
         note = self._note(name)
         if note is None:
@@ -83,13 +104,13 @@ class RunFolder:
         elif note["made_of"] != made_of:
             differs = sorted(k for k in made_of if note["made_of"].get(k) != made_of[k])
             raise TrainingError(
-                f"{self.run(name)}: holds a run of another {' and '.join(differs)}; expected the "
-                "settings it was begun with; delete that folder to train it again, or choose "
-                "another one with --out"
+                f"{self.run(name)}: contains a run with another {' and '.join(differs)}; expected "
+                "the settings it was started with; delete that folder to train the run again, or "
+                "choose another one with --out"
             )
 
     def finish(self, name: str, **values: Any) -> FinishedRun:
-        """Note that a run is finished."""
+        """Record that a run is finished, with its results."""
         note = (self._note(name) or {}) | {"finished": True} | values
         self._write(name, note)
         return self._finished(name, note)
@@ -100,7 +121,7 @@ class RunFolder:
         if not is_file(weights):
             raise SnapshotError(
                 f"{folder / RUN}: the run is finished, but {weights} is missing; expected its last "
-                f"snapshot; put it back, or delete {folder} to train again"
+                f"snapshot; restore the file, or delete {folder} to train the run again"
             )
         return FinishedRun(name, folder / note["model"], weights, note)
 
@@ -109,22 +130,21 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            note = read_json(path)
+            note: dict[str, Any] = read_json(path)
             _check_note(note)
         except (OSError, ValueError) as cause:
             raise TrainingError(
-                f"{path}: cannot be read: {cause}; expected what a recipe wrote; delete the "
+                f"{path}: cannot be read: {cause}; expected a file that a recipe wrote; delete the "
                 "folder to train that run again"
             ) from cause
-        found: dict[str, Any] = note
-        return found
+        return note
 
     def _write(self, name: str, note: dict[str, Any]) -> None:
         atomic_write_text(self.run(name) / RUN, json.dumps(note, indent=2) + "\n", TrainingError)
 
 
 def _check_note(note: Any) -> None:
-    """Raise ValueError where a note lacks what is read from it."""
+    """Raise ValueError if a note lacks a value that is read from it."""
     kinds: dict[str, type] = {"made_of": dict}
     if isinstance(note, dict) and note.get("finished"):
         kinds |= {"weights": str, "model": str, "iterations": int, "weights_sha256": str}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.architecture.test_adding_a_layer import ROOT, run
+from tests.architecture.test_adding import ROOT, run
 
 pytestmark = pytest.mark.slow
 

@@ -1,1 +1,1 @@
-"""Tables 1 to 7 of the paper: its nets, and their classification errors."""
+"""Tables 1 to 7 of the paper: nets, classification errors, and the conclusions drawn from them."""

@@ -1,28 +1,29 @@
-"""The whole of Tables 3 to 7: every run, every row, and a report in Markdown."""
+"""Tables 3 to 7 as one experiment: every run, every row, and a report in Markdown."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
 from runtime.backend.base import Backend
 from runtime.paper.classification.claims import AGREES, Verdict, judge
+from runtime.paper.classification.published import TABLES, rows
 from runtime.paper.classification.report import (
     markdown_results,
-    markdown_table,
     missing_commands,
     plot_table,
     table_json,
 )
 from runtime.paper.classification.tables import Result, TableMaker
 from runtime.paper.driver import RecipeOptions, run_recipe
-from runtime.paper.published import TABLES, TITLES
-from runtime.paper.recipe import steps_for_tables
+from runtime.paper.published import TITLES
+from runtime.paper.recipe import Step, steps_for
+from runtime.paper.report import markdown_table, percent
+from runtime.paper.report import write_table as write_json
 from runtime.paper.run_folder import FinishedRun, RunFolder
 from runtime.paper.setting import Setting
 
@@ -38,10 +39,10 @@ def reproduce(
     options: RecipeOptions | None = None,
     tables: Sequence[int] = TABLES,
 ) -> Path:
-    """Train what tables need, measure them, and write the report; returns its path.
+    """Train the runs of some tables, measure them, and write a report; return its path.
 
     Raises:
-        VerydeepError: what stands in the way; all that is done is found next time.
+        VerydeepError: a run or an evaluation failed; finished work is kept.
     """
     started = time.monotonic()
     runs = run_recipe(folder, setting, steps_for_tables(tables), backend, options)
@@ -60,10 +61,20 @@ def reproduce(
 
 
 def write_table(folder: Path, number: int, results: Sequence[Result]) -> tuple[Path, Path]:
-    """Write a table's JSON and picture; returns their paths."""
-    data = folder / f"table{number}.json"
-    atomic_write_text(data, json.dumps(table_json(number, results), indent=2) + "\n", DataError)
-    return data, plot_table(number, results, folder / f"table{number}.png")
+    """Write a table as JSON and as a picture; return both paths.
+
+    Raises:
+        DataError: a file cannot be written.
+    """
+    data = write_json(folder, table_json(number, results))
+    return data, plot_table(number, results, data.with_suffix(".png"))
+
+
+def steps_for_tables(tables: Iterable[int]) -> list[Step]:
+    """Return the runs that the rows of tables need, each once, in an order that works."""
+    return steps_for(
+        (net.net, net.train) for table in tables for row in rows(table) for net in row.nets
+    )
 
 
 def report_lines(
@@ -72,12 +83,19 @@ def report_lines(
     results: dict[int, list[Result]],
     seconds: tuple[float, float],
 ) -> list[str]:
-    """The report: the setting, what the paper concludes and whether it holds, tables, runs."""
+    """Return the report: setting, conclusions of the paper, tables and runs.
+
+    Units: `seconds` of training and of evaluation.
+    """
     verdicts = judge(result for table in results.values() for result in table)
-    lines = ["# The paper's classification experiments, measured", "", *_listed(setting.words())]
+    lines = [
+        "# The paper's classification experiments, measured",
+        "",
+        *(f"- {line}" for line in setting.words()),
+    ]
     lines += [
-        f"- This start trained for {seconds[0] / 60:.1f} min and evaluated for "
-        f"{seconds[1] / 60:.1f} min; what was found done counts nothing.",
+        f"- This command trained for {seconds[0] / 60:.1f} min and evaluated for "
+        f"{seconds[1] / 60:.1f} min, without runs that were already finished.",
         "",
         "## The paper's conclusions",
         "",
@@ -100,25 +118,18 @@ def report_lines(
 def _verdict_lines(verdicts: Sequence[Verdict]) -> list[str]:
     agreeing = sum(verdict.outcome == AGREES for verdict in verdicts)
     lines = [
-        f"{agreeing} of {len(verdicts)} hold here. Errors are top-1, in per cent; a difference "
-        "of no more than one standard deviation decides nothing.",
+        f"{agreeing} of {len(verdicts)} agree with the measured errors (top-1, in per cent). A "
+        "difference of at most one standard deviation counts as noise.",
         "",
     ]
-    head = ("section", "the paper says", "better", "worse", "noise", "here")
+    head = ("section", "conclusion", "better", "worse", "noise", "here")
     body = [
         [
             verdict.claim.section,
             verdict.claim.sentence,
-            *(
-                "-" if value is None else f"{value:.1f}"
-                for value in (verdict.better, verdict.worse, verdict.noise)
-            ),
+            *map(percent, (verdict.better, verdict.worse, verdict.noise)),
             verdict.outcome,
         ]
         for verdict in verdicts
     ]
     return lines + markdown_table(head, body)
-
-
-def _listed(words: Sequence[str]) -> list[str]:
-    return [f"- {word}" for word in words]

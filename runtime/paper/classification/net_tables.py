@@ -1,4 +1,4 @@
-"""Tables 1 and 2 of the paper, from the nets as they are built here."""
+"""Tables 1 and 2 of the paper, computed from the nets that this program builds."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from runtime.backend.base import Backend
 from runtime.net.shape_net import shape_net
 
 TABLE_1 = ("A", "A-LRN", "B", "C", "D", "E")
-"""The columns of Table 1; the net of section 4.1 is described in words only."""
+"""The columns of Table 1; the paper describes the net of section 4.1 in words only."""
 
 _ADDED = "*"
 
 
 @dataclass(frozen=True)
 class Size:
-    """A net's row of Table 2, and what else its size is measured by.
+    """A net's row of Table 2, with its multiply-adds and its activations for one image.
 
-    Units: `activations` in bytes, of one image.
+    Units: `activations` in bytes.
     """
 
     parameters: int
@@ -33,35 +33,35 @@ class Size:
 
     @property
     def millions(self) -> int:
-        """The parameters as Table 2 gives them."""
+        """The number of parameters in millions, as in Table 2."""
         return round(self.parameters / 1e6)
 
 
 def sizes(backend: Backend) -> dict[str, Size]:
-    """The size of every net of the paper."""
-    found = {}
+    """Return the size of every net of the paper."""
+    table = {}
     for name in vgg.NETS:
         net = shape_net(heads.train_val(builtin_spec(name)), proto.TRAIN, backend, batch=1)
         summary = summarize(net)
-        found[name] = Size(
+        table[name] = Size(
             summary.parameters, summary.multiply_adds, int(summary.activations_per_image)
         )
-    return found
+    return table
 
 
 def weight_layers(name: str) -> int:
-    """The depth of a net as the paper counts it: its layers that have weights."""
+    """Return the depth of a net as the paper counts it: the number of layers with weights."""
     units = itertools.chain.from_iterable(vgg.stages_of(name))
     return sum(isinstance(unit, Convolution) for unit in units) + len(vgg.FC_WIDTHS) + 1
 
 
 def paper_text(backend: Backend) -> str:
-    """Both tables, as a person reads them."""
+    """Return both tables as text."""
     return "\n".join([*table_1_lines(), "", *table_2_lines(sizes(backend))])
 
 
 def paper_dict(backend: Backend) -> dict[str, Any]:
-    """Both tables, for a program."""
+    """Return both tables as a JSON object."""
     return {
         "table_1": {
             name: {
@@ -84,7 +84,7 @@ def paper_dict(backend: Backend) -> dict[str, Any]:
 
 
 def table_1_lines() -> list[str]:
-    """The configurations, a column a net. What a net has and its left neighbour lacks is marked."""
+    """Return Table 1, one net per column; layers that the net on the left lacks are marked."""
     columns = [vgg.NETS[name] for name in TABLE_1]
     counts = [f"{weight_layers(name)} weight" for name in TABLE_1]
     table = [list(TABLE_1), counts, ["layers"] * len(TABLE_1)]
@@ -103,7 +103,7 @@ def table_1_lines() -> list[str]:
 
 
 def table_2_lines(measured: dict[str, Size]) -> list[str]:
-    """The parameters in millions as in the paper, and in full, with the work and the memory."""
+    """Return Table 2: parameters in millions and exactly, multiply-adds and activations."""
     table = [["net", "millions", "parameters", "mult-adds (G)", "activations (MiB)"]]
     for name, size in measured.items():
         table.append(
@@ -125,7 +125,7 @@ def table_2_lines(measured: dict[str, Size]) -> list[str]:
 
 
 def _marked(row: tuple[str, ...]) -> list[str]:
-    """A row of Table 1, with a mark on the cells that differ from the one on their left."""
+    """Mark the cells of a row that differ from the cell on their left."""
     pairs = itertools.pairwise((row[0], *row))
     return [f"{cell}{_ADDED}" if cell and cell != left else cell for left, cell in pairs]
 

@@ -1,1 +1,1 @@
-"""Deep features for other data sets, and a linear SVM on them. Paper: appendix B."""
+"""Features of images of other data sets, and linear SVMs on them. Paper: appendix B."""

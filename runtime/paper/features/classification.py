@@ -1,4 +1,4 @@
-"""A task solved by linear SVMs on features of one net, or on those of several, stacked.
+"""Solves a task by linear SVMs on the features of one net, or of several nets, stacked.
 
 Paper: appendix B.
 """
@@ -24,7 +24,7 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What one split gave; fractions."""
+    """The results of one split, as fractions."""
 
     mean: float
     classes: tuple[float, ...]
@@ -35,7 +35,7 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a task gave, and all that the number depends on."""
+    """The results of a task, and everything they depend on."""
 
     task: Task
     members: tuple[dict[str, Any], ...]
@@ -45,49 +45,51 @@ class Outcome:
 
     @property
     def mean(self) -> float:
-        """Over the splits."""
+        """The mean of the splits, as a fraction."""
         return float(np.mean([split.mean for split in self.splits]))
 
     @property
     def std(self) -> float | None:
-        """Of the splits, as an estimate for all splits there could be; None where there is one."""
+        """The sample standard deviation of the splits; None for a single split."""
         if len(self.splits) < 2:
             return None
         return float(np.std([split.mean for split in self.splits], ddof=1))
 
     def svm_words(self) -> str:
-        """How the classifier was trained."""
+        """Return the training of the classifier in words."""
         chosen = ", ".join(f"{split.choice.C:g}" for split in self.splits)
-        how = "given"
+        source = "given"
         if self.splits[0].choice.measured:
             tried = ", ".join(f"{C:g}" for C in self.splits[0].choice.measured)
-            how = f"of {tried} by {HELD_OUT:.0%} of the training images held out (seed {self.seed})"
-        return f"one-vs-rest LinearSVC, C = {chosen} ({how}), trained again on all of them"
+            source = (
+                f"of {tried} by {HELD_OUT:.0%} of the training images held out (seed {self.seed})"
+            )
+        return f"one-vs-rest LinearSVC, C = {chosen} ({source}), trained again on all of them"
 
 
 class Stacked:
-    """Features of several nets or regions, one after the other, each of length 1.
+    """The concatenated features of several nets or regions, each of length 1.
 
     Raises:
-        ProtoError: there are none.
+        ProtoError: there are no features.
     """
 
     def __init__(self, members: Sequence[Features]) -> None:
         if not members:
             raise ProtoError("features: nothing to stack; expected at least one file, got 0")
         self.members = members
-        self._rows = [{name: row for row, name in enumerate(each.names)} for each in members]
+        self._rows = [{name: row for row, name in enumerate(part.names)} for part in members]
 
     @property
     def dimension(self) -> int:
-        """Of the whole."""
-        return sum(each.values.shape[1] for each in self.members)
+        """The number of values per sample."""
+        return sum(part.values.shape[1] for part in self.members)
 
-    def of(self, samples: Samples) -> npt.NDArray[np.float32]:
-        """The features of samples. Shape (N, dimension).
+    def rows(self, samples: Samples) -> npt.NDArray[np.float32]:
+        """Return the features of samples. Shapes: result (N, dimension).
 
         Raises:
-            DataError: a file lacks some of them.
+            DataError: a file lacks some of the samples.
         """
         return np.concatenate([self._part(index, samples) for index in range(len(self.members))], 1)
 
@@ -102,9 +104,8 @@ class Stacked:
             raise DataError(
                 f"features of {member.attributes['net']} ({member.attributes['regions']} of "
                 f"{member.attributes.get('source', 'a set')}): {len(missing)} of {len(names)} "
-                f"samples are not among them, such as {shown}; expected all; "
-                "extract the features of this data set, with --set or --boxes where the task needs "
-                "them"
+                f"samples are missing, such as {shown}; expected all; extract the features of this "
+                "data set, with --set or --boxes if the task needs them"
             )
         return member.values[[rows[name] for name in names]]
 
@@ -112,11 +113,11 @@ class Stacked:
 def solve(
     task: Task, features: Sequence[Features], grid: Sequence[float] = GRID, seed: int = 0
 ) -> Outcome:
-    """Choose C, train on all training images, and measure, for every split.
+    """Choose C, train on all training images and measure, for every split.
 
     Raises:
         DataError: features are missing, or a class has too few images.
-        ProtoError: no features, or an impossible C.
+        ProtoError: there are no features, or a C is not positive.
     """
     stacked = Stacked(features)
     splits = tuple(_solve_split(task, split, stacked, grid, seed) for split in task.splits)
@@ -125,21 +126,23 @@ def solve(
 
 
 def mean_measure(measure: str, scores: Scores, targets: Targets) -> float:
-    """The mean over the classes; those without any image of theirs are left out of an AP's mean.
+    """Return the mean over the classes; average precision omits classes without images.
 
-    So few images may be held out that a class has none there. Tests are measured by `per_class`,
-    which refuses that.
+    Few held-out images may contain no image of a class. Tests are measured by `per_class`, which
+    refuses that.
+
+    Shapes: scores (N,K), targets (N,K).
     """
-    there = (targets > 0).any(axis=0)
-    if measure == RECALL or not there.any():
+    present = (targets > 0).any(axis=0)
+    if measure == RECALL or not present.any():
         return float(per_class(measure, scores, targets).mean())
-    return float(per_class(measure, scores[:, there], targets[:, there]).mean())
+    return float(per_class(measure, scores[:, present], targets[:, present]).mean())
 
 
 def _solve_split(
     task: Task, split: Split, stacked: Stacked, grid: Sequence[float], seed: int
 ) -> SplitResult:
-    values, targets = stacked.of(split.train), split.train.targets
+    values, targets = stacked.rows(split.train), split.train.targets
     choice = choose_c(
         values,
         targets,
@@ -149,7 +152,7 @@ def _solve_split(
         seed,
     )
     svm = fit_svm(values, targets, choice.C)
-    found = per_class(task.measure, svm.scores(stacked.of(split.test)), split.test.targets)
+    measured = per_class(task.measure, svm.scores(stacked.rows(split.test)), split.test.targets)
     return SplitResult(
-        float(found.mean()), tuple(found.tolist()), choice, len(split.train), len(split.test)
+        float(measured.mean()), tuple(measured.tolist()), choice, len(split.train), len(split.test)
     )

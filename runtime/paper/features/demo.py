@@ -1,8 +1,9 @@
-"""Appendix B in miniature: nets learn the digits 0 to 4; their features tell 5 to 9 apart.
+"""Appendix B in miniature: nets learn the digits 0 to 4, SVMs classify 5 to 9 by their features.
 
 runs/A-digits-0-4/      a net, its log and weights; B likewise
 data/                   the embedded data set, and databases of the digits 0 to 4
-features/, A.h5, B.h5   features of the digits 5 to 9, by scale and as they are used
+features/               cached features of the digits 5 to 9 at single scales
+A.h5, B.h5              their aggregated features
 """
 
 from __future__ import annotations
@@ -29,24 +30,23 @@ from runtime.paper.features.protocol import AVERAGE, FeatureProtocol
 from runtime.paper.features.svm import GRID
 from runtime.paper.features.tasks import Split, Task, classed
 from runtime.paper.run_folder import FinishedRun, RunFolder
-from runtime.paper.setting import DEMO_STORED_SIDE
+from runtime.paper.setting import Setting
 
 log = logging.getLogger("verydeep.features")
 
 LEARNT = 5
-"""The net sees the digits below this one alone."""
+"""The nets are trained on the digits below this one."""
 NETS = ("A", "B")
-"""Two depths, stacked, as the paper stacks its D and E."""
+"""Two depths, stacked as the paper stacks D and E."""
 VALUES: dict[str, Any] = {"solver.max_iter": 700, "solver.snapshot": 350}
-"""Not longer: the better a net tells its five classes apart, the less it keeps of what other digits
-differ in."""
+"""Longer training made the features worse: they then separate only the trained classes."""
 SCALES = (64, 72, 80, 88, 96, 104, 112)
-"""From the crop's side to the largest stored; the paper has five scales on VOC."""
+"""From the side of the crop to the stored side; the paper uses five scales on VOC."""
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Where everything goes; the rest is for tries that take seconds."""
+    """The folder of all files; the other options shorten the demo for a trial."""
 
     out: Path
     jobs: int | None = None
@@ -58,13 +58,14 @@ class DemoOptions:
 
 
 def run_demo(options: DemoOptions, backend: Backend) -> Outcome:
-    """Train, extract and classify; what is done already is found.
+    """Train, extract features and classify; finished runs and cached features are reused.
 
     Raises:
-        VerydeepError: what stands in the way; what is done is found next time.
+        VerydeepError: a step failed; finished work is kept.
     """
     folder = RunFolder(options.out)
-    data = prepare(DEMO, folder.data, DEMO_STORED_SIDE, options.jobs, options.images, LEARNT)
+    side = Setting(DEMO).stored_side
+    data = prepare(DEMO, folder.data, side, options.jobs, options.images, LEARNT)
     runs = [_train(folder, net, data, backend, options.max_iter) for net in options.nets]
     opened = open_ilsvrc(data.root)
     learnt, tested = (
@@ -83,7 +84,7 @@ def run_demo(options: DemoOptions, backend: Backend) -> Outcome:
 
 
 def demo_spec(net: str) -> NetSpecification:
-    """How a net of the demo is trained, before the data is known."""
+    """Return a net of the demo and its training, without the values that depend on the data."""
     name = f"VGG-{net}-digits-0-{LEARNT - 1}"
     return with_values(base_spec(net, demo=True), {"name": name} | VALUES)
 

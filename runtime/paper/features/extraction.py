@@ -1,8 +1,8 @@
 """Features of a set of images by one net. Paper: appendix B.
 
-The net without its last fully connected layer is applied to the whole image, its map of activations
-averaged over space, and that averaged with the flipped image's. This is done at every scale; the
-scales' descriptors are averaged or stacked, and the result has length 1.
+The net without its last fully connected layer is applied to the whole image, and its activations
+are averaged over space and with those of the mirrored image. The descriptors of all scales are
+averaged or stacked, and scaled to length 1.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from runtime.evaluate.image_source import (
     preprocessing,
     preprocessing_words,
 )
-from runtime.evaluate.pace import watched
+from runtime.evaluate.pace import log_progress
 from runtime.evaluate.score_net import ScoreNet
 from runtime.evaluate.surgery import ScoreParam, crop_form
 from runtime.paper.features.protocol import (
@@ -44,20 +44,20 @@ from runtime.paper.features.protocol import (
 log = logging.getLogger("verydeep.features")
 
 IMAGES, BOXES = "images", "boxes"
-"""What a descriptor is of: a whole image, or the inside of one of its boxes."""
+"""The region of a descriptor: a whole image, or the inside of a box."""
 
 
 class DescriptorCache(ArrayCache):
-    """A folder of descriptors, one file a net and scale, before they are aggregated."""
+    """A folder of descriptors at single scales, one file for each net and scale."""
 
     what: ClassVar[str] = "features"
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Descriptors by name, and all they depend on.
+    """Descriptors by name, and everything they depend on.
 
-    Shapes: values (N,D), labels (N,), 0 where the source knows none.
+    Shapes: values (N,D), labels (N,), 0 if the source has no labels.
     """
 
     names: tuple[str, ...]
@@ -68,26 +68,29 @@ class Features:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images by name; `where` and `regions` say what they are."""
+    """Images by name; `path` is their data set, `regions` is IMAGES or BOXES."""
 
     source: RecordSource
-    where: str
+    path: str
     regions: str = IMAGES
 
     def names(self) -> tuple[str, ...]:
-        """The records' keys."""
+        """Return the keys of the records."""
         return tuple(self.source.key(index) for index in range(len(self.source)))
 
 
 def descriptors(net: ScoreNet, images: Floats, flip: bool) -> Descriptors:
-    """Activations averaged over space and with the flipped image's. Shapes: (N,3,H,W); (N,D)."""
+    """Return activations averaged over space, and with the mirrored images if `flip`.
+
+    Shapes: images (N,3,H,W); result (N,D).
+    """
     return flip_average(
         lambda x: np.asarray(net.score_maps(x).mean(axis=(2, 3), dtype=np.float64)), images, flip
     )
 
 
 class Extractor:
-    """Makes features of one set of images, by any net; what was computed before is found."""
+    """Extracts features of one set of images with any net; cached scales are reused."""
 
     def __init__(
         self,
@@ -103,10 +106,11 @@ class Extractor:
         self._data: str | None = None
 
     def extract(self, model: Path, weights: Path, protocol: FeatureProtocol) -> Features:
-        """Descriptors of all images, each of length 1.
+        """Extract the descriptors of all images, each of length 1.
 
         Raises:
-            ProtoError: the net has no such layer, or no last fully connected one.
+            ProtoError: the net has no blob `protocol.layer`, or does not end in a fully connected
+                layer.
             ShapeError: a scale is below the net's crop.
             DataError: an image cannot be used.
             SnapshotError: the weights do not fit the net.
@@ -127,27 +131,27 @@ class Extractor:
         values = normalise(aggregate_scales(parts, protocol.aggregate), names)
         attributes = _attributes(param, form, spec, protocol)
         attributes |= {"model": str(model), "weights": str(weights), "weights_sha256": checksum}
-        attributes |= {"source": self.images.where, "regions": self.images.regions}
+        attributes |= {"source": self.images.path, "regions": self.images.regions}
         attributes |= {"images": len(names), "dimension": values.shape[1]}
         return Features(names, values.astype(np.float32), labels, attributes)
 
     def _part(
         self, key: dict[str, Any], net: ScoreNet, images: TestImages, scale: int, flip: bool
     ) -> tuple[Descriptors, npt.NDArray[np.int64]]:
-        """Descriptors at one scale, and labels; computed or found."""
+        """Return the descriptors at one scale, and the labels; from the cache if possible."""
         if self._cache is not None:
-            found = self._cache.load_arrays(key, "values", "labels")
-            if found is not None:
-                return found[0].astype(np.float64), found[1]
-        with watched(f"{net.name}, features, Q = {scale}") as progress:
+            cached = self._cache.load_arrays(key, "values", "labels")
+            if cached is not None:
+                return cached[0].astype(np.float64), cached[1]
+        with log_progress(f"{net.name}, features, Q = {scale}") as progress:
             values, labels = dense_rows(
                 net, images, scale, lambda batch: descriptors(net, batch, flip), progress
             )
-        # As the cache keeps them, so that a second start gives the same bits.
-        kept = values.astype(np.float32)
+        # Rounded as in the cache, so that a second run gives the same bits.
+        rounded = values.astype(np.float32)
         if self._cache is not None:
-            self._cache.store_arrays(key, values=kept, labels=labels)
-        return kept.astype(np.float64), labels
+            self._cache.store_arrays(key, values=rounded, labels=labels)
+        return rounded.astype(np.float64), labels
 
     def _key(
         self, form: ScoreParam, checksum: str, spec: Transform, scale: int, flip: bool
@@ -156,7 +160,7 @@ class Extractor:
             return {}
         if self._data is None:
             source = self.images.source
-            self._data = self._cache.data_fingerprint(Path(self.images.where), source, len(source))
+            self._data = self._cache.data_fingerprint(Path(self.images.path), source, len(source))
         return {
             "weights": checksum,
             "net": hashlib.sha256(text.to_text(form.param).encode()).hexdigest(),

@@ -1,7 +1,7 @@
-"""Files of features: HDF5 or .npz, told by the name.
+"""Files of features: HDF5 or .npz, chosen by the name.
 
-Both have `features` (N,D), `names` (N,), `labels` (N,), and `attributes`: all that the features
-depend on, as JSON.
+Both contain `features` (N,D), `names` (N,), `labels` (N,) and `attributes`: a JSON object with
+everything that the features depend on.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from runtime.paper.features.hdf5_features import read_hdf5, write_hdf5
 
 HDF5, NPZ = (".h5", ".hdf5"), (".npz",)
 _NEEDED = ("net", "weights_sha256", "scales", "aggregate", "flip", "layer", "regions")
-"""Without these attributes nobody could say what the numbers are."""
+"""Attributes that a file must have."""
 
 
 def check_feature_path(path: Path) -> None:
-    """Refuse a name that is of neither form.
+    """Check that a file name has a supported suffix.
 
     Raises:
-        DataError: it is.
+        DataError: it has not.
     """
     if path.suffix not in HDF5 + NPZ:
         raise DataError(
-            f"{path}: features go into HDF5 or .npz files; expected a name that ends in "
-            f"{', '.join(HDF5 + NPZ)}, got {path.suffix!r}; rename it"
+            f"{path}: features are written to HDF5 or .npz files; expected a name that ends in "
+            f"{', '.join(HDF5 + NPZ)}, got {path.suffix!r}; rename the file"
         )
 
 
 def write_features(path: Path, features: Features) -> None:
-    """Write a file that replaces the one at `path`.
+    """Write features to a file, which is replaced.
 
     Raises:
-        DataError: another ending, a full disk, or a folder that is read-only.
+        DataError: another suffix, a full disk, or a read-only folder.
     """
     check_feature_path(path)
     if path.suffix in NPZ:
@@ -62,13 +62,13 @@ def read_features(path: Path) -> Features:
     """Read what `write_features` wrote.
 
     Raises:
-        DataError: the file is missing, damaged, of another kind, or says not what it is of.
+        DataError: the file is missing, damaged or of another kind, or lacks attributes.
     """
     check_feature_path(path)
     read: Callable[[Path], Features] = _read_npz if path.suffix in NPZ else read_hdf5
     try:
         RegularFile(path).check()
-        found = read(path)
+        features = read(path)
     except (
         DataError,
         OSError,
@@ -80,26 +80,26 @@ def read_features(path: Path) -> Features:
     ) as cause:
         reason = str(cause).removeprefix(f"{path}: ")
         raise DataError(
-            f"{path}: no features can be read: {reason}; expected a file that `verydeep features "
-            "extract` wrote; extract them again"
+            f"{path}: the features cannot be read: {reason}; expected a file that `verydeep "
+            "features extract` wrote; extract them again"
         ) from cause
-    rows = len(found.names)
-    missing = [name for name in _NEEDED if name not in found.attributes]
-    fits = found.values.shape[:1] == found.labels.shape == (rows,) and found.values.ndim == 2
+    rows, values = len(features.names), features.values
+    missing = [name for name in _NEEDED if name not in features.attributes]
+    fits = values.shape[:1] == features.labels.shape == (rows,) and values.ndim == 2
     if not fits or missing:
-        what = f"no attribute {', '.join(missing)}" if missing else "not a row for each name"
+        fault = f"no attribute {', '.join(missing)}" if missing else "not a row for each name"
         raise DataError(
-            f"{path}: features of shape {found.values.shape} for {rows} names, {what}; expected "
-            "(N,D) for N names, and how they were made; extract them again"
+            f"{path}: features of shape {values.shape} for {rows} names, {fault}; expected (N,D) "
+            "for N names, and the attributes of their extraction; extract them again"
         )
-    return found
+    return features
 
 
 def _read_npz(path: Path) -> Features:
-    found = read_arrays(path, "names", "features", "labels", "attributes")
+    arrays = read_arrays(path, "names", "features", "labels", "attributes")
     return Features(
-        tuple(map(str, found["names"])),
-        np.asarray(found["features"], np.float32),
-        np.asarray(found["labels"], np.int64),
-        dict(parse_json(str(found["attributes"]))),
+        tuple(map(str, arrays["names"])),
+        np.asarray(arrays["features"], np.float32),
+        np.asarray(arrays["labels"], np.int64),
+        dict(parse_json(str(arrays["attributes"]))),
     )

@@ -1,8 +1,8 @@
 """Features in HDF5: data sets `features`, `names`, `labels` and `attributes` (JSON).
 
-The attributes are those of the root as well, for programs that look there. Names and JSON are
-strings of fixed length, which HDF5 reads safely from damaged files; where another program wrote
-strings of variable length, a process of its own reads them.
+The attributes are also attributes of the root, for other programs. Names and JSON are strings of
+fixed length, which HDF5 reads safely from damaged files. Strings of variable length, which other
+programs write, are read in a separate process.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from runtime.core.hdf5_file import (
 from runtime.paper.features import string_reader
 from runtime.paper.features.extraction import Features
 
-_PATIENCE = 60.0
-"""Seconds for strings of variable length."""
+_TIMEOUT = 60.0
+"""The time limit of reading strings of variable length. Units: seconds."""
 
 
 def write_hdf5(path: Path, features: Features) -> None:
-    """Replace the file at `path`. See `feature_file.write_features`."""
+    """Write features to a file, which is replaced. See `feature_file.write_features`."""
     import h5py
 
     with atomic_hdf5(path, DataError) as file:
@@ -66,50 +66,50 @@ def read_hdf5(path: Path) -> Features:
     """Read what `write_hdf5` wrote.
 
     Raises:
-        DataError: the file is missing, damaged, of another kind, or claims more than it holds.
+        DataError: the file is missing, damaged or of another kind.
     """
     with open_hdf5(path, DataError) as file:
         with reading(str(path), DataError):
-            found = {name: find(file, name) for name in ("features", "labels", "names")}
-            missing = [name for name, item in found.items() if item is None]
+            sets = {name: find(file, name) for name in ("features", "labels", "names")}
+            missing = [name for name, item in sets.items() if item is None]
             if missing:
-                raise ValueError(f"there is no data set {missing[0]}, but {names_in(file)}")
+                raise ValueError(f"no data set {missing[0]}; got {names_in(file)}")
             attributes = find(file, "attributes")
         for name in ("features", "labels"):
-            check_numbers(found[name], f"{path}: data set '{name}'", DataError)
+            check_numbers(sets[name], f"{path}: data set '{name}'", DataError)
         with reading(str(path), DataError):
-            if attributes is None or holds_variable_strings(found["names"]):
+            if attributes is None or holds_variable_strings(sets["names"]):
                 names, attributes = _read_in_other_process(path)
             else:
-                rows = read_strings(found["names"]).reshape(-1).tolist()
+                rows = read_strings(sets["names"]).reshape(-1).tolist()
                 names = [row.decode("utf-8", "surrogateescape") for row in rows]
                 attributes = json.loads(read_text(attributes))
             return Features(
                 tuple(names),
-                np.asarray(found["features"][()], np.float32),
-                np.asarray(found["labels"][()], np.int64),
+                np.asarray(sets["features"][()], np.float32),
+                np.asarray(sets["labels"][()], np.int64),
                 dict(attributes),
             )
 
 
 def _read_in_other_process(path: Path) -> tuple[list[str], dict[str, Any]]:
-    """The names and the attributes of a file, however its strings are stored.
+    """Return the names and the attributes of a file with strings of any form.
 
     Raises:
-        ValueError: the process fails, or does not end.
+        ValueError: the process fails or exceeds the time limit.
     """
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, string_reader.__file__, str(path)],
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_PATIENCE,
+            timeout=_TIMEOUT,
             check=True,
         )
     except subprocess.TimeoutExpired as cause:
-        raise ValueError(f"its strings could not be read in {_PATIENCE:g} seconds") from cause
+        raise ValueError(f"its strings could not be read in {_TIMEOUT:g} seconds") from cause
     except subprocess.CalledProcessError as cause:
         lines = cause.stderr.decode(errors="replace").strip().splitlines()
         raise ValueError(lines[-1] if lines else "its strings cannot be read") from cause
-    strings = json.loads(done.stdout)
+    strings = json.loads(process.stdout)
     return strings[string_reader.NAMES], strings[string_reader.ATTRIBUTES]

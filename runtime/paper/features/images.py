@@ -1,4 +1,4 @@
-"""The images that features are made of: whole ones, or the insides of boxes."""
+"""The images whose features are extracted: whole images, or the insides of boxes."""
 
 from __future__ import annotations
 
@@ -22,54 +22,54 @@ LAYOUTS = (VOC, CALTECH, RECORDS)
 
 
 def region_name(image: str, person: int) -> str:
-    """The name of what is inside a box: its image and its place in the annotation, from 1."""
+    """Return the name of a box: its image and its number in the annotation, from 1."""
     return f"{image}#{person}"
 
 
 @dataclass(frozen=True)
 class BoxImages:
-    """The insides of boxes, seen as records.
+    """The insides of boxes, as a source of records.
 
-    Units: boxes are VOC's: from pixel 1 to xmax and ymax, which are inside.
+    Units: boxes are VOC's: pixels from 1, xmax and ymax inclusive.
     """
 
     files: ImageFiles
     boxes: Sequence[tuple[int, Box]]
-    """For each file the place of a box in its annotation, and the box."""
+    """For each file: the number of a box in its annotation, and the box."""
 
     def __len__(self) -> int:
-        """Count the boxes."""
+        """Return the number of boxes."""
         return len(self.boxes)
 
     def key(self, index: int) -> str:
-        """Name the box of a record."""
+        """Return the name of a record's box."""
         return region_name(self.files.key(index), self.boxes[index][0])
 
     def get(self, index: int) -> bytes:
         """Read the inside of a box as a serialised raw Datum.
 
         Raises:
-            DataError: the file cannot be read, or the box lies outside.
+            DataError: the file cannot be read, or the box is outside the image.
         """
-        where = self.key(index)
+        key = self.key(index)
         box = self.boxes[index][1]
-        message = datums.parse(self.files.get(index), where)
-        image = datums.image_of(message, where, datums.COLOR)
+        message = datums.parse(self.files.get(index), key)
+        image = datums.image_of(message, key, datums.COLOR)
         height, width = image.shape[:2]
         top, left = max(0, round(box.ymin) - 1), max(0, round(box.xmin) - 1)
         inside = image[top : round(box.ymax), left : round(box.xmax)]
         if not inside.size:
             raise DataError(
-                f"{where}: a box from ({box.xmin:g}, {box.ymin:g}) to ({box.xmax:g}, {box.ymax:g}) "
-                f"in an image of {height}x{width}; expected a part of it; unpack the annotations "
-                "again"
+                f"{key}: a box from ({box.xmin:g}, {box.ymin:g}) to ({box.xmax:g}, {box.ymax:g}) "
+                f"in an image of {height}x{width}; expected a box inside the image; unpack the "
+                "annotations again"
             )
         datum = datums.from_array(np.ascontiguousarray(inside.transpose(2, 0, 1)), 0)
         return bytes(datum.SerializeToString())
 
 
 def layout_of(root: Path) -> str:
-    """Which kind of data a folder holds, told by what is in it."""
+    """Return the layout of a folder, detected by its content."""
     if any(any(root.glob(f"{above}JPEGImages")) for above in ("", "VOC2*/", "VOCdevkit/VOC2*/")):
         return VOC
     named = any(any(root.glob(above + name)) for name in FOLDERS for above in ("", "*/"))
@@ -79,17 +79,17 @@ def layout_of(root: Path) -> str:
 def open_images(
     root: Path, layout: str | None = None, kind: str = MAIN, boxes: bool = False
 ) -> ImageSet:
-    """The images of a data set: those of VOC's lists, all of Caltech's, or a source's records.
+    """Open the images of a data set: those of VOC's lists, all of Caltech's, or all records.
 
     Raises:
-        DataError: the data is not there, or not whole.
-        ProtoError: boxes are asked of data that has no lists of them.
+        DataError: the data is missing or incomplete.
+        ProtoError: `boxes` for data without lists of boxes.
     """
     layout = layout or layout_of(root)
     if boxes and layout != VOC:
         raise ProtoError(
-            f"{root}: --boxes: expected PASCAL VOC, whose ImageSets/Action lists people by their "
-            f"boxes, got {layout}; leave the flag out"
+            f"{root}: --boxes: expected PASCAL VOC with boxes of people in ImageSets/Action, got "
+            f"{layout}; omit the flag"
         )
     if layout == VOC:
         return _voc_images(open_voc(root), ACTION if boxes else kind, boxes)
@@ -101,18 +101,18 @@ def open_images(
 
 
 def _voc_images(voc: Voc, kind: str, boxes: bool) -> ImageSet:
-    """What the lists of any split name, each once."""
-    there = [
+    """Return the images or boxes in the lists of all splits, each once."""
+    splits = [
         split for split in SPLITS if list((voc.root / "ImageSets" / kind).glob(f"*_{split}.txt"))
     ]
-    found: dict[tuple[str, int], None] = {}
-    for split in there or SPLITS[:1]:
+    regions: dict[tuple[str, int], None] = {}
+    for split in splits or SPLITS[:1]:
         lists = voc.lists(split, kind)
-        for each in next(iter(lists.values())):
-            found[each.image, each.person if boxes else 0] = None
-    entries = [(voc.file(image), 0) for image, _ in found]
+        for entry in next(iter(lists.values())):
+            regions[entry.image, entry.person if boxes else 0] = None
+    entries = [(voc.file(image), 0) for image, _ in regions]
     files = ImageFiles(voc.root, entries)
     if not boxes:
         return ImageSet(files, str(voc.root), IMAGES)
-    regions = [(person, voc.box(image, person)) for image, person in found]
-    return ImageSet(BoxImages(files, regions), str(voc.root), BOXES)
+    numbered = [(person, voc.box(image, person)) for image, person in regions]
+    return ImageSet(BoxImages(files, numbered), str(voc.root), BOXES)

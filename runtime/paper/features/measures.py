@@ -1,4 +1,4 @@
-"""Average precision as PASCAL VOC defines it, in both its ways, and mean class recall.
+"""Average precision by both definitions of PASCAL VOC, and class recall.
 
 Paper: appendix B.
 """
@@ -15,43 +15,57 @@ from runtime.evaluate.confusion import confusion_matrix
 
 Scores = npt.NDArray[np.floating[Any]]
 Targets = npt.NDArray[np.int8]
-"""1 for an image of the class, -1 for another, 0 for one that does not count."""
+"""1 for an image of the class, -1 for another image, 0 for one that is ignored."""
 
 ELEVEN_POINTS, ALL_POINTS, RECALL = "11-point AP", "AP", "class recall"
 
 
 def precision_recall(scores: Scores, targets: Targets) -> tuple[Scores, Scores]:
-    """Precision and recall after each image, best score first; equal scores in the order given.
+    """Return precision and recall after each image, in the order of falling scores.
+
+    Images with equal scores keep their order. Ignored images are omitted.
+
+    Shapes: scores (N,), targets (N,); results (n,), n the images that are not ignored.
 
     Raises:
-        DataError: no image is of the class.
+        DataError: no image belongs to the class.
     """
     counts = targets != 0
     order = np.argsort(-scores[counts], kind="stable")
     hits = np.cumsum(targets[counts][order] > 0)
     if not hits.size or not hits[-1]:
         raise DataError(
-            "average precision: no image is of the class; expected at least one target of 1; "
+            "average precision: no image belongs to the class; expected at least one target of 1; "
             "choose a split whose labels are published"
         )
     return hits / np.arange(1, len(hits) + 1), hits / hits[-1]
 
 
 def average_precision_11(scores: Scores, targets: Targets) -> float:
-    """The mean, over the recalls 0, 0.1 ... 1, of the best precision at that recall or beyond.
+    """Return the mean over the recalls 0, 0.1 ... 1 of the best precision at that recall or more.
 
-    VOC's measure until 2009. Shapes: (N,), (N,).
+    VOC's measure until 2009.
+
+    Shapes: scores (N,), targets (N,).
+
+    Raises:
+        DataError: no image belongs to the class.
     """
     precision, recall = precision_recall(scores, targets)
-    # The same tenths as the development kit's 0:0.1:1, without the rounding of repeated sums.
+    # The tenths of the development kit's 0:0.1:1, without accumulated rounding errors.
     best = [precision[recall >= tenth / 10].max(initial=0.0) for tenth in range(11)]
     return float(np.mean(best))
 
 
 def average_precision(scores: Scores, targets: Targets) -> float:
-    """The area under precision made monotone, over all recalls.
+    """Return the area under the monotone envelope of precision, over all recalls.
 
-    VOC's measure from 2010 on. Shapes: (N,), (N,).
+    VOC's measure since 2010.
+
+    Shapes: scores (N,), targets (N,).
+
+    Raises:
+        DataError: no image belongs to the class.
     """
     precision, recall = precision_recall(scores, targets)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
@@ -59,7 +73,9 @@ def average_precision(scores: Scores, targets: Targets) -> float:
 
 
 def class_recall(scores: Scores, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """For each class, the part of its images whose best score is its own. Shapes: (N,C), (N,).
+    """Return the fraction of each class's images that are classified correctly.
+
+    Shapes: scores (N,C), labels (N,); result (C,).
 
     Raises:
         DataError: a class has no images.
@@ -69,13 +85,19 @@ def class_recall(scores: Scores, labels: npt.NDArray[np.int64]) -> npt.NDArray[n
     if empty.size:
         raise DataError(
             f"class recall: class {empty[0]} has no test images; expected at least one of each "
-            "class; train on fewer of them"
+            "class; use fewer training images"
         )
     return np.asarray(counts.diagonal() / counts.sum(axis=1))
 
 
 def per_class(measure: str, scores: Scores, targets: Targets) -> npt.NDArray[np.float64]:
-    """A measure of every class. Shapes: (N,K), (N,K); result (K,)."""
+    """Return a measure of every class.
+
+    Shapes: scores (N,K), targets (N,K); result (K,).
+
+    Raises:
+        DataError: a class has no images.
+    """
     if measure == RECALL:
         return class_recall(scores, targets.argmax(axis=1))
     ap = average_precision_11 if measure == ELEVEN_POINTS else average_precision

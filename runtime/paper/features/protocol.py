@@ -1,4 +1,4 @@
-"""How a net's features of an image are made. Paper: appendix B."""
+"""The protocol of feature extraction. Paper: appendix B."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from runtime.net.building import filter_net, net_state
 Descriptors = npt.NDArray[np.float64]
 AVERAGE, STACK, MAX = "average", "stack", "max"
 AGGREGATES = (AVERAGE, STACK, MAX)
-"""The paper averages on VOC and stacks on Caltech; it tried the maximum, too."""
+"""The paper averages on VOC and stacks on Caltech; it also tried the maximum."""
 
 
 @dataclass(frozen=True)
 class FeatureProtocol:
-    """All that decides an image's features besides the net and the image.
+    """Everything that determines an image's features besides the net and the image.
 
     Units: `scales` are short sides Q in pixels.
     """
@@ -34,7 +34,7 @@ class FeatureProtocol:
     aggregate: str = AVERAGE
     flip: bool = True
     layer: str | None = None
-    """The blob whose activations are taken; None for the last but one fully connected layer's."""
+    """The blob of the activations; None for the last but one fully connected layer."""
 
     def __post_init__(self) -> None:
         check_scales(self.scales)
@@ -44,36 +44,36 @@ class FeatureProtocol:
             )
 
     def describe(self) -> str:
-        """The protocol in words."""
+        """Return the protocol in words."""
         flips = "averaged with the flip" if self.flip else "without flips"
         scales = ", ".join(map(str, self.scales))
-        how = {AVERAGE: "averaged", STACK: "stacked", MAX: "the largest taken"}[self.aggregate]
-        several = f", {how} over scales" if len(self.scales) > 1 else ""
+        action = {AVERAGE: "averaged", STACK: "stacked", MAX: "maximum"}[self.aggregate]
+        several = f", {action} over scales" if len(self.scales) > 1 else ""
         return f"dense, averaged over space, {flips}; Q = {scales}{several}; L2-normalised"
 
 
 def penultimate(model: Message) -> str:
-    """The blob that the last fully connected layer reads, non-linearity included.
+    """Return the input blob of the last fully connected layer, after the non-linearity.
 
     Raises:
-        ProtoError: the class scores do not come from such a layer.
+        ProtoError: the class scores do not come from a fully connected layer.
     """
     net = filter_net(model, net_state(proto.TEST))
     scores = scores_blob(net)
     last = next(layer for layer in net.layer if scores in layer.top)
-    maker = class_of(last.type)
-    dense = maker.filters_are_rows and last.name.endswith(DENSE_SUFFIX)
-    if not maker.fully_connected and not dense:
+    kind = class_of(last.type)
+    dense = kind.filters_are_rows and last.name.endswith(DENSE_SUFFIX)
+    if not kind.fully_connected and not dense:
         raise ProtoError(
             f"net '{net.name}': its class scores come from layer '{last.name}' of type "
-            f"{last.type}; expected a fully connected layer that can be taken off; name the blob "
-            "whose activations are wanted with --layer"
+            f"{last.type}; expected a fully connected layer, which is removed; select the blob of "
+            "the activations with --layer"
         )
     return str(last.bottom[0])
 
 
 def aggregate_scales(parts: Sequence[Descriptors], aggregate: str) -> Descriptors:
-    """One descriptor an image from those of its scales. Shapes: parts (N,D); result (N,d)."""
+    """Combine the descriptors of several scales. Shapes: each part (N,D); result (N,d)."""
     if aggregate == STACK:
         return np.concatenate(parts, axis=1)
     if aggregate == MAX:
@@ -82,17 +82,17 @@ def aggregate_scales(parts: Sequence[Descriptors], aggregate: str) -> Descriptor
 
 
 def normalise(values: Descriptors, names: Sequence[str]) -> Descriptors:
-    """Rows of length 1.
+    """Scale rows to length 1. Shapes: values (N,D); result (N,D).
 
     Raises:
-        DataError: a row that has no direction: all zeros, or not finite.
+        DataError: a row is all zeros or not finite.
     """
     lengths = np.linalg.norm(values, axis=1, keepdims=True)
     bad = np.flatnonzero(~(np.isfinite(lengths) & (lengths > 0)))
     if bad.size:
         row = int(bad[0])
         raise DataError(
-            f"{names[row]}: features of length {lengths[row, 0]:g}; expected activations of which "
-            "one at least is not 0, and all are finite; look at the image, and at the weights"
+            f"{names[row]}: features of length {lengths[row, 0]:g}; expected finite activations, "
+            "at least one of them not 0; check the image and the weights"
         )
     return np.asarray(values / lengths)

@@ -1,25 +1,25 @@
-"""Tables 11 and 12 of the paper as data: mean AP or mean class recall, in per cent."""
+"""Tables 11 and 12 of the paper: mean AP or mean class recall on the test sets."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from runtime.paper.features.tasks import ACTION2012, CALTECH101, CALTECH256, VOC2007, VOC2012
+from runtime.paper.published import PaperRow
 
 
 @dataclass(frozen=True)
-class PaperRow:
-    """A method's result; `std` is that of three random splits, `extended` a larger ILSVRC."""
+class MethodRow(PaperRow):
+    """The result of a method; `std` is that of three random splits.
+
+    `extended` marks nets that were trained on more than ILSVRC's 1000 classes.
+    """
+
+    columns: ClassVar[tuple[str, ...]] = ("value", "std")
 
     method: str
-    value: float
-    std: float | None = None
     extended: bool = False
-
-    def text(self) -> str:
-        """The value as the paper prints it."""
-        spread = "" if self.std is None else f" ± {self.std:.1f}"
-        return f"{self.value:.1f}{spread}{'*' if self.extended else ''}"
 
 
 _D, _E, _BOTH = "VGG Net-D (16 layers)", "VGG Net-E (19 layers)", "VGG Net-D & Net-E"
@@ -27,52 +27,51 @@ _ZEILER, _CHATFIELD = "Zeiler & Fergus (2013)", "Chatfield et al. (2014)"
 _HE, _WEI = "He et al. (2014)", "Wei et al. (2014)"
 
 NOTE = "* with nets trained on more than ILSVRC's 1000 classes"
-TABLE = {VOC2007: 11, VOC2012: 11, CALTECH101: 11, CALTECH256: 11, ACTION2012: 12}
-ROWS: dict[str, tuple[PaperRow, ...]] = {
+_ROWS: dict[str, tuple[MethodRow, ...]] = {
     VOC2007: (
-        PaperRow(_CHATFIELD, 82.4),
-        PaperRow(_HE, 82.4),
-        PaperRow(_WEI, 81.5),
-        PaperRow(_WEI, 85.2, extended=True),
-        PaperRow(_D, 89.3),
-        PaperRow(_E, 89.3),
-        PaperRow(_BOTH, 89.7),
+        MethodRow(11, (82.4,), _CHATFIELD),
+        MethodRow(11, (82.4,), _HE),
+        MethodRow(11, (81.5,), _WEI),
+        MethodRow(11, (85.2,), _WEI, extended=True),
+        MethodRow(11, (89.3,), _D),
+        MethodRow(11, (89.3,), _E),
+        MethodRow(11, (89.7,), _BOTH),
     ),
     VOC2012: (
-        PaperRow(_ZEILER, 79.0),
-        PaperRow(_CHATFIELD, 83.2),
-        PaperRow(_WEI, 81.7),
-        PaperRow(_WEI, 90.3, extended=True),
-        PaperRow(_D, 89.0),
-        PaperRow(_E, 89.0),
-        PaperRow(_BOTH, 89.3),
+        MethodRow(11, (79.0,), _ZEILER),
+        MethodRow(11, (83.2,), _CHATFIELD),
+        MethodRow(11, (81.7,), _WEI),
+        MethodRow(11, (90.3,), _WEI, extended=True),
+        MethodRow(11, (89.0,), _D),
+        MethodRow(11, (89.0,), _E),
+        MethodRow(11, (89.3,), _BOTH),
     ),
     CALTECH101: (
-        PaperRow(_ZEILER, 86.5, 0.5),
-        PaperRow(_CHATFIELD, 88.4, 0.6),
-        PaperRow(_HE, 93.4, 0.5),
-        PaperRow(_D, 91.8, 1.0),
-        PaperRow(_E, 92.3, 0.5),
-        PaperRow(_BOTH, 92.7, 0.5),
+        MethodRow(11, (86.5, 0.5), _ZEILER),
+        MethodRow(11, (88.4, 0.6), _CHATFIELD),
+        MethodRow(11, (93.4, 0.5), _HE),
+        MethodRow(11, (91.8, 1.0), _D),
+        MethodRow(11, (92.3, 0.5), _E),
+        MethodRow(11, (92.7, 0.5), _BOTH),
     ),
     CALTECH256: (
-        PaperRow(_ZEILER, 74.2, 0.3),
-        PaperRow(_CHATFIELD, 77.6, 0.1),
-        PaperRow(_D, 85.0, 0.2),
-        PaperRow(_E, 85.1, 0.3),
-        PaperRow(_BOTH, 86.2, 0.3),
+        MethodRow(11, (74.2, 0.3), _ZEILER),
+        MethodRow(11, (77.6, 0.1), _CHATFIELD),
+        MethodRow(11, (85.0, 0.2), _D),
+        MethodRow(11, (85.1, 0.3), _E),
+        MethodRow(11, (86.2, 0.3), _BOTH),
     ),
     ACTION2012: (
-        PaperRow("Oquab et al. (2014)", 70.2, extended=True),
-        PaperRow("Gkioxari et al. (2014)", 73.6),
-        PaperRow("Hoai (2014)", 76.3),
-        PaperRow("VGG Net-D & Net-E, image-only", 79.2),
-        PaperRow("VGG Net-D & Net-E, image and bounding box", 84.0),
+        MethodRow(12, (70.2,), "Oquab et al. (2014)", extended=True),
+        MethodRow(12, (73.6,), "Gkioxari et al. (2014)"),
+        MethodRow(12, (76.3,), "Hoai (2014)"),
+        MethodRow(12, (79.2,), "VGG Net-D & Net-E, image-only"),
+        MethodRow(12, (84.0,), "VGG Net-D & Net-E, image and bounding box"),
     ),
 }
-"""By task; all on the test sets, those of 2012 by VOC's own server."""
+"""By task. VOC's server measured the results on the test sets of 2012."""
 
 
-def paper_rows(task: str) -> tuple[PaperRow, ...]:
-    """The paper's figures for a task; none for a task that is not the paper's."""
-    return ROWS.get(task, ())
+def rows(task: str) -> tuple[MethodRow, ...]:
+    """Return the rows of a task, in the paper's order; none for a task that is not in the paper."""
+    return _ROWS.get(task, ())

@@ -1,52 +1,44 @@
-"""What a task gave, for people and as JSON: the number, and all that it depends on."""
+"""The results of a task, as text and as JSON, with everything they depend on."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from runtime.evaluate.evaluation import provenance_lines
 from runtime.paper.features.classification import Outcome
 from runtime.paper.features.measures import RECALL
-from runtime.paper.features.published import NOTE, TABLE, paper_rows
+from runtime.paper.features.published import NOTE, rows
+from runtime.paper.report import columns, percent
 
 _WORST = 5
 
 
 def title(outcome: Outcome) -> str:
-    """What is measured."""
+    """Return the name of the measure."""
     return "mean class recall" if outcome.task.measure == RECALL else "mean AP"
 
 
 def outcome_lines(outcome: Outcome) -> list[str]:
-    """The result, its protocol, and the paper's figures where the data is the paper's."""
+    """Return the result, its protocol, and the published numbers of the task."""
     task = outcome.task
-    lines = [f"{title(outcome)}: {_percent(outcome)} %", f"task: {task.name} of {task.root}"]
-    lines += [
+    lines = [
+        f"{title(outcome)}: {_mean(outcome)} %",
+        f"task: {task.name} of {task.root}",
         f"  {task.words}",
         f"  measure: {task.measure} of each of {len(task.classes)} classes",
+        f"classifier: {outcome.svm_words()}; {outcome.dimension} features",
     ]
-    lines.append(f"classifier: {outcome.svm_words()}; {outcome.dimension} features")
     for member in outcome.members:
         lines.append(
             f"features: {member['net']}, {member['layer']}, crop {member.get('crop')}, of "
             f"{member['regions']} ({member.get('model')})"
         )
-        lines.append(f"  weights: {member.get('weights')}, sha256 {member['weights_sha256']}")
-        lines.append(f"  protocol: {member.get('protocol')}")
-        lines.append(f"  preprocessing: {member.get('preprocessing')}")
-    lines += ["", *_class_lines(outcome)]
-    rows = paper_rows(task.name)
-    if rows:
-        lines += ["", f"Table {TABLE[task.name]} of the paper, {title(outcome)} in per cent"]
-        width = max(len(row.method) for row in rows)
-        lines += [f"  {row.method:<{width}}  {row.text()}" for row in rows]
-        lines.append(f"  {'measured here':<{width}}  {_percent(outcome)}")
-        if any(row.extended for row in rows):
-            lines.append(f"  {NOTE}")
-    return lines
+        lines += provenance_lines(member)
+    return [*lines, "", *_class_lines(outcome), *_published_lines(outcome)]
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
-    """The same; fractions, but for the paper's figures, which are in per cent as printed."""
+    """Return the results as a JSON object: fractions; published numbers in per cent."""
     task = outcome.task
     return {
         "task": task.name,
@@ -72,29 +64,39 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
         ],
         "paper": [
             {
-                "table": TABLE[task.name],
+                "table": row.table,
                 "method": row.method,
-                "value": row.value,
-                "std": row.std,
+                **row.published,
                 "extended_training_set": row.extended,
             }
-            for row in paper_rows(task.name)
+            for row in rows(task.name)
         ],
     }
 
 
-def _percent(outcome: Outcome) -> str:
-    spread = "" if outcome.std is None else f" ± {100 * outcome.std:.1f}"
-    return f"{100 * outcome.mean:.1f}{spread}"
+def _published_lines(outcome: Outcome) -> list[str]:
+    published = rows(outcome.task.name)
+    if not published:
+        return []
+    body = [
+        (row.method, percent(**row.published) + ("*" if row.extended else "")) for row in published
+    ]
+    head = f"Table {published[0].table} of the paper, {title(outcome)} in per cent"
+    lines = ["", head, *columns([*body, ("measured here", _mean(outcome))], indent="  ")]
+    return [*lines, f"  {NOTE}"] if any(row.extended for row in published) else lines
+
+
+def _mean(outcome: Outcome) -> str:
+    return percent(100 * outcome.mean, None if outcome.std is None else 100 * outcome.std)
 
 
 def _class_lines(outcome: Outcome) -> list[str]:
-    """Every class, or the worst where there are many; the mean over the splits."""
+    """Return the mean over the splits of every class, or of the lowest of many classes."""
     means = [sum(values) / len(values) for values in zip(*(s.classes for s in outcome.splits))]
     pairs = list(zip(outcome.task.classes, means))
     head = f"{outcome.task.measure} in per cent"
     if len(pairs) > 4 * _WORST:
         head = f"{head}, the {_WORST} lowest of {len(pairs)}"
         pairs = sorted(pairs, key=lambda pair: pair[1])[:_WORST]
-    width = max(len(name) for name, _ in pairs)
-    return [head, *(f"  {name:<{width}}  {100 * value:5.1f}" for name, value in pairs)]
+    body = [(name, f"{100 * value:5.1f}") for name, value in pairs]
+    return [head, *columns(body, indent="  ")]

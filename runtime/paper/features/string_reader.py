@@ -1,7 +1,7 @@
-"""Prints the strings of a file of features as JSON, in a process of its own.
+"""A script that prints the strings of a file of features as JSON. See hdf5_features.
 
-HDF5 may not end, or may overwrite memory, where strings of variable length are damaged: a process
-that does can be given up. See hdf5_features.
+HDF5 may hang or overwrite memory when it reads damaged strings of variable length; this process can
+be killed then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NAMES, ATTRIBUTES = "names", "attributes"
 
 
 def read_strings(path: str) -> dict[str, Any]:
-    """The names of a file, and the attributes of its root."""
+    """Return the names in a file, and the attributes of its root."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -29,14 +29,14 @@ def _text(value: str | bytes) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """An attribute as JSON has it."""
+    """Convert an attribute to a value that JSON supports."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, list):
-        return [_plain(each) for each in value]
+        return [_plain(item) for item in value]
     return _text(value) if isinstance(value, bytes) else value
 
 
 if __name__ == "__main__":
-    # The folder of this script is no place to import from.
+    # Modules in the folder of this script must not hide others.
     sys.path.pop(0)
     json.dump(read_strings(sys.argv[1]), sys.stdout)

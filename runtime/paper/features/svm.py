@@ -1,4 +1,4 @@
-"""One linear SVM a class, and the choice of their C on part of the training images.
+"""One linear SVM per class, and the selection of C on a part of the training images.
 
 Paper: appendix B, "20% of training images were used as a validation set for hyper-parameter
 selection".
@@ -38,25 +38,25 @@ class LinearSvm:
     bias: npt.NDArray[np.float64]
 
     def scores(self, values: Values) -> npt.NDArray[np.float64]:
-        """Shapes: values (N,D); result (N,K)."""
+        """Return the decision values. Shapes: values (N,D); result (N,K)."""
         return np.asarray(values @ self.weights + self.bias)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The C that did best on the images held out, and what each of the others did there."""
+    """The C with the best result on the held-out images, and the result of each C."""
 
     C: float
     measured: dict[float, float]
 
 
 def fit_svm(values: Values, targets: Targets, C: float) -> LinearSvm:
-    """Train each class against the rest; images with the target 0 are left out of that class.
+    """Train each class against the rest; images with target 0 are ignored for that class.
 
     Shapes: values (N,D), targets (N,K).
 
     Raises:
-        DataError: a class has no image, or no other image stands against it.
+        DataError: a class has no images, or there are no images of other classes.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.svm import LinearSVC
@@ -69,25 +69,25 @@ def fit_svm(values: Values, targets: Targets, C: float) -> LinearSvm:
         if len(set(target[used].tolist())) < 2:
             raise DataError(
                 f"linear SVM: class {k} has {int((target > 0).sum())} training images of "
-                f"{int(used.sum())}; expected some that are of the class and some that are not; "
-                "use more training images"
+                f"{int(used.sum())}; expected images of the class and of other classes; use more "
+                "training images"
             )
-        # Whichever of the two problems is the smaller; they have one solution.
+        # The primal and the dual problem have the same solution; solve the smaller one.
         svm = LinearSVC(C=C, dual=rows.shape[0] < rows.shape[1], random_state=0, max_iter=_MAX_ITER)
-        with warnings.catch_warnings(record=True) as said:
+        with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
             svm.fit(rows, target[used])
-        if said:
-            log.warning("linear SVM of class %d, C = %g: %s", k, C, said[0].message)
+        if caught:
+            log.warning("linear SVM of class %d, C = %g: %s", k, C, caught[0].message)
         weights[:, k], bias[k] = svm.coef_[0], svm.intercept_[0]
     return LinearSvm(weights, bias)
 
 
 def hold_out(targets: Targets, groups: Sequence[str], seed: int = 0) -> Mask:
-    """Which training images are held out: a fifth of them, the same for the same list.
+    """Select a fifth of the training images as held out, the same for the same list.
 
-    Where each image has one class, it is a fifth of each class; samples of one group, such as the
-    people in one image, stay together.
+    If each image has one class, a fifth of each class is selected. Samples of one group, such as
+    the people in one image, are kept together.
 
     Shapes: targets (N,K); result (N,).
     """
@@ -98,7 +98,7 @@ def hold_out(targets: Targets, groups: Sequence[str], seed: int = 0) -> Mask:
     for label in range(int(labels.max()) + 1):
         members = list(dict.fromkeys(names[labels == label].tolist()))
         count = max(1, round(HELD_OUT * len(members)))
-        chosen.update(members[at] for at in permutation(len(members), seed, label)[:count])
+        chosen.update(members[i] for i in permutation(len(members), seed, label)[:count])
     return np.isin(names, list(chosen))
 
 
@@ -110,14 +110,16 @@ def choose_c(
     grid: Sequence[float] = GRID,
     seed: int = 0,
 ) -> Choice:
-    """The C of a grid that measures best on the images held out; the smallest of equals.
+    """Choose the C of a grid with the best measure on the held-out images; the smallest of equals.
+
+    Shapes: values (N,D), targets (N,K).
 
     Raises:
-        ProtoError: a C is not above 0.
-        DataError: there are too few images.
+        ProtoError: a C is not positive.
+        DataError: a class has too few images.
     """
     if not grid or min(grid) <= 0:
-        raise ProtoError(f"C: expected numbers above 0, got {list(grid)}; write for example 1,10")
+        raise ProtoError(f"C: expected positive numbers, got {list(grid)}; write for example 1,10")
     if len(grid) == 1:
         return Choice(float(grid[0]), {})
     held = hold_out(targets, groups, seed)

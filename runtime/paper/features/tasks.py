@@ -1,4 +1,4 @@
-"""The tasks on other data sets: which images to learn from, which to test, what is measured.
+"""The tasks on other data sets: training and test images, and the measure.
 
 Paper: appendix B, Tables 11 and 12.
 """
@@ -26,29 +26,29 @@ _VOC = {
     VOC2012: (MAIN, "train", "val", ALL_POINTS),
     ACTION2012: (ACTION, "train", "val", ALL_POINTS),
 }
-"""The test labels of 2012 are not published: what can be measured is its validation set."""
+"""Training split, test split and measure. The test labels of 2012 are not published."""
 _CALTECH = {CALTECH101: (30, 50), CALTECH256: (60, None)}
-"""Training images a class, and the most test images a class."""
+"""Training images per class, and the limit of test images per class."""
 RANDOM_SPLITS = 3
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Images, or people in them, and what each is. Shapes: targets (N,K)."""
+    """Images, or people in them, with their targets. Shapes: targets (N,K)."""
 
     images: tuple[str, ...]
     people: tuple[int, ...]
-    """Places in the annotations, from 1; 0 for whole images."""
+    """Numbers in the annotations, from 1; 0 for whole images."""
     targets: Targets
 
     def __len__(self) -> int:
-        """Count the samples."""
+        """Return the number of samples."""
         return len(self.images)
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """What is learnt from, and what is tested on."""
+    """Training and test samples."""
 
     train: Samples
     test: Samples
@@ -56,7 +56,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """A task; `words` say its protocol."""
+    """A task; `words` is its protocol."""
 
     name: str
     classes: tuple[str, ...]
@@ -69,7 +69,7 @@ class Task:
 
 @dataclass(frozen=True)
 class TaskOptions:
-    """What a task leaves open; None for what the paper has."""
+    """The options of a task; None for the values of the paper."""
 
     train: str | None = None
     test: str | None = None
@@ -80,11 +80,11 @@ class TaskOptions:
 
 
 def open_task(name: str, root: Path, options: TaskOptions | None = None) -> Task:
-    """A task on the data in a folder.
+    """Open a task on the data in a folder.
 
     Raises:
-        ProtoError: an unknown task, or options of another.
-        DataError: the data is not there, or not whole.
+        ProtoError: an unknown task, or an option of another task.
+        DataError: the data is missing or incomplete.
     """
     options = options or TaskOptions()
     given = [o for o in ("train", "test") if getattr(options, o) is not None]
@@ -95,9 +95,9 @@ def open_task(name: str, root: Path, options: TaskOptions | None = None) -> Task
         raise ProtoError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
     wrong = given_counts if name in _VOC else given
     if wrong:
-        flags = ", ".join(f"--{each.replace('_', '-')}" for each in wrong)
+        flags = ", ".join(f"--{option.replace('_', '-')}" for option in wrong)
         kind = "VOC has splits by name" if name in _VOC else "Caltech's splits are random"
-        raise ProtoError(f"task {name}: {kind}; expected no {flags}; leave it out")
+        raise ProtoError(f"task {name}: {kind}; expected no {flags}; omit it")
     return _voc_task(name, root, options) if name in _VOC else _caltech_task(name, root, options)
 
 
@@ -109,14 +109,14 @@ def _voc_task(name: str, root: Path, options: TaskOptions) -> Task:
     missing = sorted(set(learnt) ^ set(tested))
     if missing:
         raise ProtoError(
-            f"{voc.root}: lists of {', '.join(missing)} are there for one of the splits {train} "
-            f"and {test} only; expected both; unpack the development kit again"
+            f"{voc.root}: lists of {', '.join(missing)} exist for only one of the splits {train} "
+            f"and {test}; expected both; unpack the development kit again"
         )
     split = Split(*(_listed(lists, voc.file) for lists in (learnt, tested)))
-    what = "people in images" if kind == ACTION else "images"
+    unit = "people in images" if kind == ACTION else "images"
     words = (
-        f"trained on {train} ({len(split.train)} {what}), tested on {test} ({len(split.test)}); "
-        "those marked difficult do not count"
+        f"trained on {train} ({len(split.train)} {unit}), tested on {test} ({len(split.test)}); "
+        "difficult ones are ignored"
     )
     options_used = {"train": train, "test": test}
     return Task(name, tuple(learnt), (split,), measure, words, str(voc.root), options_used)
@@ -124,9 +124,13 @@ def _voc_task(name: str, root: Path, options: TaskOptions) -> Task:
 
 def _listed(lists: Mapping[str, Sequence[Listed]], file: Any) -> Samples:
     first = next(iter(lists.values()))
-    targets = np.array([[each.target for each in rows] for rows in lists.values()], np.int8).T
+    targets = np.array(
+        [[entry.target for entry in entries] for entries in lists.values()], np.int8
+    ).T
     return Samples(
-        tuple(file(each.image) for each in first), tuple(each.person for each in first), targets
+        tuple(file(entry.image) for entry in first),
+        tuple(entry.person for entry in first),
+        targets,
     )
 
 
@@ -135,23 +139,25 @@ def _caltech_task(name: str, root: Path, options: TaskOptions) -> Task:
     train, test = _CALTECH[name]
     train, test = options.train_per_class or train, options.test_per_class or test
     if options.splits < 1:
-        raise ProtoError(f"--splits: expected at least 1, got {options.splits}; correct it")
+        raise ProtoError(f"--splits: expected at least 1, got {options.splits}")
     splits = []
     for number in range(options.splits):
         chosen = data.split(number, train, test, options.seed)
         splits.append(Split(classed(chosen.train), classed(chosen.test)))
     rest = "all others" if test is None else f"up to {test} others"
     words = (
-        f"{options.splits} random splits, seed {options.seed}: {train} training images a class, "
-        f"{rest} to test; {len(data.images)} classes"
+        f"{options.splits} random splits, seed {options.seed}: {train} training images per class, "
+        f"{rest} for testing; {len(data.images)} classes"
     )
-    used: dict[str, Any] = {"splits": options.splits, "seed": options.seed}
-    used |= {"train_per_class": train, "test_per_class": test}
-    return Task(name, tuple(data.images), tuple(splits), RECALL, words, str(data.root), used)
+    options_used: dict[str, Any] = {"splits": options.splits, "seed": options.seed}
+    options_used |= {"train_per_class": train, "test_per_class": test}
+    return Task(
+        name, tuple(data.images), tuple(splits), RECALL, words, str(data.root), options_used
+    )
 
 
 def classed(images: Mapping[str, Iterable[str]]) -> Samples:
-    """Samples of one class each, from the images of every class."""
+    """Return samples with one class each, from the images of every class."""
     pairs = [(name, k) for k, names in enumerate(images.values()) for name in names]
     targets = -np.ones((len(pairs), len(images)), np.int8)
     targets[np.arange(len(pairs)), [k for _, k in pairs]] = 1

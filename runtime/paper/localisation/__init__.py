@@ -1,1 +1,1 @@
-"""Localisation: nets that predict boxes, how they are trained, applied and judged. Paper: A."""
+"""Localisation: nets that predict boxes, their training, application and evaluation. Paper: A."""

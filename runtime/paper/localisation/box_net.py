@@ -1,90 +1,80 @@
-"""A net of boxes with its weights: images in, the box of every window out. Paper: A.1."""
+"""A box-predicting net with its weights: the box of every window of an image. Paper: A.1."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
 from data_prep.boxes import Corners, to_corners
 from prototxt_gen import text
 from prototxt_gen.errors import ProtoError
-from prototxt_gen.localization import NUMBERS, REGRESSIONS
+from prototxt_gen.localisation import NUMBERS, REGRESSIONS
 from prototxt_gen.proto import Message
 from runtime.backend.base import Backend
 from runtime.evaluate.score_net import Floats, ScoreNet
 
 
-class BoxNet:
-    """Boxes of crops, or of all windows of whole images.
+class BoxNet(ScoreNet):
+    """Predicts boxes of crops, or of all windows of whole images.
 
-    `boxes_of_classes` is the number of boxes of a window: the classes, or 1 for all of them.
+    `boxes_per_window` is the number of classes, or 1 if all classes share a box.
 
     Raises:
-        ProtoError: the net has no layer of boxes.
-        SnapshotError, ShapeError: the weights do not fit it.
+        ProtoError: the net has no layer that predicts boxes.
+        SnapshotError, ShapeError: the weights do not fit the net.
     """
 
     def __init__(
         self, model: Path, weights: str | os.PathLike[str], backend: Backend, dense: bool
     ) -> None:
         param = text.read_net(model)
-        top = box_blob(param)
-        self.net = ScoreNet(param, weights, backend, dense, top=top)
-        self.crop = self.net.crop
+        super().__init__(param, weights, backend, dense, top=box_blob(param))
         self.stride = stride_of(param)
-        self.boxes_of_classes = self.net.classes // NUMBERS
+        self.boxes_per_window = self.classes // NUMBERS
 
     def boxes(self, images: Floats) -> Corners:
-        """The boxes of every window, row by row, in pixels of the images.
+        """Predict the boxes of every window, row by row.
 
         Shapes: images (N,3,H,W); result (N, 1 or classes, windows, 4).
+        Units: pixels of the images.
         """
-        maps = self.net.score_maps(images).astype(np.float64)
+        maps = self.score_maps(images).astype(np.float64)
         count, _, rows, columns = maps.shape
-        split = maps.reshape(count, self.boxes_of_classes, NUMBERS, rows * columns)
+        split = maps.reshape(count, self.boxes_per_window, NUMBERS, rows * columns)
         height, width = self.crop
         sizes = np.array([width, height, width, height], np.float64)
         corners = to_corners(split.transpose(0, 1, 3, 2) * sizes)
         return corners + window_corners(rows, columns, self.stride)
 
-    def close(self) -> None:
-        """Give its resources back."""
-        self.net.close()
-
-    def __enter__(self) -> BoxNet:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def box_index(self, label: int) -> int:
+        """Return which of a window's boxes belongs to a class."""
+        return label if self.boxes_per_window > 1 else 0
 
 
 def box_blob(model: Message) -> str:
-    """The blob that holds the boxes of a localisation net, of any of its forms.
+    """Return the blob of the predicted boxes in a train_val, deploy or dense net.
 
     Raises:
-        ProtoError: there is none.
+        ProtoError: no layer predicts boxes.
     """
     for layer in model.layer:
         name = str(layer.name).removesuffix("-conv")
         if name.endswith(tuple(f"-{kind}" for kind in REGRESSIONS)):
             return str(layer.top[0])
     raise ProtoError(
-        f"net '{model.name}': which layer predicts boxes? expected one whose name ends in "
+        f"net '{model.name}': no layer predicts boxes; expected one whose name ends in "
         f"{' or '.join(f'-{kind}' for kind in REGRESSIONS)}, got none; give a net that "
         "`verydeep localise train` wrote"
     )
 
 
 def stride_of(model: Message) -> int:
-    """The pixels from one window to the next: what the poolings divide by."""
+    """Return the distance of neighbouring windows: the product of the poolings' strides.
+
+    Units: pixels.
+    """
     stride = 1
     for layer in model.layer:
         if layer.type == "Pooling":
@@ -93,6 +83,9 @@ def stride_of(model: Message) -> int:
 
 
 def window_corners(rows: int, columns: int, stride: int) -> Corners:
-    """Where windows begin, row by row, twice beside itself. Shape (windows,4)."""
+    """Return the upper left corners of windows, row by row, as (x, y, x, y).
+
+    Shapes: result (windows,4). Units: pixels.
+    """
     y, x = np.mgrid[:rows, :columns].reshape(2, -1) * stride
     return np.stack([x, y, x, y], axis=-1).astype(np.float64)

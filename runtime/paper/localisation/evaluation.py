@@ -1,4 +1,4 @@
-"""Localisation nets judged by the paper's two protocols. Paper: A.1 and A.2."""
+"""Evaluates localisation nets by the paper's two protocols. Paper: A.1 and A.2."""
 
 from __future__ import annotations
 
@@ -19,12 +19,18 @@ from runtime.evaluate.dense import dense_posteriors
 from runtime.evaluate.flips import default_flip
 from runtime.evaluate.fusion import Posteriors, fuse
 from runtime.evaluate.image_source import TestImages, preprocessing, preprocessing_words
-from runtime.evaluate.pace import watched
+from runtime.evaluate.pace import log_progress
 from runtime.evaluate.protocol import BEFORE
 from runtime.evaluate.score_net import ScoreNet
 from runtime.paper.localisation.box_net import BoxNet
-from runtime.paper.localisation.merging import APART
-from runtime.paper.localisation.overlap import THRESHOLD, box_error, is_right, top_error
+from runtime.paper.localisation.merging import MERGE_DISTANCE
+from runtime.paper.localisation.overlap import (
+    THRESHOLD,
+    Correct,
+    correct_boxes,
+    correct_guesses,
+    error_of,
+)
 from runtime.paper.localisation.prediction import (
     Candidates,
     Labels,
@@ -39,13 +45,17 @@ log = logging.getLogger("verydeep.localise")
 
 GUESSES = 5
 GRID = 3
-"""Crops a side where windows are crops."""
+"""The number of crops per side if windows are crops."""
 DENSE, CROPS = "dense", "crops"
+_CRITERION = f"right above an intersection over union of {THRESHOLD:g} with any box of the class"
 
 
 @dataclass(frozen=True)
 class BoxMember:
-    """A net of boxes, the classification net that it was started from, and test scales."""
+    """A localisation net, the classification net that it was started from, and test scales.
+
+    Units: `scales` are short sides in pixels.
+    """
 
     model: Path
     weights: Path
@@ -56,16 +66,27 @@ class BoxMember:
 
 @dataclass(frozen=True, eq=False)
 class Localised:
-    """An error as a fraction, what it depends on, and the box judged of each image (N,4)."""
+    """The measured boxes of a row, and everything that they depend on.
 
-    error: float
+    `boxes` has a box for each image: that of the true class if it was guessed, else that of the
+    most likely class.
+
+    Shapes: correct (N,), boxes (N,4). Units: boxes in pixels of the files.
+    """
+
+    correct: Correct
+    boxes: Corners
     protocol: str
     members: tuple[dict[str, Any], ...]
     seconds: float
-    boxes: Corners
+
+    @property
+    def error(self) -> float:
+        """The fraction of images that are not correct."""
+        return error_of(self.correct)
 
     def to_json(self) -> dict[str, Any]:
-        """All but the boxes; the error in per cent."""
+        """Return the values without the boxes. Units: the error in per cent."""
         return {
             "error": 100 * self.error,
             "protocol": self.protocol,
@@ -89,74 +110,77 @@ class BoxEvaluator:
         self._parts: dict[tuple[Path, int, str], Candidates] = {}
 
     def central(self, member: BoxMember) -> Localised:
-        """The first protocol: a central crop at the first scale, the class being given."""
+        """Evaluate by the first protocol: a central crop at the first scale, given the class."""
         started, truth, scale = time.monotonic(), self.truth, member.scales[0]
         with BoxNet(member.model, member.weights, self._backend, dense=False) as net:
             height, width = net.crop
-            with watched(f"{net.net.name}, central crop, Q = {scale}") as progress:
+            with log_progress(f"{net.name}, central crop, Q = {scale}") as progress:
                 boxes = central_boxes(
                     net, self._images(member.model), scale, truth.labels, truth.sizes, progress
                 )
-        words = (
+        protocol = (
             f"one central crop of {height}x{width}, Q = {scale}, the box of the true class; "
-            f"{self._judged()}"
+            f"{_CRITERION}"
         )
-        return Localised(
-            box_error(boxes, truth.boxes),
-            words,
-            (self.describe(member),),
-            _since(started),
-            boxes,
-        )
+        correct = correct_boxes(boxes, truth.boxes)
+        return Localised(correct, boxes, protocol, (self.describe(member),), _since(started))
 
     def top_classes(self, members: Sequence[BoxMember]) -> Labels:
-        """The five likeliest classes: dense posteriors of the members' classification nets.
+        """Return the five most likely classes by dense posteriors of the classification nets.
 
-        Averaged over their nets and scales; the likeliest first. Shape (N,5), or all classes.
+        Posteriors are averaged over nets and scales; the most likely class comes first.
+
+        Shapes: result (N,5), or (N,C) for fewer classes.
         """
-        found = []
+        posteriors = []
         for member in members:
             digest = file_sha256(member.classifier_weights)
             missing = [q for q in member.scales if (digest, q) not in self._posteriors]
             if missing:
                 self._classify(member, digest, missing)
-            found += [self._posteriors[digest, q] for q in member.scales]
-        values = fuse(found).values
+            posteriors += [self._posteriors[digest, q] for q in member.scales]
+        values = fuse(posteriors).values
         return np.argsort(-values, axis=1, kind="stable")[:, :GUESSES]
 
     def merged(self, members: Sequence[BoxMember], classes: Labels, windows: str) -> Localised:
-        """The second protocol: the union of all members' boxes, merged, for each guessed class.
+        """Evaluate by the second protocol: all members' boxes, merged, for each guessed class.
 
-        With `windows` CROPS the windows are cut out of the image, a grid of them.
+        The windows are those of the dense net, or a grid of crops with `windows` CROPS.
+
+        Shapes: classes (N,k).
         """
         started, truth = time.monotonic(), self.truth
         parts = [part for member in members for part in self._candidates(member, classes, windows)]
         boxes = merged_boxes(parts)
-        own = classes == truth.labels[:, None]
-        # Where no guess is right the likeliest stands for all, to be looked at.
-        judged = boxes[np.arange(len(own)), own.argmax(axis=1)]
-        how = "all windows of the whole image" if windows == DENSE else f"a {GRID}x{GRID} grid"
-        words = (
-            f"{windows}: the boxes of {how}, of {classes.shape[1]} guessed classes; merged while "
-            f"closer than {APART:g}, rated by the windows' class posteriors; {self._judged()}"
+        guessed = classes == truth.labels[:, None]
+        # argmax of a row without the true class is 0: the most likely class.
+        shown = boxes[np.arange(len(guessed)), guessed.argmax(axis=1)]
+        source = "all windows of the whole image" if windows == DENSE else f"a {GRID}x{GRID} grid"
+        protocol = (
+            f"{windows}: the boxes of {source}, of {classes.shape[1]} guessed classes; merged up "
+            f"to a distance of {MERGE_DISTANCE:g}, rated by the windows' class posteriors; "
+            f"{_CRITERION}"
         )
         return Localised(
-            top_error(classes, boxes, truth.labels, truth.boxes),
-            words,
+            correct_guesses(classes, boxes, truth.labels, truth.boxes),
+            shown,
+            protocol,
             tuple(self.describe(member) for member in members),
             _since(started),
-            judged,
         )
 
-    def fixed(self, boxes: Corners, classes: Labels | None = None) -> float:
-        """The error of boxes that do not depend on the image, with guessed classes or the true."""
+    def error_of_fixed(self, boxes: Corners, classes: Labels | None = None) -> float:
+        """Return the error of boxes that are the same for all guessed classes.
+
+        Shapes: boxes (N,4), classes (N,k), None for the true classes.
+        """
         if classes is None:
-            return box_error(boxes, self.truth.boxes)
+            return error_of(correct_boxes(boxes, self.truth.boxes))
         same = np.repeat(boxes[:, None], classes.shape[1], axis=1)
-        return top_error(classes, same, self.truth.labels, self.truth.boxes)
+        return error_of(correct_guesses(classes, same, self.truth.labels, self.truth.boxes))
 
     def describe(self, member: BoxMember) -> dict[str, Any]:
-        """All that a number depends on besides the protocol."""
+        """Return everything that an error depends on besides the protocol."""
         model = text.read_net(member.model)
         return {
             "net": str(model.name),
@@ -170,21 +194,17 @@ class BoxEvaluator:
             "preprocessing": preprocessing_words(preprocessing(model)),
         }
 
-    def right(self, boxes: Corners) -> list[bool]:
-        """Whether each image's box is right."""
-        return [is_right(box, true) for box, true in zip(boxes, self.truth.boxes)]
-
     def _candidates(self, member: BoxMember, classes: Labels, windows: str) -> list[Candidates]:
-        """A part for each scale, computed once; other classes than last time begin anew."""
+        """Return the candidates of each scale, from memory if the classes are the same."""
         if self._classes is None or not np.array_equal(self._classes, classes):
             self._classes, self._parts = classes, {}
         keys = [(member.weights, scale, windows) for scale in member.scales]
         missing = [key for key in keys if key not in self._parts]
         if missing:
-            self._windows(member, classes, windows, [scale for _, scale, _ in missing])
+            self._predict(member, classes, windows, [scale for _, scale, _ in missing])
         return [self._parts[key] for key in keys]
 
-    def _windows(
+    def _predict(
         self, member: BoxMember, classes: Labels, windows: str, scales: Sequence[int]
     ) -> None:
         images, sizes, dense = self._images(member.model), self.truth.sizes, windows == DENSE
@@ -194,7 +214,7 @@ class BoxEvaluator:
             ScoreNet(param, member.classifier_weights, self._backend, dense) as rating,
         ):
             for scale in scales:
-                with watched(f"{net.net.name}, {windows}, Q = {scale}") as progress:
+                with log_progress(f"{net.name}, {windows}, Q = {scale}") as progress:
                     if dense:
                         part = dense_candidates(
                             net, rating, images, scale, classes, sizes, progress
@@ -210,7 +230,7 @@ class BoxEvaluator:
         images, flip = self._images(member.classifier), default_flip(member.classifier)
         with ScoreNet(param, member.classifier_weights, self._backend, dense=True) as net:
             for scale in scales:
-                with watched(f"{net.name}, classes, Q = {scale}") as progress:
+                with log_progress(f"{net.name}, classes, Q = {scale}") as progress:
                     self._posteriors[digest, scale] = dense_posteriors(
                         net, images, scale, BEFORE, flip, progress
                     )
@@ -219,9 +239,6 @@ class BoxEvaluator:
         return TestImages(
             self.truth.images, preprocessing(text.read_net(model)), len(self.truth.labels)
         )
-
-    def _judged(self) -> str:
-        return f"right above an intersection over union of {THRESHOLD:g} with any box of the class"
 
 
 def _since(started: float) -> float:

@@ -1,9 +1,9 @@
-"""Greedy merging of the boxes that windows predict. Paper: A.1, after Sermanet et al. (2014).
+"""Greedy merging of the boxes of many windows. Paper: A.1, after Sermanet et al. (2014).
 
-Their procedure: while the two boxes that match best match well enough, put one in their place that
-averages their coordinates; then rate what is left by the class scores of the windows, added up.
-Neither paper gives the measure's exact form or its threshold. Here two boxes are as far apart as
-the distance of their centres, in mean diagonals, plus 1 minus their intersection over union.
+While the closest two boxes are close enough, they are replaced by the average of their coordinates.
+The remaining boxes are rated by the sum of the class scores of their windows. Neither paper gives
+the exact distance or its threshold. Here the distance of two boxes is the distance of their centres
+divided by their mean diagonal, plus 1 minus their intersection over union.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from prototxt_gen.errors import ShapeError
 from runtime.paper.localisation.overlap import iou
 
 Scores = npt.NDArray[np.float64]
-APART = 0.5
-"""Boxes further apart than this are not merged."""
+MERGE_DISTANCE = 0.5
+"""Boxes with a larger distance are not merged."""
 
 
-def apart(first: Corners, second: Corners) -> Scores:
-    """How far two boxes are apart; 0 for equal ones, more than 1 for disjoint ones.
+def box_distance(first: Corners, second: Corners) -> Scores:
+    """Return the distance of two boxes: 0 if they are equal, above 1 if they are disjoint.
 
     Shapes broadcast: (...,4) to (...).
     """
@@ -32,13 +32,15 @@ def apart(first: Corners, second: Corners) -> Scores:
     return np.asarray(relative + 1 - iou(first, second))
 
 
-def merge(boxes: Corners, scores: Scores, most: float = APART) -> tuple[Corners, Scores]:
-    """Merge boxes until none are close; the average counts every box it is made of alike.
+def merge(
+    boxes: Corners, scores: Scores, max_distance: float = MERGE_DISTANCE
+) -> tuple[Corners, Scores]:
+    """Merge close boxes; a merged box is the mean of its members, with equal weights.
 
-    Shapes: boxes (n,4), scores (n,); result (m,4), (m,), the best rated first.
+    Shapes: boxes (n,4), scores (n,); result (m,4), (m,), the highest score first.
 
     Raises:
-        ShapeError: no boxes, or not a score for each.
+        ShapeError: there are no boxes, or not as many scores.
     """
     if boxes.ndim != 2 or not len(boxes) or scores.shape != boxes.shape[:1]:
         raise ShapeError(
@@ -46,19 +48,19 @@ def merge(boxes: Corners, scores: Scores, most: float = APART) -> tuple[Corners,
             "at least 1"
         )
     merged, rating, members = boxes.copy(), scores.astype(np.float64), np.ones(len(boxes))
-    far = apart(merged[:, None], merged[None])
-    np.fill_diagonal(far, np.inf)
+    distances = box_distance(merged[:, None], merged[None])
+    np.fill_diagonal(distances, np.inf)
     while len(merged) > 1:
-        i, j = sorted(np.unravel_index(int(far.argmin()), far.shape))
-        if far[i, j] > most:
+        i, j = sorted(np.unravel_index(int(distances.argmin()), distances.shape))
+        if distances[i, j] > max_distance:
             break
         total = members[i] + members[j]
         merged[i] = (members[i] * merged[i] + members[j] * merged[j]) / total
         members[i], rating[i] = total, rating[i] + rating[j]
-        merged, rating, members = (np.delete(each, j, axis=0) for each in (merged, rating, members))
-        far = np.delete(np.delete(far, j, axis=0), j, axis=1)
-        far[i] = far[:, i] = apart(merged[i], merged)
-        far[i, i] = np.inf
+        merged, rating, members = (np.delete(row, j, axis=0) for row in (merged, rating, members))
+        distances = np.delete(np.delete(distances, j, axis=0), j, axis=1)
+        distances[i] = distances[:, i] = box_distance(merged[i], merged)
+        distances[i, i] = np.inf
     order = np.argsort(-rating, kind="stable")
     return merged[order], rating[order]
 

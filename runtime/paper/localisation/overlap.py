@@ -1,4 +1,4 @@
-"""When a box is right: its intersection over union with a true one. Paper: A.2."""
+"""Which boxes are correct, by their intersection over union with true boxes. Paper: A.2."""
 
 from __future__ import annotations
 
@@ -11,18 +11,22 @@ from data_prep.boxes import Corners
 from prototxt_gen.errors import ShapeError
 
 THRESHOLD = 0.5
-"""The intersection over union must be above this, as ILSVRC has it."""
+"""The intersection over union of a correct box is above this, as in ILSVRC."""
 
 Labels = npt.NDArray[np.integer]
+Correct = npt.NDArray[np.bool_]
 
 
 def area(boxes: Corners) -> npt.NDArray[np.float64]:
-    """Areas of boxes; one turned inside out has none. Shapes: (...,4) to (...)."""
+    """Return the areas of boxes, 0 if right is left of left. Shapes: (...,4) to (...)."""
     return np.asarray(np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0), axis=-1))
 
 
 def iou(first: Corners, second: Corners) -> npt.NDArray[np.float64]:
-    """Intersection over union, 0 where both are empty. Shapes broadcast: (...,4) to (...)."""
+    """Return the intersection over union, 0 if both boxes are empty.
+
+    Shapes broadcast: (...,4) to (...).
+    """
     low = np.maximum(first[..., :2], second[..., :2])
     high = np.minimum(first[..., 2:], second[..., 2:])
     shared = np.prod(np.maximum(high - low, 0), axis=-1)
@@ -30,39 +34,50 @@ def iou(first: Corners, second: Corners) -> npt.NDArray[np.float64]:
     return np.asarray(np.divide(shared, union, out=np.zeros_like(union), where=union > 0))
 
 
-def is_right(box: Corners, true: Corners) -> bool:
+def is_correct(box: Corners, true: Corners) -> bool:
     """Whether a box overlaps enough with any of the true ones. Shapes: (4,) and (n,4)."""
     return bool((iou(box, true) > THRESHOLD).any())
 
 
-def box_error(boxes: Corners, true: Sequence[Corners]) -> float:
-    """The fraction of images whose box is wrong, the class being given. Shape: boxes (N,4).
+def correct_boxes(boxes: Corners, true: Sequence[Corners]) -> Correct:
+    """Return which images have a correct box, given their class.
+
+    Shapes: boxes (N,4), each of `true` (n,4); result (N,).
 
     Raises:
-        ShapeError: not a box for each image.
+        ShapeError: the numbers of boxes and images differ, or are 0.
     """
     _check(len(boxes), len(true))
-    return 1 - sum(is_right(box, each) for box, each in zip(boxes, true)) / len(true)
+    return np.array([is_correct(box, own) for box, own in zip(boxes, true)])
 
 
-def top_error(classes: Labels, boxes: Corners, labels: Labels, true: Sequence[Corners]) -> float:
-    """The fraction of images none of whose guesses has the right class and a right box.
+def correct_guesses(
+    classes: Labels, boxes: Corners, labels: Labels, true: Sequence[Corners]
+) -> Correct:
+    """Return which images have a guess with the correct class and a correct box.
 
-    Shapes: classes (N,k), boxes (N,k,4), labels (N,).
+    Shapes: classes (N,k), boxes (N,k,4), labels (N,), each of `true` (n,4); result (N,).
 
     Raises:
-        ShapeError: not as many guesses as images.
+        ShapeError: the numbers of guesses and images differ, or are 0.
     """
     _check(len(classes), len(true))
-    hits = 0
-    for guessed, own, label, each in zip(classes, boxes, labels, true):
-        hits += any(is_right(box, each) for box in own[guessed == label])
-    return 1 - hits / len(true)
+    return np.array(
+        [
+            any(is_correct(box, own) for box in guessed_boxes[guessed == label])
+            for guessed, guessed_boxes, label, own in zip(classes, boxes, labels, true)
+        ]
+    )
 
 
-def _check(found: int, images: int) -> None:
-    if found != images or not images:
+def error_of(correct: Correct) -> float:
+    """Return the fraction of images that are not correct. Shapes: correct (N,)."""
+    return 1 - int(correct.sum()) / len(correct)
+
+
+def _check(predicted: int, images: int) -> None:
+    if predicted != images or not images:
         raise ShapeError(
-            f"localisation error: boxes of {found} images, truth of {images}; expected equally "
-            "many, and some"
+            f"localisation error: boxes of {predicted} images, truth of {images}; expected the "
+            "same number, at least 1"
         )

@@ -1,4 +1,4 @@
-"""The databases of images and boxes that localisation trains on."""
+"""The databases of images and boxes for training localisation nets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("verydeep.localise")
 
 @dataclass(frozen=True)
 class BoxData:
-    """Images that have boxes, and their boxes, record beside record."""
+    """Databases of images that have boxes, and of their boxes, with the same keys and order."""
 
     train: Path
     train_boxes: Path
@@ -32,9 +32,11 @@ class BoxData:
 def prepare_boxes(
     data: Prepared, folder: Path, short_side: int, jobs: int | None = None
 ) -> BoxData:
-    """Make (or find complete) the databases of boxes; images without one are left out.
+    """Make the databases of boxes, unless they are complete; images without a box are omitted.
 
-    Where every image has a box, the images are the classification's own database.
+    If every image has a box, the databases of images are those of classification.
+
+    Units: `short_side` of stored images in pixels.
 
     Raises:
         DataError: there are no boxes, or the disk is full.
@@ -43,8 +45,7 @@ def prepare_boxes(
     images, boxes = {}, {}
     for split, database in (("train", data.train), ("val", data.val)):
         entries = opened.train_list() if split == "train" else opened.val_list()
-        what = "training" if split == "train" else "held-out"
-        kept = with_boxes(opened, entries, what)
+        kept = with_boxes(opened, entries, "training" if split == "train" else "held-out")
         images[split] = database
         if len(kept) < len(entries):
             images[split] = folder / f"boxed_{split}_lmdb"
@@ -56,10 +57,10 @@ def prepare_boxes(
 
 
 def require_boxes(root: Path) -> None:
-    """See that a data set has boxes at all, before its images are converted for hours.
+    """Check that a data set has boxes, before its images are converted.
 
     Raises:
-        DataError: it has no folder of them.
+        DataError: it has no folder of boxes.
     """
     opened = open_ilsvrc(root)
     for entries in (opened.train_list(), opened.val_list()):
@@ -67,10 +68,10 @@ def require_boxes(root: Path) -> None:
 
 
 def find_boxes(folder: Path) -> tuple[Path, Path]:
-    """The databases of training images and boxes that were prepared in a folder.
+    """Return the databases of training images and of their boxes in a folder.
 
     Raises:
-        DataError: they are not there.
+        DataError: a database is missing.
     """
     own = folder / "boxed_train_lmdb"
     images, boxes = own if own.is_dir() else folder / "train_lmdb", folder / "train_box_lmdb"
@@ -84,22 +85,22 @@ def find_boxes(folder: Path) -> tuple[Path, Path]:
 
 
 def _write(images: Path, opened: Ilsvrc, database: Path) -> None:
-    """Write a database of boxes, unless a note beside it says that it is done."""
+    """Write a database of boxes, unless its note shows that it is complete."""
     status = (images / "data.mdb").stat()
-    wanted = {"images": images.name, "bytes": status.st_size, "written": status.st_mtime_ns}
+    expected = {"images": images.name, "bytes": status.st_size, "written": status.st_mtime_ns}
     note = database.with_suffix(".json")
-    if note.is_file() and database.is_dir() and _noted(note) == wanted:
-        log.info("%s: found complete", database)
+    if note.is_file() and database.is_dir() and _read_note(note) == expected:
+        log.info("%s: already complete", database)
         return
-    # Boxes are read in moments: what was begun, or belongs to other images, is made anew.
+    # Writing takes seconds: a database that is incomplete, or of other images, is rewritten.
     shutil.rmtree(database, ignore_errors=True)
     with show_progress(f"writing {database.name}") as progress:
         count = write_boxes(images, opened, database, progress)
-    atomic_write_text(note, json.dumps(wanted, indent=2) + "\n", DataError)
+    atomic_write_text(note, json.dumps(expected, indent=2) + "\n", DataError)
     log.info("%s: the boxes of %d images", database, count)
 
 
-def _noted(note: Path) -> object:
+def _read_note(note: Path) -> object:
     try:
         return read_json(note)
     except (OSError, ValueError):

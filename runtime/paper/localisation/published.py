@@ -1,18 +1,16 @@
-"""Tables 8 and 9 of the paper as data: errors in per cent, of the ILSVRC-2012 validation set."""
+"""Tables 8 and 9 of the paper: localisation errors on ILSVRC-2012 images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from prototxt_gen.errors import ProtoError
-from prototxt_gen.localization import ALL, FC, FINE_TUNINGS, PER_CLASS, REGRESSIONS, SINGLE_CLASS
-from runtime.paper.published import run_name
+from prototxt_gen.localisation import ALL, FC, FINE_TUNINGS, PER_CLASS, REGRESSIONS, SINGLE_CLASS
+from runtime.paper.published import PaperRow, check_table
+from runtime.paper.recipe import run_name
 
 TABLES = (8, 9)
-TITLES = {
-    8: "Localisation error of a central crop, the class being given",
-    9: "Top-5 localisation error, densely, boxes merged",
-}
 SCALES = (256, 384)
 WORDS = {
     PER_CLASS: "a box for each class (PCR)",
@@ -24,7 +22,11 @@ WORDS = {
 
 @dataclass(frozen=True)
 class BoxRun:
-    """One training of boxes, in the paper's scales."""
+    """One training of boxes. Units: `scale` in pixels of the paper.
+
+    Raises:
+        ProtoError: the paper has no such training.
+    """
 
     net: str = "D"
     scale: int = 384
@@ -32,29 +34,29 @@ class BoxRun:
     fine_tune: str = ALL
 
     def __post_init__(self) -> None:
-        for what, value, known in (
+        for flag, value, choices in (
             ("--scale", self.scale, SCALES),
             ("--regression", self.regression, REGRESSIONS),
             ("--fine-tune", self.fine_tune, FINE_TUNINGS),
         ):
-            if value not in known:
+            if value not in choices:
                 raise ProtoError(
-                    f"{what}: expected one of {', '.join(map(str, known))}, got {value}; the "
+                    f"{flag}: expected one of {', '.join(map(str, choices))}, got {value}; the "
                     "paper trains no other localisation nets"
                 )
 
     @property
     def name(self) -> str:
-        """`D-384-pcr-all`."""
+        """The name of the run, such as `D-384-pcr-all`."""
         return f"{self.classifier}-{self.regression}-{self.fine_tune}"
 
     @property
     def classifier(self) -> str:
-        """The name of the run whose weights it starts from."""
+        """The name of the classification run that provides the initial weights."""
         return run_name(self.net, self.scale)
 
     def describe(self) -> str:
-        """The run in words."""
+        """Return the run in words."""
         return (
             f"{self.name}: {WORDS[self.regression]}, fine-tuning {WORDS[self.fine_tune]}, "
             f"from the classification net {self.classifier}"
@@ -62,17 +64,16 @@ class BoxRun:
 
 
 @dataclass(frozen=True)
-class BoxRow:
-    """A row of a table: runs with their test scales, and the paper's errors."""
+class BoxRow(PaperRow):
+    """A row of a table; `members` are runs with their test scales."""
 
-    table: int
+    columns: ClassVar[tuple[str, ...]] = ("val", "test")
+
     members: tuple[tuple[BoxRun, tuple[int, ...]], ...]
-    val: float | None
-    test: float | None = None
 
     @property
     def name(self) -> str:
-        """What tells the row from the others of its table."""
+        """A name that is unique in the table."""
         if self.table == 8:
             run = self.members[0][0]
             return f"{WORDS[run.fine_tune]}, {run.regression.upper()}"
@@ -80,18 +81,18 @@ class BoxRow:
 
 
 def rows(table: int, net: str = "D") -> tuple[BoxRow, ...]:
-    """The rows of a table, in the paper's order, for its net D or another.
+    """Return the rows of a table, in the paper's order, for its net D or another.
 
-    Table 8 ends with a row that the paper does not have: all layers with one box.
+    The last row of Table 8 is not in the paper: all layers with one box.
 
     Raises:
-        ProtoError: no such table of localisation.
+        ProtoError: no table of localisation results has that number.
     """
-    if table not in TABLES:
-        raise ProtoError(
-            f"table: expected one of {', '.join(map(str, TABLES))}, got {table}; the other tables "
-            "are printed by `verydeep paper` and `verydeep summary --paper`"
-        )
+    check_table(
+        table,
+        TABLES,
+        "the other tables are printed by `verydeep paper` and `verydeep summary --paper`",
+    )
     if table == 8:
         settings = (
             (FC, SINGLE_CLASS, 36.4),
@@ -100,19 +101,19 @@ def rows(table: int, net: str = "D") -> tuple[BoxRow, ...]:
             (ALL, SINGLE_CLASS, None),
         )
         return tuple(
-            BoxRow(8, ((BoxRun(net, 384, regression, fine_tune), (384,)),), error)
+            BoxRow(8, (error,), ((BoxRun(net, 384, regression, fine_tune), (384,)),))
             for fine_tune, regression, error in settings
         )
     small, large = BoxRun(net, 256), BoxRun(net, 384)
     return (
-        BoxRow(9, ((small, (256,)),), 29.5),
-        BoxRow(9, ((large, (384,)),), 28.2, 26.7),
-        BoxRow(9, ((large, (352, 384)),), 27.5),
-        BoxRow(9, ((small, (256,)), (large, (352, 384))), 26.9, 25.3),
+        BoxRow(9, (29.5,), ((small, (256,)),)),
+        BoxRow(9, (28.2, 26.7), ((large, (384,)),)),
+        BoxRow(9, (27.5,), ((large, (352, 384)),)),
+        BoxRow(9, (26.9, 25.3), ((small, (256,)), (large, (352, 384)))),
     )
 
 
 def runs(net: str = "D") -> tuple[BoxRun, ...]:
-    """All runs behind both tables, each once."""
-    found = [run for table in TABLES for row in rows(table, net) for run, _ in row.members]
-    return tuple(dict.fromkeys(found))
+    """Return the runs of both tables, each once."""
+    every = [run for table in TABLES for row in rows(table, net) for run, _ in row.members]
+    return tuple(dict.fromkeys(every))

@@ -1,4 +1,4 @@
-"""Training of boxes, run after run; what is done is skipped, what is begun goes on. Paper: A.1."""
+"""Training of localisation nets. Finished runs are skipped, interrupted ones resumed. Paper: A.1"""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prototxt_gen import generate, heads, text
+import numpy as np
+
+from prototxt_gen import generate, heads, proto, text
 from prototxt_gen.destination import utf8_path
-from prototxt_gen.errors import TrainingError
-from prototxt_gen.localization import (
+from prototxt_gen.localisation import (
     BASE_LR,
     MASK_WEIGHTS,
+    NUMBERS,
     PER_CLASS,
-    LocalizationSpec,
+    LocalisationSpec,
+    mask_net,
     paper_settings,
     write_all,
 )
@@ -24,19 +27,20 @@ from prototxt_gen.spec import NetSpecification, with_values
 from runtime.backend.base import Backend
 from runtime.evaluate.cache import file_sha256
 from runtime.job.plan import fit_to_data
-from runtime.job.prepare import Prepared, prepare
-from runtime.paper.driver import RecipeOptions, run_recipe, spec_sha256, train_run
-from runtime.paper.localisation.mask import write_mask
+from runtime.job.prepare import Prepared
+from runtime.net import Net
+from runtime.paper.driver import RecipeOptions, prepare_data, run_recipe, spec_sha256, train_run
 from runtime.paper.localisation.prepare import BoxData, prepare_boxes, require_boxes
 from runtime.paper.localisation.published import BoxRun
-from runtime.paper.recipe import Step, steps_to
+from runtime.paper.recipe import Step, steps_for
 from runtime.paper.run_folder import FinishedRun, RunFolder
 from runtime.paper.setting import Setting
+from runtime.weights import net_weights
 
 log = logging.getLogger("verydeep.localise")
 
 CLASSIFIER = "classifier.prototxt"
-"""In a run's folder: the classification net that the run starts from, with its data layers."""
+"""In the folder of a run: the classification net that it starts from, with its data layers."""
 DEMO_VALUES: dict[str, Any] = {
     "dropout": 0.0,
     "solver.base_lr": 30 * BASE_LR,
@@ -44,17 +48,17 @@ DEMO_VALUES: dict[str, Any] = {
     "solver.test_interval": 150,
     "solver.snapshot": 300,
 }
-"""Differences from the paper's training that a net an eighth as wide and minutes ask for."""
+"""The differences from the paper's training, for a net of an eighth of the width."""
 DEMO_CLIP = 1.0
 
 
 @dataclass(frozen=True)
 class BoxTraining:
-    """How runs are carried out, and what they start from."""
+    """The options of training, and the initial weights."""
 
     recipe: RecipeOptions = field(default_factory=RecipeOptions)
     weights: Path | None = None
-    """Classification weights to start from at every scale; None for the recipe's runs."""
+    """Classification weights to start from at every scale; None for those of the recipe's runs."""
 
 
 def train_boxes(
@@ -64,32 +68,27 @@ def train_boxes(
     backend: Backend,
     options: BoxTraining | None = None,
 ) -> list[FinishedRun]:
-    """Prepare the data, train the classification nets that are missing, then the boxes.
+    """Prepare the data and train the missing classification nets, then the localisation nets.
 
     Raises:
-        TrainingError: a run was stopped, or its folder holds a run of other settings.
-        VerydeepError: what stands in the way; what is done is found next time.
+        TrainingError: a run was stopped, or its folder contains a run with other settings.
+        VerydeepError: data preparation or training failed; finished runs are kept.
     """
     options = options or BoxTraining()
     if options.weights is not None:
-        file_sha256(options.weights)  # weights that cannot be read stop nothing half done
+        file_sha256(options.weights)  # fails before any work if the file cannot be read
     if not setting.demo:
         require_boxes(Path(setting.data))
-    recipe = options.recipe
-    setting.write(folder.root)
-    side = setting.stored_side
-    data = prepare(setting.data, folder.data, side, recipe.jobs, recipe.demo_images)
-    boxes = prepare_boxes(data, folder.data, side, recipe.jobs)
+    data = prepare_data(folder, setting, options.recipe)
+    boxes = prepare_boxes(data, folder.data, setting.stored_side, options.recipe.jobs)
     if options.weights is None:
-        steps: dict[str, Step] = {}
-        for run in runs:
-            steps |= {step.name: step for step in steps_to(run.net, run.scale)}
-        run_recipe(folder, setting, list(steps.values()), backend, recipe)
-    found = []
+        steps = steps_for((run.net, run.scale) for run in runs)
+        run_recipe(folder, setting, steps, backend, options.recipe)
+    finished = []
     for number, run in enumerate(runs, start=1):
         log.info("Boxes, run %d of %d: %s", number, len(runs), run.describe())
-        found.append(_carry_out(folder, setting, run, data, boxes, backend, options))
-    return found
+        finished.append(_train_boxes(folder, setting, run, data, boxes, backend, options))
+    return finished
 
 
 def box_spec(
@@ -99,8 +98,8 @@ def box_spec(
     boxes: BoxData,
     gpu: bool,
     max_iter: int | None = None,
-) -> LocalizationSpec:
-    """How a run's net is made and trained."""
+) -> LocalisationSpec:
+    """Return the net and the training of a run."""
     net = paper_settings(setting.spec(Step(run.net, run.scale)))
     if setting.demo:
         net = with_values(net, DEMO_VALUES)
@@ -115,10 +114,10 @@ def box_spec(
     )
     train_boxes, val_boxes = boxes.train_boxes.as_posix(), boxes.val_boxes.as_posix()
     clip = DEMO_CLIP if setting.demo else None
-    return LocalizationSpec(net, run.regression, run.fine_tune, train_boxes, val_boxes, clip)
+    return LocalisationSpec(net, run.regression, run.fine_tune, train_boxes, val_boxes, clip)
 
 
-def _carry_out(
+def _train_boxes(
     folder: RunFolder,
     setting: Setting,
     run: BoxRun,
@@ -149,36 +148,31 @@ def _carry_out(
 
 
 def start_of(folder: RunFolder, run: BoxRun) -> FinishedRun:
-    """The classification run that a run of boxes starts from.
+    """Return the classification run that a localisation run starts from.
 
     Raises:
         TrainingError: it is not finished.
     """
-    found = folder.finished(run.classifier)
-    if found is None:
-        raise TrainingError(
-            f"{run.name}: starts from the classification net {run.classifier}, which is not "
-            f"finished in {folder.root}; expected that run first; use `verydeep localise train`, "
-            "which does them in order, or give --weights"
-        )
-    return found
+    return folder.require(
+        run.classifier,
+        f"{run.name}: starts from the classification net {run.classifier}",
+        "use `verydeep localise train`, which trains the runs in order, or give --weights",
+    )
 
 
-def finished(folder: RunFolder, run: BoxRun) -> FinishedRun:
-    """A run of boxes that is done.
+def initial_weights(run: FinishedRun) -> Path:
+    """Return the file of classification weights that a localisation run was started from."""
+    return Path(text.read_solver(run.model.with_name(generate.SOLVER)).weights[0])
 
-    Raises:
-        TrainingError: it is not.
+
+def write_mask(path: Path, classes: int, backend: Backend) -> Path:
+    """Write the weights of the layer `mask` as a .caffemodel; return its path.
+
+    The row of each class is 1 for its four numbers and 0 for all others. A solver reads the file
+    after the classification weights.
     """
-    found = folder.finished(run.name)
-    if found is None:
-        raise TrainingError(
-            f"{run.name}: not finished in {folder.root}; expected that run first; train it with "
-            "`verydeep localise train`"
-        )
-    return found
-
-
-def started_from(folder: RunFolder, run: BoxRun) -> Path:
-    """The classification weights that a run was started from."""
-    return Path(text.read_solver(folder.run(run.name) / generate.SOLVER).weights[0])
+    with Net(mask_net(classes), proto.TEST, backend) as net:
+        rows = np.repeat(np.eye(classes, dtype=np.float32), NUMBERS, axis=1)
+        net.params.learnable[0].data.mutable_host()[...] = rows
+        net_weights.save(net, path)
+    return path

@@ -1,4 +1,4 @@
-"""The images that boxes are judged on: what is true of them, and where they are."""
+"""The images on which boxes are evaluated, with their true boxes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from runtime.evaluate.image_source import ImageFiles
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """Held-out images with the boxes of their class, in pixels of the files.
+    """Held-out images with the boxes of their class.
 
-    Shapes: labels (N,), sizes (N,2) of (H,W), each of `boxes` (n,4).
+    Shapes: labels (N,), sizes (N,2) as (H,W), each of `boxes` (n,4). Units: pixels of the files.
     """
 
     root: Path
@@ -29,38 +29,42 @@ class Truth:
     sizes: npt.NDArray[np.float64]
     boxes: tuple[Corners, ...]
     names: tuple[str, ...]
-    """What the classes are called."""
+    """The names of the classes."""
 
     @property
     def images(self) -> ImageFiles:
-        """The images as records."""
+        """The images as a source of records."""
         return ImageFiles(self.root, self.entries)
 
 
 def read_truth(root: Path, count: int | None = None) -> Truth:
-    """The first `count` held-out images that have boxes, or all.
+    """Read the first `count` held-out images that have boxes, or all.
 
     Raises:
-        DataError: the data set has no boxes, or fewer images than asked for.
+        DataError: the data set has no boxes, or fewer than `count` images.
     """
     opened = open_ilsvrc(root)
     return truth_of(opened, with_boxes(opened, opened.val_list(), "held-out"), count)
 
 
 def truth_of(opened: Ilsvrc, entries: Sequence[Entry], count: int | None = None) -> Truth:
-    """What is true of the first `count` images of a list that have boxes, or of all."""
+    """Read the boxes of the first `count` images of a list, or of all.
+
+    Raises:
+        DataError: there are fewer than `count` images, or a box file cannot be read.
+    """
     count = len(entries) if count is None else count
     if not 1 <= count <= len(entries):
         raise DataError(
-            f"{opened.root}: {len(entries)} images with boxes; expected to use from 1 to all of "
-            f"them, got {count}; correct --images"
+            f"{opened.root}: {len(entries)} images with boxes; expected a number from 1 to "
+            f"{len(entries)}, got {count}; change --images"
         )
-    used = tuple(entries[:count])
+    chosen = tuple(entries[:count])
     return Truth(
         opened.root,
-        used,
-        np.array([label for _, label in used], np.int64),
-        np.array([file_size(opened.root / name) for name, _ in used], np.float64),
-        tuple(corners_of(class_boxes(opened, entry)) for entry in used),
+        chosen,
+        np.array([label for _, label in chosen], np.int64),
+        np.array([file_size(opened.root / name) for name, _ in chosen], np.float64),
+        tuple(corners_of(class_boxes(opened, entry)) for entry in chosen),
         tuple(synset.words or synset.wnid for synset in opened.synsets),
     )

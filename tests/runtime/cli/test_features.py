@@ -83,7 +83,7 @@ def test_what_is_printed_says_what_the_number_depends_on(toy: Toy, capsys: Shown
     for part in (
         "mean class recall: ",
         " ± ",
-        "3 random splits, seed 0: 5 training images a class, up to 4 others to test; 3 classes",
+        "seed 0: 5 training images per class, up to 4 others for testing; 3 classes",
         "one-vs-rest LinearSVC, C = ",
         "of 0.1, 0.3, 1, 3, 10, 30, 100 by 20% of the training images held out (seed 0)",
         "; 36 features",
@@ -132,7 +132,7 @@ def test_mistakes_are_said(toy: Toy, capsys: Shown) -> None:
     assert "--mean-value: expected numbers" in refused(
         toy.extract(data, "f.h5", "--mean-value", "a")
     )
-    assert "f.h5: no features can be read" in refused(toy.evaluate("voc2007", data, ["f.h5"]))
+    assert "f.h5: the features cannot be read" in refused(toy.evaluate("voc2007", data, ["f.h5"]))
     assert main(toy.extract(data, "f.h5")) == 0
     capsys.readouterr()
     assert "no lists of the split 'val'" in refused(
@@ -147,5 +147,5 @@ def test_mistakes_are_said(toy: Toy, capsys: Shown) -> None:
     assert "record JPEGImages/000001.jpg: the image does not decode" in refused(
         toy.extract(data, "g.h5", "--no-flip")
     )
-    with pytest.raises(ProtoError, match="--C: expected numbers with commas between them, got '1;"):
+    with pytest.raises(ProtoError, match="--C: expected numbers separated by commas, got '1;"):
         parse_grid("1;2")

@@ -41,7 +41,7 @@ def train(out: Path) -> None:
 def test_tables_say_what_is_missing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["localise", "evaluate", "--table", "8", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
-    assert "Missing runs; each of these trains one, with all it starts from:" in shown
+    assert "Missing runs. Each command trains one run and all runs that it starts from:" in shown
     assert (
         "verydeep localise train --net A --scale 384 --regression scr --fine-tune fc --data demo "
         f"--out {out}"
@@ -95,14 +95,14 @@ def test_the_text_has_everything_a_number_depends_on(
     train(out)
     assert main(["localise", "evaluate", "--out", str(out), "--table", "9", "--images", "4"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("Table 9: Top-5 localisation error, densely, boxes merged")
+    assert shown.startswith("Table 9: Top-5 localisation error of dense application with")
     for words in (
         "here, dense",
         "here, crops",
         "centre box",
         "random box",
-        "images: 4; classes: the 5 likeliest by dense posteriors of ",
-        "merged while closer than 0.5, rated by the windows' class posteriors",
+        "images: 4; classes: the 5 most likely by dense posteriors of ",
+        "merged up to a distance of 0.5, rated by the windows' class posteriors",
         "crops: the boxes of a 3x3 grid, of 5 guessed classes",
         "weights sha256 ",
     ):
@@ -111,7 +111,7 @@ def test_the_text_has_everything_a_number_depends_on(
 
 def test_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["localise", "evaluate", "--out", str(tmp_path)]) == 2
-    assert f"verydeep localise: {tmp_path}: no run folder: " in capsys.readouterr().err
+    assert f"verydeep localise: {tmp_path}: not a run folder: " in capsys.readouterr().err
 
 
 def test_weights_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -213,9 +213,9 @@ def test_damaged_strings_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         end += 16 + -(-size // 8) * 8
     data[end + 8 : end + 16] = bytes(8)
     path.write_bytes(data)
-    monkeypatch.setattr(hdf5_features, "_PATIENCE", 0.75)
+    monkeypatch.setattr(hdf5_features, "_TIMEOUT", 0.75)
     with pytest.raises(
-        DataError, match=r"f\.h5: no features can be read: .*could not be read in 0"
+        DataError, match=r"f\.h5: the features cannot be read: .*could not be read in 0"
     ):
         read_features(path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import os
@@ -29,6 +30,7 @@ from runtime.evaluate.fusion import Posteriors, fuse
 from runtime.evaluate.image_source import (
     ImageFiles,
     TestImages,
+    class_names,
     fingerprint,
     open_source,
     preprocessing,
@@ -204,11 +206,11 @@ def test_a_damaged_cache_file_is_named(toy: Toy, tmp_path: Path) -> None:
     file = next(tmp_path.glob("*.npz"))
     whole = file.read_bytes()
     file.write_bytes(whole[:100])
-    with pytest.raises(DataError, match=f"{file.name}: no posteriors can be read"):
+    with pytest.raises(DataError, match=f"{file.name}: the posteriors cannot be read"):
         toy.evaluator(cache=cache).posteriors(toy.member())
     key = {"a": 1}
     cache.path(key).write_bytes(whole)
-    with pytest.raises(DataError, match="it holds the posteriors of something else"):
+    with pytest.raises(DataError, match="it contains posteriors of another evaluation"):
         cache.load(key)
 
 
@@ -292,7 +294,7 @@ def test_names_of_any_bytes_and_special_files(toy: Toy, tmp_path: Path) -> None:
         ({"average": "never"}, "average: expected before or after, got 'never'"),
         ({"scales": ()}, "scales: expected short sides of 1 pixel or more, each once, got []"),
         ({"scales": (20, 20)}, "each once, got [20, 20]"),
-        ({"grid": 0}, "grid: expected at least 1 crop a side, got 0"),
+        ({"grid": 0}, "grid: expected at least 1 crop per side, got 0"),
     ],
 )
 def test_an_impossible_protocol_is_refused(change: dict[str, Any], message: str) -> None:
@@ -302,7 +304,7 @@ def test_an_impossible_protocol_is_refused(change: dict[str, Any], message: str)
 
 
 def test_other_mistakes_are_said(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(ProtoError, match="--scales: expected whole numbers"):
+    with pytest.raises(ProtoError, match="--scales: expected integers"):
         parse_scales("256;384")
     with pytest.raises(ShapeError, match="fuse: nothing to average"):
         fuse([])
@@ -310,10 +312,10 @@ def test_other_mistakes_are_said(toy: Toy, tmp_path: Path) -> None:
         fuse([Posteriors(np.ones((1, n)), np.zeros(1, np.int64)) for n in (2, 3)])
     with pytest.raises(DataError, match="labels from 0 to 7 for a net of 2 classes"):
         Posteriors(np.ones((2, 2)), np.array([0, 7])).error(1)
-    with pytest.raises(DataError, match="11 images; expected to use from 1 to all of them, got 12"):
+    with pytest.raises(DataError, match="11 images; expected a number from 1 to 11, got 12"):
         toy.evaluator(count=12)
     deploy = text.read_net(toy.model.with_name(generate.DEPLOY))
-    with pytest.raises(ProtoError, match="no transform_param that says which mean to subtract"):
+    with pytest.raises(ProtoError, match="no transform_param with the mean to subtract"):
         preprocessing(deploy)
     assert preprocessing(deploy, (1, 2, 3)).steps == (MeanValues((1.0, 2.0, 3.0)),)
     lost = dataclasses.replace(toy.member(), weights=tmp_path / "lost.caffemodel")
@@ -327,8 +329,76 @@ def test_command_line_mistakes_are_said(toy: Toy, capsys: pytest.CaptureFixture[
     files = ["--model", str(toy.model), "--weights", str(toy.weights), "--scales", "20"]
     source = ["--source", str(toy.source), "--no-cache"]
     assert main(["evaluate", *files, *source, "--mean-value", "a,b"]) == 2
-    assert "--mean-value: expected numbers in 0 to 255" in capsys.readouterr().err
+    assert "--mean-value: expected numbers from 0 to 255" in capsys.readouterr().err
     assert main(["fuse", *source, "--member", str(toy.model)]) == 2
-    assert "--member: expected MODEL WEIGHTS SCALES [PROTOCOL], got 1 word" in (
+    assert "--member: expected MODEL WEIGHTS SCALES [PROTOCOL], got 1 value" in (
         capsys.readouterr().err
     )
+
+
+def test_confusion_matrix_and_errors_of_classes(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--model", str(toy.model), "--weights", str(toy.weights), "--no-cache"]
+    words += ["--source", str(toy.source), "--scales", "20", "--images", "9"]
+    names = tmp_path / "names.txt"
+    names.write_text("".join(f"n0000000{k} name {k}, other\n" for k in range(CLASSES)))
+    table, picture = tmp_path / "matrix.csv", tmp_path / "matrix.png"
+    files = ["--confusion", str(table), "--confusion", str(picture), "--labels", str(names)]
+    assert main([*words, *files, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    with table.open(newline="") as stream:
+        head, *rows = list(csv.reader(stream))
+    assert head[4] == "n00000000 name 0, other"
+    counts = np.array([row[4:] for row in rows], int)
+    assert counts.shape == (CLASSES, CLASSES)
+    assert counts.sum() == 9
+    assert 1 - counts.diagonal().sum() / 9 == pytest.approx(found["top1_error"])
+    assert [each["images"] for each in found["classes"]] == counts.sum(axis=1).tolist()
+    assert found["classes"][2]["name"] == "n00000002 name 2, other"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main([*words, *files[:2]]) == 0
+    shown = capsys.readouterr().out
+    assert "classes with the largest top-1 error:" in shown
+    assert f"confusion matrix: {table}" in shown
+    # Without names, classes are numbers.
+    assert table.read_text().startswith('label,class,images,"top-1 error, %",0,1,2,3,4,5\n')
+    assert main(words) == 0
+    assert "largest" not in capsys.readouterr().out
+
+
+def test_a_fusion_has_a_confusion_matrix_too(toy: Toy, tmp_path: Path) -> None:
+    table = tmp_path / "matrix.csv"
+    words = ["fuse", "--source", str(toy.source), "--no-cache", "--confusion", str(table)]
+    assert main([*words, "--member", str(toy.model), str(toy.weights), "20"]) == 0
+    assert len(table.read_text().splitlines()) == CLASSES + 1
+
+
+def test_mistakes_of_confusion_are_found_first(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["evaluate", "--model", str(toy.model), "--weights", str(toy.weights), "--no-cache"]
+    words += ["--source", str(toy.source), "--scales", "20", "--images", "2"]
+    assert main([*words, "--confusion", str(tmp_path / "matrix.pdf")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "matrix.pdf: unknown format of a confusion matrix; expected a name that ends in" in err
+    names = tmp_path / "names.txt"
+    names.write_text("a\nb\n")
+    files = ["--confusion", str(tmp_path / "m.csv"), "--labels", str(names)]
+    assert main([*words, *files]) == 2
+    assert "names.txt: 2 labels for a net of 6 classes; expected" in capsys.readouterr().err
+    # The errors are printed before a file that cannot be written is reported.
+    names.write_text("")
+    assert main([*words, "--confusion", str(names / "m.csv")]) == 2
+    assert "top-1 error" in capsys.readouterr().out
+
+
+def test_a_data_set_names_its_classes(tmp_path: Path, toy: Toy) -> None:
+    for label in range(2):
+        (tmp_path / "train" / f"n{label}").mkdir(parents=True)
+        (tmp_path / "train" / f"n{label}" / "a.png").write_bytes(b"")
+    (tmp_path / "val").mkdir()
+    (tmp_path / "synset_words.txt").write_text("n0 cat, kitten\nn1 dog\n")
+    assert class_names(tmp_path) == ("cat, kitten", "dog")
+    assert class_names(toy.source) is None

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from runtime.evaluate import pace
-from runtime.evaluate.pace import watched
+from runtime.evaluate.pace import log_progress
 
 
 class Clock:
@@ -27,7 +27,8 @@ def test_a_line_comes_at_times_and_estimates_what_is_left(
     clock = Clock()
     monkeypatch.setattr(pace, "time", clock)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
-    with caplog.at_level(logging.INFO), watched("VGG-D, dense, Q = 256", interval=30) as progress:
+    name = "VGG-D, dense, Q = 256"
+    with caplog.at_level(logging.INFO), log_progress(name, interval=30) as progress:
         for done in range(1, 101):
             clock.now += 1
             progress(done, 100)

@@ -137,10 +137,10 @@ def test_what_cannot_be_applied_densely_is_named() -> None:
 
 
 def test_a_net_without_scores_or_size_is_refused() -> None:
-    with pytest.raises(ProtoError, match=r"net 'small': which blob holds the class scores\?"):
+    with pytest.raises(ProtoError, match=r"net 'small': the blob of class scores is unknown"):
         crop_form(net_param(input_layer(1, 3, 8, 8) + product("ip", "data", 3)))
     data = 'layer { name: "data" type: "Data" top: "data" top: "label" }\n'
-    with pytest.raises(ProtoError, match="the size of the net's crops is not known"):
+    with pytest.raises(ProtoError, match="the size of the crops is unknown"):
         crop_form(net_param(data + product("ip", "data", 3) + layer("Softmax", "prob", "ip")))
     two = input_layer(1, 3, 8, 8) + input_layer(1, 3, 8, 8, name="more")
     both = two + product("a", "data", 3) + product("b", "more", 3) + layer("Eltwise", "ab", "a b")

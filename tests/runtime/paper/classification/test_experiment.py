@@ -93,9 +93,9 @@ def test_what_is_done_is_found(folder: RunFolder, monkeypatch: pytest.MonkeyPatc
 
 
 def test_other_settings_do_not_mix_with_a_run(folder: RunFolder) -> None:
-    with pytest.raises(TrainingError, match=r"A-256: holds a run of another spec; expected"):
+    with pytest.raises(TrainingError, match=r"A-256: contains a run with another spec; expected"):
         recipe(folder, steps_to("A", 256), max_iter=3)
-    with pytest.raises(DataError, match="holds runs on the data of 'demo'; expected '/elsewhere'"):
+    with pytest.raises(DataError, match="runs on the data of 'demo'; expected '/elsewhere'"):
         Setting("/elsewhere").write(folder.root)
 
 
@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on(folder: RunFolder, tmp_path: Path) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(driver, "train", interrupted)
-        with pytest.raises(TrainingError, match="A-LRN-256: stopped at iteration 2, as asked"):
+        with pytest.raises(TrainingError, match="A-LRN-256: stopped at iteration 2 by a signal"):
             recipe(copy, step)
     assert copy.finished("A-LRN-256") is None
     done = recipe(copy, step)[0]
@@ -168,8 +168,8 @@ def test_the_shallow_net_is_compared_on_a_centre_crop(folder: RunFolder) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--run", "nowhere", "--table", "3"], "nowhere: no run folder: setting.json cannot be"),
-        (["--run", "nowhere"], "--run nowhere: which table? expected --table"),
+        (["--run", "nowhere", "--table", "3"], "nowhere: not a run folder: setting.json cannot be"),
+        (["--run", "nowhere"], "--run nowhere: no table; expected --table"),
     ],
 )
 def test_mistakes_are_said(

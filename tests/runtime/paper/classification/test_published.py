@@ -17,15 +17,17 @@ from runtime.paper.classification.claims import (
     claims,
     judge,
 )
-from runtime.paper.classification.report import cells, markdown_table, table_json, text_table
+from runtime.paper.classification.experiment import steps_for_tables
+from runtime.paper.classification.published import TABLES, rows
+from runtime.paper.classification.report import cells, row_title, table_json, text_table
 from runtime.paper.classification.tables import Result
-from runtime.paper.published import JITTER, TABLES, rows
-from runtime.paper.recipe import parse_scale, steps_for_tables, steps_to
+from runtime.paper.recipe import JITTER, parse_scale, steps_to
+from runtime.paper.report import markdown_table
 from runtime.paper.setting import Setting
 
 
 def figures(table: int) -> dict[str, tuple[float | None, float | None]]:
-    return {row.name: (row.top1, row.top5) for row in rows(table)}
+    return {row.name: row.numbers[:2] for row in rows(table)}
 
 
 def test_tables_have_the_papers_rows() -> None:
@@ -46,8 +48,9 @@ def test_errors_fall_from_table_to_table_in_the_paper_itself() -> None:
     """Guards against slips of the pen: nearly every conclusion must follow from the figures."""
     held = []
     for claim in claims():
-        if claim.better.top1 is not None and claim.worse.top1 is not None:
-            held.append(claim.better.top1 < claim.worse.top1)
+        better, worse = claim.better.published["top1"], claim.worse.published["top1"]
+        if better is not None and worse is not None:
+            held.append(better < worse)
     assert len(held) == len(claims()) - 1
     assert all(held)
 
@@ -145,6 +148,14 @@ def test_reports_say_what_is_missing() -> None:
     assert found["rows"][0]["missing"] == ["verydeep recipe --net B"]
     assert found["rows"][1]["measured"]["top1"] == pytest.approx(25.0)
     assert found["rows"][1]["paper"] == {"top1": 28.2, "top5": 9.6, "test_top5": None}
+
+
+def test_titles_of_rows_in_pictures() -> None:
+    assert row_title(rows(3)[8]) == "D, S 256-512, Q 384; dense"
+    assert row_title(rows(5)[2]) == "D, S 256-512, Q 256, 384, 512; multi-crop and dense"
+    assert row_title(rows(6)[0]) == "ILSVRC submission, 7 nets; dense"
+    assert row_title(rows(6)[1]) == "D + E, S 256-512, Q 256, 384, 512; dense"
+    assert row_title(rows(7)[-1]) == "Krizhevsky et al., 1 net (2012)"
 
 
 def test_markdown_cells_keep_their_bars() -> None:

@@ -13,9 +13,9 @@ from runtime.cli import paper
 from runtime.cli.main import main
 from runtime.evaluate.evaluation import Measured
 from runtime.paper.classification.experiment import report_lines, write_table
+from runtime.paper.classification.published import TABLES, rows
 from runtime.paper.classification.tables import Result, TableMaker
 from runtime.paper.driver import RecipeOptions
-from runtime.paper.published import TABLES, rows
 from runtime.paper.run_folder import FinishedRun, RunFolder
 from runtime.paper.setting import Setting
 
@@ -39,7 +39,7 @@ def test_a_report_shows_conclusions_tables_and_runs() -> None:
     lines = report_lines(Setting(), [run], {5: table}, (120.0, 30.0))
     shown = "\n".join(lines)
     assert "trained for 2.0 min and evaluated for 0.5 min" in shown
-    assert f"2 of {len(lines_with(lines, '| 4.'))} hold here" in shown
+    assert f"2 of {len(lines_with(lines, '| 4.'))} agree with the measured errors" in shown
     agreeing = "| 4.3 | D: multi-crop is better than dense | 25.0 | 30.0 | 3.2 | agrees |"
     assert agreeing in lines
     assert "| 4.3 | E: multi-crop is better than dense | - | - | - | not measured |" in lines

@@ -61,7 +61,9 @@ def test_a_second_start_trains_nothing_and_computes_no_features(
     monkeypatch.setattr("runtime.paper.driver.train", None)
     monkeypatch.setattr("runtime.paper.features.extraction.dense_rows", None)
     assert run_demo(options(out), backend).mean == outcome.mean
-    with pytest.raises(TrainingError, match="holds a run of another spec; expected the settings"):
+    with pytest.raises(
+        TrainingError, match="contains a run with another spec; expected the settings"
+    ):
         run_demo(options(out, max_iter=3), backend)
 
 

@@ -171,7 +171,7 @@ def test_two_nets_stacked_are_one_after_the_other(toy: Toy) -> None:
     stacked = Stacked([one, two])
     assert stacked.dimension == 3 * WIDTH
     order = [4, 0, 2]
-    found = stacked.of(classed({"any": [one.names[i] for i in order]}))
+    found = stacked.rows(classed({"any": [one.names[i] for i in order]}))
     np.testing.assert_array_equal(found, np.hstack([one.values[order], two.values[order]]))
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), np.sqrt(2), atol=1e-6)
 
@@ -227,7 +227,7 @@ def test_a_damaged_cache_file_is_named(toy: Toy, tmp_path: Path) -> None:
     toy.extract(18, cache=cache)
     (file,) = (path for path in tmp_path.glob("*.npz"))
     file.write_bytes(b"PK")
-    with pytest.raises(DataError, match=f"{file.name}: no features can be read: "):
+    with pytest.raises(DataError, match=f"{file.name}: the features cannot be read: "):
         toy.extract(18, cache=cache)
 
 
@@ -261,10 +261,10 @@ def test_files_that_are_none_are_refused(toy: Toy, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"expected a name that ends in \.h5, \.hdf5, \.npz, "):
             write_features(path, features)
     for name in ("f.h5", "f.npz"):
-        with pytest.raises(DataError, match=f"{name}: no features can be read: "):
+        with pytest.raises(DataError, match=f"{name}: the features cannot be read: "):
             read_features(tmp_path / name)
         (tmp_path / name).write_bytes(b"rubbish")
-        with pytest.raises(DataError, match=f"{name}: no features can be read: "):
+        with pytest.raises(DataError, match=f"{name}: the features cannot be read: "):
             read_features(tmp_path / name)
         bare = dataclasses.replace(features, attributes={"net": "toy"})
         write_features(tmp_path / name, bare)
@@ -294,14 +294,13 @@ def test_nets_without_such_a_layer_are_refused(toy: Toy) -> None:
         toy.extract(18, layer="fc9")
     assert "net 'toy': no blob 'fc9'; expected one of data, " in str(caught.value)
     bare = input_layer(1, 3, 8, 8)
-    with pytest.raises(ProtoError, match="which blob holds the class scores"):
+    with pytest.raises(ProtoError, match="the blob of class scores is unknown"):
         penultimate(net_param(bare + product("ip", "data", 3)))
     with pytest.raises(ProtoError) as caught:
         penultimate(net_param(bare + layer("ReLU", "act", "data") + layer("Softmax", "p", "act")))
     assert str(caught.value) == (
         "net 'small': its class scores come from layer 'act' of type ReLU; expected a fully "
-        "connected layer that can be taken off; name the blob whose activations are wanted with "
-        "--layer"
+        "connected layer, which is removed; select the blob of the activations with --layer"
     )
 
 
@@ -317,8 +316,8 @@ def test_other_mistakes_are_said(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         normalise(np.array([[1.0, 0.0], [0.0, 0.0]]), ["a.jpg", "b.jpg"])
     assert str(caught.value) == (
-        "b.jpg: features of length 0; expected activations of which one at least is not 0, and all "
-        "are finite; look at the image, and at the weights"
+        "b.jpg: features of length 0; expected finite activations, at least one of them not 0; "
+        "check the image and the weights"
     )
     with pytest.raises(DataError, match="a: features of length nan; expected"):
         normalise(np.array([[np.nan]]), ["a"])

@@ -153,8 +153,8 @@ def test_nothing_to_measure_is_said() -> None:
     with pytest.raises(DataError) as caught:
         average_precision(*ranked(-1, 0, -1))
     assert str(caught.value) == (
-        "average precision: no image is of the class; expected at least one target of 1; choose a "
-        "split whose labels are published"
+        "average precision: no image belongs to the class; expected at least one target of 1; "
+        "choose a split whose labels are published"
     )
     with pytest.raises(DataError, match="class recall: class 1 has no test images; expected at"):
         class_recall(np.ones((2, 2)), np.array([0, 0]))

@@ -107,15 +107,15 @@ def test_mistakes_are_said(
 ) -> None:
     values, targets = clouds()
     for grid in ((), (0.0,), (1.0, -2.0)):
-        with pytest.raises(ProtoError, match="C: expected numbers above 0, got "):
+        with pytest.raises(ProtoError, match="C: expected positive numbers, got "):
             choose_c(values, targets, [], recall, grid)
     one_sided = targets.copy()
     one_sided[:, 2] = -1
     with pytest.raises(DataError) as caught:
         fit_svm(values, one_sided, 1.0)
     assert str(caught.value) == (
-        "linear SVM: class 2 has 0 training images of 60; expected some that are of the class and "
-        "some that are not; use more training images"
+        "linear SVM: class 2 has 0 training images of 60; expected images of the class and of "
+        "other classes; use more training images"
     )
     monkeypatch.setattr(svm, "_MAX_ITER", 1)
     with caplog.at_level(logging.WARNING, "verydeep.features"):

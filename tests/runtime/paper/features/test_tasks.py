@@ -17,8 +17,9 @@ from runtime.paper.features.classification import Stacked, solve
 from runtime.paper.features.extraction import Features
 from runtime.paper.features.images import layout_of, open_images
 from runtime.paper.features.measures import ALL_POINTS, ELEVEN_POINTS, RECALL
-from runtime.paper.features.published import ROWS, TABLE, paper_rows
+from runtime.paper.features.published import rows
 from runtime.paper.features.tasks import TASKS, TaskOptions, classed, open_task
+from runtime.paper.report import percent
 from tests.data_prep.small_trees import (
     COLOURS,
     write_actions,
@@ -42,7 +43,7 @@ def test_voc_tasks_have_the_papers_splits_and_measures(tmp_path: Path) -> None:
     (split,) = task.splits
     assert (len(split.train), len(split.test)) == (9, 6)
     assert task.words == (
-        "trained on trainval (9 images), tested on test (6); those marked difficult do not count"
+        "trained on trainval (9 images), tested on test (6); difficult ones are ignored"
     )
     lists = open_voc(root).lists("test")
     for k, name in enumerate(task.classes):
@@ -85,7 +86,7 @@ def test_caltech_tasks_have_the_papers_counts(
         assert (len(split.train), len(split.test)) == (2 * counts[0], 2 * tests)
         assert not set(split.train.images) & set(split.test.images)
         assert split.train.targets.sum(axis=0).tolist() == [0, 0]
-    assert f"{counts[0]} training images a class" in task.words
+    assert f"{counts[0]} training images per class" in task.words
 
 
 def test_options_of_other_tasks_and_mistakes_are_said(tmp_path: Path) -> None:
@@ -96,16 +97,16 @@ def test_options_of_other_tasks_and_mistakes_are_said(tmp_path: Path) -> None:
     with pytest.raises(ProtoError) as caught:
         open_task("voc2007", voc, TaskOptions(train_per_class=3))
     assert str(caught.value) == (
-        "task voc2007: VOC has splits by name; expected no --train-per-class; leave it out"
+        "task voc2007: VOC has splits by name; expected no --train-per-class; omit it"
     )
     with pytest.raises(ProtoError, match="Caltech's splits are random; expected no --train, --te"):
         open_task("caltech101", caltech, TaskOptions(train="train", test="test"))
-    with pytest.raises(ProtoError, match="--splits: expected at least 1, got 0; correct it"):
+    with pytest.raises(ProtoError, match="--splits: expected at least 1, got 0"):
         open_task("caltech101", caltech, TaskOptions(splits=0))
     with pytest.raises(DataError, match="4 images; expected more than the 30 to train on"):
         open_task("caltech101", caltech)
     (voc / "ImageSets" / "Main" / "pig_test.txt").unlink()
-    with pytest.raises(ProtoError, match="lists of pig are there for one of the splits trainval"):
+    with pytest.raises(ProtoError, match="lists of pig exist for only one of the splits trainval"):
         open_task("voc2007", voc)
 
 
@@ -123,14 +124,14 @@ def test_images_of_every_layout(tmp_path: Path) -> None:
     (voc / "JPEGImages" / "unlisted.jpg").write_bytes(b"")
     images = open_images(voc)
     assert images.names() == tuple(f"JPEGImages/{n:06d}.jpg" for n in range(6))
-    assert (images.where, images.regions) == (str(voc), "images")
+    assert (images.path, images.regions) == (str(voc), "images")
     caltech = open_images(write_caltech(tmp_path / "caltech", 3))
     assert caltech.names()[:2] == ("cat/image_0001.jpg", "cat/image_0002.jpg")
     assert len(caltech.names()) == 9
     plain = open_images(tmp_path / "caltech" / "101_ObjectCategories", "caltech")
     assert plain.names() == caltech.names()
     assert open_images(write_images(tmp_path / "db", 2)).names() == ("00000000", "00000001")
-    with pytest.raises(ProtoError, match=r"--boxes: expected PASCAL VOC, .* got caltech"):
+    with pytest.raises(ProtoError, match=r"--boxes: expected PASCAL VOC .* got caltech"):
         open_images(tmp_path / "caltech", boxes=True)
 
 
@@ -160,7 +161,7 @@ def test_a_box_outside_is_refused(tmp_path: Path) -> None:
         source.get(0)
     assert str(caught.value) == (
         "JPEGImages/2010_000000.jpg#1: a box from (50, 1) to (60, 24) in an image of 24x40; "
-        "expected a part of it; unpack the annotations again"
+        "expected a box inside the image; unpack the annotations again"
     )
     (root / "JPEGImages" / "2010_000000.jpg").unlink()
     with pytest.raises(DataError, match=r"2010_000000\.jpg: cannot be read: No such file"):
@@ -175,13 +176,13 @@ def test_samples_find_their_image_and_their_box(tmp_path: Path) -> None:
     stacked = Stacked(
         [features(images, [[1], [2]]), features(boxes, [[3], [4], [5], [6]], "boxes")]
     )
-    assert stacked.of(train).tolist() == [[1, 3], [1, 4], [2, 5], [2, 6]]
+    assert stacked.rows(train).tolist() == [[1, 3], [1, 4], [2, 5], [2, 6]]
     with pytest.raises(DataError) as caught:
-        stacked.of(task.splits[0].test)
+        stacked.rows(task.splits[0].test)
     assert str(caught.value) == (
-        "features of toy (images of there): 4 of 4 samples are not among them, such as "
+        "features of toy (images of there): 4 of 4 samples are missing, such as "
         "JPEGImages/2010_000002.jpg, JPEGImages/2010_000003.jpg; expected all; extract the "
-        "features of this data set, with --set or --boxes where the task needs them"
+        "features of this data set, with --set or --boxes if the task needs them"
     )
     with pytest.raises(ProtoError, match="features: nothing to stack; expected at least one file"):
         Stacked([])
@@ -220,10 +221,11 @@ def test_the_papers_figures() -> None:
     """Tables 11 and 12: its best of each column, and every task has rows of its own nets."""
     best = {"voc2007": 89.7, "voc2012": 90.3, "caltech101": 93.4, "caltech256": 86.2}
     best["action2012"] = 84.0
-    assert set(ROWS) == set(TABLE) == set(TASKS)
+    assert set(best) == set(TASKS)
     for name, value in best.items():
-        assert max(row.value for row in paper_rows(name)) == value
-        assert any(row.method.startswith("VGG Net-D & Net-E") for row in paper_rows(name))
-    texts = {row.text() for row in paper_rows("voc2012") + paper_rows("caltech101")}
-    assert {"90.3*", "92.7 ± 0.5", "91.8 ± 1.0"} <= texts
-    assert paper_rows("demo") == ()
+        assert max(row.published["value"] or 0 for row in rows(name)) == value
+        assert any(row.method.startswith("VGG Net-D & Net-E") for row in rows(name))
+    texts = {percent(**row.published) for row in rows("voc2012") + rows("caltech101")}
+    assert {"90.3", "92.7 ± 0.5", "91.8 ± 1.0"} <= texts
+    assert [row.method for row in rows("voc2012") if row.extended] == ["Wei et al. (2014)"]
+    assert rows("demo") == ()

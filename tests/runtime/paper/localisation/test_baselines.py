@@ -13,8 +13,8 @@ from data_prep.convert_imageset import ConvertOptions, convert
 from data_prep.ilsvrc import open_ilsvrc
 from prototxt_gen.errors import DataError
 from runtime.paper.localisation.baselines import centre_boxes, random_boxes, training_boxes
-from runtime.paper.localisation.overlap import box_error
-from runtime.paper.localisation.pictures import draw_boxes
+from runtime.paper.localisation.overlap import correct_boxes
+from runtime.paper.localisation.pictures import draw_boxes, random_sample, worst_errors
 from runtime.paper.localisation.truth import Truth, read_truth
 from tests.runtime.paper.localisation.toy_boxes import SHAPES, write_tree
 
@@ -66,8 +66,8 @@ def test_random_boxes_are_other_images_boxes_and_the_same_every_time(truth: Trut
 
 def test_boxes_that_know_the_truth_are_right(truth: Truth) -> None:
     boxes = np.array([each[0] for each in truth.boxes])
-    assert box_error(boxes, truth.boxes) == 0
-    assert box_error(boxes + 50, truth.boxes) == 1
+    assert correct_boxes(boxes, truth.boxes).all()
+    assert not correct_boxes(boxes + 50, truth.boxes).any()
 
 
 def test_a_picture_shows_true_and_predicted_boxes(truth: Truth, tmp_path: Path) -> None:
@@ -75,7 +75,8 @@ def test_a_picture_shows_true_and_predicted_boxes(truth: Truth, tmp_path: Path) 
     boxes = np.array([each[0] for each in truth.boxes])
     counts = {}
     for name, drawn in (("right", boxes + 0.5), ("wrong", boxes + 9.0)):
-        path = draw_boxes(truth, drawn, tmp_path / f"{name}.png", "title", (2, 4))
+        correct = correct_boxes(drawn, truth.boxes)
+        path = draw_boxes(truth, drawn, correct, tmp_path / f"{name}.png", "title")
         blue, green, red = (cv2.imread(str(path))[:, :, c].astype(int) for c in range(3))
         counts[name] = (
             ((blue > 200) & (red < 80)).sum(),
@@ -86,8 +87,39 @@ def test_a_picture_shows_true_and_predicted_boxes(truth: Truth, tmp_path: Path) 
     assert counts["wrong"][1] > counts["right"][1] + 50
 
 
+def test_the_sample_has_the_proportion_of_errors_of_all_images() -> None:
+    correct = np.arange(200) % 4 > 0
+    sample = random_sample(correct, 24, seed=0)
+    assert len(set(sample)) == 24
+    assert (~correct[sample]).sum() == 6
+    # In random order: errors are not the first ones, and neither are the first images.
+    assert max(sample) > 100
+    assert sample != sorted(sample)
+    assert correct[sample[:6]].any()
+    assert sample == random_sample(correct, 24, seed=0) != random_sample(correct, 24, seed=1)
+
+
+@pytest.mark.parametrize(("images", "errors"), [(3, 0), (3, 3), (24, 1), (1000, 7), (1000, 993)])
+def test_samples_of_few_images_or_few_errors(images: int, errors: int) -> None:
+    correct = np.arange(images) >= errors
+    sample = random_sample(correct, 24, seed=0)
+    assert sorted(set(sample)) == sorted(sample)
+    assert len(sample) == min(24, images)
+    assert (~correct[sample]).sum() == round(len(sample) * errors / images)
+
+
+def test_the_worst_errors_overlap_least(truth: Truth) -> None:
+    boxes = np.array([each[0] for each in truth.boxes])
+    offsets = [0, 3, 9, 1000, 200, 0, 5][: len(boxes)]
+    moved = boxes + np.array(offsets, float)[:, None]
+    correct = np.array([offset == 0 for offset in offsets])
+    worst = worst_errors(truth, moved, correct, 3)
+    assert worst[:2] == [3, 4]
+    assert set(worst_errors(truth, moved, correct, 99)) == {1, 2, 3, 4, 6} & set(range(len(boxes)))
+
+
 def test_a_picture_that_cannot_be_written(truth: Truth, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     boxes = np.array([each[0] for each in truth.boxes])
     with pytest.raises(DataError, match="file"):
-        draw_boxes(truth, boxes, tmp_path / "file" / "x.png", "title", (1, 2))
+        draw_boxes(truth, boxes, np.ones(len(boxes), bool), tmp_path / "file" / "x.png", "title")

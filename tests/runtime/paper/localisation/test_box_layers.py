@@ -16,10 +16,10 @@ from data_prep.ilsvrc import open_ilsvrc
 from data_prep.lmdb_io import Reader
 from prototxt_gen import generate, proto
 from prototxt_gen.errors import ProtoError
-from prototxt_gen.localization import (
+from prototxt_gen.localisation import (
     PER_CLASS,
     SINGLE_CLASS,
-    LocalizationSpec,
+    LocalisationSpec,
     sidecar,
     train_val,
     write_all,
@@ -29,7 +29,7 @@ from runtime.backend.registry import create_backend
 from runtime.core.context import PassWindow, RunContext
 from runtime.job.training import TrainJob, train
 from runtime.net import Net
-from runtime.paper.localisation.mask import write_mask
+from runtime.paper.localisation.training import write_mask
 from runtime.weights import net_weights
 from runtime.weights.weights_file import open_weights
 from tests.runtime.evaluate.toy_net import CLASSES, CROP, toy_spec
@@ -53,7 +53,7 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy_net(toy: Path, regression: str = PER_CLASS, **context: Any) -> Net:
     images, boxes = str(toy / "val_lmdb"), str(toy / "boxes")
     net = with_values(toy_spec(images), {"data.train.options.shuffle": True})
-    spec = LocalizationSpec(net, regression, train_boxes=boxes, test_boxes=boxes)
+    spec = LocalisationSpec(net, regression, train_boxes=boxes, test_boxes=boxes)
     made = RunContext(seed=3, data=sidecar(spec).train, **context)
     found = Net(train_val(spec), proto.TRAIN, BACKEND, made)
     if regression == PER_CLASS:
@@ -106,7 +106,7 @@ def test_boxes_are_counted_in_crops_and_follow_the_images(toy: Path) -> None:
             np.testing.assert_allclose(
                 host(net, "box")[row, :, 0, 0], to_centres(moved) / CROP, rtol=1e-5
             )
-    plain = LocalizationSpec(
+    plain = LocalisationSpec(
         with_values(toy_spec(str(toy / "val_lmdb")), {"data.train.options.short_side": None}),
         SINGLE_CLASS,
         train_boxes=str(toy / "boxes"),
@@ -151,7 +151,7 @@ def test_two_replicas_train_the_boxes_that_one_device_trains(toy: Path, tmp_path
     }
     net = with_values(toy_spec(str(toy / "val_lmdb")), values)
     boxes = str(toy / "boxes")
-    spec = LocalizationSpec(net, train_boxes=boxes, test_boxes=boxes, clip_gradients=1.0)
+    spec = LocalisationSpec(net, train_boxes=boxes, test_boxes=boxes, clip_gradients=1.0)
     found = []
     for replicas in (1, 2):
         folder = tmp_path / str(replicas)
@@ -171,7 +171,7 @@ def test_shapes_are_known_without_data(toy: Path) -> None:
 
 
 def test_a_layer_of_boxes_needs_images_before_it(toy: Path) -> None:
-    spec = LocalizationSpec(toy_spec(str(toy / "val_lmdb")), train_boxes=str(toy / "boxes"))
+    spec = LocalisationSpec(toy_spec(str(toy / "val_lmdb")), train_boxes=str(toy / "boxes"))
     param = train_val(spec)
     boxes = next(layer for layer in param.layer if layer.name == "box")
     alone = proto.NetParameter(layer=[boxes])

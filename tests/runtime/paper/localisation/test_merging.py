@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from prototxt_gen.errors import ShapeError
-from runtime.paper.localisation.merging import apart, merge
+from runtime.paper.localisation.merging import box_distance, merge
 
 RNG = np.random.default_rng(2)
 
 
-def test_how_far_boxes_are_apart() -> None:
+def test_how_far_boxes_are_box_distance() -> None:
     box = np.array([0.0, 0, 30, 40])
-    assert apart(box, box) == 0
+    assert box_distance(box, box) == 0
     # Half a diagonal (25 of 50) between the centres; nothing in common but an edge's corner.
-    assert apart(box, box + [15, 20, 15, 20]) == pytest.approx(0.5 + 1 - 300 / 2100)
+    assert box_distance(box, box + [15, 20, 15, 20]) == pytest.approx(0.5 + 1 - 300 / 2100)
     far = box + [300, 0, 300, 0]
-    assert apart(box, far) == pytest.approx(300 / 50 + 1)
-    assert apart(far, box) == apart(box, far)
+    assert box_distance(box, far) == pytest.approx(300 / 50 + 1)
+    assert box_distance(far, box) == box_distance(box, far)
 
 
 def test_one_box_stays_as_it_is() -> None:
@@ -47,7 +47,7 @@ def test_a_crowd_outvotes_a_single_better_score() -> None:
 
 def test_the_bound_decides_what_is_merged() -> None:
     boxes, scores = np.array([[0.0, 0, 10, 10], [5, 0, 15, 10]]), np.array([1.0, 2.0])
-    distance = float(apart(boxes[0], boxes[1]))
+    distance = float(box_distance(boxes[0], boxes[1]))
     assert len(merge(boxes, scores, distance - 1e-9)[0]) == 2
     assert merge(boxes, scores, distance + 1e-9)[0].tolist() == [[2.5, 0, 12.5, 10]]
 
@@ -61,7 +61,7 @@ def test_nothing_is_lost() -> None:
         merged, rating = merge(boxes, scores)
         assert rating.sum() == pytest.approx(scores.sum())
         assert (np.diff(rating) <= 0).all()
-        distances = apart(merged[:, None], merged) + np.eye(len(merged)) * 9
+        distances = box_distance(merged[:, None], merged) + np.eye(len(merged)) * 9
         assert distances.min() > 0.5
         assert (merged.min(axis=0) >= boxes.min(axis=0)).all()
         order = RNG.permutation(12)

@@ -7,7 +7,14 @@ import pytest
 from sklearn.metrics import jaccard_score
 
 from prototxt_gen.errors import ShapeError
-from runtime.paper.localisation.overlap import area, box_error, iou, is_right, top_error
+from runtime.paper.localisation.overlap import (
+    area,
+    correct_boxes,
+    correct_guesses,
+    error_of,
+    iou,
+    is_correct,
+)
 
 RNG = np.random.default_rng(11)
 
@@ -56,22 +63,23 @@ def test_half_is_not_enough() -> None:
     """ILSVRC asks for more than 0.5."""
     true = np.array([[0.0, 0, 10, 10]])
     assert iou(np.array([0.0, 0, 10, 5]), true[0]) == 0.5
-    assert not is_right(np.array([0.0, 0, 10, 5]), true)
-    assert is_right(np.array([0.0, 0, 10, 5.1]), true)
+    assert not is_correct(np.array([0.0, 0, 10, 5]), true)
+    assert is_correct(np.array([0.0, 0, 10, 5.1]), true)
 
 
 def test_any_object_of_the_class_counts() -> None:
     true = np.array([[0.0, 0, 10, 10], [20, 20, 30, 30]])
-    assert is_right(np.array([20.0, 21, 30, 30]), true)
-    assert not is_right(np.array([10.0, 10, 20, 20]), true)
+    assert is_correct(np.array([20.0, 21, 30, 30]), true)
+    assert not is_correct(np.array([10.0, 10, 20, 20]), true)
 
 
 def test_error_given_the_class() -> None:
     true = [boxes(1), boxes(1), boxes(1), boxes(1)]
     found = np.concatenate(true)
-    assert box_error(found, true) == 0
+    assert error_of(correct_boxes(found, true)) == 0
     found[2] = found[2] + 100
-    assert box_error(found, true) == 0.25
+    assert correct_boxes(found, true).tolist() == [True, True, False, True]
+    assert error_of(correct_boxes(found, true)) == 0.25
 
 
 def test_a_guess_needs_class_and_box() -> None:
@@ -81,16 +89,18 @@ def test_a_guess_needs_class_and_box() -> None:
     guesses = np.array([[right, wrong], [wrong, right], [wrong, right], [right, right]])
     labels = np.array([3, 3, 3, 3])
     # Right at first; right box of the wrong class; right at second; class not guessed at all.
-    assert top_error(classes, guesses, labels, true) == 0.5
-    assert top_error(classes[:, :1], guesses[:, :1], labels, true) == 0.75
+    correct = correct_guesses(classes, guesses, labels, true)
+    assert correct.tolist() == [True, False, True, False]
+    assert error_of(correct) == 0.5
+    assert error_of(correct_guesses(classes[:, :1], guesses[:, :1], labels, true)) == 0.75
 
 
 def test_boxes_of_other_images_are_refused() -> None:
     true = [boxes(1)]
     with pytest.raises(ShapeError) as caught:
-        box_error(boxes(2), true)
+        correct_boxes(boxes(2), true)
     assert str(caught.value) == (
-        "localisation error: boxes of 2 images, truth of 1; expected equally many, and some"
+        "localisation error: boxes of 2 images, truth of 1; expected the same number, at least 1"
     )
     with pytest.raises(ShapeError, match="boxes of 0 images, truth of 0"):
-        top_error(np.empty((0, 5)), np.empty((0, 5, 4)), np.empty(0), [])
+        correct_guesses(np.empty((0, 5)), np.empty((0, 5, 4)), np.empty(0), [])

@@ -11,7 +11,7 @@ import pytest
 from data_prep.boxes import to_corners
 from prototxt_gen import text
 from prototxt_gen.errors import DataError, ProtoError, ShapeError
-from prototxt_gen.localization import PER_CLASS, SINGLE_CLASS
+from prototxt_gen.localisation import PER_CLASS, SINGLE_CLASS
 from runtime.backend.registry import create_backend
 from runtime.evaluate.image_source import TestImages, preprocessing
 from runtime.evaluate.score_net import ScoreNet, softmax
@@ -74,10 +74,10 @@ def noise(*shape: int) -> np.ndarray:
 def test_at_crop_size_the_dense_net_is_the_net_of_crops(root: Path, kind: str) -> None:
     x = noise(4, 3, CROP, CROP)
     with box_net(root, kind, dense=True) as dense, box_net(root, kind, dense=False) as crops:
-        assert dense.boxes_of_classes == (CLASSES if kind == PER_CLASS else 1)
+        assert dense.boxes_per_window == (CLASSES if kind == PER_CLASS else 1)
         assert dense.stride == STRIDE
         first, second = dense.boxes(x), crops.boxes(x)
-    assert first.shape == (4, dense.boxes_of_classes, 1, 4)
+    assert first.shape == (4, dense.boxes_per_window, 1, 4)
     assert first.std() > 0.1
     np.testing.assert_allclose(first, second, atol=1e-4)
 
@@ -85,7 +85,7 @@ def test_at_crop_size_the_dense_net_is_the_net_of_crops(root: Path, kind: str) -
 def test_outputs_are_centre_and_size_in_crops(root: Path) -> None:
     x = noise(2, 3, CROP, CROP)
     with box_net(root, PER_CLASS, dense=False) as net:
-        raw = net.net.score_maps(x)[:, :, 0, 0].astype(np.float64)
+        raw = net.score_maps(x)[:, :, 0, 0].astype(np.float64)
         found = net.boxes(x)[:, :, 0]
     for label in range(CLASSES):
         wanted = to_corners(CROP * raw[:, 4 * label : 4 * label + 4])
@@ -174,7 +174,7 @@ def test_dense_at_the_crops_own_scale_is_the_central_crop(root: Path, truth: Tru
     images, classes = images_of(root, truth), truth.labels[:, None]
     with box_net(root, PER_CLASS, dense=True) as net, rating(root, dense=True) as rated:
         found = merged_boxes(
-            [dense_candidates(net, rated, images, CROP, classes, truth.sizes)], most=0
+            [dense_candidates(net, rated, images, CROP, classes, truth.sizes)], max_distance=0
         )
     with box_net(root, PER_CLASS, dense=False) as net:
         wanted = central_boxes(net, images, CROP, truth.labels, truth.sizes)
@@ -208,7 +208,7 @@ def test_a_net_of_another_crop_cannot_rate(root: Path, truth: Truth) -> None:
         dense_candidates(net, rated, images, 24, truth.labels[:, None], truth.sizes)
     assert str(caught.value).startswith("toy: ")
     assert str(caught.value).endswith(
-        "windows, but 3 of the net toy that rates them; expected nets of one crop; rate with the "
+        "windows, but 3 of the net toy that rates them; expected nets with the same crop; use the "
         "classification net that the weights were started from"
     )
 
@@ -226,7 +226,7 @@ def test_a_net_of_classes_has_no_boxes(root: Path) -> None:
     with pytest.raises(ProtoError) as caught:
         BoxNet(folder / "train_val.prototxt", folder / "toy.caffemodel", BACKEND, True)
     assert str(caught.value) == (
-        "net 'toy': which layer predicts boxes? expected one whose name ends in -pcr or -scr, got "
+        "net 'toy': no layer predicts boxes; expected one whose name ends in -pcr or -scr, got "
         "none; give a net that `verydeep localise train` wrote"
     )
     assert stride_of(text.read_net(folder / "train_val.prototxt")) == STRIDE
@@ -237,8 +237,8 @@ def test_more_images_than_there_are(root: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_truth(root / "set", 8)
     assert str(caught.value) == (
-        f"{root / 'set'}: 7 images with boxes; expected to use from 1 to all of them, got 8; "
-        "correct --images"
+        f"{root / 'set'}: 7 images with boxes; expected a number from 1 to 7, got 8; "
+        "change --images"
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 from data_prep.lmdb_io import Reader
 from prototxt_gen import generate, text
 from prototxt_gen.errors import DataError, TrainingError
-from prototxt_gen.localization import (
+from prototxt_gen.localisation import (
     FC,
     SINGLE_CLASS,
 )
@@ -31,13 +31,12 @@ from runtime.paper.localisation.training import (
     CLASSIFIER,
     BoxTraining,
     box_spec,
-    finished,
+    initial_weights,
     start_of,
-    started_from,
     train_boxes,
 )
 from runtime.paper.localisation.truth import read_truth
-from runtime.paper.run_folder import RunFolder
+from runtime.paper.run_folder import FinishedRun, RunFolder
 from runtime.paper.setting import Setting
 from tests.runtime.paper.localisation.toy_boxes import weights_of
 
@@ -54,10 +53,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return found
 
 
+def finished(folder: RunFolder, run: BoxRun) -> FinishedRun:
+    done = folder.finished(run.name)
+    assert done is not None
+    return done
+
+
 def test_a_run_starts_from_the_classification_net(folder: RunFolder) -> None:
     done, start = finished(folder, PCR), start_of(folder, PCR)
     assert start.name == "A-256"
-    assert started_from(folder, PCR) == start.weights
+    assert initial_weights(done) == start.weights
     assert done.note["weights_sha256"] == file_sha256(done.weights)
     solver = text.read_solver(folder.run(PCR.name) / generate.SOLVER)
     assert list(solver.weights) == [
@@ -94,7 +99,9 @@ def test_what_is_done_is_found(folder: RunFolder) -> None:
 
 def test_other_settings_are_refused(folder: RunFolder) -> None:
     options = BoxTraining(dataclasses.replace(RECIPE, max_iter=3), start_of(folder, PCR).weights)
-    with pytest.raises(TrainingError, match="holds a run of another spec; expected the settings"):
+    with pytest.raises(
+        TrainingError, match="contains a run with another spec; expected the settings"
+    ):
         train_boxes(folder, Setting(), [PCR], BACKEND, options)
 
 
@@ -104,14 +111,8 @@ def test_runs_that_are_missing(tmp_path: Path) -> None:
         start_of(empty, PCR)
     assert str(caught.value) == (
         f"A-256-pcr-all: starts from the classification net A-256, which is not finished in "
-        f"{tmp_path}; expected that run first; use `verydeep localise train`, which does them in "
-        "order, or give --weights"
-    )
-    with pytest.raises(TrainingError) as caught:
-        finished(empty, PCR)
-    assert str(caught.value) == (
-        f"A-256-pcr-all: not finished in {tmp_path}; expected that run first; train it with "
-        "`verydeep localise train`"
+        f"{tmp_path}; expected that run first; use `verydeep localise train`, which trains the "
+        "runs in order, or give --weights"
     )
     with pytest.raises(DataError) as no_data:
         find_boxes(tmp_path)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from prototxt_gen import generate, proto
-from prototxt_gen.localization import PER_CLASS, LocalizationSpec, deploy, write_all
+from prototxt_gen.localisation import PER_CLASS, LocalisationSpec, deploy, write_all
 from runtime.backend.registry import create_backend
 from runtime.core.context import RunContext
 from runtime.net import Net
@@ -23,7 +23,7 @@ SHAPES = ((24, 24), (24, 32), (30, 22))
 
 def write_box_net(folder: Path, regression: str = PER_CLASS, seed: int = 4) -> Path:
     """Write a net of boxes with weights, LRN left out; returns its train_val prototxt."""
-    spec = LocalizationSpec(toy_spec(lrn=False), regression)
+    spec = LocalisationSpec(toy_spec(lrn=False), regression)
     write_all(spec, folder)
     net = Net(deploy(spec), proto.TEST, create_backend("cpu"), RunContext())
     rng = np.random.default_rng(seed)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,12 @@ import pytest
 
 from prototxt_gen import generate, heads, proto, text
 from prototxt_gen.errors import ProtoError
-from prototxt_gen.localization import (
+from prototxt_gen.localisation import (
     ALL,
     FC,
     PER_CLASS,
     SINGLE_CLASS,
-    LocalizationSpec,
+    LocalisationSpec,
     dense,
     deploy,
     paper_settings,
@@ -27,7 +29,7 @@ from prototxt_gen.sidecar import read_sidecar
 from prototxt_gen.spec import builtin_spec
 
 D = builtin_spec("D")
-PCR, SCR = LocalizationSpec(D), LocalizationSpec(D, SINGLE_CLASS)
+PCR, SCR = LocalisationSpec(D), LocalisationSpec(D, SINGLE_CLASS)
 KINDS = pytest.mark.parametrize("spec", [PCR, SCR], ids=["pcr", "scr"])
 
 
@@ -40,7 +42,7 @@ def named(net: Any, name: str) -> Any:
 
 
 @KINDS
-def test_weight_layers_keep_their_names_but_for_the_last(spec: LocalizationSpec) -> None:
+def test_weight_layers_keep_their_names_but_for_the_last(spec: LocalisationSpec) -> None:
     kinds = ("Convolution", "InnerProduct")
     wanted = [layer.name for layer in heads.train_val(D).layer if layer.type in kinds]
     assert wanted[-1] == "fc8"
@@ -70,7 +72,7 @@ def test_the_last_layer_is_4_d_or_4000_d() -> None:
 
 
 @KINDS
-def test_nothing_of_the_classification_is_left(spec: LocalizationSpec) -> None:
+def test_nothing_of_the_classification_is_left(spec: LocalisationSpec) -> None:
     judged = ("Softmax", "SoftmaxWithLoss", "Accuracy")
     for net in (train_val(spec), deploy(spec), dense(spec)):
         assert not [layer for layer in net.layer if layer.type in judged]
@@ -79,7 +81,7 @@ def test_nothing_of_the_classification_is_left(spec: LocalizationSpec) -> None:
 
 
 @KINDS
-def test_boxes_come_from_a_database_of_their_own(spec: LocalizationSpec) -> None:
+def test_boxes_come_from_a_database_of_their_own(spec: LocalisationSpec) -> None:
     data = layers(train_val(spec), "Data")
     found = [(layer.name, layer.include[0].phase, list(layer.top)) for layer in data]
     tops = ["box", "label"] if spec.regression == PER_CLASS else ["box"]
@@ -143,7 +145,7 @@ def test_the_papers_settings() -> None:
 
 @KINDS
 def test_files_name_each_other_and_are_the_same_every_time(
-    spec: LocalizationSpec, tmp_path: Path
+    spec: LocalisationSpec, tmp_path: Path
 ) -> None:
     start = ("D.caffemodel", "mask.caffemodel")
     paths = write_all(dataclasses.replace(spec, clip_gradients=3.0), tmp_path, start)
@@ -202,3 +204,10 @@ def test_records_that_are_skipped_would_part_boxes_from_images() -> None:
         "on_error: boxes must stay beside their images; expected 'fatal' with boxes = 'box', got "
         "'skip'; make the databases anew without the records that cannot be used"
     )
+
+
+def test_the_former_name_of_the_module() -> None:
+    sys.modules.pop("prototxt_gen.localization", None)
+    with pytest.warns(DeprecationWarning, match="import prototxt_gen.localisation"):
+        former = importlib.import_module("prototxt_gen.localization")
+    assert former is sys.modules["prototxt_gen.localisation"]
