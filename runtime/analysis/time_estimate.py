@@ -27,6 +27,14 @@ _UPDATE_ACCESSES = 5
 _ADD_ACCESSES = 3
 """Two gradients are read and one is written."""
 
+ASSUMPTIONS = {
+    "flop_per_multiply_add": _FLOPS,
+    "bytes_per_value": _BYTES,
+    "update_accesses": _UPDATE_ACCESSES,
+    "add_accesses": _ADD_ACCESSES,
+}
+"""The constants of the model, for output."""
+
 
 @dataclass(frozen=True)
 class LayerCost:

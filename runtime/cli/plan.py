@@ -1,10 +1,11 @@
-"""Tell how long training steps will take on several devices, before buying or renting them."""
+"""Estimate the time of training steps on several GPUs."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import logging
+from dataclasses import asdict
 
 from prototxt_gen import heads, proto
 from prototxt_gen.errors import UnsupportedError
@@ -12,7 +13,14 @@ from prototxt_gen.spec import builtin_spec
 from prototxt_gen.text import read_net
 from prototxt_gen.vgg import NETS
 from runtime.analysis.summary import summarize
-from runtime.analysis.time_estimate import LINKS, LayerCost, Machine, StepPlan, plan_step
+from runtime.analysis.time_estimate import (
+    ASSUMPTIONS,
+    LINKS,
+    LayerCost,
+    Machine,
+    StepPlan,
+    plan_step,
+)
 from runtime.backend.registry import create_backend
 from runtime.logs.glog import setup_logging
 from runtime.net.shape_net import shape_net
@@ -26,24 +34,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = parser.add_mutually_exclusive_group(required=True)
     net.add_argument("model", nargs="?", metavar="PROTOTXT", help="a deploy net")
     net.add_argument("--net", choices=tuple(NETS), help="a net of the paper")
-    parser.add_argument("--gpus", type=int, default=4, metavar="N", help="default: %(default)s")
-    parser.add_argument("--batch", type=int, default=256, metavar="N", help="default: %(default)s")
-    parser.add_argument("--shards", type=int, default=8, metavar="N", help="default: %(default)s")
+    for name, default, help_text in (
+        ("gpus", 4, "number of GPUs"),
+        ("batch", 256, "images of a step, in all"),
+        ("shards", 8, "parts of the batch"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            default=default,
+            metavar="N",
+            help=f"{help_text} (default: %(default)s)",
+        )
     parser.add_argument(
-        "--link", choices=tuple(LINKS), default="nvlink", help="default: %(default)s"
+        "--link",
+        choices=tuple(LINKS),
+        default="nvlink",
+        help="the kind of link between the GPUs (default: %(default)s)",
     )
     parser.add_argument(
-        "--link-gbs", type=float, metavar="X", help="GB/s each way, instead of --link's figure"
+        "--link-gbs",
+        type=float,
+        metavar="X",
+        help="speed of the link each way in GB/s, instead of --link",
     )
     parser.add_argument(
         "--tflops",
         type=float,
         default=12.0,
         metavar="X",
-        help="what one GPU sustains on the net (default: %(default)s); `verydeep time` measures it",
+        help="speed of one GPU on the net (default: %(default)s); `verydeep time` measures it",
     )
     parser.add_argument(
-        "--memory-gbs", type=float, default=800.0, metavar="X", help="default: %(default)s"
+        "--memory-gbs",
+        type=float,
+        default=800.0,
+        metavar="X",
+        help="speed of a GPU's memory in GB/s (default: %(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -63,26 +90,50 @@ def run(args: argparse.Namespace) -> int:
     with shape_net(param, proto.TEST, create_backend("cpu"), batch=1) as net:
         rows = summarize(net).rows
     layers = [LayerCost(row.multiply_adds, row.parameters) for row in rows]
-    found = plan_step(layers, args.batch, args.gpus, args.shards, machine)
-    print(json.dumps(found.as_dict()) if args.json else _text(found, args.batch))
+    plan = plan_step(layers, args.batch, args.gpus, args.shards, machine)
+    link = args.link if args.link_gbs is None else None
+    if args.json:
+        assumptions = {**asdict(machine), **ASSUMPTIONS, "link": link, "batch": args.batch}
+        print(json.dumps({**plan.as_dict(), "assumptions": assumptions}))
+    else:
+        print(_text(plan, args.batch))
+        print("\n".join(_assumptions(machine, link)))
     return 0
 
 
-def _text(found: StepPlan, batch: int) -> str:
+def _text(plan: StepPlan, batch: int) -> str:
     return "\n".join(
         [
-            f"a step of {batch} images on {found.devices} GPU(s), in {found.shards} shards",
-            f"  compute            {found.compute * 1e3:10.1f} ms",
-            f"  adding up shards   {found.adds * 1e3:10.1f} ms",
-            f"  exchange           {found.exchange * 1e3:10.1f} ms  "
-            f"({found.bytes_sent / 1e6:.1f} MB each way)",
-            f"    while computing  {-found.hidden * 1e3:10.1f} ms",
-            f"  update             {found.update * 1e3:10.1f} ms",
-            f"  in all             {found.step * 1e3:10.1f} ms  "
-            f"({batch / found.step:.1f} images/s)",
-            f"on one GPU           {found.alone * 1e3:10.1f} ms",
-            f"speed-up             {found.speedup:10.2f} x  "
-            f"({100 * found.speedup / found.devices:.1f} % of ideal)",
-            f"were gradients sent after the backward pass: {found.speedup_without_overlap:.2f} x",
+            f"a step of {batch} images on {plan.devices} GPU(s), in {plan.shards} shards",
+            f"  compute               {plan.compute * 1e3:10.1f} ms",
+            f"  addition of shards    {plan.adds * 1e3:10.1f} ms",
+            f"  exchange              {plan.exchange * 1e3:10.1f} ms  "
+            f"({plan.bytes_sent / 1e6:.1f} MB each way)",
+            f"    during computation  {-plan.hidden * 1e3:10.1f} ms",
+            f"  update                {plan.update * 1e3:10.1f} ms",
+            f"  total                 {plan.step * 1e3:10.1f} ms  "
+            f"({batch / plan.step:.1f} images/s)",
+            f"on one GPU              {plan.alone * 1e3:10.1f} ms",
+            f"speed-up                {plan.speedup:10.2f} x  "
+            f"({100 * plan.speedup / plan.devices:.1f} % of ideal)",
+            "speed-up if gradients were sent after the backward pass: "
+            f"{plan.speedup_without_overlap:.2f} x",
         ]
     )
+
+
+def _assumptions(machine: Machine, link: str | None) -> list[str]:
+    source = "--link-gbs" if link is None else f"--link {link}"
+    values = ASSUMPTIONS
+    return [
+        "assumptions",
+        f"  each GPU computes {machine.tflops:g} TFLOP/s on this net (--tflops)",
+        f"  each GPU reads and writes {machine.memory_gbs:g} GB/s of memory (--memory-gbs)",
+        f"  each GPU sends and receives {machine.link_gbs:g} GB/s at the same time ({source})",
+        f"  a step has {values['flop_per_multiply_add']} operations for each multiply-add of the "
+        "forward pass, in convolutions and inner products",
+        f"  weights, gradients and history have {values['bytes_per_value']} bytes per value; the "
+        f"update accesses {values['update_accesses']} values per weight, and the addition of two "
+        f"gradients {values['add_accesses']}",
+        "  reading images, other layers, the start of kernels and tests take no time",
+    ]

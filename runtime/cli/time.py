@@ -10,6 +10,13 @@ from dataclasses import dataclass, field
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
+from runtime.analysis.throughput import (
+    gflop_per_s,
+    rate_columns,
+    throughput,
+    throughput_lines,
+    work_of,
+)
 from runtime.cli.devices import (
     add_device_arguments,
     add_force_argument,
@@ -206,30 +213,38 @@ def _log(net: Net, timing: Timing, total: float) -> None:
 
 
 def table(net: Net, timing: Timing) -> str:
-    """One row per layer. Units: ms."""
-    rows: list[tuple[str, ...]] = [("layer", "type", "forward", "backward", "algorithm")]
+    """One row per layer, and the rates of the passes."""
+    rates = throughput(net, timing.forward, timing.backward)
+    rows: list[tuple[str, ...]] = [
+        ("layer", "type", "forward", "backward", "forward", "backward", "algorithm"),
+        ("", "", "ms", "ms", "GFLOP/s", "GFLOP/s", ""),
+    ]
+    columns = rate_columns(net, timing.layer_forward, timing.layer_backward)
     rows += [
         (
             layer.param.name,
             layer.type,
             f"{timing.layer_forward[i]:.3f}",
             f"{timing.layer_backward[i]:.3f}",
+            *columns[i],
             layer.algorithm,
         )
         for i, layer in enumerate(net.layers)
     ]
-    rows.append(("all", "", f"{timing.forward:.3f}", f"{timing.backward:.3f}", ""))
+    all_rates = [f"{rate.gflop:.2f}" if rate else "" for rate in (rates.forward, rates.backward)]
+    rows.append(("all", "", f"{timing.forward:.3f}", f"{timing.backward:.3f}", *all_rates, ""))
     if timing.launches is not None:
-        columns = [("launches", "replayed"), *_launch_columns(net, timing.launches)]
-        rows = [(*row[:4], *more, row[4]) for row, more in zip(rows, columns)]
+        launches = [("launches", "replayed"), ("", ""), *_launch_columns(net, timing.launches)]
+        rows = [(*row[:-1], *more, row[-1]) for row, more in zip(rows, launches)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [
         "  ".join(
-            f"{word:{'<' if column < 2 or column > 3 else '>'}{width}}"
+            f"{word:{'>' if 2 <= column <= 5 else '<'}{width}}"
             for column, (word, width) in enumerate(zip(row, widths))
         ).rstrip()
         for row in rows
     ]
+    lines += ["", *throughput_lines(rates)]
     if timing.replayed is not None:
         lines.append(f"Forward and backward with replay: {timing.replayed:.3f} ms")
     return "\n".join(lines)
@@ -248,16 +263,18 @@ def _launch_columns(net: Net, launches: list[tuple[int, int]]) -> list[tuple[str
 
 
 def json_table(net: Net, timing: Timing) -> str:
-    """The table as one JSON object. Units: ms."""
+    """The table as one JSON object."""
     layers = [
         {
             "name": layer.param.name,
             "type": layer.type,
             "forward_ms": timing.layer_forward[i],
             "backward_ms": timing.layer_backward[i],
+            "forward_gflop_per_s": gflop_per_s(work.forward, timing.layer_forward[i]),
+            "backward_gflop_per_s": gflop_per_s(work.backward, timing.layer_backward[i]),
             "algorithm": layer.algorithm or None,
         }
-        for i, layer in enumerate(net.layers)
+        for i, (layer, work) in enumerate(zip(net.layers, work_of(net)))
     ]
     if timing.launches is not None:
         for i, layer in enumerate(layers):
@@ -268,4 +285,5 @@ def json_table(net: Net, timing: Timing) -> str:
     means = {"forward_ms": timing.forward, "backward_ms": timing.backward, "ms": timing.total}
     if timing.replayed is not None:
         means["replayed_ms"] = timing.replayed
-    return json.dumps({**means, "layers": layers})
+    rates = throughput(net, timing.forward, timing.backward).as_dict()
+    return json.dumps({**means, "throughput": rates, "layers": layers})

@@ -56,3 +56,24 @@ def test_the_papers_net(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_numbers(flags: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--net", "A", *flags]) == 2
     assert "plan: expected numbers above 0 for --gpus, --batch" in capsys.readouterr().err
+
+
+def test_the_assumptions_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--net", "A", "--tflops", "7", "--memory-gbs", "300", "--link-gbs", "5"]
+    assert main(["plan", *flags]) == 0
+    shown = capsys.readouterr().out
+    assert shown.partition("assumptions\n")[2].count("\n") == 6
+    for words in (
+        "each GPU computes 7 TFLOP/s on this net (--tflops)",
+        "each GPU reads and writes 300 GB/s of memory (--memory-gbs)",
+        "each GPU sends and receives 5 GB/s at the same time (--link-gbs)",
+        "6 operations for each multiply-add of the forward pass",
+        "4 bytes per value",
+    ):
+        assert words in shown
+    assert main(["plan", "--net", "A", "--link", "pcie"]) == 0
+    assert "receives 11 GB/s at the same time (--link pcie)" in capsys.readouterr().out
+    assert main(["plan", *flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["assumptions"]
+    assert (found["tflops"], found["memory_gbs"], found["link_gbs"]) == (7, 300, 5)
+    assert found["link"] is None and found["flop_per_multiply_add"] == 6

@@ -194,7 +194,7 @@ def test_device_query(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split()[-1] for line in lines if line.startswith("Device id:")] == ["0", "1"]
     assert lines[3] == "Name:                          fake GPU"
     assert main(["device_query", "--gpu", "1", "--json"]) == 0
-    described = json.loads(capsys.readouterr().out)
+    described = json.loads(capsys.readouterr().out)["devices"]
     assert [entry["device_id"] for entry in described] == [1]
     assert described[0]["multiprocessors"] == 132
     assert main(["device_query", "--gpu", "2"]) == 2

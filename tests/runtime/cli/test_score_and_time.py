@@ -72,10 +72,15 @@ def test_a_table_of_times(capsys: Out) -> None:
     assert main(["time", "-model", "net.prototxt", "-iterations", "2", "-phase=TEST"]) == 0
     out, err = capsys.readouterr()
     rows = [line.split() for line in out.splitlines()]
-    assert rows[0] == ["layer", "type", "forward", "backward", "algorithm"]
-    assert [row[0] for row in rows[1:]][:3] == ["data", "label_data_1_split", "conv"]
-    conv = next(row for row in rows if row[0] == "conv")
-    assert len(conv) == 5 and float(conv[2]) > 0
+    both = ["forward", "backward"]
+    assert rows[0] == ["layer", "type", *both, *both, "algorithm"]
+    assert rows[1] == ["ms", "ms", "GFLOP/s", "GFLOP/s"]
+    assert [row[0] for row in rows[2:5]] == ["data", "label_data_1_split", "conv"]
+    conv = next(row for row in rows if row[:1] == ["conv"])
+    assert len(conv) == 7 and min(float(value) for value in conv[2:6]) >= 0 < float(conv[2])
+    assert re.search(r"^batch size: \d+$", out, re.M)
+    for name in ("forward", "backward", "forward and backward"):
+        assert re.search(rf"^{name}: [\d.]+ images/s, [\d.]+ GFLOP/s$", out, re.M)
     for pattern in (
         r"Initial loss: 0\.693147",
         r"\*\*\* Benchmark begins \*\*\*",
@@ -97,6 +102,10 @@ def test_times_as_json_forward_only(capsys: Out) -> None:
     assert main(["time", "--model", "net.prototxt", *flags]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["backward_ms"] == 0 and result["forward_ms"] > 0
+    rates = result["throughput"]
+    assert (rates["backward"], rates["both"]) == (None, None)
+    images = 1e3 * rates["batch"] / result["forward_ms"]
+    assert rates["forward"]["images_per_s"] == pytest.approx(images)
     assert {"name": "conv", "type": "Convolution"}.items() <= result["layers"][1].items()
     assert result["layers"][1]["algorithm"] and result["layers"][2]["algorithm"] is None
 
@@ -121,13 +130,13 @@ def test_launches_on_a_gpu(capsys: Out) -> None:
     time = ["time", "--model", "net.prototxt", "--iterations", "2", "--device", "emu"]
     assert main(time) == 0
     out = capsys.readouterr().out.splitlines()
-    rows = {line.split()[0]: line.split() for line in out}
-    assert rows["layer"][4:] == ["launches", "replayed", "algorithm"]
+    rows = {line.split()[0]: line.split() for line in out if line}
+    assert rows["layer"][6:] == ["launches", "replayed", "algorithm"]
     # The convolution with its bias; of its two gradients the weights' in a product and its sums.
-    assert rows["conv"][4:] == [rows["conv"][4], "both", "implicit_gemm"]
-    ahead, back = map(int, rows["conv"][4].split("+"))
+    assert rows["conv"][6:] == [rows["conv"][6], "both", "implicit_gemm"]
+    ahead, back = map(int, rows["conv"][6].split("+"))
     assert ahead >= 1 and back >= 2
-    assert rows["ip"][4:] == ["2+3", "both"]
+    assert rows["ip"][6:] == ["2+3", "both"]
     # Labels are read on the host, and so is the loss, whose sum takes two launches.
     assert rows["loss"][4:] == ["5+1", "backward"]
     assert rows["data"][4:] == ["0+0"]
