@@ -1,1 +1,1 @@
-"""Loading a net with its weights, and predictions of arrays."""
+"""Loads nets with their weights, and predicts arrays."""

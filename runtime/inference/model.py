@@ -1,4 +1,4 @@
-"""A net with its weights, for predictions: `load` and `Model`."""
+"""Nets with weights for predictions: `load` and `Model`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy.typing as npt
 from prototxt_gen import proto, text
 from prototxt_gen.errors import DeviceError, ProtoError, ShapeError
 from prototxt_gen.locate import located
+from runtime.analysis.net_table import net_html, net_text
 from runtime.analysis.summary import summarize
 from runtime.analysis.summary_text import summary_text
 from runtime.backend.base import Backend, HostArray
@@ -31,10 +32,9 @@ class Model(Net):
     """A net in phase TEST that predicts arrays. Several threads may use one model."""
 
     def predict(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, HostArray]:
-        """Run the net on any number of samples.
+        """Run the net on any number of samples, in batches of the prototxt's batch size.
 
-        `inputs` is the array of the net's input blob, or a dictionary of arrays for a net with
-        several. They are computed in batches of the prototxt's batch size.
+        `inputs` is the array of the net's input blob, or a dictionary of arrays for several inputs.
 
         Shapes: inputs (N, ...) with the input blob's axes; the height and width may differ from the
             prototxt's if the net has no fully-connected layer. Results (N, ...), float32, by the
@@ -42,8 +42,8 @@ class Model(Net):
             such as a loss, has one row for each batch.
 
         Raises:
-            ProtoError: the net has no Input layer, or an unknown name was given.
-            ShapeError: an array does not fit the net.
+            ProtoError: the net has no Input layer, or has no blob of a given name.
+            ShapeError: an array does not have the shape of its input, or is empty.
         """
         arrays = self._arrays(inputs)
         names = self.outputs if outputs is None else list(outputs)
@@ -77,11 +77,7 @@ class Model(Net):
         return {name: np.atleast_1d(self.blobs[name].data.host()).copy() for name in names}
 
     def _arrays(self, inputs: Inputs) -> dict[str, HostArray]:
-        """The inputs by name, checked.
-
-        Raises:
-            ProtoError, ShapeError: see predict.
-        """
+        """The checked inputs by name; see predict."""
         if not self.inputs:
             raise ProtoError(
                 f"net '{self.name}': the net has no Input layer; expected a net that takes arrays, "
@@ -122,6 +118,12 @@ class Model(Net):
         """A table of the layers: shapes, parameters, multiply-adds, memory, receptive fields."""
         return summary_text(summarize(self))
 
+    def __repr__(self) -> str:
+        return net_text(self)
+
+    def _repr_html_(self) -> str:
+        return net_html(self)
+
 
 def load(
     net: str | Path,
@@ -135,15 +137,15 @@ def load(
     """Load a net with its weights, in phase TEST.
 
     Args:
-        net: a prototxt with an Input layer, such as deploy.prototxt, of any Caffe version.
-        weights: .caffemodel, .caffemodel.h5 or .npz; None leaves the values of the fillers.
+        net: a prototxt with an Input layer, such as deploy.prototxt, of any version of Caffe.
+        weights: .caffemodel, .caffemodel.h5 or .npz; None keeps the values of the fillers.
         device: "cpu", "gpu" or "gpu:1", or "emu", the emulator of the GPU kernels.
-        precision: "fp32", or "tf32" or "bf16", which a GPU's convolutions round operands to.
-        threads: CPU threads; None for every core, or OMP_NUM_THREADS.
+        precision: "fp32", or "tf32" or "bf16", to which convolutions on a GPU round their operands.
+        threads: number of CPU threads; None for all cores, or OMP_NUM_THREADS.
         allow_missing: accept layers without weights in the file; they keep the fillers' values.
 
     Raises:
-        ProtoError, ShapeError, UnsupportedError: the prototxt, and the line in it.
+        ProtoError, ShapeError, UnsupportedError: the net cannot be built; names the line.
         SnapshotError: the weights cannot be read, or layers have no weights in the file.
         DeviceError: the device or the precision is not available.
     """

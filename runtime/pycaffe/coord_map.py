@@ -1,7 +1,7 @@
-"""Where a pixel of one top lies in another, and the crop that aligns them. Caffe: coord_map.py.
+"""Coordinate maps between tops, and the crop that aligns them. Caffe: coord_map.py.
 
-A map is (axis, scale, shift): the axis after which places count (None for any), and the place
-`scale * i + shift` in the one top for place i in the other, with a number for every axis.
+A map is (axis, scale, shift). Coordinate i of one top is coordinate `scale * i + shift` of the
+other, with a number for each spatial axis. The spatial axes are those after `axis`; None fits any.
 """
 
 from __future__ import annotations
@@ -40,31 +40,36 @@ _IDENTITY: Map = (None, 1, 0)
 
 
 def conv_params(fn: Function) -> tuple[int, Any, Any, Any]:
-    """Axis, stride, extent of the kernel with its dilation, and padding of a window layer."""
-    own = fn.params.get("convolution_param", fn.params.get("pooling_param", fn.params))
-    legacy = [name for name in _TWO_SIDED if name in own]
-    if legacy or "kernel_size" not in own:
+    """Axis, stride, extent of the kernel with its dilation, and padding of a window layer.
+
+    Raises:
+        AlignmentError: the layer has no kernel_size, or the fields of separate sides.
+    """
+    param = fn.params.get("convolution_param", fn.params.get("pooling_param", fn.params))
+    legacy = [name for name in _TWO_SIDED if name in param]
+    if legacy or "kernel_size" not in param:
         raise AlignmentError(
             f"coord_map: a {fn.type_name} with {', '.join(legacy) or 'no kernel_size'}; expected "
             "kernel_size, stride and pad; cropping does not support the legacy _h and _w fields"
         )
-    kernel = np.array(own["kernel_size"], ndmin=1)
-    dilation = np.array(own.get("dilation", 1), ndmin=1)
-    stride, pad = (np.array(own.get(*item), ndmin=1) for item in (("stride", 1), ("pad", 0)))
-    return own.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
+    kernel = np.array(param["kernel_size"], ndmin=1)
+    dilation = np.array(param.get("dilation", 1), ndmin=1)
+    stride, pad = (np.array(param.get(*item), ndmin=1) for item in (("stride", 1), ("pad", 0)))
+    return param.get("axis", 1), stride, (kernel - 1) * dilation + 1, pad
 
 
 def crop_params(fn: Function) -> tuple[int, Any]:
     """Axis and offsets of a Crop layer."""
-    own = fn.params.get("crop_param", fn.params)
-    return own.get("axis", 2), np.array(own.get("offset", 0), ndmin=1)
+    param = fn.params.get("crop_param", fn.params)
+    return param.get("axis", 2), np.array(param.get("offset", 0), ndmin=1)
 
 
 def coord_map(fn: Function) -> Map:
     """The map of one layer, from its input to its output.
 
     Raises:
-        UndefinedMapException: the layer does not keep places, such as InnerProduct.
+        UndefinedMapException: the layer has no coordinate map, such as InnerProduct.
+        AlignmentError: see conv_params.
     """
     places = _places(fn)
     if places is Places.WINDOW:
@@ -79,13 +84,13 @@ def coord_map(fn: Function) -> Map:
         axis, offset = crop_params(fn)
         return axis - 1, 1, -offset
     raise UndefinedMapException(
-        f"coord_map: {fn.type_name} maps no coordinates; expected a window layer, Crop or one of "
+        f"coord_map: {fn.type_name} has no coordinate map; expected a window layer, Crop or one of "
         f"{', '.join(_pass_through())}"
     )
 
 
 def _places(fn: Function) -> Places:
-    # Im2col is not a layer type here, but original Caffe maps it.
+    # Im2col is not a layer type here, but has a map in original Caffe.
     return Places.WINDOW if fn.type_name == "Im2col" else class_of(fn.type_name).places
 
 
@@ -103,56 +108,56 @@ def compose(base_map: Map, next_map: Map) -> Map:
     """The map that applies `base_map` after `next_map`.
 
     Raises:
-        AxisMismatchException: they are about different axes.
+        AxisMismatchException: the maps refer to different axes.
     """
     axis, scale, shift = base_map
     next_axis, next_scale, next_shift = next_map
     if axis is not None and next_axis is not None and axis != next_axis:
         raise AxisMismatchException(
-            f"coord_map: maps of axis {axis} and of axis {next_axis} meet; expected one axis"
+            f"coord_map: maps of axis {axis} and of axis {next_axis}; expected one axis"
         )
-    found = next_axis if axis is None else axis
-    return found, scale * next_scale, scale * next_shift + shift
+    common_axis = next_axis if axis is None else axis
+    return common_axis, scale * next_scale, scale * next_shift + shift
 
 
 def inverse(coord_map: Map) -> Map:
-    """The map in the other direction."""
+    """The map of the opposite direction."""
     axis, scale, shift = coord_map
     return axis, 1 / scale, -shift / scale
 
 
 def coord_map_from_to(top_from: Top, top_to: Top) -> Map:
-    """The map from places in one top to those in another, by way of an ancestor of both.
+    """The map from the coordinates of one top to those of another, through a common ancestor.
 
     Raises:
-        CallError: they have none that spatial layers lead to; also a RuntimeError.
+        CallError: spatial layers lead to no common ancestor; also a RuntimeError.
     """
-    reached = _walk(top_from, lambda top: False)
-    to = _walk(top_to, lambda top: top in reached)
-    common = next((top for top in to if top in reached), None)
+    from_maps = _ancestor_maps(top_from, lambda top: False)
+    to_maps = _ancestor_maps(top_to, lambda top: top in from_maps)
+    common = next((top for top in to_maps if top in from_maps), None)
     if common is None:
         raise CallError(
             "coord_map: Could not compute map between tops; are they connected by spatial layers? "
             f"expected a common ancestor of a {top_from.fn.type_name} and a {top_to.fn.type_name}"
         )
-    return compose(to[common], inverse(reached[common]))
+    return compose(to_maps[common], inverse(from_maps[common]))
 
 
-def _walk(top: Top, arrived: Callable[[Top], bool]) -> dict[Top, Map]:
-    """The maps from a top's ancestors to it, as far as they are defined or one is arrived at."""
+def _ancestor_maps(top: Top, is_last: Callable[[Top], bool]) -> dict[Top, Map]:
+    """The maps from a top's ancestors to it, up to layers without maps or the first `is_last`."""
     maps: dict[Top, Map] = {top: _IDENTITY}
     frontier = [top]
     while frontier:
         current = frontier.pop()
-        if arrived(current):
+        if is_last(current):
             break
         try:
-            own = coord_map(current.fn)
+            layer_map = coord_map(current.fn)
         except UndefinedMapException:
             continue
         for bottom in _mapped_bottoms(current.fn):
             if bottom not in maps:
-                maps[bottom] = compose(maps[current], own)
+                maps[bottom] = compose(maps[current], layer_map)
                 frontier.append(bottom)
     return maps
 
@@ -162,11 +167,12 @@ def _mapped_bottoms(fn: Function) -> Sequence[Top]:
 
 
 def crop(top_from: Top, top_to: Top) -> Any:
-    """A Crop layer that cuts `top_from` to the place and size of `top_to`.
+    """A Crop layer that aligns `top_from` with `top_to` and gives it the size of `top_to`.
 
     Raises:
-        AlignmentError: their scales differ, or the offset is negative or no whole number; also an
+        AlignmentError: the scales differ, or the offset is negative or no whole number; also an
             AssertionError.
+        CallError, UndefinedMapException, AxisMismatchException: see coord_map_from_to.
     """
     axis, scale, shift = coord_map_from_to(top_from, top_to)
     scale, shift = np.atleast_1d(scale), np.atleast_1d(shift)
@@ -177,8 +183,8 @@ def crop(top_from: Top, top_to: Top) -> Any:
     ):
         if np.any(wrong):
             raise AlignmentError(
-                f"crop: {fault}; expected tops of one scale, the first reaching around the second "
-                "by whole pixels; correct pad or stride"
+                f"crop: {fault}; expected tops of one scale, the first larger than the second on "
+                "every side by whole pixels; correct pad or stride"
             )
     first = 2 if axis is None else axis + 1
     offset = [int(-value) for value in np.round(shift)]

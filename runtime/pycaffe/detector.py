@@ -1,4 +1,4 @@
-"""Detector: a net applied to windows of images. Caffe: detector.py, R-CNN's context."""
+"""Detector: class probabilities of windows of images. Caffe: detector.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Window = Sequence[float]
 
 
 class Detector(ImageNet):
-    """Crops windows, warps them to the net's input and classifies each.
+    """Crops windows of images, resizes them to the net's input and classifies them.
 
-    With `context_pad` pixels of surroundings: the window is grown until, warped, it has that much
-    around it; what lies outside of the image is the mean.
+    With `context_pad`, a window is enlarged so that the resized crop has that many pixels of
+    context on every side, as in R-CNN. Pixels outside of the image have the mean.
     """
 
     def __init__(
@@ -35,11 +35,27 @@ class Detector(ImageNet):
         channel_swap: Sequence[int] | None = None,
         context_pad: int | None = None,
     ) -> None:
+        """Load the net; see Classifier for the arguments.
+
+        Units: `context_pad` in pixels of the net's input.
+
+        Raises:
+            ArrayError: `context_pad` is negative, or half of the input's width or more; also a
+                ValueError.
+            CallError: the net has no input, or one that is no image; also a RuntimeError.
+        """
         super().__init__(model_file, pretrained_file, mean, input_scale, raw_scale, channel_swap)
         self.configure_crop(context_pad)
 
     def configure_crop(self, context_pad: int | None) -> None:
-        """Set how much context to take, and the mean that stands outside of images."""
+        """Set the context of windows, and the mean of pixels outside of images.
+
+        Units: `context_pad` in pixels of the net's input.
+
+        Raises:
+            ArrayError: `context_pad` is negative, or half of the input's width or more; also a
+                ValueError.
+        """
         name = self.inputs[0]
         channels, height, width = self.blobs[name].shape[1:]
         self.crop_dims = (height, width, channels)
@@ -51,7 +67,7 @@ class Detector(ImageNet):
             )
         self.crop_mean = np.zeros(self.crop_dims, np.float32)
         if name in self.transformer.mean:
-            # The mean as an image that was not transformed yet.
+            # In the form of an image before the transformer.
             zeros = np.zeros((channels, height, width), np.float32)
             mean = zeros + self.transformer.mean[name]
             if name in self.transformer.channel_swap:
@@ -61,38 +77,52 @@ class Detector(ImageNet):
     def detect_windows(
         self, images_windows: Iterable[tuple[PathLike, Sequence[Window]]]
     ) -> list[dict[str, Any]]:
-        """Classify windows of image files; a dict of window, prediction and filename each."""
-        named: list[tuple[PathLike, Window]] = []
+        """Classify windows of image files; returns window, prediction and filename of each.
+
+        Raises:
+            ImageError: an image cannot be read; also an OSError.
+            ArrayError: a window is outside of its image; also a ValueError.
+        """
+        sources: list[tuple[PathLike, Window]] = []
         crops: list[Image] = []
         for filename, windows in images_windows:
             image = load_image(filename)
             for window in windows:
                 crops.append(self.crop(image, window))
-                named.append((filename, window))
+                sources.append((filename, window))
         predictions = self.predict_prepared(crops) if crops else ()
         return [
             {"window": window, "prediction": prediction, "filename": filename}
-            for (filename, window), prediction in zip(named, predictions)
+            for (filename, window), prediction in zip(sources, predictions)
         ]
 
     def detect_selective_search(self, image_fnames: Sequence[PathLike]) -> list[dict[str, Any]]:
-        """Refuse: the windows came from a MATLAB program that is not part of this project."""
+        """Raise an error: the windows came from a MATLAB program, which is not available.
+
+        Raises:
+            UnsupportedError: always.
+        """
         raise UnsupportedError(
             "detect_selective_search: needs selective_search_ijcv_with_python and MATLAB; "
             "expected windows from a proposal method of your own; give them to detect_windows"
         )
 
     def crop(self, im: Image, window: Window) -> Image:
-        """Cut a window out of an image, with its context.
+        """The crop of a window, with its context.
 
-        Shapes: im (H,W,C); result the window's own size, or the input's with `context_pad`.
+        Shapes: im (H,W,C); result the size of the window, or of the input with `context_pad`.
+
+        Units: `window` in pixels.
+
+        Raises:
+            ArrayError: the window is outside of the image; also a ValueError.
         """
         rows, columns = im.shape[:2]
         ymin, xmin, ymax, xmax = (round(float(value)) for value in window)
         if not (ymin < min(ymax, rows) and xmin < min(xmax, columns) and min(ymax, xmax) > 0):
             raise ArrayError(
                 f"Detector: window {tuple(window)} of an image of {rows}x{columns}; expected "
-                "ymin, xmin, ymax, xmax that hold a part of it"
+                "ymin, xmin, ymax, xmax of a part of it"
             )
         if not self.context_pad:
             return im[max(ymin, 0) : ymax, max(xmin, 0) : xmax]
@@ -115,10 +145,10 @@ class Detector(ImageNet):
 
 
 def _span(low: int, high: int, limit: int, size: int, grow: float) -> tuple[int, int, int, int]:
-    """One axis of a grown window: what of the image it sees, and where that goes in the input.
+    """One axis of an enlarged window.
 
-    Returns start and stop in the image, then start and length in the input. The window's last
-    pixel counts as inside of it, as in R-CNN.
+    Returns start and stop of its part inside the image, then start and length of that part in the
+    input. `high` is the window's last pixel, as in R-CNN.
     """
     half = (high - low + 1) / 2.0
     centre = low + half

@@ -1,4 +1,4 @@
-"""Layers as a script sees them, and the base class of layers written in Python."""
+"""Layers of nets, and the base class of layers written in Python."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ Views = Sequence[BlobView]
 class Layer:
     """Base of a Python layer: `class Mine(caffe.Layer)` with setup, reshape, forward, backward.
 
-    `param_str`, `phase` and `blobs` are there from `setup` on; `self.blobs.add_blob(64, 3)` adds
-    weights that learn and are saved. Caffe: python_layer.hpp.
+    `param_str`, `phase` and `blobs` are set before `setup` is called. `self.blobs.add_blob(64, 3)`
+    adds weights, which are trained and saved. Caffe: python_layer.hpp.
+
+    Shapes: bottoms and tops are lists of blobs with any number of axes.
     """
 
     blobs: BlobVec
@@ -26,7 +28,7 @@ class Layer:
     layer_param: Any = None
 
     def __init__(self, param: Any = None) -> None:
-        """Keep the LayerParameter; whoever overrides this hands it on."""
+        """Keep the LayerParameter; a subclass that overrides this calls it."""
         self.layer_param = param
 
     @property
@@ -35,24 +37,24 @@ class Layer:
 
     @property
     def param_str_(self) -> str:
-        """`param_str`, as it was called before 2015."""
+        """The name of `param_str` before 2015."""
         return self.param_str
 
     def setup(self, bottom: Views, top: Views) -> None:
-        """Check the arguments and make the weights. Runs once."""
+        """Check the parameters and add the weights; called once."""
 
     def reshape(self, bottom: Views, top: Views) -> None:
-        """Shape the tops: `top[0].reshape(*bottom[0].shape)`. Runs before every pass."""
+        """Set the shapes of the tops: `top[0].reshape(*bottom[0].shape)`; called in every pass."""
 
     def forward(self, bottom: Views, top: Views) -> None:
         """Write the tops' data."""
 
     def backward(self, top: Views, propagate_down: Sequence[bool], bottom: Views) -> None:
-        """Write the bottoms' diffs where asked; add to the weights' diffs."""
+        """Write the diffs of bottoms with `propagate_down`; add to the weights' diffs."""
 
 
 class BuiltinLayer(NotCopyable, Layer):
-    """A layer of a net that is not written by the user: its type and its weights."""
+    """A layer of the runtime: its type, its weights and its passes."""
 
     def __init__(self, core: CoreLayer) -> None:
         super().__init__(core.param)
@@ -61,12 +63,12 @@ class BuiltinLayer(NotCopyable, Layer):
         self.blobs = BlobVec(core.blobs, core.backend, str(core.param.name))
 
     def setup(self, bottom: Views, top: Views) -> None:
-        """Set up anew: weights are made and filled again."""
+        """Set the layer up again; its weights get their fillers' values."""
         self.core.layer_setup(_blobs(bottom), _blobs(top))
         self.blobs = BlobVec(self.core.blobs, self.core.backend, str(self.core.param.name))
 
     def reshape(self, bottom: Views, top: Views) -> None:
-        """Shape the tops after the bottoms."""
+        """Set the shapes of the tops."""
         self.core.reshape(_blobs(bottom), _blobs(top))
 
     def forward(self, bottom: Views, top: Views) -> None:
@@ -79,7 +81,7 @@ class BuiltinLayer(NotCopyable, Layer):
 
 
 def layer_view(core: CoreLayer) -> Any:
-    """What `net.layers` holds for a layer: of a Python layer, the user's own object."""
+    """The element of `net.layers` for a layer; for a Python layer, the user's object."""
     return core.user if isinstance(core, PythonLayer) else BuiltinLayer(core)
 
 

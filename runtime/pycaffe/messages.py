@@ -1,4 +1,4 @@
-"""Arrays to messages and back. Caffe: io.py."""
+"""Conversions between arrays and messages. Caffe: io.py."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ Array = npt.NDArray[Any]
 
 
 def blobproto_to_array(blob: Message, return_diff: bool = False) -> Array:
-    """The data of a BlobProto, or its diff, in its shape.
+    """The data of a BlobProto, or its diff.
+
+    Shapes: that of the message, of four axes in messages of old versions; () for one number alone.
 
     Raises:
-        ArrayError: shape and numbers disagree; also a ValueError.
+        ArrayError: the count of numbers does not match the shape; also a ValueError.
     """
     if len(blob.data) == 1 and not return_diff and not binaryproto.blob_shape(blob):
         return np.array(blob.data[0], np.float32)
@@ -38,7 +40,9 @@ def blobproto_to_array(blob: Message, return_diff: bool = False) -> Array:
 
 
 def array_to_blobproto(arr: Array, diff: Array | None = None) -> Message:
-    """A BlobProto of an array, and of its diff.
+    """A BlobProto of an array, and of its diff if it is given.
+
+    Shapes: any; diff the same as arr.
 
     Raises:
         ArrayError: the diff has another shape; also a ValueError.
@@ -61,20 +65,20 @@ def blobprotovector_str_to_arraylist(str: bytes) -> list[Array]:
     """The arrays of a serialised BlobProtoVector.
 
     Raises:
-        ArrayError: the bytes are no BlobProtoVector; also a ValueError.
+        ArrayError: the bytes are not a BlobProtoVector; also a ValueError.
     """
     try:
         vector = proto.BlobProtoVector.FromString(str)
     except DecodeError as cause:
         raise ArrayError(
-            f"blobprotovector_str_to_arraylist: not a BlobProtoVector ({cause}); expected what "
-            "arraylist_to_blobprotovector_str gives"
+            f"blobprotovector_str_to_arraylist: not a BlobProtoVector ({cause}); expected the "
+            "result of arraylist_to_blobprotovector_str"
         ) from cause
     return [blobproto_to_array(blob) for blob in vector.blobs]
 
 
 def array_to_datum(arr: Array, label: int | None = None) -> Message:
-    """A raw Datum: uint8 is kept as bytes, anything else as floats.
+    """A raw Datum: bytes for uint8, floats for other types.
 
     Shapes: arr (channels,height,width).
 
@@ -91,12 +95,13 @@ def array_to_datum(arr: Array, label: int | None = None) -> Message:
 
 
 def datum_to_array(datum: Message) -> Array:
-    """The values of a Datum; an encoded image is decoded, which pycaffe does not do.
+    """The values of a Datum; an encoded image is decoded, unlike in pycaffe.
 
     Shapes: (channels,height,width), uint8 or float32.
 
     Raises:
-        ArrayError: sizes and values disagree, or the image does not decode; also a ValueError.
+        ArrayError: the values do not match the sizes, or the image cannot be decoded; also a
+            ValueError.
     """
     try:
         return datums.to_array(datum)

@@ -1,12 +1,12 @@
-"""The mode, the device and the random streams of pycaffe, whose API has them process-wide.
+"""The mode, the device and the random streams of pycaffe, which its interface has process-wide.
 
 They are attributes of one object, `SESSION`, and are read when pycaffe makes a net or a solver. A
-net keeps the backend that it was made with.
+net keeps the backend with which it was made.
 
-Each thread has a random stream of its own, as in Caffe, where the generator is thread-specific:
-nets of different threads do not change each other's numbers. The stream of a thread that has not
-set a seed starts at the process's seed. A net draws from the stream of the thread that made it
-until a thread calls `set_random_seed` and runs the net: from then on it draws from that thread's.
+Each thread has its own random stream, as in Caffe, so that nets of different threads do not change
+each other's numbers. The stream of a thread that has not set a seed starts at the seed of the
+process. A net draws from the stream of the thread that made it. After a thread has called
+`set_random_seed` and run the net, the net draws from the stream of that thread.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class _Current:
 
 
 class SessionRandom(CaffeRandom):
-    """The random numbers of one net: a thread's stream, which `set_random_seed` replaces."""
+    """The random numbers of one net: the stream of a thread, which `set_random_seed` replaces."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -59,7 +59,7 @@ class SessionRandom(CaffeRandom):
 
 @dataclass
 class Session:
-    """What `set_mode_cpu`, `set_device`, `set_random_seed` and their like act on."""
+    """The settings of `set_mode_cpu`, `set_device`, `set_random_seed` and similar functions."""
 
     mode: str = CPU
     device: int = 0
@@ -74,7 +74,7 @@ class Session:
     _made: set[str] = field(default_factory=set)
 
     def current(self) -> _Current:
-        """The calling thread's stream."""
+        """The stream of the calling thread."""
         current: _Current | None = getattr(self._threads, "current", None)
         if current is None:
             current = self._threads.current = _Current(RawStream(self._seed), self._seed)
@@ -82,7 +82,7 @@ class Session:
 
     @property
     def seed(self) -> int:
-        """The seed of the calling thread's stream."""
+        """The seed of the stream of the calling thread."""
         return self.current().seed
 
     def random(self) -> SessionRandom:
@@ -90,17 +90,21 @@ class Session:
         return SessionRandom(self)
 
     def set_mode(self, mode: str) -> None:
-        """Choose what the nets made from now on compute on."""
+        """Choose the kind of device of nets that are made from now on."""
         if self._made - {mode}:
             log.warning(
-                "set_mode_%s: the nets made before stay where they are; set the mode before the "
-                "first net, or make it again",
+                "set_mode_%s: existing nets keep their device; set the mode before the first "
+                "net, or make the net again",
                 mode,
             )
         self.mode = mode
 
     def set_random_seed(self, seed: int) -> None:
-        """Restart the thread's stream, for its existing nets as well."""
+        """Restart the stream of the thread, for its existing nets as well.
+
+        Raises:
+            CallError: not an integer of 0 to 2^32 - 1; also a RuntimeError.
+        """
         if not hasattr(seed, "__index__") or not 0 <= int(seed) < 2**32:
             raise CallError(
                 f"set_random_seed: expected an integer of 0 to 4294967295, got {seed!r}; "
@@ -124,7 +128,7 @@ class Session:
         """The backend of the mode; one for each device, so that nets can share weights.
 
         Raises:
-            DeviceError: no such device here.
+            DeviceError: the device is not available.
         """
         key = (self.mode, self.device if self.mode == GPU else 0)
         if key not in self._backends:

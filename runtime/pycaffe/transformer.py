@@ -1,4 +1,4 @@
-"""Transformer: from an image as it is loaded to a net's input, and back. Caffe: io.py."""
+"""Transformer: converts images to a net's input and back. Caffe: io.py."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Array = npt.NDArray[Any]
 
 
 class Transformer:
-    """What each input of a net wants done to an image.
+    """The steps that convert an image to each input of a net.
 
-    In this order: resize, transpose, swap channels, `raw_scale`, subtract `mean`, `input_scale`.
-    For most nets images in [0, 1] RGB become 0..255 BGR less a mean: transpose (2, 0, 1), channel
-    swap (2, 1, 0), raw_scale 255.
+    Their order: resize, transpose, swap channels, `raw_scale`, subtract `mean`, `input_scale`. Most
+    nets need 0..255 BGR less a mean from images in [0, 1] RGB: transpose (2, 0, 1), channel swap
+    (2, 1, 0), raw_scale 255.
     """
 
     def __init__(self, inputs: Mapping[str, Sequence[int]]) -> None:
@@ -33,9 +33,13 @@ class Transformer:
         self.input_scale: dict[str, float] = {}
 
     def preprocess(self, in_: str, data: npt.ArrayLike) -> HostArray:
-        """Turn one image into what the input takes; the image itself is left alone.
+        """Convert one image to an input; the array of the image is not changed.
 
-        Shapes: data (H,W,C); result (C,h,w) float32 after the usual transpose.
+        Shapes: data (H,W,C); result (C,h,w) float32 after the transpose (2, 0, 1).
+
+        Raises:
+            CallError: the net has no input of that name; also a RuntimeError.
+            ArrayError: an image that cannot be resized; also a ValueError.
         """
         height, width = self._shape(in_)[2:]
         image = np.array(data, np.float32)
@@ -54,7 +58,13 @@ class Transformer:
         return image
 
     def deprocess(self, in_: str, data: npt.ArrayLike) -> HostArray:
-        """Undo `preprocess`, all but the resizing."""
+        """Undo the steps of `preprocess`, except the resizing.
+
+        Shapes: data (C,h,w) or (1,C,h,w); result (h,w,C) float32 for the transpose (2, 0, 1).
+
+        Raises:
+            CallError: the net has no input of that name; also a RuntimeError.
+        """
         self._shape(in_)
         image = np.array(data, np.float32).squeeze()
         if in_ in self.input_scale:
@@ -70,7 +80,11 @@ class Transformer:
         return image
 
     def set_transpose(self, in_: str, order: Sequence[int]) -> None:
-        """Set the order of axes: (2, 0, 1) makes (H,W,C) into (C,H,W)."""
+        """Set the order of axes: (2, 0, 1) converts (H,W,C) to (C,H,W).
+
+        Raises:
+            ArrayError: not a permutation of the axes; also a ValueError.
+        """
         axes = len(self._shape(in_)) - 1
         if sorted(order) != list(range(axes)):
             raise ArrayError(
@@ -80,7 +94,11 @@ class Transformer:
         self.transpose[in_] = order
 
     def set_channel_swap(self, in_: str, order: Sequence[int]) -> None:
-        """Set the order of channels, after the transpose: (2, 1, 0) makes RGB into BGR."""
+        """Set the order of channels, after the transpose: (2, 1, 0) converts RGB to BGR.
+
+        Raises:
+            ArrayError: not a permutation of the channels; also a ValueError.
+        """
         channels = self._shape(in_)[1]
         if sorted(order) != list(range(channels)):
             raise ArrayError(
@@ -90,38 +108,41 @@ class Transformer:
         self.channel_swap[in_] = order
 
     def set_raw_scale(self, in_: str, scale: float) -> None:
-        """Set what the image is multiplied by before the mean is taken off."""
+        """Set the factor before the mean is subtracted."""
         self._shape(in_)
         self.raw_scale[in_] = scale
 
     def set_mean(self, in_: str, mean: npt.ArrayLike) -> None:
-        """Set the mean to subtract, in the scale and order that raw_scale and channel_swap give.
+        """Set the mean to subtract, in the scale and channel order of the net's input.
 
-        Shapes: (C,), (h,w) or (C,h,w) of the input; another size is resized.
+        Shapes: (C,), (h,w) or (C,h,w); another height and width are resized to the input's.
+
+        Raises:
+            ArrayError: another number of channels or axes; also a ValueError.
         """
         shape = self._shape(in_)[1:]
-        given = np.asarray(mean)
-        if given.ndim == 1:
-            if len(given) != shape[0]:
+        array = np.asarray(mean)
+        if array.ndim == 1:
+            if len(array) != shape[0]:
                 raise ArrayError(
-                    f"Transformer: a mean of {len(given)} channels for input '{in_}'; expected "
+                    f"Transformer: a mean of {len(array)} channels for input '{in_}'; expected "
                     f"{shape[0]}"
                 )
-            self.mean[in_] = given[:, None, None]
+            self.mean[in_] = array[:, None, None]
             return
-        if given.ndim == 2:
-            given = given[None]
-        if given.ndim != 3 or given.shape[0] not in (1, shape[0]):
+        if array.ndim == 2:
+            array = array[None]
+        if array.ndim != 3 or array.shape[0] not in (1, shape[0]):
             raise ArrayError(
-                f"Transformer: a mean of shape {given.shape} for input '{in_}'; expected "
+                f"Transformer: a mean of shape {array.shape} for input '{in_}'; expected "
                 f"({shape[0]},), {shape[1:]} or {shape}; of a mean file with 4 axes take [0]"
             )
-        if given.shape[1:] != shape[1:]:
-            given = resize_image(given.transpose(1, 2, 0), shape[1:]).transpose(2, 0, 1)
-        self.mean[in_] = given
+        if array.shape[1:] != shape[1:]:
+            array = resize_image(array.transpose(1, 2, 0), shape[1:]).transpose(2, 0, 1)
+        self.mean[in_] = array
 
     def set_input_scale(self, in_: str, scale: float) -> None:
-        """Set what the image is multiplied by in the end."""
+        """Set the factor after the mean is subtracted."""
         self._shape(in_)
         self.input_scale[in_] = scale
 

@@ -47,6 +47,15 @@ def images(count: int, side: int = 12) -> np.ndarray:
     return np.random.default_rng(count).standard_normal((count, 3, side, side), np.float32)
 
 
+def test_a_model_shows_its_layers_and_shapes(tmp_path: Path) -> None:
+    model, weights = write(tmp_path, CLASSES)
+    with runtime.load(model, weights) as net:
+        lines = repr(net).splitlines()
+        assert lines[0] == "Net 'small' (TEST): 5 layers, 4 blobs, 5,989 parameters"
+        assert "conv1 4x8x12x12" in lines[3]
+        assert "<td>conv1 4x8x12x12</td>" in net._repr_html_()
+
+
 def judged(model: Path, weights: Path, values: np.ndarray) -> np.ndarray:
     net = cv2.dnn.readNetFromCaffe(str(model), str(weights))
     net.setInput(values)

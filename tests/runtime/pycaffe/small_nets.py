@@ -29,7 +29,7 @@ layer { name: "prob" type: "Softmax" bottom: "score" top: "prob" }
 
 
 def solver(net: str, fields: str = "") -> str:
-    """A solver's prototxt for a net's file; `fields` come after what they may not repeat."""
+    """A solver's prototxt for a net's file; `fields` are appended to it."""
     return f"""
 net: "{net}" lr_policy: "fixed" base_lr: 0.1 max_iter: 6 snapshot_prefix: "snap"
 snapshot_after_train: false {fields}

@@ -1,4 +1,4 @@
-"""Classifier: the crops it takes and what it makes of them, against the net itself."""
+"""Classifier: its crops and its means of their probabilities, compared with the net."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def test_the_centre_crop(write: Write, weights: str) -> None:
     )
     assert made.params["ip"][0].data.any()
     given = images((8, 12), (8, 12), (8, 12), (8, 12), (8, 12), (16, 20))
-    found = made.predict(given, oversample=False)
-    assert found.shape == (6, 5)
+    result = made.predict(given, oversample=False)
+    assert result.shape == (6, 5)
     centre = given[1][1:7, 2:10, ::-1].transpose(2, 0, 1) * 255 - mean[:, None, None]
     alone = made.forward_all(data=centre[None])["prob"]
-    np.testing.assert_allclose(found[1], alone[0], rtol=1e-4)
-    assert found.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(result[1], alone[0], rtol=1e-4)
+    assert result.sum(axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_ten_crops(write: Write, weights: str) -> None:
@@ -43,11 +43,11 @@ def test_ten_crops(write: Write, weights: str) -> None:
     given = images((8, 12), (8, 12))
     crops = caffe.io.oversample(given, (6, 8))
     each = made.forward_all(data=2 * crops.transpose(0, 3, 1, 2))["prob"]
-    found = made.predict(given)
-    np.testing.assert_allclose(found, each.reshape(2, 10, 5).mean(axis=1), rtol=1e-4)
+    result = made.predict(given)
+    np.testing.assert_allclose(result, each.reshape(2, 10, 5).mean(axis=1), rtol=1e-4)
 
 
-def test_without_image_dims_images_become_the_input(write: Write, weights: str) -> None:
+def test_without_image_dims_images_are_resized_to_the_input(write: Write, weights: str) -> None:
     made = caffe.Classifier(write(DEPLOY), weights)
     assert tuple(made.image_dims) == tuple(made.crop_dims) == (6, 8)
     given = images((9, 9))

@@ -57,7 +57,7 @@ def test_maps_compose_and_invert() -> None:
     assert compose(double, shift) == (1, 2, 11)
     assert compose(shift, double) == (1, 2, 6)
     assert compose(double, inverse(double)) == (1, 1, 0)
-    with pytest.raises(AxisMismatchException, match="maps of axis 1 and of axis 2 meet"):
+    with pytest.raises(AxisMismatchException, match="maps of axis 1 and of axis 2"):
         compose(double, (2, 1, 0))
 
 
@@ -90,10 +90,10 @@ def test_a_crop_aligns(write: Write, pad: int) -> None:
     net = caffe.Net(write(str(n.to_proto())), caffe.TEST)
     net.params["conv"][0].data[...] = 1
     net.blobs["data"].data[0, 0, 7, 30] = 1
-    found = net.forward(blobs=["cut"])["cut"]
-    assert found.shape == (1, 1, 40, 40)
-    rows, columns = np.nonzero(found[0, 0])
-    assert (rows.mean(), columns.mean(), found.sum()) == (7, 30, 9)
+    result = net.forward(blobs=["cut"])["cut"]
+    assert result.shape == (1, 1, 40, 40)
+    rows, columns = np.nonzero(result[0, 0])
+    assert (rows.mean(), columns.mean(), result.sum()) == (7, 30, 9)
 
 
 def test_a_crop_of_a_crop() -> None:
@@ -146,5 +146,7 @@ def test_tops_that_cannot_be_aligned(tops: Any, error: type[Exception], words: s
 
 
 def test_a_layer_without_a_map() -> None:
-    with pytest.raises(UndefinedMapException, match="InnerProduct maps no coordinates; expected a"):
+    with pytest.raises(
+        UndefinedMapException, match="InnerProduct has no coordinate map; expected a"
+    ):
         coord_map(L.InnerProduct(L.Input()).fn)

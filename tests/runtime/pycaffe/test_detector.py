@@ -1,4 +1,4 @@
-"""Detector: windows cut, warped and set into their context."""
+"""Detector: crops of windows, resized, with their context."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def test_windows_are_warped_and_classified(write: Write, tmp_path: Path) -> None
         write(NET), None, np.array([1.0, 2.0, 3.0]), raw_scale=255, channel_swap=(2, 1, 0)
     )
     windows = [np.array([2, 3, 12, 13]), (0, 0, 20, 30)]
-    found = made.detect_windows([("a.png", windows), ("b.png", windows[:1]), ("b.png", [])])
-    assert [(each["filename"], list(each["window"])) for each in found] == [
+    result = made.detect_windows([("a.png", windows), ("b.png", windows[:1]), ("b.png", [])])
+    assert [(each["filename"], list(each["window"])) for each in result] == [
         ("a.png", [2, 3, 12, 13]),
         ("a.png", [0, 0, 20, 30]),
         ("b.png", [2, 3, 12, 13]),
     ]
     crop = pixels[2:12, 3:13].transpose(2, 0, 1) - np.array([1.0, 2.0, 3.0])[:, None, None]
     expected = made.forward_all(data=crop[None])["prob"][0]
-    np.testing.assert_allclose(found[0]["prediction"], expected, rtol=1e-4)
+    np.testing.assert_allclose(result[0]["prediction"], expected, rtol=1e-4)
     assert made.detect_windows([]) == []
 
 
@@ -74,11 +74,11 @@ def test_windows_anywhere(write: Write, window: tuple[int, ...], pad: int) -> No
     [
         (lambda d: d.crop(np.zeros((5, 5, 3)), (2, 2, 2, 4)), r"window \(2, 2, 2, 4\) of an image"),
         (lambda d: d.crop(np.zeros((5, 5, 3)), (6, 0, 9, 4)), "of 5x5; expected ymin, xmin"),
-        (lambda d: d.crop(np.zeros((5, 5, 3)), (-3, 0, 0, 4)), "that hold a part of it"),
+        (lambda d: d.crop(np.zeros((5, 5, 3)), (-3, 0, 0, 4)), "of a part of it"),
         (lambda d: d.configure_crop(5), "context_pad 5; expected .* below half of .* width 10"),
     ],
 )
-def test_windows_that_hold_nothing(write: Write, call: Any, words: str) -> None:
+def test_windows_outside_of_the_image(write: Write, call: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call(caffe.Detector(write(NET), None))
 

@@ -59,7 +59,7 @@ def test_plots_of_odd_nets() -> None:
         plot_net(NET, ".dot")
 
 
-def test_text_needs_nothing() -> None:
+def test_text_needs_no_graphviz() -> None:
     written = caffe.draw.draw_net(NET, "TB", "dot", display_lrm=True).decode()
     assert 'layer1 [label="conv (Convolution) kernel size: 3 stride: 1 pad: 1 lr mult: 1, 2"' in (
         written
@@ -70,7 +70,7 @@ def test_text_needs_nothing() -> None:
 
 
 @pytest.mark.usefixtures("no_graphviz")
-def test_what_cannot_be_drawn() -> None:
+def test_unknown_directions_and_formats() -> None:
     for rankdir, ext, words in (("UP", "png", "rankdir"), ("LR", "doc", "not a format")):
         with pytest.raises(VerydeepError, match=words):
             caffe.draw.draw_net(NET, rankdir, ext)

@@ -55,7 +55,7 @@ def test_a_file_that_is_no_image(tmp_path: Path) -> None:
         io.load_image(tmp_path / "b.jpg")
 
 
-def test_resizing_keeps_what_is_plain() -> None:
+def test_resizing_keeps_ramps_and_constants() -> None:
     ramp = np.broadcast_to(np.linspace(-3, 5, 16)[None, :, None], (8, 16, 3))
     same = io.resize_image(ramp, (8, 16))
     assert (same.dtype, np.allclose(same, ramp)) == (np.float32, True)
@@ -153,5 +153,5 @@ def test_datums(dtype: type) -> None:
 def test_an_encoded_datum_is_decoded() -> None:
     pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
     data = cv2.imencode(".png", pixels)[1].tobytes()
-    found = io.datum_to_array(caffe_pb2.Datum(data=data, encoded=True))
-    assert np.array_equal(found, pixels.transpose(2, 0, 1))
+    result = io.datum_to_array(caffe_pb2.Datum(data=data, encoded=True))
+    assert np.array_equal(result, pixels.transpose(2, 0, 1))

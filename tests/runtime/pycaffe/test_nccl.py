@@ -20,6 +20,7 @@ from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
 from runtime.job.exactness import write_case
 from runtime.job.training import TrainJob, train
+from runtime.pycaffe.session import SESSION
 from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import TRAINABLE, solver
 
@@ -85,7 +86,9 @@ def snapshot_digests(folder: Path, iteration: int = 6) -> list[str]:
     return [weights(stem.with_suffix(suffix)) for suffix in (".caffemodel", ".solverstate")]
 
 
-@pytest.mark.parametrize(("count", "layer_wise"), [(2, True), (3, False)])
+@pytest.mark.parametrize(
+    ("count", "layer_wise"), [(2, True), pytest.param(3, False, marks=pytest.mark.slow)]
+)
 def test_processes_give_the_bits_of_replicas_in_one_process(
     tmp_path: Path, count: int, layer_wise: bool
 ) -> None:
@@ -110,6 +113,7 @@ def test_processes_give_the_bits_of_one_process_with_the_whole_batch(tmp_path: P
     assert reference(path)[0] == ranks[0]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(tmp_path: Path) -> None:
     path = write_case(tmp_path)
     assert start(2, solve, str(path), False) == [0, 0]
@@ -159,6 +163,30 @@ def test_gradients_and_losses_are_the_means_over_ranks(write: Write, tmp_path: P
     losses = [float(s["loss"]) for s in seen]
     for rank in range(3):
         assert float(np.load(f"total{rank}.npy")) == pytest.approx(np.mean(losses), rel=1e-6)
+
+
+@pytest.mark.slow
+def test_arrays_of_devices_are_averaged_as_those_of_the_host(write: Write) -> None:
+    path = write(solver(write(TRAINABLE), "random_seed: 5"))
+
+    def work(path: str, uid: str, rank: int, count: int, mode: str) -> None:
+        SESSION.set_mode(mode)
+        caffe.set_solver_count(count)
+        caffe.set_solver_rank(rank)
+        made = caffe.SGDSolver(path)
+        nccl = caffe.NCCL(made, uid)
+        nccl.bcast()
+        made.add_callback(nccl)
+        made.net.after_backward(nccl)
+        made.step(2)
+        np.savez(f"{mode}{rank}.npz", **arrays(made.net))
+
+    assert start(2, work, path, "cpu") == [0, 0]
+    assert start(2, work, path, "emu") == [0, 0]
+    host, first, second = (np.load(f"{name}.npz") for name in ("cpu0", "emu0", "emu1"))
+    for name in host:
+        assert np.array_equal(first[name], second[name])
+        np.testing.assert_allclose(first[name], host[name], rtol=1e-4, atol=1e-6)
 
 
 def test_a_rank_that_fails_ends_the_others(write: Write) -> None:

@@ -1,4 +1,4 @@
-"""Net: forms of construction, what can be looked at, forward and backward, weights."""
+"""Net: construction, properties, forward and backward passes, weights."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_missing_net(tmp_path: Path) -> None:
         caffe.Net(tmp_path / "none.prototxt", caffe.TEST)
 
 
-def test_what_can_be_looked_at(net: caffe.Net) -> None:
+def test_properties_of_a_net(net: caffe.Net) -> None:
     assert net._layer_names == ["data", "conv", "relu", "ip", "loss"]
     assert list(net.blobs) == ["data", "label", "conv", "score", "loss"]
     assert list(net.params) == ["conv", "ip"]
@@ -146,15 +146,15 @@ def test_a_part_of_the_net_runs_alone(net: caffe.Net) -> None:
     conv = net.blobs["conv"].data
     conv[...] = rng.normal(size=conv.shape)
     weight, bias = (blob.data for blob in net.params["ip"])
-    found = net.forward(blobs=["conv"], start="ip", end="ip")
-    assert sorted(found) == ["conv", "score"]
+    result = net.forward(blobs=["conv"], start="ip", end="ip")
+    assert sorted(result) == ["conv", "score"]
     flat = conv.reshape(4, -1)
-    np.testing.assert_allclose(found["score"], flat @ weight.T + bias, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result["score"], flat @ weight.T + bias, rtol=1e-4, atol=1e-5)
     dy = net.blobs["score"].diff
     dy[...] = rng.normal(size=dy.shape)
-    found = net.backward(diffs=["score"], start="ip", end="ip")
-    assert sorted(found) == ["conv", "score"]
-    np.testing.assert_allclose(found["conv"].reshape(4, -1), dy @ weight, rtol=1e-4, atol=1e-5)
+    result = net.backward(diffs=["score"], start="ip", end="ip")
+    assert sorted(result) == ["conv", "score"]
+    np.testing.assert_allclose(result["conv"].reshape(4, -1), dy @ weight, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(net.params["ip"][0].diff, dy.T @ flat, rtol=1e-4, atol=1e-4)
 
 
@@ -301,14 +301,16 @@ def test_memory_data(write: Write) -> None:
     for labels in (np.arange(4.0), np.arange(4.0).reshape(4, 1, 1, 1)):
         net.set_input_arrays(images, labels)
         for first in (0, 2, 0):
-            found = net.forward()
-            assert np.array_equal(found["data"], images[first : first + 2])
-            assert found["label"].tolist() == [first, first + 1]
+            result = net.forward()
+            assert np.array_equal(result["data"], images[first : first + 2])
+            assert result["label"].tolist() == [first, first + 1]
     with pytest.raises(ValueError, match=r"images of shape \(3, 1, 2, 3\); expected .* of 2"):
         net.set_input_arrays(images[:3], np.zeros(3))
 
 
-def test_a_net_that_does_not_fit_says_where(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_error_names_the_layer_and_a_similar_blob(
+    write: Write, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.ERROR)
     with pytest.raises(ProtoError, match=r"layer 'ip': unknown bottom blob 'dat'.*mean 'data'"):
         caffe.Net(write(DEPLOY.replace('bottom: "data"', 'bottom: "dat"')), caffe.TEST)

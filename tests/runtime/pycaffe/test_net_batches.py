@@ -24,14 +24,14 @@ def images(count: int) -> Any:
 @pytest.mark.parametrize("count", [1, 4, 7, 8])
 def test_any_number_of_images(net: caffe.Net, count: int) -> None:
     x = images(count)
-    found = net.forward_all(blobs=["score"], data=x)
-    assert sorted(found) == ["prob", "score"]
+    result = net.forward_all(blobs=["score"], data=x)
+    assert sorted(result) == ["prob", "score"]
     weight, bias = (blob.data for blob in net.params["ip"])
     np.testing.assert_allclose(
-        found["score"], x.reshape(count, -1) @ weight.T + bias, rtol=1e-4, atol=1e-5
+        result["score"], x.reshape(count, -1) @ weight.T + bias, rtol=1e-4, atol=1e-5
     )
-    assert found["prob"].shape == (count, 5)
-    found["prob"][...] = 0
+    assert result["prob"].shape == (count, 5)
+    result["prob"][...] = 0
     assert net.blobs["prob"].data.any()
 
 
@@ -53,8 +53,8 @@ def test_a_loss_counts_as_one_row_a_batch(write: Write) -> None:
         ),
         caffe.TEST,
     )
-    found = net.forward_all(data=np.ones((5, 3), np.float32))
-    assert found["sum"].tolist() == [6, 6, 3]
+    result = net.forward_all(data=np.ones((5, 3), np.float32))
+    assert result["sum"].tolist() == [6, 6, 3]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""NetSpec through pycaffe: what it writes is what Net builds."""
+"""NetSpec through pycaffe: Net builds the net that it writes."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def test_weights_are_learnt_saved_loaded_and_shared(write: Write) -> None:
 @pytest.mark.parametrize("phase", [caffe.TRAIN, caffe.TEST])
 def test_phase_and_a_top_without_axes(write: Write, phase: int) -> None:
     net = caffe.Net(write(python("phase", "Phase", "")), phase)
-    found = net.forward()["phase"]
-    assert (found.shape, int(found)) == ((), phase)
+    result = net.forward()["phase"]
+    assert (result.shape, int(result)) == ((), phase)
 
 
 def test_a_net_within_a_layer(write: Write) -> None:
@@ -74,8 +74,8 @@ def test_a_net_within_a_layer(write: Write) -> None:
     net = caffe.Net(write(INPUT + python("nested", "Nested", param=inner)), caffe.TEST)
     net.blobs["data"].reshape(5, 2)
     net.blobs["data"].data[...] = 2
-    found = net.forward()["nested"]
-    assert (found.shape, found.min(), found.max()) == ((5, 2), 6, 6)
+    result = net.forward()["nested"]
+    assert (result.shape, result.min(), result.max()) == ((5, 2), 6, 6)
 
 
 def test_a_top_may_be_shaped_while_the_net_runs(write: Write) -> None:
@@ -86,7 +86,7 @@ def test_a_top_may_be_shaped_while_the_net_runs(write: Write) -> None:
         assert net.forward()["twice"].ravel().tolist() == [2 * i for i in range(count)]
 
 
-def test_what_a_layer_raises_comes_through(write: Write) -> None:
+def test_exceptions_of_layers_are_passed_on(write: Write) -> None:
     with pytest.raises(LookupError, match="in setup"):
         caffe.Net(write(INPUT + python("x", "Failing", param="setup")), caffe.TRAIN)
     net = caffe.Net(write(INPUT + python("x", "Failing", param="forward")), caffe.TRAIN)

@@ -1,4 +1,4 @@
-"""set_random_seed: fillers and dropout draw what they draw in original Caffe."""
+"""set_random_seed: fillers and dropout draw the numbers of original Caffe."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def test_original_caffes_own_draws(name: str) -> None:
     with np.load(GOLDEN / "expected.npz") as expected:
         if name.startswith("dropout"):
             net.blobs["d"].data[...] = 1
-            found = np.stack([net.forward()["o"].copy() for _ in range(2)])
-            assert np.array_equal(found, expected[name])
+            result = np.stack([net.forward()["o"].copy() for _ in range(2)])
+            assert np.array_equal(result, expected[name])
             return
         keys = [key for key in expected if key.startswith(f"{name}__")]
         assert len(keys) == 4
@@ -65,7 +65,7 @@ def test_a_solver_takes_the_stream_or_starts_it_anew(write: Write) -> None:
     assert np.array_equal(weights(caffe.Net(net, caffe.TRAIN)), next_alone)
 
 
-def test_without_a_seed_no_two_processes_are_alike() -> None:
+def test_without_a_seed_processes_draw_different_numbers() -> None:
     assert type(SESSION)().seed != type(SESSION)().seed
 
 
@@ -96,7 +96,7 @@ def test_dropout_by_counter_does_not_take_from_the_stream(write: Write) -> None:
         caffe.set_dropout_stream("best")
 
 
-def test_dropped_gradients_are_those_of_what_was_kept(write: Write) -> None:
+def test_gradients_are_dropped_with_their_values(write: Write) -> None:
     net = caffe.Net(write("force_backward: true " + DROPOUT), caffe.TRAIN)
     net.blobs["x"].data[...] = 2
     y = net.forward()["y"].copy()

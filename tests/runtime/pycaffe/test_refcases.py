@@ -1,7 +1,7 @@
-"""What original Caffe computed, computed here: tests/golden/README.md says where it comes from.
+"""Results of original Caffe, computed here; tests/golden/README.md describes their origin.
 
-All recorded cases are run where the environment variable VERYDEEP_REFCASES names their folder and
-check_refcases.py stands beside it.
+All recorded cases are run if the environment variable VERYDEEP_REFCASES names their folder, which
+has check_refcases.py next to it.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def read(path: Path) -> Expected:
 
 
 def of_kind(expected: Expected, kind: str) -> Iterator[tuple[str, np.ndarray]]:
-    found = [key for key in expected if key.startswith(f"{kind}/")]
-    return ((key.partition("/")[2], expected[key]) for key in found)
+    result = [key for key in expected if key.startswith(f"{kind}/")]
+    return ((key.partition("/")[2], expected[key]) for key in result)
 
 
-def close(what: str, found: Any, expected: np.ndarray, tolerance: float) -> None:
+def close(name: str, result: Any, expected: np.ndarray, tolerance: float) -> None:
     """Compare by the largest difference over the largest number; shapes up to axes of 1."""
-    found = np.asarray(found, np.float64)
-    assert found.squeeze().shape == expected.squeeze().shape, what
+    result = np.asarray(result, np.float64)
+    assert result.squeeze().shape == expected.squeeze().shape, name
     if expected.size:
         scale = max(float(np.abs(expected).max()), 1e-6)
-        error = float(np.abs(found.ravel() - expected.ravel()).max()) / scale
-        assert error <= tolerance, f"{what}: off by {error:.1e}"
+        error = float(np.abs(result.ravel() - expected.ravel()).max()) / scale
+        assert error <= tolerance, f"{name}: off by {error:.1e}"
 
 
 def weight(net: caffe.Net, key: str) -> Any:

@@ -1,4 +1,4 @@
-"""Mode, device, log, and the odds and ends of the module."""
+"""Mode, device, ranks, log, timer and the name caffe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import DEPLOY
 
 
-def test_the_mode_is_that_of_nets_to_come(
+def test_the_mode_applies_to_nets_made_later(
     write: Write, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
@@ -32,7 +32,7 @@ def test_the_mode_is_that_of_nets_to_come(
     assert SESSION.backend() is net.core.backend
     monkeypatch.setattr("runtime.pycaffe.session.create_backend", refuse)
     caffe.set_mode_gpu()
-    assert "set_mode_gpu: the nets made before stay where they are" in caplog.text
+    assert "set_mode_gpu: existing nets keep their device" in caplog.text
     caffe.set_device(2)
     with pytest.raises(DeviceError, match="no such device"):
         caffe.Net(path, caffe.TEST)
@@ -44,13 +44,13 @@ def test_the_mode_is_that_of_nets_to_come(
         caffe.set_device(-1)
 
 
-def test_no_warning_where_the_mode_comes_first(caplog: pytest.LogCaptureFixture) -> None:
+def test_no_warning_if_the_mode_is_set_first(caplog: pytest.LogCaptureFixture) -> None:
     caffe.set_mode_gpu()
     caffe.set_mode_cpu()
     assert not caplog.text
 
 
-def test_what_is_remembered() -> None:
+def test_counts_and_ranks() -> None:
     assert (caffe.solver_count(), caffe.solver_rank(), SESSION.multiprocess) == (1, 0, False)
     caffe.set_solver_count(4)
     caffe.set_solver_rank(3)

@@ -1,4 +1,4 @@
-"""Solvers: each type's first step by hand, callbacks, snapshots, what is shared with nets."""
+"""Solvers: types, updates, callbacks, snapshots, shared weights."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ def test_get_solver_makes_the_type_of_the_prototxt(write: Write, cls: type[caffe
     assert made.iter == 2
 
 
-def test_a_class_has_its_type_whatever_the_prototxt_says(write: Write) -> None:
+def test_the_type_of_a_class_replaces_that_of_the_prototxt(write: Write) -> None:
     path = write(solver(write(TRAINABLE), 'type: "SGD"'))
     assert caffe.AdaGradSolver(path).core.rule.type == "AdaGrad"
     with pytest.raises(ProtoError, match="unknown type 'Best'; expected one of AdaDelta"):
         caffe.get_solver(write(solver(write(TRAINABLE), 'type: "Best"')))
 
 
-def test_apply_update_steps_by_the_gradient_at_hand(write: Write) -> None:
+def test_apply_update_uses_the_current_gradient(write: Write) -> None:
     made = caffe.SGDSolver(write(solver(write(TRAINABLE), "momentum: 0.5")))
     weight, bias = made.net.params["conv"]
     before = weight.data.copy()
@@ -79,7 +79,7 @@ def test_solve_learns_tests_and_calls_back(write: Write) -> None:
     assert (theirs.data == 3).all()
 
 
-def test_what_a_callback_raises_ends_the_step(write: Write) -> None:
+def test_an_exception_of_a_callback_ends_the_step(write: Write) -> None:
     made = caffe.get_solver(write(solver(write(TRAINABLE))))
 
     def stop() -> None:
@@ -91,7 +91,7 @@ def test_what_a_callback_raises_ends_the_step(write: Write) -> None:
     assert made.iter == 0
 
 
-def test_a_net_may_share_what_is_learnt(write: Write) -> None:
+def test_a_net_shares_the_trained_weights(write: Write) -> None:
     made = caffe.get_solver(write(solver(write(TRAINABLE))))
     watcher = caffe.Net(write(TRAINABLE), caffe.TEST)
     made.share_weights(watcher)
@@ -126,7 +126,7 @@ def test_snapshot_and_restore(write: Write, form: str) -> None:
     assert third.iter == 6
 
 
-def test_the_sidecar_beside_the_prototxt_holds(write: Write) -> None:
+def test_the_sidecar_of_the_prototxt_applies(write: Write) -> None:
     path = Path(write(solver(write(TRAINABLE))))
     path.with_suffix(".verydeep.toml").write_text("[data.train]\nshuffle = true\n")
     assert caffe.get_solver(path).net.core.context.data.shuffle

@@ -28,17 +28,17 @@ def test_all_steps_in_their_order(transformer: Transformer) -> None:
     transformer.set_raw_scale("data", 255)
     transformer.set_mean("data", mean)
     transformer.set_input_scale("data", 0.5)
-    found = transformer.preprocess("data", IMAGE)
-    assert (found.dtype, found.shape) == (np.float32, (3, 4, 5))
+    result = transformer.preprocess("data", IMAGE)
+    assert (result.dtype, result.shape) == (np.float32, (3, 4, 5))
     for channel in range(3):
         expected = (IMAGE[:, :, 2 - channel] * 255 - mean[channel]) * 0.5
-        np.testing.assert_allclose(found[channel], expected, rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(result[channel], expected, rtol=1e-5, atol=1e-4)
     assert np.array_equal(IMAGE, kept)
-    back = transformer.deprocess("data", found[None])
+    back = transformer.deprocess("data", result[None])
     np.testing.assert_allclose(back, IMAGE, atol=1e-6)
 
 
-def test_nothing_set_but_the_transpose(transformer: Transformer) -> None:
+def test_the_transpose_alone(transformer: Transformer) -> None:
     assert np.array_equal(transformer.preprocess("data", IMAGE), IMAGE.transpose(2, 0, 1))
     assert np.array_equal(transformer.deprocess("data", IMAGE.transpose(2, 0, 1)), IMAGE)
     plain = Transformer({"data": (1, 3, 4, 5)})
@@ -47,8 +47,8 @@ def test_nothing_set_but_the_transpose(transformer: Transformer) -> None:
 
 def test_images_are_resized_to_the_input(transformer: Transformer) -> None:
     large = np.random.default_rng(1).uniform(size=(9, 9, 3))
-    found = transformer.preprocess("data", large)
-    assert np.array_equal(found, resize_image(large.astype(np.float32), (4, 5)).transpose(2, 0, 1))
+    result = transformer.preprocess("data", large)
+    assert np.array_equal(result, resize_image(large.astype(np.float32), (4, 5)).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (3, 4, 5), (3, 8, 10), (1, 4, 5)])
@@ -56,11 +56,11 @@ def test_a_mean_image(transformer: Transformer, shape: tuple[int, ...]) -> None:
     mean = np.full(shape, 0.25)
     mean[..., : shape[-1] // 2] = 0.5
     transformer.set_mean("data", mean)
-    found = IMAGE.transpose(2, 0, 1) - transformer.preprocess("data", IMAGE)
-    assert found[:, :, 0] == pytest.approx(0.5, abs=0.13)
-    assert found[:, :, -1] == pytest.approx(0.25, abs=0.13)
+    result = IMAGE.transpose(2, 0, 1) - transformer.preprocess("data", IMAGE)
+    assert result[:, :, 0] == pytest.approx(0.5, abs=0.13)
+    assert result[:, :, -1] == pytest.approx(0.25, abs=0.13)
     if shape[-2:] == (4, 5):
-        assert found == pytest.approx(np.broadcast_to(mean, (3, 4, 5)), abs=1e-6)
+        assert result == pytest.approx(np.broadcast_to(mean, (3, 4, 5)), abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Multiply(caffe.Layer):
 
 
 class Offset(caffe.Layer):
-    """Adds a learnt number for each column; starts at 1."""
+    """Adds a trained number to each column; starts at 1."""
 
     def setup(self, bottom: Any, top: Any) -> None:
         self.blobs.add_blob(bottom[0].shape[1])
@@ -47,7 +47,7 @@ class Offset(caffe.Layer):
 
 
 class Phase(caffe.Layer):
-    """Tells its phase, as a number without axes."""
+    """Outputs its phase as a number without axes."""
 
     def reshape(self, bottom: Any, top: Any) -> None:
         top[0].reshape()
@@ -57,7 +57,7 @@ class Phase(caffe.Layer):
 
 
 class Nested(caffe.Layer):
-    """Runs a net of its own, whose file is its param_str."""
+    """Runs another net, whose file is its param_str."""
 
     def setup(self, bottom: Any, top: Any) -> None:
         self.net = caffe.Net(self.param_str, self.phase)
@@ -68,12 +68,12 @@ class Nested(caffe.Layer):
         top[0].reshape(*self.net.blobs[self.net.outputs[0]].shape)
 
     def forward(self, bottom: Any, top: Any) -> None:
-        found = self.net.forward(data=bottom[0].data)
-        top[0].data[...] = found[self.net.outputs[0]]
+        result = self.net.forward(data=bottom[0].data)
+        top[0].data[...] = result[self.net.outputs[0]]
 
 
 class Growing(caffe.Layer):
-    """Decides the shape of its top while it runs, as region proposals do."""
+    """Sets the shape of its top in forward, as region proposals do."""
 
     def reshape(self, bottom: Any, top: Any) -> None:
         top[0].reshape(1, 1)
@@ -85,7 +85,7 @@ class Growing(caffe.Layer):
 
 
 class Failing(caffe.Layer):
-    """Raises where its param_str says."""
+    """Raises an error in the method that its param_str names."""
 
     def setup(self, bottom: Any, top: Any) -> None:
         self._fail("setup")
@@ -102,7 +102,7 @@ class Failing(caffe.Layer):
 
 
 class Careful(Multiply):
-    """Overrides the constructor, as careful users do."""
+    """Overrides the constructor and calls it."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -110,7 +110,7 @@ class Careful(Multiply):
 
 
 class Free:
-    """No subclass of caffe.Layer."""
+    """A class that is not derived from caffe.Layer."""
 
     def __init__(self, param: Any) -> None:
         self.param = param
