@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,20 +92,12 @@ def run_job(
     files["learning_curve"] = plot_learning_curve(
         train_log, options.out / "learning_curve.png", f"{spec.name}: learning curve"
     )
-    top1, top5 = evaluation.error(1), evaluation.error(5)
-    files["predictions"] = draw_predictions(
-        data.val,
-        evaluation,
-        data.synsets,
-        options.out / "predictions.png",
-        f"{spec.name} on held-out images: top-1 error {100 * top1:.1f} %",
-    )
-    files |= _confusion(evaluation, data.synsets, options.out)
+    files |= _draw(spec.name, evaluation, data, options.out)
     result = {
         "net": spec.name,
         "iterations": trained.iterations,
-        "top1_error": top1,
-        "top5_error": top5,
+        "top1_error": evaluation.error(1),
+        "top5_error": evaluation.error(5),
         "held_out_images": len(evaluation.labels),
         "seconds": round(time.monotonic() - started, 1),
         **{key: str(path) for key, path in files.items()},
@@ -151,12 +143,15 @@ def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> 
         return evaluate_central_crop(net, data.val_images, scores, labels)
 
 
-def _confusion(evaluation: Evaluation, names: Sequence[str], out: Path) -> dict[str, Path]:
-    """The confusion matrix and the error of each class, as a picture and as a table."""
-    matrix = confusion_matrix(evaluation.scores, evaluation.labels, len(names))
+def _draw(net: str, evaluation: Evaluation, data: Prepared, out: Path) -> dict[str, Path]:
+    """Draw the predictions and the confusion matrix; write the errors of the classes as CSV."""
+    matrix = confusion_matrix(evaluation.scores, evaluation.labels, len(data.synsets))
+    title = f"{net} on held-out images: top-1 error {100 * evaluation.error(1):.1f} %"
+    picture = out / "predictions.png"
     return {
-        "confusion": confusion_picture(matrix, names, out / "confusion.png"),
-        "class_errors": confusion_csv(matrix, names, out / "confusion.csv"),
+        "predictions": draw_predictions(data.val, evaluation, data.synsets, picture, title),
+        "confusion": confusion_picture(matrix, data.synsets, out / "confusion.png"),
+        "class_errors": confusion_csv(matrix, data.synsets, out / "confusion.csv"),
     }
 
 
