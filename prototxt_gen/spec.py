@@ -15,6 +15,7 @@ from typing import Any
 
 from prototxt_gen import vgg
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.families import families
 from prototxt_gen.sidecar import (
     FP32,
     INT_MAX,
@@ -203,11 +204,18 @@ class NetSpecification:
     """When lr_policy "plateau" drops the rate; its factor and number serve multistep too."""
     shards: int | None = None
     precision: str = FP32
+    family: str | None = None
+    """A net of prototxt_gen/families, which has no stages; `fc` and `lrn` do not apply to it."""
 
     def __post_init__(self) -> None:
         pattern = "letters, digits, '_', '.' and '-', as it becomes part of file names"
         require(bool(_NAME.fullmatch(self.name)), "name", pattern, self.name)
-        require(len(self.stages) >= 1, "stages", "at least one stage", len(self.stages))
+        if self.family is None:
+            require(len(self.stages) >= 1, "stages", "at least one stage", len(self.stages))
+        else:
+            require(not self.stages, "stages", f"none for {self.family}", len(self.stages))
+            known = ", ".join(families())
+            require(self.family in families(), "family", f"one of {known}", self.family)
         most = f"at most {_MOST_STAGES} stages, each of which halves the image"
         require(len(self.stages) <= _MOST_STAGES, "stages", most, len(self.stages))
         for width in self.fc:
@@ -294,18 +302,30 @@ def _check_net_a(spec: NetSpecification) -> None:
 
 
 def builtin_spec(name: str, crop: int = vgg.CROP) -> NetSpecification:
-    """The specification of a net of the paper, trained as the paper trains on ILSVRC-2012.
+    """The specification of a built-in net, trained as the paper trains on ILSVRC-2012.
 
     Raises:
-        ProtoError: the paper has no net of that name, or it cannot take that crop.
+        ProtoError: there is no net of that name, or it cannot take that crop.
     """
+    family = name if name in families() else None
     return NetSpecification(
-        name=f"VGG-{name}",
-        stages=vgg.stages_of(name),
+        name=default_name(name),
+        stages=() if family else vgg.stages_of(name),
+        family=family,
         crop=crop,
         init=default_init(name),
         data=default_data(crop),
     )
+
+
+def net_names() -> tuple[str, ...]:
+    """The names of all built-in nets, those of the paper first."""
+    return (*vgg.NETS, *families())
+
+
+def default_name(net: str) -> str:
+    """The name in the prototxts of a built-in net, such as VGG-D."""
+    return net if net in families() else f"VGG-{net}"
 
 
 def default_init(name: str | None) -> Initialisation:

@@ -11,6 +11,7 @@ from fractions import Fraction
 
 from prototxt_gen import vgg
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.families import families
 from prototxt_gen.reading import short_repr
 from prototxt_gen.sidecar import (
     FP32,
@@ -31,6 +32,8 @@ from prototxt_gen.spec import (
     TrainData,
     default_data,
     default_init,
+    default_name,
+    net_names,
     paper_test_scale,
 )
 from prototxt_gen.toml_tables import (
@@ -78,13 +81,9 @@ def parse_width(text: str) -> Fraction:
 
 def to_toml(spec: NetSpecification) -> str:
     """The specification as TOML, which reads back as an equal one; equal specs, equal bytes."""
-    rows = [f"  {toml_value([str(unit) for unit in stage])}," for stage in spec.stages]
     lines = [
         *toml_lines([("name", spec.name)]),
-        "# A row a stage, each ending in a 2x2 max-pooling: conv<kernel>-<channels>, or LRN.",
-        "stages = [",
-        *rows,
-        "]",
+        *_net_lines(spec),
         *toml_lines([("fc", spec.fc), ("classes", spec.classes), ("crop", spec.crop)]),
         "# What every width but the number of classes is multiplied by.",
         *toml_lines([("width", str(spec.width)), ("dropout", spec.dropout)]),
@@ -99,6 +98,17 @@ def to_toml(spec: NetSpecification) -> str:
     if spec.precision != FP32:
         lines += _section("compute", [("precision", spec.precision)])
     return "\n".join(lines) + "\n"
+
+
+def _net_lines(spec: NetSpecification) -> list[str]:
+    if spec.family is not None:
+        return toml_lines([("net", spec.family)])
+    return [
+        "# A row a stage, each ending in a 2x2 max-pooling: conv<kernel>-<channels>, or LRN.",
+        "stages = [",
+        *(f"  {toml_value([str(unit) for unit in stage])}," for stage in spec.stages),
+        "]",
+    ]
 
 
 def _data_sections(data: Data) -> list[str]:
@@ -120,7 +130,7 @@ def _section(name: str, values: Iterable[tuple[str, object]]) -> list[str]:
 def _spec_of(root: Table) -> NetSpecification:
     net = root.optional_text("net")
     rows = root.rows("stages", is_text, "a list of stages, each a list of rows")
-    name = root.optional_text("name", f"VGG-{net}" if net else None)
+    name = root.optional_text("name", default_name(net) if net else None)
     crop = root.integer("crop", vgg.CROP)
     values = (
         root.integers("fc", vgg.FC_WIDTHS),
@@ -141,17 +151,18 @@ def _spec_of(root: Table) -> NetSpecification:
     if name is None:
         raise root.error("name", "a name, as the stages are not those of a built-in net", name)
     with root.located():
-        return NetSpecification(name, _stages(net, rows if "stages" in root else None), *values)
+        stages = _stages(net, rows if "stages" in root else None)
+        return NetSpecification(name, stages, *values, family=None if stages else net)
 
 
 def _stages(net: str | None, rows: list[list[str]] | None) -> Stages:
     if net is not None and rows is None:
-        return vgg.stages_of(net)
+        return () if net in families() else vgg.stages_of(net)
     if rows is not None and net is None:
         return vgg.parse_stages(rows)
     raise ProtoError(
         f"stages: expected either net or stages, got {'both' if net else 'neither'}; "
-        f"write net = one of {', '.join(vgg.NETS)}, or the stages of your own net"
+        f"write net = one of {', '.join(net_names())}, or the stages of your own net"
     )
 
 

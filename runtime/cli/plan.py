@@ -9,9 +9,8 @@ from dataclasses import asdict
 
 from prototxt_gen import heads, proto
 from prototxt_gen.errors import UnsupportedError
-from prototxt_gen.spec import builtin_spec
+from prototxt_gen.spec import builtin_spec, net_names
 from prototxt_gen.text import read_net
-from prototxt_gen.vgg import NETS
 from runtime.analysis.summary import summarize
 from runtime.analysis.time_estimate import (
     ASSUMPTIONS,
@@ -33,7 +32,7 @@ EXAMPLE = "verydeep plan --net D --gpus 8 --link nvlink"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = parser.add_mutually_exclusive_group(required=True)
     net.add_argument("model", nargs="?", metavar="PROTOTXT", help="a deploy net")
-    net.add_argument("--net", choices=tuple(NETS), help="a net of the paper")
+    net.add_argument("--net", choices=net_names(), help="a built-in net")
     for name, default, help_text in (
         ("gpus", 4, "number of GPUs"),
         ("batch", 256, "images of a step, in all"),

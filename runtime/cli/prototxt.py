@@ -16,11 +16,12 @@ from prototxt_gen.spec import (
     SOLVER_MODES,
     NetSpecification,
     builtin_spec,
+    net_names,
     paper_test_scale,
     with_values,
 )
 from prototxt_gen.spec_toml import load_spec, parse_width, to_toml
-from prototxt_gen.vgg import CROP, NETS
+from prototxt_gen.vgg import CROP
 
 NAME = "prototxt"
 SUMMARY = "write a net's train_val, deploy, dense and solver prototxts"
@@ -39,7 +40,7 @@ class Override(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = parser.add_mutually_exclusive_group(required=True)
-    net.add_argument("--net", choices=tuple(NETS), help="a net of the paper")
+    net.add_argument("--net", choices=net_names(), help="a built-in net")
     net.add_argument(
         "--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md"
     )

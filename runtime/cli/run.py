@@ -8,7 +8,7 @@ import json
 import logging
 from pathlib import Path
 
-from prototxt_gen.vgg import NETS
+from prototxt_gen.spec import net_names
 from runtime.cli.devices import add_device_arguments, open_backend, parse_gpus
 from runtime.cli.ranks import run_ranks
 from runtime.logs.glog import setup_logging
@@ -18,13 +18,13 @@ from runtime.parallel.mpi_group import start_mpi
 log = logging.getLogger("verydeep.job")
 
 NAME = "run"
-SUMMARY = "prepare a data set, train a net of the paper, evaluate, export and draw"
+SUMMARY = "prepare a data set, train a built-in net, evaluate, export and draw"
 EXAMPLE = "verydeep run --net D --data /data/ilsvrc12 --gpu 0,1,2,3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `verydeep run`."""
-    parser.add_argument("--net", choices=list(NETS), default="A", help="net of the paper (A)")
+    parser.add_argument("--net", choices=net_names(), default="A", help="built-in net (A)")
     parser.add_argument(
         "--data",
         default="demo",

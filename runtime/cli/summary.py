@@ -11,10 +11,9 @@ from typing import Any
 from prototxt_gen import heads, proto
 from prototxt_gen.errors import DataError, UnsupportedError
 from prototxt_gen.locate import located
-from prototxt_gen.spec import NetSpecification, builtin_spec
+from prototxt_gen.spec import NetSpecification, builtin_spec, net_names
 from prototxt_gen.spec_toml import load_spec
 from prototxt_gen.text import read_net, read_solver
-from prototxt_gen.vgg import NETS
 from runtime.analysis.memory_estimate import GIB, budget_advice, in_gib
 from runtime.analysis.summary import summarize
 from runtime.analysis.summary_text import summary_text
@@ -38,7 +37,7 @@ _OF_ONE_NET = ("phase", "batch", "shape", "solver", "budget")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     net = parser.add_mutually_exclusive_group(required=True)
     net.add_argument("model", nargs="?", metavar="PROTOTXT", help="a net of any kind")
-    net.add_argument("--net", choices=tuple(NETS), help="a net of the paper")
+    net.add_argument("--net", choices=net_names(), help="a built-in net")
     net.add_argument(
         "--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md"
     )

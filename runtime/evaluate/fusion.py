@@ -22,7 +22,7 @@ class Posteriors:
     @property
     def classes(self) -> int:
         """The number of classes."""
-        return self.values.shape[1]
+        return int(self.values.shape[1])
 
     def error(self, k: int) -> float:
         """Return the top-k error as a fraction; k is limited to the number of classes.

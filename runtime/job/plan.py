@@ -62,7 +62,7 @@ def base_spec(net: str, demo: bool) -> NetSpecification:
     if not demo:
         return builtin_spec(net)
     spec = with_values(builtin_spec(net, DEMO_CROP), DEMO_VALUES)
-    return with_values(spec, {"name": f"VGG-{net}-demo"})
+    return with_values(spec, {"name": f"{spec.name}-demo"})
 
 
 def fit_to_data(

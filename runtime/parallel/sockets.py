@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import TrainingError
 from runtime.backend.base import HostArray
-from runtime.parallel.collective import PATIENCE, Message, PeerFailedError, Pending
+from runtime.parallel.collective import PATIENCE, Collective, Message, PeerFailedError, Pending
 
 log = logging.getLogger("verydeep.parallel")
 
@@ -39,10 +39,8 @@ def new_session() -> str:
     return secrets.token_hex(16)
 
 
-class SocketCollective:
+class SocketCollective(Collective):
     """See Collective. Every two processes have one connection, of the family AF_UNIX."""
-
-    in_process = False
 
     def __init__(
         self,
@@ -148,15 +146,9 @@ class SocketCollective:
 
     def post(self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]) -> Pending:
         """See Collective. What comes has the dtype of what is sent, else the collective's."""
-        dtype = next((array.dtype for parcel in outgoing for array in parcel), self.dtype)
+        dtype = next((array.dtype for message in outgoing for array in message), self.dtype)
         self._posted.append(_Posted(self, outgoing, sizes, dtype))
         return self._posted[-1]
-
-    def exchange(
-        self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]
-    ) -> list[Message]:
-        """See Collective."""
-        return self.post(outgoing, sizes).finish()
 
     def release(self) -> None:
         """See Collective. Arrays that came are this process's own."""

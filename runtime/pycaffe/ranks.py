@@ -20,8 +20,9 @@ from runtime.backend.base import Backend
 from runtime.core.context import PassWindow
 from runtime.parallel.collective import Collective
 from runtime.parallel.flat_params import Layout
-from runtime.solvers.engine import BuildEngine, EngineSetup, LocalEngine, clip_factor
+from runtime.solvers.engine import BuildEngine, EngineSetup, clip_factor
 from runtime.solvers.hooks import Score
+from runtime.solvers.local_engine import LocalEngine
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.solver import Solver
 from runtime.solvers.testing import Outcome, read_scores, run_batch

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("prototxt_gen", "data_prep", "cuda_kernels", "runtime", "tests/conformance")
-COPIED += ("tests/oracle", "tests/architecture", "pyproject.toml")
+COPIED += ("tests/oracle", "tests/architecture", "tests/prototxt_gen", "pyproject.toml")
 
 LAYER = '''"""Cube: y = scale * x^3."""
 
@@ -180,6 +180,60 @@ def run(args: argparse.Namespace) -> int:
 '''
 
 
+FAMILY = '''"""A small ResNet: stages of two basic blocks."""
+
+from __future__ import annotations
+
+from prototxt_gen.net_layers import add_average, add_convolution, add_layer, learnt
+from prototxt_gen.proto import Message
+from prototxt_gen.spec import Initialisation, NetSpecification
+
+NET = "ResNet-10"
+
+
+def scores(net: Message, spec: NetSpecification, init: Initialisation | None) -> str:
+    """Add the first convolution, the blocks, the average and the classifier."""
+
+    def convolution(name: str, bottom: str, width: int, kernel: int, stride: int) -> str:
+        layer = add_convolution(net, name, bottom, width, kernel, kernel // 2, stride)
+        learnt(layer, layer.convolution_param, init)
+        add_layer(net, "BatchNorm", f"{name}_bn", name, name)
+        add_layer(net, "Scale", f"{name}_scale", name, name).scale_param.bias_term = True
+        return name
+
+    def rectified(name: str) -> str:
+        add_layer(net, "ReLU", f"{name}_relu", name, name)
+        return name
+
+    top = rectified(convolution("conv1", "data", spec.scaled(64), 7, 2))
+    for stage, width in enumerate((64, 128, 256, 512), start=2):
+        wide, stride = spec.scaled(width), 1 if stage == 2 else 2
+        shortcut = convolution(f"res{stage}_branch1", top, wide, 1, stride)
+        inner = rectified(convolution(f"res{stage}_branch2a", top, wide, 3, stride))
+        inner = convolution(f"res{stage}_branch2b", inner, wide, 3, 1)
+        add_layer(net, "Eltwise", f"res{stage}", shortcut, f"res{stage}").bottom.append(inner)
+        top = rectified(f"res{stage}")
+    add_average(net, "pool5", top)
+    classifier = add_layer(net, "InnerProduct", "fc", "pool5", "fc")
+    classifier.inner_product_param.num_output = spec.classes
+    learnt(classifier, classifier.inner_product_param, init)
+    return "fc"
+'''
+FAMILY_TEST = '''"""The shape of the residual net."""
+
+from __future__ import annotations
+
+from prototxt_gen import heads
+from prototxt_gen.spec import builtin_spec
+
+
+def test_every_stage_has_a_shortcut() -> None:
+    net = heads.deploy(builtin_spec("ResNet-10"))
+    sums = [layer for layer in net.layer if layer.type == "Eltwise"]
+    assert [layer.bottom[0] for layer in sums] == [f"res{i}_branch1" for i in (2, 3, 4, 5)]
+'''
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the source without compiled extensions."""
@@ -258,3 +312,19 @@ def test_a_verb_takes_one_file(copy: Path) -> None:
         copy, "-m", "runtime", "count_layers", "--help"
     )
     run(copy, "-m", "pytest", "-q", "tests/architecture/test_cli.py", "-k", "count_layers or every")
+
+
+def test_a_family_of_nets_takes_two_files(copy: Path) -> None:
+    """A residual net and its test; the command line and the tests of all families find it."""
+    (copy / "prototxt_gen/families/resnet.py").write_text(FAMILY, encoding="utf-8")
+    (copy / "tests/prototxt_gen/test_resnet.py").write_text(FAMILY_TEST, encoding="utf-8")
+    assert changed_files(copy) == [
+        "prototxt_gen/families/resnet.py",
+        "tests/prototxt_gen/test_resnet.py",
+    ]
+    tests = ("tests/prototxt_gen/test_resnet.py", "tests/prototxt_gen/test_families.py")
+    run(copy, "-m", "pytest", "-q", *tests)
+    run(copy, "-m", "runtime", "prototxt", "--net", "ResNet-10", "--out", "nets")
+    shown = run(copy, "-m", "runtime", "summary", "--net", "ResNet-10")
+    assert "res5_branch2b" in shown
+    assert "res5_branch2b" in run(copy, "-m", "runtime", "summary", "nets/deploy.prototxt")

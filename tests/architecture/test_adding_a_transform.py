@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from tests.architecture.test_adding import ROOT, insert, run
 
 pytestmark = pytest.mark.slow
