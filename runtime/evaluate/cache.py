@@ -55,7 +55,7 @@ class ArrayCache:
     """A folder of computed arrays."""
 
     folder: Path
-    what: ClassVar[str] = "arrays"
+    content: ClassVar[str] = "arrays"
     """The name of the arrays in messages."""
 
     def path(self, key: dict[str, Any]) -> Path:
@@ -75,12 +75,12 @@ class ArrayCache:
         if not path.exists():
             return None
         try:
-            content = read_arrays(path, "key", *names)
+            stored = read_arrays(path, "key", *names)
         except (OSError, ValueError) as cause:
             raise self._damaged(path, str(cause)) from cause
-        if str(content["key"]) != _canonical(key):
-            raise self._damaged(path, f"it contains {self.what} of another evaluation")
-        arrays = tuple(content[name] for name in names)
+        if str(stored["key"]) != _canonical(key):
+            raise self._damaged(path, f"it contains {self.content} of another evaluation")
+        arrays = tuple(stored[name] for name in names)
         if not _is_table(arrays):
             shapes = ", ".join(f"{array.shape} of {array.dtype}" for array in arrays)
             raise self._damaged(path, f"arrays of the shapes {shapes}")
@@ -110,8 +110,8 @@ class ArrayCache:
 
     def _damaged(self, path: Path, reason: str) -> DataError:
         return DataError(
-            f"{path}: the {self.what} cannot be read: {reason}; expected a file that an evaluation "
-            "wrote; delete the file to compute them again"
+            f"{path}: the {self.content} cannot be read: {reason}; expected a file that an "
+            "evaluation wrote; delete the file to compute them again"
         )
 
 
@@ -119,7 +119,7 @@ class ArrayCache:
 class PosteriorCache(ArrayCache):
     """A folder of posteriors."""
 
-    what: ClassVar[str] = "posteriors"
+    content: ClassVar[str] = "posteriors"
 
     def load(self, key: dict[str, Any]) -> Posteriors | None:
         """Return the posteriors of a key, None if they are not cached. See `load_arrays`."""

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen.errors import DataError, ShapeError
-from prototxt_gen.files import atomic_write, atomic_write_text
+from prototxt_gen.files import atomic_write_text
+from runtime.evaluate.figures import new_figure, save_figure
 from runtime.evaluate.metrics import Labels, Scores, ranks
 
 Matrix = npt.NDArray[np.int64]
@@ -73,9 +74,8 @@ def class_errors(matrix: Matrix) -> npt.NDArray[np.float64]:
     """
     images = matrix.sum(axis=1)
     wrong = (images - matrix.diagonal()).astype(np.float64)
-    errors = np.full(len(images), np.nan)
-    np.divide(wrong, images, out=errors, where=images > 0)
-    return errors
+    absent = np.full(len(images), np.nan)
+    return np.asarray(np.divide(wrong, images, out=absent, where=images > 0))
 
 
 def worst_classes(matrix: Matrix, count: int) -> list[int]:
@@ -141,7 +141,7 @@ def confusion_csv(matrix: Matrix, names: Sequence[str], path: Path) -> Path:
 
 
 def confusion_picture(matrix: Matrix, names: Sequence[str], path: Path) -> Path:
-    """Draw a confusion matrix as PNG, with the errors of single classes.
+    """Draw a confusion matrix with the errors of single classes, as PNG or by the file's suffix.
 
     Up to 20 classes have a labelled row and column each, and a bar with their error. With more
     classes, the picture lists the classes with the largest errors and the most frequent
@@ -153,32 +153,24 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], path: Path) -> Path:
         ShapeError: the number of names is not the number of classes.
         DataError: the file cannot be written.
     """
-    # The object interface, without pyplot: no display, no global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     _check_names(matrix, names)
     short = [short_name(name) for name in names]
     classes = len(names)
     if classes <= _CELL_CLASSES:
         side = max(4.0, 0.42 * classes + 1.8)
-        figure = Figure(figsize=(1.8 * side + 0.6, side + 0.6), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(1.8 * side + 0.6, side + 0.6)
         left, right = figure.subplots(1, 2, width_ratios=(3, 2))
         _draw_cells(left, matrix, short)
         _draw_errors(right, matrix, short, list(range(classes)), "Top-1 error of each class")
     else:
-        figure = Figure(figsize=(19.0, 9.0), layout="constrained")
-        FigureCanvasAgg(figure)
+        figure = new_figure(19.0, 9.0)
         left, middle, right = figure.subplots(1, 3, width_ratios=(10, 4, 4))
         _draw_pixels(figure, left, matrix)
         worst = worst_classes(matrix, _WORST)
         _draw_errors(middle, matrix, short, worst, f"The {len(worst)} largest errors of a class")
         _draw_confusions(right, matrix, short)
     figure.suptitle(_title(matrix))
-    with atomic_write(path, "wb", DataError) as stream:
-        figure.savefig(stream, format="png", dpi=100)
-    return path
+    return save_figure(figure, path)
 
 
 def short_name(name: str) -> str:

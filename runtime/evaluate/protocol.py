@@ -57,15 +57,17 @@ class EvaluationProtocol:
 
     def describe(self) -> str:
         """Return the protocol in words."""
-        ways = []
+        words = []
         flips = "averaged with the flip" if self.flip else "without flips"
         if self.kind in (DENSE, BOTH):
-            ways.append(f"dense, scores averaged over space {self.average} the soft-max, {flips}")
+            words.append(f"dense, scores averaged over space {self.average} the softmax, {flips}")
         if self.kind in (MULTICROP, BOTH):
             crops = self.grid**2 * (2 if self.flip else 1)
-            ways.append(f"{crops} crop{'s' * (crops > 1)} a scale ({self.grid}x{self.grid} grid)")
+            words.append(
+                f"{crops} crop{'s' * (crops > 1)} per scale ({self.grid}x{self.grid} grid)"
+            )
         scales = ", ".join(map(str, self.scales))
-        return f"{' and '.join(ways)}; Q = {scales}; posteriors averaged"
+        return f"{' and '.join(words)}; Q = {scales}; posteriors averaged"
 
 
 def check_scales(scales: tuple[int, ...]) -> None:

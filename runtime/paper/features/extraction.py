@@ -50,7 +50,7 @@ IMAGES, BOXES = "images", "boxes"
 class DescriptorCache(ArrayCache):
     """A folder of descriptors at single scales, one file for each net and scale."""
 
-    what: ClassVar[str] = "features"
+    content: ClassVar[str] = "features"
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,8 @@ _COLUMNS = 8
 _SAMPLE_ROWS, _WORST_ROWS = 3, 2
 _NAME_LENGTH = 12
 _LEGEND = (
-    "true boxes green, predicted boxes blue if correct and red if wrong; number: overlap (IoU)"
+    "true boxes green, predicted boxes blue if correct and red if wrong; number: overlap (IoU); "
+    "'class': not guessed"
 )
 
 

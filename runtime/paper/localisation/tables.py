@@ -25,7 +25,7 @@ CENTRAL = "central crop"
 
 @dataclass(frozen=True)
 class BoxResult:
-    """A row of the paper with the measured errors, one for each way of applying the nets."""
+    """A row of the paper with the measured errors, by the method of applying the nets."""
 
     row: BoxRow
     scales: str
@@ -41,7 +41,7 @@ class BoxResult:
             "runs": [run.name for run, _ in self.row.members],
             "scales_here": self.scales,
             "paper": self.row.published,
-            "measured": {way: result.to_json() for way, result in self.measured.items()},
+            "measured": {method: result.to_json() for method, result in self.measured.items()},
             "missing": list(self.missing),
         }
 
@@ -70,9 +70,9 @@ class BoxTable:
     def best(self) -> tuple[str, Localised] | None:
         """Return the measured row with the smallest error and its name; None without any."""
         measured = [
-            (f"{result.row.name}, {way}", localised)
+            (f"{result.row.name}, {method}", localised)
             for result in self.results
-            for way, localised in result.measured.items()
+            for method, localised in result.measured.items()
         ]
         return min(measured, key=lambda pair: pair[1].error, default=None)
 
@@ -119,8 +119,10 @@ class BoxTables:
         members = self._finished_members(row)
         if row.table == 8 or classes is None:
             return BoxResult(row, scales, {CENTRAL: self._evaluator.central(members[0])})
-        ways = {way: self._evaluator.merged(members, classes, way) for way in (DENSE, CROPS)}
-        return BoxResult(row, scales, ways)
+        methods = {
+            method: self._evaluator.merged(members, classes, method) for method in (DENSE, CROPS)
+        }
+        return BoxResult(row, scales, methods)
 
     def _finished_members(self, row: BoxRow) -> list[BoxMember]:
         """Return the members of a row whose runs are finished."""
@@ -155,18 +157,18 @@ class BoxTables:
 
 def text_table(table: BoxTable, notes: Sequence[str] = ()) -> str:
     """Return a table as text: errors in per cent, baselines, and what the errors depend on."""
-    ways = tuple(dict.fromkeys(way for result in table.results for way in result.measured))
-    head = ("setting", "paper val", "test", *(f"here, {way}" for way in ways), "S/Q here")
-    body = [_cells(result, ways) for result in table.results]
+    methods = tuple(dict.fromkeys(method for result in table.results for method in result.measured))
+    head = ("setting", "paper val", "test", *(f"here, {method}" for method in methods), "S/Q here")
+    body = [_cells(result, methods) for result in table.results]
     body += [
-        [name, percent(None), percent(None), *(percent(100 * error) for _ in ways), ""]
+        [name, percent(None), percent(None), *(percent(100 * error) for _ in methods), ""]
         for name, error in table.baselines.items()
     ]
     title = f"{TITLES[table.number]}; errors in per cent"
     lines = report.text_table(table.number, head, body, title)
     lines += ["", f"images: {table.images}; classes: {table.classes}", *notes]
     lines += missing_lines(command for result in table.results for command in result.missing)
-    measured = [way for result in table.results for way in result.measured.values()]
+    measured = [one for result in table.results for one in result.measured.values()]
     members = {
         f"  {member['net']}: weights sha256 {member['weights_sha256'][:16]}, started from "
         f"{member['classifier_sha256'][:16]}"
@@ -175,16 +177,18 @@ def text_table(table: BoxTable, notes: Sequence[str] = ()) -> str:
     }
     if measured:
         lines += ["", "Measured with:", *sorted(members), "", "Protocols:"]
-        lines += [f"  {words}" for words in dict.fromkeys(each.protocol for each in measured)]
+        lines += [
+            f"  {words}" for words in dict.fromkeys(localised.protocol for localised in measured)
+        ]
     return "\n".join(lines)
 
 
-def _cells(result: BoxResult, ways: Sequence[str]) -> list[str]:
-    errors = {way: 100 * localised.error for way, localised in result.measured.items()}
+def _cells(result: BoxResult, methods: Sequence[str]) -> list[str]:
+    errors = {method: 100 * localised.error for method, localised in result.measured.items()}
     return [
         result.row.name,
         *map(percent, result.row.published.values()),
-        *(percent(errors.get(way)) for way in ways),
+        *(percent(errors.get(method)) for method in methods),
         result.scales if result.measured else f"{result.scales}, missing",
     ]
 

@@ -150,7 +150,7 @@ def test_a_cache_of_other_shapes_is_damaged(
 ) -> None:
     cache = PosteriorCache(tmp_path)
     cache.store_arrays({"net": "toy"}, values=values, labels=labels)
-    with pytest.raises(DataError, match="no posteriors can be read: arrays of the shapes"):
+    with pytest.raises(DataError, match="the posteriors cannot be read: arrays of the shapes"):
         cache.load({"net": "toy"})
 
 

@@ -231,7 +231,7 @@ def test_the_command_lines(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixtu
     shown = capsys.readouterr().out
     for part in ("top-1 error: ", "images: 3 of ", "sha256 ", "Q = 18", "mean 100, 110, 120"):
         assert part in shown, part
-    assert "dense, scores averaged over space before the soft-max, averaged with the flip" in shown
+    assert "dense, scores averaged over space before the softmax, averaged with the flip" in shown
 
 
 @pytest.mark.parametrize("protocol", ["dense", "multicrop"])

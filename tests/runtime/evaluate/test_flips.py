@@ -130,7 +130,7 @@ def test_crops_are_mirrored_by_the_same_rule(toy: Toy, capsys: Shown) -> None:
     crops = ("--protocol", "multicrop", "--grid", "2")
     for model, count in ((toy.mirrors, 8), (toy.plain, 4)):
         (protocol,), _ = protocols(toy.evaluate(model, *crops), capsys)
-        assert f"{count} crops a scale" in protocol
+        assert f"{count} crops per scale" in protocol
 
 
 def test_each_member_of_a_fusion_follows_its_own_training(toy: Toy, capsys: Shown) -> None:

@@ -162,7 +162,7 @@ def test_a_table_measures_what_is_there_and_says_what_is_not(
 def test_the_shallow_net_is_compared_on_a_centre_crop(folder: RunFolder) -> None:
     row = TableMaker(folder, Setting(), create_backend("cpu")).table(3)[-2]
     assert row.measured is not None
-    assert "1 crop a scale" in row.measured.members[0]["protocol"]
+    assert "1 crop per scale" in row.measured.members[0]["protocol"]
 
 
 @pytest.mark.parametrize(
