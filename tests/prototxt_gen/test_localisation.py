@@ -1,4 +1,4 @@
-"""The nets of boxes: what of the classification net is kept, what is new, what learns."""
+"""Localisation nets: layers that are kept, new layers, and trained layers."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_boxes_come_from_a_database_of_their_own(spec: LocalisationSpec) -> None
         assert options.boxes == "box"
 
 
-def test_only_the_true_class_is_judged() -> None:
+def test_only_the_true_class_contributes_to_the_loss() -> None:
     """Prediction and target are both multiplied by the label's row of the fixed `mask`."""
     net = train_val(PCR)
     mask = named(net, "mask")
@@ -190,13 +190,13 @@ def test_files_name_each_other_and_are_the_same_every_time(
         ),
     ],
 )
-def test_what_cannot_be(values: dict[str, Any], message: str) -> None:
+def test_impossible_values(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ProtoError) as caught:
         dataclasses.replace(PCR, **values)
     assert str(caught.value) == message
 
 
-def test_records_that_are_skipped_would_part_boxes_from_images() -> None:
+def test_boxes_do_not_allow_skipped_records() -> None:
     options = dataclasses.replace(D.data.train.options, boxes="box")
     with pytest.raises(ProtoError) as caught:
         dataclasses.replace(options, on_error="skip")

@@ -52,17 +52,17 @@ def printed(words: list[str], shown: Shown) -> Any:
 
 def test_voc_from_images_to_mean_ap(toy: Toy, capsys: Shown) -> None:
     data = write_voc(toy.root / "VOC2007", {"trainval": 30, "test": 14})
-    told = printed(toy.extract(data, "voc.h5"), capsys)
-    assert (told["images"], told["dimension"], told["scales"]) == (44, 9, [16, 20])
+    extracted = printed(toy.extract(data, "voc.h5"), capsys)
+    assert (extracted["images"], extracted["dimension"], extracted["scales"]) == (44, 9, [16, 20])
     assert read_features(toy.root / "voc.h5").attributes["net"] == "toy"
     found = printed(toy.evaluate("voc2007", data, ["voc.h5"]), capsys)
     assert found["measure"] == "11-point AP"
     (split,) = found["splits"]
     assert set(split["classes"]) == set(COLOURS)
     assert found["mean"] == pytest.approx(sum(split["classes"].values()) / 3)
-    # Colours give the classes away, even to random weights.
+    # Colours separate the classes, even with random weights.
     assert found["mean"] > 0.9
-    assert found["features"][0]["weights_sha256"] == told["weights_sha256"]
+    assert found["features"][0]["weights_sha256"] == extracted["weights_sha256"]
     ours = {row["method"]: row["value"] for row in found["paper"] if "VGG" in row["method"]}
     assert ours == {
         "VGG Net-D (16 layers)": 89.3,
@@ -71,7 +71,7 @@ def test_voc_from_images_to_mean_ap(toy: Toy, capsys: Shown) -> None:
     }
 
 
-def test_what_is_printed_says_what_the_number_depends_on(toy: Toy, capsys: Shown) -> None:
+def test_the_text_lists_everything_the_result_depends_on(toy: Toy, capsys: Shown) -> None:
     data = write_caltech(toy.root / "caltech", 9)
     assert main(toy.extract(data, "c.npz", "--aggregate", "stack")) == 0
     shown = capsys.readouterr().out
@@ -96,18 +96,18 @@ def test_what_is_printed_says_what_the_number_depends_on(toy: Toy, capsys: Shown
         assert part in shown, part
 
 
-def test_boxes_tell_apart_what_two_people_do(toy: Toy, capsys: Shown) -> None:
+def test_boxes_separate_two_people_in_one_image(toy: Toy, capsys: Shown) -> None:
     data = write_actions(toy.root / "VOC2012", {"train": 24, "val": 10})
     printed(toy.extract(data, "images.h5", "--set", "Action"), capsys)
-    told = printed(toy.extract(data, "boxes.h5", "--boxes"), capsys)
-    assert (told["images"], told["regions"]) == (68, "boxes")
+    extracted = printed(toy.extract(data, "boxes.h5", "--boxes"), capsys)
+    assert (extracted["images"], extracted["regions"]) == (68, "boxes")
     alone = printed(toy.evaluate("action2012", data, ["images.h5"]), capsys)
     both = printed(toy.evaluate("action2012", data, ["images.h5", "boxes.h5"]), capsys)
     assert both["dimension"] == 2 * alone["dimension"]
     assert both["mean"] > 0.95 > 0.75 > alone["mean"]
 
 
-def test_one_c_is_not_chosen(toy: Toy, capsys: Shown) -> None:
+def test_a_single_c_is_used_without_selection(toy: Toy, capsys: Shown) -> None:
     data = write_caltech(toy.root / "caltech", 5)
     printed(toy.extract(data, "c.h5", "--no-flip", "--layer", "fc3"), capsys)
     counts = ["--train-per-class", "3", "--splits", "1", "--C", "2"]
@@ -118,7 +118,7 @@ def test_one_c_is_not_chosen(toy: Toy, capsys: Shown) -> None:
     assert not found["features"][0]["flip"]
 
 
-def test_mistakes_are_said(toy: Toy, capsys: Shown) -> None:
+def test_errors_of_bad_input(toy: Toy, capsys: Shown) -> None:
     data = write_voc(toy.root / "voc", {"trainval": 6, "test": 3})
 
     def refused(words: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""The verb `localise`: trained for a moment, measured, and told apart from what is missing."""
+"""The verb `localise`: short training, measuring, and missing runs."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def train(out: Path) -> None:
-    """Boxes on the data that are there: the verb itself would draw the whole data set."""
+    """Train on the existing data; the verb would prepare the whole data set."""
     weights = next((out / "runs/A-256").glob("*.caffemodel"))
     options = BoxTraining(RecipeOptions(1, 2, (40, 10)), weights)
     chosen = [BoxRun("A", 384), BoxRun("A", 256)]
     train_boxes(RunFolder(out), Setting(), chosen, create_backend("cpu"), options)
 
 
-def test_tables_say_what_is_missing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_runs_are_listed(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["localise", "evaluate", "--table", "8", "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "Missing runs. Each command trains one run and all runs that it starts from:" in shown
@@ -89,7 +89,7 @@ def test_tables_8_and_9(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert picture.shape[1] > 800
 
 
-def test_the_text_has_everything_a_number_depends_on(
+def test_the_text_lists_everything_an_error_depends_on(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(out)
@@ -109,12 +109,14 @@ def test_the_text_has_everything_a_number_depends_on(
         assert words in shown, words
 
 
-def test_a_folder_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_that_is_not_a_run_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["localise", "evaluate", "--out", str(tmp_path)]) == 2
     assert f"verydeep localise: {tmp_path}: not a run folder: " in capsys.readouterr().err
 
 
-def test_weights_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     missing, runs_folder = tmp_path / "none.caffemodel", tmp_path / "runs"
     command = ["localise", "train", "--scale", "256", "--out", str(runs_folder)]
     assert main([*command, "--weights", str(missing)]) == 2
@@ -125,7 +127,7 @@ def test_weights_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert not runs_folder.exists()
 
 
-def test_a_data_set_without_boxes_is_told_before_anything_is_made(
+def test_a_data_set_without_boxes_is_refused_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root, runs_folder = write_tree(tmp_path / "set"), tmp_path / "runs"

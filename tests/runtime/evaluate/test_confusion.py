@@ -69,7 +69,7 @@ def test_no_images() -> None:
         (np.zeros((2, 3)), np.array([-1, 0]), 3, DataError, "labels from -1 to 0; expected 0"),
     ],
 )
-def test_what_does_not_fit(
+def test_input_that_does_not_fit(
     scores: np.ndarray, labels: np.ndarray, classes: int, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):

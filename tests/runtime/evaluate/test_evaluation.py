@@ -1,4 +1,4 @@
-"""Protocols over a small database: the identities that must hold, and the command lines."""
+"""Protocols over a small database: identities of protocols, and the command lines."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_grid_of_one_is_the_centre_crop_of_the_test_net(toy: Toy) -> None:
     np.testing.assert_allclose(found.values, softmax(wanted.scores), atol=1e-6)
 
 
-def test_dense_at_crop_size_is_the_whole_image_alone(toy: Toy) -> None:
+def test_dense_at_crop_size_equals_a_single_crop(toy: Toy) -> None:
     """A square image at Q = crop is one crop: dense and multi-crop cannot differ."""
     found = [
         toy.evaluator().posteriors(toy.member(kind, (CROP,))) for kind in ("dense", "multicrop")
@@ -107,7 +107,7 @@ def test_dense_by_hand(toy: Toy) -> None:
             assert found.labels[index] == datum.label
 
 
-def test_scales_and_ways_are_averaged_with_equal_weight(toy: Toy) -> None:
+def test_scales_and_kinds_are_averaged_with_equal_weight(toy: Toy) -> None:
     evaluator = toy.evaluator()
     single = [
         evaluator.posteriors(toy.member(kind, (q,))).values
@@ -144,7 +144,7 @@ def test_posteriors_do_not_depend_on_memory_or_threads(toy: Toy) -> None:
     np.testing.assert_allclose(*found, atol=1e-6)
 
 
-def test_waiting_images_are_bounded() -> None:
+def test_memory_of_incomplete_batches_is_limited() -> None:
     batches = ShapeBatches(lambda h, w: 100, limit=1000)
     sizes = []
     for index in range(20):
@@ -175,7 +175,7 @@ def test_fifty_crops_cover_the_image_and_their_flips() -> None:
     np.testing.assert_array_equal(crops[25:], crops[:25, :, :, ::-1])
 
 
-def test_posteriors_are_kept_and_filed_by_all_that_matters(
+def test_posteriors_are_cached_by_everything_they_depend_on(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = PosteriorCache(tmp_path / "cache")
@@ -235,10 +235,10 @@ def test_the_command_lines(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("protocol", ["dense", "multicrop"])
-def test_scores_of_nan_are_said(
+def test_scores_of_nan_are_reported(
     toy: Toy, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """NaN scores count as right, as in Caffe's Accuracy: an error of 0 means nothing then."""
+    """NaN scores count as correct, as in Caffe's Accuracy, so the error is invalid."""
     deploy = text.read_net(toy.model.parent / generate.DEPLOY)
     with Net(deploy, proto.TEST, create_backend("cpu")) as net:
         copy_trained_layers(net, toy.weights)
@@ -303,7 +303,7 @@ def test_an_impossible_protocol_is_refused(change: dict[str, Any], message: str)
     assert message in str(caught.value)
 
 
-def test_other_mistakes_are_said(toy: Toy, tmp_path: Path) -> None:
+def test_other_errors(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(ProtoError, match="--scales: expected integers"):
         parse_scales("256;384")
     with pytest.raises(ShapeError, match="fuse: nothing to average"):
@@ -325,7 +325,7 @@ def test_other_mistakes_are_said(toy: Toy, tmp_path: Path) -> None:
         toy.evaluator().posteriors(toy.member("multicrop", (12,)))
 
 
-def test_command_line_mistakes_are_said(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_of_the_command_line(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
     files = ["--model", str(toy.model), "--weights", str(toy.weights), "--scales", "20"]
     source = ["--source", str(toy.source), "--no-cache"]
     assert main(["evaluate", *files, *source, "--mean-value", "a,b"]) == 2
@@ -374,7 +374,7 @@ def test_a_fusion_has_a_confusion_matrix_too(toy: Toy, tmp_path: Path) -> None:
     assert len(table.read_text().splitlines()) == CLASSES + 1
 
 
-def test_mistakes_of_confusion_are_found_first(
+def test_errors_of_confusion_flags(
     toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["evaluate", "--model", str(toy.model), "--weights", str(toy.weights), "--no-cache"]

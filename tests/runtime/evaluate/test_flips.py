@@ -102,7 +102,7 @@ def protocols(words: list[str], shown: Shown) -> tuple[list[str], str]:
     return [member["protocol"] for member in json.loads(out)["members"]], err
 
 
-def test_evaluate_mirrors_where_training_did(toy: Toy, capsys: Shown) -> None:
+def test_evaluate_mirrors_if_training_did(toy: Toy, capsys: Shown) -> None:
     (protocol,), err = protocols(toy.evaluate(toy.mirrors), capsys)
     assert "averaged with the flip" in protocol
     assert f"{toy.mirrors}: training mirrored images; averaging with mirrored images" in err

@@ -1,4 +1,4 @@
-"""Progress without a terminal: a line now and then, with the time left."""
+"""Progress without a terminal: log lines with the remaining time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from runtime.evaluate.pace import log_progress
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that the test advances."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -21,7 +21,7 @@ class Clock:
         return self.now
 
 
-def test_a_line_comes_at_times_and_estimates_what_is_left(
+def test_log_lines_have_the_remaining_time(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock = Clock()

@@ -1,4 +1,4 @@
-"""Surgery: what a dense net must agree on with the net it was made of."""
+"""Dense nets agree with the nets they were made from."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_flip_average_is_symmetric(folder: Path, average: str) -> None:
     assert np.abs(one - plain).max() > 1e-4
 
 
-def test_the_order_of_averaging_is_as_asked_for() -> None:
+def test_averaging_before_or_after_the_softmax() -> None:
     maps = np.zeros((1, 2, 1, 2), np.float32)
     maps[0, 0, 0] = 0, 4
     before, after = (map_posteriors(maps, order)[0, 0] for order in ("before", "after"))
@@ -124,7 +124,7 @@ def test_weights_that_do_not_fit_exactly_are_refused(folder: Path) -> None:
         ScoreNet(model, folder / "toy.caffemodel", BACKEND, dense=True)
 
 
-def test_what_cannot_be_applied_densely_is_named() -> None:
+def test_layers_that_cannot_be_applied_densely_are_refused() -> None:
     flat = layer("Flatten", "flat", "data") + product("ip", "flat", 3)
     model = net_param(input_layer(1, 3, 8, 8) + flat + layer("Softmax", "prob", "ip"))
     assert crop_form(model).crop == (8, 8)

@@ -51,14 +51,14 @@ def write_net(folder: Path, source: str = "nowhere", seed: int = 0) -> Path:
         weights = blob.data.mutable_host()
         fan_in = max(1, weights[0].size)
         weights[...] = rng.normal(0, np.sqrt(2 / fan_in), weights.shape)
-    # Pixels are of the order of 100: scores of the order of 1 tell more than saturated soft-maxes.
+    # Pixels are of the order of 100; scores of the order of 1 avoid a saturated softmax.
     net.params.learnable[0].data.mutable_host()[...] /= 60
     save(net, folder / "toy.caffemodel")
     return folder / generate.TRAIN_VAL
 
 
 def deploy_scores(folder: Path, images: np.ndarray) -> np.ndarray:
-    """Probabilities of the deploy net itself, by a path of its own."""
+    """Probabilities of the deploy net, computed directly."""
     from runtime.weights.net_weights import copy_trained_layers
 
     param = text.read_net(folder / generate.DEPLOY)

@@ -1,4 +1,4 @@
-"""Notes of runs that cannot be right."""
+"""Damaged notes of runs."""
 
 from __future__ import annotations
 

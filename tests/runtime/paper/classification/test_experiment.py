@@ -1,4 +1,4 @@
-"""The whole experiment in two iterations a run: every run, every table, found done again."""
+"""The experiment with two iterations per run: all runs and tables, without repeated training."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def weights_of(path: Path) -> dict[str, Any]:
         return {layer.name: layer.blobs[0].array().copy() for layer in layers if layer.blobs}
 
 
-def test_each_run_leaves_its_note(folder: RunFolder) -> None:
+def test_each_run_writes_a_note(folder: RunFolder) -> None:
     for name, net in (("A-256", "VGG-A-72-demo"), ("B-256", "VGG-B-72-demo")):
         done = folder.finished(name)
         assert done is not None
@@ -87,7 +87,7 @@ def test_fine_tuning_takes_all_layers_and_a_tenth_of_the_rate(folder: RunFolder)
     assert read_sidecar(solver).train.short_side == 88
 
 
-def test_what_is_done_is_found(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_runs_are_skipped(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(driver, "train", lambda *a: pytest.fail("trained again"))
     assert [done.name for done in recipe(folder, steps_to("B", 384))] == ["A-256", "B-256", "B-384"]
 
@@ -99,7 +99,7 @@ def test_other_settings_do_not_mix_with_a_run(folder: RunFolder) -> None:
         Setting("/elsewhere").write(folder.root)
 
 
-def test_a_stopped_run_goes_on(folder: RunFolder, tmp_path: Path) -> None:
+def test_a_stopped_run_is_resumed(folder: RunFolder, tmp_path: Path) -> None:
     copy = RunFolder(tmp_path / "copy")
     copy.root.mkdir()
     shutil.copytree(folder.data, copy.data)
@@ -124,12 +124,12 @@ def test_a_stopped_run_goes_on(folder: RunFolder, tmp_path: Path) -> None:
         copy.finished("A-LRN-256")
 
 
-def test_a_step_needs_what_it_starts_from(folder: RunFolder) -> None:
+def test_a_step_requires_its_start(folder: RunFolder) -> None:
     with pytest.raises(TrainingError, match="C-384: starts from C-256, which is not finished"):
         recipe(folder, [Step("C", 384, "C-256")])
 
 
-def test_a_table_measures_what_is_there_and_says_what_is_not(
+def test_a_table_measures_finished_runs_and_lists_missing_ones(
     folder: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["paper", "--run", str(folder.root), "--table", "4", "--json"]) == 0
@@ -149,7 +149,7 @@ def test_a_table_measures_what_is_there_and_says_what_is_not(
     picture = cv2.imread(str(folder.tables / "table4.png"))
     assert picture is not None
     assert picture.std() > 5
-    # What a table says is what the evaluation of that net says.
+    # The table has the error of a direct evaluation of the net.
     done = folder.finished("B-256")
     assert done is not None
     arguments = ["--model", str(done.model), "--weights", str(done.weights), "--no-flip"]
@@ -172,7 +172,7 @@ def test_the_shallow_net_is_compared_on_a_centre_crop(folder: RunFolder) -> None
         (["--run", "nowhere"], "--run nowhere: no table; expected --table"),
     ],
 )
-def test_mistakes_are_said(
+def test_errors_of_bad_input(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["paper", *arguments]) == 2

@@ -1,4 +1,4 @@
-"""The paper's figures as data, its recipes, and what is concluded from them."""
+"""The published numbers, the recipes, and the conclusions."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def test_tables_have_the_papers_rows() -> None:
     assert len({(table, row.name) for table in TABLES for row in rows(table)}) == len(names)
 
 
-def test_errors_fall_from_table_to_table_in_the_paper_itself() -> None:
-    """Guards against slips of the pen: nearly every conclusion must follow from the figures."""
+def test_published_errors_agree_with_the_conclusions() -> None:
+    """Detects typing errors: all conclusions follow from the published numbers."""
     held = []
     for claim in claims():
         better, worse = claim.better.published["top1"], claim.worse.published["top1"]
@@ -106,7 +106,7 @@ def test_scales_are_those_of_the_paper() -> None:
         parse_scale("512")
 
 
-def test_a_plan_is_printed_and_nothing_done(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_printed_without_training(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", "--net", "E", "--scales", "384", "--plan"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "A-256: from random weights"
@@ -136,7 +136,7 @@ def test_conclusions_are_judged_by_the_measured_errors() -> None:
     assert noise == pytest.approx(100 * (0.09 / 1000 + 0.16 / 1000) ** 0.5)
 
 
-def test_reports_say_what_is_missing() -> None:
+def test_reports_list_missing_runs() -> None:
     row = rows(4)[0]
     lacking = Result(row, None, "B/72/64,72,80", ("verydeep recipe --net B",))
     assert cells(lacking)[2:6] == ["28.2", "9.6", "missing", "-"]

@@ -1,4 +1,4 @@
-"""The report in Markdown and the command behind it, without any training."""
+"""The report in Markdown and its command, without training."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def lines_with(lines: list[str], start: str) -> list[str]:
     return [line for line in lines if line.startswith(start)]
 
 
-def test_a_table_of_which_nothing_is_there_is_written_all_the_same(tmp_path: Path) -> None:
+def test_a_table_without_runs_is_written(tmp_path: Path) -> None:
     maker = TableMaker(RunFolder(tmp_path), Setting(), create_backend("cpu"))
     for number in TABLES:
         results = maker.table(number)
@@ -64,7 +64,7 @@ def test_a_table_of_which_nothing_is_there_is_written_all_the_same(tmp_path: Pat
         assert picture.stat().st_size > 0
 
 
-def test_the_command_hands_everything_on(
+def test_the_command_passes_its_options(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     seen: list[Any] = []

@@ -1,4 +1,4 @@
-"""Appendix B in miniature: the one command, in seconds and, slowly, at its full size."""
+"""Appendix B in miniature: shortened, and (slow) at full size."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def outcome(out: Path) -> Outcome:
     return run_demo(options(out), create_backend("cpu"))
 
 
-def test_the_net_sees_0_to_4_and_the_svm_5_to_9(outcome: Outcome, out: Path) -> None:
+def test_the_net_learns_0_to_4_and_the_svm_5_to_9(outcome: Outcome, out: Path) -> None:
     for name, count in (("train", 30), ("val", 15)):
         with Reader(out / "data" / f"{name}_lmdb") as reader:
             labels = {proto.Datum.FromString(reader.get(i)).label for i in range(len(reader))}
@@ -54,7 +54,7 @@ def test_the_net_sees_0_to_4_and_the_svm_5_to_9(outcome: Outcome, out: Path) -> 
     assert features.attributes["net"].endswith("-digits-0-4")
 
 
-def test_a_second_start_trains_nothing_and_computes_no_features(
+def test_a_second_run_reuses_training_and_features(
     outcome: Outcome, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = create_backend("cpu")
@@ -84,7 +84,7 @@ def test_the_right_labels_are_asked_for(
 
 
 @pytest.mark.slow
-def test_features_of_0_to_4_tell_5_to_9_apart(
+def test_features_of_0_to_4_separate_5_to_9(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["features", "demo", "--out", str(tmp_path), "--json"]) == 0

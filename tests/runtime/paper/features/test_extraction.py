@@ -255,7 +255,7 @@ def test_hdf5_is_as_documented(toy: Toy, tmp_path: Path) -> None:
         assert file.attrs["flip"]
 
 
-def test_files_that_are_none_are_refused(toy: Toy, tmp_path: Path) -> None:
+def test_files_without_features_are_refused(toy: Toy, tmp_path: Path) -> None:
     features = toy.extract(18)
     for path in (tmp_path / "f.txt", tmp_path / "f"):
         with pytest.raises(DataError, match=r"expected a name that ends in \.h5, \.hdf5, \.npz, "):
@@ -304,7 +304,7 @@ def test_nets_without_such_a_layer_are_refused(toy: Toy) -> None:
     )
 
 
-def test_other_mistakes_are_said(toy: Toy, tmp_path: Path) -> None:
+def test_other_errors(toy: Toy, tmp_path: Path) -> None:
     with pytest.raises(ProtoError, match="aggregate: expected one of average, stack, max, got 'm"):
         FeatureProtocol((18,), "median")
     with pytest.raises(ProtoError, match="scales: expected short sides of 1 pixel or more"):

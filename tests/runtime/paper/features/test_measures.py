@@ -25,7 +25,7 @@ def ranked(*truth: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def brute_points(scores: np.ndarray, targets: np.ndarray) -> list[tuple[float, float]]:
-    """(recall, precision) after each image that counts, by counting anew each time."""
+    """(recall, precision) after each image that counts, by counting from the start each time."""
     rows = sorted(
         [(s, t) for s, t in zip(scores.tolist(), targets.tolist()) if t != 0], key=lambda r: -r[0]
     )
@@ -110,7 +110,7 @@ def sorted_hits(scores: np.ndarray, targets: np.ndarray) -> list[bool]:
     return [bool(targets[i] > 0) for i in np.argsort(-scores)]
 
 
-def test_the_difficult_do_not_count() -> None:
+def test_difficult_images_are_ignored() -> None:
     scores, targets = ranked(0, 1, 0, -1, 1, 0)
     some = targets != 0
     for measure in (average_precision, average_precision_11):
@@ -118,7 +118,7 @@ def test_the_difficult_do_not_count() -> None:
         assert measure(scores, targets) != measure(scores, np.where(some, targets, -1))
 
 
-def test_equal_scores_stand_in_the_order_given() -> None:
+def test_equal_scores_keep_their_order() -> None:
     same = np.zeros(2)
     assert average_precision(same, np.array([1, -1], np.int8)) == 1.0
     assert average_precision(same, np.array([-1, 1], np.int8)) == 0.5
@@ -149,7 +149,7 @@ def test_per_class_takes_columns() -> None:
     assert recall.tolist() == class_recall(scores, np.arange(12) % 3).tolist()
 
 
-def test_nothing_to_measure_is_said() -> None:
+def test_classes_without_images_are_refused() -> None:
     with pytest.raises(DataError) as caught:
         average_precision(*ranked(-1, 0, -1))
     assert str(caught.value) == (

@@ -1,4 +1,4 @@
-"""Linear SVMs against scikit-learn's own multi-class one, and how C is chosen."""
+"""Linear SVMs compared with scikit-learn's, and the selection of C."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_one_against_the_rest_is_as_scikit_learn_has_it(dims: int) -> None:
     assert recall(found, targets) > 0.9
 
 
-def test_images_that_do_not_count_are_left_out_of_their_class() -> None:
+def test_ignored_images_are_omitted_for_their_class() -> None:
     values, targets = clouds()
     some = targets.copy()
     some[::5, 1] = 0
@@ -75,7 +75,7 @@ def test_images_of_several_classes_are_held_out_together_with_their_group() -> N
     assert all(held[i] == held[i + 1] for i in range(0, len(targets), 2))
 
 
-def test_c_is_that_which_does_best_on_the_images_held_out() -> None:
+def test_c_is_chosen_on_the_held_out_images() -> None:
     values, targets = clouds(dims=30, noise=2.5)
     names = [str(i) for i in range(len(targets))]
     grid = (1e-4, 0.01, 1.0, 100.0)
@@ -91,7 +91,7 @@ def test_c_is_that_which_does_best_on_the_images_held_out() -> None:
     assert len(set(wanted.values())) > 1
 
 
-def test_one_c_is_taken_as_it_is() -> None:
+def test_a_single_c_is_used() -> None:
     values, targets = clouds()
     assert choose_c(values, targets, [], recall, (3.0,)).C == 3.0
 
@@ -102,7 +102,7 @@ def test_a_class_without_images_held_out_does_not_count_in_the_choice() -> None:
     assert mean_measure(ALL_POINTS, scores, targets) == 1.0
 
 
-def test_mistakes_are_said(
+def test_errors_of_bad_input(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     values, targets = clouds()

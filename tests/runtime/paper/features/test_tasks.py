@@ -1,4 +1,4 @@
-"""The paper's tasks on tiny trees, and what their samples and features are."""
+"""The paper's tasks on small trees, their samples and features."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_caltech_tasks_have_the_papers_counts(
     assert f"{counts[0]} training images per class" in task.words
 
 
-def test_options_of_other_tasks_and_mistakes_are_said(tmp_path: Path) -> None:
+def test_options_of_other_tasks_and_other_errors(tmp_path: Path) -> None:
     voc = write_voc(tmp_path / "voc", {"trainval": 3, "test": 3})
     caltech = write_caltech(tmp_path / "caltech", 4)
     with pytest.raises(ProtoError, match=r"task: expected one of voc2007, .*, got 'imagenet'"):
@@ -110,7 +110,7 @@ def test_options_of_other_tasks_and_mistakes_are_said(tmp_path: Path) -> None:
         open_task("voc2007", voc)
 
 
-def test_layouts_are_told_by_what_is_there(tmp_path: Path) -> None:
+def test_layouts_are_detected_by_content(tmp_path: Path) -> None:
     voc = write_voc(tmp_path / "VOCdevkit" / "VOC2007", {"train": 2})
     assert {layout_of(voc), layout_of(tmp_path), layout_of(voc.parent)} == {"voc"}
     caltech = write_caltech(tmp_path / "down" / "caltech-101", 2)
@@ -217,7 +217,7 @@ def test_the_mean_and_the_spread_are_of_the_splits(tmp_path: Path) -> None:
     assert alone.mean == means[0]
 
 
-def test_the_papers_figures() -> None:
+def test_published_numbers() -> None:
     """Tables 11 and 12: its best of each column, and every task has rows of its own nets."""
     best = {"voc2007": 89.7, "voc2012": 90.3, "caltech101": 93.4, "caltech256": 86.2}
     best["action2012"] = 84.0

@@ -1,4 +1,4 @@
-"""What needs no net: the boxes that results are compared with, and the pictures of them."""
+"""Baselines and pictures, which need no net."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_training_boxes_are_fractions_of_their_images(tree: Path, tmp_path: Path
     convert(tree, opened.val_list(), tmp_path / "images", options)
     write_boxes(tmp_path / "images", opened, tmp_path / "boxes")
     found = training_boxes(tmp_path / "images", tmp_path / "boxes")
-    # Of two boxes the larger is taught; every other image has two.
+    # The larger of two boxes is the target; every other image has two.
     taught = [((2, 3, 14, 18), (5, 6, 20, 21))[index % 2] for index in range(7)]
     for row, (box, index) in enumerate(zip(taught, range(7))):
         height, width = SHAPES[index % 3]
@@ -64,7 +64,7 @@ def test_random_boxes_are_other_images_boxes_and_the_same_every_time(truth: Trut
     assert np.isclose(trained, relative).all(axis=1).sum() == 1
 
 
-def test_boxes_that_know_the_truth_are_right(truth: Truth) -> None:
+def test_true_boxes_are_correct(truth: Truth) -> None:
     boxes = np.array([each[0] for each in truth.boxes])
     assert correct_boxes(boxes, truth.boxes).all()
     assert not correct_boxes(boxes + 50, truth.boxes).any()

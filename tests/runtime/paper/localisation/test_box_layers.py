@@ -1,4 +1,4 @@
-"""Nets of boxes and their layer of boxes: what is read, what is judged, on one device or two."""
+"""Localisation nets: boxes that are read and their loss, on one device or two."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def host(net: Net, blob: str) -> np.ndarray:
     return net.blobs[blob].data.host().copy()
 
 
-def test_the_loss_is_of_the_true_classes_box_alone(toy: Path) -> None:
+def test_the_loss_depends_on_the_true_classs_box_only(toy: Path) -> None:
     with toy_net(toy) as net:
         net.forward()
         net.clear_param_diffs()
@@ -120,7 +120,7 @@ def test_boxes_are_counted_in_crops_and_follow_the_images(toy: Path) -> None:
         )
 
 
-def test_shards_see_the_boxes_that_one_device_sees(toy: Path) -> None:
+def test_shards_read_the_boxes_of_one_device(toy: Path) -> None:
     """Pass 1 of 2 is images 4 to 7 of the iteration, whichever net reads it."""
     window = PassWindow(2, 0, 2)
     with toy_net(toy, window=window) as whole:

@@ -1,4 +1,4 @@
-"""Greedy merging on cases that can be done by hand."""
+"""Greedy merging of cases with known results."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.paper.localisation.merging import box_distance, merge
 RNG = np.random.default_rng(2)
 
 
-def test_how_far_boxes_are_box_distance() -> None:
+def test_distances_of_boxes() -> None:
     box = np.array([0.0, 0, 30, 40])
     assert box_distance(box, box) == 0
     # Half a diagonal (25 of 50) between the centres; nothing in common but an edge's corner.
@@ -79,7 +79,7 @@ def test_with_a_bound_of_everything_the_mean_of_all_is_left() -> None:
 @pytest.mark.parametrize(
     ("boxes", "scores"), [((0, 4), (0,)), ((3, 4), (2,)), ((4,), (1,))], ids=str
 )
-def test_what_cannot_be_merged(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
+def test_input_that_cannot_be_merged(boxes: tuple[int, ...], scores: tuple[int, ...]) -> None:
     with pytest.raises(ShapeError) as caught:
         merge(np.zeros(boxes), np.zeros(scores))
     assert str(caught.value) == (

@@ -1,4 +1,4 @@
-"""When a box is right, and how many are."""
+"""Which boxes are correct, and errors."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_empty_and_inverted_boxes_overlap_nothing() -> None:
 
 
 def test_half_is_not_enough() -> None:
-    """ILSVRC asks for more than 0.5."""
+    """ILSVRC requires more than 0.5."""
     true = np.array([[0.0, 0, 10, 10]])
     assert iou(np.array([0.0, 0, 10, 5]), true[0]) == 0.5
     assert not is_correct(np.array([0.0, 0, 10, 5]), true)

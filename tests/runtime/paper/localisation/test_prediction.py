@@ -1,4 +1,4 @@
-"""Boxes of crops and of whole images: identities that tie the two together."""
+"""Boxes of crops and of whole images: identities between both."""
 
 from __future__ import annotations
 

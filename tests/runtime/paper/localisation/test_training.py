@@ -1,4 +1,4 @@
-"""Nets of boxes in training: what is judged, what learns, what is found done again."""
+"""Training of localisation nets: losses, trained layers, and finished runs."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_fine_tuning_the_fully_connected_layers_leaves_the_others(folder: RunFol
         assert same == name.startswith("conv"), name
 
 
-def test_what_is_done_is_found(folder: RunFolder) -> None:
+def test_finished_runs_are_skipped(folder: RunFolder) -> None:
     stamp = finished(folder, PCR).weights.stat().st_mtime_ns
     note = (folder.data / "train_box_lmdb.json").stat().st_mtime_ns
     train_boxes(folder, Setting(), [PCR], BACKEND, BoxTraining(RECIPE))
@@ -125,7 +125,7 @@ def test_runs_that_are_missing(tmp_path: Path) -> None:
 def test_images_without_boxes_get_a_database_of_the_others(
     folder: RunFolder, tmp_path: Path
 ) -> None:
-    """Some of the training images lose their XML; half a database of boxes is made anew."""
+    """Some of the training images lose their XML; an incomplete database of boxes is rewritten."""
     root = tmp_path / "images"
     shutil.copytree(folder.data / "images", root)
     xmls = sorted((root / "bbox/train").rglob("*.xml"))
