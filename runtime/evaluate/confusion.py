@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from prototxt_gen.errors import DataError, ShapeError
 from prototxt_gen.files import atomic_write_text
-from runtime.evaluate.figures import new_figure, save_figure
+from runtime.evaluate.figures import new_figure, plain_text, save_figure
 from runtime.evaluate.metrics import Labels, Scores, ranks
 
 Matrix = npt.NDArray[np.int64]
@@ -89,7 +89,8 @@ def worst_classes(matrix: Matrix, count: int) -> list[int]:
 
 def frequent_confusions(matrix: Matrix, count: int) -> list[Pair]:
     """Return the most frequent errors, the most frequent first."""
-    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    wrong = matrix.copy()
+    np.fill_diagonal(wrong, 0)
     rows, columns = np.nonzero(wrong)
     order = np.argsort(-wrong[rows, columns], kind="stable")[:count]
     return [(int(i), int(j), int(wrong[i, j])) for i, j in zip(rows[order], columns[order])]
@@ -103,7 +104,7 @@ def write_confusion(matrix: Matrix, names: Sequence[str], path: Path) -> Path:
         ShapeError: the number of names is not the number of classes.
     """
     check_suffix(path)
-    write = confusion_csv if path.suffix == ".csv" else confusion_picture
+    write = confusion_csv if path.suffix.lower() == ".csv" else confusion_picture
     return write(matrix, names, path)
 
 
@@ -113,7 +114,7 @@ def check_suffix(path: Path) -> None:
     Raises:
         DataError: it does not.
     """
-    if path.suffix not in SUFFIXES:
+    if path.suffix.lower() not in SUFFIXES:
         raise DataError(
             f"{path}: unknown format of a confusion matrix; expected a name that ends in "
             f"{' or '.join(SUFFIXES)}, got {path.suffix!r}; rename the file"
@@ -154,7 +155,7 @@ def confusion_picture(matrix: Matrix, names: Sequence[str], path: Path) -> Path:
         DataError: the file cannot be written.
     """
     _check_names(matrix, names)
-    short = [short_name(name) for name in names]
+    short = [plain_text(short_name(name)) for name in names]
     classes = len(names)
     if classes <= _CELL_CLASSES:
         side = max(4.0, 0.42 * classes + 1.8)

@@ -20,12 +20,24 @@ def new_figure(width: float, height: float) -> Any:
     return figure
 
 
+def plain_text(text: str) -> str:
+    """Return a text of a figure with its dollar signs escaped, which start formulas otherwise."""
+    return text.replace("$", r"\$")
+
+
 def save_figure(figure: Any, path: Path, dpi: int = 100) -> Path:
     """Write a figure in the format of the file's suffix, PNG without one; return the path.
 
     Raises:
-        DataError: the file cannot be written.
+        DataError: the format is not supported, or the file cannot be written.
     """
+    kind = path.suffix.lstrip(".").lower() or "png"
+    formats = figure.canvas.get_supported_filetypes()
+    if kind not in formats:
+        raise DataError(
+            f"{path}: unknown format of a picture; expected a name that ends in .png, .pdf or "
+            f".svg, got {path.suffix!r}; rename the file"
+        )
     with atomic_write(path, "wb", DataError) as stream:
-        figure.savefig(stream, format=path.suffix.lstrip(".") or "png", dpi=dpi)
+        figure.savefig(stream, format=kind, dpi=dpi)
     return path

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from data_prep import datum as datums
 from data_prep.boxes import Corners
 from data_prep.sampler import permutation
-from runtime.evaluate.figures import new_figure, save_figure
+from runtime.evaluate.figures import new_figure, plain_text, save_figure
 from runtime.paper.localisation.merging import box_distance
 from runtime.paper.localisation.overlap import Correct, iou, is_correct
 from runtime.paper.localisation.truth import Truth
@@ -111,7 +111,7 @@ def _draw_image(axis: Any, truth: Truth, box: Corners, correct: bool, index: int
     # A correct box is an error if the class was not among the guesses.
     unguessed = not correct and is_correct(box, truth.boxes[index])
     overlap = "class" if unguessed else f"{float(iou(box, truth.boxes[index]).max()):.2f}"
-    name = truth.names[truth.labels[index]].split(",")[0][:_NAME_LENGTH]
+    name = plain_text(truth.names[truth.labels[index]].split(",")[0][:_NAME_LENGTH])
     axis.set_title(f"{name} {overlap}", fontsize=8, color="black" if correct else WRONG)
 
 

@@ -121,6 +121,15 @@ def test_refused_files(tmp_path: Path) -> None:
             write_confusion(matrix, ["a"], tmp_path / name)
 
 
+def test_names_with_formulas_and_suffixes_in_capitals(tmp_path: Path) -> None:
+    matrix = np.eye(3, dtype=np.int64)
+    names = [r"$\frac{$", "a$b$c", "100 $"]
+    assert write_confusion(matrix, names, tmp_path / "m.PNG").stat().st_size > 1000
+    assert write_confusion(matrix, names, tmp_path / "m.CSV").read_text().startswith("label,")
+    with pytest.raises(DataError, match=r"m\.xyz: unknown format of a picture"):
+        confusion_picture(matrix, names, tmp_path / "m.xyz")
+
+
 def test_short_names() -> None:
     assert short_name("n01440764 tench, Tinca tinca") == "tench"
     assert short_name("night snake, Hypsiglena") == "night snake"
