@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,8 +28,6 @@ from runtime.evaluate.pace import log_progress
 from runtime.evaluate.protocol import DENSE, EvaluationProtocol
 from runtime.evaluate.score_net import ScoreNet
 from runtime.evaluate.surgery import crop_form
-
-log = logging.getLogger("verydeep.evaluate")
 
 
 @dataclass(frozen=True)

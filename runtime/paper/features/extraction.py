@@ -8,7 +8,6 @@ averaged or stacked, and scaled to length 1.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,8 +39,6 @@ from runtime.paper.features.protocol import (
     normalise,
     penultimate,
 )
-
-log = logging.getLogger("verydeep.features")
 
 IMAGES, BOXES = "images", "boxes"
 """The region of a descriptor: a whole image, or the inside of a box."""

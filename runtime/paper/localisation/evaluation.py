@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,8 +39,6 @@ from runtime.paper.localisation.prediction import (
     merged_boxes,
 )
 from runtime.paper.localisation.truth import Truth
-
-log = logging.getLogger("verydeep.localise")
 
 GUESSES = 5
 GRID = 3
