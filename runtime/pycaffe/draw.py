@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import draw as graphviz
+from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write
 from prototxt_gen.proto import Message
@@ -19,7 +20,25 @@ from runtime.pycaffe.files import PathLike
 
 log = logging.getLogger("verydeep.pycaffe")
 
-__all__ = ["draw_net", "draw_net_to_file", "get_layer_label", "get_pydot_graph"]
+__all__ = [
+    "choose_color_by_layertype",
+    "draw_net",
+    "draw_net_to_file",
+    "get_layer_label",
+    "get_pooling_types_dict",
+    "get_pydot_graph",
+]
+
+
+def get_pooling_types_dict() -> dict[int, str]:
+    """The names of the pooling methods by their numbers: `{0: "MAX", ...}`."""
+    methods = proto.PoolingParameter.DESCRIPTOR.enum_types_by_name["PoolMethod"].values
+    return {method.number: method.name for method in methods}
+
+
+def choose_color_by_layertype(layertype: str) -> str:
+    """The colour of a layer type in drawings, such as "#FF5050" for Convolution."""
+    return graphviz.layer_colour(proto.LayerParameter(type=layertype))
 
 
 def get_layer_label(layer: Message, rankdir: str = "LR", display_lrm: bool = False) -> str:

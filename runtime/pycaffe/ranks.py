@@ -102,6 +102,15 @@ class RankEngine(LocalEngine):
                 vectors.scal(factor, slot.diff.mutable_dev())
 
     def _passes(self, iter_size: int, backward: bool) -> float:
+        try:
+            return self._mean(self._run(iter_size, backward))
+        except BaseException:
+            # The other ranks would wait for this one.
+            if self.collective is not None:
+                self.collective.abort()
+            raise
+
+    def _run(self, iter_size: int, backward: bool) -> list[Outcome]:
         outcomes = []
         for i in range(iter_size):
             self.net.context.pass_number = self._clock + self.rank.number * iter_size + i
@@ -109,7 +118,7 @@ class RankEngine(LocalEngine):
             if backward:
                 self.net.backward()
         self._clock += self.rank.count * iter_size
-        return self._mean(outcomes)
+        return outcomes
 
     def _mean(self, outcomes: list[Outcome]) -> float:
         """Keep the mean scores of the last pass; return the mean loss. Rounded once, by fsum."""

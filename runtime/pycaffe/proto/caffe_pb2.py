@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import google.protobuf.text_format  # type: ignore[import-untyped]  # noqa: F401  scripts use it without importing it
+from google.protobuf import text_format  # noqa: F401  scripts use it without importing it
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from prototxt_gen import proto

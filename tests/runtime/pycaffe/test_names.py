@@ -203,6 +203,12 @@ def test_a_graph_of_pydot(monkeypatch: pytest.MonkeyPatch) -> None:
         caffe.draw.get_pydot_graph(net, "UP")
 
 
+def test_labels_and_colours_of_drawings() -> None:
+    assert caffe.draw.get_pooling_types_dict() == {0: "MAX", 1: "AVE", 2: "STOCHASTIC"}
+    assert caffe.draw.choose_color_by_layertype("Convolution") == "#FF5050"
+    assert caffe.draw.choose_color_by_layertype("Softmax") == "#6495ED"
+
+
 def test_a_graph_of_the_real_pydot() -> None:
     pydot = pytest.importorskip("pydot")
     net = text.parse(TRAINABLE, proto.NetParameter)

@@ -25,6 +25,7 @@ from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import TRAINABLE, solver
 
 FORK = multiprocessing.get_context("fork")
+FINISHED = FORK.Event()
 
 
 def solve(path: str, uid: str, rank: int, count: int, layer_wise: bool, restore: str = "") -> None:
@@ -202,6 +203,30 @@ def test_a_rank_that_fails_ends_the_others(write: Write) -> None:
             return
         with pytest.raises(TrainingError, match="rank 0: rank 1 has ended"):
             made.step(3)
+
+    assert start(2, work, path) == [0, 0]
+
+
+def test_an_error_on_a_rank_ends_the_others_while_its_process_lives(write: Write) -> None:
+    path = write(solver(write(TRAINABLE)))
+
+    def work(path: str, uid: str, rank: int, count: int) -> None:
+        caffe.set_solver_count(count)
+        caffe.set_solver_rank(rank)
+        made = caffe.SGDSolver(path)
+        nccl = caffe.NCCL(made, uid)
+        made.add_callback(nccl)
+
+        def fail(layer: int) -> None:
+            raise KeyError("own error")
+
+        if rank == 1:
+            made.net.before_forward(fail)
+        with pytest.raises(KeyError if rank else TrainingError, match=r"own|rank 0: rank 1 has"):
+            made.step(3)
+        if rank == 1:
+            FINISHED.wait(30)
+        FINISHED.set()
 
     assert start(2, work, path) == [0, 0]
 
