@@ -42,7 +42,7 @@ class NCCL(SolverHook):
 
     patience: ClassVar[float] = PATIENCE
 
-    def __init__(self, solver: Solver, uid: str) -> None:
+    def __init__(self, solver: Solver, uid: bytes | str) -> None:
         """Connect to the other ranks; returns when all are connected.
 
         Raises:
@@ -52,7 +52,7 @@ class NCCL(SolverHook):
         if not isinstance(solver, Solver):
             raise CallError(
                 f"NCCL: {solver!r} is not a solver; expected NCCL(solver, uid) with a solver such "
-                "as SGDSolver and the string of NCCL.new_uid()"
+                "as SGDSolver and the uid of NCCL.new_uid()"
             )
         self._net = solver.core.net
         self._backend = self._net.backend
@@ -67,17 +67,18 @@ class NCCL(SolverHook):
         engine = solver.core.engine
         if isinstance(engine, RankEngine):
             rank = engine.rank
+            session = uid.decode("latin-1") if isinstance(uid, bytes) else str(uid)
             collective = SocketCollective(
-                str(uid), rank.number, rank.count, self._backend.dtype, self.patience
+                session, rank.number, rank.count, self._backend.dtype, self.patience
             )
             self._link = link_for(self._backend, collective, _transport(self._backend))
             engine.collective = collective
             self._check_seeds(solver.core.seed, engine)
 
     @staticmethod
-    def new_uid() -> str:
+    def new_uid() -> bytes:
         """A name for one group of processes; give it to all of them."""
-        return new_session()
+        return new_session().encode()
 
     def bcast(self) -> None:
         """Copy the weights of rank 0 to all ranks."""

@@ -96,7 +96,7 @@ class RankEngine(LocalEngine):
             gradient = self.slots[segment.index].diff.dev()
             parts += [vectors.sumsq(memory.view(gradient, i, (n,))) for i, n in segment.chunks()]
         norm = math.sqrt(math.fsum(parts))
-        factor = clip_factor(norm, limit)
+        factor = clip_factor(norm, limit, log=self.rank.number == 0)
         if factor is not None:
             for slot in self.slots:
                 vectors.scal(factor, slot.diff.mutable_dev())

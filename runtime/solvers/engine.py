@@ -90,19 +90,20 @@ BuildEngine = Callable[[EngineSetup], Engine]
 """Creates the engine of a solver; called once, when its nets are built."""
 
 
-def clip_factor(norm: float, limit: float) -> float | None:
+def clip_factor(norm: float, limit: float, log: bool = True) -> float | None:
     """The factor that scales a gradient down to the limit; None if it is not above the limit.
 
-    Caffe: SGDSolver::ClipGradients, with its log line.
+    Caffe: SGDSolver::ClipGradients, with its log line if `log`.
     """
     if not norm > limit:
         return None
     factor = limit / norm
-    caffe_log(
-        "sgd_solver.cpp:92",
-        "Gradient clipping: scaling down gradients (L2 norm %s > %s) by scale factor %s",
-        number(norm),
-        number(limit),
-        number(factor),
-    )
+    if log:
+        caffe_log(
+            "sgd_solver.cpp:92",
+            "Gradient clipping: scaling down gradients (L2 norm %s > %s) by scale factor %s",
+            number(norm),
+            number(limit),
+            number(factor),
+        )
     return factor

@@ -241,6 +241,7 @@ def test_one_rank_needs_no_others(write: Write) -> None:
     assert made.iter == 2
     assert caffe.has_nccl()
     assert caffe.NCCL.new_uid() != caffe.NCCL.new_uid()
+    assert isinstance(caffe.NCCL.new_uid(), bytes)  # as in Caffe with Python 3
 
 
 def test_calls_that_are_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
