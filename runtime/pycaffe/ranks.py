@@ -1,7 +1,7 @@
 """Training in several processes, one solver in each: the rank's part of the data and of the run.
 
 Rank r of N computes every N-th batch. Its gradients are averaged with those of the other ranks by
-NCCL (nccl.py). Caffe: the solver_count and solver_rank of Caffe, P2PSync, NCCL.
+NCCL (nccl.py). Caffe: Caffe::solver_count, Caffe::solver_rank, Solver (root_solver).
 """
 
 from __future__ import annotations

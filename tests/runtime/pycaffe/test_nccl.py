@@ -126,6 +126,29 @@ def test_a_resumed_run_gives_the_bits_of_an_uninterrupted_one(tmp_path: Path) ->
     assert snapshot_digests(tmp_path) == whole
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["Nesterov", "Adam"])
+def test_solve_tests_and_writes_snapshots_on_rank_0(tmp_path: Path, kind: str) -> None:
+    path = write_case(tmp_path, solver_type=kind, iterations=5, snapshot=2)
+    expected = reference(path, replicas=2, batch_semantics="per-gpu")
+    shutil.rmtree(tmp_path / "run")
+
+    def work(path: str, uid: str, rank: int, count: int) -> None:
+        caffe.set_solver_count(count)
+        caffe.set_solver_rank(rank)
+        caffe.set_dropout_stream("counter")
+        made = caffe.get_solver(path)
+        assert made.core.rule.type == kind
+        nccl = caffe.NCCL(made, uid)
+        made.add_callback(nccl)
+        nccl.bcast()
+        made.solve()
+        assert made.iter == 5
+
+    assert start(2, work, str(path)) == [0, 0]
+    assert snapshot_digests(tmp_path, 5) == expected
+
+
 def test_gradients_and_losses_are_the_means_over_ranks(write: Write, tmp_path: Path) -> None:
     path = write(solver(write(TRAINABLE), "random_seed: 5 display: 1"))
 
