@@ -270,7 +270,7 @@ def test_one_rank_needs_no_others(write: Write) -> None:
 def test_calls_that_are_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(solver(write(TRAINABLE)))
     first, second = caffe.SGDSolver(path), caffe.SGDSolver(path)
-    with pytest.raises(RuntimeError, match="is not a solver; expected NCCL"):
+    with pytest.raises(RuntimeError, match="NCCL: a Net is not a solver; expected NCCL"):
         caffe.NCCL(first.net, "uid")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="alone; expected two functions"):
         first.add_callback(lambda: None)
