@@ -51,8 +51,8 @@ class NCCL(SolverHook):
         """
         if not isinstance(solver, Solver):
             raise CallError(
-                f"NCCL: a {type(solver).__name__} is not a solver; expected NCCL(solver, uid) with a solver such "
-                "as SGDSolver and the uid of NCCL.new_uid()"
+                f"NCCL: a {type(solver).__name__} is not a solver; expected NCCL(solver, uid) with "
+                "a solver such as SGDSolver and the uid of NCCL.new_uid()"
             )
         self._net = solver.core.net
         self._backend = self._net.backend
