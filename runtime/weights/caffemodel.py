@@ -21,7 +21,8 @@ from prototxt_gen.proto import Message
 from prototxt_gen.upgrade import V1_TYPE_NAMES, upgrade_net, v1_type_name
 from prototxt_gen.upgrade_v0 import V0_TYPES
 from runtime.layers.factory import class_of
-from runtime.weights.weight_blob import Array, WeightBlob, blob_pieces, read_blob
+from runtime.weights.file_blob import Array
+from runtime.weights.weight_blob import WeightBlob, blob_pieces, read_blob
 from runtime.weights.wire_format import (
     BYTES,
     VARINT,

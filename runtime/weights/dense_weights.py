@@ -13,7 +13,7 @@ from typing import Any
 from prototxt_gen.heads import DENSE_SUFFIX
 from runtime.core.layer import Layer
 from runtime.net import Net
-from runtime.weights.weights_file import FileBlob, FileLayer
+from runtime.weights.file_blob import FileBlob, FileLayer
 
 
 def dense_target(net: Net, layer: FileLayer, file_names: Collection[str]) -> Layer | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.geometry_limits import MAX_COUNT
@@ -27,101 +26,50 @@ from runtime.core.hdf5_file import (
     reading,
     walk,
 )
+from runtime.weights.file_blob import Array, FileBlob, FileLayer
 from runtime.weights.layer_names import is_plain
 
 SUFFIX = ".h5"
 
-Array = npt.NDArray[Any]
-
 
 @dataclass(frozen=True)
-class DatasetBlob:
-    """One weight blob of an open file; its numbers are read on request.
+class DatasetBlob(FileBlob):
+    """A weight blob that is a dataset of an open file."""
 
-    `label` is the start of error messages.
-    """
-
-    label: str
     dataset: Any
 
-    has_diff = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(int(dim) for dim in self.dataset.shape)
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a blob of this shape can take the numbers."""
-        return self.shape == tuple(shape)
-
-    def check(self) -> None:
-        """Check that the dataset stores a number for each element of its shape.
+    @classmethod
+    def of(cls, label: str, dataset: Any) -> DatasetBlob:
+        """The blob of a dataset, checked first: HDF5 may open other files to get a shape.
 
         Raises:
-            SnapshotError: it does not.
+            SnapshotError: the file does not store a number for each element of the shape.
         """
-        with reading(self.label):
-            fault = numbers_fault(self.dataset)
-            if not fault and self.count > MAX_COUNT:
-                fault = f"shape {self.shape}"
-        if fault:
+        with reading(label):
+            fault = numbers_fault(dataset)
+            shape = () if fault else tuple(int(dim) for dim in dataset.shape)
+        if fault or math.prod(shape) > MAX_COUNT:
             raise SnapshotError(
-                f"{self.label}: no weights; expected at most {MAX_COUNT} numbers, all of them "
-                f"stored, got {fault}; copy or download the file again"
+                f"{label}: no weights; expected at most {MAX_COUNT} numbers, all of them stored, "
+                f"got {fault or f'shape {shape}'}; copy or download the file again"
             )
+        return cls(label, shape, dataset)
 
     def array(self) -> Array:
-        """The numbers as stored.
-
-        Shapes: `shape`.
-
-        Raises:
-            SnapshotError: they cannot be read.
-        """
-        self.check()
         with reading(self.label):
             return np.asarray(self.dataset[()])
 
     def copy_to(self, out: Array) -> None:
-        """Copy the numbers into a contiguous array.
-
-        Shapes: `out` any shape of `count` elements.
-
-        Raises:
-            SnapshotError: they cannot be read.
-        """
-        self.check()
+        """Copy the numbers without an intermediate array if `out` has their shape."""
         with reading(self.label):
             if self.count and out.shape == self.shape and out.flags.c_contiguous:
                 self.dataset.read_direct(out)
             else:
                 out[...] = np.asarray(self.dataset[()]).reshape(out.shape)
 
-    def copy_diff_to(self, out: Array) -> None:
-        """Gradients are not read.
-
-        Raises:
-            SnapshotError: always.
-        """
-        raise SnapshotError(
-            f"{self.label}: has no gradient; expected weights only; read the weights"
-        )
-
-
-@dataclass(frozen=True)
-class DatasetLayer:
-    """One layer of an open file. Blobs whose weights another layer owns are not in the file."""
-
-    name: str
-    blobs: Mapping[int, DatasetBlob]
-
 
 @contextlib.contextmanager
-def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[DatasetLayer]]:
+def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
     """The layers of a file in HDF5's (alphabetical) order; their blobs are readable in the block.
 
     Raises:
@@ -133,7 +81,7 @@ def open_hdf5_weights(path: str | os.PathLike[str]) -> Iterator[list[DatasetLaye
         yield layers
 
 
-def _layers(file: Any, path: str) -> list[DatasetLayer]:
+def _layers(file: Any, path: str) -> list[FileLayer]:
     import h5py
 
     root = find(file, "data")
@@ -149,8 +97,8 @@ def _layers(file: Any, path: str) -> list[DatasetLayer]:
             layers.setdefault(name, {})
         elif layer and index.isdecimal() and isinstance(item, h5py.Dataset):
             label = f"{path}: layer '{layer}', blob {index}"
-            layers.setdefault(layer, {})[int(index)] = DatasetBlob(label, item)
-    return [DatasetLayer(name, blobs) for name, blobs in layers.items()]
+            layers.setdefault(layer, {})[int(index)] = DatasetBlob.of(label, item)
+    return [FileLayer(name, blobs, leaves_out_shared=True) for name, blobs in layers.items()]
 
 
 def check_layer_names(layers: Iterable[tuple[str, Collection[int]]], label: str) -> None:

@@ -20,7 +20,8 @@ from runtime.net import Net
 from runtime.weights import hdf5, npz
 from runtime.weights.caffemodel import CURRENT, V1, BlobData, write_caffemodel
 from runtime.weights.dense_weights import dense_target, is_matrix_of
-from runtime.weights.weights_file import FileBlob, FileLayer, is_hdf5, open_weights
+from runtime.weights.file_blob import FileBlob, FileLayer
+from runtime.weights.weights_file import is_hdf5, open_weights
 
 log = logging.getLogger("verydeep.net")
 _CONVERSIONS = logging.getLogger("verydeep.weights")

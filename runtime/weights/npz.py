@@ -11,14 +11,13 @@ import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.files import atomic_write
 from runtime.core.npz_arrays import DAMAGES, member_type, read_member
+from runtime.weights.file_blob import Array, FileBlob
 from runtime.weights.layer_names import is_plain
 
 SIGNATURE = b"PK\x03\x04"
@@ -28,60 +27,17 @@ _NUMBERS = "fiu"
 _MAX_NAME = 65000
 """Bytes. The length of a member's name, with its index, has 16 bits."""
 
-Array = npt.NDArray[Any]
-
 
 @dataclass(frozen=True)
-class ArrayBlob:
-    """One array of a file; its numbers are read on request.
+class ArrayBlob(FileBlob):
+    """A weight blob that is an array of a file, whose header was checked with the file's size."""
 
-    `label` is the start of error messages.
-    """
-
-    label: str
     path: str
     member: str
-    shape: tuple[int, ...]
-
-    has_diff = False
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a blob of this shape can take the numbers."""
-        return self.shape == tuple(shape)
-
-    def check(self) -> None:
-        """Do nothing: `read_npz_weights` compares the header with the size of the file."""
 
     def array(self) -> Array:
-        """The numbers as stored.
-
-        Shapes: `shape`.
-
-        Raises:
-            SnapshotError: they cannot be read.
-        """
         with _reading(self.label), _opened(self.path) as (file, size):
             return read_member(file, file.getinfo(self.member), size)
-
-    def copy_to(self, out: Array) -> None:
-        """Copy the numbers into a contiguous array.
-
-        Shapes: `out` any shape of as many elements.
-
-        Raises:
-            SnapshotError: they cannot be read.
-        """
-        np.copyto(out.reshape(-1), self.array().reshape(-1), casting="same_kind")
-
-    def copy_diff_to(self, out: Array) -> None:
-        """The format has no gradients.
-
-        Raises:
-            SnapshotError: always.
-        """
-        raise SnapshotError(
-            f"{self.label}: has no gradient; expected weights only; read the weights"
-        )
 
 
 @contextlib.contextmanager
@@ -118,7 +74,7 @@ def read_npz_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, ArrayB
             if dtype.kind not in _NUMBERS:
                 raise ValueError(f"{info.filename} has an array {shape} of {dtype}")
             label = f"{path}: layer '{layer}', blob {index}"
-            blob = ArrayBlob(label, str(path), info.filename, shape)
+            blob = ArrayBlob(label, shape, str(path), info.filename)
             layers.setdefault(layer, {})[int(index)] = blob
     return layers
 

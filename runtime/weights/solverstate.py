@@ -155,7 +155,7 @@ def _read_hdf5(path: str | os.PathLike[str]) -> SolverState:
                 f"{names_in(file)}; give a .solverstate.h5"
             )
         history = [
-            DatasetBlob(f"{path}: history {index}", _member(group, str(index))).array()
+            DatasetBlob.of(f"{path}: history {index}", _member(group, str(index))).array()
             for index in range(len(group))
         ]
         return SolverState(

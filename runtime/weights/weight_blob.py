@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.geometry_limits import MAX_AXES
+from runtime.weights.file_blob import Array, FileBlob
 from runtime.weights.wire_format import (
     BYTES,
     FIXED32,
@@ -43,8 +43,6 @@ _NUMBERS: dict[int, np.dtype[Any]] = {
 _RAW_DATA_TYPE, _RAW_DIFF_TYPE, _RAW_DATA, _RAW_DIFF = 10, 11, 12, 13
 _RAW_TYPES: dict[int, np.dtype[Any]] = {0: _DOUBLES, 1: _FLOATS, 2: np.dtype("<f2")}
 _CHUNK_BYTES = 32 << 20
-
-Array = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -98,23 +96,14 @@ class Values:
 
 
 @dataclass(frozen=True)
-class WeightBlob:
-    """The shape of an array in a file, and its numbers, which are read on request.
+class WeightBlob(FileBlob):
+    """A BlobProto in a file. Its numbers are float32, float64 or float16, and read-only."""
 
-    `label` is the start of error messages.
-    """
-
-    label: str
-    shape: tuple[int, ...]
     legacy: bool
     """The shape is num, channels, height, width, padded with 1 in front."""
     data: Values | None
     diff: Values | None = None
     nvidia: bool = False
-
-    @property
-    def count(self) -> int:
-        return math.prod(self.shape)
 
     @property
     def has_diff(self) -> bool:
@@ -127,13 +116,6 @@ class WeightBlob:
         return len(shape) <= 4 and self.shape == (1,) * (4 - len(shape)) + tuple(shape)
 
     def array(self) -> Array:
-        """The numbers as stored (float32, float64 or float16), read-only.
-
-        Shapes: `shape`.
-
-        Raises:
-            SnapshotError: the number of elements does not fit the shape.
-        """
         return self._array(self.data)
 
     def diff_array(self) -> Array | None:
@@ -145,19 +127,12 @@ class WeightBlob:
         return None if self.diff is None else self._array(self.diff)
 
     def copy_to(self, out: Array) -> None:
-        """Copy the numbers into an array and convert them to its type.
-
-        Shapes: `out` any shape of `count` elements.
-
-        Raises:
-            SnapshotError: the number of elements does not fit the shape.
-        """
+        """Copy the numbers with little of the file in memory."""
         values = self._checked(self.data)
         if values is not None:
             values.copy_to(out)
 
     def copy_diff_to(self, out: Array) -> None:
-        """Copy the gradient, like `copy_to`. Call only if `has_diff`."""
         values = self._checked(self.diff)
         if values is not None:
             values.copy_to(out)
@@ -168,7 +143,7 @@ class WeightBlob:
         return flat.reshape(self.shape)
 
     def check(self) -> None:
-        """Check that the numbers fit the shape.
+        """Check that there are as many numbers as the shape has elements.
 
         Raises:
             SnapshotError: there are more or fewer.

@@ -5,84 +5,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy.typing as npt
+from collections.abc import Iterator
 
 from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError
 from prototxt_gen.regular_file import RegularFile
 from runtime.core.hdf5_file import SIGNATURE as HDF5_SIGNATURE
 from runtime.weights.caffemodel import read_caffemodel
+from runtime.weights.file_blob import FileLayer
 from runtime.weights.hdf5 import open_hdf5_weights
 from runtime.weights.npz import SIGNATURE as NPZ_SIGNATURE
 from runtime.weights.npz import read_npz_weights
 
 log = logging.getLogger("verydeep.net")
-
-Array = npt.NDArray[Any]
-
-
-class FileBlob(Protocol):
-    """One weight blob of an open file. `label` is the start of error messages."""
-
-    @property
-    def label(self) -> str: ...
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def has_diff(self) -> bool: ...
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        """Whether a blob of this shape can take the numbers."""
-
-    def check(self) -> None:
-        """Check that the numbers are complete.
-
-        Raises:
-            SnapshotError: they are not.
-        """
-
-    def array(self) -> Array:
-        """The numbers as stored.
-
-        Shapes: `shape`.
-
-        Raises:
-            SnapshotError: they cannot be read.
-        """
-
-    def copy_to(self, out: Array) -> None:
-        """Copy the numbers into a contiguous array.
-
-        Shapes: `out` any shape of as many elements.
-
-        Raises:
-            SnapshotError: they cannot be read.
-        """
-
-    def copy_diff_to(self, out: Array) -> None:
-        """Copy the gradient, like `copy_to`.
-
-        Raises:
-            SnapshotError: it cannot be read, or not `has_diff`.
-        """
-
-
-@dataclass(frozen=True)
-class FileLayer:
-    """A layer of an open file."""
-
-    name: str
-    blobs: Mapping[int, FileBlob]
-    leaves_out_shared: bool = False
-    """Whether blobs whose weights another layer owns are not in the file, as in HDF5."""
-    transposed: bool = False
-    """Whether the file notes an InnerProduct layer with `transpose: true`."""
 
 
 @contextlib.contextmanager
@@ -94,17 +29,17 @@ def open_weights(path: str | os.PathLike[str]) -> Iterator[list[FileLayer]]:
     """
     head = _head(path)
     if head.startswith(HDF5_SIGNATURE):
-        with open_hdf5_weights(path) as datasets:
-            yield [FileLayer(layer.name, layer.blobs, True) for layer in datasets]
+        with open_hdf5_weights(path) as layers:
+            yield layers
     elif head.startswith(NPZ_SIGNATURE):
         yield [FileLayer(name, blobs) for name, blobs in read_npz_weights(path).items()]
     else:
-        layers = read_caffemodel(path)
-        if any(layer.nvidia for layer in layers):
+        messages = read_caffemodel(path)
+        if any(layer.nvidia for layer in messages):
             log.info("%s was written by NVIDIA's Caffe", path)
         yield [
             FileLayer(layer.name, dict(enumerate(layer.blobs)), transposed=layer.transposed)
-            for layer in layers
+            for layer in messages
         ]
 
 

@@ -45,7 +45,10 @@ Read = Callable[[Path], object]
 
 def read_weights(path: Path) -> list[np.ndarray]:
     with open_weights(path) as layers:
-        return [blob.array() for layer in layers for blob in layer.blobs.values()]
+        blobs = [blob for layer in layers for blob in layer.blobs.values()]
+        # The shape of a dataset in other files may wait for one of these: it is read first.
+        assert all(isinstance(blob.shape, tuple) for blob in blobs)
+        return [blob.array() for blob in blobs]
 
 
 def write_state(path: Path) -> None:
