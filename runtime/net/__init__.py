@@ -1,4 +1,4 @@
-"""Nets: built, run forward and backward, replayed. Caffe: net.hpp."""
+"""Build nets and run them forward and backward. Caffe: net.hpp."""
 
 from runtime.net.net import Net
 

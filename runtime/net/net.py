@@ -1,4 +1,4 @@
-"""Net: layers wired over blobs. Caffe: net.cpp."""
+"""Net: layers and the blobs that connect them. Caffe: net.cpp."""
 
 from __future__ import annotations
 
