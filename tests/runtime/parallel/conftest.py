@@ -1,4 +1,4 @@
-"""A small case with everything that could make replicas differ."""
+"""A small net with all features that could make replicas differ."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Trained = Callable[..., str]
 
 @pytest.fixture(autouse=True)
 def quiet() -> Iterator[None]:
-    """Command lines set up logging for their process."""
+    """Close the log that a command line has opened."""
     yield
     close_logging()
 
@@ -29,13 +29,13 @@ def case(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So small that every weight blob is divided among several owners."""
+    """Chunks so small that every weight blob has several owners."""
     monkeypatch.setattr(flat_params, "CHUNK", 16)
 
 
 @pytest.fixture
 def fresh() -> Trained:
-    """Train from the beginning, in a folder without snapshots."""
+    """Train from the beginning, without snapshots."""
 
     def run(solver: Path, replicas: int, **others: str) -> str:
         shutil.rmtree(solver.parent / "run", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Arrays between threads, and what happens when a replica fails or hangs."""
+"""The exchange of arrays between threads, and replicas that fail or hang."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_alone_there_is_nobody_to_wait_for() -> None:
 
 
 class Worker:
-    """Stands for a replica."""
+    """A fake replica."""
 
     def __init__(self, collective: ThreadCollective, wait: threading.Event) -> None:
         self.collective = self.link = collective

@@ -1,4 +1,4 @@
-"""A solver on several replicas, and what its user sees of it."""
+"""A solver with several replicas, as its user sees it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_cpu(param: Any, rank: int = 0) -> Any:
 
 
 class _Watch(SolverHook):
-    """Keeps what is reported."""
+    """Stores the reported values."""
 
     def __init__(self) -> None:
         self.losses: list[float] = []
@@ -67,7 +67,7 @@ def test_what_is_reported_is_of_the_whole_batch(case: Path) -> None:
 
 
 def test_the_first_loss_is_the_mean_over_all_samples(case: Path) -> None:
-    """At zero weights every sample's loss is ln(4), whoever computes it."""
+    """With zero weights the loss of every sample is ln(4), on every replica."""
     net = case.with_name("net.prototxt")
     net.write_text(net.read_text().replace('weight_filler { type: "xavier" }', ""))
     assert watched(case, 2).losses[0] == pytest.approx(math.log(4))
@@ -84,7 +84,7 @@ def test_effective_batch(case: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_each_gpus_batch_is_a_batch_so_many_times_as_large(case: Path) -> None:
-    """BVLC Caffe's rule on N devices is one device with a batch N times as large."""
+    """BVLC Caffe on N devices equals one device with a batch N times as large."""
     text_of_net = case.with_name("net.prototxt").read_text()
     multiplied = watched(case, 2, batch_semantics=PER_GPU)
     first = text_of_net.replace("batch_size: 16", "batch_size: 32", 1)
@@ -208,7 +208,7 @@ def test_from_the_command_line(case: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_test_net_with_weights_of_its_own(case: Path) -> None:
-    """Its extra layer is random, and only the first replica has those numbers."""
+    """Its extra layer has random weights, which only the first replica has."""
     net = case.with_name("net.prototxt")
     extra = (
         'layer { name: "own" type: "InnerProduct" bottom: "fc5" top: "own" include { phase: TEST }'

@@ -1,4 +1,4 @@
-"""The promise of the paper's section 3.3 to the bit: N replicas write the bytes that one writes."""
+"""Section 3.3 of the paper, exactly: N replicas write the same bytes as one."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_shards_that_are_no_power_of_two(tmp_path: Path, fresh: Trained) -> None
 def test_another_order_of_adding_gives_other_bytes(
     case: Path, fresh: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the fixed tree is for: without it this test's two runs would agree by luck only."""
+    """Without the fixed tree the two runs of this test differ."""
     expected = fresh(case, 1)
     monkeypatch.setattr(replica, "merges_after", lambda shards, shard, low: int(shard > low))
     assert fresh(case, 1) != expected
@@ -77,9 +77,9 @@ def test_another_order_of_adding_gives_other_bytes(
 
 
 def test_shards_learn_what_a_whole_batch_learns(case: Path, fresh: Trained) -> None:
-    """The same up to rounding: a batch in one shard is plain Caffe's way."""
+    """One shard, as in original Caffe, gives the same up to rounding."""
     model = case.parent / "run" / "exact_iter_3.caffemodel"
-    # Clipped gradients would hide a wrong scale.
+    # Clipping would hide a wrong scale of the gradient.
     case.write_text(case.read_text().replace("clip_gradients: 2", ""))
     found = []
     for shards in (8, 1):
@@ -155,5 +155,5 @@ def test_a_run_that_is_not_killed_is_no_proof(case: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator is built with g++")
 def test_the_emulated_gpu_keeps_the_promise_as_well(case: Path, fresh: Trained) -> None:
-    """Nothing is shared there: weights, gradients and history pass through the exchange."""
+    """Devices share no memory, so weights, gradients and history are exchanged."""
     assert len({fresh(case, replicas, device="emu") for replicas in (1, 2, 8)}) == 1

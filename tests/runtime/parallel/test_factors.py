@@ -1,4 +1,4 @@
-"""Gradients of fully-connected layers that are gathered as factors."""
+"""Gradients of fully-connected layers that are computed from factors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def random(seed: int, *shape: int) -> Any:
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_the_mean_over_the_shards_of_left_times_right(replicas: int) -> None:
-    """Whoever owns a row computes it, and to the bit as one replica does."""
+    """The owner of a row computes the same bits as one replica does."""
     plan = ShardPlan(8 * BATCH, 8, replicas, iter_size=2)
     lefts, rights = random(0, 16, BATCH, ROWS), random(1, 16, BATCH, COLS)
     expected = np.einsum("pbr,pbc->rc", lefts.astype(float), rights.astype(float)) / 8
@@ -81,7 +81,7 @@ def test_the_mean_over_the_shards_of_left_times_right(replicas: int) -> None:
 
 
 def test_rows_are_computed_in_blocks_of_one_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    """BLAS may round a product's rows by how many there are: so those are always as many."""
+    """The rounding of BLAS may depend on the number of rows, so it is always the same."""
     blocks: list[tuple[int, int]] = []
     with wide() as net:
         layer = net.layers[net.layer_names.index("wide")]
@@ -178,7 +178,7 @@ def test_training_learns_what_it_learns_by_adding(
 
 
 def test_a_net_that_is_run_by_hand_multiplies_out(case: Path) -> None:
-    """A solver's user may run its net between two steps."""
+    """A user may run the net between two steps of the solver."""
     case.write_text(case.read_text().replace("iter_size: 2", "iter_size: 1"))
     param, options = text.read_solver(case), SolverOptions(sidecar=read_sidecar(case))
     plan = plan_shards(param, options, 2)
@@ -207,7 +207,7 @@ def test_a_net_that_is_run_by_hand_multiplies_out(case: Path) -> None:
 def test_numpys_backend_keeps_the_promise_as_well(
     case: Path, fresh: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its products are BLAS's, whose bits may depend on how many rows there are."""
+    """It uses BLAS, whose bits may depend on the number of rows."""
     opened: list[CpuBackend] = []
 
     def open_numpy(*names: Any, **options: Any) -> CpuBackend:

@@ -1,4 +1,4 @@
-"""What goes wrong in the middle of a run on several replicas: said, and nothing written is lost."""
+"""Errors during a run on several replicas: they are reported, and no snapshot is lost."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ sys.exit(main(["train", "--solver", sys.argv[1], *flags]))
 
 
 class At(SolverHook):
-    """Does something when an iteration's gradients are there."""
+    """Calls a function after the gradients of an iteration."""
 
     def __init__(self, iteration: int, act: Callable[[], object]) -> None:
         self.iteration, self.act = iteration, act
@@ -76,7 +76,7 @@ def spoil(case: Path, record: int) -> None:
 
 
 def test_a_corrupt_record_stops_the_run_and_what_was_learnt_is_saved(case: Path) -> None:
-    # Met in the third iteration, as each reads 32 of the shuffled 96; tests read the first 80.
+    # Read in the third iteration: each reads 32 of the shuffled 96, and tests read the first 80.
     order = make_sampler(96, True, 7)
     number = next(n for n in map(order.record_at, range(64, 96)) if n >= 80)
     spoil(case, number)
@@ -102,7 +102,7 @@ def test_a_corrupt_record_is_skipped_where_the_option_says_so(
 def test_a_full_disk_for_a_while(
     case: Path, fresh: Trained, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The snapshot at iteration 3 finds no room, the one at 6 does."""
+    """The disk is full at iteration 3, and not at 6."""
     expected = fresh(case, 1)
     shutil.rmtree(case.parent / "run")
 
@@ -126,7 +126,7 @@ def test_a_full_disk_for_a_while(
 def test_a_folder_that_becomes_read_only(
     case: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The last snapshot must be written: the run ends with an error, the one before it stays."""
+    """A failed last snapshot ends the run with an error, and the one before it stays."""
 
     def refused(*_: Any, **__: Any) -> None:
         raise OSError(30, "Read-only file system")
@@ -138,7 +138,7 @@ def test_a_folder_that_becomes_read_only(
 
 
 def test_a_database_that_is_removed_while_it_is_read(case: Path, fresh: Trained) -> None:
-    """An open file outlives its name; who starts again is told."""
+    """An open file stays readable; the next start fails."""
     expected = fresh(case, 1)
     shutil.rmtree(case.parent / "run")
     images = case.parent / "images"
@@ -151,7 +151,7 @@ def test_a_database_that_is_removed_while_it_is_read(case: Path, fresh: Trained)
 
 
 def test_a_database_that_is_cut_short_while_it_is_read(case: Path) -> None:
-    """Who read through a map would be killed by a bus error."""
+    """A reader with a memory map would be killed by SIGBUS."""
     command = [sys.executable, "-c", TRUNCATED, str(case)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2, ended.stderr[-2000:]

@@ -1,4 +1,4 @@
-"""Weights as one flat array, and its owners."""
+"""The flat array of weights, and the owners of its parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`mpirun` over two hosts, which are two network namespaces of this machine with a cable between.
+"""`mpirun` over two hosts: two network namespaces of this machine, connected by a veth pair.
 
 Skipped where those cannot be made: it takes Linux, root and iproute2.
 """
@@ -20,7 +20,7 @@ from tests.runtime.parallel.test_mpi import MPIRUN, ROOT, TRAIN, last, needs_mpi
 HOSTS = {"10.77.0.1": f"vd{os.getpid()}a", "10.77.0.2": f"vd{os.getpid()}b"}
 FIRST, SECOND = HOSTS
 
-# Stands for ssh: HOST COMMAND...
+# Replaces ssh: HOST COMMAND...
 AGENT = """#!/bin/sh
 while [ "${{1#-}}" != "$1" ]; do shift; done
 case $1 in {first}) name={a};; *) name={b};; esac
@@ -35,7 +35,7 @@ def ip(*words: str) -> None:
 
 @pytest.fixture
 def agent(tmp_path: Path) -> Iterator[Path]:
-    """Two hosts with a cable, and the program that starts commands on them."""
+    """Two connected hosts, and the program that starts commands on them."""
     a, b = HOSTS.values()
     try:
         for name in (a, b):

@@ -1,4 +1,4 @@
-"""Arrays from device to device: by the host, from peer to peer, and by (a fake) NCCL."""
+"""Transports between devices: through the host, from peer to peer, and by a fake NCCL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Trained = Callable[..., str]
 
 @pytest.fixture(scope="module")
 def fake_nccl(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A library that NCCL's calls find, built from the file beside this one."""
+    """A library with NCCL's functions, built from fake_nccl.cpp."""
     path = tmp_path_factory.mktemp("nccl") / "libnccl.so.2"
     source = Path(__file__).with_name("fake_nccl.cpp")
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-pthread"]
@@ -75,7 +75,7 @@ def together(size: int, transport: str, act: Callable[[Any], Any], **options: An
 
 
 def two_turns(link: Any) -> list[list[float]]:
-    """Two exchanges under way at once, again and again: of one array to a peer, and of two."""
+    """Rounds of two simultaneous exchanges: of one array per peer, and of two."""
     backend, seen = link.backend, []
     for turn in range(3):
         base = 100.0 * turn + 10 * link.rank
@@ -111,7 +111,7 @@ def test_everybody_gets_what_was_meant_for_them(
 def test_copies_wait_for_the_computation_and_the_computation_for_copies(
     link_type: Any, streams: str, lag: bool
 ) -> None:
-    """Whichever stream lags as far behind as CUDA allows: that of copies, of work, or both."""
+    """The stream of copies, of work, or both are as late as CUDA allows."""
     table = ExchangeTable(2, 20.0)
     links = [
         link_type(emulated(streams=streams), ThreadCollective(table, rank)) for rank in range(2)

@@ -1,4 +1,4 @@
-"""`mpirun -n 2 verydeep train`; skipped where there is no mpirun or no mpi4py."""
+"""`mpirun -n 2 verydeep train`; skipped without mpirun or mpi4py."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.parallel.mpi import find_world
 ROOT = Path(__file__).resolve().parents[3]
 TRAIN = [sys.executable, "-m", "runtime.cli.main", "train", "--threads", "1"]
 
-# The extra brings an mpirun beside the interpreter.
+# The extra installs an mpirun in the folder of the interpreter.
 MPIRUN = shutil.which("mpirun", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 needs_mpi = pytest.mark.skipif(
     MPIRUN is None or importlib.util.find_spec("mpi4py") is None,
@@ -55,7 +55,7 @@ def mpirun(size: int, command: list[str]) -> subprocess.CompletedProcess[str]:
     environment |= {
         "OMPI_ALLOW_RUN_AS_ROOT": "1",
         "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        # More ranks than cores: Open MPI 4 calls it so, 5 otherwise.
+        # Allow more ranks than cores, in Open MPI 4 and 5.
         "OMPI_MCA_rmaps_base_oversubscribe": "1",
         "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     }

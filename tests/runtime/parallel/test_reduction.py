@@ -1,4 +1,4 @@
-"""Buckets of gradients, and that they leave while the backward pass goes on."""
+"""Buckets of gradients, which are sent during the backward pass."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_shared_weights_are_complete_with_their_lowest_user(
 
 
 class Noted(ThreadCollective):
-    """Notes which layers' backward passes were over when something was posted."""
+    """Records the layer of the last backward pass at each post."""
 
     def __init__(self, table: ExchangeTable, rank: int, over: list[str]) -> None:
         super().__init__(table, rank)
@@ -129,7 +129,7 @@ def test_a_failed_pass_leaves_nothing_behind() -> None:
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_what_does_not_learn_has_a_gradient_of_zeros(replicas: int) -> None:
-    """Memory that is used again holds the last iteration's numbers until somebody looks."""
+    """Reused memory has the last iteration's values until it is read."""
     table = ExchangeTable(replicas)
     with contextlib.ExitStack() as stack:
         sums = []

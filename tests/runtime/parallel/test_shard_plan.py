@@ -1,4 +1,4 @@
-"""Into how many shards a batch goes, and what cannot be cut."""
+"""The number of shards of a batch, and nets that cannot be divided."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def papers_net(letter: str, batch: int) -> str:
 
 @pytest.mark.parametrize("letter", list(NETS))
 def test_the_papers_nets_at_the_papers_batch(letter: str) -> None:
-    """On 1, 2, 4 and 8 devices alike, without asking."""
+    """They get 8 shards on 1, 2, 4 and 8 devices by default."""
     net = papers_net(letter, 256)
     assert [plan(net, replicas).shards for replicas in (1, 2, 4, 8)] == [8, 8, 8, 8]
     assert plan(papers_net(letter, 248)).shards == 1
@@ -85,7 +85,7 @@ def test_a_net_that_shards_would_slow_is_left_whole(caplog: pytest.LogCaptureFix
         "The batch of 256 is computed in one shard, because 8 would be slower on one device; "
         "with [parallel] shards = 8 in the sidecar the weights equal those of several devices"
     ]
-    # Mostly fully-connected: many parameters for its arithmetic.
+    # Mostly fully-connected: many parameters in relation to its arithmetic.
     wide = LOSS.replace("num_output: 2", "num_output: 4000")
     assert plan(FED.format(256) + wide).shards == 1
     assert plan(FED.format(16 * 1024) + wide).shards == 8

@@ -1,4 +1,4 @@
-"""A long run, killed and resumed again and again on other numbers of replicas."""
+"""A long run that is killed and resumed many times, on changing numbers of replicas."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GROWTH = 32 << 20
 
 
 class _Memory(SolverHook):
-    """Notes the memory in use, when the run has settled and at its end."""
+    """Records the resident memory after a quarter of the run and at its end."""
 
     def __init__(self) -> None:
         self.resident: list[int] = []
@@ -38,7 +38,7 @@ class _Memory(SolverHook):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 def test_kills_resumes_and_other_replicas_do_not_show(tmp_path: Path) -> None:
     solver = write_case(tmp_path, iterations=ITERATIONS, snapshot=SNAPSHOT)
-    # The run is to be spent on training.
+    # Fewer tests, to save time.
     solver.write_text(solver.read_text().replace("test_interval: 3", "test_interval: 500"))
     memory = _Memory()
 

@@ -1,4 +1,4 @@
-"""The order in which shards are added."""
+"""The order of the sum over shards."""
 
 from __future__ import annotations
 

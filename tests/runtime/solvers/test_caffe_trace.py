@@ -1,4 +1,4 @@
-"""A recorded run of original Caffe, run again: losses, weights, log lines, resumption."""
+"""Repeats a recorded run of original Caffe: losses, weights, log lines, resumption."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from runtime.solvers.solver import Solver
 from runtime.weights.net_weights import copy_trained_layers
 
 TRACE = Path(__file__).parents[2] / "golden" / "traces" / "lenet_step"
-# Rounding differs from the recorded BLAS's, and 50 updates carry it on; half the digits of float32
-# is far more than is seen (4e-7), and far less than any difference in the arithmetic makes.
+# The rounding differs from that of the recorded BLAS, and 50 updates increase the difference. Half
+# the digits of float32 is far above the measured 4e-7 and far below an error in the arithmetic.
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
 
@@ -42,7 +42,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def _solver() -> tuple[Solver, list[float]]:
     losses = _Losses()
-    # The folder holds original Caffe's snapshots under the names that this run writes.
+    # The folder has original Caffe's snapshots with the names that this run writes.
     solver = Solver(
         text.read_solver("solver.prototxt"),
         create_backend("cpu"),
@@ -70,7 +70,7 @@ def test_the_run_is_original_caffes(here: Path, caplog: pytest.LogCaptureFixture
 
 
 def _compare_logs(here: Path, records: list[logging.LogRecord]) -> None:
-    """Line by line the same words; the numbers in them as close as losses are."""
+    """The lines have the same words, and numbers within the tolerance of the losses."""
     formatter = GlogFormatter()
     lines = [formatter.format(r) for r in records if hasattr(r, "caffe_at")]
     (here / "our.log").write_text("\n".join(lines) + "\n")
@@ -86,7 +86,7 @@ def _compare_logs(here: Path, records: list[logging.LogRecord]) -> None:
 
 
 def _words(path: Path) -> list[str]:
-    """What a log says, without glog's prefix, paths, speeds and the digits of losses."""
+    """The messages of a log, without glog's prefix, paths, speeds and the digits of losses."""
     lines = [re.sub(r"^\S+ \S+ +\d+ ", "", line) for line in path.read_text().splitlines()]
     lines = [re.sub(r"\([^()]* iters\)", "(...)", line).replace("cli/", "") for line in lines]
     return [re.sub(r"loss = [^ )]+|= [^ ]+ loss", "loss", line) for line in lines]
@@ -96,7 +96,7 @@ def test_original_caffes_snapshot_is_resumed(here: Path) -> None:
     solver, losses = _solver()
     solver.restore("snap_iter_25.solverstate")
     assert solver.iter == 25
-    # The recorded run read the data from the beginning again.
+    # The recorded run restarted at the beginning of the data.
     solver.engine.pass_number = 0
     solver.step(25)
     np.testing.assert_allclose(losses, np.load(TRACE / "resume_loss.npy").ravel(), **CLOSE)

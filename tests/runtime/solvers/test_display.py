@@ -1,4 +1,4 @@
-"""Log lines to the letter, and the JSON lines beside them."""
+"""The exact text of log lines, and the JSON lines of the same events."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_debug_info(caplog: pytest.LogCaptureFixture) -> None:
         rf"    \[Update\] Layer ip1, param 0 data: {NUMBER}; diff: {NUMBER}",
     ):
         assert re.search(pattern, text), pattern
-    # Only where the iteration is shown.
+    # Only for displayed iterations.
     assert text.count("[Backward] All net params") == 1
 
 

@@ -1,4 +1,4 @@
-"""Runs that cannot come to anything."""
+"""Runs whose loss is not finite, clamped or constant."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_nan_ends_the_run_and_keeps_what_is_good(tmp_path: Path) -> None:
         solver.solve()
     for advice in ("divide base_lr by 10", "label is below the number of classes", "intact"):
         assert advice in str(caught.value)
-    # The weights were not touched by it, and no snapshot of it was taken.
+    # The weights were not updated with it, and no snapshot was taken after it.
     assert all(np.isfinite(w).all() for w in weights(solver))
     assert sorted(p.name for p in tmp_path.glob("*.caffemodel")) == ["toy_iter_2.caffemodel"]
 
@@ -68,7 +68,7 @@ def test_a_loss_at_ln_classes_is_warned_about(caplog: pytest.LogCaptureFixture) 
     ):
         assert words in caplog.text
     caplog.clear()
-    # A reminder after twice as long; silence where the net learns.
+    # The interval between warnings doubles; a net that learns gets none.
     _see(LossGuard(window=20), [guess] * 100)
     assert caplog.text.count("stayed at") == 3
     caplog.clear()

@@ -1,4 +1,4 @@
-"""The learning rate of every policy, worked by hand."""
+"""The learning rate of every policy, computed by hand."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_multistep_moves_at_most_one_step_a_call() -> None:
         rate, step = learning_rate(param, iteration, step)
         seen.append(rate)
     assert seen == [0.5, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125, 0.125]
-    # A run that comes in late catches up one step a call.
+    # A run that starts at a later iteration advances one step per call.
     assert learning_rate(param, 100, 0) == (0.25, 1)
     assert learning_rate(param, 101, 1) == (0.125, 2)
     assert learning_rate(param, 102, 2) == (0.125, 2)
 
 
 def test_arithmetic_that_python_refuses_is_c() -> None:
-    # C's pow: a root of a negative number is NaN, a power too large is infinity.
+    # C's pow: the root of a negative number is NaN, an overflow is infinity.
     param = _param("lr_policy: 'poly' power: 0.5 max_iter: 10")
     assert math.isnan(learning_rate(param, 20, 0)[0])
     assert learning_rate(_param("lr_policy: 'exp' gamma: 10"), 10**6, 0)[0] == math.inf

@@ -1,4 +1,4 @@
-"""The paper's schedule on made-up scores, and in a solver."""
+"""The paper's schedule with given scores, and in a solver."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_history_of_other_types_is_damaged(name: str, value: object) -> None:
 
 
 def test_scores_computed_of_nan_are_no_improvement() -> None:
-    """Neither a metric that is NaN itself, nor the accuracy of 1 that NaN scores give."""
+    """A metric that is NaN, and the accuracy of 1 that scores with NaN give, do not count."""
     plateau = Plateau(PlateauOptions(metric="acc", patience=2, factor=0.5), 1.0)
     plateau.observe(0, result("acc", math.nan, "acc"))
     assert plateau.state.best is None and plateau.state.bad_tests == 1
@@ -106,7 +106,7 @@ def _options(metric: str, **more: object) -> SolverOptions:
 def test_a_solver_goes_by_the_test_score(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "verydeep")
     options = _options("accuracy", max_drops=2, stop_after_last=True)
-    # A policy in the prototxt, for original Caffe, is not in force.
+    # A policy in the prototxt, for original Caffe, is ignored.
     solver = make_solver(
         f"{FIELDS} lr_policy: 'step' gamma: 0.5 stepsize: 1", CLASSIFIER, 8, options=options
     )

@@ -1,4 +1,4 @@
-"""P_iter_N.state.json of any content."""
+"""P_iter_N.state.json with valid and invalid content."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_best_score_of_another_kind(values: Any) -> None:
     with pytest.raises(SnapshotError, match="best: damaged; expected name, value and iteration"):
         best.from_json(values)
     assert (best.name, best.iteration) == ("", -1)
-    best.from_json({**BEST, "value": float("nan")})  # no score to beat
+    best.from_json({**BEST, "value": float("nan")})  # ignored
     assert best.iteration == -1
     best.from_json(BEST)
     assert best.iteration == 4

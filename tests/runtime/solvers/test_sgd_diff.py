@@ -1,4 +1,4 @@
-"""What an update leaves in the diffs: Caffe's way where somebody looks, nothing to rely on else."""
+"""The diffs after an update: the update, as in Caffe, if they can be read; otherwise undefined."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.runtime.small_nets import input_layer, layer, net_param
 
 
 def trained(options: SolverOptions, **settings: object) -> tuple[np.ndarray, np.ndarray]:
-    """First weights less those after one step, and the diff after it."""
+    """The initial weights minus those after one step, and the diff after it."""
     filled = 'weight_filler { type: "xavier" }'
     layers = input_layer(4, 3, name="data") + input_layer(4, 2, name="label")
     ip = f"inner_product_param {{ num_output: 2 {filled} }}"

@@ -1,4 +1,4 @@
-"""Ctrl-C and hang-up, as real signals to the own process."""
+"""SIGINT, SIGHUP and SIGTERM, sent to this process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIELDS = "max_iter: 6 test_iter: 3 test_interval: 4"
 
 
 class _Send(SolverHook):
-    """Sends a signal at the start of an iteration, or of a batch of a test."""
+    """Sends a signal at the start of an iteration."""
 
     def __init__(self, number: int, at: int) -> None:
         self.number = number

@@ -1,4 +1,4 @@
-"""Snapshots: exact resumption, torn and corrupt ones, and a disk that does not take them."""
+"""Snapshots: exact resumption, incomplete and corrupt snapshots, and a full disk."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_auto_takes_the_newest(tmp_path: Path) -> None:
     _, stem = _three_snapshots(tmp_path)
     assert newest_snapshot(stem) == tmp_path / "toy_iter_6.solverstate"
     assert newest_snapshot(f"{tmp_path}/other") is None
-    # `toy_iter` begins another prefix's names too.
+    # `toy_iter` is also the beginning of another prefix.
     assert newest_snapshot(f"{tmp_path}/to") is None
 
 
@@ -209,7 +209,7 @@ def test_a_named_snapshot_that_is_corrupt_is_refused(
     with pytest.raises(SnapshotError, match=r"torn or corrupt: .*use the one before it"):
         solver.restore(path, strict=True)
     assert same(before, weights(solver)) and solver.iter == 6
-    # Somebody may have put original Caffe's files under our names.
+    # A user may have copied original Caffe's files to these names.
     solver.restore(path)
     assert solver.iter == 4
     assert "does not belong to this snapshot and is ignored" in caplog.text
@@ -230,7 +230,7 @@ def test_keep_removes_the_oldest(tmp_path: Path) -> None:
     solver.step(8)
     names = {path.name.split(".")[0] for path in tmp_path.iterdir()}
     assert names == {"toy_iter_6", "toy_iter_8"}
-    # What is not whole is left for its owner to look at.
+    # Incomplete snapshots are kept.
     (tmp_path / "toy_iter_6.state.json").unlink()
     prune_snapshots(f"{tmp_path}/toy", 1)
     assert (tmp_path / "toy_iter_6.solverstate").exists()
@@ -287,7 +287,7 @@ def _whole(*iterations: int) -> list[str]:
 def test_a_full_disk_leaves_no_part_of_a_snapshot(
     fields: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever of its files the disk has no room for, and the earlier one of its name stays."""
+    """If any of its files cannot be written, the earlier snapshot with its name stays."""
     first = _make(tmp_path, fields)
     first.step(2)
     names = sorted(path.name for path in first.snapshot())
@@ -331,7 +331,7 @@ def test_what_a_killed_run_left_goes_with_the_next_start(tmp_path: Path) -> None
     assert done.returncode == -signal.SIGKILL
     left = [name for name in _files(tmp_path) if name not in _whole(2)]
     assert len(left) == 1 and left[0].startswith(".toy_iter_4.")
-    # Such as the version before left.
+    # As an earlier version left them.
     (tmp_path / ".toy_iter_4.caffemodel.k3_x0000.tmp").write_bytes(b"half")
     others = [".toy_iter_4.tmp", ".other_iter_4.k3_x0000.tmp", ".toy2_iter_4.k3_x0000.tmp"]
     for name in others:
@@ -371,7 +371,7 @@ def test_keep_removes_what_is_left_of_older_snapshots(tmp_path: Path) -> None:
     names = [str(tmp_path / name) for name in _whole(2)]
     log.write_text(json.dumps({"event": "snapshot", "iteration": 2, "files": names}) + "\n")
     (tmp_path / "toy_iter_2.state.json").unlink()
-    # No record of this program names these.
+    # No file of this program names these.
     for name in ("toy_iter_1.caffemodel", "toy_iter_3.solverstate"):
         (tmp_path / name).write_bytes(b"somebody's")
     (tmp_path / ".toy_iter_5.00000000.tmp").mkdir()
@@ -380,7 +380,7 @@ def test_keep_removes_what_is_left_of_older_snapshots(tmp_path: Path) -> None:
     assert _files(tmp_path) == sorted([*others, *_whole(6)])
 
 
-# What this program did not write --------------------------------------------------------------
+# Files of other programs --------------------------------------------------------------
 
 CAREFUL = SolverOptions(force=False)
 
@@ -398,10 +398,10 @@ def test_a_file_of_somebody_else_is_refused_before_the_first_iteration(
     assert solver.iter == 0 and path.read_bytes() == b"original Caffe's"
     solver.step(3)
     if iteration == 4:
-        # Those who step by hand lose the snapshot and not the file.
+        # Solver.step fails at the snapshot, and the file stays.
         solver.step(2)
         assert path.read_bytes() == b"original Caffe's"
-    # As original Caffe does, and `--force`.
+    # As in original Caffe, and with `--force`.
     _make(tmp_path, "snapshot: 4").solve()
     assert newest_snapshot(f"{tmp_path}/toy") == tmp_path / "toy_iter_12.solverstate"
     assert path.read_bytes() != b"original Caffe's"
@@ -445,7 +445,7 @@ def test_a_prefix_that_no_file_can_have(prefix: str, tmp_path: Path) -> None:
 
 
 class _Broken(SolverHook):
-    """Data that cannot be read from the third iteration on, in the second of its passes."""
+    """Data that cannot be read from the second pass of the third iteration on."""
 
     def __init__(self, pass_number: int) -> None:
         self.pass_number = pass_number

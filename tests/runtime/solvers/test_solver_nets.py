@@ -1,4 +1,4 @@
-"""Which nets a solver makes of its fields, and what it refuses."""
+"""The nets that a solver builds, and the fields that it rejects."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ layer {{ name: "own" type: "InnerProduct" bottom: "data" top: "own"
 def test_weights_that_will_be_shared_are_drawn_late(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where something draws after them, the stream must be where Caffe's would be."""
+    """Weights that are drawn after them must get the same random numbers as in Caffe."""
     drawn: list[int] = []
     uniform = CaffeRandom.uniform
 
@@ -197,7 +197,7 @@ def test_weights_that_will_be_shared_are_drawn_late(
     (tmp_path / "train.prototxt").write_text(net)
     (tmp_path / "test.prototxt").write_text(net + extra)
     solver = _solver(TESTED, tmp_path, rng=(stream := CaffeRandom(3)))
-    # The layer of the test net's own draws after the shared ones.
+    # The layer that only the test net has draws after the shared layers.
     assert drawn == ([48, 24, 12, 48, 24] if kind == "xavier" else [48, 24])
     monkeypatch.undo()
     alone = CaffeRandom(3)

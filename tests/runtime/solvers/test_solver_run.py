@@ -1,4 +1,4 @@
-"""The course of a run: hooks, tests, the order of things."""
+"""A run: hooks, tests, and the order of events."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_the_solvers_message_is_its_own() -> None:
 
 def test_a_solver_uses_the_engine_it_is_given() -> None:
     class Halves(LocalEngine):
-        """Two shards, one after the other, added and divided."""
+        """An engine that counts two shards."""
 
         shards = 2
 

@@ -1,4 +1,4 @@
-"""Every solver type against formulas worked in float64, on a problem with a known gradient."""
+"""Every solver type compared with its formula in float64, on a problem with a known gradient."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _fields(settings: oracle.Settings, extra: str = "") -> str:
 
 
 def _learn(settings: oracle.Settings, start: list[Any], batch: int, iter_size: int) -> Any:
-    # A SolverParameter's fields are float32, whatever the dtype of the net.
+    # The fields of a SolverParameter are float32 for every dtype of the net.
     rounded = {
         field.name: float(np.float32(getattr(settings, field.name)))
         for field in dataclasses.fields(settings)

@@ -1,4 +1,4 @@
-"""Tiny nets for solver tests, fed by a function of the sample number: no files, no threads."""
+"""Small nets for solver tests; the data is a function of the sample number, without files."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ DEFAULTS = "base_lr: 0.1 lr_policy: 'fixed' random_seed: 5"
 
 
 def samples(first: int, count: int, width: int, seed: int) -> npt.NDArray[np.float64]:
-    """Row n of the endless table of a seed, whichever batch it comes in."""
+    """Rows first .. first+count-1 of a table of random numbers; independent of the batch size."""
     rows = [np.random.default_rng((seed, first + n)).normal(size=width) for n in range(count)]
     return np.array(rows)
 
@@ -58,13 +58,13 @@ def least_squares_batch(first: int, count: int) -> tuple[Any, Any]:
 
 
 def labelled_batch(first: int, count: int) -> tuple[Any, Any]:
-    """Inputs (N,6), and the label that three fixed directions give them."""
+    """Inputs (N,6), and labels (N,): the largest of three fixed linear functions."""
     x = samples(first, count, 6, 3)
     return x, (x @ samples(0, 3, 6, 4).T).argmax(axis=1)
 
 
 def feed(net: Net) -> None:
-    """Fill the net's inputs before every pass, by the clock of its context."""
+    """Fill the net's inputs before every pass, by its pass number."""
     make = labelled_batch if "label" in net.inputs else least_squares_batch
     blobs = [net.blobs[name] for name in net.inputs]
     count = blobs[0].shape[0]
@@ -94,7 +94,7 @@ def make_solver(
     hooks: tuple[SolverHook, ...] = (),
     build_engine: BuildEngine = LocalEngine,
 ) -> Solver:
-    """A solver on a toy net, on the CPU, fed."""
+    """A solver of a small net on the CPU, with data."""
     if "snapshot_after_train" not in fields and "snapshot_prefix" not in fields:
         fields += " snapshot_after_train: false"
     backend = create_backend("cpu", dtype=np.dtype(dtype))
@@ -106,7 +106,7 @@ def make_solver(
 
 
 def weights(solver: Solver) -> list[npt.NDArray[Any]]:
-    """Copies of all learnt blobs."""
+    """Copies of all weight blobs."""
     return [blob.data.host().copy() for blob in solver.net.params.learnable]
 
 
@@ -116,7 +116,7 @@ def history(solver: Solver) -> list[npt.NDArray[Any]]:
 
 
 def same(a: list[npt.NDArray[Any]], b: list[npt.NDArray[Any]]) -> bool:
-    """Bit for bit."""
+    """Whether two lists of arrays have the same bytes."""
     return len(a) == len(b) and all(x.tobytes() == y.tobytes() for x, y in zip(a, b))
 
 
