@@ -1,7 +1,7 @@
-"""XML of annotations, read without what XML has beyond elements and text.
+"""Reading the XML of annotations: elements and text only.
 
-A document type is refused, and with it every entity but XML's own five: none can grow, or name a
-file. So the parser of the standard library serves, and no other package is needed.
+A document type is refused, and with it all entities but the five of XML, so that none can expand or
+refer to a file. So the parser of the standard library is sufficient.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ def parse_xml(content: bytes) -> Element:
     """The root element of a document.
 
     Raises:
-        ValueError: no XML, a document type, an encoding that is not known, or too many levels.
+        ValueError: the content is not XML, has a document type, an unknown encoding or too many
+            levels.
     """
     builder = TreeBuilder()
     depth = 0

@@ -1,10 +1,10 @@
-"""The embedded data set: digit scenes in ILSVRC-2012's layout, made in seconds without a network.
+"""The embedded data set: digit scenes in the layout of ILSVRC-2012, made without a network.
 
 train/<wnid>/<wnid>_<n>.JPEG     val/ILSVRC2012_val_<n>.JPEG
 bbox/train/<wnid>/*.xml          bbox/val/*.xml
-val.txt                          name and label, as Caffe's list
+val.txt                          name and label, as lists of Caffe
 synset_words.txt                 wnid and words; the line number is the label
-ILSVRC2012_validation_ground_truth.txt   as the development kit's: labels from 1, in order
+ILSVRC2012_validation_ground_truth.txt   as in the development kit: labels from 1, in order
 demo.json                        the marker: version, seed, counts
 """
 
@@ -42,9 +42,9 @@ _REPLACED = ".old"
 
 @dataclass(frozen=True)
 class DemoSet:
-    """Where the parts of a complete data set are, and how many images it has.
+    """The paths of a complete data set, and its numbers of images.
 
-    `val_list` is Caffe's `name label`; `ground_truth` the development kit's labels from 1.
+    `val_list` has lines `name label`, `ground_truth` the labels of the development kit, from 1.
     """
 
     root: Path
@@ -91,12 +91,12 @@ def make_demo(
 ) -> DemoSet:
     """Make the data set in `out_dir`, or reuse the one of the same version, seed and counts.
 
-    It is built in a folder beside `out_dir` and renamed when complete, so `out_dir` never holds a
-    half. The same arguments and library versions give the same bytes.
+    It is built in a folder next to `out_dir` and renamed when complete, so `out_dir` is never
+    incomplete. The same arguments and library versions give the same bytes.
 
     Raises:
-        DataError: the counts do not fit the classes, `out_dir` holds something else, the disk is
-            full or read-only, or an installed package lacks a photograph.
+        DataError: the counts do not fit the classes, `out_dir` has other content, the disk is full
+            or read-only, or an installed package lacks a photograph.
     """
     root = Path(out_dir)
     for name, count in (("train", train), ("val", val)):
@@ -105,25 +105,25 @@ def make_demo(
                 f"make_demo: too few {name} images; expected at least {len(WORDS)}, one a class, "
                 f"got {count}; raise `{name}`"
             )
-    wanted = {"version": VERSION, "seed": seed, "train": train, "val": val}
+    marker = {"version": VERSION, "seed": seed, "train": train, "val": val}
     result = DemoSet(root, seed, train, val, reused=False)
-    if _marker(root) == wanted:
+    if _marker(root) == marker:
         return DemoSet(root, seed, train, val, reused=True)
     _refuse_foreign(root)
     sources = {split: load_sources(split) for split in (TRAIN, VAL)}
     with _replacing(root) as work:
         _write_lists(work, val)
         _write_images(work, sources, {TRAIN: train, VAL: val}, seed, progress)
-        (work / MARKER).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        (work / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
     return result
 
 
 def _marker(root: Path) -> dict[str, int] | None:
     try:
-        found = read_json(root / MARKER)
+        marker = read_json(root / MARKER)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return marker if isinstance(marker, dict) else None
 
 
 def _refuse_foreign(root: Path) -> None:
@@ -138,7 +138,7 @@ def _refuse_foreign(root: Path) -> None:
 
 @contextlib.contextmanager
 def _replacing(root: Path) -> Iterator[Path]:
-    """Give a temporary folder that takes the place of `root` when the block ends well."""
+    """Yield a temporary folder that replaces `root` if the block succeeds."""
     root = Path(os.path.realpath(root))
     try:
         with temporary_folder(root) as work:
@@ -153,7 +153,7 @@ def _replacing(root: Path) -> Iterator[Path]:
 
 
 def _rename_over(work: Path, root: Path) -> None:
-    """Rename a folder to `root`; what is there gets another name first, as it may hold files."""
+    """Rename a folder to `root`; an existing one is renamed first, because it may not be empty."""
     if not root.exists():
         work.rename(root)
         return
@@ -168,7 +168,7 @@ def _rename_over(work: Path, root: Path) -> None:
 
 
 def _val_label(index: int) -> int:
-    """Give the class of validation image `index`: each class once in every ten, shuffled."""
+    """The class of validation image `index`: each class once in every ten, shuffled."""
     block, place = divmod(index, len(WORDS))
     order = np.random.Generator(np.random.PCG64([VERSION, VAL, block])).permutation(len(WORDS))
     return int(order[place])
@@ -201,7 +201,7 @@ def _write_images(
     seed: int,
     progress: Progress | None,
 ) -> None:
-    """Draw and write every scene; each has its own random stream, so threads change nothing."""
+    """Draw and write every scene, each from its own random stream, so threads change nothing."""
     jobs = [(split, index) for split in (TRAIN, VAL) for index in range(counts[split])]
 
     def write(chunk: list[tuple[int, int]]) -> int:
@@ -223,19 +223,19 @@ def _write_images(
 def _write_scene(work: Path, split: int, index: int, scene: Scene) -> None:
     wnid = WNIDS[scene.label]
     if split == TRAIN:
-        where = Path("train", wnid, f"{wnid}_{index // len(WORDS) + 1}")
+        path = Path("train", wnid, f"{wnid}_{index // len(WORDS) + 1}")
     else:
-        where = Path("val", _val_name(index))
+        path = Path("val", _val_name(index))
     ok, data = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     if not ok:
-        raise DataError(f"{where}: image does not encode as JPEG; reinstall opencv-python")
-    (work / where.with_suffix(".JPEG")).write_bytes(data.tobytes())
-    xml = _annotation(where.parent.name, where.name, wnid, scene)
-    (work / "bbox" / where.with_suffix(".xml")).write_text(xml, encoding="utf-8")
+        raise DataError(f"{path}: image does not encode as JPEG; reinstall opencv-python")
+    (work / path.with_suffix(".JPEG")).write_bytes(data.tobytes())
+    xml = _annotation(path.parent.name, path.name, wnid, scene)
+    (work / "bbox" / path.with_suffix(".xml")).write_text(xml, encoding="utf-8")
 
 
 def _annotation(folder: str, name: str, wnid: str, scene: Scene) -> str:
-    """Write the scene's box as ILSVRC-2012 does; xmax and ymax are the far edges."""
+    """The XML of a scene's box as in ILSVRC-2012; xmax and ymax are the far edges."""
     height, width = scene.image.shape[:2]
     box = scene.box
     return (

@@ -1,7 +1,7 @@
 """Digit scenes: a handwritten digit drawn over a crop of a real photograph, with its box.
 
-Everything comes from what installed packages ship: scikit-learn's UCI digits and two photographs,
-scikit-image's photographs. Nothing is downloaded.
+All material is part of installed packages: the UCI digits and two photographs of scikit-learn, and
+the photographs of scikit-image. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ TRAIN, VAL = 0, 1
 SHORT_SIDE = (72, 112)
 ASPECT = 4.0 / 3.0
 INK_SIZE = (0.50, 0.85)
-"""Height of the digit over the short side of the image."""
+"""Height of the digit divided by the short side of the image."""
 OVERHANG = 0.10
-"""Part of the digit that may lie outside the central square, which is what one test crop sees."""
+"""Part of the digit that may be outside the central square, which is the single test crop."""
 VAL_DIGITS = 400
 VAL_COLUMNS = 0.35
 DIMMING = (0.55, 0.90)
 BRIGHTEST = 140.0
-"""Most luma of the photograph where the ink comes, so that white sky leaves room for contrast."""
+"""The highest luma of the photograph under the ink, so that a white sky permits contrast."""
 SHADOW = (0.4, 0.8)
 CONTRAST = 100.0
-"""Least luma, of 255, by which the ink is brighter than what lies around it. Ink that may be
-darker as well as brighter makes a net of this size take several times as long to start learning."""
+"""The least luma, of 255, by which the ink is brighter than its surroundings. If ink could also be
+darker, a net of this size would take several times as long to start learning."""
 _ENLARGED = 6
 
 _PHOTOGRAPHS = (
@@ -78,7 +78,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Sources:
-    """What one split draws from; the other split's digits and photograph regions are absent.
+    """The material of one split, without the digits and photograph regions of the other.
 
     Shapes: sheets (count, 72, 72), ink above about 0.5; each photograph (height, width, 3), BGR.
     """
@@ -90,13 +90,13 @@ class Sources:
 
 
 def split_digits(labels: npt.NDArray[np.int64], split: int) -> npt.NDArray[np.int64]:
-    """Give the indices of the digits of `split`, the same for every seed of the data set."""
+    """The indices of the digits of `split`, the same for every seed of the data set."""
     order = np.random.Generator(np.random.PCG64(1797)).permutation(len(labels))
     return np.sort(order[VAL_DIGITS:] if split == TRAIN else order[:VAL_DIGITS])
 
 
 def split_columns(width: int, index: int, split: int) -> slice:
-    """Give the columns of photograph `index` that belong to `split`.
+    """The columns of photograph `index` that belong to `split`.
 
     Validation has the right part of every other photograph, the left part of the rest, so that
     neither split is all sky or all ground.
@@ -171,7 +171,7 @@ def draw_scene(sources: Sources, label: int, rng: np.random.Generator) -> Scene:
 
 
 def _background(sources: Sources, rng: np.random.Generator) -> Floats:
-    """Crop a photograph at a random place and scale, resized to a random size and aspect."""
+    """Crop a photograph at a random position and scale; resize it to a random size and aspect."""
     short = rng.integers(SHORT_SIDE[0], SHORT_SIDE[1], endpoint=True)
     ratio = ASPECT ** rng.uniform(-1.0, 1.0)
     height = round(short * max(1.0, 1.0 / ratio))
@@ -193,7 +193,7 @@ def _background(sources: Sources, rng: np.random.Generator) -> Floats:
 
 
 def _ink(sheet: Floats, size: float, rng: np.random.Generator) -> Floats:
-    """Turn a digit into smooth ink about `size` pixels high, cut to its tight box.
+    """Convert a digit to smooth ink about `size` pixels high, cut to its tight box.
 
     The digit is turned and slanted a little, and thresholded softly, where the threshold sets the
     width of the pen.
@@ -219,7 +219,7 @@ def _ink(sheet: Floats, size: float, rng: np.random.Generator) -> Floats:
 
 
 def _fit(ink: Floats, short: int) -> Floats:
-    """Shrink the rare digit that slant and stretch have made larger than the image."""
+    """Shrink a digit that slant and stretch have made larger than the image, which is rare."""
     excess = max(ink.shape) / short
     if excess <= 1.0:
         return ink
@@ -229,7 +229,7 @@ def _fit(ink: Floats, short: int) -> Floats:
 
 
 def _place(side: int, short: int, extent: int, rng: np.random.Generator) -> int:
-    """Draw where a digit of `extent` begins on a side: inside the image, near the square."""
+    """Draw the position of a digit of `extent` along an axis: inside the image, near the square."""
     overhang = OVERHANG * extent
     first = max(0.0, (side - short) / 2 - overhang)
     last = min(float(side - extent), (side + short) / 2 + overhang - extent)
@@ -237,7 +237,7 @@ def _place(side: int, short: int, extent: int, rng: np.random.Generator) -> int:
 
 
 def _paint(canvas: Floats, cover: Floats, box: Box, rng: np.random.Generator) -> Bytes:
-    """Lay a bright colour over the dimmed `canvas` where `cover` is, with a dark soft shadow."""
+    """Blend a bright colour over the dimmed `canvas` by `cover`, with a dark soft shadow."""
     blur = cv2.GaussianBlur(cover, (0, 0), max(1.0, (box.ymax - box.ymin) / 12))
     shadow = np.clip(1.2 * blur / blur.max(), 0.0, 1.0) * rng.uniform(*SHADOW)
     area = (slice(box.ymin, box.ymax), slice(box.xmin, box.xmax))

@@ -1,17 +1,17 @@
-"""ILSVRC-2012 on disk: where its parts are, and its lists of (path, label) in a fixed order.
+"""ILSVRC-2012 on disk: its folders, and its lists of (path, label) in a fixed order.
 
     train/<wnid>/*.JPEG             also ILSVRC2012_img_train, ILSVRC/Data/CLS-LOC/train
     val/*.JPEG or val/<wnid>/*.JPEG also ILSVRC2012_img_val, ILSVRC/Data/CLS-LOC/val
     synset_words.txt                also LOC_synset_mapping.txt, synsets.txt; else the folders of
-                                    train in alphabetical order, which is said in the log
-    validation labels, the first of these that is there:
+                                    train in alphabetical order, which is logged
+    validation labels, the first of these that exists:
         val.txt                                     `name label`, labels from 0
-        LOC_val_solution.csv                        Kaggle's
-        ILSVRC2012_validation_ground_truth.txt      the development kit's, with its meta.mat
-        the folders of val, where it has them
+        LOC_val_solution.csv                        of Kaggle
+        ILSVRC2012_validation_ground_truth.txt      of the development kit, with its meta.mat
+        the folders of val, if it has folders
     bounding boxes                  bbox/<split>, Annotation/..., ILSVRC/Annotations/CLS-LOC/<split>
 
-Any data set in this layout will do, with classes of its own.
+Any data set with this layout can be opened; it may have other classes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Ilsvrc:
     synsets: tuple[Synset, ...]
 
     def train_list(self) -> list[Entry]:
-        """The training images, by wnid and then by name.
+        """The training images, sorted by wnid and then by name.
 
         Raises:
             DataError: a class has no folder or no images, or a folder is not a class.
@@ -74,11 +74,11 @@ class Ilsvrc:
         unknown = sorted(set(folders) - set(wnids))
         missing = sorted(set(wnids) - set(folders))
         if unknown or missing:
-            what = f"{len(missing)} classes have no folder ({', '.join(missing[:5])})"
+            problem = f"{len(missing)} classes have no folder ({', '.join(missing[:5])})"
             if unknown:
-                what = f"folders that are no class of the synset file ({', '.join(unknown[:5])})"
+                problem = f"folders that are no class of the synset file ({', '.join(unknown[:5])})"
             raise DataError(
-                f"{self.train}: {what}; expected one folder for each of {len(wnids)} synsets; "
+                f"{self.train}: {problem}; expected one folder for each of {len(wnids)} synsets; "
                 "unpack the missing archives, or give a synset file with your classes alone"
             )
         entries = []
@@ -92,10 +92,10 @@ class Ilsvrc:
         return entries
 
     def val_list(self) -> list[Entry]:
-        """The validation images by name, with labels from the first source that is there.
+        """The validation images sorted by name, with labels from the first source that exists.
 
         Raises:
-            DataError: no labels anywhere, or they do not fit the images.
+            DataError: there are no labels, or they do not fit the images.
         """
         sorted_folders = _subfolders(self.val)
         names = _images(self.val)
@@ -107,17 +107,18 @@ class Ilsvrc:
         unlabelled = [name for name in names if name not in labels]
         absent = sorted(set(labels) - set(names))
         if unlabelled or absent:
-            what, which = ("image without a label", unlabelled)
+            problem, names_concerned = "image without a label", unlabelled
             if absent:
-                what, which = (f"name that is no image of {self.val}", absent)
+                problem, names_concerned = f"name that is no image of {self.val}", absent
             raise DataError(
-                f"{source}: {len(which)} x {what}, first {which[0]}; expected a label for each of "
-                f"{len(names)} images; unpack the archive again, or use its own list"
+                f"{source}: {len(names_concerned)} x {problem}, first {names_concerned[0]}; "
+                f"expected a label for each of {len(names)} images; unpack the archive again, or "
+                "use its own list"
             )
         return [(self._relative(self.val / name), labels[name]) for name in names]
 
     def boxes_path(self, entry: str) -> Path | None:
-        """The box file of an image of a list; None where the data set has none for it.
+        """The box file of an image of a list; None if the data set has none for it.
 
         Raises:
             DataError: the data set has no folder of boxes for that split.
@@ -177,7 +178,7 @@ def open_ilsvrc(root: str | Path) -> Ilsvrc:
     """Find the parts of a data set.
 
     Raises:
-        DataError: the root, train, val or every synset list is missing; says where it looked.
+        DataError: the root, train, val or every synset list is missing.
     """
     base = Path(root)
     if not base.is_dir():
@@ -185,12 +186,12 @@ def open_ilsvrc(root: str | Path) -> Ilsvrc:
     parts = {}
     for split, folders in _SPLITS.items():
         tried = [base / folder for folder in folders]
-        found = next((path for path in tried if path.is_dir()), None)
-        if found is None:
+        images = next((path for path in tried if path.is_dir()), None)
+        if images is None:
             raise DataError(
                 f"{base}: no {split} images; looked for {listed(tried)}; unpack the archive there"
             )
-        parts[split] = found
+        parts[split] = images
     path, _ = truth.find_file(base, truth.SYNSET_FILES)
     if path is not None:
         synsets = truth.read_synsets(path)

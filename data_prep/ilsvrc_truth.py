@@ -1,9 +1,8 @@
-"""The lists that come with ILSVRC-2012: synsets, and the labels of the validation images.
+"""The lists of ILSVRC-2012: synsets, and the labels of the validation images.
 
-A label is the line of its synset in the synset file, from 0. In ILSVRC's own files that is the
-alphabetical order of the wnids, which original Caffe and the released VGG nets use. The
-development kit numbers classes otherwise (ILSVRC2012_ID, from 1), so its ground truth needs its own
-table of numbers.
+A label is the line number of its synset in the synset file, from 0. In ILSVRC's files this is the
+alphabetical order of the wnids, which original Caffe and the released VGG nets use. The development
+kit has other numbers (ILSVRC2012_ID, from 1), so its ground truth needs its table of numbers.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ KIT_FOLDERS = (
     "ILSVRC/devkit/data",
     "caffe_ilsvrc12",
 )
-"""Where lists are looked for, below the root of the data set, in this order."""
+"""The folders that are searched for lists, below the root of the data set, in this order."""
 SYNSET_FILES = ("synset_words.txt", "LOC_synset_mapping.txt", "synsets.txt")
 ILSVRC_CLASSES = 1000
 
@@ -46,28 +45,28 @@ class Synset:
 
 
 def find_file(root: Path, names: Sequence[str]) -> tuple[Path | None, list[Path]]:
-    """Find the first of `names` that exists, and say where it was looked for."""
+    """Find the first of `names` that exists; returns it and the paths that were tried."""
     tried = [root / folder / name for name in names for folder in KIT_FOLDERS]
     return next((path for path in tried if path.is_file()), None), tried
 
 
 def listed(paths: Sequence[Path], most: int = 8) -> str:
-    """Name paths in a message."""
+    """Paths as text for a message."""
     text = ", ".join(str(path) for path in paths[:most])
     return text + (f" and {len(paths) - most} more" if len(paths) > most else "")
 
 
 def read_synsets(path: Path) -> tuple[Synset, ...]:
-    """Read `wnid words` lines; the words may be left out.
+    """Read `wnid words` lines; the words are optional.
 
     Raises:
-        DataError: the file is missing, empty, or names a class twice.
+        DataError: the file is missing or empty, or contains a class twice.
     """
     synsets: dict[str, Synset] = {}
     for number, line in read_lines(path):
         wnid, words = split_first(line)
         if wnid in synsets:
-            raise DataError(f"{path}:{number}: {wnid} stands twice; expected each class once")
+            raise DataError(f"{path}:{number}: {wnid} occurs twice; expected each class once")
         synsets[wnid] = Synset(wnid, words or wnid)
     if not synsets:
         raise DataError(f"{path}: no synsets; expected a line `wnid words` for each class")
@@ -75,10 +74,10 @@ def read_synsets(path: Path) -> tuple[Synset, ...]:
 
 
 def read_name_list(path: Path, classes: int) -> dict[str, int]:
-    """Read Caffe's `name label` lines, such as val.txt, to a label by file name.
+    """Read the `name label` lines of Caffe's lists, such as val.txt, to a label by file name.
 
     Raises:
-        DataError: a line without a label, or a label outside 0 .. classes-1.
+        DataError: a line has no label, or a label outside 0 .. classes-1.
     """
     labels: dict[str, int] = {}
     for number, line in read_lines(path):
@@ -96,7 +95,7 @@ def read_solution(path: Path, label_of: dict[str, int]) -> dict[str, int]:
     """Read LOC_val_solution.csv (ImageId, then `wnid xmin ymin xmax ymax ...`).
 
     Raises:
-        DataError: a line that is not so, or a wnid that is not a class.
+        DataError: a line has another form, or a wnid is not a class.
     """
     labels: dict[str, int] = {}
     for number, line in read_lines(path):
@@ -113,24 +112,23 @@ def read_solution(path: Path, label_of: dict[str, int]) -> dict[str, int]:
     return labels
 
 
-def _cells(line: str, where: str) -> list[str]:
+def _cells(line: str, name: str) -> list[str]:
     """The cells of a line of comma-separated values."""
     try:
         return next(csv.reader([line]))
     except csv.Error as cause:
         raise DataError(
-            f"{where}: {cause}; expected an image and its boxes, with a comma between them"
+            f"{name}: {cause}; expected an image and its boxes, with a comma between them"
         ) from cause
 
 
 def read_ground_truth(path: Path, root: Path, synsets: Sequence[Synset]) -> list[int]:
-    """Read the development kit's numbers, a line for each image in the order of the names.
+    """Read the class numbers of the development kit, one line for each image in the order of names.
 
-    Data sets of other classes than ILSVRC's have no such kit: there number i is line i of the
-    synset file.
+    Data sets with other classes have no such kit: number i is then line i of the synset file.
 
     Raises:
-        DataError: the table of numbers is missing or lacks a class, or a line is no number.
+        DataError: the table of numbers is missing or lacks a class, or a line is not a number.
     """
     label_of = {synset.wnid: label for label, synset in enumerate(synsets)}
     table, tried = _kit_table(root)

@@ -1,4 +1,4 @@
-"""A list of image files, `path label` a line, as a source of records."""
+"""A list of image files, with a line `path label` for each, as a source of records."""
 
 from __future__ import annotations
 
@@ -16,32 +16,39 @@ from data_prep.image_file import read_image_file
 
 @dataclass(frozen=True)
 class ImageList:
-    """Image files seen as records: Datums that hold a file's pixels or bytes."""
+    """Image files as records: raw Datums of their pixels.
+
+    Units: `size` in pixels.
+    """
 
     root: Path
     entries: tuple[tuple[str, int], ...]
     color: bool = True
     size: tuple[int, int] | None = None
-    """Height and width that every image is warped to."""
+    """Height and width to which every image is warped."""
 
     @classmethod
     def read(
         cls, source: str | Path, root: Path, color: bool, size: tuple[int, int] | None
     ) -> ImageList:
-        """Read the list of an ImageData layer. See `read_list`."""
+        """Read the list of an ImageData layer.
+
+        Raises:
+            DataError: see `read_list`.
+        """
         return cls(root, tuple(read_list(source)), color, size)
 
     def from_record(self, first: int) -> ImageList:
-        """The same list begun at another place."""
+        """The list rotated so that it begins with another record."""
         first %= len(self.entries)
         return dataclasses.replace(self, entries=self.entries[first:] + self.entries[:first])
 
     def __len__(self) -> int:
-        """Count the images."""
+        """The number of images."""
         return len(self.entries)
 
     def key(self, index: int) -> str:
-        """Name the file of a record."""
+        """The file name of a record."""
         return self.entries[index][0]
 
     def get(self, index: int) -> bytes:

@@ -30,10 +30,15 @@ _AHEAD = 3
 
 @dataclass(frozen=True)
 class MeanOptions:
-    """How images are seen before they are averaged.
+    """How images are prepared before they are averaged.
 
     `short_side` rescales isotropically, `crop` takes the central square of that side; together they
-    make images of varying size comparable. `mode` is that of `datum.decode`.
+    give images of different sizes the same size. `mode` is that of `datum.decode`.
+
+    Units: `short_side` and `crop` in pixels.
+
+    Raises:
+        DataError: an option is out of range.
     """
 
     short_side: int = 0
@@ -51,11 +56,12 @@ class MeanOptions:
 
 @dataclass(frozen=True, eq=False)
 class ImageMean:
-    """What was found.
+    """The averages of a database; `mean` is None if the images differ in size.
 
-    Units: pixel values, channels in the order of the records (BGR). `mean` is (C, H, W), or None
-    where the images differ in size; the pixel's mean and covariance are over all pixels of all
-    images.
+    The mean and the covariance of the pixel are over all pixels of all images.
+
+    Shapes: mean (C, H, W), pixel (C,), covariance (C, C).
+    Units: pixel values, channels in the order of the records (BGR).
     """
 
     records: int
@@ -68,7 +74,7 @@ class ImageMean:
         """The components for the colour shift.
 
         Raises:
-            DataError: the images are not of three channels.
+            DataError: the images do not have three channels.
         """
         if len(self.pixel) != 3:
             raise DataError(
@@ -79,7 +85,7 @@ class ImageMean:
 
 
 class _Sums:
-    """Sums over some records, which add up in any grouping as long as pixels are integers."""
+    """Sums over some records; sums of integers do not depend on how records are grouped."""
 
     def __init__(self, image: Image) -> None:
         channels = image.shape[2]
@@ -91,26 +97,26 @@ class _Sums:
         self.pixel: npt.NDArray[Any] = np.zeros(channels, kind)
         self.products: npt.NDArray[Any] = np.zeros((channels, channels), kind)
 
-    def add(self, image: Image, where: str) -> None:
+    def add(self, image: Image, name: str) -> None:
         """Add one image (H, W, C)."""
         if image.shape[2] != len(self.pixel) or self.exact != (image.dtype == np.uint8):
             raise DataError(
-                f"{where}: {image.shape[2]} channels of {image.dtype}; expected "
+                f"{name}: {image.shape[2]} channels of {image.dtype}; expected "
                 f"{len(self.pixel)} as in the first record; make the database of one kind of image"
             )
         flat = image.reshape(-1, image.shape[2]).astype(np.float64)
-        # Whole numbers below 2**53: the products are exact in float64, whatever BLAS adds first.
+        # Integers below 2**53: the products are exact in float64, in any order of addition.
         self.products += (flat.T @ flat).astype(self.products.dtype)
         self.pixel += flat.sum(axis=0).astype(self.pixel.dtype)
         self.records += 1
         self.pixels += len(flat)
         self._add_image(image)
 
-    def merge(self, other: _Sums, where: str) -> None:
+    def merge(self, other: _Sums, name: str) -> None:
         """Add the sums of later records."""
         if len(other.pixel) != len(self.pixel) or self.exact != other.exact:
             raise DataError(
-                f"{where}: {len(other.pixel)} channels; expected {len(self.pixel)} as in the first "
+                f"{name}: {len(other.pixel)} channels; expected {len(self.pixel)} as in the first "
                 "record; make the database of one kind of image"
             )
         self.products += other.products
@@ -120,7 +126,7 @@ class _Sums:
         self._add_image(other.image)
 
     def _add_image(self, image: npt.NDArray[Any] | None) -> None:
-        """Add to the sum of images, which ends where sizes differ."""
+        """Add to the sum of images, which is dropped if sizes differ."""
         if self.image is None or image is None or self.image.shape != image.shape:
             self.image = None
         else:
@@ -135,13 +141,13 @@ def compute_image_mean(
     """Average all records of a database.
 
     Raises:
-        DataError: a record cannot be used, with its key.
+        DataError: a record cannot be used; the message has its key.
     """
-    chosen = options or MeanOptions()
+    options = options or MeanOptions()
     total: _Sums | None = None
-    with contextlib.closing(_chunks(source, chosen)) as chunks:
-        for stop, made in chunks:
-            sums = made.result()
+    with contextlib.closing(_chunks(source, options)) as chunks:
+        for stop, future in chunks:
+            sums = future.result()
             if total is None:
                 total = sums
             else:
@@ -178,26 +184,26 @@ def _chunks(
 def _sum_up(source: RecordSource, records: range, options: MeanOptions) -> _Sums:
     sums: _Sums | None = None
     for record in records:
-        where = f"record {source.key(record)}"
-        message = datums.parse(source.get(record), where)
-        image = _seen(datums.image_of(message, where, options.mode), options, where)
+        name = f"record {source.key(record)}"
+        message = datums.parse(source.get(record), name)
+        image = _prepared(datums.image_of(message, name, options.mode), options, name)
         if sums is None:
             sums = _Sums(image)
-        sums.add(image, where)
+        sums.add(image, name)
     if sums is None:
         raise DataError("compute_image_mean: an empty range of records")
     return sums
 
 
-def _seen(image: Image, options: MeanOptions, where: str) -> Image:
+def _prepared(image: Image, options: MeanOptions, name: str) -> Image:
     if options.short_side:
-        image = rescale_short_side(image, options.short_side, where)
+        image = rescale_short_side(image, options.short_side, name)
     if not options.crop:
         return image
     spare = image.shape[0] - options.crop, image.shape[1] - options.crop
     if min(spare) < 0:
         raise DataError(
-            f"{where}: an image of {image.shape[0]}x{image.shape[1]}; expected at least the crop "
+            f"{name}: an image of {image.shape[0]}x{image.shape[1]}; expected at least the crop "
             f"of {options.crop}; use --short_side as well"
         )
     row, column = spare[0] // 2, spare[1] // 2

@@ -1,8 +1,8 @@
-"""Proves an LMDB file sound before liblmdb writes to it.
+"""Checks an LMDB file before liblmdb writes to it.
 
-liblmdb trusts its file: damage in a page, a flag or the list of free pages ends the process with a
-signal, or has records overwritten. So everything is checked that it may use: the pages of records
-and those above them, the table of free pages, and that no page is used twice.
+liblmdb does not check its file: damage in a page, a flag or a list of free pages ends the process
+with a signal, or causes records to be overwritten. So all that liblmdb may use is checked: the
+pages of records and those above them, the table of free pages, and that no page is used twice.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def check_for_writing(folder: Path) -> Bits:
     Returns a bit for every page that is used or free.
 
     Raises:
-        DataError: the database is damaged, of another kind, or changes while it is read.
+        DataError: the database is damaged, is of another kind, or changes while it is read.
     """
     try:
         file = PageFile(folder)
@@ -88,7 +88,7 @@ def check_replaced(folder: Path, keys: list[bytes], pages: Bits) -> None:
     `pages` has a bit for every page that is used or free.
 
     Raises:
-        DataError: a value has pages of others.
+        DataError: a value has pages that belong to others.
     """
     try:
         file = PageFile(folder)
@@ -106,7 +106,7 @@ def check_replaced(folder: Path, keys: list[bytes], pages: Bits) -> None:
             count = check_value_header(header, first, least)
             if has_other_flags(header, OVERFLOW):
                 raise DamageError(f"page {first} is overwritten")
-            # A value that has become shorter may have more pages than it needs.
+            # A value that was replaced by a shorter one may have more pages than it needs.
             if first + count > 8 * len(pages) or _any_bit(pages, first + least, first + count):
                 raise DamageError(f"the value of {key!r} has pages of others")
     except DamageError as damage:
@@ -134,7 +134,7 @@ class _Check:
         """Check both tables and the use of pages; returns a bit for every page that has one.
 
         Raises:
-            DamageError: something is wrong.
+            DamageError: the state is damaged.
         """
         check_main_table(self._meta)
         self._check_records()
@@ -144,7 +144,7 @@ class _Check:
         return np.packbits(self._used)
 
     def _use(self, first: Ints, counts: Ints | None = None) -> None:
-        """Note pages as used; whether one is used twice shows in the end."""
+        """Mark pages as used; `_check_free_pages` detects pages that were marked twice."""
         if counts is not None:
             within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
             first = np.repeat(first, counts) + within
@@ -170,7 +170,7 @@ class _Check:
     def _leaves(
         self, table: Table, least: int, rank: Callable[[bytes], Any]
     ) -> Iterator[tuple[Nodes, list[bytes | None]]]:
-        """The leaf pages of a table with the keys that lead to them; None for the first of all.
+        """The leaf pages of a table with the keys that lead to them; None for the first page.
 
         `least` is the smallest number of children of a branch page.
         """
@@ -204,7 +204,7 @@ class _Check:
             start = stop
 
     def _free_pages(self) -> Ints:
-        """The numbers of all free pages, table checked. Shape (pages,)."""
+        """Check the table of free pages; returns their numbers. Shapes: result (pages,)."""
         check_free_table(self._meta)
         lists = [np.empty(0, np.int64)]
         last: bytes | None = None
@@ -223,7 +223,7 @@ class _Check:
         return np.concatenate(lists)
 
     def _check_free_pages(self, free: Ints) -> None:
-        """Check that every page has one use, and that pages behind the end of the file are free."""
+        """Check that every page has one use, and that pages after the end of the file are free."""
         check_once(free)
         inside = free[free < len(self._used)]
         if np.count_nonzero(self._used) != self._uses or self._used[inside].any():
@@ -241,7 +241,7 @@ def _number(key: bytes) -> int:
 def _check_separators(
     nodes: Nodes, separators: list[bytes | None], last: bytes | None, rank: Callable[[bytes], Any]
 ) -> bytes | None:
-    """Check that the keys of every page lie between the keys that lead to it and to the next one.
+    """Check that the keys of every page are between the key that leads to it and the next one.
 
     Returns the last key.
     """

@@ -1,4 +1,4 @@
-"""Pages of an LMDB file: reads many of them at once, or one, and checks every number in them."""
+"""Reading pages of an LMDB file, many at once or one, and checking every number in them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from data_prep.lmdb_file import (
 
 BRANCH, LEAF = 0x01, 0x02
 BIG_VALUE = 0x01
-"""Node flag: the value lies on pages of its own; the node has the number of the first."""
+"""Node flag: the value is stored in separate pages; the node has the number of the first."""
 
 _NODE = 8
 _PAGE_HEAD = struct.Struct("<Q2xHHH")
@@ -56,15 +56,15 @@ class Nodes:
     flags: Ints
 
     def children(self) -> Ints:
-        """The numbers of the child pages of branch nodes. Shape (nodes,)."""
+        """The numbers of the child pages of branch nodes. Shapes: result (nodes,)."""
         return self.words | self.flags << 32
 
     def first_nodes(self) -> Ints:
-        """Where the nodes of every page begin. Shape (pages,)."""
+        """The first node of every page. Shapes: result (pages,)."""
         return np.cumsum(self.counts) - self.counts
 
     def after(self, count: int) -> Nodes:
-        """The nodes without the first, which are of the first page."""
+        """The nodes without the first `count`, which are in the first page."""
         if not count:
             return self
         counts = self.counts.copy()
@@ -78,7 +78,7 @@ class Nodes:
         return Nodes(self.buffer, self.numbers, self.page_flags, self.uppers, counts, *nodes)
 
     def keys(self) -> bytes:
-        """All keys, one after the other."""
+        """The concatenated keys."""
         ends = np.cumsum(self.key_sizes)
         places = np.arange(ends[-1]) + np.repeat(
             self.starts - ends + self.key_sizes, self.key_sizes
@@ -91,14 +91,14 @@ class Nodes:
         return bytes(self.buffer[start : start + int(self.key_sizes[node])])
 
     def check(self, wrong: npt.NDArray[np.bool_], text: str) -> None:
-        """Raise a DamageError that names the page of the first wrong node."""
+        """Raise a DamageError with the page of the first wrong node. Shapes: wrong (nodes,)."""
         if wrong.any():
             page = self.numbers[self.page_of[wrong.argmax()]]
             raise DamageError(text.format(int(page)))
 
 
 def read_pages(file: PageFile, numbers: Ints) -> npt.NDArray[np.uint8]:
-    """Pages in the given order, with 8 zero bytes after the last. Shape (bytes,)."""
+    """Pages in the given order, with 8 zero bytes after the last. Shapes: result (bytes,)."""
     size = file.page_size
     buffer = np.zeros(len(numbers) * size + 8, np.uint8)
     breaks = np.flatnonzero(np.diff(numbers) != 1) + 1
@@ -150,11 +150,11 @@ def read_nodes(file: PageFile, numbers: Ints, kind: int, last_page: int) -> Node
 
 
 def check_records(nodes: Nodes) -> None:
-    """Check that the nodes of leaf pages hold records alone.
+    """Check that all nodes of leaf pages are records.
 
     Raises:
-        KindError: one is a named database or a set of duplicates.
-        DamageError: one is neither.
+        KindError: a node is a named database or a set of duplicates.
+        DamageError: a node has impossible flags.
     """
     wrong = nodes.flags & ~BIG_VALUE != 0
     if not wrong.any():
@@ -169,12 +169,12 @@ def check_records(nodes: Nodes) -> None:
 
 
 def check_values(nodes: Nodes, page_size: int, last_page: int, length: int) -> tuple[Ints, Ints]:
-    """Check where the values of leaf nodes lie.
+    """Check the positions of the values of leaf nodes.
 
-    Returns the first pages and the numbers of pages of values that have pages of their own.
+    Returns the first pages and the numbers of pages of values that are stored in separate pages.
 
     Raises:
-        DamageError: a value lies outside its page or the file, or nodes overlap.
+        DamageError: a value is outside its page or the file, or nodes overlap.
     """
     big = (nodes.flags & BIG_VALUE) != 0
     inline = np.where(big, 8, nodes.words)
@@ -196,21 +196,21 @@ def check_values(nodes: Nodes, page_size: int, last_page: int, length: int) -> t
 
 
 def branch_ends(nodes: Nodes) -> Ints:
-    """Where the nodes of branch pages end in their pages. Shape (nodes,)."""
+    """The ends of the nodes of branch pages, in their pages. Shapes: result (nodes,)."""
     return nodes.pointers + _NODE + nodes.key_sizes
 
 
 def check_node_sizes(nodes: Nodes, page_size: int) -> None:
-    """Check that two of the nodes of a leaf page fit in a page, as liblmdb expects."""
+    """Check that any two nodes of a leaf page fit into a page, as liblmdb expects."""
     inline = np.where((nodes.flags & BIG_VALUE) != 0, 8, nodes.words)
     too_large = _NODE + nodes.key_sizes + inline > (page_size - HEADER) // 2
     nodes.check(too_large, "a node of page {} is too large")
 
 
 def value_offsets(nodes: Nodes, first: Ints, page_size: int) -> Ints:
-    """Where the values of leaf nodes begin in the file. Shape (nodes,).
+    """The positions of the values of leaf nodes in the file. Shapes: result (nodes,).
 
-    `first` are the first pages of those that have pages of their own.
+    `first` are the first pages of values that are stored in separate pages.
     """
     in_page = nodes.starts + nodes.key_sizes - nodes.page_of * page_size
     offsets = nodes.numbers[nodes.page_of] * page_size + in_page
@@ -219,9 +219,9 @@ def value_offsets(nodes: Nodes, first: Ints, page_size: int) -> Ints:
 
 
 def check_tiles(nodes: Nodes, ends: Ints, page_size: int) -> None:
-    """Check that the nodes of a page fill it from its upper bound on, without overlap or gap.
+    """Check that the nodes of a page fill it from its upper bound, without overlap or gap.
 
-    `ends` are where the nodes end in their pages. Shape (nodes,).
+    `ends` are the ends of the nodes in their pages. Shapes: ends (nodes,).
     """
     if not len(ends):
         return
@@ -229,7 +229,7 @@ def check_tiles(nodes: Nodes, ends: Ints, page_size: int) -> None:
     if (lowest != nodes.uppers).any():
         number = nodes.numbers[(lowest != nodes.uppers).argmax()]
         raise DamageError(f"page {int(number)} has impossible bounds")
-    # liblmdb puts new nodes before the others, so keys that were added in order lie backwards.
+    # liblmdb puts new nodes before the others, so keys that were added in order are reversed.
     order: slice | Ints = slice(None, None, -1)
     wrong = _not_at_next(nodes, ends, order, page_size)
     if wrong.any():
@@ -243,7 +243,7 @@ def check_tiles(nodes: Nodes, ends: Ints, page_size: int) -> None:
 def _not_at_next(
     nodes: Nodes, ends: Ints, order: slice | Ints, page_size: int
 ) -> npt.NDArray[np.bool_]:
-    """Whether a node does not end where the next begins, or the last of its page at its end."""
+    """Whether a node does not end at the next one, or the last one at the end of its page."""
     pointers, page_of = nodes.pointers[order], nodes.page_of[order]
     following = np.full(len(pointers), page_size)
     following[:-1] = np.where(page_of[1:] == page_of[:-1], pointers[1:], page_size)
@@ -251,7 +251,7 @@ def _not_at_next(
 
 
 class Node(NamedTuple):
-    """One node of a leaf page: its key, the size of its value, and where the page goes on."""
+    """One node of a leaf page: its key, the size of its value, and the end of the key."""
 
     key: bytes
     flags: int
@@ -291,7 +291,7 @@ def branch_node(page: bytes, entry: int) -> tuple[bytes, int]:
 
 
 def value_page(page: bytes, node: Node) -> int:
-    """The first of the pages of a value that has pages of its own."""
+    """The first page of a value that is stored in separate pages."""
     (number,) = struct.unpack_from("<Q", page, node.end)
     if not 2 <= number < MOST_PAGES:
         raise DamageError(f"the value of {node.key!r} lies outside the file")
@@ -302,7 +302,7 @@ def read_value(file: PageFile, page: bytes, node: Node) -> bytes:
     """The value of a node of a leaf page.
 
     Raises:
-        DamageError: its own pages are not those of this value.
+        DamageError: the separate pages are not those of this value.
     """
     if not node.flags:
         return page[node.end : node.end + node.size]
@@ -310,5 +310,15 @@ def read_value(file: PageFile, page: bytes, node: Node) -> bytes:
 
 
 def has_other_flags(page: bytes, kind: int) -> bool:
-    """Whether a page has flags besides that of its kind, as pages of a transaction have."""
+    """Whether a page has flags other than its kind, as pages of a transaction do."""
     return bool(_PAGE_HEAD.unpack_from(page)[1] != kind)
+
+
+def packed(values: Ints) -> memoryview:
+    """Values in 4 bytes each if they fit, else in 8."""
+    return values.astype(unsigned(int(values.max(initial=0)))).data
+
+
+def unsigned(greatest: int) -> type[np.uint32] | type[np.uint64]:
+    """The type for numbers up to `greatest`."""
+    return np.uint32 if greatest < 1 << 32 else np.uint64

@@ -44,7 +44,9 @@ from data_prep.lmdb_pages import (
     check_values,
     count_nodes,
     leaf_node,
+    packed,
     read_value,
+    unsigned,
     value_offsets,
 )
 from data_prep.lmdb_tree import (
@@ -304,7 +306,7 @@ class _Builder:
         self._last_key = nodes.key(len(hashes) - 1)
         if self._whole:
             pages = offsets[offsets % self._file.page_size == HEADER] // self._file.page_size
-            self._value_pages.append(pages.astype(_unsigned(meta.last_page)))
+            self._value_pages.append(pages.astype(unsigned(meta.last_page)))
         if self._table is not None and not self._table.add(nodes, offsets):
             self._table = None
 
@@ -312,23 +314,14 @@ class _Builder:
         none = np.empty(0, np.int64)
         return RecordIndex(
             headers if self._whole else b"",
-            _packed(np.concatenate([none, *self._pages])),
-            _packed(np.concatenate([none, *self._starts, [self._count]])),
+            packed(np.concatenate([none, *self._pages])),
+            packed(np.concatenate([none, *self._starts, [self._count]])),
             np.concatenate([none.astype(np.uint32), *self._hashes]).data,
-            _packed(np.array(self._anchors, np.int64)),
+            packed(np.array(self._anchors, np.int64)),
             self._anchor_keys,
             self._last_key or b"",
             None if self._table is None else self._table.finish(),
         )
-
-
-def _packed(values: Ints) -> memoryview:
-    """Values in 4 bytes each if they fit, else in 8."""
-    return values.astype(_unsigned(int(values.max(initial=0)))).data
-
-
-def _unsigned(greatest: int) -> type[np.uint32] | type[np.uint64]:
-    return np.uint32 if greatest < 1 << 32 else np.uint64
 
 
 class _Records:

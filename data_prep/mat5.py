@@ -1,7 +1,7 @@
-"""Structures in MATLAB's .mat files of version 5, as far as the development kit's meta.mat needs.
+"""Reading structures of MATLAB .mat files of version 5, as needed for the meta.mat of ILSVRC.
 
-Numbers and text in the fields of one structure array are read; every size is held against the bytes
-that are there. SciPy's reader crashes on damaged files.
+Numbers and text in the fields of one structure array are read, and every size is checked against
+the stored bytes. SciPy's reader crashes on damaged files.
 
 Source: MathWorks, MAT-File Format, Level 5.
 """
@@ -37,7 +37,7 @@ def read_structs(path: Path, variable: str, fields: Sequence[str]) -> list[dict[
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is damaged, of another version, or has no such variable.
+        ValueError: it is damaged, has another version, or has no such variable.
     """
     content = read_bytes(path, _MOST_BYTES)
     order = _ORDERS.get(content[126:128])
@@ -69,11 +69,11 @@ def _inflated(data: memoryview) -> memoryview:
 def _elements(
     data: memoryview, order: str, padded: bool = True
 ) -> Iterator[tuple[int, memoryview]]:
-    """Type and bytes of each data element."""
+    """The type and the bytes of each data element."""
     while len(data):
         first, size = struct.unpack_from(order + "II", data)
         if first >> 16:
-            # A small element has its bytes in its tag.
+            # The tag of a small element contains its bytes.
             kind, size, start, after = first & 0xFFFF, first >> 16, 4, 8
         else:
             kind, start = first, 8

@@ -13,12 +13,13 @@ from prototxt_gen.errors import DataError
 
 
 def read_mean(path: str | Path) -> npt.NDArray[np.float32]:
-    """Read a mean image; a leading 1 that stands for one image is left out.
+    """Read a mean image, of shape (C, H, W) or (1, C, H, W) in the file.
 
-    Shapes: (C, H, W).
+    Shapes: result (C, H, W).
+    Units: BGR pixel values.
 
     Raises:
-        DataError: the file is missing, is not a BlobProto, or does not hold one image.
+        DataError: the file is missing, is not a BlobProto, or has no single image.
     """
     values = read_binaryproto(path)
     shape = values.shape[1:] if values.ndim == 4 and values.shape[0] == 1 else values.shape
@@ -31,5 +32,11 @@ def read_mean(path: str | Path) -> npt.NDArray[np.float32]:
 
 
 def write_mean(path: str | Path, mean: npt.NDArray[np.floating[Any]]) -> None:
-    """Write a mean image (C, H, W) with the four old size fields, as Caffe's own tool does."""
+    """Write a mean image with the four legacy size fields, as Caffe's own tool.
+
+    Shapes: mean (C, H, W).
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     write_binaryproto(path, mean, legacy=True)

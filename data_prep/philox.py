@@ -1,16 +1,16 @@
 """Counter-based random numbers: Philox4x32-10 of Random123 (Salmon et al., SC 2011).
 
-A number is a function of its name, not of what was drawn before. So image i of iteration t gets the
-same crop, and unit j the same dropout, whichever worker, shard or device computes it. The layout
-below is a contract: the C++ and CUDA versions follow it to the bit.
+A number is a function of its name, not of earlier draws. So image i of iteration t has the same
+crop, and unit j the same dropout, on every worker, shard and device. The layout below is a
+contract: the C++ and CUDA versions produce the same bits.
 
     key      word 0  seed, low 32 bits           word 1  seed, high 32 bits
     counter  word 0  block number b              word 1  sample number, low 32 bits
-             word 2  sample number, high 32 bits word 3  stream (who draws; see `stream_of`)
+             word 2  sample number, high 32 bits word 3  stream (of a layer; see `stream_of`)
 
 Draw n of a sample is word n % 4 of block n // 4. Images are numbered through the whole run: sample
-iteration * batch_size + index. Who rather names a sample by two small numbers, such as an epoch and
-a part of it, gives them as upper and lower half.
+iteration * batch_size + index. A sample may also be named by two small numbers, such as an epoch
+and a part of it, as the upper and the lower half.
 
     uniform   float32 in [0, 1): (x >> 8) * 2**-24, exact in float32
     integer   in [0, high):      (x * high) >> 32 in 64 bits, for high up to 2**32
@@ -34,7 +34,7 @@ _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
-# Temporaries of this many blocks stay in the cache; the result does not depend on it.
+# Temporaries of this many blocks fit into the cache; the result does not depend on it.
 _CHUNK = 8192
 
 
@@ -69,12 +69,12 @@ def _rounds(counter: Words, k0: int, k1: int, out: Words) -> None:
 
 
 def stream_of(name: str) -> int:
-    """Give a stream number to a name, such as a layer's: CRC-32, so it never changes."""
+    """The stream number of a name, such as that of a layer: its CRC-32, which never changes."""
     return zlib.crc32(name.encode())
 
 
 def words(seed: int, stream: int, upper: IntLike, lower: IntLike, count: int) -> Words:
-    """Draw `count` 32-bit words for every sample, named by the halves of its number.
+    """Draw `count` 32-bit words for every sample; `upper` and `lower` are the halves of its number.
 
     Shapes: upper and lower are integers or arrays that broadcast together to a shape (...); the
     result is (..., count).
@@ -100,7 +100,7 @@ def to_uniform(drawn: Words) -> npt.NDArray[np.float32]:
 def to_integers(drawn: Words, high: IntLike) -> npt.NDArray[np.int64]:
     """Map words to [0, high) by the upper half of a 64-bit product: no division, no rejection.
 
-    Some values are likelier than others by at most high / 2**32, which no image or batch can show.
+    Some values are more probable than others, by at most high / 2**32, which is negligible.
     """
     product = drawn.astype(np.uint64) * np.asarray(high, dtype=np.uint64)
     return (product >> _HALF).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Progress and time left on stderr, for a person who watches."""
+"""A progress bar with the remaining time on stderr."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 
 Progress = Callable[[int, int], None]
-"""Called with the number of things done and their total."""
+"""Called with the number of items done and their total."""
 
 
 @contextlib.contextmanager
 def show_progress(description: str, unit: str = "images") -> Iterator[Progress | None]:
-    """Give a Progress that draws a bar on stderr; None where stderr is not a terminal."""
+    """Yield a Progress that draws a bar on stderr, or None if stderr is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

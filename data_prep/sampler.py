@@ -1,7 +1,7 @@
-"""The order of records: which one stands at which position of the endless training sequence.
+"""The order of records: the record at each position of the endless training sequence.
 
-Position p is iteration * batch + index in the batch, so resumed runs and replicas find their
-records without replaying anything.
+Position p is iteration * batch + index in the batch, so resumed runs and replicas compute their
+records directly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _EPOCHS = 1 << 32
 
 
 class Sampler(Protocol):
-    """Maps positions to records; safe to ask from any thread."""
+    """Maps positions to records; may be called from any thread."""
 
     def record_at(self, position: int) -> int:
         """The record at a position of the sequence, from 0."""
@@ -30,12 +30,12 @@ class Sampler(Protocol):
 
 def _checked(count: int) -> int:
     if count < 1:
-        raise DataError(f"sampler: {count} records; expected at least one; look at the database")
+        raise DataError(f"sampler: {count} records; expected at least one; check the database")
     return count
 
 
 class SequentialSampler:
-    """Records in their order, from the start again after the last. Caffe: data_layer.cpp."""
+    """Records in the order of the database, in an endless cycle. Caffe: data_layer.cpp."""
 
     def __init__(self, count: int) -> None:
         self._count = _checked(count)
@@ -46,7 +46,7 @@ class SequentialSampler:
 
 
 class ShuffledSampler:
-    """A new permutation of all records every epoch, a function of (seed, epoch)."""
+    """A new permutation of all records in every epoch, a function of (seed, epoch)."""
 
     def __init__(self, count: int, seed: int) -> None:
         self._count = _checked(count)
@@ -70,17 +70,19 @@ class ShuffledSampler:
 
 
 def permutation(count: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Order 0 .. count-1 by 64 random bits each; the order among equals is that of the records.
+    """Order 0 .. count-1 by 64 random bits each; equal bits keep the order of the numbers.
 
-    Not numpy's own permutation, whose stream may change between versions.
+    NumPy's permutation is not used, because its stream may change between versions.
+
+    Shapes: result (count,).
 
     Raises:
-        DataError: an epoch that no run reaches.
+        DataError: no run reaches the epoch.
     """
     if not 0 <= epoch < _EPOCHS:
         raise DataError(
             f"sampler: epoch {epoch} of {count} records; expected fewer than {_EPOCHS}; the state "
-            "that the data goes on from is damaged"
+            "from which the run continues is damaged"
         )
     drawn = philox.words(seed, SHUFFLE_STREAM, epoch, 0, 2 * count).astype(np.uint64)
     return np.argsort(drawn[0::2] << np.uint64(32) | drawn[1::2], kind="stable")

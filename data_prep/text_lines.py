@@ -1,7 +1,7 @@
-"""The lines of text files that people and other programs write: lists, labels, notes.
+"""Reading the lines of text files of users and other programs: lists and labels.
 
-A byte order mark is left out, and lines end in LF, CRLF or CR. Bytes that are not UTF-8 stay as
-they are (`surrogateescape`): names of files are bytes, and a name must open the file that it names.
+A byte order mark is skipped, and lines end in LF, CRLF or CR. Bytes that are not UTF-8 are kept
+(`surrogateescape`), because file names are bytes and must open the same file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Line = tuple[int, str]
 """The number of a line, from 1, and its text without the white space at its end."""
 
 MIN_INT32, MAX_INT32 = -(1 << 31), (1 << 31) - 1
-"""What Caffe keeps a label in."""
+"""The range of Caffe's labels."""
 _BLANKS = " \t"
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -30,11 +30,11 @@ _INTEGER = re.compile(rf"[+-]?[0-9]{{1,{_MOST_DIGITS}}}")
 def read_text(path: StrPath, what: str = "", pipe: bool = False) -> str:
     """The text of a file, without a byte order mark.
 
-    Errors call it `what`, such as "the labels". With `pipe` it may be a pipe, such as a shell's
-    process substitution.
+    `what` is the word for it in errors, such as "the labels". With `pipe` it may be a pipe, such as
+    a shell's process substitution.
 
     Raises:
-        DataError: the file cannot be read, is in UTF-16, or holds binary data.
+        DataError: the file cannot be read, is in UTF-16, or is binary.
     """
     data = RegularFile(path, what=what, pipe=pipe).read()
     if data.startswith(_HDF5):
@@ -56,9 +56,9 @@ def read_text(path: StrPath, what: str = "", pipe: bool = False) -> str:
 def read_lines(
     path: StrPath, what: str = "", keep_empty: bool = False, pipe: bool = False
 ) -> list[Line]:
-    """The lines of a text file with their numbers; empty lines are left out.
+    """The lines of a text file with their numbers, without empty lines.
 
-    With `keep_empty` only those at the end are. See `read_text`.
+    With `keep_empty` only those at the end are omitted. See `read_text`.
 
     Raises:
         DataError: see `read_text`.
@@ -73,7 +73,7 @@ def read_lines(
 
 
 def split_last(line: str) -> tuple[str, str]:
-    """What stands before the last space or tab, and the word after it."""
+    """The text before the last space or tab, and the word after it."""
     before, _, word = line.rpartition(" ")
     if "\t" in word:
         before, _, word = line.rpartition("\t")
@@ -81,14 +81,14 @@ def split_last(line: str) -> tuple[str, str]:
 
 
 def split_first(line: str) -> tuple[str, str]:
-    """The first word of a line, and what follows it."""
+    """The first word of a line, and the rest."""
     word, *rest = re.split(r"[ \t]+", line.strip(_BLANKS), maxsplit=1)
     return word, rest[0] if rest else ""
 
 
 def integer(text: str, low: int, high: int) -> int | None:
-    """The integer from `low` to `high` that a text is, in decimal ASCII digits; None for others."""
-    # The first test is the common case of the second, and quick.
+    """Parse an integer from `low` to `high` in decimal ASCII digits; None for other texts."""
+    # The first test covers the common case of the second faster.
     plain = len(text) < _MOST_DIGITS and text.isascii() and text.isdigit()
     if not plain and not _INTEGER.fullmatch(text):
         return None
@@ -97,7 +97,7 @@ def integer(text: str, low: int, high: int) -> int | None:
 
 
 def file_name(text: str) -> str:
-    """The name of a file as this system's calls take it, with the bytes that the text had."""
+    """A file name with the bytes of the text, in the form that system calls expect."""
     if sys.getfilesystemencoding() == "utf-8":
         return text
     return os.fsdecode(text.encode("utf-8", "surrogateescape"))

@@ -1,9 +1,9 @@
-"""PASCAL VOC on disk, one year of it, as the archives unpack it.
+"""One year of PASCAL VOC on disk, in the layout of its archives.
 
     JPEGImages/<id>.jpg
-    ImageSets/Main/<class>_<split>.txt      `id target`: 1 there, -1 not there, 0 there, but hard
-    ImageSets/Action/<action>_<split>.txt   `id object target`: the object-th of the annotation
-    Annotations/<id>.xml                    boxes of the objects, from 1 to the far pixel
+    ImageSets/Main/<class>_<split>.txt      `id target`: 1 present, -1 absent, 0 difficult
+    ImageSets/Action/<action>_<split>.txt   `id object target`: an index into the annotation
+    Annotations/<id>.xml                    boxes of the objects, in pixels from 1
 
 Paper: appendix B.
 """
@@ -20,7 +20,7 @@ from prototxt_gen.errors import DataError
 
 MAIN, ACTION = "Main", "Action"
 OTHER = "other"
-"""People who do none of the actions; the development kit has no classifier for them."""
+"""People with none of the actions; the development kit has no classifier for them."""
 
 _TARGETS = {"1": 1, "-1": -1, "0": 0}
 _COLUMNS = {MAIN: "`id target`", ACTION: "`id object target`"}
@@ -28,7 +28,7 @@ _COLUMNS = {MAIN: "`id target`", ACTION: "`id object target`"}
 
 @dataclass(frozen=True)
 class Listed:
-    """A line of a class's list; `person` is its place in the annotation, from 1, 0 in Main."""
+    """A line of a class list; `person` is an index into the annotation, from 1, or 0 in Main."""
 
     image: str
     person: int
@@ -45,30 +45,32 @@ class Voc:
         """The list of every class, by name, for `train`, `val`, `trainval` or `test`.
 
         Raises:
-            DataError: there are no such lists, one does not read, or they differ in their images.
+            DataError: there are no such lists, one cannot be read, or they differ in their images.
         """
         folder = self.root / "ImageSets" / kind
         names = self._classes(folder, split)
-        found = {name: _read_list(folder / f"{name}_{split}.txt", kind) for name in names}
+        lists = {name: _read_list(folder / f"{name}_{split}.txt", kind) for name in names}
         first = names[0]
-        wanted = [(each.image, each.person) for each in found[first]]
+        expected = [(line.image, line.person) for line in lists[first]]
         for name in names[1:]:
-            if [(each.image, each.person) for each in found[name]] != wanted:
+            if [(line.image, line.person) for line in lists[name]] != expected:
                 raise DataError(
                     f"{folder}: {name}_{split}.txt and {first}_{split}.txt name other images; "
                     "expected one order for all classes; unpack the development kit again"
                 )
-        return found
+        return lists
 
     def file(self, image: str) -> str:
-        """The image's path below the root."""
+        """The path of an image below the root."""
         return f"JPEGImages/{image}.jpg"
 
     def box(self, image: str, person: int) -> Box:
-        """A box of the image's annotation, by its place from 1.
+        """A box of an image's annotation, by its index from 1.
+
+        Units: pixels, from 1.
 
         Raises:
-            DataError: no annotation, or not as many boxes.
+            DataError: there is no annotation, or it has fewer boxes.
         """
         path = self.root / "Annotations" / f"{image}.xml"
         boxes = read_boxes(path)
@@ -85,30 +87,30 @@ class Voc:
         names = [path.name.removesuffix(ending) for path in files]
         names = [name for name in names if name != OTHER]
         if not names:
-            there = sorted({path.stem.rpartition("_")[2] for path in folder.glob("*_*.txt")})
+            splits = sorted({path.stem.rpartition("_")[2] for path in folder.glob("*_*.txt")})
             raise DataError(
                 f"{folder}: no lists of the split {split!r}; expected <class>{ending}, got "
-                f"{'the splits ' + ', '.join(there) if there else 'none'}; unpack the archive "
+                f"{'the splits ' + ', '.join(splits) if splits else 'none'}; unpack the archive "
                 "that has them, or choose another split"
             )
         return names
 
 
 def open_voc(root: str | Path) -> Voc:
-    """Find a year's folder: the root itself, or the only VOC* in it or in its VOCdevkit.
+    """Find the folder of a year: the root itself, or the only VOC* in it or in its VOCdevkit.
 
     Raises:
-        DataError: there is none, or there are several.
+        DataError: there is no such folder, or there are several.
     """
     base = Path(root)
     for folders in ([base], sorted(base.glob("VOC2*")), sorted(base.glob("VOCdevkit/VOC2*"))):
-        found = [path for path in folders if is_voc(path)]
-        if len(found) > 1:
+        years = [path for path in folders if is_voc(path)]
+        if len(years) > 1:
             raise DataError(
-                f"{base}: {len(found)} years, {listed(found)}; expected one; name its folder"
+                f"{base}: {len(years)} years, {listed(years)}; expected one; name its folder"
             )
-        if found:
-            return Voc(found[0])
+        if years:
+            return Voc(years[0])
     raise DataError(
         f"{base}: no PASCAL VOC; expected the folders JPEGImages and ImageSets there, in VOC<year> "
         "or in VOCdevkit/VOC<year>; unpack the archive, and name the year's folder"
@@ -116,12 +118,12 @@ def open_voc(root: str | Path) -> Voc:
 
 
 def is_voc(folder: Path) -> bool:
-    """Whether a folder is laid out as a year of VOC."""
+    """Whether a folder has the layout of a year of VOC."""
     return (folder / "JPEGImages").is_dir() and (folder / "ImageSets").is_dir()
 
 
 def _read_list(path: Path, kind: str) -> list[Listed]:
-    found = []
+    listed_images = []
     for number, line in read_lines(path):
         words = line.split()
         image, *place, target = words if len(words) > 1 else ("", "")
@@ -131,7 +133,7 @@ def _read_list(path: Path, kind: str) -> list[Listed]:
                 f"{path}:{number}: {line!r}; expected {_COLUMNS[kind]}, the target 1, -1 or 0; "
                 "unpack the development kit again"
             )
-        found.append(Listed(file_name(image), person, _TARGETS[target]))
-    if not found:
+        listed_images.append(Listed(file_name(image), person, _TARGETS[target]))
+    if not listed_images:
         raise DataError(f"{path}: the list is empty; expected {_COLUMNS[kind]} lines; unpack again")
-    return found
+    return listed_images

@@ -1,4 +1,4 @@
-"""What a run shares with its layers, handed over explicitly instead of living in globals."""
+"""The state that a run shares with its layers; there is no global state."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from runtime.core.sharing import Sharing
 
 @dataclass(frozen=True)
 class PassWindow:
-    """Which passes of an iteration this net computes: low .. high-1 of `passes`.
+    """The passes of an iteration that this net computes: low .. high-1 of `passes`.
 
-    Known to data layers so that they read ahead what will be asked for, and nothing else.
+    Data layers read ahead only the data of these passes.
     """
 
     passes: int = 1
@@ -27,7 +27,7 @@ class PassWindow:
 
 @dataclass
 class RunContext:
-    """Randomness, the clock, and what the sidecar says, of one net.
+    """The random numbers, the pass number and the sidecar's options of one net.
 
     `pass_number` counts the forward passes of the run, shards and iter_size included: pass p of a
     net with batch n reads samples p*n .. p*n+n-1. Every random draw and every data position is a
@@ -42,29 +42,29 @@ class RunContext:
     fill_weights: bool = True
     """False builds shapes only: fillers are not run and sources are not opened."""
     replaced: Collection[str] = ()
-    """Layers whose weights are replaced as soon as the net is made, so that fillers need not give
-    them values; the random stream continues as if they had."""
+    """Layers whose weights are replaced as soon as the net is built, so that their fillers do not
+    run; the random stream continues as if they had run."""
     allow_python_layers: bool = field(default_factory=python_layers_allowed)
     """Whether layers of type Python run; see runtime/core/python_layers.py."""
     raw_python_errors: bool = False
-    """Whether an exception of a Python layer passes as it is, and not as a PythonLayerError."""
+    """Whether an exception of a Python layer is raised unchanged, not as a PythonLayerError."""
     confine_lists: bool = False
-    """Refuse files outside of their root folder in lists of images and of HDF5 files, symbolic
-    links resolved: for lists and prototxts of strangers."""
+    """Refuse files outside of their root folder in lists of images and of HDF5 files, with symbolic
+    links resolved: for lists and prototxts from untrusted sources."""
     force: bool = False
     """Whether layers may replace files that this program did not write."""
     caffe_dropout: bool = False
-    """Draw dropout masks from `rng`, as original Caffe does: of use where its very masks are
-    expected; they depend on how a batch is split and on what was drawn before."""
+    """Draw dropout masks from `rng`, as original Caffe does, to get its masks; they depend on how a
+    batch is split and on earlier draws."""
     images: ReadPlan | None = None
     """The plan of the last Data layer of images; a layer of boxes after it transforms its boxes as
     that layer transforms their images."""
     sharing: Sharing | None = None
-    """Where given, activations that are never needed together share memory, and after a pass only
-    inputs and outputs hold their values; Caffe's way, the default, is memory for each of them."""
+    """If given, activations that are not needed together share memory, and after a pass only
+    inputs and outputs have their values; by default each blob has its own memory, as in Caffe."""
     root: Path = field(default_factory=Path)
-    """Relative sources and files in a prototxt start here; Caffe's rule is the working folder."""
+    """The folder of relative paths in a prototxt; in Caffe it is the working folder."""
 
     def path(self, name: str) -> Path:
-        """Resolve a file or folder that a prototxt names."""
+        """The path of a file or folder that a prototxt names."""
         return self.root / name

@@ -13,7 +13,7 @@ from runtime.core.layer_registry import register
 
 @register("DummyData")
 class DummyDataLayer(Layer):
-    """Constants are filled once, random numbers again for every pass.
+    """Fills constants once, and random numbers in every pass.
 
     Shapes: `shape` (or num, channels, height, width), one for all tops or one each.
     """
@@ -29,10 +29,10 @@ class DummyDataLayer(Layer):
         if param.num or param.channels or param.height or param.width:
             shapes = self._legacy_shapes(len(top))
         fillers = list(param.data_filler) or [proto.FillerParameter(type="constant", value=0)]
-        for word, given in (("shape", shapes), ("data_filler", fillers)):
-            if len(given) not in (1, len(top)):
+        for field, values in (("shape", shapes), ("data_filler", fillers)):
+            if len(values) not in (1, len(top)):
                 raise ProtoError(
-                    f"{self.label}: expected 1 or {len(top)} {word} entries, got {len(given)}"
+                    f"{self.label}: expected 1 or {len(top)} {field} entries, got {len(values)}"
                 )
         self.fillers = fillers if len(fillers) > 1 else fillers * len(top)
         for i, blob in enumerate(top):
@@ -41,34 +41,34 @@ class DummyDataLayer(Layer):
                 fill(blob, self.fillers[i], self.context, self.label)
 
     def _legacy_shapes(self, tops: int) -> list[list[int]]:
-        """num, channels, height and width: each said once, or once a top."""
+        """Shapes from num, channels, height and width, each given once or once for each top."""
         param = self.param.dummy_data_param
         if param.shape:
             raise ProtoError(
                 f"{self.label}: both shape and num, channels, height, width are given; expected one"
             )
         columns = []
-        for word in ("num", "channels", "height", "width"):
-            values = [int(v) for v in getattr(param, word)]
+        for field in ("num", "channels", "height", "width"):
+            values = [int(v) for v in getattr(param, field)]
             if len(values) not in (1, tops):
                 raise ProtoError(
-                    f"{self.label}: expected 1 or {tops} {word} entries, got {len(values)}"
+                    f"{self.label}: expected 1 or {tops} {field} entries, got {len(values)}"
                 )
             columns.append(values * tops if len(values) == 1 else values)
         return [list(dims) for dims in zip(*columns)]
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """The shapes are fixed."""
+        """Keep the shapes."""
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Draw what is random."""
+        """Fill the tops that are random."""
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
                 fill(blob, filler, self.context, self.label)
 
     @classmethod
     def divisible_batch(cls, param: Any) -> int | None:
-        """Of constants only: random numbers depend on how many were drawn before."""
+        """The batch size, if all fillers are constants: random numbers depend on earlier draws."""
         dummy = param.dummy_data_param
         firsts = {int(shape.dim[0]) for shape in dummy.shape if len(shape.dim)} | set(dummy.num)
         if len(firsts) == 1 and all(filler.type == "constant" for filler in dummy.data_filler):

@@ -18,20 +18,20 @@ from runtime.core.layer import Blobs, Layer, at_least, exactly
 from runtime.core.layer_registry import register
 
 Row = tuple[int, ...]
-"""The shape of a row."""
+"""The shape of one row."""
 
 _UNWRITTEN = 1 << 20
-"""Bytes of a data set that need not be stored: small ones may be left to their fill value."""
+"""Bytes of a data set that need not be stored: small data sets may consist of the fill value."""
 
 
 @register("HDF5Data")
 class HDF5DataLayer(Layer):
-    """Each top is the data set of its name; `source` lists the files, read one after another.
+    """Each top reads the data set of its name; `source` lists the files, which are read in turn.
 
-    Rows are read as they are needed, so a file may be larger than memory. Integers and floats of
-    any width become floats. With `shuffle`, files and the rows of a file come in a new order every
-    time round; transform_param is not for this layer. With `confine_lists` in the context, the
-    files lie below the working folder.
+    Rows are read when they are needed, so a file may be larger than memory. Integers and floats of
+    any width are converted to floats. With `shuffle`, files and the rows of a file have a new order
+    in every cycle; there is no transform_param. With `confine_lists` in the context, the files must
+    be below the working folder.
 
     Shapes: top (batch, ...) for a data set (M, ...), whose rows have one shape in all files.
     """
@@ -44,9 +44,17 @@ class HDF5DataLayer(Layer):
     file: Any = None
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Read the list and look into the first file."""
+        """Read the list and open the first file.
+
+        Raises:
+            ProtoError: there is a transform_param, or batch_size is below 1.
+            DataError, ShapeError: the list or the first file cannot be used.
+        """
         if self.param.HasField("transform_param"):
-            raise ProtoError(f"{self.label}: takes no transform_param; transform the data before")
+            raise ProtoError(
+                f"{self.label}: takes no transform_param; expected the data as they are read; "
+                "remove it, and transform the data before they are written"
+            )
         param = self.param.hdf5_data_param
         self.batch = int(param.batch_size)
         if self.batch < 1:
@@ -61,9 +69,9 @@ class HDF5DataLayer(Layer):
                 blob.reshape((self.batch, *self.shapes[name]))
 
     def _list(self, source: Path) -> list[Path]:
-        """The files of the list; as in Caffe, several may stand in a line.
+        """The files of the list; as in Caffe, a line may contain several.
 
-        A line that names a file as a whole is not divided at its spaces.
+        A line that is the path of one file is not split at its spaces.
         """
         paths = []
         for _, line in read_lines(source):
@@ -85,7 +93,7 @@ class HDF5DataLayer(Layer):
         self._open_next()
 
     def _open_next(self) -> None:
-        """Go to the file after the current one; after the last, begin another round."""
+        """Open the next file, or the first one after the last."""
         shuffle, seed, visit = self.param.hdf5_data_param.shuffle, self.context.seed, self.round + 1
         turn, place = divmod(visit, len(self.files))
         with self.naming():
@@ -99,7 +107,7 @@ class HDF5DataLayer(Layer):
         self.round, self.next_row = visit, 0
 
     def _open(self, path: Path) -> None:
-        """Open a file and check that its data sets are what the tops need."""
+        """Open a file and check that it has a data set for each top."""
         self.path = path
         self.file = open_hdf5_file(path, DataError)
         self.sets = {name: self._data_set(name) for name in self.param.top}
@@ -109,34 +117,34 @@ class HDF5DataLayer(Layer):
         self.rows = next(iter(lengths.values()))
 
     def _data_set(self, name: str) -> Any:
-        where = f"{self.path}: data set '{name}'"
-        with reading(where, DataError):
+        label = f"{self.path}: data set '{name}'"
+        with reading(label, DataError):
             values = find(self.file, name)
             if values is None:
                 raise DataError(
                     f"{self.path}: no data set '{name}'; expected one for each top, got "
                     f"{names_in(self.file)}"
                 )
-        check_numbers(values, where, DataError, _UNWRITTEN)
+        check_numbers(values, label, DataError, _UNWRITTEN)
         shape = tuple(int(dim) for dim in values.shape)
         if not shape or min(shape[1:], default=1) < 1:
             raise ShapeError(
-                f"{where}: shape {shape}; expected a first axis of rows, and no axis of length 0; "
+                f"{label}: shape {shape}; expected a first axis of rows, and no axis of length 0; "
                 "write the data set with one row for each sample"
             )
-        wanted = self.shapes.setdefault(name, shape[1:])
-        if _without_ones(shape[1:]) != _without_ones(wanted):
+        expected = self.shapes.setdefault(name, shape[1:])
+        if _without_ones(shape[1:]) != _without_ones(expected):
             raise ShapeError(
-                f"{where}: rows of shape {shape[1:]}; expected {wanted}, as in the first file, "
+                f"{label}: rows of shape {shape[1:]}; expected {expected}, as in the first file, "
                 f"{self.files[0]}; write all files with rows of one shape"
             )
         return values
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """The shapes are fixed."""
+        """Keep the shapes."""
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Copy rows until the batch is full; a file's end is no batch's end."""
+        """Copy rows until the batch is full, from the next file if necessary."""
         self._seek(self.context.pass_number * self.batch)
         out = [blob.data.mutable_host() for blob in top]
         filled = 0
@@ -151,9 +159,9 @@ class HDF5DataLayer(Layer):
         self.position += self.batch
 
     def _seek(self, position: int) -> None:
-        """Go to the row that comes `position` rows after the very first, as after a resume."""
+        """Go to the row at a position counted from the first row of the run, as after a resume."""
         if position < self.position or self.process != os.getpid():
-            # A child process would share the parent's place in the open file.
+            # A child process would share the position in the open file with its parent.
             self._rewind()
         while self.position < position:
             if self.next_row == self.rows:
@@ -164,7 +172,7 @@ class HDF5DataLayer(Layer):
             self.position += count
 
     def _skip_turns(self, position: int) -> None:
-        """Pass over whole turns of all files, once the rows of each are known."""
+        """Skip whole cycles of all files, once the rows of each are known."""
         if self.next_row or self.round % len(self.files) or len(self.lengths) < len(self.files):
             return
         rows = sum(self.lengths.values())
@@ -175,7 +183,7 @@ class HDF5DataLayer(Layer):
             self._open_next()
 
     def _read(self, name: str, out: HostArray) -> None:
-        """Read the next rows; HDF5 converts them to the type of the array, as in Caffe."""
+        """Read the next rows; HDF5 converts them to the dtype of the array, as in Caffe."""
         values = self.sets[name]
         rows = slice(self.next_row, self.next_row + len(out))
         shaped = out.reshape(len(out), *values.shape[1:])
@@ -183,11 +191,11 @@ class HDF5DataLayer(Layer):
             if self.order is None:
                 values.read_direct(shaped, rows)
                 return
-            wanted = self.order[rows]
-            by_place = np.argsort(wanted)  # h5py reads rows in growing order only
+            places = self.order[rows]
+            ascending = np.argsort(places)  # h5py reads rows in ascending order only
             sorted_rows = np.empty_like(shaped)
-            values.read_direct(sorted_rows, wanted[by_place])
-            shaped[by_place] = sorted_rows
+            values.read_direct(sorted_rows, places[ascending])
+            shaped[ascending] = sorted_rows
 
     def close(self) -> None:
         """Close the file."""
@@ -197,5 +205,5 @@ class HDF5DataLayer(Layer):
 
 
 def _without_ones(shape: Row) -> Row:
-    """The axes of a shape that tell values apart."""
+    """A shape without its axes of length 1."""
     return tuple(dim for dim in shape if dim != 1)

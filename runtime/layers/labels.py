@@ -1,4 +1,4 @@
-"""Labels as layers read them: whole numbers below the number of classes."""
+"""The check of labels: integers below the number of classes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from prototxt_gen.errors import DataError
 from runtime.core.blob import Blob
 
 
-def check_labels(label: Blob, classes: int, ignore: int | None, where: str) -> None:
-    """Refuse labels that name no class, before they index anything.
+def check_labels(label: Blob, classes: int, ignore: int | None, name: str) -> None:
+    """Check labels before they are used as indices; `ignore` is a label without a class.
 
     Raises:
-        DataError: names the first bad label, its place and the range.
+        DataError: a label is out of range; the message has the first one and its position.
     """
     values = label.data.host().ravel()
     bad = ~((values >= 0) & (values < classes))
     if ignore is not None:
         bad &= values != ignore
     if bad.any():
-        place = int(np.flatnonzero(bad)[0])
+        position = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"{where}: label {values[place]:g} at position {place} of blob '{label.name}'; "
+            f"{name}: label {values[position]:g} at position {position} of blob '{label.name}'; "
             f"expected 0 .. {classes - 1}; correct the labels, or set num_output to the number of "
             "classes"
         )

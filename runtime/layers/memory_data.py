@@ -1,4 +1,4 @@
-"""MemoryData: batches from arrays that the caller gives. Caffe: memory_data_layer.cpp."""
+"""MemoryData: batches from arrays of the caller. Caffe: memory_data_layer.cpp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.layers.batch_layer import take_transformer_seed
 
 @register("MemoryData")
 class MemoryDataLayer(Layer):
-    """Walks through the arrays of `set_input_arrays`, batch by batch, round and round.
+    """Reads the arrays of `set_input_arrays` batch by batch, in an endless cycle.
 
     Shapes: tops (batch,channels,height,width) and labels (batch,).
     """
@@ -39,21 +39,25 @@ class MemoryDataLayer(Layer):
         self.first_pass = 0
 
     def set_input_arrays(self, images: HostArray, labels: HostArray) -> None:
-        """Take the arrays to read from; a whole number of batches.
+        """Set the arrays to read.
 
         Shapes: images (M,channels,height,width), labels (M,) or (M,1,1,1); M a multiple of batch.
+
+        Raises:
+            ShapeError: the shapes are others.
+            DataError: the arrays are not numbers.
         """
-        values, given = self._numbers(images, "images"), self._numbers(labels, "labels")
+        values, numbers = self._numbers(images, "images"), self._numbers(labels, "labels")
         if values.shape[1:] != self.shape[1:] or not len(values) or len(values) % self.shape[0]:
             raise ShapeError(
                 f"{self.label}: images of shape {values.shape}; expected (M, "
                 f"{', '.join(map(str, self.shape[1:]))}) with M a multiple of {self.shape[0]}"
             )
-        if given.size != len(values):
+        if numbers.size != len(values):
             raise ShapeError(
-                f"{self.label}: {given.size} labels; expected one for each of {len(values)} images"
+                f"{self.label}: {numbers.size} labels; expected {len(values)}, one for each image"
             )
-        self.images, self.labels = values, given.ravel()
+        self.images, self.labels = values, numbers.ravel()
         self.first_pass = self.context.pass_number
 
     def _numbers(self, values: HostArray, name: str) -> HostArray:
@@ -65,7 +69,7 @@ class MemoryDataLayer(Layer):
             ) from cause
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """As the parameter says."""
+        """Shape the tops as the parameter."""
         top[0].reshape(self.shape)
         top[1].reshape(self.shape[:1])
 

@@ -225,7 +225,7 @@ def test_ground_truth_that_does_not_fit(tree: Path, text: str, words: str) -> No
 def test_synset_files_that_do_not_fit(tree: Path) -> None:
     _write(tree / "synset_words.txt", "n1 a\nn1 b\n")
     with pytest.raises(
-        DataError, match=r"synset_words.txt:2: n1 stands twice; expected each class"
+        DataError, match=r"synset_words.txt:2: n1 occurs twice; expected each class"
     ):
         open_ilsvrc(tree)
     _write(tree / "synset_words.txt", "\n")

@@ -98,7 +98,7 @@ def test_words_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
 
 def test_a_class_named_twice_is_named_by_its_line(tmp_path: Path) -> None:
     path = written(tmp_path, b"\nn1 a\r\n\nn2 b\nn1 c\n")
-    with pytest.raises(DataError, match=r"list\.txt:5: n1 stands twice; expected each class once"):
+    with pytest.raises(DataError, match=r"list\.txt:5: n1 occurs twice; expected each class once"):
         read_synsets(path)
 
 
