@@ -61,14 +61,17 @@ def files_entered(net: Net, first: Any, last: Any) -> set[str]:
 def test_a_batch_passes_through_few_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: bool, options: DataOptions
 ) -> None:
-    """From the first record that is read to the op of the first convolution, both included."""
+    """From the first record that is read to the op of the first convolution, both included.
+
+    Recording and replaying passes is a concern of its own, and switched off.
+    """
     monkeypatch.setattr(prefetch, "default_workers", lambda: 0)
     with Writer(tmp_path / "db") as writer:
         for number in range(8):
             image = photograph(12, 14, number)
             writer.put(f"{number:04d}".encode(), record(image, number, encoded))
     param = text.parse(NET, proto.NetParameter)
-    backend = CpuBackend()
+    backend = CpuBackend(replay=False)
     context = RunContext(data=options, root=tmp_path)
     with Net(param, proto.TRAIN, backend, context) as net:
         files = files_entered(net, Reader.get, type(backend.conv).forward)
