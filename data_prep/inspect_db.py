@@ -73,14 +73,14 @@ def inspect(
     return info
 
 
-def _add(info: DatabaseInfo, value: bytes, where: str, decode: bool) -> None:
+def _add(info: DatabaseInfo, value: bytes, name: str, decode: bool) -> None:
     info.value_bytes += len(value)
-    message = datums.parse(value, where)
-    header = read_header(message.data, where) if message.encoded else None
+    message = datums.parse(value, name)
+    header = read_header(message.data, name) if message.encoded else None
     if header is not None and header.channels is not None and not decode:
         size = (header.channels, header.height, header.width)
     else:
-        height, width, channels = datums.image_of(message, where).shape
+        height, width, channels = datums.image_of(message, name).shape
         size = (channels, height, width)
     info.sizes[size] += 1
     if header is not None:

@@ -1,6 +1,6 @@
 """LMDB databases of Caffe: reading by position, and writing with a map that grows.
 
-The only module that imports lmdb.
+No other module imports lmdb.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ COMMIT_EVERY = 1000
 INITIAL_MAP_SIZE = 64 << 20
 _PENDING_BYTES = 256 << 20
 _LOCK_BYTES = 8192
-"""The size of liblmdb's lock file for 126 readers, its default."""
+"""The size of the lock file of liblmdb for 126 readers, which is its default."""
 
 
 class _Environment:
-    """liblmdb's environment of a database, open for writing; it closes with its last user."""
+    """The environment of liblmdb for a database that is written; its last user closes it."""
 
     def __init__(self, folder: Path, map_size: int, new: bool) -> None:
         import lmdb
@@ -59,12 +59,12 @@ class _Environment:
             ) from cause
 
     def last_key(self) -> bytes | None:
-        """The greatest committed key; None when there is none."""
+        """The greatest committed key; None if there are no records."""
         with self.lmdb.begin() as transaction, transaction.cursor() as cursor:
             return bytes(cursor.key()) if cursor.last() else None
 
     def check_replaced(self, keys: Iterable[bytes]) -> None:
-        """Check what liblmdb frees when it replaces records that were there at the beginning."""
+        """Check the pages that liblmdb frees when it replaces records that existed at the start."""
         if self._pages is None or self._last_key is None:
             return
         last = self._last_key
@@ -74,7 +74,7 @@ class _Environment:
             self._replaced |= old
 
     def leave(self) -> None:
-        """Give up one use."""
+        """Remove one user."""
         with _lock_of_process():
             self.users -= 1
             if not self.users:
@@ -82,10 +82,10 @@ class _Environment:
 
 
 def _reserve_lock_file(folder: Path) -> None:
-    """Reserve the space of a lock file that has none yet.
+    """Reserve disk space for the lock file, if it has none.
 
-    liblmdb maps the file, so that a full disk would end the process with a signal. A file that is
-    in use has space; it must not be opened, since closing it would release the locks of liblmdb.
+    liblmdb maps the file, so a full disk would end the process with a signal. A file that is in use
+    has space; it must not be opened, because closing it would release the locks of liblmdb.
     """
     path = folder / "lock.mdb"
     reserve = getattr(os, "posix_fallocate", None)  # missing in macOS
@@ -94,8 +94,8 @@ def _reserve_lock_file(folder: Path) -> None:
             reserve(file.fileno(), 0, _LOCK_BYTES)
 
 
-# liblmdb forbids a process to open a file twice, so writers of one database share an environment.
-# The process is a part of the key, since an environment is of no use in a child process.
+# A process must not open a file twice with liblmdb, so writers of a database share an environment.
+# The process is a part of the key, because an environment cannot be used in a child process.
 _OPEN: weakref.WeakValueDictionary[tuple[int, int, int], _Environment] = (
     weakref.WeakValueDictionary()
 )
@@ -103,18 +103,18 @@ _LOCKS: dict[int, threading.Lock] = {}
 
 
 def _lock_of_process() -> threading.Lock:
-    """The lock of this process: one that the parent held when it forked stays locked forever."""
+    """The lock of this process: a lock that the parent held at the fork is never released."""
     return _LOCKS.setdefault(os.getpid(), threading.Lock())
 
 
 def _join_environment(folder: Path, map_size: int) -> _Environment:
-    """The environment of an existing file, checked before liblmdb sees it."""
+    """The environment of an existing file, which is checked before liblmdb opens it."""
     with _lock_of_process():
         status = check_folder(folder).stat()
         identity = os.getpid(), status.st_dev, status.st_ino
         environment = _OPEN.get(identity)
         if environment is None or not environment.users:
-            used = min(status.st_size, 512 * status.st_blocks)  # less where the file has holes
+            used = min(status.st_size, 512 * status.st_blocks)  # less if the file has holes
             size = max(map_size, 2 * used)
             environment = _OPEN[identity] = _Environment(folder, size, not status.st_size)
         environment.users += 1
@@ -125,8 +125,8 @@ class Writer:
     """A database opened for writing, committed every 1,000 records.
 
     With `append` an existing database is continued; otherwise the folder must not exist, as in
-    Caffe. When the block ends with an error, records since the last commit are dropped and the
-    others stay. Several writers of a process, and several threads, may write one database.
+    Caffe. If the block ends with an error, records since the last commit are dropped and the others
+    remain. Several writers of a process, and several threads, may write one database.
 
     `resuming` is the flag that errors advise to continue an interrupted database, if there is one.
 
@@ -159,7 +159,7 @@ class Writer:
             raise
 
     def _make_folder(self, append: bool) -> None:
-        """Make the folder with an empty file, which liblmdb takes for a new database."""
+        """Create the folder with an empty file, which is a new database for liblmdb."""
         try:
             if append and self.path.is_dir():
                 names = {file.name for file in self.path.iterdir()}
@@ -195,7 +195,7 @@ class Writer:
 
     @contextlib.contextmanager
     def _liblmdb(self) -> Iterator[_Environment]:
-        """liblmdb's environment for one thread at a time; its errors become DataErrors."""
+        """The environment for one thread at a time; errors of liblmdb are raised as DataError."""
         import lmdb
 
         environment = self._usable()
@@ -236,7 +236,7 @@ class Writer:
             return int(environment.lmdb.stat()["entries"])
 
     def last_key(self) -> bytes | None:
-        """The greatest committed key; None when there is none."""
+        """The greatest committed key; None if there are no records."""
         with self._liblmdb() as environment:
             return environment.last_key()
 
@@ -255,7 +255,7 @@ class Writer:
                 self.commit()
 
     def commit(self) -> None:
-        """Write what is pending in one transaction; the map doubles until it fits."""
+        """Write the pending records in one transaction; the map is doubled until they fit."""
         import lmdb
 
         with self._liblmdb() as environment:
@@ -270,11 +270,11 @@ class Writer:
                 except lmdb.MapFullError:
                     environment.lmdb.set_mapsize(2 * int(environment.lmdb.info()["map_size"]))
                 except lmdb.MapResizedError:
-                    environment.lmdb.set_mapsize(0)  # the size that another process has given it
+                    environment.lmdb.set_mapsize(0)  # the size that another process has set
             self._count = self.count
 
     def close(self) -> None:
-        """Commit and close; a copy in a child process is only dropped."""
+        """Commit and close; in a child process, drop the copy only."""
         try:
             if self._environment is not None and self._environment.process == os.getpid():
                 self.commit()

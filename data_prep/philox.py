@@ -120,22 +120,8 @@ def to_normal(drawn: Words) -> npt.NDArray[np.float64]:
     return result
 
 
-def uniform(
-    seed: int, stream: int, upper: IntLike, lower: IntLike, count: int
-) -> npt.NDArray[np.float32]:
-    """Draw `count` numbers in [0, 1) for every sample. See `words` for the shapes."""
-    return to_uniform(words(seed, stream, upper, lower, count))
-
-
 def integers(
     seed: int, stream: int, upper: IntLike, lower: IntLike, count: int, high: int
 ) -> npt.NDArray[np.int64]:
     """Draw `count` integers in [0, high) for every sample. See `words` for the shapes."""
     return to_integers(words(seed, stream, upper, lower, count), high)
-
-
-def normal(
-    seed: int, stream: int, upper: IntLike, lower: IntLike, count: int
-) -> npt.NDArray[np.float64]:
-    """Draw `count` standard normal numbers for every sample. See `words` for the shapes."""
-    return to_normal(words(seed, stream, upper, lower, count + count % 2))[..., :count]
