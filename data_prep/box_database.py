@@ -74,7 +74,7 @@ def largest(boxes: Sequence[Box]) -> Box:
     return max(boxes, key=lambda box: (box.xmax - box.xmin) * (box.ymax - box.ymin))
 
 
-def stored_size(datum: proto.Message, where: str) -> tuple[int, int]:
+def stored_size(datum: proto.Message, name: str) -> tuple[int, int]:
     """Height and width of the image in a Datum, from its header.
 
     Units: pixels.
@@ -84,7 +84,7 @@ def stored_size(datum: proto.Message, where: str) -> tuple[int, int]:
     """
     if not datum.encoded:
         return int(datum.height), int(datum.width)
-    header = read_header(datum.data, where)
+    header = read_header(datum.data, name)
     return header.height, header.width
 
 
@@ -94,7 +94,7 @@ def box_record(box: Corners, label: int) -> bytes:
     return bytes(datums.from_array(values.reshape(4, 1, 1), label).SerializeToString())
 
 
-def read_record(record: bytes, where: str) -> tuple[Corners, int]:
+def read_record(record: bytes, name: str) -> tuple[Corners, int]:
     """The box of a record and its label.
 
     Shapes: box (4,).
@@ -102,10 +102,10 @@ def read_record(record: bytes, where: str) -> tuple[Corners, int]:
     Raises:
         DataError: the record is not that of a box.
     """
-    message = datums.parse(record, where)
+    message = datums.parse(record, name)
     if len(message.float_data) != 4:
         raise DataError(
-            f"{where}: {len(message.float_data)} numbers; expected a box: centre x, centre y, "
+            f"{name}: {len(message.float_data)} numbers; expected a box: centre x, centre y, "
             "width, height; make the database of boxes again"
         )
     return to_corners(np.array(message.float_data, np.float64)), int(message.label)
@@ -132,15 +132,15 @@ def write_boxes(
         return len(reader)
 
 
-def _stored_box(opened: Ilsvrc, name: str, datum: proto.Message, where: str) -> Corners:
+def _stored_box(opened: Ilsvrc, name: str, datum: proto.Message, label: str) -> Corners:
     """The box of a stored image, which may be smaller than the file that the XML is about."""
     boxes = class_boxes(opened, (name, int(datum.label)))
     if not boxes:
         raise DataError(
-            f"{where}: no box of its class in {opened.root}; expected images with boxes "
+            f"{label}: no box of its class in {opened.root}; expected images with boxes "
             "only; make the database of images again from those"
         )
-    height, width = stored_size(datum, where)
+    height, width = stored_size(datum, label)
     file_height, file_width = file_size(opened.root / name)
     scale = np.array([width / file_width, height / file_height] * 2)
     scaled: Corners = corners_of([largest(boxes)])[0] * scale

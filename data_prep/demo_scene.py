@@ -56,7 +56,7 @@ _PHOTOGRAPHS = (
 
 @dataclass(frozen=True)
 class Box:
-    """Edges in pixels: the ink lies in columns xmin to xmax - 1, rows ymin to ymax - 1."""
+    """Edges in pixels: the ink is in columns xmin to xmax - 1, rows ymin to ymax - 1."""
 
     xmin: int
     ymin: int
@@ -120,7 +120,7 @@ def load_sources(split: int) -> Sources:
     keep = split_digits(labels, split)
     photographs = [
         np.ascontiguousarray(image[:, split_columns(image.shape[1], index, split)])
-        for index, image in enumerate(_read_photograph(*where) for where in _PHOTOGRAPHS)
+        for index, image in enumerate(_read_photograph(*source) for source in _PHOTOGRAPHS)
     ]
     digits = np.asarray(bunch.images, np.float32)[keep] / np.float32(16)
     sheets = np.stack([_enlarge(digit) for digit in digits])

@@ -118,7 +118,7 @@ def read_nodes(file: PageFile, numbers: Ints, kind: int, last_page: int) -> Node
     """
     outside = (numbers < 2) | (numbers > last_page)
     if outside.any():
-        raise DamageError(f"page {int(numbers[outside.argmax()])} lies outside the file")
+        raise DamageError(f"page {int(numbers[outside.argmax()])} is outside the file")
     size = file.page_size
     buffer = read_pages(file, numbers)
     words = buffer[: len(numbers) * size].view("<u2")
@@ -137,7 +137,7 @@ def read_nodes(file: PageFile, numbers: Ints, kind: int, last_page: int) -> Node
     pointers = words[page_of * (size // 2) + HEADER // 2 + entry].astype(np.int64)
     lost = (pointers < upper[page_of]) | (pointers > size - _NODE) | (pointers % 2 != 0)
     if lost.any():
-        raise DamageError(f"a node of page {int(numbers[page_of[lost.argmax()]])} lies outside it")
+        raise DamageError(f"a node of page {int(numbers[page_of[lost.argmax()]])} is outside it")
     first = page_of * (size // 2) + pointers // 2
     low, high, flags, key_sizes = (words[first + word].astype(np.int64) for word in range(4))
     starts = page_of * size + pointers + _NODE
@@ -145,7 +145,7 @@ def read_nodes(file: PageFile, numbers: Ints, kind: int, last_page: int) -> Node
         buffer, numbers, page_flags, upper, counts, page_of, pointers, starts, key_sizes,
         low | high << 16, flags,
     )  # fmt: skip
-    nodes.check(pointers + _NODE + key_sizes > size, "a key of page {} lies outside it")
+    nodes.check(pointers + _NODE + key_sizes > size, "a key of page {} is outside it")
     return nodes
 
 
@@ -179,7 +179,7 @@ def check_values(nodes: Nodes, page_size: int, last_page: int, length: int) -> t
     big = (nodes.flags & BIG_VALUE) != 0
     inline = np.where(big, 8, nodes.words)
     ends = nodes.pointers + _NODE + nodes.key_sizes + inline
-    nodes.check(ends > page_size, "a value of page {} lies outside it")
+    nodes.check(ends > page_size, "a value of page {} is outside it")
     check_tiles(nodes, ends, page_size)
     places = nodes.starts[big] + nodes.key_sizes[big]
     first = nodes.buffer[places[:, None] + np.arange(8)].view("<i8")[:, 0].astype(np.int64)
@@ -188,7 +188,7 @@ def check_values(nodes: Nodes, page_size: int, last_page: int, length: int) -> t
     outside = (first < 2) | (first > last_page - counts + 1)
     if outside.any():
         number = nodes.numbers[nodes.page_of[big][outside.argmax()]]
-        raise DamageError(f"a value of page {int(number)} lies outside the file")
+        raise DamageError(f"a value of page {int(number)} is outside the file")
     needed = int((first * page_size + HEADER + sizes).max(initial=0))
     if needed > length:
         raise TruncatedError(length, needed)
@@ -273,11 +273,11 @@ def leaf_node(page: bytes, entry: int) -> Node:
     """One node of a leaf page whose header has been checked."""
     (pointer,) = _POINTER.unpack_from(page, HEADER + 2 * entry)
     if pointer > len(page) - _NODE:
-        raise DamageError("a node lies outside its page")
+        raise DamageError("a node is outside its page")
     low, high, flags, key_size = _NODE_HEAD.unpack_from(page, pointer)
     end, size = pointer + _NODE + key_size, low | high << 16
     if flags & ~BIG_VALUE or end + (8 if flags else size) > len(page):
-        raise DamageError("a value lies outside its page")
+        raise DamageError("a value is outside its page")
     return Node(page[pointer + _NODE : end], flags, size, end)
 
 
@@ -285,7 +285,7 @@ def branch_node(page: bytes, entry: int) -> tuple[bytes, int]:
     """The key and the child page of a node of a branch page whose header has been checked."""
     (pointer,) = _POINTER.unpack_from(page, HEADER + 2 * entry)
     if pointer > len(page) - _NODE:
-        raise DamageError("a node lies outside its page")
+        raise DamageError("a node is outside its page")
     low, high, top, key_size = _NODE_HEAD.unpack_from(page, pointer)
     return page[pointer + _NODE : pointer + _NODE + key_size], low | high << 16 | top << 32
 
@@ -294,7 +294,7 @@ def value_page(page: bytes, node: Node) -> int:
     """The first page of a value that is stored in separate pages."""
     (number,) = struct.unpack_from("<Q", page, node.end)
     if not 2 <= number < MOST_PAGES:
-        raise DamageError(f"the value of {node.key!r} lies outside the file")
+        raise DamageError(f"the value of {node.key!r} is outside the file")
     return int(number)
 
 

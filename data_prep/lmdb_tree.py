@@ -69,7 +69,7 @@ def root_page(meta: Meta, table: Table) -> Ints:
     if table.root == NO_ROOT:
         return np.empty(0, np.int64)
     if not 2 <= table.root <= meta.last_page:
-        raise DamageError(f"page {table.root} lies outside the file")
+        raise DamageError(f"page {table.root} is outside the file")
     return np.array([table.root], np.int64)
 
 
@@ -141,7 +141,7 @@ def _child_of(page: bytes, count: int, key: bytes) -> int:
 
 def _page(file: PageFile, meta: Meta, number: int, kind: int) -> tuple[bytes, int]:
     if not 2 <= number <= meta.last_page:
-        raise DamageError(f"page {number} lies outside the file")
+        raise DamageError(f"page {number} is outside the file")
     page = file.page(number)
     return page, count_nodes(page, number, kind)
 

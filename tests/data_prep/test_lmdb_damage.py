@@ -142,7 +142,7 @@ def _dirty_page(database: Path) -> None:
     ("damage", "words"),
     [
         (_flags_of_free_table, "its table of free pages has the flags 0x4"),
-        (_root_of_free_table, f"page {1 << 40} lies outside the file"),
+        (_root_of_free_table, f"page {1 << 40} is outside the file"),
         (_flags_of_table, "it has the flags 0x2"),
         (_many_pages, r"data.mdb has \d+ bytes of \d+: it is truncated"),
         (_long_list, r"a list of free pages in page \d+ is damaged"),
