@@ -82,7 +82,7 @@ def _read_datum(data: bytes) -> None:
         lambda: inspect(source),
         lambda: compute_image_mean(source, MeanOptions(jobs=1)),
         lambda: datums.to_array(datums.parse(data, "record")),
-        lambda: datums.image_of(datums.parse(data, "record"), "record", GRAY, 4),
+        lambda: datums.image_of(datums.parse(data, "record"), "record", GRAY),
         lambda: stored_size(datums.parse(data, "record"), "record"),
         lambda: read_record(data, "record"),
     )
