@@ -1,4 +1,4 @@
-"""Standard streams that may be closed, full, or of an encoding that lacks characters."""
+"""Standard streams that may be closed, full, or have an encoding that lacks characters."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import contextlib
 import io
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any, TextIO, cast
 
 from prototxt_gen.destination import is_standard_output
 from prototxt_gen.errors import printable
@@ -15,17 +17,39 @@ _HANDLER = "verydeep.bytes-or-escapes"
 _NAMES = ("stdin", "stdout", "stderr")
 
 
+class _Messages:
+    """Standard error, where a write that fails is ignored: there is no place to report it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Console:
     """The standard streams of a command line.
 
     A closed descriptor is opened on the null device, so that no file of the run gets its number. A
     character that a stream cannot encode is written as the byte of a file name that it stands for,
-    or else as an escape. Messages go to standard error, or to standard output where that is closed.
+    or otherwise as an escape. Messages go to standard error, or to standard output if standard
+    error is closed.
     """
 
     def __init__(self) -> None:
         self.lost: str | None = None
-        """Why standard output cannot be written; "" where its reader has gone."""
+        """Why standard output cannot be written; "" if its reader has closed the pipe."""
+        self._stderr: TextIO | None = None
+        """The stream of standard error while `lenient_messages` replaces it."""
         self._stderr_closed = sys.stderr is None
         for number, name in enumerate(_NAMES):
             _open_missing(number, name)
@@ -33,9 +57,19 @@ class Console:
         _encode_with(sys.stdout, _HANDLER)
         _encode_with(sys.stderr, "backslashreplace")
 
+    @contextlib.contextmanager
+    def lenient_messages(self) -> Iterator[None]:
+        """Ignore errors of standard error in the block: the results do not depend on it."""
+        self._stderr = sys.stderr
+        sys.stderr = cast(TextIO, _Messages(self._stderr))
+        try:
+            yield
+        finally:
+            sys.stderr, self._stderr = self._stderr, None
+
     def say(self, message: str) -> None:
-        """Print a message as one that is not part of the result."""
-        streams = (sys.stderr, sys.stdout)
+        """Print a message that is not part of the result."""
+        streams = (self._stderr or sys.stderr, sys.stdout)
         for stream in streams[self._stderr_closed :]:
             with contextlib.suppress(OSError, ValueError):
                 print(printable(message), file=stream, flush=True)
@@ -51,19 +85,19 @@ class Console:
             self.lost = "it was closed"
 
     def lose(self, cause: OSError) -> None:
-        """Give standard output up, for the reason in `lost`."""
+        """Stop writing to standard output, and set `lost` to the reason."""
         if self.lost is None:
             broken = isinstance(cause, BrokenPipeError)
             self.lost = "" if broken else cause.strerror or str(cause)
         with contextlib.suppress(OSError, ValueError):
-            # The interpreter writes out at its end what is still in its buffers.
+            # The interpreter flushes its buffers at exit.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, sys.stdout.fileno())
             os.close(null)
 
 
 def beside(path: str | os.PathLike[str]) -> contextlib.AbstractContextManager[object]:
-    """Print to standard error in the block where the file at `path` went to standard output."""
+    """Print to standard error in the block if the file at `path` is standard output."""
     if is_standard_output(path):
         return contextlib.redirect_stdout(sys.stderr)
     return contextlib.nullcontext()
@@ -96,7 +130,7 @@ def _bytes_or_escapes(error: UnicodeError) -> tuple[bytes, int]:
 
 
 def _encoded(character: str) -> bytes:
-    # What Python reads a byte of a file name as that is not text.
+    # Python decodes bytes of file names that are not text as these characters.
     if "\udc80" <= character <= "\udcff":
         return bytes([ord(character) - 0xDC00])
     return character.encode("ascii", "backslashreplace")

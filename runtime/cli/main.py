@@ -1,4 +1,4 @@
-"""`verydeep`: one verb a job, Caffe's verbs and flags where Caffe has them."""
+"""The command `verydeep`: it parses the arguments, runs a verb and reports errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from runtime.cli.shared_flags import (
 from runtime.logs.glog import lost_log_files
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
-"""What writing to standard output may end with; other files are written by typed functions."""
+"""Errors of writing to standard output; functions that write other files raise typed errors."""
 _DESCRIPTION = """\
 Generates, trains, evaluates and exports Caffe nets, among them those of the VGG paper.
 
@@ -86,9 +86,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     console = Console()
     try:
-        status = _run(sys.argv[1:] if argv is None else argv, console)
+        with console.lenient_messages():
+            status = _run(sys.argv[1:] if argv is None else argv, console)
     except SystemExit as ended:
-        # argparse ends so after --help and --version.
+        # argparse exits after --help and --version.
         raise SystemExit(_finish(console, int(ended.code or 0))) from None
     return _finish(console, status)
 
@@ -131,12 +132,12 @@ def _help_words(argv: Sequence[str]) -> list[str]:
 
 
 def _finish(console: Console, status: int) -> int:
-    """Write out what is left, and give the exit status."""
+    """Flush standard output, and return the exit status."""
     console.flush()
     if console.lost:
         console.say(
             f"verydeep: standard output cannot be written: {console.lost}; expected room for the "
-            "results; free some space, or send them elsewhere"
+            "results; free some space, or redirect the output to another file"
         )
     lost = console.lost is not None or lost_log_files()
     return status or int(lost)
@@ -147,8 +148,8 @@ def _require_folder() -> None:
         Path.cwd()
     except OSError as cause:
         raise VerydeepError(
-            f"the working folder cannot be used: {cause.strerror}; expected one that exists, as "
-            "relative paths begin there; change into another folder (cd)"
+            f"the working folder cannot be used: {cause.strerror}; expected a folder that exists, "
+            "because relative paths begin there; change into another folder (cd)"
         ) from cause
 
 
