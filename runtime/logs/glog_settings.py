@@ -68,7 +68,7 @@ def read_severity(text: str) -> int:
 
 LOG_FLAGS = {
     "log_dir": LogFlag("write log files with glog's names into this folder as well", "DIR"),
-    "logtostderr": LogFlag("log to standard error only, whatever --log_dir says"),
+    "logtostderr": LogFlag("log to standard error only, and ignore --log_dir"),
     "alsologtostderr": LogFlag("log to standard error as well as to files (the default)"),
     "minloglevel": LogFlag(
         "log nothing below this severity: 0 (INFO), 1 (WARNING), 2 (ERROR), 3 (FATAL)",
