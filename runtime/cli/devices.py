@@ -1,4 +1,4 @@
-"""The flags that choose a device, shared by the verbs that compute."""
+"""Flags that several verbs share: those of the device, the net's state, lists and files."""
 
 from __future__ import annotations
 
@@ -30,33 +30,35 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help="run on these GPUs: 0, or 0,1, or all (default: solver_mode)",
     )
     parser.add_argument(
-        "--device", choices=DEVICES, help="cpu, gpu, or emu: the GPU's kernels on the CPU, slowly"
+        "--device", choices=DEVICES, help="cpu, gpu, or emu (the GPU's kernels on the CPU, slow)"
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     parser.add_argument(
         "--exact",
         action="store_true",
-        help="on the CPU, take every sum of a convolution term by term, without Winograd's "
-        "transforms: slower",
+        help="on the CPU, compute convolutions without Winograd's transforms: slower, with smaller "
+        "rounding errors",
     )
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="what a GPU's convolutions round their operands to (default: the solver's sidecar, "
-        "or fp32)",
+        help="the precision of the operands of a GPU's convolutions (default: that of the "
+        "solver's sidecar, or fp32)",
     )
     parser.add_argument(
         "--launch-by-launch",
         action="store_true",
-        help="on a GPU, ask for every kernel of every pass anew; by default what repeats is "
-        "recorded and replayed as CUDA graphs, to the same bits",
+        help="on a GPU, launch every kernel of every pass separately; by default, repeated work is "
+        "recorded and replayed as CUDA graphs, with the same results",
     )
 
 
 def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     """Add Caffe's --level and --stage."""
-    parser.add_argument("--level", type=int, default=0, help="the net's level, for its layer rules")
-    parser.add_argument("--stage", default="", help="the net's stages, with commas between them")
+    parser.add_argument(
+        "--level", type=int, default=0, help="the net's level, for its include and exclude rules"
+    )
+    parser.add_argument("--stage", default="", help="the net's stages, separated by commas")
 
 
 def add_missing_argument(parser: argparse.ArgumentParser) -> None:
@@ -73,8 +75,8 @@ def add_force_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="let what the prototxt names (snapshots, their log, HDF5Output files) replace files "
-        "that this program did not write",
+        help="allow the files that the prototxt names (snapshots, their log, HDF5Output files) to "
+        "replace files that this program did not write",
     )
 
 
@@ -83,8 +85,8 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--confine-lists",
         action="store_true",
-        help="refuse files outside of their root folder in lists of images or HDF5 files, with "
-        "symbolic links resolved: for lists from strangers",
+        help="refuse files outside of the root folder in lists of images or HDF5 files, after "
+        "resolving symbolic links: for untrusted lists",
     )
 
 
@@ -94,10 +96,10 @@ def stages(args: argparse.Namespace) -> list[str]:
 
 
 def parse_gpus(text: str | None) -> tuple[int, ...]:
-    """The GPUs that --gpu lists; none without it.
+    """The GPUs that --gpu lists; empty without it.
 
     Raises:
-        DeviceError: no list of numbers.
+        DeviceError: the text is not a list of numbers.
     """
     if not text:
         return ()
@@ -116,10 +118,10 @@ def parse_gpus(text: str | None) -> tuple[int, ...]:
 
 
 def precision_of(args: argparse.Namespace) -> str:
-    """What --precision names, or else the sidecar of the solver that --solver names.
+    """The precision of --precision, or otherwise of the sidecar of the solver.
 
     Raises:
-        ProtoError: the sidecar does not read.
+        ProtoError: the sidecar cannot be read.
     """
     named = getattr(args, "precision", None)
     if named is not None:
@@ -129,7 +131,7 @@ def precision_of(args: argparse.Namespace) -> str:
 
 
 def gpu_count() -> int:
-    """GPUs that this process may use; at least 1, so that opening it says why there is none."""
+    """The number of GPUs that this process may use, but at least 1: opening it gives the error."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return max(1, len([part for part in visible.split(",") if part.strip()]))
@@ -139,12 +141,12 @@ def gpu_count() -> int:
 def open_backend(
     args: argparse.Namespace, solver: Any = None, rank: int = 0, replicas: int = 1
 ) -> Backend:
-    """Open replica `rank`'s device: that the flags name, or else the solver's solver_mode.
+    """Open the device of replica `rank`: that of the flags, or otherwise of solver_mode.
 
-    Where neither says anything it is the CPU, whose threads the replicas divide.
+    The default is the CPU, whose threads are divided among the replicas.
 
     Raises:
-        DeviceError: the flags contradict each other, or the device cannot be had.
+        DeviceError: the flags contradict each other, or the device is not available.
     """
     name, device = args.device, rank
     gpus = parse_gpus(args.gpu)
@@ -174,7 +176,7 @@ def open_backend(
         if name not in (None, "cpu"):
             raise DeviceError(
                 f"--exact: the device is {name}; expected the CPU, the one that offers this; "
-                "leave --exact out, or say --device cpu"
+                "remove --exact, or give --device cpu"
             )
         options["exact"] = True
     precision = precision_of(args)

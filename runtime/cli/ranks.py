@@ -1,4 +1,4 @@
-"""What every process of an mpirun does with a verb that trains."""
+"""Run a verb that trains in every process of an mpirun."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def run_ranks(
     open_backend: Callable[[Any, World], Backend],
     patience: float = PATIENCE,
 ) -> int:
-    """Rank 0, or a process that stands alone, does the verb's work; the others do what it says.
+    """Run the verb in rank 0, or in the only process; the other ranks follow its commands.
 
     Raises:
-        VerydeepError: what `lead` raised.
+        VerydeepError: raised by `lead`.
     """
     world = find_world()
     if world is None:
@@ -34,10 +34,10 @@ def run_ranks(
         return lead(world)
     except VerydeepError as error:
         if world.lost:
-            # The usual way out waits for every rank.
+            # MPI_Finalize waits for every rank.
             print(f"verydeep {verb}: {error}", file=sys.stderr, flush=True)
             world.comm.Abort(2)
         raise
     finally:
-        # Without this the other ranks would wait for orders for ever.
+        # Otherwise the other ranks wait for commands for ever.
         world.stop()
