@@ -20,7 +20,9 @@ from runtime.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
 NAMES = (
-    *("caffe", "convert_imageset", "compute_image_mean", "extract_features"),
+    *("caffe", "convert_imageset", "compute_image_mean", "convert_cifar_data"),
+    *("convert_cifar_data.bin", "convert_mnist_data", "convert_mnist_data.bin"),
+    "extract_features",
     *("upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text"),
 )
 

@@ -7,6 +7,7 @@ import os
 import re
 import resource
 import shutil
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +44,9 @@ COMMANDS = {
     "caffe-tools": "caffe-tools OUT",
     "classify": f"classify i0.png {MODEL}",
     "compute_image_mean": "compute_image_mean train_lmdb OUT",
+    "convert_cifar_data": "convert_cifar_data cifar OUT",
     "convert_imageset": "convert_imageset ./ list.txt OUT",
+    "convert_mnist_data": "convert_mnist_data images labels OUT",
     "data": "data info train_lmdb",
     "device_query": "device_query --json",
     "draw": "draw deploy.prototxt OUT.svg",
@@ -95,6 +98,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("net.prototxt").write_text(NET)
         Path("deploy.prototxt").write_text(DEPLOY)
         Path("solver.prototxt").write_text(SOLVER.replace("PREFIX", "s"))
+        Path("images").write_bytes(struct.pack(">4I", 2051, 1, 1, 1) + b"x")
+        Path("labels").write_bytes(struct.pack(">2I", 2049, 1) + b"x")
+        Path("cifar").mkdir()
+        for name in (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"):
+            Path("cifar", name).write_bytes(bytes(3073))
         assert main(["convert_imageset", "./", "list.txt", "train_lmdb"]) == 0
         assert main(["train", "--solver", "solver.prototxt", "--log_file", "train.log"]) == 0
         Path("s_iter_2.caffemodel").rename("w.caffemodel")
