@@ -32,8 +32,9 @@ class Parser(argparse.ArgumentParser):
         options["allow_abbrev"] = False
         options["formatter_class"] = argparse.RawDescriptionHelpFormatter
         super().__init__(**options)
-        self.without_effect: frozenset[str] = frozenset()
-        """Flags of original Caffe that the verb accepts and ignores, in their canonical form."""
+        self.without_effect: dict[str, bool] = {}
+        """Flags of original Caffe that the verb accepts and ignores, in their canonical form, and
+        whether they are switches."""
         self.notes: list[str] = []
         """Remarks on the arguments that were parsed last."""
 
@@ -100,6 +101,7 @@ def _verb_first(parser: Parser, below: dict[str, Parser], words: list[str]) -> l
     end = words.index("--") if "--" in words else len(words)
     plain = [i for i, word in enumerate(words[:end]) if not _FLAG.fullmatch(word)]
     own = set(parser._option_string_actions)
+    words = [_own_flag(parser, word) for word in words[:end]] + words[end:]
     known = [i for i in plain if canonical(words[i]) in names]
 
     def before(index: int) -> list[str]:
@@ -118,6 +120,13 @@ def _verb_first(parser: Parser, below: dict[str, Parser], words: list[str]) -> l
     if any(word not in own for word in words):
         parser.error(f"{words[0]} without a verb; expected one of {', '.join(below)}")
     return words
+
+
+def _own_flag(parser: Parser, word: str) -> str:
+    """A flag of the parser itself as it is declared; other words as they are."""
+    match = _FLAG.fullmatch(word)
+    entry = _by_name(parser).get(canonical(match[2])) if match and match[3] is None else None
+    return word if entry is None or word in parser._option_string_actions else entry[0]
 
 
 def _may_be_value(words: list[str], index: int) -> bool:
@@ -191,7 +200,9 @@ class _Rewriter:
     def _flag(self, word: str, name: str, value: str | None, following: list[str]) -> bool:
         """Add a flag; return whether the word behind it is its value."""
         form = canonical(name)
-        entry = _find(self.flags, form) or self._beginning(form)
+        entry = _find(self.flags, form)
+        if entry is None and form not in self.parser.without_effect:
+            entry = self._beginning(form)
         if entry is None:
             return self._ignored(word, form, value, following)
         option, action = entry
@@ -230,12 +241,15 @@ class _Rewriter:
         return matches[0] if matches else None
 
     def _ignored(self, word: str, form: str, value: str | None, following: list[str]) -> bool:
-        if form not in self.parser.without_effect:
+        ignored = self.parser.without_effect
+        name = form if form in ignored else form.removeprefix("no").lstrip("_")
+        if name not in ignored or (name != form and not ignored[name]):
             known = [flag for flag, _ in self.flags.values()]
             hint = suggestion(form, known)
             self.parser.error(f"unrecognized arguments: {word}{hint}")
-        self.parser.notes.append(f"--{form}: has no effect here, as in Caffe")
-        return value is None and bool(following) and not _FLAG.fullmatch(following[0])
+        self.parser.notes.append(f"--{form}: has no effect here")
+        takes_value = value is None and not ignored[name]
+        return takes_value and bool(following) and not _FLAG.fullmatch(following[0])
 
 
 def _is_boolean(action: argparse.Action) -> bool:

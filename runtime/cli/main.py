@@ -17,9 +17,8 @@ from runtime.cli.arguments import Parser, UsageError, children, leaves
 from runtime.cli.completion import answer_completion
 from runtime.cli.console import Console
 from runtime.cli.shared_flags import (
-    CAFFE_FLAGS,
-    CAFFE_VERBS,
     add_shared_arguments,
+    flags_without_effect,
     shared_settings,
 )
 from runtime.logs.glog import lost_log_files
@@ -65,8 +64,7 @@ def _parser() -> Parser:
         module.add_arguments(child)
         for leaf in leaves(child):
             add_shared_arguments(leaf, name)
-            if name in CAFFE_VERBS:
-                leaf.without_effect = CAFFE_FLAGS
+            leaf.without_effect = flags_without_effect(name)
         child.set_defaults(run=module.run)
     return parser
 

@@ -23,11 +23,24 @@ NET_VERBS = (
 CAFFE_VERBS = ("train", "test", "time", "device_query")
 """The verbs of the program `caffe`."""
 
-CAFFE_FLAGS = frozenset(
-    ("gpu", "solver", "model", "phase", "level", "stage", "snapshot", "weights", "iterations")
-    + ("sigint_effect", "sighup_effect")
+_CAFFE_FLAGS = (
+    *("gpu", "solver", "model", "phase", "level", "stage", "snapshot", "weights", "iterations"),
+    *("sigint_effect", "sighup_effect"),
 )
 """The flags of the program `caffe`, which accepts each of them with each of its verbs."""
+
+_GLOG_SWITCHES = ("colorlogtostderr", "log_prefix", "stop_logging_if_full_disk")
+_GLOG_VALUES = (
+    *("v", "vmodule", "logbuflevel", "logbufsecs", "max_log_size", "log_link"),
+    *("logfile_mode", "log_backtrace_at"),
+)
+
+
+def flags_without_effect(verb: str) -> dict[str, bool]:
+    """The flags of Caffe's programs that a verb accepts and ignores; whether they are switches."""
+    flags = dict.fromkeys(_GLOG_SWITCHES, True) | dict.fromkeys(_GLOG_VALUES, False)
+    return flags | (dict.fromkeys(_CAFFE_FLAGS, False) if verb in CAFFE_VERBS else {})
+
 
 _PYTHON_LAYERS = "allow_python_layers"
 
