@@ -171,7 +171,7 @@ def convert(
         check_below((Path(root, name) for name, _ in ordered), root)
     with Writer(database, append=chosen.resume, resuming=chosen.resuming) as writer:
         result = ConvertResult(resumed_at=_resume_at(writer, ordered))
-        _check_options(writer, root, entries, chosen)
+        _check_options(writer, root, entries, chosen, result.resumed_at)
         shape = _last_shape(writer) if chosen.check_size else None
         writer.begin(chosen.record(root, entries))
         done = result.resumed_at
@@ -218,7 +218,11 @@ def _resume_at(writer: Writer, entries: Sequence[Entry]) -> int:
 
 
 def _check_options(
-    writer: Writer, root: str | Path, entries: Sequence[Entry], options: ConvertOptions
+    writer: Writer,
+    root: str | Path,
+    entries: Sequence[Entry],
+    options: ConvertOptions,
+    resumed_at: int,
 ) -> None:
     """Refuse to continue a database with options other than those of its first start."""
     record = read_record(writer.path) if options.resume else None
@@ -234,6 +238,8 @@ def _check_options(
     if not options.shuffle and isinstance(length, int) and length < len(entries):
         # A longer list may continue the database.
         now |= {"images": length, "list_sha256": _digest(entries[:length])}
+    if resumed_at == len(entries):
+        now["root"] = begun.get("root")  # no image is read from it
     differences = [
         f"{_OPTION_NAMES.get(key, f'--{key}')} was {_shown(key, begun.get(key))}, "
         f"now {_shown(key, now[key])}"

@@ -10,7 +10,7 @@ from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.sidecar import sidecar_path, sidecar_text
-from prototxt_gen.solver import sidecar_of, solver_param
+from prototxt_gen.solver import sidecar_of, solver_param, solver_text
 from prototxt_gen.spec import NetSpecification
 from prototxt_gen.spec_toml import to_toml
 from prototxt_gen.text import to_text
@@ -47,7 +47,9 @@ def file_texts(spec: NetSpecification, out_dir: str | os.PathLike[str]) -> dict[
         folder / TRAIN_VAL: to_text(heads.train_val(spec)),
         folder / DEPLOY: to_text(heads.deploy(spec)),
         folder / DENSE: to_text(heads.dense(spec)),
-        solver: to_text(solver_param(spec, (folder / TRAIN_VAL).as_posix(), prefix)),
+        solver: solver_text(
+            solver_param(spec, (folder / TRAIN_VAL).as_posix(), prefix), sidecar_path(solver)
+        ),
         sidecar_path(solver): sidecar_text(sidecar_of(spec), SOLVER),
         folder / SPEC: to_toml(spec),
     }

@@ -26,7 +26,7 @@ from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.proto import Message
 from prototxt_gen.sidecar import Sidecar, require, sidecar_path, sidecar_text
-from prototxt_gen.solver import sidecar_of, solver_param
+from prototxt_gen.solver import sidecar_of, solver_param, solver_text
 from prototxt_gen.spec import NetSpecification, with_values
 from prototxt_gen.spec_toml import to_toml
 from prototxt_gen.text import to_text
@@ -185,7 +185,7 @@ def write_all(
         folder / generate.TRAIN_VAL: to_text(train_val(spec)),
         folder / generate.DEPLOY: to_text(deploy(spec)),
         folder / generate.DENSE: to_text(dense(spec)),
-        solver: to_text(param),
+        solver: solver_text(param, sidecar_path(solver)),
         sidecar_path(solver): sidecar_text(sidecar(spec), generate.SOLVER),
         folder / generate.SPEC: to_toml(spec.net),
     }

@@ -1,4 +1,4 @@
-"""Where in a prototxt a layer stands, for errors that a net finds after the text was read."""
+"""Lines of layers and fields in a prototxt, for errors that are found after it was parsed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def located(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def layer_place(text: str, layer: str) -> tuple[int, int] | None:
-    """Line and column of the name of a layer, counted from 1, or None where there is none.
+    """Line and column of the name of a layer, counted from 1, or None if there is none.
 
     Names at the depth of a layer's fields count; the net's own name and those of weights do not.
     """
@@ -52,6 +52,22 @@ def layer_place(text: str, layer: str) -> tuple[int, int] | None:
                 return line, token.start() - start + 1
         elif word[0] != "#":
             field = word
+    return None
+
+
+def field_line(text: str, field: str) -> int | None:
+    """The line of a field of the outermost message, counted from 1, or None."""
+    depth, line = 0, 1
+    for token in _TOKEN.finditer(text):
+        word = token[0]
+        if word == "\n":
+            line += 1
+        elif word in "{<":
+            depth += 1
+        elif word in "}>":
+            depth -= 1
+        elif word == field and not depth:
+            return line
     return None
 
 

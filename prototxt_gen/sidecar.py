@@ -1,7 +1,7 @@
-"""The sidecar: what original Caffe's solver has no field for, in `solver.verydeep.toml`.
+"""The sidecar: the options that a solver prototxt has no fields for, in `solver.verydeep.toml`.
 
-It stands beside `solver.prototxt` and is read by this runtime alone; original Caffe trains from
-the same prototxt without it. Where there is no sidecar, training is plain Caffe's.
+It belongs to `solver.prototxt`, and original Caffe trains from that alone. Without a sidecar, the
+defaults are those of original Caffe.
 """
 
 from __future__ import annotations
@@ -12,7 +12,17 @@ from pathlib import Path
 
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
-from prototxt_gen.toml_tables import Table, is_integer, is_number, read_toml, shown, toml_lines
+from prototxt_gen.proto import Message
+from prototxt_gen.sidecar_link import check_agreement, find_sidecar
+from prototxt_gen.toml_tables import (
+    Table,
+    is_integer,
+    is_number,
+    read_toml,
+    shown,
+    toml_lines,
+    toml_value,
+)
 
 SUFFIX = ".verydeep.toml"
 STORED = "stored"
@@ -60,7 +70,7 @@ class ColourPca:
 class DataOptions:
     """How a phase's images are rescaled, shifted in colour, shuffled and read ahead.
 
-    The crop, the mean and the mirror stand in the prototxt's transform_param.
+    Crop, mean and mirror are in the prototxt's transform_param.
     """
 
     short_side: Scale = None
@@ -133,7 +143,7 @@ class PlateauOptions:
 
 @dataclass(frozen=True)
 class Sidecar:
-    """All that stands beside a solver; the defaults are plain Caffe's behaviour."""
+    """The content of a sidecar; the defaults are those of original Caffe."""
 
     train: DataOptions = field(default_factory=DataOptions)
     test: DataOptions = field(default_factory=DataOptions)
@@ -197,15 +207,34 @@ def sidecar_path(solver_path: str | os.PathLike[str]) -> Path:
     return path.with_suffix(SUFFIX)
 
 
-def read_sidecar(solver_path: str | os.PathLike[str]) -> Sidecar:
-    """The sidecar of a solver prototxt, or plain Caffe's behaviour where there is none.
+def locate_sidecar(solver_path: str | os.PathLike[str]) -> Path | None:
+    """The path of the sidecar that `read_sidecar` reads; None if the solver has none.
 
     Raises:
-        ProtoError: names the file and the key that is unknown, of the wrong kind or out of range.
+        ProtoError: a comment of the solver names a sidecar that is missing, or another one.
     """
-    path = sidecar_path(solver_path)
-    if not os.path.lexists(path):
+    return find_sidecar(Path(solver_path), sidecar_path(solver_path))
+
+
+def read_sidecar(solver_path: str | os.PathLike[str], param: Message | None = None) -> Sidecar:
+    """The sidecar of a solver prototxt, or the defaults if there is none.
+
+    With the SolverParameter `param`, fields that both set must agree.
+
+    Raises:
+        ProtoError: a key is unknown, of the wrong kind or out of range, or differs from the solver;
+            or see `locate_sidecar`.
+    """
+    path = locate_sidecar(solver_path)
+    if path is None:
         return Sidecar()
+    sidecar = _read(path)
+    if param is not None and sidecar.schedule is not None:
+        check_agreement(Path(solver_path), param, path, vars(sidecar.schedule))
+    return sidecar
+
+
+def _read(path: Path) -> Sidecar:
     root = read_toml(path)
     data, parallel, weights = root.table("data"), root.table("parallel"), root.table("weights")
     compute = root.table("compute")
@@ -243,6 +272,29 @@ def sidecar_text(sidecar: Sidecar, solver_name: str) -> str:
     if sidecar.precision != FP32:
         lines += ["", "[compute]", *toml_lines([("precision", sidecar.precision)])]
     return "\n".join(lines) + "\n"
+
+
+def describe_sidecar(path: Path, sidecar: Sidecar) -> str:
+    """What a sidecar changes, compared with original Caffe, in one line."""
+    changes = [
+        f"data.{phase}.{key} = {toml_value(value)}"
+        for phase, options in (("train", sidecar.train), ("test", sidecar.test))
+        for (key, value), (_, default) in zip(data_pairs(options), data_pairs(DataOptions()))
+        if value != default
+    ]
+    if sidecar.schedule is not None:
+        values = sidecar.schedule
+        changes.append(
+            "the solver's lr_policy is replaced by schedule: the rate times "
+            f"{values.factor:g} after {values.patience} tests without a better {values.metric}"
+        )
+    if sidecar.shards is not None:
+        changes.append(f"parallel.shards = {sidecar.shards}")
+    if sidecar.weights_layers:
+        changes.append(f"weights.layers = {toml_value(sidecar.weights_layers)}")
+    if sidecar.precision != FP32:
+        changes.append(f"compute.precision = {toml_value(sidecar.precision)}")
+    return f"Sidecar {path}: {'; '.join(changes) or 'changes nothing'}"
 
 
 def data_pairs(options: DataOptions) -> list[tuple[str, object]]:

@@ -1,11 +1,15 @@
-"""A specification's solver: the part that original Caffe has fields for, and the sidecar's."""
+"""The solver of a specification: the prototxt, and the sidecar for what it has no fields for."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from prototxt_gen import proto, vgg
 from prototxt_gen.proto import Message
 from prototxt_gen.sidecar import Sidecar
+from prototxt_gen.sidecar_link import sidecar_comment
 from prototxt_gen.spec import NetSpecification
+from prototxt_gen.text import to_text
 
 _FIELDS = (
     "test_interval",
@@ -22,10 +26,10 @@ _MOST_STEPS = 10_000
 
 
 def solver_param(spec: NetSpecification, net_path: str, snapshot_prefix: str) -> Message:
-    """The solver in original Caffe's fields.
+    """The SolverParameter of a specification.
 
-    Where the rate is to drop on a plateau, which Caffe has no policy for, it drops by the same
-    factor, as often, at fixed iterations.
+    Original Caffe has no policy for drops on a plateau: there, the rate drops by the same factor
+    and as often, at fixed iterations.
     """
     values = spec.solver
     solver = proto.SolverParameter(net=net_path, snapshot_prefix=snapshot_prefix)
@@ -48,6 +52,11 @@ def solver_param(spec: NetSpecification, net_path: str, snapshot_prefix: str) ->
     return solver
 
 
+def solver_text(param: Message, sidecar: Path) -> str:
+    """A solver prototxt with the comment that names its sidecar."""
+    return sidecar_comment(sidecar) + to_text(param)
+
+
 def stepvalues(spec: NetSpecification) -> tuple[int, ...]:
     """The iterations at which multistep drops the rate: the spec's own, or evenly spread ones.
 
@@ -62,7 +71,7 @@ def stepvalues(spec: NetSpecification) -> tuple[int, ...]:
 
 
 def sidecar_of(spec: NetSpecification) -> Sidecar:
-    """The solver's other part, which original Caffe has no fields for."""
+    """The options of a specification that a SolverParameter has no fields for."""
     return Sidecar(
         train=spec.data.train.options,
         test=spec.data.test.options,

@@ -14,8 +14,11 @@ from pathlib import Path
 from prototxt_gen import proto, text
 from prototxt_gen.downgrade import downgrade_v1
 from prototxt_gen.errors import ProtoError, SnapshotError, UnsupportedError
+from prototxt_gen.files import atomic_write_text
 from prototxt_gen.locate import located
 from prototxt_gen.proto import Message
+from prototxt_gen.sidecar import locate_sidecar
+from prototxt_gen.solver import solver_text
 from prototxt_gen.upgrade import upgrade_net, upgrade_solver
 from runtime.backend.registry import create_backend
 from runtime.cli.console import beside
@@ -107,7 +110,11 @@ def _upgrade_text(path: str, output: str, form: str) -> tuple[str, list[str]]:
         if form == V1:
             message = downgrade_v1(message, path)
             sentences = [f"{len(message.layers)} layers written in the V1 form"]
-    text.write(output, message)
+    sidecar = locate_sidecar(path) if kind == "solver" else None
+    if sidecar is None:
+        text.write(output, message)
+    else:
+        atomic_write_text(output, solver_text(message, sidecar), ProtoError)
     return kind, sentences or ["is of the current form already"]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from prototxt_gen import text
 from prototxt_gen.destination import exists, is_file, utf8_path
 from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
-from prototxt_gen.sidecar import read_sidecar
+from prototxt_gen.sidecar import describe_sidecar, locate_sidecar, read_sidecar
 from runtime.backend.base import Backend
 from runtime.job.device_memory import expect_room
 from runtime.job.progress import progress_hook
@@ -247,7 +247,7 @@ def _train(
 
 
 def _plan(job: TrainJob, param: Any, resume: Path | None) -> tuple[SolverOptions, ShardPlan]:
-    options = _solver_options(job, resume)
+    options = _solver_options(job, param, resume)
     resumed = None if resume is None else shards_of(resume)
     plan = plan_shards(param, options, job.replicas, job.batch_semantics, resumed)
     return options, dataclasses.replace(plan, transport=job.transport)
@@ -303,9 +303,12 @@ def prepare(job: TrainJob) -> tuple[Any, Path | None]:
     return param, resume
 
 
-def _solver_options(job: TrainJob, resume: Path | None) -> SolverOptions:
+def _solver_options(job: TrainJob, param: Any, resume: Path | None) -> SolverOptions:
+    sidecar, path = read_sidecar(job.solver, param), locate_sidecar(job.solver)
+    if path is not None:
+        log.info("%s", describe_sidecar(path, sidecar))
     return SolverOptions(
-        sidecar=read_sidecar(job.solver),
+        sidecar=sidecar,
         seed=None if resume is None else seed_of(resume),
         overwritten_by=None if resume is None else next(iter(files_of(resume)), None),
         keep=job.keep,

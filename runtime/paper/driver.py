@@ -13,8 +13,10 @@ from typing import Any
 
 from prototxt_gen import generate, text
 from prototxt_gen.destination import utf8_path
-from prototxt_gen.errors import StoppedError
-from prototxt_gen.sidecar import read_sidecar, write_sidecar
+from prototxt_gen.errors import ProtoError, StoppedError
+from prototxt_gen.files import atomic_write_text
+from prototxt_gen.sidecar import read_sidecar, sidecar_path, write_sidecar
+from prototxt_gen.solver import solver_text
 from prototxt_gen.spec import NetSpecification
 from prototxt_gen.spec_toml import to_toml
 from runtime.backend.base import Backend
@@ -180,7 +182,7 @@ def _write_files(
     param: Any = text.read_solver(solver)
     del param.weights[:]
     param.weights.append(utf8_path(start.weights))
-    text.write(solver, param)
+    atomic_write_text(solver, solver_text(param, sidecar_path(solver)), ProtoError)
     write_sidecar(solver, dataclasses.replace(read_sidecar(solver), weights_layers=step.layers))
     return solver
 

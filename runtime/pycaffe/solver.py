@@ -51,7 +51,7 @@ class Solver(NotCopyable):
         if param.random_seed >= 0:
             SESSION.start_stream(int(param.random_seed), self._rank.number)
         options = SolverOptions(
-            sidecar=read_sidecar(path),
+            sidecar=read_sidecar(path, param),
             seed=SESSION.seed,
             rng=SESSION.random(),
             allow_python_layers=True,

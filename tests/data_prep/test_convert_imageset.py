@@ -413,6 +413,14 @@ def test_going_on_needs_the_same_list_and_root(root: Path, tmp_path: Path) -> No
     assert (result.records, result.resumed_at) == (6, 4)
 
 
+def test_a_complete_database_does_not_need_its_root(root: Path, tmp_path: Path) -> None:
+    convert(root, ENTRIES, tmp_path / "db")
+    result = convert(tmp_path, ENTRIES, tmp_path / "db", ConvertOptions(resume=True))
+    assert result.resumed_at == 5
+    with pytest.raises(DataError, match="--gray was False, now True"):
+        convert(root, ENTRIES, tmp_path / "db", ConvertOptions(gray=True, resume=True))
+
+
 def test_a_shuffled_list_cannot_grow(root: Path, tmp_path: Path) -> None:
     interrupt_after(1, root, tmp_path / "db", {"shuffle": True})
     resume = ConvertOptions(shuffle=True, resume=True)

@@ -341,3 +341,24 @@ def test_a_second_run_with_the_log_is_refused(flag: str, folder: Path, capsys: O
     with lock_run("shared.log"):
         assert main(["train", "--solver", "solver.prototxt", flag, "shared.log"]) == 2
     assert "shared.log: another run" in capsys.readouterr().err
+
+
+def test_the_sidecar_is_read_and_named(folder: Path, capsys: Out) -> None:
+    (folder / "nets").mkdir()
+    (folder / "nets" / "s.verydeep.toml").write_text("[parallel]\nshards = 1\n")
+    comment = '# verydeep sidecar: "nets/s.verydeep.toml"\n'
+    (folder / "copy.prototxt").write_text(comment + SOLVER)
+    assert main(["train", "--solver", "copy.prototxt"]) == 0
+    assert "] Sidecar nets/s.verydeep.toml: parallel.shards = 1\n" in capsys.readouterr().err
+    assert main(["upgrade", "copy.prototxt", "new.prototxt"]) == 0
+    assert Path("new.prototxt").read_text().startswith(comment)
+    (folder / "nets" / "s.verydeep.toml").write_text("[schedule]\nmetric = 'accuracy'\n")
+    for command in (["train"], ["train", "--snapshot", "auto"]):
+        assert main([*command, "--solver", "copy.prototxt"]) == 2
+        err = capsys.readouterr().err
+        assert "copy.prototxt:5: lr_policy is" in err and "nets/s.verydeep.toml:1 has" in err
+    (folder / "nets" / "s.verydeep.toml").unlink()
+    assert main(["train", "--solver", "copy.prototxt"]) == 2
+    assert "copy.prototxt:1: the sidecar nets/s.verydeep.toml is missing" in capsys.readouterr().err
+    assert main(["train", "--solver", "solver.prototxt"]) == 0
+    assert "Sidecar" not in capsys.readouterr().err
