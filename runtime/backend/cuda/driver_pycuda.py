@@ -26,9 +26,13 @@ from runtime.backend.cuda.driver import (
     expect_contiguous,
     refused_in_capture,
 )
-from runtime.backend.cuda.pycuda_context import PrimaryContext
 from runtime.backend.cuda.pycuda_device import STATIC_SHARED_LIMIT, describe, open_device
-from runtime.backend.cuda.pycuda_resources import PyCudaEvent, PyCudaGraph, Resources
+from runtime.backend.cuda.pycuda_resources import (
+    PrimaryContext,
+    PyCudaEvent,
+    PyCudaGraph,
+    Resources,
+)
 
 _NON_BLOCKING = 1  # no order with the default stream, which is not used here
 

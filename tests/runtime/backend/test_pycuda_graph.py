@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from prototxt_gen.errors import DeviceError
-from runtime.backend.cuda.pycuda_graph import GraphLibrary
+from runtime.backend.cuda.pycuda_resources import GraphLibrary
 
 
 def library(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> GraphLibrary:
@@ -23,7 +23,7 @@ def test_an_old_driver_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
         library(monkeypatch).begin(0)
     assert str(caught.value) == (
         "gpu: the driver library has no cuStreamBeginCapture_v2; expected CUDA 11.4 or newer for "
-        "captured launches; update the NVIDIA driver, or say --launch-by-launch"
+        "captured launches; update the NVIDIA driver, or use --launch-by-launch"
     )
 
 
@@ -36,5 +36,5 @@ def test_a_refusal_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
         made.launch(0, 0)
     assert str(caught.value) == (
         "gpu: cuGraphLaunch failed: operation not permitted; expected work that can be captured: "
-        "launches, copies on the device and fills; do the rest before, or say --launch-by-launch"
+        "launches, copies on the device and fills; do other work before, or use --launch-by-launch"
     )
