@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cuda_kernels.manifest import Manifest
+from prototxt_gen.integers import ceil_div, round_up
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)' for")
 _STACK = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -61,9 +62,9 @@ class Resources:
         limits = MULTIPROCESSORS.get(self.arch)
         if limits is None:
             return None
-        warps = -(-self.threads // _WARP)
+        warps = ceil_div(self.threads, _WARP)
         # Registers are handed out to warps in units of 256.
-        per_warp = -(-self.registers * _WARP // 256) * 256
+        per_warp = round_up(self.registers * _WARP, 256)
         reserved = 1024 if self.arch >= 80 else 0
         blocks = min(
             limits.blocks,

@@ -13,6 +13,7 @@ from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry_limits import check_count, check_extent, image_shape
+from prototxt_gen.integers import ceil_div
 
 Pair = tuple[int, int]
 
@@ -193,7 +194,7 @@ class PoolGeometry:
     def _out(self, size: int, axis: int) -> int:
         span = size + 2 * self.pad[axis] - self.kernel[axis]
         stride = self.stride[axis]
-        out = (-(-span // stride) if self.ceil else span // stride) + 1
+        out = (ceil_div(span, stride) if self.ceil else span // stride) + 1
         if any(self.pad) and (out - 1) * stride >= size + self.pad[axis]:
             out -= 1
         return out

@@ -11,6 +11,7 @@ from __future__ import annotations
 from prototxt_gen import proto, vgg
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.families import families
+from prototxt_gen.integers import ceil_div
 from prototxt_gen.net_layers import add_average, add_convolution, add_layer, learnt
 from prototxt_gen.proto import Message
 from prototxt_gen.spec import Initialisation, NetSpecification
@@ -69,7 +70,7 @@ def map_side(spec: NetSpecification) -> int:
     side = spec.crop
     for _ in spec.stages:
         # Caffe's pooling keeps a last window that is cut off by the border.
-        side = -(-side // 2)
+        side = ceil_div(side, 2)
     return side
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from prototxt_gen.integers import ceil_div
 from runtime.core.blob import Blob
 from runtime.core.description import Places, Window
 from runtime.core.layer import Layer
@@ -97,7 +98,7 @@ def _widened(field: Field, window: Window) -> Field:
     step = [Fraction(stride) for stride in window.stride]
     if window.transposed:
         # The bottom's numbers that meet in one of the top's, which are closer together.
-        extent = [-(-e // s) for e, s in zip(window.extent, window.stride)]
+        extent = [ceil_div(e, s) for e, s in zip(window.extent, window.stride)]
         step = [1 / s for s in step]
     size = [f + (e - 1) * s for f, e, s in zip(field.size, extent, field.stride)]
     stride = [f * s for f, s in zip(field.stride, step)]

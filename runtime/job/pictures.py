@@ -13,6 +13,7 @@ from data_prep import datum as datums
 from data_prep.lmdb_io import Reader
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
+from prototxt_gen.integers import ceil_div
 from runtime.evaluate.central_crop import Evaluation
 from runtime.evaluate.confusion import short_name
 from runtime.evaluate.metrics import ranks
@@ -115,7 +116,7 @@ def predictions_figure(
             else "Worst errors: no prediction is wrong",
         ),
     ]
-    rows = [max(1, -(-len(indices) // _COLUMNS)) for indices, _ in parts]
+    rows = [max(1, ceil_div(len(indices), _COLUMNS)) for indices, _ in parts]
     heights = [1.75 * count + 0.5 for count in rows]
     figure = Figure(figsize=(1.45 * _COLUMNS, sum(heights) + 0.6), layout="constrained")
     figure.suptitle(f"{title}\nblack: right, red: wrong", fontsize=11)

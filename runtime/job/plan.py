@@ -9,6 +9,7 @@ from typing import Any
 from prototxt_gen import heads, proto
 from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import DeviceError
+from prototxt_gen.integers import ceil_div
 from prototxt_gen.sidecar import Scale
 from prototxt_gen.solver import solver_param
 from prototxt_gen.spec import NetSpecification, builtin_spec, with_values
@@ -76,7 +77,7 @@ def fit_to_data(
         "data.test.source": utf8_path(data.val),
         "data.train.options.pca": utf8_path(data.pca),
         "solver.solver_mode": "GPU" if gpu else "CPU",
-        "solver.test_iter": -(-data.val_images // spec.data.test.batch_size),
+        "solver.test_iter": ceil_div(data.val_images, spec.data.test.batch_size),
     }
     if max_iter is not None:
         values |= {"solver.max_iter": max_iter, "solver.stepvalue": ()}

@@ -9,6 +9,7 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError, UnsupportedError
 from prototxt_gen.geometry import PoolGeometry
+from prototxt_gen.integers import ceil_div
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -51,7 +52,7 @@ class SPPLayer(Layer):
             top[0].reshape((n, sum(c * geom.p * geom.q for geom in self.levels)))
 
     def _level(self, n: int, c: int, h: int, w: int, bins: int) -> PoolGeometry:
-        kernel = (-(-h // bins), -(-w // bins))
+        kernel = (ceil_div(h, bins), ceil_div(w, bins))
         pad = ((kernel[0] * bins - h + 1) // 2, (kernel[1] * bins - w + 1) // 2)
         if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
             raise ShapeError(

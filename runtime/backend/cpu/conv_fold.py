@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray
 from runtime.backend.cpu.lanes import Lane, Lanes
 
@@ -19,7 +20,7 @@ def scatter(
     per_group, plane = geom.c // g, geom.p * geom.q
     block = max(1, min(per_group, _COLUMNS // (r * s * plane)))
     images = max(1, min(geom.n, _COLUMNS // (r * s * plane * block)))
-    blocks = -(-per_group // block)
+    blocks = ceil_div(per_group, block)
     matrix = weight.reshape(g, geom.k // g, per_group, r * s)
 
     def task(lane: Lane, start: int, stop: int) -> None:
@@ -34,7 +35,7 @@ def scatter(
         seen = columns.reshape(len(top), high - low, r, s, geom.p, geom.q)
         _fold(lane, geom, seen, dx[image, group * per_group + low : group * per_group + high])
 
-    lanes.run(task, -(-geom.n // images) * g * blocks)
+    lanes.run(task, ceil_div(geom.n, images) * g * blocks)
 
 
 def _fold(lane: Lane, geom: ConvGeometry, columns: HostArray, dx: HostArray) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import ConvPasses, ConvPlan, Epilogue, HostArray
 from runtime.backend.cpu.conv_fold import scatter
 from runtime.backend.cpu.conv_pieces import Piece, Window, cut, gather
@@ -54,7 +55,7 @@ class _Cut:
         if self.folded:
             return 1
         columns = piece.rows * self.q
-        bands = -(-columns * self.depth * self.outputs // (groups**2 * _SMALL_PRODUCT))
+        bands = ceil_div(columns * self.depth * self.outputs, groups**2 * _SMALL_PRODUCT)
         bands = min(bands, piece.rows)
         while piece.rows % bands and bands < piece.rows:
             bands += 1
@@ -154,8 +155,8 @@ class Im2colConvolution(ConvPasses):
         total = dw.reshape(g, geom.k // g, -1)
         how = _Cut.of(geom.n, geom.p, geom.q, g * total.shape[2], geom.k)
         most = max(1, min(_PARTS, _PARTS_BYTES // total.nbytes))
-        share = -(-len(how.pieces) // most)
-        parts = -(-len(how.pieces) // share)
+        share = ceil_div(len(how.pieces), most)
+        parts = ceil_div(len(how.pieces), share)
         few = parts < _FEW
         sums = total[None]
         if parts > 1:
@@ -233,4 +234,4 @@ def _accumulate(runner: Runner, top: HostArray, columns: HostArray, total: HostA
 
 
 def _grain(runner: Runner, outputs: int) -> int:
-    return outputs if isinstance(runner, Lane) else max(16, -(-outputs // 8))
+    return outputs if isinstance(runner, Lane) else max(16, ceil_div(outputs, 8))

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from prototxt_gen.geometry import ConvGeometry, Pair
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray
 from runtime.backend.cpu.lanes import Lane
 
@@ -67,7 +68,7 @@ def cut(n: int, rows: int, row_units: int, limit: int) -> list[Piece]:
         size = max(1, limit // max(1, per_image))
         return [Piece(at, min(at + size, n), 0, rows) for at in range(0, n, size)]
     most = max(1, limit // row_units)
-    size = -(-rows // -(-rows // most))
+    size = ceil_div(rows, ceil_div(rows, most))
     return [
         Piece(image, image + 1, at, min(at + size, rows))
         for image in range(n)

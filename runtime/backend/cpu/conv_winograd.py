@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry, Pair
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import ConvPasses, ConvPlan, Epilogue, HostArray
 from runtime.backend.cpu.conv_pieces import Piece, cut
 from runtime.backend.cpu.lanes import Lane, Lanes, Runner
@@ -137,8 +138,8 @@ class WinogradConvolution(ConvPasses):
         rows, across = tiles_along(geom.p), tiles_along(geom.q)
         pieces = _pieces(geom, geom.n, rows, across)
         shared = _is_shared(geom)
-        share = len(pieces) if shared else -(-len(pieces) // _PARTS)
-        parts = -(-len(pieces) // share)
+        share = len(pieces) if shared else ceil_div(len(pieces), _PARTS)
+        parts = ceil_div(len(pieces), share)
         sums = self._lanes.first.scratch("wino.sums", (parts, PLANES, geom.k, geom.c), FLOAT)
 
         def task(lane: Lane, start: int, stop: int) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from prototxt_gen.errors import DeviceError
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray
 
 Task = Callable[["Lane", int, int], None]
@@ -103,7 +104,7 @@ class Lanes:
 
     def run(self, task: Task, count: int, grain: int = 1) -> None:
         """See Runner.run."""
-        helpers = min(self.threads, -(-count // grain)) - 1
+        helpers = min(self.threads, ceil_div(count, grain)) - 1
         if helpers < 1:
             self.in_turn(task, count, grain)
             return

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from prototxt_gen.geometry import LRNGeometry
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray, LRNOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
@@ -70,7 +71,7 @@ class NumpyLRN(LRNOps):
         planes = _planes(x)
         n, channels, inner = planes.shape
         width = max(1, min(inner, _GRAIN // max(1, channels)))
-        across = -(-inner // width)
+        across = ceil_div(inner, width)
 
         def piece(lane: Lane, start: int, stop: int) -> None:
             image, at = divmod(start, across)

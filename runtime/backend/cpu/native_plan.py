@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prototxt_gen.geometry import ConvGeometry
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import ConvPlan
 from runtime.backend.cpu.native_library import NativeLibrary
 from runtime.backend.cpu.native_signatures import ConvShape
@@ -47,8 +48,8 @@ class Passes:
         if exact:
             return cls(ROWS if rows else DIRECT, DIRECT, ROWS if rows else DIRECT)
         filters = geom.c * geom.k
-        outputs = geom.n * -(-geom.p // 4) * -(-geom.q // 4)
-        inputs = geom.n * -(-geom.h // 4) * -(-geom.w // 4)
+        outputs = geom.n * ceil_div(geom.p, 4) * ceil_div(geom.q, 4)
+        inputs = geom.n * ceil_div(geom.h, 4) * ceil_div(geom.w, 4)
         few = filters < _FEW_FILTERS
         forward = DIRECT if few else _tile(filters, outputs, _FEW_TILES)
         weight = DIRECT if few else _tile(filters, outputs, _FEW_TILES_WEIGHT)

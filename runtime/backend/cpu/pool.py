@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from prototxt_gen.geometry import PoolGeometry
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray, PoolOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
@@ -200,7 +201,7 @@ def _along(
     size: int, outputs: int, offset: int, stride: int, pad: int
 ) -> tuple[slice, slice] | None:
     """Along one axis: the inputs seen at `offset` of the window, and the outputs that see them."""
-    first = max(0, -(-(pad - offset) // stride))
+    first = max(0, ceil_div(pad - offset, stride))
     last = min(outputs - 1, (size - 1 + pad - offset) // stride)
     if first > last:
         return None

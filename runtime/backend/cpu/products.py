@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray, Layout, ProductOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
@@ -39,14 +40,14 @@ class NumpyProducts(ProductOps):
             block_rows, block_cols = _block(rows, _BLOCK), _block(cols, _BLOCK)
         else:
             block_rows, block_cols = _block(rows, _ADDED[0]), _block(cols, _ADDED[1])
-        across = -(-cols // block_cols)
+        across = ceil_div(cols, block_cols)
 
         def task(lane: Lane, start: int, stop: int) -> None:
             r, s = start // across * block_rows, start % across * block_cols
             part = (slice(r, r + block_rows), slice(s, s + block_cols))
             _block_product(lane, alpha, left[part[0]], right[:, part[1]], beta, c[part])
 
-        self._runner.run(task, -(-rows // block_rows) * across)
+        self._runner.run(task, ceil_div(rows, block_rows) * across)
 
     def bias_forward(self, layout: Layout, bias: HostArray, y: HostArray) -> None:
         y3 = y.reshape(layout.outer, layout.channels, layout.inner)
@@ -77,8 +78,8 @@ def _block(size: int, limit: int) -> int:
     """Cut a side into equal blocks: at least 4 of them where it is long, none over the limit."""
     if size <= min(256, limit):
         return max(size, 1)
-    parts = max(4, -(-size // limit))
-    return -(-size // parts)
+    parts = max(4, ceil_div(size, limit))
+    return ceil_div(size, parts)
 
 
 def _block_product(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray, VectorOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
@@ -68,7 +69,7 @@ class NumpyVectors(VectorOps):
 
     def _sum(self, part: Callable[[Lane, int, int], float], count: int) -> float:
         """Add the parts in order, in float64."""
-        parts = [0.0] * -(-count // _GRAIN)
+        parts = [0.0] * ceil_div(count, _GRAIN)
 
         def task(lane: Lane, start: int, stop: int) -> None:
             parts[start // _GRAIN] = part(lane, start, stop)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from prototxt_gen.geometry import Pair
+from prototxt_gen.integers import ceil_div, round_up
 from runtime.backend.base import HostArray
 from runtime.backend.cpu.conv_pieces import Piece, cut, padded_band
 from runtime.backend.cpu.lanes import Lane, Runner
@@ -26,7 +27,7 @@ _GAP = 4
 
 
 def tiles_along(size: int) -> int:
-    return -(-size // TILE)
+    return ceil_div(size, TILE)
 
 
 def planes(lane: Lane, name: str, tiles: int, channels: int, count: int = PLANES) -> HostArray:
@@ -36,7 +37,7 @@ def planes(lane: Lane, name: str, tiles: int, channels: int, count: int = PLANES
     same few lines of the cache.
     """
     size = tiles * channels
-    stride = -(-size // 1024) * 1024 + 16
+    stride = round_up(size, 1024) + 16
     return lane.scratch(name, (count, stride), FLOAT)[:, :size].reshape(count, tiles, channels)
 
 

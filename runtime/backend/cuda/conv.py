@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from prototxt_gen.geometry import ConvGeometry
+from prototxt_gen.integers import ceil_div
 from prototxt_gen.sidecar import FP32
 from runtime.backend.base import ConvOps, ConvPasses, ConvPlan, Epilogue
 from runtime.backend.conv_empty import EMPTY, EmptyConvolution, is_empty
@@ -110,7 +111,7 @@ def choose_algorithm(geom: ConvGeometry, precision: str = FP32, exact: bool = Fa
         return IMPLICIT
     multiplications = {IMPLICIT: 9 * geom.p * geom.q}
     for tile, name in WINOGRAD.items():
-        tiles = -(-geom.p // tile) * -(-geom.q // tile)
+        tiles = ceil_div(geom.p, tile) * ceil_div(geom.q, tile)
         multiplications[name] = (tile + 2) ** 2 * tiles
     return min(multiplications, key=lambda name: multiplications[name])
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from prototxt_gen.errors import DeviceError, ShapeError
+from prototxt_gen.integers import ceil_div, round_up
 from runtime.backend.base import HostArray
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.driver import Argument, Driver, Extent, Kernel
@@ -102,7 +103,7 @@ class Launcher:
         starts, total = [], 0
         for count in counts:
             starts.append(total)
-            total += -(-count // _ALIGNED) * _ALIGNED
+            total += round_up(count, _ALIGNED)
         space = self.memory.workspace(total * FLOAT.itemsize)
         return [
             DeviceArray(space.address + start * FLOAT.itemsize, (count,), FLOAT, space.owner)
@@ -124,7 +125,7 @@ def images_of(array: DeviceArray, n: int, first: int, count: int) -> DeviceArray
 
 def blocks(count: int, per_block: int) -> int:
     """How many blocks serve `count` elements."""
-    return -(-count // per_block)
+    return ceil_div(count, per_block)
 
 
 def rows_along_y(rows: int) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.errors import DeviceError
+from prototxt_gen.integers import round_up
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.driver import Driver, OutOfMemoryError
 
@@ -132,7 +133,7 @@ class DeviceMemory:
     def _block(self, nbytes: int) -> Block:
         self.given += 1
         unit = _SMALL if nbytes < _LARGE else _LARGE
-        capacity = max(unit, -(-nbytes // unit) * unit)
+        capacity = max(unit, round_up(nbytes, unit))
         self._collect()
         address, capacity = self._reuse(capacity) or (self._allocate(capacity), capacity)
         self.driver.lend(address, nbytes)
