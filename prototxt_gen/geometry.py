@@ -152,13 +152,8 @@ class ConvGeometry:
             and self.group == 1
         )
 
-    @property
-    def is_1x1(self) -> bool:
-        """A pointwise convolution, which is one GEMM."""
-        return self.kernel == (1, 1) and self.pad == (0, 0) and self.stride == (1, 1)
-
     def __str__(self) -> str:
-        """Say the geometry as a benchmark or plan prints it."""
+        """The geometry in the form that benchmarks and plans print."""
         text = (
             f"{self.n}x{self.c}x{self.h}x{self.w} -> {self.k}x{self.p}x{self.q} "
             f"k{self.kernel[0]}x{self.kernel[1]} s{self.stride[0]} p{self.pad[0]}"

@@ -105,8 +105,6 @@ def test_kinds_that_have_a_fast_way() -> None:
     assert not read_conv("num_output: 4 kernel_size: 3 pad: 1 stride: 2").is_3x3_same
     assert not read_conv("num_output: 4 kernel_size: 3 dilation: 2").is_3x3_same
     assert not read_conv("num_output: 4 kernel_size: 3 group: 2").is_3x3_same
-    assert read_conv("num_output: 4 kernel_size: 1").is_1x1
-    assert not read_conv("num_output: 4 kernel_size: 1 pad: 1").is_1x1
 
 
 @pytest.mark.parametrize(

@@ -180,9 +180,6 @@ class Driver(Protocol):
     def finish(self, event: Event) -> None:
         """Wait, on the host, for an event. One that was never recorded has passed."""
 
-    def elapsed_ms(self, start: Event, end: Event) -> float:
-        """Time between two recorded events, in milliseconds. Waits for the second."""
-
     def synchronize(self, stream: Stream = None) -> None:
         """Wait for a stream; without one, for everything asked of this driver."""
 

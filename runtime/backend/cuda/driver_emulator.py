@@ -261,10 +261,6 @@ class EmulatorDriver:
         self._outside_capture("finish")
         event.wait()
 
-    def elapsed_ms(self, start: EmulatedEvent, end: EmulatedEvent) -> float:
-        """See Driver.elapsed_ms."""
-        return 1e3 * end.seconds_since(start)
-
     def synchronize(self, stream: EmulatedStream | None = None) -> None:
         """See Driver.synchronize."""
         self._outside_capture("synchronize")

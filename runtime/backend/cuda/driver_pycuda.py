@@ -266,11 +266,6 @@ class PyCudaDriver:
         self._outside_capture("finish")
         self._call("waiting for an event", event.raw.synchronize)
 
-    def elapsed_ms(self, start: PyCudaEvent, end: PyCudaEvent) -> float:
-        """See Driver.elapsed_ms."""
-        self.finish(end)
-        return float(self._call("the time between events", end.raw.time_since, start.raw))
-
     def synchronize(self, stream: Any = None) -> None:
         """See Driver.synchronize."""
         self._outside_capture("synchronize")

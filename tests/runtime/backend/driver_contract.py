@@ -194,7 +194,6 @@ def work_on_streams_is_ordered_by_events(driver: Driver) -> None:
     driver.download(y.address, back, side)
     driver.synchronize(side)
     np.testing.assert_array_equal(back, 2 * np.arange(n))
-    assert driver.elapsed_ms(ready, scaled) >= 0
     driver.finish(scaled)
     driver.synchronize()
 
