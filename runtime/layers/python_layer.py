@@ -89,7 +89,7 @@ class PythonLayer(Layer):
         except (ImportError, AttributeError) as cause:
             raise UnsupportedError(
                 f"{self.label}: {module}.{name} cannot be imported: {cause}; expected the module "
-                "in a folder of PYTHONPATH or in the working folder, with this class"
+                f"in a folder of PYTHONPATH or in the working folder, with this class{_hint(cause)}"
             ) from cause
 
     @contextlib.contextmanager
@@ -110,6 +110,12 @@ class PythonLayer(Layer):
                 f"{self.label}: {code} raised {_described(cause, str(param.module))}; expected no "
                 "exception; correct the layer's code"
             ) from cause
+
+
+def _hint(error: ImportError | AttributeError) -> str:
+    """How to make `import caffe` work in a program that is not the command line."""
+    missing = isinstance(error, ModuleNotFoundError) and error.name == "caffe"
+    return "; call runtime.pycaffe.install_as_caffe() before" if missing else ""
 
 
 def _described(error: BaseException, module: str) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,3 +119,17 @@ def test_python_is_run_by_pycaffe_and_not_by_default() -> None:
 def test_a_base_class_by_hand() -> None:
     layer = caffe.Layer()
     assert (layer.type, layer.param_str) == ("Python", "")
+
+
+def test_a_module_that_imports_caffe_without_the_alias(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_caffe.py").write_text("import caffe\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "caffe"]:
+        monkeypatch.delitem(sys.modules, name)
+    if importlib.util.find_spec("caffe") is not None:
+        pytest.skip("another caffe is installed")
+    source = (INPUT + python("x", "Layer")).replace(MODULE, "needs_caffe")
+    with pytest.raises(UnsupportedError, match=r"call runtime\.pycaffe\.install_as"):
+        caffe.Net(write(source), caffe.TEST)
