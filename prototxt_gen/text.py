@@ -10,7 +10,7 @@ from pathlib import Path
 from google.protobuf import text_format
 
 from prototxt_gen import proto
-from prototxt_gen.destination import current_folder
+from prototxt_gen.destination import current_folder, is_file
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.locate import located
@@ -88,7 +88,7 @@ def read_net(path: str | os.PathLike[str]) -> Message:
     Raises:
         ProtoError: see `read`; or a number is not finite or out of its field's range.
     """
-    net = read(path, proto.NetParameter)
+    net = _read_as(path, proto.NetParameter, proto.SolverParameter)
     _log(path, upgrade_net(net, str(path)))
     with located(path):
         check_net(net)
@@ -103,11 +103,33 @@ def read_solver(path: str | os.PathLike[str]) -> Message:
     Raises:
         ProtoError: see `read`; or a number is not finite or out of its field's range.
     """
-    solver = read(path, proto.SolverParameter)
+    solver = _read_as(path, proto.SolverParameter, proto.NetParameter)
     _log(path, upgrade_solver(solver, str(path)) + set_snapshot_prefix(solver, path))
     with located(path):
         check_solver(solver)
     return solver
+
+
+def _read_as(path: str | os.PathLike[str], cls: Message, other: Message) -> Message:
+    """The message of class `cls` in a file; names a file of the other class that was given."""
+    try:
+        return read(path, cls)
+    except ProtoError as error:
+        if not is_file(path):
+            raise
+        try:
+            message = read(path, other)
+        except ProtoError:
+            raise error from None
+        if cls is proto.NetParameter:
+            net = message.net or message.train_net
+            advice = f"give its net, {net}" if net else "give its net"
+            if message.HasField("net_param") or message.HasField("train_net_param"):
+                advice = "write its net_param to a file of its own"
+            kinds = "a solver prototxt", "a net prototxt"
+        else:
+            kinds, advice = ("a net prototxt", "a solver prototxt"), "give the solver that names it"
+        raise ProtoError(f"{path}: {kinds[0]}; expected {kinds[1]}; {advice}") from error
 
 
 def write(path: str | os.PathLike[str], message: Message) -> None:

@@ -23,15 +23,29 @@ _TOKEN = re.compile(r'"[^"\n]*"?|[\w.+-]+|\S')
 
 
 def translate(cause: text_format.ParseError, text: str, descriptor: Any, where: str) -> ProtoError:
-    """The library's complaint as `file:line:column: what; expected, got; how to fix`."""
+    """The complaint of the library as `file:line:column: what; expected, got; how to fix`."""
     line = cause.GetLine() or 1
     column = cause.GetColumn() or 1
     lines = text.split("\n")
     content = lines[line - 1] if line <= len(lines) else ""
     complaint = re.sub(r"^\d+:\d+ : ", "", str(cause)).removeprefix(f"'{content}': ")
     token = _TOKEN.match(content, column - 1)
+    if comment := _foreign_comment(content, column):
+        return ProtoError(
+            f"{where}:{line}:{column}: a comment with {comment}; expected comments that start with "
+            f"#, got {comment!r}; write # instead"
+        )
     got = _shown(token[0]) if token and not _ends_open(complaint) else "the end of the text"
     return ProtoError(f"{where}:{line}:{column}: {_explain(complaint, got, descriptor.file.pool)}")
+
+
+def _foreign_comment(content: str, column: int) -> str:
+    """The start of a C++ comment at a column of a line, or ''."""
+    for start in ("//", "/*"):
+        if content[column - 1 :].startswith(start) or content.lstrip().startswith(start):
+            return start
+    # The parser may stop at the second character.
+    return "//" if content[max(column - 2, 0) :].startswith("//") else ""
 
 
 def missing_fields(missing: list[str], where: str) -> ProtoError:

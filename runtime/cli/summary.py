@@ -6,21 +6,24 @@ import argparse
 import contextlib
 import json
 import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from prototxt_gen import heads, proto
-from prototxt_gen.errors import DataError, UnsupportedError
+from prototxt_gen.errors import DataError, ProtoError, UnsupportedError, VerydeepError
 from prototxt_gen.locate import located
 from prototxt_gen.spec import NetSpecification, builtin_spec, net_names
 from prototxt_gen.spec_toml import load_spec
 from prototxt_gen.text import read_net, read_solver
 from runtime.analysis.memory_estimate import GIB, budget_advice, in_gib
 from runtime.analysis.summary import summarize
+from runtime.analysis.summary_problems import joined, missing_parts
 from runtime.analysis.summary_text import summary_text
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import add_list_arguments, add_state_arguments, stages
 from runtime.core.context import RunContext
-from runtime.layers.factory import class_of
+from runtime.layers.factory import class_of, layer_type_list
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
 from runtime.net.building import PHASE_NAMES
@@ -42,30 +45,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md"
     )
     net.add_argument(
-        "--paper", action="store_true", help="print the paper's Tables 1 and 2, for all of its nets"
+        "--paper", action="store_true", help="print Tables 1 and 2 of the paper, for all its nets"
     )
     parser.add_argument(
         "--phase",
         choices=PHASE_NAMES,
-        help="default: TEST for a net that images are put into (Input layers), else TRAIN",
+        help="default: TEST for a net with Input layers, else TRAIN",
     )
     parser.add_argument(
         "--batch",
         type=_positive,
         metavar="N",
-        help="images of a pass (default: the prototxt's; 1 for --net and --spec)",
+        help="batch size (default: the prototxt's; 1 for --net and --spec)",
     )
     parser.add_argument(
-        "--shape", type=_shape, metavar="C,H,W", help="images of this shape; no data is looked at"
+        "--shape",
+        type=_shape,
+        action="append",
+        metavar="[NAME=]C,H,W",
+        help="shape of the images, or of one sample of the source with the top NAME (repeatable); "
+        "these sources are not opened",
     )
     parser.add_argument(
-        "--solver", metavar="FILE", help="solver prototxt whose history is counted (default: SGD)"
+        "--solver",
+        metavar="FILE",
+        help="solver prototxt whose history is included in the memory (default: SGD)",
     )
     parser.add_argument(
         "--budget",
         type=_gib,
         metavar="GIB",
-        help="say how to fit into so much memory; exit status 1 where it does not",
+        help="advise how to fit into this memory; exit status 1 if the net does not fit",
     )
     add_state_arguments(parser)
     add_list_arguments(parser)
@@ -93,10 +103,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _paper(args: argparse.Namespace) -> int:
-    given = [f"--{key}" for key in _OF_ONE_NET if getattr(args, key) is not None]
-    if given:
+    flags = [f"--{key}" for key in _OF_ONE_NET if getattr(args, key) is not None]
+    if flags:
         raise UnsupportedError(
-            f"--paper: prints the paper's nets as they are; expected no {given[0]}; remove it, or "
+            f"--paper: prints the paper's nets as they are; expected no {flags[0]}; remove it, or "
             "name one net with --net"
         )
     backend = create_backend("cpu")
@@ -105,7 +115,7 @@ def _paper(args: argparse.Namespace) -> int:
 
 
 def _net_param(args: argparse.Namespace) -> Any:
-    """The net as written."""
+    """The NetParameter as written."""
     if args.model:
         return read_net(args.model)
     spec: NetSpecification = load_spec(args.spec) if args.spec else builtin_spec(args.net)
@@ -115,22 +125,84 @@ def _net_param(args: argparse.Namespace) -> Any:
 def _net(args: argparse.Namespace, param: Any) -> Net:
     """The net in its shapes."""
     phase = PHASE_NAMES.index(args.phase) if args.phase else default_phase(param)
+    backend = create_backend("cpu")
     context = RunContext(confine_lists=args.confine_lists)
+    given = args.shape or []
+    images = [shape for name, shape in given if name is None]
+    if len(images) > 1:
+        raise ProtoError(
+            f"--shape: expected one shape without a name, got {len(images)}; write NAME=C,H,W"
+        )
+    samples = {name: shape for name, shape in given if name is not None}
     try:
         return shape_net(
             param,
             phase,
-            create_backend("cpu"),
+            backend,
             context,
             args.level,
             stages(args),
             batch=args.batch or (None if args.model else 1),
-            image=args.shape,
+            image=images[0] if images else None,
+            samples=samples,
         )
-    except DataError as error:
-        raise DataError(
-            f"{error}; or give the shape of the images instead: --shape channels,height,width"
-        ) from error
+    except VerydeepError as error:
+        problems = missing_parts(param, phase, backend, context, args.level, stages(args))
+        names = {name for name, _ in given}
+        # Data is not missing where its shape is given, or where the net fails for another reason.
+        without_data = bool(images) or not isinstance(error, (DataError, UnsupportedError))
+        problems = [
+            (layer, fault)
+            for layer, fault in problems
+            if not _is_named(param, layer, names)
+            and not (without_data and isinstance(fault, DataError))
+        ]
+        result = _explained(error, problems, args, param)
+        if result is error:
+            raise
+        raise result from error
+
+
+def _explained(
+    error: VerydeepError,
+    problems: Sequence[tuple[str, VerydeepError]],
+    args: argparse.Namespace,
+    param: Any,
+) -> VerydeepError:
+    """The error, or one that lists all problems, with advice for data that is missing."""
+    if len(problems) > 1:
+        known = ", ".join(layer_type_list())
+        where = str(args.model or param.name)
+        result = joined(problems, _content(args.model), where, known)
+    else:
+        result = error
+    faults = [fault for _, fault in problems] if len(problems) > 1 else [error]
+    if any(isinstance(fault, DataError) for fault in faults):
+        return type(result)(f"{result}{_advice(param, problems)}")
+    return result
+
+
+def _is_named(param: Any, name: str, named: Collection[str | None]) -> bool:
+    """Whether --shape has the layer or one of its tops."""
+    tops = [str(top) for layer in param.layer if layer.name == name for top in layer.top]
+    return name in named or any(top in named for top in tops)
+
+
+def _advice(param: Any, problems: Sequence[tuple[str, VerydeepError]]) -> str:
+    names = {name for name, fault in problems if isinstance(fault, DataError)}
+    tops = [str(layer.top[0]) for layer in param.layer if layer.name in names and layer.top]
+    each = " ".join(f"--shape {top}=channels,height,width" for top in dict.fromkeys(tops))
+    first = "or give the shape of the images instead: --shape channels,height,width"
+    return f"\n{first}; of each source: {each}" if len(tops) > 1 else f"; {first}"
+
+
+def _content(path: str | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
 
 
 def default_phase(param: Any) -> int:
@@ -145,16 +217,22 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _shape(text: str) -> Shape:
+def _shape(text: str) -> tuple[str | None, Shape]:
+    """A shape of images, or NAME=shape of one sample, which may have any number of axes."""
+    name, equals, dims = text.rpartition("=")
     try:
-        shape = tuple(int(part) for part in text.split(","))
+        shape = tuple(int(part) for part in dims.split(",")) if dims or not equals else ()
     except ValueError:
-        shape = ()
-    if len(shape) != 3 or min(shape) < 1:
+        shape = (0,)
+    if equals and (not name or min(shape, default=1) < 1):
+        raise argparse.ArgumentTypeError(
+            f"expected the name of a source and dimensions such as gt=1,224,224, got {text!r}"
+        )
+    if not equals and (len(shape) != 3 or min(shape) < 1):
         raise argparse.ArgumentTypeError(
             f"expected channels, height and width such as 3,224,224, got {text!r}"
         )
-    return shape
+    return (name if equals else None), shape
 
 
 def _gib(text: str) -> int:

@@ -46,8 +46,8 @@ class DataLayer(BatchLayer):
                 f"{self.label}: backend LEVELDB is not supported; expected LMDB; convert the "
                 "images with `verydeep convert_imageset` and set backend: LMDB"
             )
-        source = Reader(self.context.path(param.source))
         with self.naming():
+            source = Reader(self.context.path(param.source))
             if holds_boxes:
                 images = self.context.images
                 self.reader = BoxReader(source, images, self.transform(), self.label)

@@ -37,7 +37,7 @@ class HDF5DataLayer(Layer):
     """
 
     batch_param = "hdf5_data_param"
-    divides_batch = True
+    reads_images = divides_batch = True
 
     num_bottom, num_top = exactly(0), at_least(1)
 

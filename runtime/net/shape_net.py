@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError
@@ -13,6 +13,7 @@ from runtime.core.rng import CaffeRandom
 from runtime.layers.factory import class_of, layer_type_list
 from runtime.net.building import filter_net, net_state
 from runtime.net.net import Net
+from runtime.net.source_shapes import given_shapes
 
 Shape = tuple[int, ...]
 
@@ -29,12 +30,14 @@ def shape_net(
     *,
     batch: int | None = None,
     image: Shape | None = None,
+    samples: Mapping[str, Shape] | None = None,
 ) -> Net:
     """Build a net for its shapes, optionally for another batch or another size of images.
 
-    Without `image`, sources whose prototxt has no shape are opened to read it.
+    Sources whose shape is given neither here nor in the prototxt are opened to read it.
 
-    Shapes: image (C,H,W).
+    Shapes: `image` (C,H,W) for all sources of images; `samples` the shape of one sample of a
+        source, by the name of its top or layer.
 
     Raises:
         ProtoError: a parameter is wrong, or no layer brings in images.
@@ -44,10 +47,12 @@ def shape_net(
     """
     if batch is not None and batch < 1:
         raise ShapeError(f"batch: expected at least 1 image, got {batch}; use a larger batch")
-    if image is not None or batch is not None:
+    if image is not None or batch is not None or samples:
         param = filter_net(param, net_state(phase, level, stages))
+    if samples:
+        param = _with_inputs(param, given_shapes(param, samples, batch))
     if image is not None:
-        param = _with_images(param, image)
+        param = _with_images(param, image, skip=samples or ())
     if batch is not None:
         param = _with_batch(param, batch)
     net = Net(param, phase, backend, _quiet(context or RunContext()), level, stages)
@@ -102,8 +107,11 @@ def _quiet(context: RunContext) -> RunContext:
     return dataclasses.replace(context, fill_weights=False, rng=CaffeRandom(0))
 
 
-def _with_images(param: Any, image: Shape) -> Any:
-    """The net with Input layers in place of the sources of images. Shapes: image (C,H,W)."""
+def _with_images(param: Any, image: Shape, skip: Collection[str]) -> Any:
+    """The net with Input layers in place of the sources of images, except those in `skip`.
+
+    Shapes: image (C,H,W).
+    """
     if len(image) != 3 or min(image) < 1:
         raise ShapeError(
             f"image shape: expected channels, height and width of at least 1, got {image}; "
@@ -111,6 +119,8 @@ def _with_images(param: Any, image: Shape) -> Any:
         )
     shapes: dict[str, list[Shape]] = {}
     for layer in filter(is_source, param.layer):
+        if layer.name in skip or any(top in skip for top in layer.top):
+            continue
         tops = _image_shapes(layer, image)
         if tops:
             shapes[layer.name] = tops

@@ -284,7 +284,9 @@ def test_what_the_net_finds_is_named_by_place(
 def test_a_missing_database_can_do_without(capsys: Captured) -> None:
     Path("n.prototxt").write_text(LENET)
     message = failure("n.prototxt", capsys)
-    assert message.startswith("verydeep summary: n.prototxt: mnist_lmdb: no such database")
+    assert message.startswith(
+        "verydeep summary: n.prototxt:3:9: layer 'mnist' (Data): mnist_lmdb: no such database"
+    )
     assert "or give the shape of the images instead: --shape channels,height,width" in message
 
 
@@ -314,3 +316,139 @@ def test_flags_that_make_no_sense(flags: str, complaint: str, capsys: Captured) 
         main(["summary", "--net", "A", *flags.split()])
     assert caught.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+SEGMENTED = """\
+layer { name: "images" type: "Data" top: "data" data_param { source: "a" batch_size: 2 } }
+layer { name: "truth" type: "Data" top: "gt" data_param { source: "b" batch_size: 2 } }
+layer { name: "score" type: "Convolution" bottom: "data" top: "score"
+  convolution_param { num_output: 5 kernel_size: 1 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "score" bottom: "gt" top: "loss" }
+"""
+HDF5 = """\
+layer { name: "h" type: "HDF5Data" top: "data" top: "label"
+  hdf5_data_param { source: "list.txt" batch_size: 4 } }
+layer { name: "ip" type: "InnerProduct" bottom: "data" top: "ip"
+  inner_product_param { num_output: 3 } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "ip" bottom: "label" top: "loss" }
+"""
+
+
+def tops(arguments: str, capsys: Captured) -> dict[str, list[int]]:
+    layers = json.loads(summary(f"{arguments} --json", capsys))["layers"]
+    return {name: shape for layer in layers for name, shape in layer["tops"].items()}
+
+
+@pytest.mark.parametrize("names", [("data", "gt"), ("images", "truth")])
+def test_a_shape_for_each_source(names: tuple[str, str], capsys: Captured) -> None:
+    Path("n.prototxt").write_text(SEGMENTED)
+    shapes = f"--shape {names[0]}=3,6,7 --shape {names[1]}=1,6,7"
+    got = tops(f"n.prototxt {shapes}", capsys)
+    assert (got["data"], got["gt"], got["score"]) == ([2, 3, 6, 7], [2, 1, 6, 7], [2, 5, 6, 7])
+    got = tops(f"n.prototxt {shapes} --batch 9", capsys)
+    assert (got["data"], got["gt"]) == ([9, 3, 6, 7], [9, 1, 6, 7])
+    got = tops(f"n.prototxt --shape 3,6,7 --shape {names[1]}=1,6,7", capsys)
+    assert (got["data"], got["gt"]) == ([2, 3, 6, 7], [2, 1, 6, 7])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "data", "label"),
+    [
+        ("--shape data=10", [4, 10], [4]),
+        ("--shape h=2,3", [4, 2, 3], [4]),
+        ("--shape data=10 --shape label=1", [4, 10], [4, 1]),
+        ("--shape data=10 --shape label=", [4, 10], [4]),
+        ("--shape 3,8,8", [4, 3, 8, 8], [4]),
+    ],
+)
+def test_hdf5_without_its_files(
+    shapes: str, data: list[int], label: list[int], capsys: Captured
+) -> None:
+    Path("n.prototxt").write_text(HDF5)
+    got = tops(f"n.prototxt {shapes}", capsys)
+    assert (got["data"], got["label"]) == (data, label)
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch"), [("Python", 1), ("MyData", 1), ("DummyData", 1), ("MemoryData", 6)]
+)
+def test_sources_of_other_types(kind: str, batch: int, capsys: Captured) -> None:
+    source = f'layer {{ name: "s" type: "{kind}" top: "data" top: "gt" '
+    source += "memory_data_param { batch_size: 6 } }" if kind == "MemoryData" else "}"
+    Path("n.prototxt").write_text(source + SEGMENTED.partition("batch_size: 2 } }\nlayer")[2]
+        .partition("batch_size: 2 } }\n")[2])  # fmt: skip
+    got = tops("n.prototxt --shape data=3,6,7 --shape gt=1,6,7", capsys)
+    assert (got["data"], got["score"]) == ([batch, 3, 6, 7], [batch, 5, 6, 7])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--shape dat=3,6,7", "no source has a top 'dat'; expected a blob that comes into the net"),
+        ("--shape score=3,6,7", "no source has a top 'score'"),
+        ("--shape 3,6,7 --shape 3,6,8", "expected one shape without a name, got 2"),
+    ],
+)
+def test_shapes_of_no_source(flags: str, words: str, capsys: Captured) -> None:
+    Path("n.prototxt").write_text(SEGMENTED)
+    assert words in failure(f"n.prototxt {flags}", capsys)
+
+
+@pytest.mark.parametrize("shape", ["gt=1,a", "gt=0,2", "=3,4,5", "gt=-1"])
+def test_shapes_that_are_none(shape: str, capsys: Captured) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["summary", "n.prototxt", f"--shape={shape}"])
+    assert "expected the name of a source and dimensions such as gt=1,224," in (
+        capsys.readouterr().err
+    )
+
+
+def test_all_that_is_missing_is_reported_at_once(capsys: Captured) -> None:
+    more = (
+        'layer { name: "x" type: "Convolutoin" bottom: "data" top: "x" }\n'
+        'layer { name: "y" type: "RoiPool" bottom: "x" top: "y" }\n'
+        'layer { name: "z" type: "RoiPool" bottom: "y" top: "z" include { phase: TEST } }\n'
+    )
+    Path("n.prototxt").write_text(SEGMENTED + more + HDF5.splitlines()[0] + HDF5.splitlines()[1])
+    message = failure("n.prototxt", capsys)
+    for words in (
+        "verydeep summary: n.prototxt: 5 parts of the net are missing",
+        "n.prototxt:1:15: layer 'images' (Data): a: no such database",
+        "n.prototxt:2:15: layer 'truth' (Data): b: no such database",
+        "n.prototxt:6:15: layer 'x': unknown layer type 'Convolutoin'; did you mean Convolution?",
+        "n.prototxt:7:15: layer 'y': unknown layer type 'RoiPool'",
+        "n.prototxt:9:15: layer 'h' (HDF5Data)",
+        "list.txt",
+        "--shape data=channels,height,width --shape gt=channels,height,width",
+    ):
+        assert words in message
+    assert "'z'" not in message
+    message = failure("n.prototxt --shape 3,6,7", capsys)
+    assert "2 parts of the net are missing" in message and "no such" not in message
+
+
+def test_a_solver_given_by_mistake(capsys: Captured) -> None:
+    Path("s.prototxt").write_text('net: "n.prototxt"\nbase_lr: 0.1\n')
+    message = failure("s.prototxt", capsys)
+    assert message.startswith("verydeep summary: s.prototxt: a solver prototxt; expected a net")
+    assert "give its net, n.prototxt" in message
+    Path("n.prototxt").write_text(LENET)
+    assert main(["train", "--solver", "n.prototxt"]) == 2
+    assert "n.prototxt: a net prototxt; expected a solver" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("// a comment", "2:1"),
+        ("  // base", "2:3"),
+        ('name: "a" // the name', "2:11"),
+        ("layer { // open", "2:9"),
+        ("/* a block */", "2:1"),
+    ],
+)
+def test_comments_of_c_get_a_hint(line: str, place: str, capsys: Captured) -> None:
+    Path("n.prototxt").write_text(f"# http://host\n{line}\n")
+    message = failure("n.prototxt", capsys)
+    assert f"n.prototxt:{place}: a comment with {'/*' if '*' in line else '//'}" in message
+    assert "write # instead" in message

@@ -141,7 +141,7 @@ def test_the_batch_that_a_source_declares_is_the_one_it_reads(kind: str, field: 
 
 def test_sources_whose_batch_can_be_divided() -> None:
     assert divisible_types() == ["Data", "HDF5Data", "ImageData"]
-    assert types_with("reads_images") == {"Data", "ImageData", "Input"}
+    assert types_with("reads_images") == {"Data", "HDF5Data", "ImageData", "Input"}
     assert types_with("is_input") == {"Input"}
     assert REGISTERED["MemoryData"].batch_param == "memory_data_param"
 
