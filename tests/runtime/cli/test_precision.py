@@ -82,7 +82,7 @@ def test_a_run_that_goes_on_otherwise_is_told(folder: Path, capsys: Out) -> None
     capsys.readouterr()
     assert main([*TRAIN, "--snapshot", "auto"]) == 0
     said = capsys.readouterr().err
-    assert "run computed in tf32 and this one does in fp32; say --precision tf32 to" in said
+    assert "run computed in tf32 and this one computes in fp32; use --precision tf32" in said
 
 
 def test_a_snapshot_without_a_word_of_it_was_in_fp32(capsys: Out) -> None:
