@@ -10,6 +10,9 @@ from runtime.backend.base import Backend, Layout
 from runtime.core.synced_memory import SyncedMemory
 from runtime.process.not_copyable import NotCopyable
 
+_MAX_SPAN = 1 << 59
+"""The product of the dimensions that are not 0, for shapes without elements: NumPy's limit."""
+
 
 class Blob(NotCopyable):
     """Data and diff of one shape, on one backend.
@@ -58,10 +61,11 @@ class Blob(NotCopyable):
                 f"blob '{self.name}': cannot take {len(dims)} axes; expected at most {MAX_AXES}; "
                 "join some of them"
             )
-        total = 1
+        total = span = 1
         for dim in dims:
             total *= dim
-        if any(d < 0 for d in dims) or total > MAX_COUNT:
+            span *= dim or 1
+        if any(not 0 <= d <= MAX_COUNT for d in dims) or total > MAX_COUNT or span > _MAX_SPAN:
             raise ShapeError(
                 f"blob '{self.name}': cannot take the shape {dims}; expected dimensions of at "
                 f"least 0 and at most {MAX_COUNT} elements in all; use a smaller batch"

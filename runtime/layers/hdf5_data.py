@@ -20,6 +20,13 @@ from runtime.core.layer_registry import register
 Row = tuple[int, ...]
 """The shape of one row."""
 
+Sets = dict[str, Any]
+"""The data sets of a file by the names of the tops: h5py's, or arrays if the file is small."""
+
+_SMALL = 1 << 20
+"""Numbers in the data sets of a small file."""
+_MOST_KEPT = 16
+"""Small files in memory at a time."""
 _UNWRITTEN = 1 << 20
 """Bytes of a data set that need not be stored: small data sets may consist of the fill value."""
 
@@ -28,7 +35,8 @@ _UNWRITTEN = 1 << 20
 class HDF5DataLayer(Layer):
     """Each top reads the data set of its name; `source` lists the files, which are read in turn.
 
-    Rows are read when they are needed, so a file may be larger than memory. Integers and floats of
+    Rows are read when they are needed, so a file may be larger than memory; small files are read
+    once and kept. Integers and floats of
     any width are converted to floats. With `shuffle`, files and the rows of a file have a new order
     in every cycle; there is no transform_param. With `confine_lists` in the context, the files must
     be below the working folder.
@@ -42,6 +50,7 @@ class HDF5DataLayer(Layer):
     num_bottom, num_top = exactly(0), at_least(1)
 
     file: Any = None
+    path: Path | None = None
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read the list and open the first file.
@@ -63,6 +72,7 @@ class HDF5DataLayer(Layer):
             self.files = self._list(self.context.path(param.source))
         self.shapes: dict[str, Row] = {}
         self.lengths: dict[int, int] = {}
+        self.kept: dict[Path, Sets] = {}
         self._rewind()
         with self.naming():
             for name, blob in zip(self.param.top, top):
@@ -99,7 +109,7 @@ class HDF5DataLayer(Layer):
         with self.naming():
             if shuffle:
                 place = int(permutation(len(self.files), seed, turn)[place])
-            if self.file is None or self.path != self.files[place]:
+            if self.path != self.files[place]:
                 self.close()
                 self._open(self.files[place])
             self.order = permutation(self.rows, seed + 1, visit) if shuffle else None
@@ -108,13 +118,31 @@ class HDF5DataLayer(Layer):
 
     def _open(self, path: Path) -> None:
         """Open a file and check that it has a data set for each top."""
-        self.path = path
+        if path in self.kept:
+            self.path, self.sets = path, self.kept[path]
+            self.rows = len(next(iter(self.sets.values())))
+            return
         self.file = open_hdf5_file(path, DataError)
+        self.path = path
         self.sets = {name: self._data_set(name) for name in self.param.top}
         lengths = {name: int(values.shape[0]) for name, values in self.sets.items()}
         if len(set(lengths.values())) != 1 or not min(lengths.values()):
             raise ShapeError(f"{path}: rows {lengths}; expected equally many, and some")
         self.rows = next(iter(lengths.values()))
+        if sum(values.size for values in self.sets.values()) <= _SMALL:
+            self._keep(path)
+
+    def _keep(self, path: Path) -> None:
+        """Read a small file completely and close it."""
+        sets: Sets = {}
+        for name, values in self.sets.items():
+            sets[name] = np.empty(values.shape, self.backend.dtype)
+            with reading(f"{path}: data set '{name}'", DataError):
+                values.read_direct(sets[name])
+        if len(self.kept) == _MOST_KEPT:
+            self.kept.clear()
+        self.kept[path] = self.sets = sets
+        self._close_file()
 
     def _data_set(self, name: str) -> Any:
         label = f"{self.path}: data set '{name}'"
@@ -187,6 +215,9 @@ class HDF5DataLayer(Layer):
         values = self.sets[name]
         rows = slice(self.next_row, self.next_row + len(out))
         shaped = out.reshape(len(out), *values.shape[1:])
+        if isinstance(values, np.ndarray):
+            shaped[...] = values[rows if self.order is None else self.order[rows]]
+            return
         with self.naming(), reading(f"{self.path}: data set '{name}'", DataError):
             if self.order is None:
                 values.read_direct(shaped, rows)
@@ -199,6 +230,10 @@ class HDF5DataLayer(Layer):
 
     def close(self) -> None:
         """Close the file."""
+        self.path = None
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self.file is not None:
             self.file.close()
             self.file = None

@@ -107,3 +107,13 @@ def test_legacy_shapes_have_four_axes(backend: CpuBackend) -> None:
     assert Blob(backend, (2, 3, 4, 5)).legacy_shape() == (2, 3, 4, 5)
     with pytest.raises(ShapeError, match="expected at most 4 axes, got shape"):
         Blob(backend, (1, 2, 3, 4, 5)).legacy_shape()
+
+
+@pytest.mark.parametrize("shape", [(0, 2**31), (0, 2**30, 2**30), (2, 0, 9223372036854775807)])
+def test_shapes_without_elements_have_a_limit(shape: tuple[int, ...]) -> None:
+    blob = Blob(CpuBackend(), (1,), "b")
+    with pytest.raises(ShapeError, match="cannot take the shape"):
+        blob.reshape(shape)
+    assert blob.shape == (1,)
+    blob.reshape((0, 2**31 - 1))
+    assert blob.data.dev().size == 0
