@@ -228,6 +228,8 @@ _TIFF_SAMPLES, _TIFF_ROWS_PER_STRIP = 277, 278
 _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 322, 323
 
 _TIFF_NUMBER_TYPES = {1: "B", 3: "H", 4: "I"}
+_TIFF_TYPE_BYTES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""The size of a value of each type, if it is not 1."""
 _TIFF_SHORT = 3
 _TIFF_UPRIGHT = 1
 # None, CCITT (three kinds), LZW, JPEG, deflate (two numbers), PackBits. Others hold a second size,
@@ -268,9 +270,11 @@ def _tiff_directory(data: bytes) -> _TiffDirectory:
     (count,) = struct.unpack_from(order + "H", data, start)
     entries: dict[int, int] = {}
     for position in range(start + 2, start + 2 + 12 * count, 12):
-        (tag,) = struct.unpack_from(order + "H", data, position)
+        tag, kind, values = struct.unpack_from(order + "HHI", data, position)
         if tag in entries:
             raise ValueError(f"a TIFF directory with two fields {tag}")
+        if values * _TIFF_TYPE_BYTES.get(kind, 1) > len(data):
+            raise ValueError(f"a TIFF directory with {values} values in field {tag}")
         entries[tag] = position
     return _TiffDirectory(data, order, entries)
 

@@ -30,12 +30,15 @@ Words = npt.NDArray[np.uint32]
 IntLike = int | npt.NDArray[Any]
 
 ROUNDS = 10
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_MULTIPLIER_0, _MULTIPLIER_1 = 0xD2511F53, 0xCD9E8D57
+_M0, _M1 = np.uint64(_MULTIPLIER_0), np.uint64(_MULTIPLIER_1)
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _MASK = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 # Temporaries of this many blocks fit into the cache; the result does not depend on it.
 _CHUNK = 8192
+# Up to this many blocks are computed one by one in Python.
+_FEW = 16
 
 
 def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Words:
@@ -46,11 +49,25 @@ def philox4x32(counter: npt.ArrayLike, key: npt.ArrayLike) -> Words:
     counters = np.asarray(counter, dtype=np.uint32)
     k0, k1 = (int(word) for word in np.asarray(key, dtype=np.uint32))
     flat = counters.reshape(-1, 4)
+    if len(flat) <= _FEW:
+        blocks = [_block(block, k0, k1) for block in flat.tolist()]
+        return np.array(blocks, np.uint32).reshape(counters.shape)
     result = np.empty_like(flat)
     for start in range(0, len(flat), _CHUNK):
         part = slice(start, start + _CHUNK)
         _rounds(flat[part], k0, k1, result[part])
     return result.reshape(counters.shape)
+
+
+def _block(counter: list[int], k0: int, k1: int) -> tuple[int, int, int, int]:
+    """Encrypt one counter in Python's integers, which takes less time than NumPy's calls."""
+    c0, c1, c2, c3 = counter
+    for _ in range(ROUNDS):
+        p0, p1 = _MULTIPLIER_0 * c0, _MULTIPLIER_1 * c2
+        c0, c1 = (p1 >> 32) ^ c1 ^ k0, p1 & 0xFFFFFFFF
+        c2, c3 = (p0 >> 32) ^ c3 ^ k1, p0 & 0xFFFFFFFF
+        k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
+    return c0, c1, c2, c3
 
 
 def _rounds(counter: Words, k0: int, k1: int, out: Words) -> None:

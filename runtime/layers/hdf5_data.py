@@ -73,6 +73,7 @@ class HDF5DataLayer(Layer):
         self.shapes: dict[str, Row] = {}
         self.lengths: dict[int, int] = {}
         self.kept: dict[Path, Sets] = {}
+        self.cycle: tuple[int, int] | None = None
         self._rewind()
         with self.naming():
             for name, blob in zip(self.param.top, top):
@@ -108,7 +109,10 @@ class HDF5DataLayer(Layer):
         turn, place = divmod(visit, len(self.files))
         with self.naming():
             if shuffle:
-                place = int(permutation(len(self.files), seed, turn)[place])
+                if (seed, turn) != self.cycle:
+                    self.cycle = (seed, turn)
+                    self.file_order = permutation(len(self.files), seed, turn)
+                place = int(self.file_order[place])
             if self.path != self.files[place]:
                 self.close()
                 self._open(self.files[place])

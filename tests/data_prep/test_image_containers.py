@@ -40,6 +40,12 @@ def test_fields_of_tiff(order: str) -> None:
             datum.decode(tiff(order, *changes), "k")
     with pytest.raises(DataError, match="a header that is truncated or corrupt"):
         read_header(content[:-20], "k")
+    start = struct.unpack_from(f"{order}I", content, 4)[0]
+    for kind, most in (3, len(content) // 2), (5, len(content) // 8), (7, len(content)):
+        entry = struct.pack(f"{order}HHI", 256, kind, most + 1)
+        forged = content[: start + 2] + entry + content[start + 2 + len(entry) :]
+        with pytest.raises(DataError, match=f"a TIFF directory with {most + 1} values in field"):
+            datum.decode(forged, "k")
 
 
 def test_rows_of_bmp_from_the_top() -> None:
