@@ -1,4 +1,4 @@
-"""Recording of ops and repeating them at once: what `Backend.recorder` provides."""
+"""Recording ops and replaying them as one graph: the interface of `Backend.recorder`."""
 
 from __future__ import annotations
 
@@ -9,64 +9,68 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 Graph = Any
-"""Work that is repeated at once; opaque, made by `Recorder.capture`."""
+"""Recorded work that can be replayed; opaque, created by `Recorder.capture`."""
 
 
 class Access(enum.Enum):
-    """How a piece of work uses a memory."""
+    """How a piece of work accesses a SyncedMemory."""
 
     DEVICE_READ = 0
     DEVICE_WRITE = 1
     HOST_READ = 2
     HOST_WRITE = 3
     VERSION = 4
-    """It asks whether the contents may have changed."""
+    """It reads the version of the contents."""
     BINDING = 5
-    """It asks whether they are zeros, or makes two memories look at one storage."""
+    """It reads whether the contents are unwritten zeros, or makes two memories share a storage."""
 
 
 class Watch(threading.local):
-    """Called for every access to a memory of the backend by the thread that is recording."""
+    """The callback for accesses to memories of the backend, one per thread."""
 
-    told: Callable[[Any, Access], None] | None = None
+    on_access: Callable[[Any, Access], None] | None = None
 
 
 class Tape(Protocol):
-    """What one piece of work asked of the device. Equal tapes asked for the very same."""
+    """The device calls of a piece of work. Tapes are equal if all calls and arguments are equal."""
 
     @property
     def pure(self) -> bool:
-        """Nothing but launches, copies on the device and fills; no memory was allocated."""
+        """Whether all calls are launches, device copies or fills, without allocations."""
 
     @property
     def calls(self) -> int:
-        """How much was asked for."""
+        """The number of recorded calls."""
 
 
 class Recorder(Protocol):
-    """Remembers launches while they are done, and repeats them."""
+    """Records the device calls of work while it runs, and replays them."""
 
     watch: Watch
 
     @property
-    def era(self) -> int:
-        """Changes when graphs made before had better go: they keep scratch memory of their own."""
+    def generation(self) -> int:
+        """A number whose change means that earlier graphs should be released, with their memory."""
 
     def begin(self, pass_number: int, rates: Sequence[float]) -> Hashable:
-        """Set the pass number and the learning rates, in order, of the coming work.
+        """Set the pass number and the learning rates, in order, of the next work.
 
-        Returns what work must have in common with recorded work to be replaced by it. A device
-        whose kernels read both from its memory returns None.
+        Returns a key: recorded work may only replace work with an equal key. A device whose kernels
+        read these numbers from device memory returns None.
         """
 
     def record(self, work: Callable[[], object]) -> Tape:
-        """Do the work, and remember what it asked of the device."""
+        """Run the work and record its device calls."""
 
     def paused(self) -> AbstractContextManager[None]:
-        """Within a work: what is asked for meanwhile is done, and not remembered."""
+        """Suspend recording inside the work: calls run, but are not recorded."""
 
     def capture(self, tapes: Sequence[Tape]) -> Graph:
-        """Make one graph of pure tapes, without doing anything."""
+        """Create one graph from pure tapes, without running it."""
 
     def replay(self, graph: Graph) -> None:
-        """Do what the tapes say."""
+        """Run the calls of a graph.
+
+        Raises:
+            DeviceError: the device reports an error.
+        """

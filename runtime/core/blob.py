@@ -17,7 +17,12 @@ _MAX_SPAN = 1 << 59
 class Blob(NotCopyable):
     """Data and diff of one shape, on one backend.
 
-    Shapes: any; images are (N,C,H,W). Memory is allocated when it is first touched.
+    Memory is allocated on first access.
+
+    Shapes: any; images are (N,C,H,W).
+
+    Raises:
+        ShapeError: see `reshape`.
     """
 
     substitute = "copy its values: blob.data.host().copy()"
@@ -40,18 +45,18 @@ class Blob(NotCopyable):
         return len(self._shape)
 
     def count(self, start: int = 0, end: int | None = None) -> int:
-        """Elements of the axes start..end-1."""
+        """The number of elements of the axes start..end-1; without arguments, of all axes."""
         total = 1
         for dim in self._shape[start:end]:
             total *= dim
         return total
 
     def reshape(self, shape: Sequence[int]) -> None:
-        """Take a new shape; memory is kept while it is large enough.
+        """Set the shape; memory is reallocated only if it is too small.
 
         Raises:
-            ShapeError: a negative dimension, more than 32 axes, or 2^31 elements and more (Caffe's
-                limits as well).
+            ShapeError: a negative dimension, more than 32 axes, or 2^31 or more elements
+                (Caffe's limits).
         """
         dims = tuple(int(d) for d in shape)
         if dims == self._shape:
@@ -59,7 +64,7 @@ class Blob(NotCopyable):
         if len(dims) > MAX_AXES:
             raise ShapeError(
                 f"blob '{self.name}': cannot take {len(dims)} axes; expected at most {MAX_AXES}; "
-                "join some of them"
+                "merge axes"
             )
         total = span = 1
         for dim in dims:
@@ -68,51 +73,72 @@ class Blob(NotCopyable):
         if any(not 0 <= d <= MAX_COUNT for d in dims) or total > MAX_COUNT or span > _MAX_SPAN:
             raise ShapeError(
                 f"blob '{self.name}': cannot take the shape {dims}; expected dimensions of at "
-                f"least 0 and at most {MAX_COUNT} elements in all; use a smaller batch"
+                f"least 0 and at most {MAX_COUNT} elements in total; use a smaller batch"
             )
         try:
             self.data.reshape(dims)
             self.diff.reshape(dims)
         except BaseException:
-            # Ctrl-C between the two: the blob keeps its old shape, and can be used.
+            # After an interrupt between the two calls, both have the old shape again.
             self.data.reshape(self._shape)
             self.diff.reshape(self._shape)
             raise
         self._shape = dims
 
     def reshape_like(self, other: Blob) -> None:
+        """Set the shape of another blob."""
         self.reshape(other.shape)
 
-    def canonical_axis(self, axis: int, where: str = "") -> int:
-        """Read an axis that may count from the end."""
+    def canonical_axis(self, axis: int, label: str = "") -> int:
+        """The index of an axis that may be negative, counted from the end.
+
+        Raises:
+            ShapeError: the axis is out of range; the message starts with `label`.
+        """
         if not -self.num_axes <= axis < self.num_axes:
             raise ShapeError(
-                f"{where or self.name}: axis {axis} is out of range; expected "
+                f"{label or self.name}: axis {axis} is out of range; expected "
                 f"{-self.num_axes} .. {self.num_axes - 1} for shape {self._shape}"
             )
         return axis + self.num_axes if axis < 0 else axis
 
-    def layout(self, axis: int, where: str = "") -> Layout:
-        """Read the blob as (outer, channels, inner) around an axis."""
-        axis = self.canonical_axis(axis, where)
+    def layout(self, axis: int, label: str = "") -> Layout:
+        """The blob's shape as (outer, channels, inner) around an axis.
+
+        Raises:
+            ShapeError: the axis is out of range.
+        """
+        axis = self.canonical_axis(axis, label)
         return Layout(self.count(0, axis), self._shape[axis], self.count(axis + 1))
 
-    def legacy_shape(self, where: str = "") -> tuple[int, int, int, int]:
-        """The 4-D shape of old files: missing trailing axes are 1."""
+    def legacy_shape(self, label: str = "") -> tuple[int, int, int, int]:
+        """The 4-D shape of old files: missing trailing axes are 1.
+
+        Raises:
+            ShapeError: the blob has more than 4 axes.
+        """
         if self.num_axes > 4:
             raise ShapeError(
-                f"{where or self.name}: expected at most 4 axes, got shape {self._shape}"
+                f"{label or self.name}: expected at most 4 axes, got shape {self._shape}"
             )
         n, c, h, w = self._shape + (1,) * (4 - self.num_axes)
         return n, c, h, w
 
     def share_data(self, other: Blob) -> None:
-        """Hold the other's data from now on. Counts must agree. Caffe: Blob::ShareData."""
+        """Use the other blob's data. Caffe: Blob::ShareData.
+
+        Raises:
+            ShapeError: the counts differ.
+        """
         self._check_count(other)
         self.data.share(other.data)
 
     def share_diff(self, other: Blob) -> None:
-        """Hold the other's diff from now on. Counts must agree. Caffe: Blob::ShareDiff."""
+        """Use the other blob's diff. Caffe: Blob::ShareDiff.
+
+        Raises:
+            ShapeError: the counts differ.
+        """
         self._check_count(other)
         self.diff.share(other.diff)
 

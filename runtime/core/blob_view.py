@@ -1,4 +1,4 @@
-"""Blobs as a script sees them: `.data` and `.diff` are numpy arrays to read and write."""
+"""Blobs in the form of pycaffe: `.data` and `.diff` are NumPy arrays to read and write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.process.not_copyable import NotCopyable
 
 
 class BlobView(NotCopyable):
-    """What pycaffe's users and Python layers see of a Blob. Caffe: _caffe.cpp (Blob)."""
+    """A Blob in the form of pycaffe, for scripts and Python layers. Caffe: _caffe.cpp (Blob)."""
 
     __slots__ = ("blob",)
     substitute = "copy its values: blob.data.copy()"
@@ -23,12 +23,18 @@ class BlobView(NotCopyable):
 
     @property
     def data(self) -> HostArray:
-        """The blob's data, shared: writing to it writes the blob."""
+        """The blob's data, without a copy: writing to the array writes to the blob.
+
+        Shapes: the blob's.
+        """
         return self.blob.data.exposed_host()
 
     @property
     def diff(self) -> HostArray:
-        """The blob's gradient, shared."""
+        """The blob's gradient, without a copy.
+
+        Shapes: the blob's.
+        """
         return self.blob.diff.exposed_host()
 
     @property
@@ -56,15 +62,15 @@ class BlobView(NotCopyable):
         return self.blob.count()
 
     def reshape(self, *shape: int) -> None:
-        """Take a new shape: `blob.reshape(1, 3, 224, 224)`.
+        """Set the shape: `blob.reshape(1, 3, 224, 224)`.
 
         Raises:
-            ShapeError: a dimension that is no integer of at least 0, or too many elements.
+            ShapeError: a dimension is not an integer of at least 0, or there are too many elements.
         """
         if not all(hasattr(dim, "__index__") for dim in shape):
             raise ShapeError(
-                f"blob '{self.blob.name}': cannot take the shape {shape}; expected one integer a "
-                "dimension, such as reshape(1, 3, 224, 224); of a tuple: reshape(*shape)"
+                f"blob '{self.blob.name}': cannot take the shape {shape}; expected one integer "
+                "per dimension, such as reshape(1, 3, 224, 224); for a tuple: reshape(*shape)"
             )
         self.blob.reshape(shape)
 
@@ -77,19 +83,23 @@ class BlobView(NotCopyable):
 
 
 class BlobVec(NotCopyable, Sequence[BlobView]):
-    """A layer's weight blobs, which a Python layer's setup may add to. Caffe: BlobVec."""
+    """The weight blobs of a layer; the setup of a Python layer may add some. Caffe: BlobVec."""
 
     substitute = "copy the values: [blob.data.copy() for blob in blobs]"
 
-    def __init__(self, blobs: list[Blob], backend: Backend, where: str = "blobs") -> None:
-        """Look at a layer's own list; what is added goes there."""
+    def __init__(self, blobs: list[Blob], backend: Backend, label: str = "blobs") -> None:
+        """Wrap the blob list of a layer; blobs are added to that list."""
         self._blobs = blobs
         self._backend = backend
-        self._where = where
+        self._label = label
 
     def add_blob(self, *shape: int) -> None:
-        """Add a blob of zeros: `self.blobs.add_blob(64, 3)`."""
-        view = BlobView(Blob(self._backend, (), f"{self._where}[{len(self._blobs)}]"))
+        """Add a blob of zeros: `self.blobs.add_blob(64, 3)`.
+
+        Raises:
+            ShapeError: see BlobView.reshape.
+        """
+        view = BlobView(Blob(self._backend, (), f"{self._label}[{len(self._blobs)}]"))
         view.reshape(*shape)
         self._blobs.append(view.blob)
 

@@ -1,4 +1,4 @@
-"""The state that a run shares with its layers; there is no global state."""
+"""The state that a net shares with its layers."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class PassWindow:
 
 @dataclass
 class RunContext:
-    """The random numbers, the pass number and the sidecar's options of one net.
+    """Random generator, pass number and options of one net.
 
     `pass_number` counts the forward passes of the run, shards and iter_size included: pass p of a
     net with batch n reads samples p*n .. p*n+n-1. Every random draw and every data position is a
-    function of the sample number, so a resumed or differently split run sees the same numbers.
+    function of the sample number, so resuming a run or splitting it differently changes neither.
     """
 
     seed: int = 0
@@ -57,14 +57,14 @@ class RunContext:
     """Draw dropout masks from `rng`, as original Caffe does, to get its masks; they depend on how a
     batch is split and on earlier draws."""
     images: ReadPlan | None = None
-    """The plan of the last Data layer of images; a layer of boxes after it transforms its boxes as
-    that layer transforms their images."""
+    """The read plan of the last Data layer of images; a Data layer of boxes after it applies the
+    same crops and mirrors to its boxes."""
     sharing: Sharing | None = None
     """If given, activations that are not needed together share memory, and after a pass only
     inputs and outputs have their values; by default each blob has its own memory, as in Caffe."""
     root: Path = field(default_factory=Path)
-    """The folder of relative paths in a prototxt; in Caffe it is the working folder."""
+    """The folder that relative paths in a prototxt refer to; in Caffe, the working folder."""
 
     def path(self, name: str) -> Path:
-        """The path of a file or folder that a prototxt names."""
+        """Resolve a path given in a prototxt."""
         return self.root / name

@@ -14,29 +14,29 @@ Pair = tuple[int, int]
 
 
 class Places(enum.Enum):
-    """Where the place (row, column) of a top's number lies in a bottom. Caffe: coord_map.py."""
+    """How positions (row, column) in a top map to a bottom. Caffe: coord_map.py."""
 
     UNKNOWN = enum.auto()
-    """The layer may read any number of its bottoms."""
+    """A top element may depend on any element of the bottoms."""
     UNDEFINED = enum.auto()
-    """No fixed rule; where top and bottom have planes of one size, at the same place."""
+    """No fixed rule; the same position if the planes of top and bottom have the same size."""
     SAME = enum.auto()
-    """At the same place; any shape."""
+    """The same position, for any shape."""
     SHIFTED = enum.auto()
-    """At a place that depends on the top or bottom: they are parts of one plane."""
+    """A position that depends on the top or bottom: they are parts of one plane."""
     CROPPED = enum.auto()
-    """At the same place plus the offset of a Crop layer."""
+    """The same position plus the offset of a Crop layer."""
     WINDOW = enum.auto()
-    """Under the window of the layer."""
+    """The window of the layer."""
     TRANSPOSED_WINDOW = enum.auto()
-    """Where the window of a convolution from top to bottom covers the top's place."""
+    """The positions whose window, in the convolution from top to bottom, has the top position."""
 
 
 @dataclass(frozen=True)
 class Window:
     """A window that moves over the planes of a bottom.
 
-    Units: numbers of the bottom, height before width; `transposed` windows move over the top.
+    Units: bottom elements, height before width; with `transposed`, elements of the top.
     """
 
     kernel: Pair
@@ -47,17 +47,17 @@ class Window:
 
     @property
     def extent(self) -> Pair:
-        """The numbers from the first to the last that a kernel with its dilation covers."""
+        """The height and width that the dilated kernel covers. Units: elements."""
         down, across = (d * (k - 1) + 1 for k, d in zip(self.kernel, self.dilation))
         return down, across
 
 
 class OnnxStep(Protocol):
-    """One layer of a graph that is converted to ONNX: its values by name, blobs for shapes."""
+    """A layer during conversion to ONNX: names of its values, blobs for their shapes."""
 
     @property
     def inputs(self) -> list[str]:
-        """The values of the bottoms."""
+        """The names of the values of the bottoms."""
 
     @property
     def bottom(self) -> Sequence[Blob]: ...
@@ -66,19 +66,19 @@ class OnnxStep(Protocol):
     def top(self) -> Sequence[Blob]: ...
 
     def op(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node with one output; returns the output."""
+        """Add a node with one output; returns the name of the output."""
 
     def ops(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
-        """Add a node with several outputs; returns the outputs."""
+        """Add a node with several outputs; returns their names."""
 
     def constant(self, array: Any, name: str) -> str:
-        """Add a constant; floats become float32."""
+        """Add a constant of any shape; floats become float32. Returns its name."""
 
     def scalar(self, value: float, name: str) -> str:
-        """Add a constant of one float32 without axes."""
+        """Add a float32 constant of shape (). Returns its name."""
 
     def weight(self, index: int, shape: Sequence[int] | None = None) -> str:
-        """Add a weight blob of the layer as a constant, in another shape if one is given."""
+        """Add a weight blob of the layer as a constant, reshaped if `shape` is given."""
 
     def reshape(self, value: str, shape: Sequence[int]) -> str:
         """Add a Reshape to a fixed shape."""
@@ -87,4 +87,4 @@ class OnnxStep(Protocol):
         """Add nodes for scale * value + shift; a scale of 1 and a shift of 0 add none."""
 
     def refuse(self, setting: str) -> UnsupportedError:
-        """The error for a setting that has no ONNX form."""
+        """Create the error for a setting that has no ONNX form."""

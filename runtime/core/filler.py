@@ -1,4 +1,4 @@
-"""Fillers: how weights begin. Caffe: filler.hpp."""
+"""Fillers: initial values of weights. Caffe: filler.hpp."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Values = npt.NDArray[Any]
 Shape = Sequence[int]
 
 
-def fill(blob: Blob, param: Any, context: RunContext, where: str) -> None:
-    """Fill a blob's data as a FillerParameter says, from the context's stream.
+def fill(blob: Blob, param: Any, context: RunContext, label: str) -> None:
+    """Fill a blob's data according to a FillerParameter, with numbers from `context.rng`.
 
     Raises:
-        UnsupportedError: an unknown filler type; lists the known.
-        ProtoError, ShapeError: a filler that does not suit the blob.
+        UnsupportedError: the filler type is unknown.
+        ProtoError, ShapeError: the filler cannot fill a blob of this shape.
     """
-    _check(blob.shape, param, where)
+    _check(blob.shape, param, label)
     if not context.fill_weights:
         return
     if param.type == "constant" and not param.value:
@@ -40,7 +40,7 @@ def fill(blob: Blob, param: Any, context: RunContext, where: str) -> None:
 
 @dataclass(frozen=True)
 class _Draw:
-    """The numbers that a filler draws for a shape."""
+    """The draws of a filler for a shape, made without filling a blob."""
 
     filler: bytes
     shape: tuple[int, ...]
@@ -53,7 +53,7 @@ class _Draw:
 def fill_weight(layer: Layer, index: int, param: Any) -> None:
     """Fill a weight blob of a layer, unless its values are replaced before they are read.
 
-    Then its draws are postponed: the next draw gives the same numbers as after filling.
+    In that case its draws are postponed: later draws give the same numbers as after filling.
 
     Raises:
         UnsupportedError, ProtoError, ShapeError: see `fill`.
@@ -67,36 +67,36 @@ def fill_weight(layer: Layer, index: int, param: Any) -> None:
         context.rng.postpone(_Draw(param.SerializeToString(deterministic=True), blob.shape))
 
 
-def _check(shape: Shape, param: Any, where: str) -> None:
+def _check(shape: Shape, param: Any, label: str) -> None:
     kind = param.type
     if kind not in _FILLERS:
         raise UnsupportedError(
-            f"{where}: unknown filler type '{kind}'; expected one of {', '.join(sorted(_FILLERS))}"
+            f"{label}: unknown filler type '{kind}'; expected one of {', '.join(sorted(_FILLERS))}"
         )
     if not math.prod(shape):
         raise ShapeError(
-            f"{where}: the {kind} filler has no element to fill; expected at least one, got shape "
-            f"{tuple(shape)}; correct the layer's sizes or its input's shape"
+            f"{label}: the {kind} filler has no element to fill; expected at least one, got shape "
+            f"{tuple(shape)}; change the layer's sizes or its input's shape"
         )
     if param.sparse != -1:
-        _check_sparse(shape, param, where)
+        _check_sparse(shape, param, label)
     if kind == "bilinear" and (len(shape) != 4 or shape[2] != shape[3]):
         raise ProtoError(
-            f"{where}: the bilinear filler expected a 4-D blob with square kernels, got shape "
+            f"{label}: the bilinear filler expected a 4-D blob with square kernels, got shape "
             f"{tuple(shape)}; choose another filler"
         )
 
 
-def _check_sparse(shape: Shape, param: Any, where: str) -> None:
-    """`sparse` is how many of shape[0] weights are not zero, on average."""
+def _check_sparse(shape: Shape, param: Any, label: str) -> None:
+    """Check `sparse`: the mean number of nonzero weights among shape[0]."""
     if param.type != "gaussian":
         raise ProtoError(
-            f"{where}: sparse is for the gaussian filler, got '{param.type}'; remove it"
+            f"{label}: sparse applies to the gaussian filler only, got '{param.type}'; remove it"
         )
     if not shape or param.sparse > shape[0]:
         most = shape[0] if shape else 0
         raise ProtoError(
-            f"{where}: sparse is out of range; expected -1 or at most the {most} outputs of shape "
+            f"{label}: sparse is out of range; expected -1 or at most the {most} outputs of shape "
             f"{tuple(shape)}, got {param.sparse}; lower it"
         )
 
@@ -118,7 +118,7 @@ def _gaussian(param: Any, shape: Shape, rng: CaffeRandom) -> Values:
 
 def _positive_unitball(param: Any, shape: Shape, rng: CaffeRandom) -> Values:
     values = rng.uniform(math.prod(shape), 0.0, 1.0).reshape(_outputs(shape), -1)
-    # A running float32 sum, as Caffe's loop adds.
+    # A sequential float32 sum, as in Caffe's loop.
     return values / np.cumsum(values, axis=1, dtype=np.float32)[:, -1:]
 
 
@@ -128,7 +128,7 @@ def _outputs(shape: Shape) -> int:
 
 
 def _fan(param: Any, shape: Shape) -> np.float32:
-    """The n of xavier and msra: inputs an output sees, outputs an input feeds, or their mean."""
+    """The n of xavier and msra: the fan-in, the fan-out, or their mean."""
     count = math.prod(shape)
     fan_in = count // _outputs(shape)
     fan_out = count // shape[1] if len(shape) > 1 else count
@@ -148,7 +148,7 @@ def _msra(param: Any, shape: Shape, rng: CaffeRandom) -> Values:
 
 
 def _bilinear(param: Any, shape: Shape, rng: CaffeRandom) -> Values:
-    """Upsampling weights for Deconvolution, alike for every channel."""
+    """Upsampling weights for Deconvolution, the same for every channel."""
     width = shape[3]
     factor = math.ceil(width / 2)
     center = np.float32((width - 1) / (2.0 * factor))
@@ -166,4 +166,4 @@ _FILLERS: dict[str, Callable[[Any, Shape, CaffeRandom], Values]] = {
     "bilinear": _bilinear,
 }
 RANDOM = frozenset({"uniform", "gaussian", "positive_unitball", "xavier", "msra"})
-"""Those that draw from the stream."""
+"""The fillers that draw from the random stream."""

@@ -1,9 +1,9 @@
 """HDF5 files: reading files that may be damaged or malicious, and replacing files atomically.
 
-A file may direct its reader elsewhere: by external links, external storage, virtual data sets, and
-filters that are loaded as plugins. It may claim more numbers than it holds. HDF5 itself may not
-terminate, or overwrite memory, if strings of variable length are damaged. Links are therefore
-followed here, one by one, and the parts of a data set are checked before it is read.
+A malicious file may refer to other files (external links, external storage, virtual data sets),
+load plugins as filters, or declare more elements than it stores. HDF5 itself may not terminate, or
+may overwrite memory, if strings of variable length are damaged. Therefore links are followed here
+one by one, and the layout of a data set is checked before it is read.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from prototxt_gen.regular_file import RegularFile
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 _MAX_DEFLATION = 1032
-"""Bytes that deflate makes of one, at most."""
+"""The largest expansion of a byte by inflating."""
 _MAX_LINKS = 16
-"""Soft links in one name; HDF5's own limit."""
+"""The most soft links in one path; the limit of HDF5."""
 _SAFE_FILTERS = frozenset({1, 2, 3, 32000})
-"""Of HDF5 and h5py: deflate (gzip), shuffle, fletcher32, lzf."""
+"""Filters of HDF5 and h5py: deflate (gzip), shuffle, fletcher32, lzf."""
 _UNSAFE_FILTERS = {4: "szip", 5: "nbit", 6: "scaleoffset"}
-"""HDF5's own, which overwrite memory where the data is damaged."""
+"""Filters of HDF5 that may overwrite memory if the data is damaged."""
 _FAULTS = (
     OSError,
     KeyError,
@@ -46,14 +46,18 @@ _FAULTS = (
 
 
 @contextlib.contextmanager
-def reading(where: str, error: type[VerydeepError] = SnapshotError) -> Iterator[None]:
-    """Turn what HDF5 and h5py raise into one error of ours."""
+def reading(label: str, error: type[VerydeepError] = SnapshotError) -> Iterator[None]:
+    """Convert the exceptions of HDF5 and h5py into `error`.
+
+    Raises:
+        error: HDF5 or h5py cannot read the file.
+    """
     try:
         yield
     except _FAULTS as cause:
-        # An attribute is missing where a file has a group in the place of a data set.
+        # AttributeError: the file has a group where a data set is expected.
         raise error(
-            f"{where}: HDF5 cannot read this: {cause}; the file is damaged or of another kind; "
+            f"{label}: HDF5 cannot read this: {cause}; the file is damaged or of another type; "
             "copy or download it again"
         ) from cause
 
@@ -62,10 +66,10 @@ def reading(where: str, error: type[VerydeepError] = SnapshotError) -> Iterator[
 def open_hdf5(
     path: str | os.PathLike[str], error: type[VerydeepError] = SnapshotError
 ) -> Iterator[Any]:
-    """Open a file to read.
+    """Open a file for reading.
 
     Raises:
-        error: it is missing or no HDF5 file.
+        error: the file is missing or not an HDF5 file.
     """
     file = open_hdf5_file(path, error)
     with file:
@@ -73,7 +77,11 @@ def open_hdf5(
 
 
 def open_hdf5_file(path: str | os.PathLike[str], error: type[VerydeepError] = SnapshotError) -> Any:
-    """Open a file to read, for a caller that closes it. See `open_hdf5`."""
+    """Open a file for reading; the caller closes it.
+
+    Raises:
+        error: see `open_hdf5`.
+    """
     import h5py
 
     if not os.path.lexists(path):
@@ -87,10 +95,10 @@ def open_hdf5_file(path: str | os.PathLike[str], error: type[VerydeepError] = Sn
 
 
 def find(group: Any, name: str) -> Any:
-    """The group or data set of a name, or None; soft links are followed within the file.
+    """Look up a group or data set; None if missing. Soft links are followed within the file.
 
     Raises:
-        ValueError: a link leads out of the file, or links go round in a circle.
+        ValueError: a link leads out of the file, or soft links form a cycle.
     """
     return _find(group, name, [_MAX_LINKS])
 
@@ -111,33 +119,33 @@ def _find(group: Any, name: str, left: list[int]) -> Any:
 
 
 def _follow(group: Any, name: str, left: list[int]) -> Any:
-    """What one link of a group leads to."""
+    """Resolve one link of a group."""
     import h5py
 
     kind = group.id.links.get_info(_encoded(name)).type
     if kind == h5py.h5l.TYPE_HARD:
         return group[_encoded(name)]
     if kind != h5py.h5l.TYPE_SOFT:
-        what = "an external link" if kind == h5py.h5l.TYPE_EXTERNAL else "a user-defined link"
+        link = "an external link" if kind == h5py.h5l.TYPE_EXTERNAL else "a user-defined link"
         raise ValueError(
-            f"'{name}' is {what}, which may lead to any file; expected all data in the file itself"
+            f"'{name}' is {link}, which may lead to any file; expected all data in the file itself"
         )
     if not left[0]:
-        raise ValueError(f"'{name}': more than {_MAX_LINKS} soft links lead to each other")
+        raise ValueError(f"'{name}': more than {_MAX_LINKS} soft links in a row")
     left[0] -= 1
     target = _text(group.id.links.get_val(_encoded(name)))
     return _find(group.file["/"] if target.startswith("/") else group, target, left)
 
 
 def names_in(group: Any) -> str:
-    """What a group holds, for messages."""
+    """The names in a group, for messages."""
     return ", ".join(_names(group)) or "nothing"
 
 
 def walk(root: Any) -> Iterator[tuple[str, Any]]:
-    """Names and items below a group, in alphabetical order, a group before what it holds.
+    """Names and items below a group, in alphabetical order, a group before its contents.
 
-    Soft links are followed within the file; a group is entered once, however many links lead to it.
+    Soft links are followed within the file; a group with several links is entered once.
 
     Raises:
         ValueError: a link leads out of the file.
@@ -172,7 +180,7 @@ def _address(group: Any) -> Any:
 
 
 def _text(name: str | bytes) -> str:
-    """A name as h5py gives it, which is bytes where it is not UTF-8."""
+    """Convert a name from h5py to text; h5py returns bytes if a name is not UTF-8."""
     return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
 
 
@@ -181,31 +189,31 @@ def _encoded(name: str) -> bytes:
 
 
 def check_numbers(
-    dataset: Any, where: str, error: type[VerydeepError] = SnapshotError, spare: int = 0
+    dataset: Any, label: str, error: type[VerydeepError] = SnapshotError, spare: int = 0
 ) -> None:
-    """Raise unless an item is a data set of numbers. See `numbers_fault`.
+    """Check that an item is a data set of numbers. See `numbers_fault`.
 
     Raises:
-        error: it is of another type, lies in other files, or claims more than its file holds.
+        error: it is of another type, is stored in other files, or declares more than is stored.
     """
-    with reading(where, error):
+    with reading(label, error):
         fault = numbers_fault(dataset, spare)
     if fault:
         raise error(
-            f"{where}: {fault}; expected integers or floats, all of them in the file; write it "
-            "again, or copy it again where it is damaged"
+            f"{label}: {fault}; expected integers or floats, stored in the file itself; write it "
+            "again, or copy it again if it is damaged"
         )
 
 
 def numbers_fault(dataset: Any, spare: int = 0) -> str:
-    """What keeps an item from being a data set of numbers that its file holds; empty for nothing.
+    """Why an item is not a data set of numbers stored in its file; empty if it is one.
 
     Numbers are what Caffe reads: integers and floats of any width, and no strings, compounds,
-    enumerations (numpy's bool) or complex numbers. `spare` bytes may be missing: what was never
-    written reads as the fill value.
+    enumerations (numpy's bool) or complex numbers. `spare` bytes may be missing: elements that were
+    never written have the fill value.
 
     Raises:
-        ValueError: it lies in other files, or needs a plugin.
+        ValueError: it is stored in other files, or needs a plugin.
     """
     import h5py
 
@@ -221,35 +229,35 @@ def numbers_fault(dataset: Any, spare: int = 0) -> str:
 
 
 def _check_layout(dataset: Any) -> None:
-    """Raise unless the numbers lie in the file itself, and no plugin is needed to read them."""
+    """Check that the data is in the file itself and can be read without plugins."""
     import h5py
 
     plan = dataset.id.get_create_plist()
     kind = plan.get_layout()
-    # A virtual data set opens its sources as soon as its shape is asked for.
+    # Reading the shape of a virtual data set opens its source files.
     if kind == h5py.h5d.VIRTUAL or plan.get_external_count():
-        what = "a virtual data set" if kind == h5py.h5d.VIRTUAL else "in external storage"
-        raise ValueError(f"it is {what}, which may read any file; expected all data in the file")
+        storage = "a virtual data set" if kind == h5py.h5d.VIRTUAL else "in external storage"
+        raise ValueError(f"it is {storage}, which may read any file; expected all data in the file")
     for index in range(plan.get_nfilters()):
         code = plan.get_filter(index)[0]
         if code not in _SAFE_FILTERS:
             name = _UNSAFE_FILTERS.get(code, f"{code}, a plugin")
             raise ValueError(
-                f"it is packed by the filter {name}, which is not read; expected gzip, lzf, "
+                f"it is compressed by the filter {name}, which is unsupported; expected gzip, lzf, "
                 "shuffle, fletcher32 or none; repack the file"
             )
 
 
 def _storage_fault(dataset: Any, spare: int) -> str:
-    """How shape and chunks exceed what is stored; empty where they do not."""
+    """How shape or chunks exceed the stored size; empty if they do not."""
     width, shape, chunks = dataset.dtype.itemsize, dataset.shape, dataset.chunks
     claimed = width * math.prod(shape)
     size = os.fstat(dataset.file.id.get_vfd_handle()).st_size
     stored, offset = dataset.id.get_storage_size(), dataset.id.get_offset()
     largest = max(claimed, 0 if chunks is None else width * math.prod(chunks))
-    whole = stored <= size and (offset is None or offset + claimed <= size)
+    complete = stored <= size and (offset is None or offset + claimed <= size)
     most = stored if chunks is None else stored * _MAX_DEFLATION
-    if whole and largest <= max(most, spare):
+    if complete and largest <= max(most, spare):
         return ""
     return f"shape {shape} of {dataset.dtype} in {stored} bytes of a file of {size}"
 
@@ -273,7 +281,7 @@ def _class_name(kind: int) -> str:
 
 
 def holds_variable_strings(dataset: Any) -> bool:
-    """Whether a data set holds strings of variable length, which HDF5 does not read safely."""
+    """Whether a data set has strings of variable length, which HDF5 cannot read safely."""
     import h5py
 
     kind = dataset.id.get_type() if isinstance(dataset, h5py.Dataset) else None
@@ -281,10 +289,12 @@ def holds_variable_strings(dataset: Any) -> bool:
 
 
 def read_strings(dataset: Any) -> npt.NDArray[np.bytes_]:
-    """The strings of fixed length in a data set, without the zero bytes at their ends.
+    """Read fixed-length strings, without trailing zero bytes.
+
+    Shapes: the data set's.
 
     Raises:
-        ValueError: it is something else, or claims more than its file holds.
+        ValueError: it is of another type, or declares more than is stored.
     """
     import h5py
 
@@ -301,7 +311,7 @@ def read_strings(dataset: Any) -> npt.NDArray[np.bytes_]:
 
 
 def read_text(dataset: Any) -> bytes:
-    """The one string of fixed length in a data set.
+    """Read a data set of exactly one fixed-length string.
 
     Raises:
         ValueError: see `read_strings`.
@@ -318,9 +328,10 @@ def atomic_hdf5(
     error: type[VerydeepError] = SnapshotError,
     durable: bool = True,
 ) -> Iterator[Any]:
-    """Write an HDF5 file that replaces the one at `path` when the block ends well.
+    """Write an HDF5 file that replaces the one at `path` when the block ends without an exception.
 
-    See `atomic_write`.
+    Raises:
+        error: see `atomic_write`.
     """
     import h5py
 

@@ -1,4 +1,4 @@
-"""Layer: what turns bottom blobs into top blobs. Caffe: layer.hpp."""
+"""Layer: computes top blobs from bottom blobs. Caffe: layer.hpp."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from runtime.process.not_copyable import NotCopyable
 
 @dataclass(frozen=True)
 class Arity:
-    """How many blobs a layer takes or gives; `high` None means any number."""
+    """The allowed number of bottoms or tops; no upper limit if `high` is None."""
 
     low: int
     high: int | None
 
     def __str__(self) -> str:
-        """Say it as an error message does."""
+        """The text for error messages."""
         if self.high is None:
             return f"at least {self.low}"
         return f"exactly {self.low}" if self.low == self.high else f"{self.low} to {self.high}"
@@ -51,10 +51,10 @@ _NOT_INHERITED = ("only_ops", "can_rectify", "rectifies", "can_gate_relu", "to_o
 
 
 class Layer(NotCopyable):
-    """Base of all layers, a template method: `setup` is fixed, the four hooks are the layer's.
+    """Base class of layers. Subclasses define `layer_setup`, `reshape`, `forward` and `backward`.
 
-    The constructor stores the parameter and nothing else. `layer_setup` runs once, `reshape` on
-    every change of a bottom's shape, `forward` and `backward` do nothing but call ops.
+    The constructor only stores its arguments. `setup` calls `layer_setup` once, then `reshape`;
+    `reshape` runs again before every forward pass.
     """
 
     type: ClassVar[str] = ""
@@ -62,40 +62,39 @@ class Layer(NotCopyable):
     num_top: ClassVar[Arity] = exactly(1)
     equal_num_bottom_top: ClassVar[bool] = False
     auto_top_blobs: ClassVar[bool] = False
-    """Missing tops are made by the net; the loss layers' way."""
+    """The net creates missing tops, as for loss layers."""
     in_place: ClassVar[bool] = True
-    """A top may be a bottom, where the shape stays. Where False, that is refused."""
+    """A top may be the same blob as a bottom, if its shape does not change."""
     can_rectify: ClassVar[bool] = False
     """The layer defines `forward_relu`. Not inherited."""
     is_loss: ClassVar[bool] = False
-    """The first top has loss weight 1 unless the prototxt says otherwise."""
+    """The first top has loss weight 1 unless the prototxt sets loss_weight."""
     only_ops: ClassVar[bool] = False
-    """On a device, both passes only call ops of the backend or its `kernels`, which may be recorded
-    and repeated. Not inherited.
+    """On a device, both passes only call ops or kernels of the backend, so they can be recorded and
+    replayed. Not inherited.
     """
     places: ClassVar[Places] = Places.UNDEFINED
-    """Where the place of a top's number lies in the bottoms."""
+    """The map from top positions to bottom positions."""
     value_bottoms: ClassVar[int | None] = None
-    """The number of bottoms whose values are read; of those behind them only the shape. None: all.
-    """
+    """The number of bottoms whose values are read; later ones give only their shape. None: all."""
     inserted_by_net: ClassVar[bool] = False
-    """A net inserts the layer where several layers read one blob; summaries omit it."""
+    """The net inserts the layer if several layers read one blob; summaries omit it."""
     applies_densely: ClassVar[bool] = False
-    """On a larger image the layer gives at each place what it gives on the crop around it."""
+    """On a larger image, the output at each position equals the output on the crop around it."""
     reads_scores: ClassVar[bool] = False
     """The first bottom holds class scores."""
     fully_connected: ClassVar[bool] = False
     """Every output is a weighted sum of all inputs of a sample."""
     weight_axes: ClassVar[int | None] = None
-    """The axes of blobs[0], if all other weight blobs have one. None: not fixed."""
+    """The number of axes of blobs[0], if all other weight blobs have one axis. None: not fixed."""
     filters_are_rows: ClassVar[bool] = False
-    """A filter of blobs[0] holds as many weights as a row of a fully connected layer's matrix."""
+    """A filter of blobs[0] has the weights of one row of an equivalent fully connected layer."""
 
-    # Of layers without bottoms, which bring data into the net.
+    # For layers without bottoms, the inputs of the net.
     is_input: ClassVar[bool] = False
-    """The caller fills the tops."""
+    """The caller writes the tops."""
     top_is_weight: ClassVar[bool] = False
-    """The top is a weight of the layer: no data comes in."""
+    """The top is a weight of the layer, not input data."""
     batch_param: ClassVar[str] = ""
     """The field of LayerParameter whose message has the batch_size."""
     shape_param: ClassVar[str] = ""
@@ -103,15 +102,17 @@ class Layer(NotCopyable):
     reads_images: ClassVar[bool] = False
     """The first top, or with `shape_param` each top of 4 axes, holds images of any size."""
     divides_batch: ClassVar[bool] = False
-    """The batch can be divided over shards: a sample depends on its number only."""
+    """The batch can be divided over shards: a sample depends only on its sample number."""
 
     keep_factors: Callable[[Array, Array], None] | None = None
-    """If set, a layer with a `factor_depth` passes left and right to it, whose product left^T right
-    is the gradient of blobs[0], and does not add the product.
-    Shapes: left (factor_depth, a), right (factor_depth, b); blobs[0] (a, b)."""
+    """If set, a layer with a `factor_depth` calls it with the factors (left, right) of the gradient
+    left^T right of blobs[0], instead of adding the gradient.
+
+    Shapes: left (factor_depth, a), right (factor_depth, b); blobs[0] (a, b).
+    """
 
     def __init_subclass__(cls) -> None:
-        """Reset what holds for the passes of one class: a subclass may override them."""
+        """Reset attributes that describe the passes of one class, which a subclass may override."""
         super().__init_subclass__()
         for name in _NOT_INHERITED:
             if name not in vars(cls):
@@ -129,12 +130,12 @@ class Layer(NotCopyable):
 
     @property
     def label(self) -> str:
-        """The layer as error messages name it."""
+        """The layer's name and type, for error messages."""
         return f"layer '{self.param.name}' ({self.type})"
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Put the layer before the text of errors that do not name it."""
+        """Prefix errors raised in the block with the layer's label."""
         try:
             yield
         except VerydeepError as error:
@@ -143,7 +144,12 @@ class Layer(NotCopyable):
             raise type(error)(f"{self.label}: {error}") from error
 
     def setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check arities, set up once, shape the tops, seed the loss weights."""
+        """Check the blob counts, call `layer_setup` and `reshape`, write the loss weights.
+
+        Raises:
+            ProtoError: wrong number of bottoms, tops or loss weights, or not allowed in place.
+            ShapeError: the layer works in place and its top has another shape than its bottom.
+        """
         self._check_counts(bottom, top)
         both = [blob for blob in bottom if any(blob is other for other in top)]
         if both and not self.in_place:
@@ -160,38 +166,38 @@ class Layer(NotCopyable):
         self._set_loss_weights(top)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Read the parameter, make and fill the weights. Runs once."""
+        """Read the parameters; create and fill the weights. Runs once."""
 
     def fetch(self, top: Blobs) -> None:
-        """Read what a whole pass needs and shape the tops for it, before any layer runs.
+        """Read the data of the next pass and shape the tops for it, before any layer runs.
 
-        Only layers without bottoms are asked; a layer whose shapes are fixed has nothing to do.
+        Called for layers without bottoms; layers with fixed shapes need not define it.
         """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Shape tops and buffers after the bottoms. Runs before every forward pass."""
-        raise TypeError(f"{self.label}: a layer must define reshape")
+        """Set the shapes of tops and buffers from the bottoms. Runs before every forward pass."""
+        raise NotImplementedError(f"{self.label}: a layer must define reshape")
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Compute the tops' data."""
-        raise TypeError(f"{self.label}: a layer must define forward")
+        raise NotImplementedError(f"{self.label}: a layer must define forward")
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Overwrite the bottoms' diffs where asked; add to the weights' diffs."""
+        """Overwrite the diffs of bottoms with propagate_down; add to the diffs of weights."""
 
     def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
-        """Compute the tops' data, then max(x, 0) of them. Called only if `can_rectify`."""
-        raise NotImplementedError(f"{self.label}: a layer that can rectify must define this")
+        """Compute the tops' data and apply max(x, 0). Called only if `can_rectify`."""
+        raise NotImplementedError(f"{self.label}: must define forward_relu to rectify")
 
     def backward_relu(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Compute the gradients of this layer and of the ReLU that its bottoms were passed through.
+        """Compute the gradients through this layer and the ReLU before it.
 
         Called only if `can_gate_relu`.
         """
-        raise NotImplementedError(f"{self.label}: a layer that can gate a ReLU must define this")
+        raise NotImplementedError(f"{self.label}: must define backward_relu to gate a ReLU")
 
     def weighted_loss(self, top: Blobs) -> float:
-        """The sum of the tops, each multiplied by its loss weight, which is in its diff."""
+        """The sum of all top elements times their loss weights, which are in the tops' diffs."""
         return sum(
             self.backend.vectors.dot(blob.data.dev(), blob.diff.dev())
             for blob, weight in zip(top, self.loss_weights)
@@ -199,14 +205,14 @@ class Layer(NotCopyable):
         )
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """Tell whether force_backward may ask this bottom for a gradient (a label's may not)."""
+        """Whether force_backward applies to this bottom; it does not apply to labels."""
         return not (self.is_loss and bottom_index == 1)
 
     def close(self) -> None:
         """Release files and threads."""
 
     def propagates_to_params(self, index: int) -> bool:
-        """Tell whether the gradient of weight blob `index` is wanted."""
+        """Whether the gradient of weight blob `index` is needed."""
         return index >= len(self.param_propagate_down) or self.param_propagate_down[index]
 
     def samples(self, blob: Blob, least: int = 0) -> int:
@@ -218,7 +224,7 @@ class Layer(NotCopyable):
         if not blob.num_axes or blob.shape[0] < least:
             raise ShapeError(
                 f"{self.label}: blob '{blob.name}' has shape {blob.shape}; expected a first axis "
-                f"of at least {least} samples; correct the shape of the layer's input"
+                f"of at least {least} samples; change the shape of the layer's input"
             )
         return blob.shape[0]
 
@@ -230,7 +236,7 @@ class Layer(NotCopyable):
             if not arity.allows(len(blobs)):
                 raise ProtoError(
                     f"{self.label}: expected {arity} {word} blob(s), got {len(blobs)}; "
-                    f"correct its {word} lines"
+                    f"change its {word} lines"
                 )
         if self.equal_num_bottom_top and len(bottom) != len(top):
             raise ProtoError(
@@ -250,35 +256,35 @@ class Layer(NotCopyable):
         self.seed_loss_weights(top)
 
     def seed_loss_weights(self, top: Blobs) -> None:
-        """Write each loss weight into its top's diff, where the top has a new shape.
+        """Write each loss weight into the diff of its top if the shape of the top has changed.
 
-        Backward starts from there.
+        These diffs are the start of the backward pass.
         """
         for index, (blob, weight) in enumerate(zip(top, self.loss_weights)):
             if weight and self._seeded.get(index) != blob.shape:
                 blob.backend.memory.fill(blob.diff.mutable_dev(), weight)
                 self._seeded[index] = blob.shape
 
-    # What the layer is, for the parts of the program that do not run it.
+    # Properties of the layer that other parts of the program use.
 
     @classmethod
     def divisible_batch(cls, param: Any) -> int | None:
-        """The batch of a LayerParameter of this type, if it can be divided over shards."""
+        """The batch size of a LayerParameter of this type; None if it cannot be divided."""
         return int(getattr(param, cls.batch_param).batch_size) if cls.divides_batch else None
 
     @classmethod
     def set_batch(cls, param: Any, batch: int) -> None:
-        """Change the batch in a LayerParameter of this type, which has a `batch_param`."""
+        """Set the batch size in a LayerParameter of this type, which has a `batch_param`."""
         getattr(param, cls.batch_param).batch_size = batch
 
     @classmethod
     def dense_form(cls, param: Any, bottom: tuple[int, ...]) -> Any | None:
         """A LayerParameter that applies a layer of this type densely; None if there is none.
 
-        `bottom` is the shape that the layer reads on one crop.
+        Shapes: `bottom` is the shape of the layer's bottom for one crop.
 
         Raises:
-            UnsupportedError: with these settings there is none.
+            UnsupportedError: the settings have no dense form.
         """
         return param if cls.applies_densely else None
 
@@ -289,14 +295,14 @@ class Layer(NotCopyable):
 
     @classmethod
     def coupling(cls, param: Any) -> str | None:
-        """Why a batch's gradient is not the mean of its shards' gradients; None if it is.
+        """Why the gradient of a batch is not the mean over its shards; None if it is.
 
-        A predicate whose subject is the layer.
+        The text continues the sentence "the layer ...".
         """
         if cls.is_loss and param.loss_param.normalization == proto.LossParameter.NONE:
             return "does not divide its loss by the number of samples"
         if cls.is_loss and param.loss_param.HasField("ignore_label"):
-            return "divides by the labels that count, which differ by shard"
+            return "divides by the number of labels that are not ignored, which differs by shard"
         return None
 
     @property
@@ -311,45 +317,45 @@ class Layer(NotCopyable):
 
     @property
     def algorithm(self) -> str:
-        """The algorithm that the backend chose; empty if there was no choice."""
+        """The algorithm that the backend chose; empty if it has only one."""
         return ""
 
     @property
     def factor_depth(self) -> int | None:
-        """Rows of the factors that `keep_factors` takes; None if the layer has none."""
+        """The number of rows of the factors for `keep_factors`; None if the layer has none."""
         return None
 
     @property
     def index_limit(self) -> int | None:
-        """The bottoms hold whole numbers below this; None if they hold any numbers."""
+        """The bottoms must hold integers below this limit; None if there is none."""
         return None
 
     @property
     def workspace_bytes(self) -> int:
-        """The temporary memory of a backend that a pass needs."""
+        """Temporary memory that a pass needs on the backend. Units: bytes."""
         return 0
 
     @property
     def wait_seconds(self) -> float:
-        """Time spent waiting for data so far."""
+        """Total time spent waiting for data. Units: seconds."""
         return 0.0
 
     def spatial_window(self) -> Window | None:
-        """The window over (N,C,H,W) bottoms of the present shape; None if the layer has none."""
+        """The window over (N,C,H,W) bottoms of the current shape; None if the layer has none."""
         return None
 
     def multiply_adds(self, bottoms: int) -> int:
-        """Multiply-adds of the products of a forward pass, by the direct algorithm."""
+        """The multiply-adds of a forward pass, by the direct algorithm."""
         return 0
 
     def chance_loss(self, bottom: Blobs) -> float | None:
-        """The unweighted loss of equal scores for all classes; None if it depends on the data."""
+        """The unweighted loss if all classes have equal scores; None if it depends on the data."""
         return None
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         """Add the layer, in the phase TEST, to an ONNX graph; returns the values of its tops.
 
-        A class without this method of its own has no ONNX form. Not inherited.
+        Not inherited: a class that does not define it has no ONNX form.
 
         Raises:
             UnsupportedError: the settings have no ONNX form.

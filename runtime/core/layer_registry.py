@@ -10,11 +10,15 @@ from runtime.core.layer import Layer
 _REGISTRY: dict[str, type[Layer]] = {}
 
 REGISTERED: Mapping[str, type[Layer]] = MappingProxyType(_REGISTRY)
-"""Layer classes by type, of the modules that are imported already. See runtime.layers.factory."""
+"""Layer classes of the modules imported so far, by type. See runtime.layers.factory."""
 
 
 def register(type_name: str) -> Callable[[type[Layer]], type[Layer]]:
-    """Enter a layer class under its type: `@register("Convolution")`."""
+    """Register a layer class under its type: `@register("Convolution")`.
+
+    Raises:
+        TypeError: another class has this type.
+    """
 
     def enter(cls: type[Layer]) -> type[Layer]:
         if type_name in _REGISTRY and _REGISTRY[type_name].__qualname__ != cls.__qualname__:

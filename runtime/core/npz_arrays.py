@@ -1,4 +1,4 @@
-"""Arrays of .npz files, read only where the file holds what its headers claim."""
+"""Reading arrays from .npz files whose headers are checked against the size of the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 _MEMBER = ".npy"
 _MOST_DEFLATION = 1032
-"""What deflate can make of a byte."""
+"""The largest expansion of a byte by inflating."""
 _SLACK = 1 << 12
 _ENCRYPTED = 1
 _KINDS = "fiubU"
@@ -36,17 +36,19 @@ DAMAGES = (
     MemoryError,
     SystemError,
 )
-"""What zipfile and numpy raise, other than OSError and ValueError, for a damaged file."""
+"""Exceptions of zipfile and numpy for damaged files, other than OSError and ValueError."""
 
 Array = npt.NDArray[Any]
 
 
 def read_arrays(path: Path, *names: str) -> dict[str, Array]:
-    """The arrays of some names: numbers, truth values or text.
+    """Read the named arrays: numbers, Booleans or text.
+
+    Shapes: as stored.
 
     Raises:
-        OSError, ValueError: the file cannot be read, is damaged, lacks one of the arrays, or claims
-            more than it holds.
+        OSError, ValueError: the file cannot be read, is damaged, lacks one of the arrays, or
+            declares more than it stores.
     """
     try:
         with path.open("rb") as stream, zipfile.ZipFile(stream) as file:
@@ -57,10 +59,12 @@ def read_arrays(path: Path, *names: str) -> dict[str, Array]:
 
 
 def read_member(file: zipfile.ZipFile, info: zipfile.ZipInfo, stored: int) -> Array:
-    """The array of a member of a file of `stored` bytes.
+    """Read the array in a member of a file of `stored` bytes.
+
+    Shapes: as stored.
 
     Raises:
-        ValueError, or one of DAMAGES: the member is damaged or claims more than it holds.
+        ValueError, or one of DAMAGES: the member is damaged or declares more than it stores.
     """
     member_type(file, info, stored)
     with file.open(info) as stream:
@@ -68,7 +72,7 @@ def read_member(file: zipfile.ZipFile, info: zipfile.ZipInfo, stored: int) -> Ar
     if array.dtype.kind == "U" and array.nbytes:
         words = array.reshape(-1).view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
         if words.max() > sys.maxunicode:
-            raise ValueError(f"{info.filename} has characters that do not exist")
+            raise ValueError(f"{info.filename} has invalid Unicode characters")
     return array
 
 
@@ -78,7 +82,7 @@ def member_type(
     """Shape and type of the array of a member of a file of `stored` bytes.
 
     Raises:
-        ValueError, or one of DAMAGES: the member is damaged or claims more than it holds.
+        ValueError, or one of DAMAGES: the member is damaged or declares more than it stores.
     """
     _check_sizes(info, stored)
     with file.open(info) as stream:
@@ -92,7 +96,7 @@ def member_type(
 
 
 def _check_sizes(info: zipfile.ZipInfo, stored: int) -> None:
-    """Refuse a member that could not come to its size from the bytes of the file."""
+    """Check that a member's size is possible for a file of `stored` bytes."""
     if info.flag_bits & _ENCRYPTED:
         raise ValueError(f"{info.filename} is encrypted")
     most = {
@@ -100,9 +104,11 @@ def _check_sizes(info: zipfile.ZipInfo, stored: int) -> None:
         zipfile.ZIP_DEFLATED: _MOST_DEFLATION * info.compress_size + _SLACK,
     }.get(info.compress_type)
     if most is None:
-        raise ValueError(f"{info.filename} is compressed in the way {info.compress_type}")
+        raise ValueError(
+            f"{info.filename} has the compression method {info.compress_type}, unsupported"
+        )
     if info.compress_size > stored or info.file_size > most:
-        raise ValueError(f"{info.filename} claims {info.file_size} bytes, more than it can hold")
+        raise ValueError(f"{info.filename} declares {info.file_size} bytes, more than it can have")
 
 
 def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
@@ -112,5 +118,5 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype[Any]]:
     elif version == (2, 0):
         shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
     else:
-        raise ValueError(f"the npy version {version}")
+        raise ValueError(f"unsupported npy version {version}")
     return tuple(shape), dtype

@@ -1,4 +1,4 @@
-"""Whether nets may run the Python code that layers of type Python name."""
+"""The permission to run the code of layers of type Python."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OFF = ("", "0", "false", "no", "off")
 
 
 def python_layers_allowed() -> bool:
-    """Return whether the environment variable allows Python layers.
+    """Whether the environment variable allows Python layers.
 
     Raises:
         UnsupportedError: its value is not a Boolean.

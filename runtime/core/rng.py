@@ -1,8 +1,8 @@
-"""Caffe's random stream on the CPU: one Mersenne twister, and boost's distributions over it.
+"""Caffe's random stream on the CPU: a Mersenne twister with the distributions of boost.
 
-With the same seed, fillers give original Caffe's very values. Every draw is float32, as there.
-Augmentation and dropout take counter-based numbers instead (data_prep/philox.py): those do not
-depend on how a batch is split.
+With the same seed, fillers produce exactly the values of original Caffe; all draws are float32, as
+in Caffe. Augmentation and dropout use counter-based numbers instead (data_prep/philox.py), which do
+not depend on how a batch is split.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Draw = Callable[["CaffeRandom"], object]
 
 
 class RawStream:
-    """The 32-bit outputs of mt19937, drawn in blocks and handed out in order."""
+    """The 32-bit outputs of mt19937, generated in blocks and returned in order."""
 
     def __init__(self, seed: int) -> None:
         self.lock = ProcessLock()
@@ -39,14 +39,14 @@ class RawStream:
         self._source = np.random.RandomState(seed & 0xFFFFFFFF)
         self._ahead: Uint32 = np.empty(0, np.uint32)
         self._postponed: list[Draw] = []
-        self._known: dict[Draw, Draw] = {}
+        self._distinct: dict[Draw, Draw] = {}
 
     def postpone(self, draw: Draw) -> None:
-        """Make a draw whose numbers are not used before the next other one, or never."""
-        self._postponed.append(self._known.setdefault(draw, draw))
+        """Make a draw, whose numbers are not used, only when later numbers are needed."""
+        self._postponed.append(self._distinct.setdefault(draw, draw))
 
     def peek(self, count: int) -> Uint32:
-        """The next `count` outputs, left in the stream."""
+        """The next `count` outputs, which stay in the stream. Shapes: (count,)."""
         if self._postponed:
             self._catch_up()
         missing = count - self._ahead.size
@@ -62,9 +62,11 @@ class RawStream:
             draw(rng)
 
     def skip(self, count: int) -> None:
+        """Remove the next `count` outputs, which `peek` has returned."""
         self._ahead = self._ahead[count:]
 
     def take(self, count: int) -> Uint32:
+        """Remove and return the next `count` outputs. Shapes: (count,)."""
         values = self.peek(count).copy()
         self.skip(count)
         return values
@@ -79,14 +81,14 @@ class _Ziggurat:
 
     @classmethod
     def normal(cls, layers: int, start: float) -> _Ziggurat:
-        """Cut the area under exp(-x^2/2) into layers of equal area."""
+        """Divide the area under exp(-x^2/2) into layers of equal area."""
         tail = math.sqrt(math.pi / 2) * math.erfc(start / math.sqrt(2))
         base = math.exp(-start * start / 2)
         return cls._cut(layers, start, base, tail, lambda y: math.sqrt(-2 * math.log(y)))
 
     @classmethod
     def exponential(cls, layers: int, start: float) -> _Ziggurat:
-        """Cut the area under exp(-x) into layers of equal area."""
+        """Divide the area under exp(-x) into layers of equal area."""
         base = math.exp(-start)
         return cls._cut(layers, start, base, base, lambda y: -math.log(y))
 
@@ -113,7 +115,7 @@ def _exponential_table() -> _Ziggurat:
 
 
 class CaffeRandom:
-    """The global generator of a Caffe process, as an object that is passed on.
+    """Caffe's global random generator as an object.
 
     Caffe: util/rng.hpp, util/math_functions.cpp (caffe_rng_*), boost 1.74's distributions.
     """
@@ -123,20 +125,20 @@ class CaffeRandom:
 
     @classmethod
     def on(cls, stream: RawStream) -> CaffeRandom:
-        """The distributions on a stream that exists already."""
+        """A generator that draws from an existing stream."""
         rng = CaffeRandom.__new__(CaffeRandom)
         rng._stream = stream
         return rng
 
     def stream(self) -> RawStream:
-        """The stream that the next draw takes its numbers from."""
+        """The stream of the next draw."""
         return self._stream
 
     def postpone(self, draw: Draw) -> None:
-        """Make a draw whose numbers are not used before the next other one, or never.
+        """Make a draw, whose numbers are not used, only when later numbers are needed.
 
-        The stream gives the same numbers as if it were made now. Draws are kept once each, so they
-        are hashable.
+        Later numbers are the same as if it were made now. Draws must be hashable: equal draws are
+        stored once.
         """
         stream = self.stream()
         with stream.lock.current():
@@ -149,10 +151,12 @@ class CaffeRandom:
             return int(stream.take(1)[0])
 
     def uniform(self, count: int, low: float, high: float) -> Float32:
-        """Numbers in [low, high]. Caffe: caffe_rng_uniform.
+        """Uniform numbers in [low, high]. Caffe: caffe_rng_uniform.
+
+        Shapes: (count,).
 
         Raises:
-            ProtoError: no number can be drawn between them.
+            ProtoError: the limits are not finite or not in order.
         """
         check_uniform(low, high, "uniform")
         a, b = np.float32(low), np.nextafter(np.float32(high), np.float32(np.inf))
@@ -161,13 +165,13 @@ class CaffeRandom:
         with stream.lock.current():
             while missing > 0:
                 values = stream.take(missing).astype(np.float32) / _TWO32 * (b - a) + a
-                values = values[values < b]  # rounding may reach the open end: drawn again
+                values = values[values < b]  # rounding may give the excluded limit b: draw again
                 parts.append(values)
                 missing -= values.size
         return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
     def bernoulli(self, count: int, probability: float) -> npt.NDArray[np.bool_]:
-        """True with the given probability. Caffe: caffe_rng_bernoulli."""
+        """True with the given probability. Shapes: (count,). Caffe: caffe_rng_bernoulli."""
         limit = np.float32(probability) * np.float32(2.0**32 - 1)
         if probability == 0:
             return np.zeros(count, np.bool_)
@@ -176,7 +180,7 @@ class CaffeRandom:
             return np.asarray(stream.take(count).astype(np.float32) <= limit)
 
     def gaussian(self, count: int, mean: float, std: float) -> Float32:
-        """Normal numbers. Caffe: caffe_rng_gaussian."""
+        """Normally distributed numbers. Shapes: (count,). Caffe: caffe_rng_gaussian."""
         unit = np.empty(count, np.float32)
         done, stream = 0, self.stream()
         with stream.lock.current():
@@ -186,13 +190,13 @@ class CaffeRandom:
 
 
 def _fill_normal(stream: RawStream, out: Float32) -> int:
-    """Fill the front of `out` with normal numbers and return how many.
+    """Fill the start of `out` with normal numbers and return their count.
 
-    All draws are tried at once as if each began a number. The 1 % that need a second step are then
-    processed in order, since what they consume shifts the rest.
+    All outputs are first processed at once, as if each started a new number. The 1 % that need more
+    outputs are then processed in order, since they consume the outputs that follow.
     """
     table = _normal_table()
-    # A tail may read past the block, so the last raws of a block begin no number.
+    # The tail may read further outputs, so the last ones of a block start no number.
     raw = stream.peek(out.size + out.size // 16 + 2 * _MARGIN)
     layer = (raw >> 1) & 127
     x = (raw >> 8).astype(np.float32) * _TWO24 * table.x[layer]
@@ -200,16 +204,16 @@ def _fill_normal(stream: RawStream, out: Float32) -> int:
     emits = np.ones(raw.size, np.bool_)
     emits[raw.size - _MARGIN :] = False
     consumed = np.zeros(raw.size, np.bool_)
-    for at in np.flatnonzero(x >= table.x[layer + 1]):
-        if consumed[at] or at >= raw.size - _MARGIN:
+    for index in np.flatnonzero(x >= table.x[layer + 1]):
+        if consumed[index] or index >= raw.size - _MARGIN:
             continue
-        if layer[at] == 0:
-            tail, used = _normal_tail(raw[at + 1 :])
-            value[at] = tail if raw[at] & 1 else -tail
+        if layer[index] == 0:
+            tail, used = _normal_tail(raw[index + 1 :])
+            value[index] = tail if raw[index] & 1 else -tail
         else:
-            emits[at] = _normal_accepts(table, int(layer[at]), x[at], raw[at + 1])
+            emits[index] = _normal_accepts(table, int(layer[index]), x[index], raw[index + 1])
             used = 1
-        consumed[at + 1 : at + 1 + used] = True
+        consumed[index + 1 : index + 1 + used] = True
     emits &= ~consumed
     places = np.flatnonzero(emits)[: out.size]
     out[: places.size] = value[places]
@@ -225,7 +229,7 @@ def _uniform01(raw: np.uint32) -> np.float32:
 
 
 def _normal_accepts(table: _Ziggurat, i: int, x: np.float32, raw: np.uint32) -> bool:
-    """Decide a point of layer i that lies outside the layer's rectangle. All in float32."""
+    """Whether to accept a point of layer i outside the layer's rectangle. All in float32."""
     y01 = _uniform01(raw)
     rise = table.y[i + 1] - table.y[i]
     y = table.y[i] + y01 * rise
@@ -238,37 +242,37 @@ def _normal_accepts(table: _Ziggurat, i: int, x: np.float32, raw: np.uint32) -> 
 
 
 def _normal_tail(raw: Uint32) -> tuple[np.float32, int]:
-    """Draw beyond the last layer; returns the number and how many raws it took."""
+    """Draw from the tail; returns the number and the count of outputs used."""
     start = _normal_table().x[1]
-    at = 0
+    position = 0
     while True:
-        x, used = _exponential(raw[at:])
-        at += used
-        y, used = _exponential(raw[at:])
-        at += used
+        x, used = _exponential(raw[position:])
+        position += used
+        y, used = _exponential(raw[position:])
+        position += used
         x = np.float32(x / start)
         if 2 * y > x * x:
-            return np.float32(x + start), at
+            return np.float32(x + start), position
 
 
 def _exponential(raw: Uint32) -> tuple[np.float32, int]:
-    """Draw an exponential number of mean 1; returns it and how many raws it took."""
+    """Draw an exponential number of mean 1; returns it and the count of outputs used."""
     table = _exponential_table()
     shift = np.float32(0)
-    at = 0
+    position = 0
     while True:
-        i = int(raw[at] & 255)
-        x = np.float32(raw[at] >> 8) * _TWO24 * table.x[i]
-        at += 1
+        i = int(raw[position] & 255)
+        x = np.float32(raw[position] >> 8) * _TWO24 * table.x[i]
+        position += 1
         if x < table.x[i + 1]:
-            return np.float32(shift + x), at
+            return np.float32(shift + x), position
         if i == 0:
             shift = np.float32(shift + table.x[1])
             continue
-        y01 = _uniform01(raw[at])
-        at += 1
+        y01 = _uniform01(raw[position])
+        position += 1
         y = table.y[i] + y01 * (table.y[i + 1] - table.y[i])
         upper = (table.x[i] - table.x[i + 1]) * y01 - (table.x[i] - x)
         lower = y - (table.y[i + 1] + (table.x[i + 1] - x) * table.y[i + 1])
         if upper < 0 and (lower < 0 or y < np.exp(-x)):
-            return np.float32(shift + x), at
+            return np.float32(shift + x), position

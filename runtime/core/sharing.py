@@ -1,4 +1,4 @@
-"""The array that the activations of several nets share; see runtime/net/activation_memory.py."""
+"""Memory shared by the activations of several nets; see runtime/net/activation_memory.py."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class Sharing:
     """An array for nets that never run at the same time."""
 
     keep: frozenset[str] = frozenset()
-    """Blobs that are read after a pass and have memory of their own."""
+    """Names of blobs that are read after a pass; these do not share memory."""
     _array: Array = field(default=None, repr=False)
     _count: int = 0
 
     def array(self, backend: Backend, count: int) -> Array:
-        """A flat array of at least `count` elements; a larger one replaces it when needed.
+        """A flat array of at least `count` elements, reallocated if it is too small.
 
         Raises:
-            DeviceError: there is too little memory.
+            DeviceError: the allocation fails.
         """
         if count > self._count:
             self._array = None

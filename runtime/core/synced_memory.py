@@ -1,4 +1,4 @@
-"""Memory that lives on the host, on a device, or on both, and is copied only when it must be."""
+"""Memory on the host, on a device, or on both, copied only when necessary."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from runtime.backend.base import Array, Backend, HostArray
 from runtime.backend.recording import Access
 
 _VERSIONS = itertools.count(1)
-"""One series for all storages: a blob that changes its storage must not meet a version again."""
+"""Versions are unique over all storages, since a blob may change its storage."""
 
 
 class Head(enum.Enum):
-    """Where the newest bytes are. Caffe: SyncedHead."""
+    """Which copy is up to date. Caffe: SyncedHead."""
 
     UNINITIALIZED = 0
     AT_HOST = 1
@@ -26,11 +26,11 @@ class Head(enum.Enum):
 
 
 class Storage:
-    """A flat allocation; several blobs may look at it. Fresh memory reads as zeros.
+    """A flat allocation that several blobs may share. New memory reads as zeros.
 
-    `version` grows with every access that may write, so whoever derives something from the
-    contents (transformed filters) knows when to derive it again. Once a host array has been handed
-    out to keep (`exposed`), writes can no longer be seen, and `version` is None.
+    `version` changes with every access that may write, so that data derived from the contents, such
+    as transformed filters, is recomputed only when necessary. If a caller keeps a host array
+    (`exposed`), writes cannot be detected, and `version` is None.
     """
 
     def __init__(self, backend: Backend, count: int, dtype: np.dtype[Any]) -> None:
@@ -45,7 +45,10 @@ class Storage:
 
     @classmethod
     def around(cls, backend: Backend, device: Array, count: int, dtype: np.dtype[Any]) -> Storage:
-        """Storage over a device array that somebody else owns, such as a slice of a flat buffer."""
+        """Storage over an existing device array, such as a slice of a larger buffer.
+
+        Shapes: device (count,).
+        """
         storage = cls(backend, count, dtype)
         storage._device = device
         storage.head = Head.AT_DEVICE
@@ -55,23 +58,24 @@ class Storage:
 
     @property
     def version(self) -> int | None:
+        """Changes whenever the contents may have changed; None if writes cannot be detected."""
         return None if self.exposed else self._version
 
     @property
     def reads_zero(self) -> bool:
-        """Nobody has looked since it was made or cleared; it is zeroed only when somebody does."""
+        """Whether it was not accessed since it was created or cleared: zeros are not written."""
         return self.head is Head.UNINITIALIZED
 
     def clear(self) -> None:
-        """Read as zeros from now on; nothing is written before somebody looks."""
+        """Set the contents to zero; the zeros are written at the next access."""
         self._version = next(_VERSIONS)
         self.head = Head.UNINITIALIZED
         if self.exposed:
-            # Whoever keeps the array does look.
+            # The kept array must show the zeros.
             self.host(write=False)
 
     def overwrite(self) -> Array:
-        """The flat device array, for one who writes all of it: it may hold anything."""
+        """The flat device array, with undefined contents; the caller writes all of it."""
         if self.head is Head.UNINITIALIZED and self._device is not None:
             self.head = Head.AT_DEVICE
         if self.backend.shares_host_memory and self._host is not None:
@@ -79,7 +83,7 @@ class Storage:
         return self.device(write=True)
 
     def host(self, write: bool) -> HostArray:
-        """The flat host array, brought up to date."""
+        """The flat host array, updated if necessary. Shapes: (count,)."""
         if self._host is None:
             self._host = np.zeros(self.count, self.dtype)
         elif self.head is Head.UNINITIALIZED:
@@ -104,14 +108,14 @@ class Storage:
             self._host.fill(0)
 
     def replayed(self, written: bool) -> None:
-        """Note that a replay has read the device array, or written it."""
+        """Record that a replay has read or written the device array."""
         if written:
             self._version = next(_VERSIONS)
         if written or self.head is Head.UNINITIALIZED:
             self.head = Head.AT_DEVICE
 
     def device(self, write: bool) -> Array:
-        """The flat device array, brought up to date."""
+        """The flat device array, updated if necessary. Shapes: (count,)."""
         if self.backend.shares_host_memory:
             return self.host(write)
         if self._device is None:
@@ -130,7 +134,7 @@ class Storage:
 
 
 class SyncedMemory:
-    """One shaped look at a Storage. `share` makes two of them look at the same bytes."""
+    """A shaped view of a Storage, which several views may share."""
 
     def __init__(self, backend: Backend, dtype: np.dtype[Any] | None = None) -> None:
         self.backend = backend
@@ -146,71 +150,68 @@ class SyncedMemory:
 
     @property
     def version(self) -> int | None:
-        """Changes whenever the contents may have; None when that cannot be known."""
-        self._tell(Access.VERSION)
+        """See Storage.version."""
+        self._notify(Access.VERSION)
         return self._storage.version
 
     def reshape(self, shape: tuple[int, ...]) -> None:
-        """Take a new shape; the allocation is kept while it is large enough."""
+        """Set the shape; memory is reallocated only if it is too small."""
         self.shape = shape
         self.count = math.prod(shape)
         if self.count > self._storage.count:
             self._storage = Storage(self.backend, self.count, self.dtype)
 
     def share(self, other: SyncedMemory) -> None:
-        """Look at the other's storage from now on, in the own shape."""
+        """Use the storage of another memory, with this shape."""
         self._storage = other._storage
-        self._tell(Access.BINDING)
-        other._tell(Access.BINDING)
+        self._notify(Access.BINDING)
+        other._notify(Access.BINDING)
 
     def bind(self, storage: Storage) -> None:
-        """Look at this storage from now on, in the own shape."""
+        """Use a storage, with this shape."""
         self._storage = storage
 
     def host(self) -> HostArray:
-        """Host array to read, in the shape. Do not keep it: the next pass may make it stale."""
-        self._tell(Access.HOST_READ)
+        """Host array to read, valid until the next access. Shapes: `shape`."""
+        self._notify(Access.HOST_READ)
         return self._storage.host(write=False)[: self.count].reshape(self.shape)
 
     def mutable_host(self) -> HostArray:
-        """Host array to read and write, in the shape."""
-        self._tell(Access.HOST_WRITE)
+        """Host array to read and write, valid until the next access. Shapes: `shape`."""
+        self._notify(Access.HOST_WRITE)
         return self._storage.host(write=True)[: self.count].reshape(self.shape)
 
     def exposed_host(self) -> HostArray:
-        """Host array that the caller keeps and may write at any time (pycaffe's `.data`)."""
+        """Host array that the caller may keep and write at any time, as pycaffe's `.data`."""
         self._storage.exposed = True
         return self.mutable_host()
 
     def dev(self) -> Array:
-        """Device array to read, in the shape."""
-        self._tell(Access.DEVICE_READ)
+        """Device array to read. Shapes: `shape`."""
+        self._notify(Access.DEVICE_READ)
         return self.backend.memory.view(self._storage.device(write=False), 0, self.shape)
 
     @property
     def reads_zero(self) -> bool:
         """See Storage.reads_zero."""
-        self._tell(Access.BINDING)
+        self._notify(Access.BINDING)
         return self._storage.reads_zero
 
     def clear(self) -> None:
         """See Storage.clear."""
-        self._tell(Access.HOST_WRITE)
+        self._notify(Access.HOST_WRITE)
         self._storage.clear()
 
     def overwritten_dev(self) -> Array:
-        """Device array to write, in the shape; what it holds before means nothing.
-
-        The whole storage must be written.
-        """
-        self._tell(Access.DEVICE_WRITE)
+        """Device array with undefined contents; the caller writes all of it. Shapes: `shape`."""
+        self._notify(Access.DEVICE_WRITE)
         return self.backend.memory.view(self._storage.overwrite(), 0, self.shape)
 
     def mutable_dev(self) -> Array:
-        """Device array to read and write, in the shape."""
-        self._tell(Access.DEVICE_WRITE)
+        """Device array to read and write. Shapes: `shape`."""
+        self._notify(Access.DEVICE_WRITE)
         return self.backend.memory.view(self._storage.device(write=True), 0, self.shape)
 
-    def _tell(self, access: Access) -> None:
-        if self._watch is not None and self._watch.told is not None:
-            self._watch.told(self, access)
+    def _notify(self, access: Access) -> None:
+        if self._watch is not None and self._watch.on_access is not None:
+            self._watch.on_access(self, access)

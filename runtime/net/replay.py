@@ -84,7 +84,7 @@ class Replay:
     _recordings: dict[int, int] = field(default_factory=dict)
     """By step: how often it was recorded since a graph with it was replayed often enough."""
     _key: Hashable = None
-    _era: int = 0
+    _generation: int = 0
     _disabled: bool = False
     """The driver cannot make graphs."""
 
@@ -94,9 +94,9 @@ class Replay:
         """Start a pass; its work depends on `key`. See Recorder.begin for the other arguments."""
         self._current.clear()
         self._key = key
-        if self.recorder.era != self._era:
+        if self.recorder.generation != self._generation:
             self.forget()
-            self._era = self.recorder.era
+            self._generation = self.recorder.generation
         if pass_number is not None or rates:
             self._key = (key, self.recorder.begin(pass_number or 0, rates))
 
@@ -145,11 +145,11 @@ class Replay:
         def note(memory: SyncedMemory, access: Access) -> None:
             trace.note(memory, access, self.recorder)
 
-        watch.told = note
+        watch.on_access = note
         try:
             tape = self.recorder.record(work)
         finally:
-            watch.told = None
+            watch.on_access = None
         self._current[step] = _Recording(tape, trace, self._key)
 
     def end(self) -> None:

@@ -1,7 +1,7 @@
-"""Records calls of compiled kernels and repeats them as a program: one call from Python.
+"""Recording calls of compiled kernels and replaying them as a program, in one call from Python.
 
-A program releases the interpreter lock once for many kernels, so that nets in several threads do
-not wait for each other between layers.
+A program releases the interpreter lock once for many kernels, so nets in several threads do not
+wait for each other between layers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from runtime.backend.cpu.native_signatures import F32, KERNELS, NOT_REPEATABLE
 from runtime.backend.recording import Watch
 
 _WORD = (1 << 64) - 1
-# A program returns to the interpreter after so much time, which then handles signals.
+# A program returns to the interpreter after this time, so that signals are handled.
 _LIMIT_MS = 20
 
 
 class KernelTape:
-    """See Tape. Addresses in a workspace are relative to it, since every replay has its own."""
+    """See Tape. Addresses in a workspace are stored relative to it; each replay has its own."""
 
     def __init__(self) -> None:
         self.pure = True
@@ -35,7 +35,7 @@ class KernelTape:
         """For each call the indices of the words that are relative to the workspace."""
         self.workspace_bytes = 0
         self.kept: list[Any] = []
-        """Structs and arrays that the words are addresses of."""
+        """Structs and arrays whose addresses are among the words."""
         self._structs: list[tuple[bytes, ...]] = []
         self._workspace: Workspace | None = None
 
@@ -44,7 +44,7 @@ class KernelTape:
         return len(self.names)
 
     def add(self, name: str, arguments: tuple[Any, ...]) -> None:
-        """Record a call of a kernel that is about to be made."""
+        """Record the next call of a kernel."""
         if name in NOT_REPEATABLE or name not in KERNELS:
             self.pure = False
             return
@@ -71,7 +71,7 @@ class KernelTape:
         self._structs.append(tuple(structs))
 
     def use(self, workspace: Workspace, size: int) -> None:
-        """Note that the next calls use `size` bytes of a workspace; two at once prevent replay."""
+        """Record that the next calls use `size` bytes of a workspace; two at once cannot replay."""
         if self._workspace is not None and not self._workspace.is_idle:
             self.pure = False
         self._workspace = workspace
@@ -111,7 +111,7 @@ class _Call(ctypes.Structure):
 
 
 class KernelProgram:
-    """The calls of some tapes, in the form that native/program.cpp runs."""
+    """The calls of several tapes, in the form of native/program.cpp."""
 
     def __init__(self, library: NativeLibrary, tapes: Sequence[KernelTape]) -> None:
         self.count = sum(tape.calls for tape in tapes)
@@ -133,7 +133,7 @@ class KernelProgram:
         self._base = 0
 
     def run(self, library: NativeLibrary) -> None:
-        """Make all calls, with scratch memory of the library's."""
+        """Make all calls, with a workspace of the library."""
         with library.workspace(self.workspace_bytes) as base:
             if base != self._base:
                 self._words[self._relative] = self._offsets + np.uint64(base)
@@ -148,7 +148,7 @@ class KernelProgram:
 class KernelRecorder:
     """See Recorder. Several threads may record and replay at the same time."""
 
-    era = 0
+    generation = 0
 
     def __init__(self, library: NativeLibrary) -> None:
         self.watch = Watch()

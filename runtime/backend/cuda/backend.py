@@ -40,7 +40,7 @@ class CudaBackend(NotCopyable, Backend):
     """
 
     shares_host_memory = False
-    rows_stand_alone = False
+    rows_independent = False
 
     def __init__(
         self, driver: Driver, precision: str = FP32, exact: bool = False, replay: bool = True

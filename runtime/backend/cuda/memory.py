@@ -115,11 +115,11 @@ class DeviceMemory:
         """What the workspace has grown to."""
         return self._workspace.capacity if self._workspace is not None else 0
 
-    def expect_room(self, nbytes: int, what: str) -> None:
+    def expect_room(self, nbytes: int, purpose: str) -> None:
         """See DeviceCapacity."""
         self.trim()
         if nbytes > self.driver.free_memory():
-            raise self._exhausted(nbytes, f" for {what}")
+            raise self._exhausted(nbytes, f" for {purpose}")
 
     def trim(self) -> None:
         """Give the device back what nobody uses."""

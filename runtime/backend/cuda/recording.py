@@ -108,8 +108,8 @@ class LaunchRecorder:
         self._block = PassBlock(launcher.driver, launcher.memory)
 
     @property
-    def era(self) -> int:
-        """See Recorder.era."""
+    def generation(self) -> int:
+        """See Recorder.generation."""
         return self._launcher.memory.growths
 
     def begin(self, pass_number: int, rates: Sequence[float]) -> None:

@@ -155,17 +155,17 @@ def test_a_graph_updates_by_the_rates_of_the_day() -> None:
             else:
                 update(later, backend, w, dw, past)
             results.append(down(backend, w, past))
-            # A rate that nobody announced stays an argument.
+            # A rate that was not passed to `begin` stays an argument.
             assert recorder.record(work) != tape
     np.testing.assert_array_equal(results[0], results[1])
 
 
-def test_memories_tell_how_they_are_used() -> None:
+def test_memories_report_how_they_are_used() -> None:
     with emulated() as (backend, _):
         memory = SyncedMemory(backend)
         memory.reshape((4,))
-        told: list[str] = []
-        recorder_of(backend).watch.told = lambda _, access: told.append(access.name)
+        accesses: list[str] = []
+        recorder_of(backend).watch.on_access = lambda _, access: accesses.append(access.name)
         memory.dev()
         memory.mutable_dev()
         memory.overwritten_dev()
@@ -176,7 +176,7 @@ def test_memories_tell_how_they_are_used() -> None:
         assert memory.reads_zero is False
         assert memory.version is None
         memory.share(memory)
-        assert told == [
+        assert accesses == [
             "DEVICE_READ", "DEVICE_WRITE", "DEVICE_WRITE", "HOST_READ", "HOST_WRITE", "HOST_WRITE",
             "HOST_WRITE", "BINDING", "VERSION", "BINDING", "BINDING"
         ]  # fmt: skip

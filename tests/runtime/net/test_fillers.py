@@ -59,7 +59,11 @@ def filled(shape: tuple[int, ...], **fields: Any) -> list[float]:
     ("shape", "fields", "complaint"),
     [
         ((2,), {"type": "he"}, "unknown filler type 'he'; expected one of bilinear, constant"),
-        ((2,), {"type": "xavier", "sparse": 1}, "sparse is for the gaussian filler, got 'xavier'"),
+        (
+            (2,),
+            {"type": "xavier", "sparse": 1},
+            "sparse applies to the gaussian filler only, got 'xavier'",
+        ),
         (
             (2, 5),
             {"type": "gaussian", "sparse": 3},

@@ -148,9 +148,15 @@ IGNORE = LOSS.replace('top: "loss"', 'top: "loss" loss_param { ignore_label: 1 }
     ("net", "message"),
     [
         (INPUT + LOSS, "got Input; train it on one device, in one shard"),
-        (DATA.format(16) + NORM + LOSS, "layer 'bn' (BatchNorm) takes statistics over the batch"),
+        (
+            DATA.format(16) + NORM + LOSS,
+            "layer 'bn' (BatchNorm) computes statistics over its batch",
+        ),
         (DATA.format(16) + SUM, "does not divide its loss by the number of samples; expected"),
-        (DATA.format(16) + IGNORE, "divides by the labels that count, which differ by shard"),
+        (
+            DATA.format(16) + IGNORE,
+            "divides by the number of labels that are not ignored, which differs by shard",
+        ),
     ],
 )
 def test_nets_that_are_not_the_mean_of_their_shards(net: str, message: str) -> None:

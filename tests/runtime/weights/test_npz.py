@@ -47,8 +47,8 @@ def test_damaged_headers_are_refused(member: bytes, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({10: 8, 24: 0x7FFFFF00}, "claims 2147483392 bytes"),
-        ({10: 12}, "compressed in the way 12"),
+        ({10: 8, 24: 0x7FFFFF00}, "declares 2147483392 bytes"),
+        ({10: 12}, "compression method 12"),
         ({8: 1}, "is encrypted"),
         ({6: 0x00FF}, "zip file version"),
     ],
