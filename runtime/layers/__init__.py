@@ -1,1 +1,1 @@
-"""The layers, one file a type."""
+"""The layers, one file per type."""

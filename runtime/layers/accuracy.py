@@ -14,7 +14,7 @@ from runtime.layers.labels import check_labels
 
 @register("Accuracy")
 class AccuracyLayer(Layer):
-    """The share of labels among the top_k scores; a second top holds it class by class.
+    """The fraction of labels whose score is among the top_k; a second top has it per class.
 
     Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and (C,).
     """
@@ -24,7 +24,12 @@ class AccuracyLayer(Layer):
     num_bottom, num_top = exactly(2), between(1, 2)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check scores against labels."""
+        """Check that there is a label for each position of the scores.
+
+        Raises:
+            ShapeError: the numbers of labels and positions differ.
+            ProtoError: top_k is larger than the number of classes.
+        """
         param = self.param.accuracy_param
         self.layout = bottom[0].layout(param.axis, self.label)
         self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
@@ -43,7 +48,11 @@ class AccuracyLayer(Layer):
             top[1].reshape((self.layout.channels,))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Count the hits."""
+        """Compute the accuracy.
+
+        Raises:
+            DataError: see check_labels.
+        """
         check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
         self.backend.softmax.accuracy(
             self.layout,
@@ -62,15 +71,19 @@ class AccuracyLayer(Layer):
         labels = bottom[1].data.host().reshape(layout.outer, layout.inner).astype(np.int64)
         counted = labels != self.ignore if self.ignore is not None else labels == labels
         safe = np.where(counted, labels, 0)
-        own = np.take_along_axis(scores, safe[:, None], axis=1)
-        hits = (scores >= own).sum(axis=1) - 1 < self.param.accuracy_param.top_k
-        seen = np.bincount(labels[counted], minlength=layout.channels)
-        right = np.bincount(labels[counted & hits], minlength=layout.channels)
-        top[1].data.mutable_host()[...] = np.where(seen > 0, right / np.maximum(seen, 1), 0.0)
+        label_scores = np.take_along_axis(scores, safe[:, None], axis=1)
+        hits = (scores >= label_scores).sum(axis=1) - 1 < self.param.accuracy_param.top_k
+        totals = np.bincount(labels[counted], minlength=layout.channels)
+        correct = np.bincount(labels[counted & hits], minlength=layout.channels)
+        top[1].data.mutable_host()[...] = np.where(totals > 0, correct / np.maximum(totals, 1), 0.0)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Refuse: an accuracy has no gradient."""
+        """Raise an error: the accuracy has no gradient.
+
+        Raises:
+            ProtoError: a gradient is requested.
+        """
         if any(propagate_down):
             raise ProtoError(
-                f"{self.label}: has no gradient; give it no loss_weight, or propagate_down: false"
+                f"{self.label}: has no gradient; remove loss_weight, or set propagate_down: false"
             )

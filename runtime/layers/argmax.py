@@ -14,13 +14,17 @@ from runtime.core.layer_registry import register
 
 @register("ArgMax")
 class ArgMaxLayer(Layer):
-    """Places (and values) of the top_k largest, along an axis or over a whole sample.
+    """Indices, or values, of the top_k largest elements along an axis or of each sample.
 
     Shapes: with `axis`, that axis becomes top_k; without, top (N, 1 or 2, top_k).
     """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check top_k against the axis, which shrinks to it."""
+        """Check top_k against the size of the axis, and shape the top.
+
+        Raises:
+            ProtoError: top_k is out of range.
+        """
         param = self.param.argmax_param
         self.top_k = int(param.top_k)
         self.axis: int | None = None
@@ -42,13 +46,13 @@ class ArgMaxLayer(Layer):
         top[0].reshape((bottom[0].shape[0], kinds, self.top_k, *(1,) * (axes - 3)))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Sort; of equal values the one with the larger index comes first, as in Caffe."""
+        """Sort; of equal values, the one with the larger index comes first, as in Caffe."""
         x = bottom[0].data.host()
         if self.axis is None:
             values = x.reshape(x.shape[0], bottom[0].count(1))
         else:
             values = np.moveaxis(x, self.axis, -1)
-        # Caffe sorts pairs (value, index) downwards.
+        # Caffe sorts pairs (value, index) in descending order.
         order = np.argsort(values, axis=-1, kind="stable")[..., ::-1][..., : self.top_k]
         best = np.take_along_axis(values, order, axis=-1)
         out = top[0].data.mutable_host()
@@ -61,14 +65,18 @@ class ArgMaxLayer(Layer):
             out[...] = order.reshape(out.shape)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Refuse: a place has no gradient."""
+        """Raise an error: an index has no gradient.
+
+        Raises:
+            ProtoError: a gradient is requested.
+        """
         if propagate_down[0]:
             raise ProtoError(f"{self.label}: has no gradient; set propagate_down: false")
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param = self.param.argmax_param
         if self.top_k != 1 or (param.out_max_val and self.axis is None):
-            raise step.refuse("top_k above 1, or the maximum beside its place,")
+            raise step.refuse("top_k above 1, or both index and maximum,")
         value, axis = step.inputs[0], 1
         if self.axis is None:
             value = step.reshape(value, (step.bottom[0].shape[0], -1))

@@ -18,10 +18,10 @@ from runtime.core.layer import Blobs, Layer
 
 
 def take_transformer_seed(layer: Layer) -> None:
-    """Take the seed of a layer's transformer from the random stream, if Caffe's would take one.
+    """Draw the seed of a layer's transformer from the random stream, if Caffe draws one.
 
-    The seed is not used, because crops and mirrors are drawn per sample number; it is taken so that
-    later fillers get Caffe's values. Caffe: DataTransformer::InitRand.
+    The seed is not used, because crops and mirrors depend on the sample number; it is drawn so that
+    later fillers get the values of Caffe. Caffe: DataTransformer::InitRand.
     """
     transform = layer.param.transform_param
     if transform.mirror or (layer.phase == proto.TRAIN and transform.crop_size):
@@ -29,9 +29,9 @@ def take_transformer_seed(layer: Layer) -> None:
 
 
 def take_thread_seed(layer: Layer) -> None:
-    """Take the seeds that a reading thread takes when it starts.
+    """Draw the seeds of a reading thread: of its transformer, again, and its own.
 
-    The transformer is seeded a second time before. Caffe: BasePrefetchingDataLayer::LayerSetUp.
+    Caffe: BasePrefetchingDataLayer::LayerSetUp.
     """
     take_transformer_seed(layer)
     layer.context.rng.raw()
@@ -105,7 +105,11 @@ class BatchLayer(Layer):
         """Keep the shapes that `layer_setup` or `fetch` set."""
 
     def fetch(self, top: Blobs) -> None:
-        """Read the batch of the coming pass if its size is not known before."""
+        """Read the batch of the next pass if the sizes of the images vary.
+
+        Raises:
+            DataError: a record cannot be read.
+        """
         if self.reader is not None and self.reader.sizes_vary(self.batch):
             self._fetched = self.context.pass_number, self._read(top)
 
@@ -132,11 +136,11 @@ class BatchLayer(Layer):
         self.reader.recycle(batch)
 
     def _read(self, top: Blobs) -> Batch:
-        """Read the batch of the coming pass and shape the tops for it."""
+        """Read the batch of the next pass and shape the tops for it."""
         assert self.reader is not None
-        iteration, place = divmod(self.context.pass_number, self.context.window.passes)
+        iteration, index = divmod(self.context.pass_number, self.context.window.passes)
         try:
-            batch = self.reader.read(iteration, place * self.batch, self.batch)
+            batch = self.reader.read(iteration, index * self.batch, self.batch)
         except VerydeepError:
             with self.naming():
                 raise

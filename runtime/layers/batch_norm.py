@@ -1,4 +1,4 @@
-"""BatchNorm: normalise each channel. Caffe: batch_norm_layer.cpp."""
+"""BatchNorm: normalisation of each channel. Caffe: batch_norm_layer.cpp."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.core.layer_registry import register
 class BatchNormLayer(Layer):
     """y = (x - mean) / sqrt(var + eps), without scale and shift. May work in place.
 
-    TRAIN takes mean and variance from the batch, TEST from the running sums in the blobs.
+    TRAIN uses the mean and variance of the batch, TEST the running sums in the blobs.
 
     Shapes: bottom (N,C,...); blobs mean (C,), variance (C,), and (1,) that both are divided by.
     """
@@ -29,7 +29,11 @@ class BatchNormLayer(Layer):
     places = Places.SAME
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make the running sums; the solver must leave them alone."""
+        """Create the running sums, which the solver must not change.
+
+        Raises:
+            ProtoError: a param has a lr_mult other than 0.
+        """
         param = self.param.batch_norm_param
         self.global_stats = self.phase == proto.TEST
         if param.HasField("use_global_stats"):
@@ -44,32 +48,36 @@ class BatchNormLayer(Layer):
             elif self.param.param[i].lr_mult != 0.0:
                 raise ProtoError(
                     f"{self.label}: param {i} has lr_mult {self.param.param[i].lr_mult:g}; "
-                    "expected 0, statistics are not learnt; remove the param entries"
+                    "expected 0, since statistics are not learnt; remove the param entries"
                 )
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom."""
+        """Set the top to the shape of the bottom.
+
+        Raises:
+            ShapeError: the number of channels has changed, or a batch is empty.
+        """
         self.channels = self.blobs[0].count()
         channels = bottom[0].shape[1] if bottom[0].num_axes > 1 else 1
         if channels != self.channels:
             raise ShapeError(
-                f"{self.label}: expected {self.channels} channels as when the net was made, got "
+                f"{self.label}: expected {self.channels} channels as when the net was built, got "
                 f"shape {bottom[0].shape}"
             )
         if not bottom[0].count() and not self.global_stats:
             raise ShapeError(
-                f"{self.label}: no number to take mean and variance of; expected at least one for "
-                f"each channel, got shape {bottom[0].shape}; give a batch that is not empty"
+                f"{self.label}: no elements to compute mean and variance; expected at least one "
+                f"for each channel, got shape {bottom[0].shape}; use a batch that is not empty"
             )
         top[0].reshape_like(bottom[0])
 
     def _planes(self, x: HostArray) -> Any:
-        """See x as (N, C, everything else)."""
+        """View x as (N,C,rest)."""
         images = 1 if x.ndim == 1 else x.shape[0]
         return x.reshape(images, self.channels, x.size // max(1, images * self.channels))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Normalise; in TRAIN, add to the running sums."""
+        """Normalise; with the statistics of the batch, also update the running sums."""
         x = self._planes(bottom[0].data.host())
         if self.global_stats:
             divisor = float(self.blobs[2].data.host()[0])
@@ -81,13 +89,13 @@ class BatchNormLayer(Layer):
         centred = x - mean[None, :, None]
         if not self.global_stats:
             var = np.square(centred).mean(axis=(0, 2))
-            self._remember(mean, var, x.size // self.channels)
+            self._update_sums(mean, var, x.size // self.channels)
         self.std = np.sqrt(var + self.param.batch_norm_param.eps)
         self.normal = centred / self.std[None, :, None]
         y = top[0].data.mutable_host()
         y[...] = self.normal.reshape(y.shape)
 
-    def _remember(self, mean: HostArray, var: HostArray, count: int) -> None:
+    def _update_sums(self, mean: HostArray, var: HostArray, count: int) -> None:
         fraction = self.param.batch_norm_param.moving_average_fraction
         unbiased = count / (count - 1) if count > 1 else 1.0
         for blob, fresh in zip(self.blobs, (mean, unbiased * var, 1.0)):
@@ -95,7 +103,7 @@ class BatchNormLayer(Layer):
             sums[...] = sums * fraction + fresh
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Gradient of the input; in TRAIN, through mean and variance as well."""
+        """Gradient of the input, also through the statistics of the batch."""
         if not propagate_down[0]:
             return
         dy = self._planes(top[0].diff.host())
@@ -110,10 +118,10 @@ class BatchNormLayer(Layer):
 
     @classmethod
     def coupling(cls, param: Any) -> str | None:
-        """With the statistics of a batch."""
+        """A reason, if the statistics are those of the batch."""
         if param.batch_norm_param.use_global_stats:
             return None
-        return "takes statistics over the batch it is given"
+        return "computes statistics over its batch"
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         if not self.global_stats:

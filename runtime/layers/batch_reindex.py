@@ -22,7 +22,11 @@ class BatchReindexLayer(Layer):
     num_bottom = exactly(2)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """As many samples as indices."""
+        """Set the number of samples to the number of indices.
+
+        Raises:
+            ShapeError: the indices do not have one axis.
+        """
         if bottom[1].num_axes != 1:
             raise ShapeError(f"{self.label}: expected indices (M,), got {bottom[1].shape}")
         self.samples(bottom[0])
@@ -38,11 +42,19 @@ class BatchReindexLayer(Layer):
         return np.asarray(index.astype(np.int64))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Gather."""
+        """Copy the indexed samples.
+
+        Raises:
+            DataError: an index is out of range.
+        """
         top[0].data.mutable_host()[...] = bottom[0].data.host()[self._indices(bottom)]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Scatter and add."""
+        """Add the gradients of all copies of a sample.
+
+        Raises:
+            ProtoError: a gradient of the indices is requested.
+        """
         if propagate_down[1]:
             raise ProtoError(f"{self.label}: indices have no gradient; set propagate_down: false")
         if propagate_down[0]:

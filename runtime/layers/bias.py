@@ -1,4 +1,4 @@
-"""Bias: add a learnt or given blob, broadcast. Caffe: bias_layer.cpp."""
+"""Bias: addition of a weight or second bottom, broadcast. Caffe: bias_layer.cpp."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class BiasLayer(Layer):
     num_bottom = between(1, 2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make and fill the bias."""
+        """Create and fill the bias, unless it is a bottom."""
         if len(bottom) == 1:
             param = self.param.bias_param
             shape = factor_shape(bottom[0], param.axis, param.num_axes, self.label)
@@ -33,13 +33,17 @@ class BiasLayer(Layer):
             fill_weight(self, 0, param.filler)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Find the axes that the bias spans."""
+        """Determine the axes of the bias.
+
+        Raises:
+            ShapeError: the shapes do not agree.
+        """
         bias = bottom[1] if len(bottom) > 1 else self.blobs[0]
         self.axes = broadcast_axes(bottom[0], bias, self.param.bias_param.axis, self.label)
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Add."""
+        """Add the bias."""
         bias = bottom[1] if len(bottom) > 1 else self.blobs[0]
         y = bottom[0].data.host() + bias.data.host().reshape(self.axes.shape)
         top[0].data.mutable_host()[...] = y

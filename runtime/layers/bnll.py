@@ -17,11 +17,11 @@ class BNLLLayer(NeuronLayer):
     """y = log(1 + exp(x)), the binomial normal log likelihood."""
 
     def value(self, x: HostArray) -> Any:
-        """Without overflow at either end."""
+        """A form that does not overflow."""
         return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
-        """Exponents are cut at 50, where float32 no longer sees a difference."""
+        """x is limited to 50, above which the result is 1 in float32."""
         e = np.exp(np.minimum(x, 50.0))
         return e / (e + 1)
 

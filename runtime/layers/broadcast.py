@@ -1,4 +1,4 @@
-"""The axes that a smaller blob spans in a larger one, for Scale and Bias."""
+"""Broadcasting a smaller blob over a larger one, for Scale and Bias."""
 
 from __future__ import annotations
 
@@ -15,38 +15,42 @@ from runtime.core.description import OnnxStep
 
 @dataclass(frozen=True)
 class BroadcastAxes:
-    """`shape` broadcasts the small blob over the large one; `summed` are the axes it lacks."""
+    """`shape` broadcasts the small blob over the large one; `summed` are the broadcast axes."""
 
     shape: tuple[int, ...]
     summed: tuple[int, ...]
 
     def reduce(self, values: HostArray) -> Any:
-        """Sum over the axes that the small blob lacks."""
+        """Sum over the broadcast axes. Shapes: values as the large blob; result `shape`."""
         return np.asarray(values).sum(axis=self.summed, keepdims=True)
 
 
-def factor_shape(large: Blob, axis: int, num_axes: int, where: str) -> tuple[int, ...]:
-    """The shape of a weight that spans num_axes axes from `axis` on; -1 means to the end."""
-    start = large.canonical_axis(axis, where)
+def factor_shape(large: Blob, axis: int, num_axes: int, label: str) -> tuple[int, ...]:
+    """The shape of a weight for `num_axes` axes from `axis` on; -1 means to the end.
+
+    Raises:
+        ShapeError, ProtoError: the axes are out of range.
+    """
+    start = large.canonical_axis(axis, label)
     if num_axes < -1 or (num_axes >= 0 and start + num_axes > large.num_axes):
         raise ProtoError(
-            f"{where}: num_axes is {num_axes}; expected -1, or at most "
+            f"{label}: num_axes is {num_axes}; expected -1, or at most "
             f"{large.num_axes - start} axes from axis {start} of shape {large.shape}"
         )
     return large.shape[start:] if num_axes == -1 else large.shape[start : start + num_axes]
 
 
-def broadcast_axes(large: Blob, small: Blob, axis: int, where: str) -> BroadcastAxes:
-    """Lay the small blob along the large one from `axis` on; a scalar spans nothing.
+def broadcast_axes(large: Blob, small: Blob, axis: int, label: str) -> BroadcastAxes:
+    """Match the axes of the small blob with the large one from `axis` on.
 
     Raises:
         ShapeError: the dimensions do not agree.
     """
-    start = 0 if small.num_axes == 0 else large.canonical_axis(axis, where)
+    start = 0 if small.num_axes == 0 else large.canonical_axis(axis, label)
     end = start + small.num_axes
     if large.shape[start:end] != small.shape:
         raise ShapeError(
-            f"{where}: expected a factor with the axes from {start} on of {large.shape}, "
+            f"{label}: expected a factor with the axes from {start} on of {large.shape}, "
             f"got shape {small.shape}"
         )
     shape = (1,) * start + small.shape + (1,) * (large.num_axes - end)
@@ -55,5 +59,5 @@ def broadcast_axes(large: Blob, small: Blob, axis: int, where: str) -> Broadcast
 
 
 def onnx_factor(step: OnnxStep, shape: tuple[int, ...]) -> str:
-    """The value of the second bottom or weight in a shape that broadcasts over the first bottom."""
+    """The second bottom or the weight as an ONNX value, in a shape that broadcasts."""
     return step.reshape(step.inputs[1], shape) if len(step.bottom) > 1 else step.weight(0, shape)

@@ -14,13 +14,13 @@ from runtime.layers.neuron import NeuronLayer
 
 @register("Clip")
 class ClipLayer(NeuronLayer):
-    """y = x held between min and max."""
+    """y = x limited to min .. max."""
 
     def value(self, x: HostArray) -> Any:
         return np.clip(x, self.param.clip_param.min, self.param.clip_param.max)
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
-        """1 inside the limits, both included."""
+        """1 inside the limits, including them, else 0."""
         return (x >= self.param.clip_param.min) & (x <= self.param.clip_param.max)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

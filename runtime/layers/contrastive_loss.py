@@ -14,7 +14,7 @@ from runtime.layers.loss import LossLayer
 
 @register("ContrastiveLoss")
 class ContrastiveLossLayer(LossLayer):
-    """d^2 for similar pairs, max(0, margin - d)^2 for others (legacy: max(0, margin - d^2)), / 2N.
+    """Sum of d^2 for similar pairs, max(0, margin - d)^2 (legacy: margin - d^2) for others, / 2N.
 
     Shapes: features a and b (N,C), similar (N,) of 0 and 1; top scalar.
     """
@@ -26,7 +26,11 @@ class ContrastiveLossLayer(LossLayer):
         return bottom_index != 2
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check the pairs."""
+        """Check the shapes of the pairs.
+
+        Raises:
+            ShapeError: they do not agree.
+        """
         a, b, similar = bottom
         self.samples(a, least=1)
         if a.count() != b.count() or a.shape[:1] != b.shape[:1]:
@@ -40,7 +44,7 @@ class ContrastiveLossLayer(LossLayer):
         top[0].reshape(())
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Distances, then the loss of each pair."""
+        """Compute the distances and the loss."""
         param = self.param.contrastive_loss_param
         rows = bottom[0].shape[0]
         a, b = (blob.data.host().reshape(rows, -1) for blob in bottom[:2])
@@ -55,7 +59,11 @@ class ContrastiveLossLayer(LossLayer):
         top[0].data.mutable_host()[...] = loss
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Pull similar pairs together, push others out to the margin."""
+        """Gradients of both features.
+
+        Raises:
+            ProtoError: a gradient of the similarities is requested.
+        """
         self.refuse_label_gradient(propagate_down, 2)
         param = self.param.contrastive_loss_param
         if param.legacy_version:

@@ -19,10 +19,10 @@ from runtime.layers.convolution_nd import ConvolutionNd, is_image
 
 @register("Convolution")
 class ConvolutionLayer(Layer):
-    """Filters shared by all bottoms; one top a bottom.
+    """Convolution with the same filters for all bottoms; one top per bottom.
 
     Shapes: bottom (N,C,H,W); blobs[0] (K,C/group,R,S), blobs[1] (K,); top (N,K,P,Q). With `axis`,
-    or with other than two axes behind the channels, see ConvolutionNd.
+    or if there are not two axes after the channels, see ConvolutionNd.
     """
 
     applies_densely = True
@@ -37,13 +37,17 @@ class ConvolutionLayer(Layer):
     geom: ConvGeometry
     plan: ConvPlan
     nd: ConvolutionNd | None = None
-    """What the layer computes where its bottoms are not (N,C,H,W); geom and plan are unset then."""
+    """The convolution if the bottoms are not (N,C,H,W); `geom` and `plan` are unset then."""
     transposed: ClassVar[bool] = False
     can_rectify = True
     in_place = False
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make and fill filters and bias."""
+        """Create and fill filters and bias.
+
+        Raises:
+            ProtoError, ShapeError: the parameters do not suit the bottom.
+        """
         param = self.param.convolution_param
         if is_image(param, bottom[0].shape):
             self.geom = self.geometry(bottom[0].shape)
@@ -59,7 +63,11 @@ class ConvolutionLayer(Layer):
             fill_weight(self, 1, param.bias_filler)
 
     def geometry(self, shape: Sequence[int]) -> ConvGeometry:
-        """The geometry for a bottom's shape; Deconvolution turns it round."""
+        """The geometry for a bottom's shape; Deconvolution overrides it.
+
+        Raises:
+            ProtoError, ShapeError: the parameters do not suit the shape.
+        """
         return ConvGeometry.from_param(self.param.convolution_param, shape, self.label)
 
     def _general(self, shape: Sequence[int]) -> ConvolutionNd:
@@ -69,19 +77,23 @@ class ConvolutionLayer(Layer):
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one bottom's pass."""
+        """The multiply-adds of a pass over one bottom."""
         return self.geom.macs if self.nd is None else self.nd.macs
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Plan again when the bottoms' shape is new."""
+        """Update the plan if the shape of the bottoms has changed.
+
+        Raises:
+            ProtoError, ShapeError: the shapes differ, or do not suit the weights.
+        """
         for blob in bottom[1:]:
             if blob.shape != bottom[0].shape:
                 raise ProtoError(
-                    f"{self.label}: expected all bottoms in the shape {bottom[0].shape}, "
+                    f"{self.label}: expected all bottoms of shape {bottom[0].shape}, "
                     f"got {blob.shape}"
                 )
         if self.nd is None:
-            shape: tuple[int, ...] = self._plan_again(bottom[0].shape)
+            shape: tuple[int, ...] = self._update_plan(bottom[0].shape)
         else:
             shape = self._reshape_nd(bottom[0].shape)
         for blob in top:
@@ -91,19 +103,19 @@ class ConvolutionLayer(Layer):
         self.nd = self._general(shape)
         if self.nd.weight_shape != self.blobs[0].shape:
             raise ShapeError(
-                f"{self.label}: a bottom of shape {shape} asks for weights "
-                f"{self.nd.weight_shape}; expected channels and axes as when the net was made, "
+                f"{self.label}: a bottom of shape {shape} requires weights "
+                f"{self.nd.weight_shape}; expected channels and axes as when the net was built, "
                 f"with weights {self.blobs[0].shape}"
             )
         return self.nd.wide_shape if self.transposed else self.nd.narrow_shape
 
-    def _plan_again(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _update_plan(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if shape != self.geom.in_shape:
             geom = self.geometry(shape)
             if geom.c != self.geom.c:
                 raise ProtoError(
                     f"{self.label}: expected {self.geom.c} input channels as when the net was "
-                    f"made, got {geom.c}"
+                    f"built, got {geom.c}"
                 )
             self.geom, self.plan = geom, self.backend.conv.plan(geom)
         return self.geom.out_shape
@@ -113,7 +125,7 @@ class ConvolutionLayer(Layer):
         self._convolve(bottom, top, relu=False)
 
     def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
-        """Convolve every bottom, and apply a ReLU to the tops."""
+        """Convolve every bottom and apply a ReLU to the tops."""
         self._convolve(bottom, top, relu=True)
 
     def _convolve(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
@@ -158,10 +170,10 @@ class ConvolutionLayer(Layer):
 
     def _forward_nd(self, nd: ConvolutionNd, bottom: Blobs, top: Blobs) -> None:
         weight = self.blobs[0].data.host()
-        through = nd.backward_data if self.transposed else nd.forward
+        transform = nd.backward_data if self.transposed else nd.forward
         for x, y in zip(bottom, top):
             out = y.data.mutable_host()
-            out[...] = through(x.data.host(), weight)
+            out[...] = transform(x.data.host(), weight)
             if len(self.blobs) > 1:
                 self.backend.products.bias_forward(
                     self._layout_nd(nd), self.blobs[1].data.dev(), y.data.mutable_dev()
@@ -181,8 +193,8 @@ class ConvolutionLayer(Layer):
                 ends = (dy, x.data.host()) if self.transposed else (x.data.host(), dy)
                 nd.backward_weight(*ends, weight.diff.mutable_host())
             if down:
-                through = nd.forward if self.transposed else nd.backward_data
-                x.diff.mutable_host()[...] = through(dy, weight.data.host())
+                transform = nd.forward if self.transposed else nd.backward_data
+                x.diff.mutable_host()[...] = transform(dy, weight.data.host())
 
     def _layout_nd(self, nd: ConvolutionNd) -> Layout:
         sizes = nd.size if self.transposed else nd.out
@@ -195,11 +207,11 @@ class ConvolutionLayer(Layer):
 
     @property
     def workspace_bytes(self) -> int:
-        """The plan's."""
+        """The workspace of the plan. Units: bytes."""
         return self.plan.workspace_bytes if self.nd is None else 0
 
     def spatial_window(self) -> Window | None:
-        """The filters'; of a Deconvolution over the top."""
+        """The window of the filters; for Deconvolution, it moves over the top."""
         if self.nd is not None:
             return None
         geom = self.geom
@@ -212,7 +224,7 @@ class ConvolutionLayer(Layer):
         return self._onnx_nodes(step, "Conv")
 
     def _onnx_nodes(self, step: OnnxStep, op: str) -> list[str]:
-        """One node a bottom."""
+        """Add one node per bottom."""
         outputs = []
         for value, bottom in zip(step.inputs, step.bottom):
             geom = ConvGeometry.deconv_input(self.param.convolution_param, bottom.shape, self.label)

@@ -1,7 +1,7 @@
 """Convolution over any number of spatial axes. Caffe: base_conv_layer.cpp, im2col.cpp (im2col_nd).
 
-Images have two spatial axes behind (N,C), and kernels of the backends. Sequences, volumes and
-channels that stand elsewhere are rare: for them one product a place of the kernel, on the host.
+Images (N,C,H,W) are computed by the backends. Other numbers of spatial axes and other positions of
+the channel axis are rare, and computed on the host by one product per kernel element.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Sizes = tuple[int, ...]
 
 
 def is_image(param: Any, shape: Sequence[int]) -> bool:
-    """Tell whether a ConvolutionParameter and a bottom's shape are those of (N,C,H,W)."""
+    """Whether a ConvolutionParameter and a bottom's shape are for images (N,C,H,W)."""
     return len(shape) == 4 and param.axis in (1, -3)
 
 
 @dataclass(frozen=True)
 class ConvolutionNd:
-    """A convolution from `wide` to `narrow` blobs: of a Deconvolution, from its top to its bottom.
+    """A convolution from `wide` to `narrow` blobs; for Deconvolution, from top to bottom.
 
     Shapes: wide (*outer, c, *size), narrow (*outer, k, *out); weight (k, c/group, *kernel).
     """
@@ -46,57 +46,62 @@ class ConvolutionNd:
 
     @classmethod
     def from_param(
-        cls, param: Any, shape: Sequence[int], where: str, *, transposed: bool = False
+        cls, param: Any, shape: Sequence[int], label: str, *, transposed: bool = False
     ) -> ConvolutionNd:
-        """Read a ConvolutionParameter against a bottom's shape; `transposed` for a Deconvolution.
+        """Read a ConvolutionParameter for a bottom's shape; `transposed` for a Deconvolution.
 
         Raises:
-            ShapeError, ProtoError: what does not fit.
+            ShapeError, ProtoError: the parameters do not suit the shape.
         """
         if not -len(shape) <= param.axis < len(shape):
             raise ShapeError(
-                f"{where}: axis {param.axis} is out of range; expected the channels' axis of "
+                f"{label}: axis {param.axis} is out of range; expected the channels' axis of "
                 f"{tuple(shape)}"
             )
         axis = param.axis % len(shape)
         outer, channels, size = tuple(shape[:axis]), shape[axis], tuple(shape[axis + 1 :])
-        kernel = _spatial(param, "kernel_size", len(size), 0, where)
-        pad = _spatial(param, "pad", len(size), 0, where)
-        stride = _spatial(param, "stride", len(size), 1, where)
-        dilation = _spatial(param, "dilation", len(size), 1, where)
+        kernel = _spatial(param, "kernel_size", len(size), 0, label)
+        pad = _spatial(param, "pad", len(size), 0, label)
+        stride = _spatial(param, "stride", len(size), 1, label)
+        dilation = _spatial(param, "dilation", len(size), 1, label)
         outputs, group = int(param.num_output), int(param.group)
         if min((outputs, group, *kernel, *stride, *dilation)) < 1:
             raise ProtoError(
-                f"{where}: num_output {outputs}, group {group}, kernel {kernel}, stride {stride}, "
+                f"{label}: num_output {outputs}, group {group}, kernel {kernel}, stride {stride}, "
                 f"dilation {dilation}; expected at least 1 each"
             )
         if min((channels, *size)) < 1:
             raise ShapeError(
-                f"{where}: the bottom has no channel or no pixel; expected at least 1 along each "
-                f"axis from {axis} on, got shape {tuple(shape)}; correct the input's shape"
+                f"{label}: the bottom has no channel or no pixel; expected at least 1 along each "
+                f"axis from {axis} on, got shape {tuple(shape)}; change the input's shape"
             )
         if channels % group or outputs % group:
             raise ShapeError(
-                f"{where}: group {group} does not divide {channels} input and {outputs} output "
+                f"{label}: group {group} does not divide {channels} input and {outputs} output "
                 "channels; choose a group that divides both"
             )
-        reach = [d * (n - 1) + 1 for n, d in zip(kernel, dilation)]
+        extents = [d * (n - 1) + 1 for n, d in zip(kernel, dilation)]
         if transposed:
-            far = tuple(s * (n - 1) + r - 2 * p for n, s, r, p in zip(size, stride, reach, pad))
+            output = tuple(
+                s * (n - 1) + r - 2 * p for n, s, r, p in zip(size, stride, extents, pad)
+            )
         else:
-            far = tuple((n + 2 * p - r) // s + 1 for n, s, r, p in zip(size, stride, reach, pad))
-        if far and min(far) < 1:
+            output = tuple(
+                (n + 2 * p - r) // s + 1 for n, s, r, p in zip(size, stride, extents, pad)
+            )
+        if output and min(output) < 1:
             raise ShapeError(
-                f"{where}: the output would be {far}; expected at least 1 along each axis, got "
+                f"{label}: the output would be {output}; expected at least 1 along each axis, got "
                 f"input {size} with kernel {kernel}, pad {pad}"
             )
-        ends = (far, size) if transposed else (size, far)
+        ends = (output, size) if transposed else (size, output)
         wide, narrow = (outputs, channels) if transposed else (channels, outputs)
-        made = cls(outer, wide, narrow, group, *ends, kernel, pad, stride, dilation)
-        check_count("the weights", made.weight_shape, where)
-        check_count("the result", made.wide_shape if transposed else made.narrow_shape, where)
-        check_count("the padded input", made.padded_shape, where)
-        return made
+        convolution = cls(outer, wide, narrow, group, *ends, kernel, pad, stride, dilation)
+        result = convolution.wide_shape if transposed else convolution.narrow_shape
+        check_count("the weights", convolution.weight_shape, label)
+        check_count("the result", result, label)
+        check_count("the padded input", convolution.padded_shape, label)
+        return convolution
 
     @property
     def weight_shape(self) -> Sizes:
@@ -112,40 +117,40 @@ class ConvolutionNd:
 
     @property
     def padded_shape(self) -> Sizes:
-        """Of all images, with the outer axes as one."""
+        """The shape of the padded input, with the outer axes joined."""
         padded = (n + 2 * p for n, p in zip(self.size, self.pad))
         return (math.prod(self.outer), self.c, *padded)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one pass."""
+        """The multiply-adds of one pass."""
         return math.prod(self.outer) * math.prod(self.weight_shape) * math.prod(self.out)
 
     def forward(self, wide: HostArray, weight: HostArray) -> Any:
-        """The narrow blob of a wide one."""
+        """The convolution of a wide blob. Shapes: see the class."""
         padded = self._padded(wide)
         total = np.zeros((*self._grouped(self.k), math.prod(self.out)), wide.dtype)
-        for place, window in self._places():
-            total += self._matrix(weight, place) @ self._seen(padded, window)
+        for element, window in self._elements():
+            total += self._matrix(weight, element) @ self._part(padded, window)
         return total.reshape(self.narrow_shape)
 
     def backward_data(self, narrow: HostArray, weight: HostArray) -> Any:
-        """Spread a narrow blob over a wide one, through the same weights."""
+        """The gradient of the wide blob. Shapes: see the class."""
         rows = narrow.reshape(*self._grouped(self.k), math.prod(self.out))
         padded = np.zeros(self.padded_shape, narrow.dtype)
-        for place, window in self._places():
-            share = self._matrix(weight, place).swapaxes(-1, -2) @ rows
+        for element, window in self._elements():
+            share = self._matrix(weight, element).swapaxes(-1, -2) @ rows
             padded[window] += share.reshape(len(padded), self.c, *self.out)
         inside = tuple(slice(p, p + n) for p, n in zip(self.pad, self.size))
         return padded[(slice(None), slice(None), *inside)].reshape(self.wide_shape)
 
     def backward_weight(self, wide: HostArray, narrow: HostArray, gradient: Any) -> None:
-        """Add the gradient of the weights."""
+        """Add the gradient of the weights to `gradient`. Shapes: see the class."""
         padded = self._padded(wide)
         rows = narrow.reshape(*self._grouped(self.k), math.prod(self.out))
-        for place, window in self._places():
-            products = rows @ self._seen(padded, window).swapaxes(-1, -2)
-            part = gradient[(slice(None), slice(None), *place)]
+        for element, window in self._elements():
+            products = rows @ self._part(padded, window).swapaxes(-1, -2)
+            part = gradient[(slice(None), slice(None), *element)]
             part += products.sum(axis=0).reshape(part.shape)
 
     def _grouped(self, channels: int) -> Sizes:
@@ -155,37 +160,37 @@ class ConvolutionNd:
         images = wide.reshape(math.prod(self.outer), self.c, *self.size)
         return np.pad(images, [(0, 0), (0, 0), *((p, p) for p in self.pad)])
 
-    def _places(self) -> Iterator[tuple[Sizes, tuple[slice, ...]]]:
-        """Each place of the kernel, and what it meets of the padded blob."""
-        for place in itertools.product(*map(range, self.kernel)):
+    def _elements(self) -> Iterator[tuple[Sizes, tuple[slice, ...]]]:
+        """The elements of the kernel, and the part of the padded blob that each multiplies."""
+        for element in itertools.product(*map(range, self.kernel)):
             window = tuple(
                 slice(i * d, i * d + s * (n - 1) + 1, s)
-                for i, d, s, n in zip(place, self.dilation, self.stride, self.out)
+                for i, d, s, n in zip(element, self.dilation, self.stride, self.out)
             )
-            yield place, (slice(None), slice(None), *window)
+            yield element, (slice(None), slice(None), *window)
 
-    def _matrix(self, weight: Any, place: Sizes) -> Any:
-        part = weight[(slice(None), slice(None), *place)]
+    def _matrix(self, weight: Any, element: Sizes) -> Any:
+        part = weight[(slice(None), slice(None), *element)]
         return part.reshape(self.group, self.k // self.group, -1)
 
-    def _seen(self, padded: Any, window: tuple[slice, ...]) -> Any:
+    def _part(self, padded: Any, window: tuple[slice, ...]) -> Any:
         return padded[window].reshape(*self._grouped(self.c), math.prod(self.out))
 
 
-def _spatial(param: Any, name: str, axes: int, default: int, where: str) -> Sizes:
-    """Read a setting of which there is one for all spatial axes or one each."""
+def _spatial(param: Any, name: str, axes: int, default: int, label: str) -> Sizes:
+    """Read a setting that is given once for all spatial axes or once for each."""
     stem = {"kernel_size": "kernel", "dilation": ""}.get(name, name)
     values = [int(v) for v in getattr(param, name)]
     if stem and (param.HasField(f"{stem}_h") or param.HasField(f"{stem}_w")):
         if axes != 2 or values:
             raise ProtoError(
-                f"{where}: {stem}_h and {stem}_w are for 2 spatial axes, and in place of {name}; "
-                f"got {axes} spatial axes; say it by {name} alone"
+                f"{label}: {stem}_h and {stem}_w are for 2 spatial axes, without {name}; "
+                f"got {axes} spatial axes; use {name} alone"
             )
         return int(getattr(param, f"{stem}_h")), int(getattr(param, f"{stem}_w"))
     if len(values) not in (0, 1, axes):
         raise ProtoError(
-            f"{where}: {name} has {len(values)} values; expected one, or one for each of {axes} "
+            f"{label}: {name} has {len(values)} values; expected one, or one for each of {axes} "
             "spatial axes"
         )
     return tuple((values or [default]) * axes if len(values) < 2 else values)

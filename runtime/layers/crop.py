@@ -1,4 +1,4 @@
-"""Crop: the part of a blob that has another's size. Caffe: crop_layer.cpp."""
+"""Crop: a part of a blob, with the size of another blob. Caffe: crop_layer.cpp."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runtime.core.layer_registry import register
 
 @register("Crop")
 class CropLayer(Layer):
-    """From `axis` on, the top has the second bottom's sizes, read at the offsets."""
+    """From `axis` on, the top has the sizes of the second bottom, at the given offsets."""
 
     places = Places.CROPPED
     value_bottoms = 1
@@ -22,11 +22,16 @@ class CropLayer(Layer):
     num_bottom = exactly(2)
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """The reference gives its shape only."""
+        """Only the first: of the reference, only the shape is used."""
         return bottom_index == 0
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Place the window."""
+        """Determine the window.
+
+        Raises:
+            ProtoError: the number of offsets is wrong.
+            ShapeError: the window exceeds the first bottom, or the reference has too few axes.
+        """
         axis = bottom[0].canonical_axis(self.param.crop_param.axis, self.label)
         offsets = [int(o) for o in self.param.crop_param.offset]
         cropped = bottom[0].num_axes - axis
@@ -42,26 +47,26 @@ class CropLayer(Layer):
             )
         window, shape = [], []
         for i, size in enumerate(bottom[0].shape):
-            at, length = 0, size
+            start, length = 0, size
             if i >= axis:
-                at = (offsets[i - axis] if len(offsets) > 1 else offsets[0]) if offsets else 0
+                start = (offsets[i - axis] if len(offsets) > 1 else offsets[0]) if offsets else 0
                 length = bottom[1].shape[i]
-            if at + length > size:
+            if start + length > size:
                 raise ShapeError(
-                    f"{self.label}: axis {i}: offset {at} + size {length} exceeds {size}; "
+                    f"{self.label}: axis {i}: offset {start} + size {length} exceeds {size}; "
                     "use a smaller offset or reference"
                 )
-            window.append(slice(at, at + length))
+            window.append(slice(start, start + length))
             shape.append(length)
         self.window = tuple(window)
         top[0].reshape(shape)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Read the window."""
+        """Copy the window."""
         top[0].data.mutable_host()[...] = bottom[0].data.host()[self.window]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Zero outside the window."""
+        """Copy the gradient to the window; it is 0 elsewhere."""
         if propagate_down[0]:
             dx = bottom[0].diff.mutable_host()
             dx[...] = 0

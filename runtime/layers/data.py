@@ -16,9 +16,9 @@ from runtime.layers.batch_layer import BatchLayer, take_thread_seed, take_transf
 class DataLayer(BatchLayer):
     """Reads the records of an LMDB in their order. See BatchLayer.
 
-    The options of the sidecar (rescaling, colour shift, shuffling, boxes) come with the context.
-    Crops and mirrors are drawn per sample number, not from Caffe's stream, so results do not depend
-    on which thread decodes.
+    The options of the sidecar (rescaling, colour shift, shuffling, boxes) are in the context. Crops
+    and mirrors depend on the sample number instead of Caffe's stream, so results do not depend on
+    the decoding thread.
 
     Shapes: tops (batch,C,H,W) and labels (batch,).
     """

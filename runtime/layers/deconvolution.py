@@ -1,4 +1,4 @@
-"""Deconvolution: convolution turned round. Caffe: deconv_layer.cpp."""
+"""Deconvolution: transposed convolution. Caffe: deconv_layer.cpp."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from runtime.layers.convolution import ConvolutionLayer
 
 @register("Deconvolution")
 class DeconvolutionLayer(ConvolutionLayer):
-    """Its forward pass is a convolution's backward pass on the data, and the other way round.
+    """The forward pass is the backward pass (to the data) of a convolution, and vice versa.
 
     Shapes: bottom (N,C,H,W); blobs[0] (C,K/group,R,S), blobs[1] (K,); top (N,K,P,Q) with
     P = stride*(H-1) + dilation*(R-1) + 1 - 2*pad. `geom` is the convolution from top to bottom.
@@ -30,7 +30,11 @@ class DeconvolutionLayer(ConvolutionLayer):
     can_rectify = False
 
     def geometry(self, shape: Sequence[int]) -> ConvGeometry:
-        """The convolution that would make the bottom out of the top."""
+        """The convolution from top to bottom.
+
+        Raises:
+            ProtoError, ShapeError: the parameters do not suit the shape.
+        """
         param = self.param.convolution_param
         given = ConvGeometry.deconv_input(param, shape, self.label)
         size = [
@@ -60,10 +64,11 @@ class DeconvolutionLayer(ConvolutionLayer):
         geom.check(self.label)
         return geom
 
-    def _plan_again(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def _update_plan(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         if len(shape) != 4 or shape[1] != self.geom.k:
             raise ShapeError(
-                f"{self.label}: expected all bottoms alike with {self.geom.k} channels, got {shape}"
+                f"{self.label}: expected all bottoms of one shape with {self.geom.k} channels, got "
+                f"{shape}"
             )
         if shape != self.geom.out_shape:
             self.geom = self.geometry(shape)
@@ -71,7 +76,7 @@ class DeconvolutionLayer(ConvolutionLayer):
         return self.geom.in_shape
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Spread every bottom."""
+        """Apply the transposed convolution to every bottom."""
         if self.nd is not None:
             self._forward_nd(self.nd, bottom, top)
             return

@@ -18,11 +18,11 @@ from runtime.core.synced_memory import SyncedMemory
 
 @register("Dropout")
 class DropoutLayer(Layer):
-    """TRAIN drops elements and scales the rest up; TEST is the identity. May work in place.
+    """TRAIN drops elements and scales up the others; TEST is the identity. May work in place.
 
     The mask is a function of (seed, layer, sample number, element): the same on every device and
-    for every split of the batch. Original Caffe draws it from its one stream instead, which the
-    context can ask for.
+    for every split of the batch. Original Caffe draws it from its random stream; the context has an
+    option for that.
     """
 
     applies_densely = True
@@ -30,7 +30,11 @@ class DropoutLayer(Layer):
     only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check the ratio."""
+        """Read the ratio.
+
+        Raises:
+            ProtoError: it is out of range.
+        """
         self.ratio = float(self.param.dropout_param.dropout_ratio)
         if not 0.0 <= self.ratio < 1.0:
             raise ProtoError(
@@ -40,17 +44,17 @@ class DropoutLayer(Layer):
         self.stream = stream_of(str(self.param.name))
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top and mask as bottom."""
+        """Set top and mask to the shape of the bottom."""
         top[0].reshape_like(bottom[0])
         self.mask.reshape(bottom[0].shape)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Drop, or copy."""
+        """Draw and apply the mask; in TEST, copy."""
         x, y = bottom[0].data, top[0].data
         if self.phase == proto.TRAIN and self.context.caffe_dropout:
             kept = self.context.rng.bernoulli(self.mask.count, 1.0 - self.ratio)
             self.mask.mutable_host()[...] = kept.reshape(self.mask.shape)
-            # The mask is applied forward as it is backward.
+            # Forward and backward apply the mask in the same way.
             self.backend.neurons.dropout_backward(
                 x.dev(), self.mask.dev(), y.mutable_dev(), self.ratio
             )
@@ -64,7 +68,7 @@ class DropoutLayer(Layer):
             self.backend.memory.copy(x.dev(), y.mutable_dev())
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """The gradient of what was kept."""
+        """The gradient of the elements that were not dropped."""
         if not propagate_down[0]:
             return
         if self.phase == proto.TRAIN:

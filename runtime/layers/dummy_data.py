@@ -13,9 +13,9 @@ from runtime.core.layer_registry import register
 
 @register("DummyData")
 class DummyDataLayer(Layer):
-    """Fills constants once, and random numbers in every pass.
+    """Tops filled with constants once, or with random numbers in every pass.
 
-    Shapes: `shape` (or num, channels, height, width), one for all tops or one each.
+    Shapes: `shape` (or num, channels, height, width), given once for all tops or for each.
     """
 
     shape_param = "dummy_data_param"
@@ -23,7 +23,11 @@ class DummyDataLayer(Layer):
     num_bottom, num_top = exactly(0), at_least(1)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Read shapes and fillers."""
+        """Read shapes and fillers.
+
+        Raises:
+            ProtoError: there are not as many as tops, or the shapes are given twice.
+        """
         param = self.param.dummy_data_param
         shapes = [[int(d) for d in shape.dim] for shape in param.shape]
         if param.num or param.channels or param.height or param.width:
@@ -58,10 +62,10 @@ class DummyDataLayer(Layer):
         return [list(dims) for dims in zip(*columns)]
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Keep the shapes."""
+        """Do nothing: the shapes are fixed."""
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Fill the tops that are random."""
+        """Fill the tops with random fillers."""
         for blob, filler in zip(top, self.fillers):
             if filler.type != "constant":
                 fill(blob, filler, self.context, self.label)

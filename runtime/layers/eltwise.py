@@ -1,4 +1,4 @@
-"""Eltwise: product, weighted sum or maximum of equal blobs. Caffe: eltwise_layer.cpp."""
+"""Eltwise: product, weighted sum or maximum of blobs of equal shape. Caffe: eltwise_layer.cpp."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from runtime.core.layer_registry import register
 
 @register("Eltwise")
 class EltwiseLayer(Layer):
-    """Bottoms and top of one shape."""
+    """The element-wise product, weighted sum or maximum of the bottoms.
+
+    Shapes: bottoms and top have the same shape.
+    """
 
     applies_densely = True
     places = Places.SAME
@@ -25,7 +28,11 @@ class EltwiseLayer(Layer):
     num_bottom = at_least(2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check the coefficients."""
+        """Read the operation and the coefficients.
+
+        Raises:
+            ProtoError: coefficients for another operation than SUM, or not one per bottom.
+        """
         param = self.param.eltwise_param
         self.operation = int(param.operation)
         coeff = [float(c) for c in param.coeff]
@@ -39,7 +46,11 @@ class EltwiseLayer(Layer):
         self.coeff = coeff or [1.0] * len(bottom)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that the shapes agree."""
+        """Shape the top.
+
+        Raises:
+            ShapeError: the shapes of the bottoms differ.
+        """
         for blob in bottom[1:]:
             if blob.shape != bottom[0].shape:
                 raise ShapeError(
@@ -49,7 +60,7 @@ class EltwiseLayer(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Combine."""
+        """Combine the bottoms."""
         inputs = [blob.data.host() for blob in bottom]
         if self.operation == proto.EltwiseParameter.PROD:
             out = inputs[0] * inputs[1]
@@ -60,7 +71,7 @@ class EltwiseLayer(Layer):
             for x, c in zip(inputs[1:], self.coeff[1:]):
                 out += x * c
         else:
-            # As Caffe compares: of the first two the second wins a tie, a later one must be larger.
+            # Ties as in Caffe: the second bottom wins over the first, later ones must be larger.
             self.winner = np.where(inputs[0] > inputs[1], 0, 1)
             out = np.where(inputs[0] > inputs[1], inputs[0], inputs[1])
             for i, x in enumerate(inputs[2:], start=2):
@@ -85,7 +96,7 @@ class EltwiseLayer(Layer):
             blob.diff.mutable_host()[...] = dy * slope
 
     def _others(self, index: int, top: Blobs, bottom: Blobs) -> np.ndarray:
-        """The product of the other bottoms; by a division where stable_prod_grad is off."""
+        """The product of the other bottoms; by a division if stable_prod_grad is false."""
         if not self.param.eltwise_param.stable_prod_grad:
             return np.asarray(top[0].data.host() / bottom[index].data.host())
         rest = [blob.data.host() for j, blob in enumerate(bottom) if j != index]

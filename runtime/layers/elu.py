@@ -20,7 +20,7 @@ class ELULayer(NeuronLayer):
         return np.maximum(x, 0) + self.param.elu_param.alpha * (np.exp(np.minimum(x, 0)) - 1)
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
-        """The sign of x is the sign of y, so the output tells in place."""
+        """In place, x is y; this is valid because they have the same sign."""
         return np.where(x > 0, 1, self.param.elu_param.alpha + y)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

@@ -16,14 +16,18 @@ from runtime.core.layer_registry import register
 
 @register("Embed")
 class EmbedLayer(Layer):
-    """Look rows up.
+    """Looks up rows of weights.
 
-    Shapes: bottom (M...) of whole numbers below input_dim; blobs[0] (input_dim,num_output),
+    Shapes: bottom (M...) of integers below input_dim; blobs[0] (input_dim,num_output),
     blobs[1] (num_output,); top (M..., num_output).
     """
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make and fill the rows and the bias."""
+        """Create and fill the rows and the bias.
+
+        Raises:
+            ProtoError: input_dim or num_output is below 1.
+        """
         param = self.param.embed_param
         self.rows, self.width = int(param.input_dim), int(param.num_output)
         if self.rows < 1 or self.width < 1:
@@ -38,7 +42,7 @@ class EmbedLayer(Layer):
             fill_weight(self, 1, param.bias_filler)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """One more axis."""
+        """Shape the top, which has one more axis than the bottom."""
         top[0].reshape((*bottom[0].shape, self.width))
 
     def _indices(self, bottom: Blobs) -> np.ndarray:
@@ -46,20 +50,28 @@ class EmbedLayer(Layer):
         bad = ~((index >= 0) & (index < self.rows) & (index == np.floor(index)))
         if bad.any():
             raise DataError(
-                f"{self.label}: index {index[bad][0]:g}; expected whole numbers "
-                f"0 .. {self.rows - 1}; correct the data or input_dim"
+                f"{self.label}: index {index[bad][0]:g}; expected integers "
+                f"0 .. {self.rows - 1}; check the data and input_dim"
             )
         return np.asarray(index.astype(np.int64))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Look up, add the bias."""
+        """Copy the rows and add the bias.
+
+        Raises:
+            DataError: an index is out of range or not an integer.
+        """
         out = self.blobs[0].data.host()[self._indices(bottom)]
         if len(self.blobs) > 1:
             out = out + self.blobs[1].data.host()
         top[0].data.mutable_host()[...] = out.reshape(top[0].shape)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Gradients of rows and bias; indices have none."""
+        """Gradients of rows and bias.
+
+        Raises:
+            ProtoError: a gradient of the indices is requested.
+        """
         if propagate_down[0]:
             raise ProtoError(f"{self.label}: indices have no gradient; set propagate_down: false")
         dy = top[0].diff.host().reshape(-1, self.width)
@@ -69,7 +81,7 @@ class EmbedLayer(Layer):
             self.blobs[1].diff.mutable_host()[...] += dy.sum(axis=0)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
-        # 7 is ONNX's number for int64.
+        # 7 is int64 in ONNX.
         index = step.op("Cast", step.inputs[0], to=7)
         value = step.op("Gather", step.weight(0), index)
         if len(self.blobs) > 1:

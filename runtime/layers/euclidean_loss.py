@@ -12,24 +12,28 @@ from runtime.core.synced_memory import SyncedMemory
 
 @register("EuclideanLoss")
 class EuclideanLossLayer(Layer):
-    """Half the mean over the batch of squared distances; both bottoms may learn.
+    """Half the mean of squared distances over the batch; both bottoms have gradients.
 
-    Shapes: bottoms alike (N, ...); top scalar.
+    Shapes: bottoms of equal shape (N, ...); top scalar.
     """
 
     num_bottom = exactly(2)
     auto_top_blobs = is_loss = True
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """Both sides have a gradient."""
+        """True for both bottoms."""
         return True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make room for the differences."""
+        """Create the memory of the differences."""
         self.difference = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that the bottoms agree."""
+        """Check that the bottoms agree.
+
+        Raises:
+            ShapeError: they have different shapes or no samples.
+        """
         self.samples(bottom[0], least=1)
         if bottom[0].shape[:1] != bottom[1].shape[:1] or bottom[0].count() != bottom[1].count():
             raise ShapeError(
@@ -40,14 +44,14 @@ class EuclideanLossLayer(Layer):
         self.difference.reshape(bottom[0].shape)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Sum of squares / 2N."""
+        """Compute the sum of squares / 2N."""
         second = self.backend.memory.view(bottom[1].data.dev(), 0, bottom[0].shape)
         self.backend.vectors.sub(bottom[0].data.dev(), second, self.difference.mutable_dev())
         total = self.backend.vectors.sumsq(self.difference.dev())
         self.backend.memory.fill(top[0].data.mutable_dev(), total / (2 * bottom[0].shape[0]))
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Plus and minus the differences / N."""
+        """The differences / N, negative for the second bottom."""
         for i, (blob, down) in enumerate(zip(bottom, propagate_down)):
             if down:
                 weight = float(top[0].diff.host().ravel()[0]) / blob.shape[0]

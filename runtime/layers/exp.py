@@ -18,10 +18,14 @@ from runtime.layers.neuron import NeuronLayer
 
 @register("Exp")
 class ExpLayer(NeuronLayer):
-    """y = base ^ (scale * x + shift); base -1 stands for e."""
+    """y = base ^ (scale * x + shift); base -1 means e."""
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Fold base, scale and shift into two factors."""
+        """Combine base, scale and shift to two factors.
+
+        Raises:
+            ProtoError: the base is not positive, or a factor is not finite.
+        """
         param = self.param.exp_param
         base = float(param.base)
         if base != -1 and base <= 0:
@@ -31,8 +35,8 @@ class ExpLayer(NeuronLayer):
         if not abs(self.inner) <= FLOAT_MAX or outer > math.log(FLOAT_MAX):
             raise ProtoError(
                 f"{self.label}: base {base:g} to the scale {param.scale:g} or shift "
-                f"{param.shift:g} is no finite number; expected numbers below {FLOAT_MAX:g}; use "
-                "smaller ones"
+                f"{param.shift:g} is not finite; expected numbers below {FLOAT_MAX:g}; use smaller "
+                "values"
             )
         self.outer = math.exp(param.shift) if base == -1 else base**param.shift
 
@@ -40,7 +44,7 @@ class ExpLayer(NeuronLayer):
         return self.outer * np.exp(self.inner * x)
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
-        """From the output."""
+        """Computed from the output."""
         return self.inner * y
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

@@ -1,4 +1,4 @@
-"""Layers created by type. Caffe: LayerRegistry::CreateLayer in layer_factory.hpp."""
+"""Creating layers by type. Caffe: LayerRegistry::CreateLayer in layer_factory.hpp."""
 
 from __future__ import annotations
 
@@ -23,35 +23,39 @@ def _load_all() -> None:
 
 
 def layer_type_list() -> list[str]:
-    """All known types, sorted. Caffe: LayerRegistry::LayerTypeList."""
+    """All layer types, sorted. Caffe: LayerRegistry::LayerTypeList."""
     _load_all()
     return sorted(REGISTERED)
 
 
-def layer_class(type_name: str, where: str) -> type[Layer]:
-    """Look a type up.
+def layer_class(type_name: str, label: str) -> type[Layer]:
+    """The class of a layer type.
 
     Raises:
-        UnsupportedError: not known; lists what is.
+        UnsupportedError: the type is unknown; the message starts with `label`.
     """
     _load_all()
-    found = REGISTERED.get(type_name)
-    if found is None:
+    cls = REGISTERED.get(type_name)
+    if cls is None:
         near = difflib.get_close_matches(type_name, REGISTERED, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise UnsupportedError(
-            f"{where}: unknown layer type '{type_name}'{hint} Known: {', '.join(layer_type_list())}"
+            f"{label}: unknown layer type '{type_name}'{hint} Known: {', '.join(layer_type_list())}"
         )
-    return found
+    return cls
 
 
 def class_of(type_name: str) -> type[Layer]:
-    """The class of a type, for what it declares; Layer, with the defaults, if it is not known."""
+    """The class of a layer type, to read its attributes; Layer, with the defaults, if unknown."""
     _load_all()
     return REGISTERED.get(type_name, Layer)
 
 
 def create_layer(param: Any, phase: int, backend: Backend, context: RunContext) -> Layer:
-    """Make the layer that a LayerParameter describes; not set up yet."""
+    """Create the layer of a LayerParameter, without setting it up.
+
+    Raises:
+        UnsupportedError: its type is unknown.
+    """
     cls = layer_class(param.type, f"layer '{param.name}'")
     return cls(param, phase, backend, context)

@@ -1,4 +1,4 @@
-"""Filter: keep the samples that a selector marks. Caffe: filter_layer.cpp."""
+"""Filter: select samples of a batch. Caffe: filter_layer.cpp."""
 
 from __future__ import annotations
 
@@ -14,32 +14,43 @@ from runtime.core.layer_registry import register
 
 @register("Filter")
 class FilterLayer(Layer):
-    """The last bottom is the selector (N,) of 0 and 1; the tops are the other bottoms, filtered."""
+    """Copies the samples whose selector, in the last bottom, is not 0.
+
+    Shapes: bottoms (N, ...), the last one (N,); tops (selected, ...).
+    """
 
     num_bottom, num_top = at_least(2), at_least(1)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check tops against bottoms."""
+        """Check the number of tops.
+
+        Raises:
+            ProtoError: there is not one top per bottom except the selector.
+        """
         if len(top) != len(bottom) - 1:
             raise ProtoError(
-                f"{self.label}: expected {len(bottom) - 1} top(s), one for each bottom but the "
+                f"{self.label}: expected {len(bottom) - 1} top(s), one for each bottom except the "
                 f"selector, got {len(top)}"
             )
         self.first = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """As many samples as are selected; before the first pass, all."""
+        """Shape the tops for the selected samples; before the first pass, for all.
+
+        Raises:
+            ShapeError: the numbers of samples and selectors differ.
+        """
         selector = bottom[-1]
         samples = self.samples(selector)
         if selector.count() != samples:
             raise ShapeError(
-                f"{self.label}: expected a selector of one number a sample, got {selector.shape}"
+                f"{self.label}: expected one selector per sample, got {selector.shape}"
             )
         for blob in bottom[:-1]:
             if self.samples(blob) != samples:
                 raise ShapeError(
                     f"{self.label}: {blob.shape[0]} samples and {samples} selectors; "
-                    "expected equally many"
+                    "expected equal numbers"
                 )
         self.kept = np.flatnonzero(selector.data.host().ravel())
         count = samples if self.first else self.kept.size
@@ -53,7 +64,11 @@ class FilterLayer(Layer):
             out.data.mutable_host()[...] = blob.data.host()[self.kept]
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Zero where nothing was selected."""
+        """Copy the gradients of the selected samples; it is 0 for others.
+
+        Raises:
+            ProtoError: a gradient of the selector is requested.
+        """
         if propagate_down[-1]:
             raise ProtoError(f"{self.label}: the selector has no gradient")
         for blob, out, down in zip(bottom, top, propagate_down):

@@ -11,13 +11,13 @@ from runtime.core.layer_registry import register
 
 @register("Flatten")
 class FlattenLayer(Layer):
-    """The axes `axis` .. `end_axis` become one; memory is shared."""
+    """Joins the axes `axis` .. `end_axis`; top and bottom share memory."""
 
     only_ops = True
     in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Merge the axes."""
+        """Join the axes."""
         param = self.param.flatten_param
         start = bottom[0].canonical_axis(param.axis, self.label)
         end = bottom[0].canonical_axis(param.end_axis, self.label) + 1
@@ -27,11 +27,11 @@ class FlattenLayer(Layer):
         top[0].share_diff(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Share again: a bottom that grew has new memory."""
+        """Share again: a reshaped bottom may have new memory."""
         top[0].share_data(bottom[0])
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Share the gradient as well."""
+        """Share the gradient."""
         bottom[0].share_diff(top[0])
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

@@ -28,18 +28,17 @@ _SMALL = 1 << 20
 _MOST_KEPT = 16
 """Small files in memory at a time."""
 _UNWRITTEN = 1 << 20
-"""Bytes of a data set that need not be stored: small data sets may consist of the fill value."""
+"""Bytes of a data set that may be missing in the file: elements that were never written."""
 
 
 @register("HDF5Data")
 class HDF5DataLayer(Layer):
-    """Each top reads the data set of its name; `source` lists the files, which are read in turn.
+    """Each top is read from the data set of its name, in the files that `source` lists.
 
     Rows are read when they are needed, so a file may be larger than memory; small files are read
-    once and kept. Integers and floats of
-    any width are converted to floats. With `shuffle`, files and the rows of a file have a new order
-    in every cycle; there is no transform_param. With `confine_lists` in the context, the files must
-    be below the working folder.
+    once and kept. Integers and floats of any width are converted to floats. With `shuffle`, files
+    and the rows of a file have a new order in every cycle; there is no transform_param. With
+    `confine_lists` in the context, the files must be below the working folder.
 
     Shapes: top (batch, ...) for a data set (M, ...), whose rows have one shape in all files.
     """
@@ -61,8 +60,8 @@ class HDF5DataLayer(Layer):
         """
         if self.param.HasField("transform_param"):
             raise ProtoError(
-                f"{self.label}: takes no transform_param; expected the data as they are read; "
-                "remove it, and transform the data before they are written"
+                f"{self.label}: takes no transform_param; remove it, and transform the data "
+                "before writing the files"
             )
         param = self.param.hdf5_data_param
         self.batch = int(param.batch_size)
@@ -86,8 +85,8 @@ class HDF5DataLayer(Layer):
         """
         paths = []
         for _, line in read_lines(source):
-            whole = self.context.path(file_name(line))
-            names = [line] if os.path.isfile(whole) else line.split()  # noqa: PTH113
+            single = self.context.path(file_name(line))
+            names = [line] if os.path.isfile(single) else line.split()  # noqa: PTH113
             paths += [self.context.path(file_name(name)) for name in names]
         if not paths:
             raise DataError(f"source {source} lists no files; expected the paths of HDF5 files")
@@ -106,18 +105,18 @@ class HDF5DataLayer(Layer):
     def _open_next(self) -> None:
         """Open the next file, or the first one after the last."""
         shuffle, seed, visit = self.param.hdf5_data_param.shuffle, self.context.seed, self.round + 1
-        turn, place = divmod(visit, len(self.files))
+        cycle, index = divmod(visit, len(self.files))
         with self.naming():
             if shuffle:
-                if (seed, turn) != self.cycle:
-                    self.cycle = (seed, turn)
-                    self.file_order = permutation(len(self.files), seed, turn)
-                place = int(self.file_order[place])
-            if self.path != self.files[place]:
+                if (seed, cycle) != self.cycle:
+                    self.cycle = (seed, cycle)
+                    self.file_order = permutation(len(self.files), seed, cycle)
+                index = int(self.file_order[index])
+            if self.path != self.files[index]:
                 self.close()
-                self._open(self.files[place])
+                self._open(self.files[index])
             self.order = permutation(self.rows, seed + 1, visit) if shuffle else None
-        self.lengths[place] = self.rows
+        self.lengths[index] = self.rows
         self.round, self.next_row = visit, 0
 
     def _open(self, path: Path) -> None:
@@ -131,7 +130,7 @@ class HDF5DataLayer(Layer):
         self.sets = {name: self._data_set(name) for name in self.param.top}
         lengths = {name: int(values.shape[0]) for name, values in self.sets.items()}
         if len(set(lengths.values())) != 1 or not min(lengths.values()):
-            raise ShapeError(f"{path}: rows {lengths}; expected equally many, and some")
+            raise ShapeError(f"{path}: rows {lengths}; expected equal numbers of at least 1")
         self.rows = next(iter(lengths.values()))
         if sum(values.size for values in self.sets.values()) <= _SMALL:
             self._keep(path)
@@ -173,10 +172,14 @@ class HDF5DataLayer(Layer):
         return values
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Keep the shapes."""
+        """Do nothing: the shapes are fixed."""
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Copy rows until the batch is full, from the next file if necessary."""
+        """Read the rows of the batch, from the next file if necessary.
+
+        Raises:
+            DataError, ShapeError: a file cannot be read.
+        """
         self._seek(self.context.pass_number * self.batch)
         out = [blob.data.mutable_host() for blob in top]
         filled = 0
@@ -191,27 +194,27 @@ class HDF5DataLayer(Layer):
         self.position += self.batch
 
     def _seek(self, position: int) -> None:
-        """Go to the row at a position counted from the first row of the run, as after a resume."""
+        """Go to a position, counted in rows from the first row of the run, as after a resume."""
         if position < self.position or self.process != os.getpid():
             # A child process would share the position in the open file with its parent.
             self._rewind()
         while self.position < position:
             if self.next_row == self.rows:
                 self._open_next()
-            self._skip_turns(position)
+            self._skip_cycles(position)
             count = min(position - self.position, self.rows - self.next_row)
             self.next_row += count
             self.position += count
 
-    def _skip_turns(self, position: int) -> None:
-        """Skip whole cycles of all files, once the rows of each are known."""
+    def _skip_cycles(self, position: int) -> None:
+        """Skip complete cycles over all files, once the number of rows of each file is known."""
         if self.next_row or self.round % len(self.files) or len(self.lengths) < len(self.files):
             return
         rows = sum(self.lengths.values())
-        turns = (position - self.position) // rows
-        if turns:
-            self.position += turns * rows
-            self.round += turns * len(self.files) - 1
+        cycles = (position - self.position) // rows
+        if cycles:
+            self.position += cycles * rows
+            self.round += cycles * len(self.files) - 1
             self._open_next()
 
     def _read(self, name: str, out: HostArray) -> None:

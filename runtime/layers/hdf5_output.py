@@ -18,10 +18,10 @@ _ATTRIBUTE, _WRITER = "writer", b"verydeep HDF5Output"
 
 @register("HDF5Output")
 class HDF5OutputLayer(Layer):
-    """The data sets `data` and `label` hold the bottoms of the latest pass, as in Caffe.
+    """Writes the bottoms of each pass to the data sets `data` and `label`, as Caffe.
 
-    The attribute `writer` of the file marks it as this layer's: no other file is replaced, unless
-    the context's `force` permits it.
+    The attribute `writer` marks the files of this layer: other files are not replaced, unless
+    `force` is set in the context.
 
     Shapes: data sets (N,C,H,W), missing axes 1.
     """
@@ -29,17 +29,25 @@ class HDF5OutputLayer(Layer):
     num_bottom, num_top = exactly(2), exactly(0)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that the file may be written."""
+        """Check that the file may be written.
+
+        Raises:
+            DataError: another program wrote it.
+        """
         self.path = self.context.path(self.param.hdf5_output_param.file_name)
         if self.context.fill_weights and not self.context.force and not _is_free(self.path):
             raise DataError(
                 f"{self.label}: file_name {self.path}: exists, and this program did not write it; "
-                "expected a free name, or a file of an HDF5Output layer; choose another, remove "
+                "expected a new name, or a file of an HDF5Output layer; use another name, remove "
                 "the file, or replace it with --force"
             )
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that the bottoms agree."""
+        """Check that the bottoms agree.
+
+        Raises:
+            ShapeError: the numbers of samples and labels differ.
+        """
         if bottom[0].shape[:1] != bottom[1].shape[:1]:
             raise ShapeError(
                 f"{self.label}: expected as many labels as samples, got {bottom[1].shape} for "
@@ -47,7 +55,11 @@ class HDF5OutputLayer(Layer):
             )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Replace the file."""
+        """Replace the file.
+
+        Raises:
+            DataError: it cannot be written.
+        """
         try:
             with atomic_hdf5(self.path, DataError, durable=False) as file:
                 file.attrs[_ATTRIBUTE] = np.bytes_(_WRITER)
@@ -58,11 +70,11 @@ class HDF5OutputLayer(Layer):
             raise DataError(f"{self.label}: {cause}") from cause
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """There is no gradient."""
+        """Do nothing: there is no gradient."""
 
 
 def _is_free(path: Path) -> bool:
-    """Whether a file is missing, empty, or of this layer."""
+    """Whether a file is missing, empty, or written by this layer."""
     import h5py
 
     try:
@@ -73,7 +85,7 @@ def _is_free(path: Path) -> bool:
         if not path.stat().st_size:
             return True
         with h5py.File(path, "r") as file:
-            # Of another type it could be of any length.
+            # An attribute of another type could be very large.
             if file.attrs.get_id(_ATTRIBUTE).dtype != np.dtype(f"S{len(_WRITER)}"):
                 return False
             return bool(file.attrs[_ATTRIBUTE] == _WRITER)

@@ -22,16 +22,24 @@ class HingeLossLayer(LossLayer):
     """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """A label for each sample; the loss is their mean, so there is at least one."""
+        """Check that there is at least one sample, and a label for each.
+
+        Raises:
+            ShapeError: the shapes do not agree.
+        """
         super().reshape(bottom, top)
         if bottom[1].count() != self.samples(bottom[0], least=1):
             raise ShapeError(
                 f"{self.label}: expected one label for each of {bottom[0].shape[0]} samples, got "
-                f"labels of shape {bottom[1].shape}; correct the labels' shape"
+                f"labels of shape {bottom[1].shape}; change the labels' shape"
             )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Margins of every class."""
+        """Compute the margins of all classes and the loss.
+
+        Raises:
+            DataError: see check_labels.
+        """
         scores = bottom[0].data.host().reshape(bottom[0].shape[0], -1)
         check_labels(bottom[1], scores.shape[1], None, self.label)
         labels = bottom[1].data.host().ravel().astype(np.int64)
@@ -43,7 +51,11 @@ class HingeLossLayer(LossLayer):
         top[0].data.mutable_host()[...] = total / len(labels)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """The sign of what is inside the margin, or twice the margin."""
+        """The sign (L1) or twice the margin (L2), for positive margins.
+
+        Raises:
+            ProtoError: a gradient of the labels is requested.
+        """
         self.refuse_label_gradient(propagate_down)
         if propagate_down[0]:
             squared = self.param.hinge_loss_param.norm == proto.HingeLossParameter.L2

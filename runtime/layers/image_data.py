@@ -18,8 +18,8 @@ from runtime.layers.batch_layer import BatchLayer, take_thread_seed, take_transf
 class ImageDataLayer(BatchLayer):
     """Reads the images of the list `source`, whose lines are `path label`. See BatchLayer.
 
-    With `confine_lists` in the context, the images must be below the folder that `root_folder`
-    begins with, or below the working folder if it names none.
+    With `confine_lists` in the context, the images must be below the folder in `root_folder`, or
+    below the working folder if it has none.
 
     Shapes: tops (batch,C,H,W) and labels (batch,).
     """
@@ -62,7 +62,7 @@ class ImageDataLayer(BatchLayer):
         return dataclasses.replace(listed, entries=names)
 
     def _draw_as_caffe(self) -> int:
-        """Take the numbers that Caffe takes from the filler stream; return how many images to skip.
+        """Draw the numbers that Caffe draws from the filler stream; return how many images to skip.
 
         The other numbers are not used.
         """

@@ -28,11 +28,16 @@ class InfogainLossLayer(LossLayer):
     num_bottom, num_top = between(2, 3), between(1, 2)
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """Only the scores have a gradient."""
+        """True for the scores."""
         return bottom_index == 0
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Read H."""
+        """Read H, unless it is a bottom.
+
+        Raises:
+            ProtoError: there is neither a third bottom nor a source.
+            DataError: the source cannot be read.
+        """
         param = self.param.infogain_loss_param
         self.matrix: HostArray | None = None
         if len(bottom) < 3:
@@ -47,7 +52,11 @@ class InfogainLossLayer(LossLayer):
         self.prob = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check labels and H against the scores."""
+        """Check the shapes of labels and H.
+
+        Raises:
+            ShapeError: they do not suit the scores.
+        """
         self.layout = bottom[0].layout(self.param.infogain_loss_param.axis, self.label)
         classes = self.layout.channels
         if self.layout.outer * self.layout.inner != bottom[1].count():
@@ -58,7 +67,7 @@ class InfogainLossLayer(LossLayer):
         size = bottom[2].count() if self.matrix is None else self.matrix.size
         if size != classes * classes:
             raise ShapeError(
-                f"{self.label}: expected H with {classes}x{classes} numbers, got {size}"
+                f"{self.label}: expected H with {classes}x{classes} elements, got {size}"
             )
         top[0].reshape(())
         self.prob.reshape(bottom[0].shape)
@@ -67,7 +76,11 @@ class InfogainLossLayer(LossLayer):
             top[1].data.share(self.prob)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Soft-max, then the weighted logarithms."""
+        """Compute the probabilities and the loss.
+
+        Raises:
+            DataError: see check_labels.
+        """
         layout = self.layout
         check_labels(bottom[1], layout.channels, self.ignore, self.label)
         self.backend.softmax.forward(layout, bottom[0].data.dev(), self.prob.mutable_dev())
@@ -85,7 +98,11 @@ class InfogainLossLayer(LossLayer):
             top[1].data.share(self.prob)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """p * sum(H[label]) - H[label]."""
+        """p * sum(H[label]) - H[label].
+
+        Raises:
+            ProtoError: a gradient of labels or H is requested.
+        """
         self.refuse_label_gradient(propagate_down)
         self.refuse_label_gradient(propagate_down, 2)
         if propagate_down[0]:

@@ -16,7 +16,7 @@ from runtime.core.layer_registry import register
 
 @register("InnerProduct")
 class InnerProductLayer(Layer):
-    """y = x W^T + b over everything from `axis` on.
+    """y = x W^T + b, where x joins the axes from `axis` on.
 
     Shapes: bottom (M..., K...); blobs[0] (num_output,K), or (K,num_output) with transpose;
     blobs[1] (num_output,); top (M..., num_output).
@@ -28,7 +28,12 @@ class InnerProductLayer(Layer):
     in_place = False
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make and fill weights and bias."""
+        """Create and fill weights and bias.
+
+        Raises:
+            ProtoError: num_output is below 1.
+            ShapeError: the bottom has no inputs.
+        """
         param = self.param.inner_product_param
         self.axis = bottom[0].canonical_axis(param.axis, self.label)
         self.outputs, self.inputs = int(param.num_output), bottom[0].count(self.axis)
@@ -39,7 +44,7 @@ class InnerProductLayer(Layer):
         if self.inputs < 1:
             raise ShapeError(
                 f"{self.label}: the bottom has no element from axis {self.axis} on; expected at "
-                f"least 1, got shape {bottom[0].shape}; correct the input's shape"
+                f"least 1, got shape {bottom[0].shape}; change the input's shape"
             )
         self.transpose = bool(param.transpose)
         shape = (self.inputs, self.outputs) if self.transpose else (self.outputs, self.inputs)
@@ -50,12 +55,16 @@ class InnerProductLayer(Layer):
             fill_weight(self, 1, param.bias_filler)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Everything before `axis` is kept."""
+        """Shape the top: the axes before `axis`, then the outputs.
+
+        Raises:
+            ShapeError: the number of inputs has changed.
+        """
         if bottom[0].count(self.axis) != self.inputs:
             raise ShapeError(
-                f"{self.label}: expected {self.inputs} inputs as when the net was made, got "
+                f"{self.label}: expected {self.inputs} inputs as when the net was built, got "
                 f"{bottom[0].count(self.axis)} (bottom shape {bottom[0].shape}); for images of "
-                "another size turn the layer into a convolution (a dense net)"
+                "another size convert the layer to a convolution (a dense net)"
             )
         self.rows = bottom[0].count(0, self.axis)
         top[0].reshape((*bottom[0].shape[: self.axis], self.outputs))
@@ -64,7 +73,7 @@ class InnerProductLayer(Layer):
         return self.backend.memory.view(array, 0, (self.rows, columns))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """One product, then the bias."""
+        """Compute the product and add the bias."""
         x = self._flat(bottom[0].data.dev(), self.inputs)
         y = self._flat(top[0].data.mutable_dev(), self.outputs)
         weight = self.blobs[0].data.dev()
@@ -82,8 +91,8 @@ class InnerProductLayer(Layer):
             self.keep_factors(left, right)
         elif self.propagates_to_params(0):
             diff = self.blobs[0].diff
-            # The first gradient of an iteration need not be added to zeros: in the large layers
-            # writing and reading those takes as long as the product of a small batch.
+            # The first gradient of an iteration overwrites the diff, since in large layers adding
+            # to zeros takes as long as the product of a small batch.
             beta = 0.0 if diff.reads_zero else 1.0
             dw = diff.mutable_dev() if beta else diff.overwritten_dev()
             self.backend.products.gemm(True, False, 1.0, left, right, beta, dw)
@@ -98,7 +107,7 @@ class InnerProductLayer(Layer):
 
     @property
     def factor_depth(self) -> int | None:
-        """See Layer. Behind the first axis, the number of rows may differ from pass to pass."""
+        """See Layer. None with `axis` above 1, since the number of rows may change."""
         return self.rows if self.axis <= 1 else None
 
     def multiply_adds(self, bottoms: int) -> int:
@@ -106,11 +115,15 @@ class InnerProductLayer(Layer):
 
     @classmethod
     def dense_form(cls, param: Any, bottom: tuple[int, ...]) -> Any:
-        """A convolution as large as the map that the layer reads."""
+        """A convolution whose kernel has the size of the bottom's planes.
+
+        Raises:
+            UnsupportedError: `axis` is not 1, or `transpose` is set.
+        """
         old = param.inner_product_param
         if old.axis != 1 or old.transpose:
             raise UnsupportedError(
-                f"layer '{param.name}': expected axis 1 and no transpose to make it a convolution, "
+                f"layer '{param.name}': expected axis 1 and no transpose for a dense form, "
                 f"got axis {old.axis}, transpose {bool(old.transpose)}; "
                 "evaluate with --protocol multicrop"
             )

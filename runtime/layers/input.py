@@ -10,7 +10,7 @@ from runtime.core.layer_registry import register
 
 @register("Input")
 class InputLayer(Layer):
-    """Tops of the shapes in input_param: none (shaped later), one for all, or one each."""
+    """Tops with the shapes in input_param: none (set later), one for all tops, or one per top."""
 
     applies_densely = True
     is_input = True
@@ -20,7 +20,11 @@ class InputLayer(Layer):
     num_bottom, num_top = exactly(0), at_least(1)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Shape the tops once; later reshapes are the caller's."""
+        """Shape the tops; the caller may reshape them later.
+
+        Raises:
+            ProtoError: the number of shapes is wrong.
+        """
         shapes = self.param.input_param.shape
         if len(shapes) not in (0, 1, len(top)):
             raise ProtoError(
@@ -32,11 +36,11 @@ class InputLayer(Layer):
                 blob.reshape([int(d) for d in shapes[i if len(shapes) > 1 else 0].dim])
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Keep whatever shape the caller gave."""
+        """Do nothing: the caller sets the shapes."""
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Leave the data as the caller wrote it."""
+        """Do nothing: the caller writes the data."""
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
-        """The inputs of the graph, which have the names of the tops."""
+        """The inputs of the graph, named as the tops."""
         return [str(name) for name in self.param.top]

@@ -1,4 +1,4 @@
-"""The check of labels: integers below the number of classes."""
+"""Checking labels: integers below the number of classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from runtime.core.blob import Blob
 
 
 def check_labels(label: Blob, classes: int, ignore: int | None, name: str) -> None:
-    """Check labels before they are used as indices; `ignore` is a label without a class.
+    """Check labels before they are used as indices; `ignore` is the ignored label.
 
     Raises:
         DataError: a label is out of range; the message has the first one and its position.
@@ -22,6 +22,6 @@ def check_labels(label: Blob, classes: int, ignore: int | None, name: str) -> No
         position = int(np.flatnonzero(bad)[0])
         raise DataError(
             f"{name}: label {values[position]:g} at position {position} of blob '{label.name}'; "
-            f"expected 0 .. {classes - 1}; correct the labels, or set num_output to the number of "
+            f"expected 0 .. {classes - 1}; check the labels, or set num_output to the number of "
             "classes"
         )

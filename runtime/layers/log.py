@@ -17,10 +17,14 @@ from runtime.layers.neuron import NeuronLayer
 
 @register("Log")
 class LogLayer(NeuronLayer):
-    """y = log_base(scale * x + shift); base -1 stands for e."""
+    """y = log_base(scale * x + shift); base -1 means e."""
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Turn the base into a factor."""
+        """Convert the base to a factor.
+
+        Raises:
+            ProtoError: the base is not positive, or 1.
+        """
         base = float(self.param.log_param.base)
         if base != -1 and (base <= 0 or base == 1):
             raise ProtoError(

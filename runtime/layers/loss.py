@@ -1,4 +1,4 @@
-"""What loss layers have in common. Caffe: loss_layer.cpp."""
+"""The base class of loss layers. Caffe: loss_layer.cpp."""
 
 from __future__ import annotations
 
@@ -9,13 +9,17 @@ from runtime.core.layer import Blobs, Layer, exactly
 
 
 class LossLayer(Layer):
-    """Predictions and labels in, one number out; labels have no gradient."""
+    """A scalar loss of predictions and labels; labels have no gradient."""
 
     num_bottom = exactly(2)
     auto_top_blobs = is_loss = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that the batch sizes agree."""
+        """Check that the batch sizes agree.
+
+        Raises:
+            ShapeError: they differ.
+        """
         if self.samples(bottom[0]) != self.samples(bottom[1]):
             raise ShapeError(
                 f"{self.label}: expected as many labels as samples, got {bottom[1].shape} for "
@@ -24,10 +28,14 @@ class LossLayer(Layer):
         top[0].reshape(())
 
     def loss_weight_of(self, top: Blobs) -> float:
-        """What the loss counts in the whole: backward's seed."""
+        """The weight of the loss in the total loss, from the top's diff."""
         return float(top[0].diff.host().ravel()[0])
 
     def refuse_label_gradient(self, propagate_down: Sequence[bool], index: int = 1) -> None:
-        """Raise ProtoError where a gradient of the labels is asked for."""
+        """Check that no gradient of the labels is requested.
+
+        Raises:
+            ProtoError: it is requested.
+        """
         if len(propagate_down) > index and propagate_down[index]:
             raise ProtoError(f"{self.label}: labels have no gradient; set propagate_down: false")

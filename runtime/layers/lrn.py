@@ -17,7 +17,7 @@ from runtime.core.synced_memory import SyncedMemory
 
 @register("LRN")
 class LRNLayer(Layer):
-    """ACROSS_CHANNELS divides by sums over neighbouring channels, WITHIN_CHANNEL over a square.
+    """Divides by sums over neighbouring channels, or over a square (WITHIN_CHANNEL).
 
     Shapes: bottom, top (N,C,H,W).
     """
@@ -32,7 +32,12 @@ class LRNLayer(Layer):
         self.scale = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top and scale as bottom."""
+        """Set top and scale to the shape of the bottom.
+
+        Raises:
+            ShapeError: the bottom is not (N,C,H,W), or too small.
+            ProtoError: the parameters are out of range.
+        """
         self.geom = geom = LRNGeometry.from_param(self.param.lrn_param, bottom[0].shape, self.label)
         size, pad = (geom.size, geom.size), ((geom.size - 1) // 2,) * 2
         if self.within:
@@ -66,7 +71,7 @@ class LRNLayer(Layer):
         )
 
     def _within_forward(self, bottom: Blobs, top: Blobs) -> None:
-        """y = x * (1 + alpha * mean of x^2)^-beta, the mean being AVE pooling's; k is not used."""
+        """y = x * (1 + alpha * mean of x^2)^-beta, with the mean of AVE pooling; k is not used."""
         squares, means = SyncedMemory(self.backend), SyncedMemory(self.backend)
         squares.reshape(bottom[0].shape)
         means.reshape(bottom[0].shape)
@@ -89,7 +94,7 @@ class LRNLayer(Layer):
         bottom[0].diff.mutable_host()[...] = dx
 
     def spatial_window(self) -> Window | None:
-        """The square of WITHIN_CHANNEL."""
+        """The square of WITHIN_CHANNEL; None for ACROSS_CHANNELS."""
         return Window(self.square.kernel, pad=self.square.pad) if self.within else None
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

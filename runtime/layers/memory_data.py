@@ -1,4 +1,4 @@
-"""MemoryData: batches from arrays of the caller. Caffe: memory_data_layer.cpp."""
+"""MemoryData: batches from arrays in memory. Caffe: memory_data_layer.cpp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runtime.layers.batch_layer import take_transformer_seed
 
 @register("MemoryData")
 class MemoryDataLayer(Layer):
-    """Reads the arrays of `set_input_arrays` batch by batch, in an endless cycle.
+    """Reads the arrays set by `set_input_arrays` batch by batch, in an endless cycle.
 
     Shapes: tops (batch,channels,height,width) and labels (batch,).
     """
@@ -23,7 +23,11 @@ class MemoryDataLayer(Layer):
     num_bottom, num_top = exactly(0), exactly(2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Read the sizes."""
+        """Read the sizes.
+
+        Raises:
+            ProtoError: a size is below 1.
+        """
         take_transformer_seed(self)
         param = self.param.memory_data_param
         self.shape = tuple(
@@ -44,7 +48,7 @@ class MemoryDataLayer(Layer):
         Shapes: images (M,channels,height,width), labels (M,) or (M,1,1,1); M a multiple of batch.
 
         Raises:
-            ShapeError: the shapes are others.
+            ShapeError: the shapes differ from these.
             DataError: the arrays are not numbers.
         """
         values, numbers = self._numbers(images, "images"), self._numbers(labels, "labels")
@@ -65,16 +69,20 @@ class MemoryDataLayer(Layer):
             return np.asarray(values, np.float32)
         except (TypeError, ValueError) as cause:
             raise DataError(
-                f"{self.label}: {name} are no numbers: {cause}; expected an array of floats"
+                f"{self.label}: {name} are not numbers: {cause}; expected an array of floats"
             ) from cause
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Shape the tops as the parameter."""
+        """Set the shapes given by the parameters."""
         top[0].reshape(self.shape)
         top[1].reshape(self.shape[:1])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Copy the next batch."""
+        """Copy the next batch.
+
+        Raises:
+            DataError: no arrays are set.
+        """
         if self.images is None or self.labels is None:
             raise DataError(f"{self.label}: no data; call set_input_arrays before forward")
         batches = len(self.images) // self.shape[0]

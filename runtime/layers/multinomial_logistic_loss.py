@@ -1,4 +1,4 @@
-"""MultinomialLogisticLoss: of probabilities. Caffe: multinomial_logistic_loss_layer.cpp."""
+"""MultinomialLogisticLoss: loss of probabilities. Caffe: multinomial_logistic_loss_layer.cpp."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ from runtime.layers.labels import check_labels
 from runtime.layers.loss import LossLayer
 
 LOG_THRESHOLD = 1e-20
-"""Probabilities are held above this before the logarithm. Caffe: kLOG_THRESHOLD."""
+"""The lower limit of probabilities before the logarithm. Caffe: kLOG_THRESHOLD."""
 
 
 @register("MultinomialLogisticLoss")
 class MultinomialLogisticLossLayer(LossLayer):
-    """The mean of -log p(label); SoftmaxWithLoss is the stabler way.
+    """The mean of -log p(label). SoftmaxWithLoss is numerically more stable.
 
     Shapes: probabilities (N,C), labels (N,); top scalar.
     """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """A label for each sample; the loss is their mean, so there is at least one."""
+        """Check that there is at least one sample, and a label for each.
+
+        Raises:
+            ShapeError: the shapes do not agree.
+        """
         super().reshape(bottom, top)
         if bottom[1].count() != self.samples(bottom[0], least=1):
             raise ShapeError(
                 f"{self.label}: expected one label for each of {bottom[0].shape[0]} samples, got "
-                f"labels of shape {bottom[1].shape}; correct the labels' shape"
+                f"labels of shape {bottom[1].shape}; change the labels' shape"
             )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Read each label's probability."""
+        """Compute the loss from the probability of each label.
+
+        Raises:
+            DataError: see check_labels.
+        """
         prob = bottom[0].data.host().reshape(bottom[0].shape[0], -1)
         check_labels(bottom[1], prob.shape[1], None, self.label)
         rows = np.arange(len(prob))
@@ -42,7 +50,11 @@ class MultinomialLogisticLossLayer(LossLayer):
         top[0].data.mutable_host()[...] = -np.log(self.own).sum() / len(prob)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """-1/p at the label."""
+        """-1/p at the label, else 0.
+
+        Raises:
+            ProtoError: a gradient of the labels is requested.
+        """
         self.refuse_label_gradient(propagate_down)
         if propagate_down[0]:
             dx = bottom[0].diff.mutable_host()

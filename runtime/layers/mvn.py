@@ -14,7 +14,7 @@ from runtime.core.layer_registry import register
 
 @register("MVN")
 class MVNLayer(Layer):
-    """y = (x - mean) / (std + eps), over a channel's plane or across the channels.
+    """y = (x - mean) / (std + eps), over each plane or all channels of a sample.
 
     Shapes: bottom (N,C,H,W) or fewer axes, top (N,C,H,W).
     """
@@ -22,7 +22,11 @@ class MVNLayer(Layer):
     places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom, with four axes."""
+        """Set the top to the shape of the bottom, with four axes.
+
+        Raises:
+            ShapeError: the bottom has more than 4 axes.
+        """
         axes = 1 if self.param.mvn_param.across_channels else 2
         self.rows = bottom[0].count(0, min(axes, bottom[0].num_axes))
         top[0].reshape(bottom[0].legacy_shape(self.label))
@@ -40,7 +44,7 @@ class MVNLayer(Layer):
         top[0].data.mutable_host()[...] = y.reshape(top[0].shape)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Gradient of the input; eps is left out of the variance's part, as in Caffe."""
+        """Gradient of the input; the term of the variance is without eps, as in Caffe."""
         if not propagate_down[0] or not bottom[0].count():
             return
         dy = top[0].diff.host().reshape(self.rows, -1)

@@ -1,4 +1,4 @@
-"""What a loss is divided by. Caffe: LossParameter, softmax_loss_layer.cpp get_normalizer."""
+"""The divisor of a loss. Caffe: LossParameter, softmax_loss_layer.cpp get_normalizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def normalization_mode(param: Any, default: int | None = None) -> int:
 
 
 def fixed_normalizer(param: Any, layout: Layout, default: int | None = None) -> float | None:
-    """The divisor where shapes alone decide it; None for VALID, which counts the labels."""
+    """The divisor if it depends only on shapes; None for VALID, which counts labels."""
     modes = proto.LossParameter
     mode = normalization_mode(param, default)
     if mode == modes.VALID:

@@ -1,4 +1,4 @@
-"""Parameter: a learnt blob as a top. Caffe: parameter_layer.hpp."""
+"""Parameter: a weight as a top. Caffe: parameter_layer.hpp."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from runtime.core.layer_registry import register
 
 @register("Parameter")
 class ParameterLayer(Layer):
-    """The top is the weight itself, zero at first; it learns by the top's gradient."""
+    """The top is the weight, initially zero; the gradient of the weight is that of the top."""
 
     top_is_weight = True
 
     num_bottom = exactly(0)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make the weight."""
+        """Create the weight."""
         shape = [int(d) for d in self.param.parameter_param.shape.dim]
         self.blobs = [Blob(self.backend, shape, "parameter")]
         top[0].reshape(shape)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """The shape is the parameter's."""
+        """Do nothing: the shape is fixed."""
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Show weight and gradient."""
+        """Share data and gradient of the weight."""
         top[0].share_data(self.blobs[0])
         top[0].share_diff(self.blobs[0])
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """The gradient is in place already."""
+        """Do nothing: the gradients share memory."""
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.weight(0)]

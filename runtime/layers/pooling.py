@@ -19,7 +19,7 @@ from runtime.core.synced_memory import SyncedMemory
 
 @register("Pooling")
 class PoolingLayer(Layer):
-    """A window slides over each plane; a second top of MAX gives the maximum's place in its plane.
+    """MAX or AVE over windows; for MAX, a second top has the index of the maximum in its plane.
 
     Shapes: bottom (N,C,H,W); tops (N,C,P,Q).
     """
@@ -34,12 +34,17 @@ class PoolingLayer(Layer):
     geom: PoolGeometry
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check the method."""
+        """Read the method.
+
+        Raises:
+            UnsupportedError: it is STOCHASTIC.
+            ProtoError: there is a second top without MAX.
+        """
         method = self.param.pooling_param.pool
         self.is_max = method == proto.PoolingParameter.MAX
         if method == proto.PoolingParameter.STOCHASTIC:
             raise UnsupportedError(
-                f"{self.label}: STOCHASTIC pooling is not offered (original Caffe has it on GPUs "
+                f"{self.label}: STOCHASTIC pooling is not supported (original Caffe has it on GPUs "
                 "only); expected MAX or AVE"
             )
         if len(top) == 2 and not self.is_max:
@@ -48,7 +53,11 @@ class PoolingLayer(Layer):
         self._shape: tuple[int, ...] | None = None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Shape tops and mask."""
+        """Shape tops and mask.
+
+        Raises:
+            ProtoError, ShapeError: the parameters do not suit the shape.
+        """
         shape = bottom[0].shape
         if shape != self._shape:
             self.geom = PoolGeometry.from_param(self.param.pooling_param, shape, self.label)
@@ -59,7 +68,7 @@ class PoolingLayer(Layer):
             self.mask.reshape(self.geom.out_shape)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Pool."""
+        """Compute the maxima, with their mask, or the means."""
         x, y = bottom[0].data.dev(), top[0].data.mutable_dev()
         if not self.is_max:
             self.backend.pool.ave_forward(self.geom, x, y)
@@ -69,7 +78,7 @@ class PoolingLayer(Layer):
             top[1].data.mutable_host()[...] = self.mask.host()
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Send the gradient to the maximum, or spread it over the window."""
+        """Add the gradient at the maximum, or distribute it over the window."""
         if not propagate_down[0]:
             return
         dy, dx = top[0].diff.dev(), bottom[0].diff.mutable_dev()
@@ -79,9 +88,9 @@ class PoolingLayer(Layer):
             self.backend.pool.ave_backward(self.geom, dy, dx)
 
     def backward_relu(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Apply the gradient of the ReLU to the smaller blob, the top, and then send it on.
+        """Apply the gradient of the ReLU to the top, which is smaller than the bottom.
 
-        The maximum is above 0 exactly where the bottom is, at the place that the maximum is from.
+        A maximum is above 0 if and only if the element of the bottom that it comes from is.
         """
         if propagate_down[0]:
             self.backend.neurons.relu_backward(
@@ -91,7 +100,7 @@ class PoolingLayer(Layer):
 
     @property
     def can_gate_relu(self) -> bool:
-        """Only for MAX."""
+        """Whether the method is MAX."""
         return bool(self.param.pooling_param.pool == proto.PoolingParameter.MAX)
 
     def spatial_window(self) -> Window:
@@ -103,20 +112,20 @@ class PoolingLayer(Layer):
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         if len(step.top) > 1:
-            raise step.refuse("the second top, the place of the maximum,")
+            raise step.refuse("the second top, the index of the maximum,")
         if self.param.pooling_param.global_pooling:
             return [
                 step.op("GlobalMaxPool" if self.is_max else "GlobalAveragePool", step.inputs[0])
             ]
         geom = self.geom
-        # Caffe rounds sizes up. Padding at the end as far as the last window reaches gives the same
-        # size when ONNX rounds down, in every version of it.
+        # Caffe rounds sizes up and ONNX rounds down: padding up to the end of the last window gives
+        # the same size in all versions of ONNX.
         ends = [
             max(0, (out - 1) * geom.stride[i] + geom.kernel[i] - size - geom.pad[i])
             for i, (out, size) in enumerate(zip(geom.out_shape[2:], geom.in_shape[2:]))
         ]
         if any(end >= kernel for end, kernel in zip(ends, geom.kernel)):
-            raise step.refuse("a window that lies wholly beyond the image")
+            raise step.refuse("a window outside of the image")
         shared = {
             "kernel_shape": geom.kernel,
             "strides": geom.stride,
@@ -132,7 +141,10 @@ class PoolingLayer(Layer):
 
 
 def _average_correction(geometry: PoolGeometry) -> HostArray:
-    """Kernel size over the size Caffe divides by: the window's part within size + pad."""
+    """The size of the kernel / the divisor of Caffe, which is the part of the window in size + pad.
+
+    Shapes: (1,1,P,Q).
+    """
     factors = []
     for i, size in enumerate(geometry.in_shape[2:]):
         starts = np.arange(geometry.out_shape[2 + i]) * geometry.stride[i] - geometry.pad[i]

@@ -20,10 +20,14 @@ class PowerLayer(NeuronLayer):
     """y = (shift + scale * x) ^ power."""
 
     constant: float | None = None
-    """y, where x does not matter."""
+    """y, if it does not depend on x."""
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Compute the constant that a power or a scale of 0 gives."""
+        """Compute the constant result of a power or scale of 0.
+
+        Raises:
+            ProtoError: it is not finite.
+        """
         param = self.param.power_param
         if param.power * param.scale:
             return
@@ -31,8 +35,8 @@ class PowerLayer(NeuronLayer):
             constant = float(np.float64(param.shift) ** param.power)
         if not abs(constant) <= FLOAT_MAX:
             raise ProtoError(
-                f"{self.label}: shift {param.shift:g} to the power {param.power:g} is no finite "
-                "number; expected one, as scale is 0; correct shift or power"
+                f"{self.label}: shift {param.shift:g} to the power {param.power:g} is not finite; "
+                "expected a finite number, since scale is 0; change shift or power"
             )
         self.constant = constant
 
@@ -44,7 +48,7 @@ class PowerLayer(NeuronLayer):
         return y if param.power == 1 else y**param.power
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
-        """power * scale * (shift + scale * x)^(power - 1), by a division as Caffe has it."""
+        """power * scale * (shift + scale * x)^(power - 1), by a division as in Caffe."""
         param = self.param.power_param
         factor = param.power * param.scale
         if self.constant is not None or param.power == 1:

@@ -1,4 +1,4 @@
-"""PReLU: a learnt slope below zero. Caffe: prelu_layer.cpp."""
+"""PReLU: ReLU with a learnt slope below 0. Caffe: prelu_layer.cpp."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ class PReLULayer(Layer):
     places = Places.SAME
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make and fill the slopes; 0.25 unless a filler says otherwise."""
+        """Create and fill the slopes, by default with 0.25.
+
+        Raises:
+            ShapeError: the bottom has fewer than 2 axes.
+        """
         if bottom[0].num_axes < 2:
             raise ShapeError(
                 f"{self.label}: expected at least 2 axes (N,C,...), got {bottom[0].shape}"
@@ -43,12 +47,16 @@ class PReLULayer(Layer):
         self.input: HostArray | None = None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom."""
+        """Set the top to the shape of the bottom.
+
+        Raises:
+            ShapeError: the number of channels has changed.
+        """
         shared = self.param.prelu_param.channel_shared
         if not shared and bottom[0].shape[1:2] != self.blobs[0].shape:
             raise ShapeError(
                 f"{self.label}: expected {self.blobs[0].count()} channels as when the net was "
-                f"made, got shape {bottom[0].shape}"
+                f"built, got shape {bottom[0].shape}"
             )
         top[0].reshape_like(bottom[0])
 
@@ -56,7 +64,7 @@ class PReLULayer(Layer):
         return self.blobs[0].data.host().reshape((1, -1) + (1,) * (axes - 2))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Rectify; in place, the input is kept for the gradient."""
+        """Apply the function; in place, keep the input for the gradient."""
         x = bottom[0].data.host()
         self.input = x.copy() if top[0] is bottom[0] else None
         y = np.maximum(x, 0) + self._slope(x.ndim) * np.minimum(x, 0)

@@ -1,4 +1,4 @@
-"""Python: a user's class as a layer. Caffe: python_layer.hpp."""
+"""Python: a layer defined by a class of the user. Caffe: python_layer.hpp."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
 from runtime.core.python_layers import FLAG, VARIABLE
 
-_PASSED_ON: tuple[type[BaseException], ...] = (
+_RAISED_UNCHANGED: tuple[type[BaseException], ...] = (
     VerydeepError,
     KeyboardInterrupt,
     GeneratorExit,
@@ -28,7 +28,7 @@ _PASSED_ON: tuple[type[BaseException], ...] = (
 class PythonLayer(Layer):
     """Calls setup, reshape, forward and backward of the class `module.layer`.
 
-    A prototxt that runs code is a risk, so the run has to allow it.
+    The context must allow it, since the code of a prototxt may be malicious.
     """
 
     places = Places.UNKNOWN
@@ -36,17 +36,17 @@ class PythonLayer(Layer):
     num_bottom, num_top = at_least(0), at_least(0)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Import the class and set it up; it may add weight blobs.
+        """Import the class, create an object and call its setup, which may add weight blobs.
 
         Raises:
-            UnsupportedError: Python layers are not allowed, or there is no such class.
+            UnsupportedError: Python layers are not allowed, or the class does not exist.
             PythonLayerError: the code raised an exception.
         """
         param = self.param.python_param
         if not self.context.allow_python_layers:
             raise UnsupportedError(
                 f"{self.label}: runs the Python code {param.module}.{param.layer}, which is off; "
-                f"expected permission to run it; if you trust the prototxt, give {FLAG} or set "
+                f"expected permission to run it; if you trust the prototxt, use {FLAG} or set "
                 f"{VARIABLE}=1"
             )
         cls = self._class(str(param.module), str(param.layer))
@@ -59,17 +59,29 @@ class PythonLayer(Layer):
             self.user.setup(*self._views(bottom, top))
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Call the class's reshape."""
+        """Call reshape of the class.
+
+        Raises:
+            PythonLayerError: the code raised an exception.
+        """
         with self._user_code("reshape"):
             self.user.reshape(*self._views(bottom, top))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Call the class's forward."""
+        """Call forward of the class.
+
+        Raises:
+            PythonLayerError: the code raised an exception.
+        """
         with self._user_code("forward"):
             self.user.forward(*self._views(bottom, top))
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Call the class's backward."""
+        """Call backward of the class.
+
+        Raises:
+            PythonLayerError: the code raised an exception.
+        """
         bottoms, tops = self._views(bottom, top)
         with self._user_code("backward"):
             self.user.backward(tops, list(propagate_down), bottoms)
@@ -83,9 +95,9 @@ class PythonLayer(Layer):
 
     def _class(self, module: str, name: str) -> Any:
         try:
-            with self._user_code("", (*_PASSED_ON, ImportError)):
-                found = importlib.import_module(module)
-            return getattr(found, name)
+            with self._user_code("", (*_RAISED_UNCHANGED, ImportError)):
+                imported = importlib.import_module(module)
+            return getattr(imported, name)
         except (ImportError, AttributeError) as cause:
             raise UnsupportedError(
                 f"{self.label}: {module}.{name} cannot be imported: {cause}; expected the module "
@@ -94,12 +106,12 @@ class PythonLayer(Layer):
 
     @contextlib.contextmanager
     def _user_code(
-        self, method: str, passed_on: tuple[type[BaseException], ...] = _PASSED_ON
+        self, method: str, unchanged: tuple[type[BaseException], ...] = _RAISED_UNCHANGED
     ) -> Iterator[None]:
-        """Report exceptions of the user's code in the block as PythonLayerErrors."""
+        """Convert exceptions of the user's code in the block to PythonLayerError."""
         try:
             yield
-        except passed_on:
+        except unchanged:
             raise
         except BaseException as cause:
             if self.context.raw_python_errors:
@@ -108,7 +120,7 @@ class PythonLayer(Layer):
             code = ".".join(part for part in (param.module, param.layer, method) if part)
             raise PythonLayerError(
                 f"{self.label}: {code} raised {_described(cause, str(param.module))}; expected no "
-                "exception; correct the layer's code"
+                "exception; fix the layer's code"
             ) from cause
 
 
@@ -119,7 +131,7 @@ def _hint(error: ImportError | AttributeError) -> str:
 
 
 def _described(error: BaseException, module: str) -> str:
-    """The type and the message of an exception, and the last line of the module that ran."""
+    """The type and message of an exception, and the last line executed in the module."""
     text = traceback.format_exception_only(type(error), error)[-1].strip()
     if isinstance(error, SyntaxError):
         return f"{text} ({error.filename}, line {error.lineno})"

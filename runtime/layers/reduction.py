@@ -16,10 +16,14 @@ from runtime.core.layer_registry import register
 
 @register("Reduction")
 class ReductionLayer(Layer):
-    """One number for everything from `axis` on, times coeff."""
+    """Reduces the axes from `axis` on to one number, times coeff."""
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Keep the axes before."""
+        """Shape the top: the axes before `axis`.
+
+        Raises:
+            ShapeError: MEAN of no elements.
+        """
         param = self.param.reduction_param
         axis = bottom[0].canonical_axis(param.axis, self.label)
         self.rows, self.cols = bottom[0].count(0, axis), bottom[0].count(axis)
@@ -27,14 +31,14 @@ class ReductionLayer(Layer):
         if self.operation == proto.ReductionParameter.MEAN:
             if not self.cols:
                 raise ShapeError(
-                    f"{self.label}: no number to take the mean of; expected at least one from axis "
-                    f"{axis} on, got shape {bottom[0].shape}; correct the axis or the input"
+                    f"{self.label}: no elements to compute the mean; expected at least one from "
+                    f"axis {axis} on, got shape {bottom[0].shape}; change the axis or the input"
                 )
             self.coeff /= self.cols
         top[0].reshape(bottom[0].shape[:axis])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Reduce."""
+        """Compute the reduction."""
         x: Any = bottom[0].data.host().reshape(self.rows, self.cols)
         if self.operation == proto.ReductionParameter.ASUM:
             x = np.abs(x)
@@ -44,7 +48,7 @@ class ReductionLayer(Layer):
         out[...] = (x.sum(axis=1) * self.coeff).reshape(out.shape)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Spread the gradient."""
+        """Gradient of the bottom."""
         if not propagate_down[0]:
             return
         x = bottom[0].data.host().reshape(self.rows, self.cols)

@@ -18,16 +18,16 @@ class ReLULayer(Layer):
     only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom."""
+        """Set the top to the shape of the bottom."""
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Rectify."""
+        """Apply the function."""
         slope = self.param.relu_param.negative_slope
         self.backend.neurons.relu_forward(bottom[0].data.dev(), top[0].data.mutable_dev(), slope)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Pass the gradient where the input was positive; in place, the output tells as well."""
+        """The gradient where the input is positive; in place, the output has the same sign."""
         if propagate_down[0]:
             slope = self.param.relu_param.negative_slope
             self.backend.neurons.relu_backward(
@@ -36,7 +36,7 @@ class ReLULayer(Layer):
 
     @property
     def rectifies(self) -> bool:
-        """With no slope below 0."""
+        """Whether negative_slope is 0."""
         return not self.param.relu_param.negative_slope
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

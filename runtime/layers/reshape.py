@@ -1,4 +1,4 @@
-"""Reshape: the same numbers in another shape. Caffe: reshape_layer.cpp."""
+"""Reshape: the same data in another shape. Caffe: reshape_layer.cpp."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from runtime.core.layer_registry import register
 
 @register("Reshape")
 class ReshapeLayer(Layer):
-    """Dimensions in `shape`: 0 copies the bottom's, one -1 is inferred. Memory is shared."""
+    """In `shape`, 0 copies the dimension of the bottom and -1 is inferred. Memory is shared."""
 
     only_ops = True
     in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Work the shape out."""
+        """Compute the shape.
+
+        Raises:
+            ProtoError: the dimensions are invalid.
+            ShapeError: the number of elements does not agree.
+        """
         param, old = self.param.reshape_param, bottom[0].shape
         axes = bottom[0].num_axes
         start = int(param.axis) if param.axis >= 0 else axes + int(param.axis) + 1
@@ -41,15 +46,15 @@ class ReshapeLayer(Layer):
                 dims[i] = old[start + i]
         shape = [*old[:start], *dims, *old[end:]]
         if -1 in shape:
-            known = 1
+            product = 1
             for d in shape:
-                known *= d if d != -1 else 1
-            if known == 0 or bottom[0].count() % known:
+                product *= d if d != -1 else 1
+            if product == 0 or bottom[0].count() % product:
                 raise ShapeError(
                     f"{self.label}: {bottom[0].count()} elements of {old} do not fill "
-                    f"{shape}; expected a multiple of {known}"
+                    f"{shape}; expected a multiple of {product}"
                 )
-            shape[shape.index(-1)] = bottom[0].count() // known
+            shape[shape.index(-1)] = bottom[0].count() // product
         top[0].reshape(shape)
         if top[0].count() != bottom[0].count():
             raise ShapeError(

@@ -1,4 +1,4 @@
-"""Scale: multiply by a learnt or given factor, broadcast. Caffe: scale_layer.cpp."""
+"""Scale: multiplication by a weight or second bottom, broadcast. Caffe: scale_layer.cpp."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ScaleLayer(Layer):
     num_bottom = between(1, 2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make and fill factor and bias."""
+        """Create and fill factor and bias."""
         param = self.param.scale_param
         self.blobs = []
         shape: tuple[int, ...]
@@ -49,7 +49,11 @@ class ScaleLayer(Layer):
         self.input: HostArray | None = None
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Find the axes that the factor spans."""
+        """Determine the axes of the factor.
+
+        Raises:
+            ShapeError: the shapes do not agree.
+        """
         factor = bottom[1] if len(bottom) > 1 else self.blobs[0]
         self.axes = broadcast_axes(bottom[0], factor, self.param.scale_param.axis, self.label)
         top[0].reshape_like(bottom[0])
@@ -59,7 +63,7 @@ class ScaleLayer(Layer):
         return factor.data.host().reshape(self.axes.shape)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Multiply and add; in place, the input is kept for the factor's gradient."""
+        """Multiply and add; in place, keep the input for the gradient of the factor."""
         x = bottom[0].data.host()
         self.input = x.copy() if top[0] is bottom[0] else None
         y = x * self._factor(bottom)
@@ -71,8 +75,8 @@ class ScaleLayer(Layer):
         """Gradients of bias, factor and input."""
         dy = top[0].diff.host()
         x = bottom[0].data.host() if self.input is None else self.input
-        bias_at = len(self.blobs) - 1
-        if self.param.scale_param.bias_term and self.propagates_to_params(bias_at):
+        bias_index = len(self.blobs) - 1
+        if self.param.scale_param.bias_term and self.propagates_to_params(bias_index):
             blob = self.blobs[-1]
             blob.diff.mutable_host()[...] += self.axes.reduce(dy).reshape(blob.shape)
         if len(bottom) > 1:

@@ -17,11 +17,11 @@ class SigmoidLayer(NeuronLayer):
     """y = 1 / (1 + exp(-x)). May work in place."""
 
     def value(self, x: HostArray) -> Any:
-        """By tanh, which does not overflow."""
+        """Computed by tanh, which does not overflow."""
         return 0.5 * np.tanh(0.5 * x) + 0.5
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
-        """From the output."""
+        """Computed from the output."""
         return y * (1 - y)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

@@ -17,13 +17,17 @@ from runtime.layers.normalization import fixed_normalizer
 
 @register("SigmoidCrossEntropyLoss")
 class SigmoidCrossEntropyLossLayer(LossLayer):
-    """-sum of t log s(x) + (1-t) log(1-s(x)), over the batch size unless said otherwise.
+    """-sum of t log s(x) + (1-t) log(1-s(x)), by default divided by the batch size.
 
-    Shapes: scores and targets (in 0..1) alike (N,...); top scalar.
+    Shapes: scores (N,...), targets in 0..1 of equal count; top scalar.
     """
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check targets against scores."""
+        """Check the shapes of the targets.
+
+        Raises:
+            ShapeError: there is not one target per score.
+        """
         super().reshape(bottom, top)
         if bottom[0].count() != bottom[1].count():
             raise ShapeError(
@@ -33,11 +37,11 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
         param = self.param.loss_param
         self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
         layout = Layout(bottom[0].shape[0], 1, bottom[0].count(1))
-        # This loss alone is divided by the batch size where nothing is said.
+        # Unlike for other losses, the default normalization is BATCH_SIZE.
         self.fixed = fixed_normalizer(param, layout, proto.LossParameter.BATCH_SIZE)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Without overflow, from the scores."""
+        """Compute the loss in a form that does not overflow."""
         x = bottom[0].data.host().ravel()
         t = bottom[1].data.host().ravel()
         counted = np.ones(x.shape, bool) if self.ignore is None else t.astype(int) != self.ignore
@@ -47,7 +51,11 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
         top[0].data.mutable_host()[...] = -terms[counted].sum() / self.normalizer
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """s(x) - t."""
+        """s(x) - t.
+
+        Raises:
+            ProtoError: a gradient of the targets is requested.
+        """
         self.refuse_label_gradient(propagate_down)
         if propagate_down[0]:
             x = bottom[0].data.host().ravel()

@@ -1,4 +1,4 @@
-"""Silence: reads blobs nobody else wants. Caffe: silence_layer.cpp."""
+"""Silence: reads unused blobs. Caffe: silence_layer.cpp."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from runtime.core.layer_registry import register
 
 @register("Silence")
 class SilenceLayer(Layer):
-    """No tops; its bottoms are no outputs of the net, and their gradient is 0."""
+    """Its bottoms are not outputs of the net, and their gradient is 0."""
 
     only_ops = True
 
     num_bottom, num_top = at_least(1), exactly(0)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """There is nothing to shape."""
+        """Do nothing: there are no tops."""
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Do nothing."""
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Zero."""
+        """Set the gradients to 0."""
         for blob, down in zip(bottom, propagate_down):
             if down:
                 self.backend.memory.fill(blob.diff.mutable_dev(), 0.0)

@@ -11,18 +11,18 @@ from runtime.core.layer_registry import register
 
 @register("Softmax")
 class SoftmaxLayer(Layer):
-    """Exponentials along an axis that sum to one. May work in place."""
+    """Exponentials, normalised to sum to 1 along an axis. May work in place."""
 
     reads_scores = True
     only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom."""
+        """Set the top to the shape of the bottom."""
         self.layout = bottom[0].layout(self.param.softmax_param.axis, self.label)
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Normalise the exponentials."""
+        """Compute the probabilities."""
         self.backend.softmax.forward(self.layout, bottom[0].data.dev(), top[0].data.mutable_dev())
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:

@@ -15,9 +15,9 @@ from runtime.layers.normalization import fixed_normalizer
 
 @register("SoftmaxWithLoss")
 class SoftmaxWithLossLayer(Layer):
-    """The mean of -log p(label); a second top holds the probabilities. Paper: 3.1.
+    """The mean of -log p(label); a second top has the probabilities. Paper: 3.1.
 
-    Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and as the scores.
+    Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and (N,C,...).
     """
 
     reads_scores = True
@@ -27,7 +27,7 @@ class SoftmaxWithLossLayer(Layer):
     auto_top_blobs = is_loss = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make room for the probabilities."""
+        """Create the memory of the probabilities."""
         param = self.param.loss_param
         self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
         self.prob = SyncedMemory(self.backend)
@@ -35,17 +35,21 @@ class SoftmaxWithLossLayer(Layer):
         self.stats.reshape((1,))
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check scores against labels."""
+        """Check that there is a label for each position of the scores.
+
+        Raises:
+            ShapeError: there are no classes, or the numbers of labels and positions differ.
+        """
         self.layout = bottom[0].layout(self.param.softmax_param.axis, self.label)
         if self.layout.channels < 1:
             raise ShapeError(
-                f"{self.label}: scores of no class; expected at least 1 along axis "
-                f"{self.param.softmax_param.axis}, got shape {bottom[0].shape}; correct the input"
+                f"{self.label}: scores without classes; expected at least 1 along axis "
+                f"{self.param.softmax_param.axis}, got shape {bottom[0].shape}; change the input"
             )
         if self.layout.outer * self.layout.inner != bottom[1].count():
             raise ShapeError(
                 f"{self.label}: expected {self.layout.outer * self.layout.inner} labels for scores "
-                f"{bottom[0].shape}, got {bottom[1].count()}; one label a soft-max, without the "
+                f"{bottom[0].shape}, got {bottom[1].count()}; one label per soft-max, without the "
                 "class axis"
             )
         top[0].reshape(())
@@ -55,7 +59,11 @@ class SoftmaxWithLossLayer(Layer):
             top[1].data.share(self.prob)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Soft-max, then the mean loss."""
+        """Compute the probabilities and the loss.
+
+        Raises:
+            DataError: see check_labels.
+        """
         check_labels(bottom[1], self.layout.channels, self.ignore, self.label)
         self.backend.softmax.forward(self.layout, bottom[0].data.dev(), self.prob.mutable_dev())
         self.backend.softmax.loss_forward(
@@ -71,7 +79,11 @@ class SoftmaxWithLossLayer(Layer):
             top[1].data.share(self.prob)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """prob - onehot, over the normalizer."""
+        """(prob - onehot) / normalizer.
+
+        Raises:
+            ProtoError: a gradient of the labels is requested.
+        """
         if len(propagate_down) > 1 and propagate_down[1]:
             raise ProtoError(f"{self.label}: labels have no gradient; set propagate_down: false")
         if propagate_down[0]:

@@ -1,4 +1,4 @@
-"""Split: one blob for several readers. Caffe: split_layer.cpp."""
+"""Split: several tops with the data of one bottom. Caffe: split_layer.cpp."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runtime.core.layer_registry import register
 
 @register("Split")
 class SplitLayer(Layer):
-    """Tops share the bottom's data; their gradients add up."""
+    """The tops share the data of the bottom; their gradients are added."""
 
     inserted_by_net = True
     places = Places.SAME
@@ -21,18 +21,18 @@ class SplitLayer(Layer):
     in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Tops look at the bottom's data."""
+        """Share the data of the bottom with the tops."""
         for blob in top:
             blob.reshape_like(bottom[0])
             blob.share_data(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Share again: a bottom that grew has new memory."""
+        """Share again: a reshaped bottom may have new memory."""
         for blob in top:
             blob.share_data(bottom[0])
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Sum of the tops' gradients, in their order."""
+        """Add the gradients of the tops, in their order."""
         if not propagate_down[0]:
             return
         dx = bottom[0].diff.mutable_dev()

@@ -17,13 +17,18 @@ from runtime.core.synced_memory import SyncedMemory
 
 @register("SPP")
 class SPPLayer(Layer):
-    """Level l pools into 2^l x 2^l bins; the levels' numbers stand side by side.
+    """Pools into 2^l x 2^l bins for each level l; the results are concatenated.
 
     Shapes: bottom (N,C,H,W); top (N, C * (4^levels - 1) / 3), or (N,C,1,1) for one level.
     """
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Check height and method."""
+        """Read height and method.
+
+        Raises:
+            ProtoError: the height is below 1.
+            UnsupportedError: the method is STOCHASTIC.
+        """
         param = self.param.spp_param
         if param.pyramid_height < 1:
             raise ProtoError(
@@ -34,7 +39,11 @@ class SPPLayer(Layer):
         self.is_max = param.pool == proto.SPPParameter.MAX
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """One geometry a level."""
+        """Compute the geometry of each level and shape the top.
+
+        Raises:
+            ShapeError: the bottom is not 4-D, or too small for the bins.
+        """
         if bottom[0].num_axes != 4:
             raise ShapeError(
                 f"{self.label}: expected a 4-D bottom (N,C,H,W), got shape {bottom[0].shape}"
@@ -64,7 +73,7 @@ class SPPLayer(Layer):
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Pool level by level."""
         x, y, width = bottom[0].data.dev(), top[0].data.mutable_dev(), top[0].count(1)
-        at = 0
+        offset = 0
         for geom, mask in zip(self.levels, self.masks):
             pooled = SyncedMemory(self.backend)
             pooled.reshape(geom.out_shape)
@@ -73,27 +82,27 @@ class SPPLayer(Layer):
             else:
                 self.backend.pool.ave_forward(geom, x, pooled.mutable_dev())
             cols = geom.c * geom.p * geom.q
-            self.backend.memory.copy_2d(pooled.dev(), y, geom.n, cols, (0, cols), (at, width))
-            at += cols
+            self.backend.memory.copy_2d(pooled.dev(), y, geom.n, cols, (0, cols), (offset, width))
+            offset += cols
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Sum of the levels' gradients."""
+        """Add the gradients of the levels."""
         if not propagate_down[0]:
             return
         dy, dx, width = top[0].diff.dev(), bottom[0].diff.mutable_dev(), top[0].count(1)
         self.backend.memory.fill(dx, 0.0)
-        at = 0
+        offset = 0
         for geom, mask in zip(self.levels, self.masks):
             part, spread = SyncedMemory(self.backend), SyncedMemory(self.backend)
             part.reshape(geom.out_shape)
             spread.reshape(geom.in_shape)
             cols = geom.c * geom.p * geom.q
             self.backend.memory.copy_2d(
-                dy, part.mutable_dev(), geom.n, cols, (at, width), (0, cols)
+                dy, part.mutable_dev(), geom.n, cols, (offset, width), (0, cols)
             )
             if self.is_max:
                 self.backend.pool.max_backward(geom, part.dev(), mask.dev(), spread.mutable_dev())
             else:
                 self.backend.pool.ave_backward(geom, part.dev(), spread.mutable_dev())
             self.backend.vectors.axpy(1.0, spread.dev(), dx)
-            at += cols
+            offset += cols

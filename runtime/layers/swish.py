@@ -14,7 +14,7 @@ from runtime.layers.neuron import NeuronLayer
 
 @register("Swish")
 class SwishLayer(NeuronLayer):
-    """y = x * sigmoid(beta * x). May work in place: the sigmoid is kept for the gradient."""
+    """y = x * sigmoid(beta * x). May work in place: the sigmoid is stored."""
 
     def value(self, x: HostArray) -> Any:
         self.gate = 0.5 * np.tanh(0.5 * self.param.swish_param.beta * x) + 0.5

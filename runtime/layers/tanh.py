@@ -20,7 +20,7 @@ class TanHLayer(NeuronLayer):
         return np.tanh(x)
 
     def slope(self, x: HostArray, y: HostArray) -> Any:
-        """From the output."""
+        """Computed from the output."""
         return 1 - y * y
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

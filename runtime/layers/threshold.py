@@ -21,12 +21,16 @@ class ThresholdLayer(NeuronLayer):
         return x > self.param.threshold_param.threshold
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Refuse: a step has no gradient."""
+        """Raise an error: a step function has no gradient.
+
+        Raises:
+            ProtoError: a gradient is requested.
+        """
         if propagate_down[0]:
             raise ProtoError(f"{self.label}: has no gradient; set propagate_down: false")
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         threshold = step.scalar(self.param.threshold_param.threshold, "threshold")
         above = step.op("Greater", step.inputs[0], threshold)
-        # 1 is ONNX's number for float32.
+        # 1 is float32 in ONNX.
         return [step.op("Cast", above, to=1)]

@@ -14,10 +14,14 @@ from runtime.core.layer_registry import register
 
 @register("Tile")
 class TileLayer(Layer):
-    """`tiles` copies side by side along `axis`."""
+    """Concatenates `tiles` copies of the bottom along `axis`."""
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Multiply the axis."""
+        """Shape the top.
+
+        Raises:
+            ProtoError: tiles is below 1.
+        """
         param = self.param.tile_param
         if param.tiles < 1:
             raise ProtoError(f"{self.label}: tiles is {param.tiles}; expected at least 1")
@@ -27,13 +31,13 @@ class TileLayer(Layer):
         top[0].reshape(shape)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Repeat."""
+        """Copy the bottom `tiles` times."""
         x = bottom[0].data.host()
         tiles = int(self.param.tile_param.tiles)
         top[0].data.mutable_host()[...] = np.concatenate([x] * tiles, axis=self.axis)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Sum over the copies."""
+        """Add the gradients of the copies."""
         if propagate_down[0]:
             tiles, shape = int(self.param.tile_param.tiles), bottom[0].shape
             axis = self.axis

@@ -172,7 +172,7 @@ def test_a_longer_sequence_is_taken_and_other_channels_are_not() -> None:
         net.forward()
         assert net.blobs["t0"].shape == (1, 6, 18)
         net.blobs["b0"].reshape((1, 5, 20))
-        with pytest.raises(ShapeError, match=r"asks for weights .*as when the net was made"):
+        with pytest.raises(ShapeError, match=r"requires weights .*as when the net was built"):
             net.forward()
 
 

@@ -120,7 +120,7 @@ def test_the_flag_or_the_variable_runs_them(
     assert main(words) == 2
     shown = capsys.readouterr().err
     assert "runs the Python code my_layers.Offset, which is off; expected permission" in shown
-    assert f"give {FLAG} or set {VARIABLE}=1" in shown
+    assert f"use {FLAG} or set {VARIABLE}=1" in shown
 
 
 def test_their_weights_are_learnt_and_used(folder: Path) -> None:

@@ -184,9 +184,9 @@ def test_lists_may_be_confined(tmp_path: Path, root: str, name: str, inside: boo
     [
         (
             (np.zeros((2, 1, 2, 2)), ["a", "b"]),
-            "labels are no numbers: .*; expected an array of flo",
+            "labels are not numbers: .*; expected an array of flo",
         ),
-        (([[1], [2, 3]], [0, 1]), "images are no numbers: .*; expected an array of floats"),
+        (([[1], [2, 3]], [0, 1]), "images are not numbers: .*; expected an array of floats"),
         ((np.zeros((2, 1, 2, 2)), [0]), "1 labels; expected 2, one for each image"),
         ((np.zeros((3, 1, 2, 2)), [0] * 3), "images of shape .* with M a multiple of 2"),
         ((np.float32(1), [0]), r"images of shape \(\); expected"),

@@ -156,7 +156,7 @@ def couplings(layers: str) -> list[str]:
 @pytest.mark.parametrize("kind", TYPES)
 def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
     expected = {
-        "BatchNorm": "takes statistics over the batch it is given",
+        "BatchNorm": "computes statistics over its batch",
         "BatchReindex": "may mix or drop samples of a batch",
         "Filter": "may mix or drop samples of a batch",
         "Python": "may mix or drop samples of a batch",
@@ -168,7 +168,7 @@ def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
         kind in LOSSES
     )
     ignores = couplings(layer(kind, "x", "data", "loss_param { ignore_label: 1 }"))
-    assert any("divides by the labels that count" in each for each in ignores) is (kind in LOSSES)
+    assert any("divides by the number of labels" in each for each in ignores) is (kind in LOSSES)
 
 
 def test_statistics_of_the_whole_set_do_not_couple() -> None:
