@@ -1,4 +1,4 @@
-"""The ops that a backend provides: one protocol per group, and the contract of each op.
+"""The ops of a backend: one protocol per group, with the contract of each op.
 
 Common to all ops: arrays belong to this backend, are C-contiguous, and have the backend's dtype
 unless stated otherwise. `Array` is opaque to layers. Outputs are overwritten unless stated to
@@ -34,10 +34,12 @@ class Layout:
 
 @dataclass
 class ConvPlan:
-    """What a backend decided for one convolution: which algorithm, with how much workspace.
+    """The algorithm of a backend for one convolution, and its workspace.
 
-    The choice is a function of the geometry alone, never of a timing. `cache` is private to the
-    backend: filters transformed for a given weight version are kept there.
+    The choice depends only on the geometry, not on measured times. `cache` is private to the
+    backend, which stores filters transformed for a weight version there.
+
+    Units: workspace in bytes.
     """
 
     geometry: ConvGeometry
@@ -48,7 +50,7 @@ class ConvPlan:
 
 @dataclass(frozen=True)
 class Epilogue:
-    """What a convolution applies to its sums before it writes them: + bias, then max(., 0).
+    """Applied to the sums of a convolution before they are written: + bias, then max(., 0).
 
     Shapes: bias (K,).
     """
@@ -59,9 +61,10 @@ class Epilogue:
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of one op: sample n of the array draws for `first_sample + n`.
+    """The random numbers of one op: sample n of the array uses sample number `first_sample + n`.
 
-    Counter-based, so that no result depends on how a batch is split (see data_prep/philox.py).
+    They are counter-based, so results do not depend on how a batch is split (see
+    data_prep/philox.py).
     """
 
     seed: int
@@ -73,10 +76,14 @@ class MemoryOps(Protocol):
     """Allocations, copies and fills."""
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:
-        """Allocate a flat array of unspecified contents."""
+        """Allocate a flat array of unspecified contents. Shapes: (count,).
+
+        Raises:
+            DeviceError: the allocation fails.
+        """
 
     def view(self, array: Array, offset: int, shape: tuple[int, ...]) -> Array:
-        """See a part of a flat array, from element `offset` on, in a shape. No copy."""
+        """A view, in the given shape, of a flat array from element `offset` on. No copy."""
 
     def upload(self, host: HostArray, device: Array) -> None:
         """Copy host to device; same count and dtype."""
@@ -124,7 +131,7 @@ class VectorOps(Protocol):
         """Sum of squares, in a fixed order. Waits for the device."""
 
     def dot(self, x: Array, y: Array) -> float:
-        """Inner product, in a fixed order. Waits for the device."""
+        """Inner product, summed in a fixed order. Waits for the device."""
 
     def sgd_update(
         self, w: Array, dw: Array, history: Array, lr: float, momentum: float, decay: float
@@ -147,14 +154,16 @@ class ProductOps(Protocol):
         """y += bias along channels. Shapes: bias (channels,)."""
 
     def bias_backward(self, layout: Layout, dy: Array, db: Array) -> None:
-        """db += sum of dy over outer and inner: accumulates."""
+        """db += sum of dy over outer and inner: accumulates. Shapes: db (channels,)."""
 
 
 class ConvPasses(Protocol):
-    """The passes of a convolution, by one algorithm or by the one that the plan names.
+    """The passes of a convolution, by one algorithm or by the algorithm of the plan.
 
-    `weight_version` changes whenever the weights may have changed: transformed filters are kept
-    for as long as the version is the same; None forbids keeping them. Shapes: see ConvGeometry.
+    `weight_version` changes whenever the weights may have changed: transformed filters may be
+    reused while the version is the same, and not at all if it is None.
+
+    Shapes: see ConvGeometry.
     """
 
     def forward(
@@ -181,7 +190,7 @@ class ConvOps(ConvPasses, Protocol):
     """Convolution."""
 
     def plan(self, geom: ConvGeometry) -> ConvPlan:
-        """Choose algorithm and workspace from a deterministic table."""
+        """Choose algorithm and workspace for a geometry; deterministic."""
 
 
 class NeuronOps(Protocol):
@@ -210,7 +219,7 @@ class PoolOps(Protocol):
     def max_forward(self, geom: PoolGeometry, x: Array, y: Array, mask: Array) -> None:
         """Max over each window without its padding; the first maximum in row-major order wins.
 
-        Shapes: mask (N,C,P,Q) int32, value h*W+w in its plane, -1 for a window with no number.
+        Shapes: mask (N,C,P,Q) int32, value h*W+w in its plane, -1 for a window without a number.
         """
 
     def max_backward(self, geom: PoolGeometry, dy: Array, mask: Array, dx: Array) -> None:
@@ -258,7 +267,7 @@ class SoftmaxOps(Protocol):
 
         Shapes: prob (outer,channels,inner); label (outer*inner,); loss (1,); stats (1,) receives n,
         which is `normalizer`, or if that is None the number of labels not ignored, at least 1.
-        Labels are whole numbers below `channels`: the layer has checked them.
+        Labels are integers below `channels`, which the layer has checked.
         """
 
     def loss_backward(
@@ -282,7 +291,7 @@ class SoftmaxOps(Protocol):
         top_k: int,
         out: Array,
     ) -> None:
-        """out[0] = share of labels whose score is among the top_k; a tie counts against it."""
+        """out[0] = fraction of labels whose score is among the top_k; a tie counts as a miss."""
 
 
 class InputBatch(Protocol):
@@ -293,7 +302,7 @@ class InputBatch(Protocol):
     ) -> None:
         """y = (pixel - offset) * scale; y = pixel if `offsets` is None.
 
-        Shapes: pixels and y (N,C,H,W), the pixels uint8 if there are offsets; offsets (N,C).
+        Shapes: pixels and y (N,C,H,W), pixels uint8 if `offsets` is given; offsets (N,C).
 
         Raises:
             ShapeError: the shapes do not agree.
@@ -301,26 +310,26 @@ class InputBatch(Protocol):
 
 
 class DeviceCapacity(Protocol):
-    """The memory of a device that is not the host's. Units: bytes."""
+    """The memory of a device with memory of its own. Units: bytes."""
 
     @property
     def total_bytes(self) -> int:
-        """The memory of the device."""
+        """The total memory of the device."""
 
     @property
     def free_bytes(self) -> int:
-        """What nothing has allocated."""
+        """The memory that is not allocated."""
 
-    def expect_room(self, nbytes: int, what: str) -> None:
-        """Check before a run that its memory will suffice.
+    def expect_room(self, nbytes: int, purpose: str) -> None:
+        """Check before a run that `nbytes` of memory are free.
 
         Raises:
-            OutOfMemoryError: less is free than `what` is estimated to need.
+            OutOfMemoryError: less is free; the message contains `purpose`.
         """
 
 
 class LayerKernels(Protocol):
-    """Launches kernels of layers that no op of the backend computes."""
+    """Launches kernels of layers that have no op of the backend."""
 
     def elementwise(self, source: str, kernel: str, count: int, args: Sequence[Any]) -> None:
         """Launch a kernel of cuda_kernels/<source>.cu; each thread computes 4 of `count` elements.
@@ -332,7 +341,7 @@ class LayerKernels(Protocol):
             args: device arrays and numbers, in the order of the kernel's parameters.
 
         Raises:
-            DeviceError: an array of another backend, or the launch fails.
+            DeviceError: an array belongs to another backend, or the launch fails.
         """
 
 
@@ -352,25 +361,25 @@ class Backend(Protocol):
     softmax: SoftmaxOps
 
     shares_host_memory: bool
-    """Device arrays are numpy arrays: SyncedMemory then keeps one copy."""
-    rows_stand_alone: bool
-    """`products.gemm` gives a row of c the same bits, whatever other rows are computed with it."""
+    """Device arrays are NumPy arrays, so SyncedMemory has one copy."""
+    rows_independent: bool
+    """`products.gemm` computes a row of c with the same bits for any set of other rows."""
     precision: str
-    """What convolutions round their operands to: fp32, tf32 or bf16."""
+    """The format of the operands of convolutions: fp32, tf32 or bf16."""
 
     lock: ProcessLock | None
-    """Held by a net while it runs, if the backend serves one thread at a time; None if any number
-    of threads may call it at the same time, and after a fork."""
+    """Held by a net while it runs; None if any number of threads may call the backend at the same
+    time, also after a fork."""
     recorder: Recorder | None
-    """Records ops and repeats them; None if ops always run one by one."""
+    """Records ops and replays them; None if ops always run one by one."""
     input_batch: InputBatch
     input_as_bytes: bool
-    """Whether `input_batch` is faster with bytes and offsets than with finished floats."""
+    """Whether `input_batch` is faster with bytes and offsets than with floats."""
     device_memory: DeviceCapacity | None
     """None if arrays are in the host's memory."""
     kernels: LayerKernels | None
-    """For layers that have a kernel of their own; None if layers compute on the host."""
+    """Launches kernels of layers; None if layers without ops compute on the host."""
 
     @property
     def launches(self) -> int | None:
-        """Kernels, fills and copies launched one by one so far; None if ops are not launched."""
+        """How many kernels, fills and copies were launched; None if ops are not launched."""

@@ -1,6 +1,6 @@
-"""Convolutions of which a blob or the weights have no element, on every backend.
+"""Convolutions of blobs or weights without elements, on every backend.
 
-Their sums have no terms. Such a batch is what a Filter layer gives that keeps nothing.
+Their sums have no terms. A Filter layer that selects no sample gives such a batch.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_empty(geom: ConvGeometry) -> bool:
 
 
 class EmptyConvolution(ConvPasses):
-    """Passes without products: what is left of the sums are zeros, and the epilogue."""
+    """Passes without products: all sums are zero, then the epilogue is applied."""
 
     def __init__(self, memory: MemoryOps, products: ProductOps, neurons: NeuronOps) -> None:
         self._memory = memory
@@ -35,7 +35,7 @@ class EmptyConvolution(ConvPasses):
         self._neurons = neurons
 
     def workspace_bytes(self, geom: ConvGeometry) -> int:
-        """None is needed."""
+        """0: no memory is needed. Units: bytes."""
         return 0
 
     def forward(

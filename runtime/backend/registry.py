@@ -1,4 +1,4 @@
-"""Backends by name. A device's code is imported when it is asked for, and not before."""
+"""Backends by name. The code of a device is imported only when its backend is opened."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _cpu(device_id: int, **options: Any) -> Backend:
     if precision != FP32:
         raise DeviceError(
             f"backend 'cpu': precision {precision}; expected {FP32}, since a CPU has no tensor "
-            f"cores; say --precision {FP32}, or name a GPU with --gpu"
+            f"cores; use --precision {FP32}, or select a GPU with --gpu"
         )
     if device_id != 0:
         raise DeviceError(
@@ -31,7 +31,7 @@ def _cpu(device_id: int, **options: Any) -> Backend:
 
 
 def _cuda(name: str, device_id: int, **options: Any) -> Backend:
-    """The CUDA package offers `create_backend(name, device_id, **options)` as well."""
+    """Open a backend of the CUDA package, with its own `create_backend`."""
     if importlib.util.find_spec(_CUDA) is None:
         raise DeviceError(
             f"backend '{name}': GPU support is not part of this build; expected the package "
@@ -44,10 +44,10 @@ def _cuda(name: str, device_id: int, **options: Any) -> Backend:
 def create_backend(name: str, device_id: int = 0, **options: Any) -> Backend:
     """Open a backend: 'cpu' (options dtype, threads, exact), 'gpu' or its emulation 'emu'.
 
-    Every one takes `precision`: fp32, and where there are tensor cores tf32 or bf16.
+    All take the option `precision`: fp32, and with tensor cores also tf32 or bf16.
 
     Raises:
-        DeviceError: no backend has this name, or it cannot run here.
+        DeviceError: the name is unknown, or the backend cannot run on this machine.
     """
     if name == "cpu":
         return _cpu(device_id, **options)

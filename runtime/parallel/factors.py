@@ -101,7 +101,7 @@ class Factors:
 
     def _blocks(self, first: int, last: int) -> list[tuple[int, int]]:
         """The ranges of rows of the products that give rows first .. last-1."""
-        if self.backend.rows_stand_alone:
+        if self.backend.rows_independent:
             return [(first, last)]
         starts = range(first // GRID * GRID, last, GRID)
         return [(start, min(start + GRID, self.rows)) for start in starts]

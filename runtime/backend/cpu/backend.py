@@ -1,4 +1,4 @@
-"""CpuBackend: the groups of ops on the host, all compiled or all in numpy."""
+"""CpuBackend: the groups of ops on the host, all compiled or all in NumPy."""
 
 from __future__ import annotations
 
@@ -48,20 +48,21 @@ log = logging.getLogger("verydeep.backend")
 
 
 @functools.cache
-def _say_once(reason: str) -> None:
+def _warn_once(reason: str) -> None:
     log.warning("%s", reason)
 
 
 class CpuBackend(NotCopyable, Backend):
     """The host as a device.
 
-    float64 exists for gradient checks. `exact` forces convolutions whose sums are taken term by
-    term, without Winograd's transforms. `threads` are the backend's own (default: every core, or
-    OMP_NUM_THREADS); numpy's BLAS is told to use one thread for the whole process, since it would
-    fight with them.
+    float64 is for gradient checks. `exact` selects convolutions without Winograd transforms.
+    `threads` is the number of threads of the backend (default: OMP_NUM_THREADS, or all cores).
+    NumPy's BLAS is limited to one thread for the whole process, so that it does not compete with
+    them.
 
     Raises:
-        DeviceError: a dtype other than float32 and float64, or fewer than one thread.
+        DeviceError: the dtype is not float32 or float64, there is less than one thread, or `native`
+            is True and the compiled kernels cannot be used.
     """
 
     memory: MemoryOps
@@ -100,7 +101,7 @@ class CpuBackend(NotCopyable, Backend):
         self.lanes = Lanes(threads)
         limit_blas_threads()
         library = self._library(native)
-        self.rows_stand_alone = library is not None
+        self.rows_independent = library is not None
         self.recorder = KernelRecorder(library) if library is not None and replay else None
         if library is None:
             self._compute_in_numpy(exact)
@@ -108,7 +109,7 @@ class CpuBackend(NotCopyable, Backend):
             self._compute_by_kernels(library, exact)
 
     def _library(self, native: bool | None) -> NativeLibrary | None:
-        """The compiled kernels, or None if numpy is used instead."""
+        """The compiled kernels, or None to use NumPy."""
         if native is False or self.dtype != np.float32:
             return None
         library = native_library.load(self.lanes.threads)
@@ -116,7 +117,7 @@ class CpuBackend(NotCopyable, Backend):
             reason = native_library.why_not() or "the CPU kernels cannot be used"
             if native:
                 raise DeviceError(f"cpu backend: {reason}")
-            _say_once(reason)
+            _warn_once(reason)
         return library
 
     def _compute_in_numpy(self, exact: bool) -> None:

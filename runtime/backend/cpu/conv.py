@@ -1,4 +1,4 @@
-"""Convolution in numpy: which algorithm computes which geometry, and the way there."""
+"""Convolution in NumPy: the choice of an algorithm for each geometry."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from runtime.backend.cpu.products import NumpyProducts
 
 IM2COL = "im2col"
 WINOGRAD = "winograd_4x4"
-# With fewer channels on one side the transforms cost more than the products they save.
+# With fewer input or output channels, the transforms cost more than they save in products.
 _FEW_CHANNELS = 16
 
 
 class NumpyConvolution(ConvOps):
-    """ConvOps in numpy. `exact` forces algorithms that take every sum term by term."""
+    """ConvOps in NumPy. `exact` selects im2col for all geometries."""
 
     def __init__(self, lanes: Lanes, dtype: np.dtype[Any], exact: bool) -> None:
         self._itemsize = dtype.itemsize

@@ -1,4 +1,4 @@
-"""Gradient of a convolution's input at any stride: columns added back where they came from."""
+"""Gradient of a convolution's input at any stride, by col2im."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _COLUMNS = 1 << 18
 def scatter(
     lanes: Lanes, geom: ConvGeometry, dy: HostArray, weight: HostArray, dx: HostArray
 ) -> None:
-    """dx = col2im(W^T dy), in pieces of some images and some channels. Caffe: col2im."""
+    """dx = col2im(W^T dy), in pieces of some images and some channels. Caffe: col2im.
+
+    Shapes: dy (N,K,P,Q), weight (K,C/group,R,S), dx (N,C,H,W).
+    """
     g, (r, s) = geom.group, geom.kernel
     per_group, plane = geom.c // g, geom.p * geom.q
     block = max(1, min(per_group, _COLUMNS // (r * s * plane)))
@@ -25,21 +28,21 @@ def scatter(
 
     def task(lane: Lane, start: int, stop: int) -> None:
         batch, part = divmod(start, g * blocks)
-        group, at = divmod(part, blocks)
-        low, high = at * block, min(per_group, (at + 1) * block)
+        group, index = divmod(part, blocks)
+        low, high = index * block, min(per_group, (index + 1) * block)
         image = slice(batch * images, (batch + 1) * images)
         top = dy[image].reshape(-1, g, geom.k // g, plane)[:, group]
         filters = matrix[group, :, low:high].reshape(geom.k // g, -1)
         columns = lane.scratch("conv.columns", (len(top), filters.shape[1], plane), dy.dtype)
         np.matmul(filters.T, top, out=columns)
-        seen = columns.reshape(len(top), high - low, r, s, geom.p, geom.q)
-        _fold(lane, geom, seen, dx[image, group * per_group + low : group * per_group + high])
+        patches = columns.reshape(len(top), high - low, r, s, geom.p, geom.q)
+        _fold(lane, geom, patches, dx[image, group * per_group + low : group * per_group + high])
 
     lanes.run(task, ceil_div(geom.n, images) * g * blocks)
 
 
 def _fold(lane: Lane, geom: ConvGeometry, columns: HostArray, dx: HostArray) -> None:
-    """Add columns (n,C,R,S,P,Q) to the places of dx (n,C,H,W) that they were gathered from."""
+    """Add columns (n,C,R,S,P,Q) to the elements of dx (n,C,H,W) that they belong to."""
     (r, s), (ph, pw), (sh, sw), (dh, dw) = geom.kernel, geom.pad, geom.stride, geom.dilation
     n, c = dx.shape[:2]
     height = max(geom.h + 2 * ph, (geom.p - 1) * sh + dh * (r - 1) + 1)

@@ -1,4 +1,4 @@
-"""Convolution as im2col and matrix products: any geometry, every sum term by term."""
+"""Convolution by im2col and matrix products, for any geometry."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from runtime.backend.cpu.conv_fold import scatter
 from runtime.backend.cpu.conv_pieces import Piece, Window, cut, gather
 from runtime.backend.cpu.lanes import Lane, Lanes, Runner
 
-# Elements of the column matrices of one piece: about a core's second-level cache in float32.
+# Elements of the column matrices of one piece: about the L2 cache of a core in float32.
 _COLUMNS = 1 << 18
-# Maps smaller than this are folded: all images of a piece side by side in one matrix, because a
-# product with few columns spends its time reading the weights.
+# Maps smaller than this are folded: all images of a piece form one matrix, because reading the
+# weights dominates the time of a product with few columns.
 _NARROW = 256
 _FOLDED_COLUMNS = 512
-# OpenBLAS multiplies matrices of up to 10^6 multiply-adds without repacking them first, which is
-# faster where one side is short.
+# OpenBLAS does not pack matrices for products of up to 10^6 multiply-adds, which is faster if one
+# dimension is small.
 _SMALL_PRODUCT = 1_000_000
 _SMALL_COLUMNS = 64
-# With fewer pieces than this, lanes share the products inside a piece instead.
+# With fewer pieces than this, the lanes divide the products of each piece.
 _FEW = 4
-# Weight gradients are added up in so many partial sums at most, and in so many bytes.
+# The maximum number and size in bytes of partial sums of weight gradients.
 _PARTS = 8
 _PARTS_BYTES = 32 << 20
-# Elements of the products behind a weight gradient that are held at once.
+# The maximum number of elements of temporary products in a weight gradient.
 _PRODUCTS = 1 << 22
 
 
 @dataclass(frozen=True)
-class _Cut:
-    """How one pass is cut: pieces, whether they are folded, and rows of one small product."""
+class _Division:
+    """The division of one pass into pieces."""
 
     pieces: list[Piece]
     folded: bool
@@ -44,14 +44,14 @@ class _Cut:
     q: int
 
     @classmethod
-    def of(cls, n: int, rows: int, q: int, depth: int, outputs: int) -> _Cut:
-        """Cut n images of rows x q outputs; `depth` and `outputs` count all groups."""
+    def of(cls, n: int, rows: int, q: int, depth: int, outputs: int) -> _Division:
+        """Divide n images of rows x q outputs; `depth` and `outputs` are totals over all groups."""
         folded = n > 1 and rows * q < _NARROW
         limit = max(_COLUMNS // depth, _FOLDED_COLUMNS)
         return cls(cut(n, rows, q, limit), folded, depth, outputs, q)
 
     def split(self, piece: Piece, groups: int) -> int:
-        """In how many bands of rows the product of each image is best computed."""
+        """The number of bands of rows into which the product of each image is divided."""
         if self.folded:
             return 1
         columns = piece.rows * self.q
@@ -63,9 +63,9 @@ class _Cut:
 
 
 def workspace_bytes(geom: ConvGeometry, itemsize: int) -> int:
-    """Scratch of one lane in the forward pass: the column matrices."""
+    """Memory of one lane for column matrices in the forward pass. Units: bytes."""
     depth = geom.c * geom.kernel[0] * geom.kernel[1]
-    piece = _Cut.of(geom.n, geom.p, geom.q, depth, geom.k).pieces[0]
+    piece = _Division.of(geom.n, geom.p, geom.q, depth, geom.k).pieces[0]
     return depth * piece.images * piece.rows * geom.q * itemsize
 
 
@@ -116,32 +116,34 @@ class Im2colConvolution(ConvPasses):
         """Slide a window over src. Shapes: matrix (group, outputs/group, inputs/group * R*S)."""
         n, outputs, rows, q = dst.shape
         groups, _, depth = matrix.shape
-        how = _Cut.of(n, rows, q, groups * depth, outputs)
+        division = _Division.of(n, rows, q, groups * depth, outputs)
         column = None if epilogue.bias is None else epilogue.bias.reshape(-1, 1, 1)
 
         def compute(lane: Lane, runner: Runner, piece: Piece) -> None:
-            bands = how.split(piece, groups)
-            columns = _matrices(gather(lane, src, window, piece, q, how.folded), how, groups, bands)
+            bands = division.split(piece, groups)
+            columns = _matrices(
+                gather(lane, src, window, piece, q, division.folded), division, groups, bands
+            )
             target = piece.of(dst)
             product = target
-            if how.folded:
+            if division.folded:
                 product = lane.scratch("conv.product", (outputs, *_folded(piece, q)), src.dtype)
-            results = _results(product, how, groups, bands)
+            results = _results(product, division, groups, bands)
             _multiply(runner, matrix, columns, results)
-            if how.folded:
+            if division.folded:
                 product = product.swapaxes(0, 1)
             if column is not None:
                 product += column
             if epilogue.relu:
                 zeros = lane.zeros(piece.rows * q, src.dtype).reshape(piece.rows, q)
                 np.maximum(product, zeros, out=product)
-            if how.folded:
+            if division.folded:
                 np.copyto(target, product)
 
-        self._over(how.pieces, compute)
+        self._over(division.pieces, compute)
 
     def _over(self, pieces: list[Piece], compute: Callable[[Lane, Runner, Piece], None]) -> None:
-        """Deal pieces to lanes; where they are few, let lanes share each of them."""
+        """Distribute pieces over lanes; if there are few, the lanes divide each piece."""
         few = len(pieces) < _FEW
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -153,10 +155,10 @@ class Im2colConvolution(ConvPasses):
         geom = plan.geometry
         g, window = geom.group, Window.forward(geom)
         total = dw.reshape(g, geom.k // g, -1)
-        how = _Cut.of(geom.n, geom.p, geom.q, g * total.shape[2], geom.k)
+        division = _Division.of(geom.n, geom.p, geom.q, g * total.shape[2], geom.k)
         most = max(1, min(_PARTS, _PARTS_BYTES // total.nbytes))
-        share = ceil_div(len(how.pieces), most)
-        parts = ceil_div(len(how.pieces), share)
+        share = ceil_div(len(division.pieces), most)
+        parts = ceil_div(len(division.pieces), share)
         few = parts < _FEW
         sums = total[None]
         if parts > 1:
@@ -165,17 +167,17 @@ class Im2colConvolution(ConvPasses):
 
         def task(lane: Lane, start: int, stop: int) -> None:
             runner: Runner = self._lanes if few else lane
-            for piece in how.pieces[start * share : stop * share]:
-                bands = how.split(piece, g)
-                columns = gather(lane, x, window, piece, geom.q, how.folded)
+            for piece in division.pieces[start * share : stop * share]:
+                bands = division.split(piece, g)
+                columns = gather(lane, x, window, piece, geom.q, division.folded)
                 top = piece.of(dy)
-                if how.folded:
+                if division.folded:
                     top = lane.scratch("conv.product", (geom.k, *_folded(piece, geom.q)), dy.dtype)
                     np.copyto(top, piece.of(dy).swapaxes(0, 1))
                 _accumulate(
                     runner,
-                    _results(top, how, g, bands),
-                    _matrices(columns, how, g, bands),
+                    _results(top, division, g, bands),
+                    _matrices(columns, division, g, bands),
                     sums[start],
                 )
 
@@ -189,24 +191,24 @@ def _folded(piece: Piece, q: int) -> tuple[int, int, int]:
     return piece.images, piece.rows, q
 
 
-def _matrices(columns: HostArray, how: _Cut, groups: int, bands: int) -> HostArray:
-    """Columns as (group, image, band, depth, columns); folded, all images are one."""
-    images = 1 if how.folded else columns.shape[0]
-    split = columns.reshape(images, groups, how.depth // groups, bands, -1)
+def _matrices(columns: HostArray, division: _Division, groups: int, bands: int) -> HostArray:
+    """Columns as (group, image, band, depth, columns); if folded, the image axis has length 1."""
+    images = 1 if division.folded else columns.shape[0]
+    split = columns.reshape(images, groups, division.depth // groups, bands, -1)
     return split.transpose(1, 0, 3, 2, 4)
 
 
-def _results(array: HostArray, how: _Cut, groups: int, bands: int) -> HostArray:
-    """Outputs as (group, image, band, outputs, columns): a view, also of some rows of images."""
-    if how.folded:
-        return array.reshape(groups, 1, 1, how.outputs // groups, -1)
+def _results(array: HostArray, division: _Division, groups: int, bands: int) -> HostArray:
+    """A view of outputs as (group, image, band, outputs, columns)."""
+    if division.folded:
+        return array.reshape(groups, 1, 1, division.outputs // groups, -1)
     n, outputs, rows, q = array.shape
     split = array.reshape(n, groups, outputs // groups, bands, rows // bands * q)
     return split.transpose(1, 0, 3, 2, 4)
 
 
 def _multiply(runner: Runner, matrix: HostArray, columns: HostArray, results: HostArray) -> None:
-    """results = matrix @ columns; lanes that share a piece take some outputs each."""
+    """results = matrix @ columns, divided by outputs if lanes share a piece."""
     outputs = matrix.shape[1]
 
     def task(lane: Lane, start: int, stop: int) -> None:

@@ -1,4 +1,4 @@
-"""How a convolution is cut into pieces, and how a piece's input is gathered."""
+"""The pieces of a convolution, and gathering the input of a piece (im2col)."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class Piece:
         return self.p1 - self.p0
 
     def of(self, array: HostArray) -> HostArray:
-        """This piece of an array (N,K,P,Q)."""
+        """The part of an array (N,K,P,Q) that the piece covers: (images,K,rows,Q)."""
         return array[self.n0 : self.n1, :, self.p0 : self.p1]
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a sliding window does, be it over the input or, going backward, over the output."""
+    """The sliding window of a forward pass over x, or of a backward pass over dy."""
 
     kernel: Pair
     pad: Pair
@@ -50,7 +50,7 @@ class Window:
 
     @classmethod
     def backward(cls, geom: ConvGeometry) -> Window:
-        """The window over dy that gives dx at stride 1; its pad may be negative, which crops."""
+        """The window over dy that gives dx at stride 1; a negative pad crops."""
         pad = (
             geom.dilation[0] * (geom.kernel[0] - 1) - geom.pad[0],
             geom.dilation[1] * (geom.kernel[1] - 1) - geom.pad[1],
@@ -59,29 +59,29 @@ class Window:
 
 
 def cut(n: int, rows: int, row_units: int, limit: int) -> list[Piece]:
-    """Cut n images of `rows` output rows into pieces of at most `limit` units, or of one row.
+    """Divide n images of `rows` output rows into pieces of at most `limit` units, or of one row.
 
-    A piece is whole images, or some rows of one image; rows are shared out evenly.
+    A piece has several images, or rows of one image; the numbers of rows are as equal as possible.
     """
     per_image = rows * row_units
     if per_image <= limit:
         size = max(1, limit // max(1, per_image))
-        return [Piece(at, min(at + size, n), 0, rows) for at in range(0, n, size)]
+        return [Piece(first, min(first + size, n), 0, rows) for first in range(0, n, size)]
     most = max(1, limit // row_units)
     size = ceil_div(rows, ceil_div(rows, most))
     return [
-        Piece(image, image + 1, at, min(at + size, rows))
+        Piece(image, image + 1, first, min(first + size, rows))
         for image in range(n)
-        for at in range(0, rows, size)
+        for first in range(0, rows, size)
     ]
 
 
 def gather(
     lane: Lane, src: HostArray, window: Window, piece: Piece, q: int, folded: bool
 ) -> HostArray:
-    """Lay out what the window sees of a piece of src (N,C,H,W).
+    """The column matrices of a piece of src (im2col).
 
-    Shapes: (n,C,R,S,P,Q), one column matrix an image; folded (C,R,S,n,P,Q), one for all of them.
+    Shapes: src (N,C,H,W); result (n,C,R,S,P,Q), or if folded (C,R,S,n,P,Q).
     """
     (r, s), (dh, dw), (sh, sw) = window.kernel, window.dilation, window.stride
     height = (piece.rows - 1) * sh + dh * (r - 1) + 1
@@ -91,18 +91,18 @@ def gather(
     image, channel, row, col = band.strides
     shape = (piece.images, src.shape[1], r, s, piece.rows, q)
     strides = (image, channel, dh * row, dw * col, sh * row, sw * col)
-    seen = as_strided(band, shape, strides, writeable=False)
+    windows = as_strided(band, shape, strides, writeable=False)
     if (r, s) == (1, 1) and not folded and strides[4] == q * strides[5] == q * src.itemsize:
-        return seen
+        return windows
     if folded:
-        seen = seen.transpose(1, 2, 3, 0, 4, 5)
-    columns = lane.scratch("conv.columns", seen.shape, src.dtype)
-    np.copyto(columns, seen)
+        windows = windows.transpose(1, 2, 3, 0, 4, 5)
+    columns = lane.scratch("conv.columns", windows.shape, src.dtype)
+    np.copyto(columns, windows)
     return columns
 
 
 def padded_band(lane: Lane, src: HostArray, start: Pair, size: Pair) -> HostArray:
-    """Rows and columns of images from `start` on, which may lie outside: there they are zero."""
+    """A region of images, zero outside of them. Shapes: src (N,C,H,W), result (N,C,*size)."""
     n, c, h, w = src.shape
     (top, left), (height, width) = start, size
     if top >= 0 and left >= 0 and top + height <= h and left + width <= w:

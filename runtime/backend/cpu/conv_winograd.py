@@ -12,18 +12,18 @@ from runtime.backend.cpu.lanes import Lane, Lanes, Runner
 from runtime.backend.cpu.winograd_matrices import PLANES
 from runtime.backend.cpu.winograd_transforms import FLOAT, Transforms, planes, tiles_along
 
-# Transformed filters of up to this many weights stay in a core's cache: then each lane takes whole
-# pieces. Above, lanes share the planes of one piece, so that each plane's filters are read once.
+# Up to this many weights, the transformed filters fit in the cache of a core, and lanes compute
+# pieces alone. Above, lanes divide the planes of a piece, so the filters of a plane are read once.
 _LANE_WEIGHTS = 128 * 128
-# OpenBLAS multiplies matrices of up to 10^6 multiply-adds without repacking them first.
+# OpenBLAS does not pack matrices for products of up to 10^6 multiply-adds.
 _SMALL_PRODUCT = 1_000_000
 _MOST_TILES = 128
 _FEWEST_TILES = 32
-_WANTED_PIECES = 8
+_MIN_PIECES = 8
 _SHARED_BYTES = 32 << 20
-# Weight gradients of pieces taken by lanes are added up in so many partial sums at most.
+# The maximum number of partial sums of weight gradients if pieces are distributed over lanes.
 _PARTS = 8
-# Planes that a lane multiplies in one go where lanes share a piece.
+# Planes that a lane multiplies per step if lanes share a piece.
 _SHARED_PLANES = 2
 
 
@@ -32,17 +32,17 @@ def _is_shared(geom: ConvGeometry) -> bool:
 
 
 def _pieces(geom: ConvGeometry, n: int, rows: int, across: int) -> list[Piece]:
-    """Cut n images of rows x across tiles."""
+    """Divide n images of rows x across tiles into pieces."""
     if _is_shared(geom):
         limit = _SHARED_BYTES // (PLANES * FLOAT.itemsize * (geom.c + geom.k))
     else:
-        fair = max(_FEWEST_TILES, n * rows * across // _WANTED_PIECES)
+        fair = max(_FEWEST_TILES, n * rows * across // _MIN_PIECES)
         limit = min(_MOST_TILES, fair, _SMALL_PRODUCT // (geom.c * geom.k))
     return cut(n, rows, across, limit)
 
 
 def workspace_bytes(geom: ConvGeometry) -> int:
-    """Scratch of one piece in the forward pass: transformed data and products."""
+    """Memory of one piece for transformed data and products in the forward pass. Units: bytes."""
     rows, across = tiles_along(geom.p), tiles_along(geom.q)
     piece = _pieces(geom, geom.n, rows, across)[0]
     return PLANES * piece.images * piece.rows * across * (geom.c + geom.k) * FLOAT.itemsize
@@ -64,7 +64,7 @@ class WinogradConvolution(ConvPasses):
         y: HostArray,
         weight_version: int | None,
     ) -> None:
-        filters = self._filters(plan, weight, weight_version, turned=False)
+        filters = self._filters(plan, weight, weight_version, rotated=False)
         self._correlate(plan.geometry, x, plan.geometry.pad, filters, epilogue, y)
 
     def backward_data(
@@ -77,30 +77,30 @@ class WinogradConvolution(ConvPasses):
     ) -> None:
         """A convolution of dy with the filters rotated by 180 degrees."""
         pad = (2 - plan.geometry.pad[0], 2 - plan.geometry.pad[1])
-        filters = self._filters(plan, weight, weight_version, turned=True)
+        filters = self._filters(plan, weight, weight_version, rotated=True)
         self._correlate(plan.geometry, dy, pad, filters, Epilogue(), dx)
 
     def _filters(
-        self, plan: ConvPlan, weight: HostArray, version: int | None, turned: bool
+        self, plan: ConvPlan, weight: HostArray, version: int | None, rotated: bool
     ) -> HostArray:
         """Transformed filters (36, inputs, outputs).
 
-        They are four times the weights, so they are kept only once a version comes again: training
-        changes the weights after every pass and would keep them in vain.
+        They have four times the size of the weights, so they are kept only from the second request
+        of a version on: during training, weights change after every pass.
         """
-        name = "turned" if turned else "filters"
-        known, kept = plan.cache.get(name, (None, None))
-        if version is not None and version == known and kept is not None:
-            filters: HostArray = kept
+        name = "rotated" if rotated else "filters"
+        cached_version, cached = plan.cache.get(name, (None, None))
+        if version is not None and version == cached_version and cached is not None:
+            filters: HostArray = cached
             return filters
         k, c = weight.shape[:2]
-        shape = (PLANES, k, c) if turned else (PLANES, c, k)
-        again = version is not None and version == known
+        shape = (PLANES, k, c) if rotated else (PLANES, c, k)
+        again = version is not None and version == cached_version
         if again:
             filters = np.empty(shape, FLOAT)
         else:
             filters = self._lanes.first.scratch("wino.filters", shape, FLOAT)
-        transform = self._transforms.turned_filters if turned else self._transforms.filters
+        transform = self._transforms.rotated_filters if rotated else self._transforms.filters
         transform(self._lanes, weight, filters)
         plan.cache[name] = (version, filters if again else None)
         return filters
@@ -171,7 +171,7 @@ def _multiply(
 def _accumulate(
     runner: Runner, shared: bool, top: HostArray, data: HostArray, total: HostArray, first: bool
 ) -> None:
-    """total = top^T @ data, plane by plane; where it is not the first, total += that."""
+    """total = top^T @ data, plane by plane; total += top^T @ data if not `first`."""
 
     def task(lane: Lane, start: int, stop: int) -> None:
         part = slice(start, stop)

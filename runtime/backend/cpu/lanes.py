@@ -1,7 +1,7 @@
 """Lanes: worker threads with their own scratch memory, which compute the pieces of an op.
 
-numpy and BLAS release the interpreter lock while they compute, so threads run in parallel. An op
-splits its work by its geometry alone, each piece is computed by one thread with a single-threaded
+NumPy and BLAS release the interpreter lock while they compute, so threads run in parallel. The
+pieces of an op depend only on its geometry, each is computed by one thread with a single-threaded
 BLAS, and sums over pieces are taken in a fixed order. The bits therefore do not depend on the
 number of lanes.
 """
@@ -26,14 +26,14 @@ _ALIGNMENT = 64
 
 
 class Runner(Protocol):
-    """Whoever can do a task over a range: one lane alone, or all lanes."""
+    """Runs a task over a range: one lane, or all lanes."""
 
     def run(self, task: Task, count: int, grain: int = 1) -> None:
-        """Do `task(lane, start, stop)` for 0..count in pieces of `grain`, in any order."""
+        """Call `task(lane, start, stop)` for pieces of `grain` from 0 to count, in any order."""
 
 
 def aligned_empty(count: int, dtype: np.dtype[Any]) -> HostArray:
-    """A flat array of unspecified contents that starts on a cache line."""
+    """A flat array of unspecified contents that starts on a cache line. Shapes: (count,)."""
     size = count * dtype.itemsize
     raw = np.empty(size + _ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % _ALIGNMENT
@@ -41,14 +41,14 @@ def aligned_empty(count: int, dtype: np.dtype[Any]) -> HostArray:
 
 
 class Lane:
-    """One thread's scratch memory. It runs a task by itself, piece after piece."""
+    """The scratch memory of one thread; as a Runner, it runs all pieces itself."""
 
     def __init__(self) -> None:
         self._scratch: dict[str, HostArray] = {}
         self._zeros = np.zeros(0, np.float64)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:
-        """Memory under a name, kept from call to call; its contents are whatever was there."""
+        """Memory with a name, reused from call to call; its contents are unspecified."""
         count = 1
         for dim in shape:
             count *= dim
@@ -59,13 +59,16 @@ class Lane:
         return buffer[:size].view(dtype).reshape(shape)
 
     def zeros(self, count: int, dtype: np.dtype[Any]) -> HostArray:
-        """Zeros to read only: against an array, np.maximum is three times as fast as against 0."""
+        """Read-only zeros: np.maximum is three times as fast with an array as with 0.
+
+        Shapes: (count,).
+        """
         if self._zeros.size < count:
             self._zeros = np.zeros(count, np.float64)
         return self._zeros.view(dtype)[:count]
 
     def scratch_bytes(self) -> int:
-        """Memory that ops have left behind for their next calls."""
+        """The memory kept for later calls. Units: bytes."""
         return sum(buffer.nbytes for buffer in self._scratch.values()) + self._zeros.nbytes
 
     def run(self, task: Task, count: int, grain: int = 1) -> None:
@@ -77,8 +80,11 @@ class Lane:
 class Lanes:
     """The lanes of one backend. Threads that call it have separate scratch memory.
 
-    The calling thread is the first lane. The worker threads are shared by all callers; in a forked
-    child they are started again.
+    The calling thread is the first lane. All callers share the worker threads, which a forked child
+    process starts again.
+
+    Raises:
+        DeviceError: `threads` is below 1.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -111,7 +117,7 @@ class Lanes:
         pool, lanes = self._workers(), self.lanes
         starts, jobs = itertools.count(0, grain), []
         try:
-            # Inside: after Ctrl-C no helper may continue while the next op begins.
+            # In the block: after an interrupt, no helper may continue into the next op.
             for lane in lanes[1 : 1 + helpers]:
                 jobs.append(pool.submit(_work, lane, task, starts, count, grain))
             _work(lanes[0], task, starts, count, grain)
@@ -130,18 +136,18 @@ class Lanes:
         return pool[1]
 
     def in_turn(self, task: Task, count: int, grain: int = 1) -> None:
-        """Run a task in the caller's lane alone; inside it, all lanes may be used."""
+        """Run a task in the lane of the calling thread; the task may use all lanes."""
         _work(self.first, task, itertools.count(0, grain), count, grain)
 
     def scratch_bytes(self) -> int:
-        """See Lane.scratch_bytes; of the calling thread."""
+        """See Lane.scratch_bytes; the sum over the lanes of the calling thread."""
         return sum(lane.scratch_bytes() for lane in self.lanes)
 
 
 def _work(lane: Lane, task: Task, starts: itertools.count[int], count: int, grain: int) -> None:
-    """Take pieces until none is left. `next` on a shared counter is atomic.
+    """Run pieces until none is left. `next` on a shared counter is atomic.
 
-    Infinity and NaN go through in silence, as on any device: the solver looks at the loss.
+    Infinity and NaN give no warnings, as on other devices: the solver checks the loss.
     """
     with np.errstate(all="ignore"):
         for start in starts:
@@ -151,20 +157,20 @@ def _work(lane: Lane, task: Task, starts: itertools.count[int], count: int, grai
 
 
 def default_threads() -> int:
-    """OMP_NUM_THREADS where it is set, else the cores this process may use."""
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
-        return int(wanted)
+    """OMP_NUM_THREADS if it is set, else the number of cores that this process may use."""
+    value = os.environ.get("OMP_NUM_THREADS", "")
+    if value.isdigit() and int(value) > 0:
+        return int(value)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def limit_blas_threads() -> None:
-    """Let numpy's BLAS compute in the calling thread only, for the whole process.
+    """Limit NumPy's BLAS to the calling thread, for the whole process.
 
-    Lanes bring their own threads; and a BLAS that splits a product by its number of threads would
-    make results depend on it.
+    The lanes are threads already, and results of a BLAS that divides products over threads may
+    depend on their number.
     """
     from threadpoolctl import ThreadpoolController
 

@@ -17,10 +17,10 @@ _Task = Callable[[Lane, HostArray, _Part], None]
 
 
 class NumpyLRN(LRNOps):
-    """LRNOps in numpy.
+    """LRNOps in NumPy.
 
-    Windows are summed by shifted adds: a running sum would be shorter work for wide windows, but
-    subtracting what left the window loses digits.
+    Windows are summed by shifted additions: a running sum would need less work for wide windows,
+    but its subtractions lose precision.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -74,8 +74,12 @@ class NumpyLRN(LRNOps):
         across = ceil_div(inner, width)
 
         def piece(lane: Lane, start: int, stop: int) -> None:
-            image, at = divmod(start, across)
-            part = (slice(image, image + 1), slice(None), slice(at * width, (at + 1) * width))
+            image, column = divmod(start, across)
+            part = (
+                slice(image, image + 1),
+                slice(None),
+                slice(column * width, (column + 1) * width),
+            )
             task(lane, planes[part], part)
 
         self._runner.run(piece, n * across)
@@ -86,7 +90,7 @@ def _planes(x: HostArray) -> HostArray:
 
 
 def _window_sum(term: HostArray, total: HostArray, size: int, before: int) -> None:
-    """total[c] = sum of term[c - before .. c - before + size - 1], outside counted as zero."""
+    """total[c] = sum of term[c - before .. c - before + size - 1], zero outside."""
     channels = term.shape[1]
     np.copyto(total, term)
     for shift in range(max(-before, 1 - channels), min(size - before, channels)):

@@ -1,4 +1,4 @@
-"""Memory ops: on this device arrays are numpy arrays."""
+"""Memory ops: arrays of this device are NumPy arrays."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _GRAIN = 1 << 17
 
 
 class HostMemory(MemoryOps):
-    """The memory ops that are the same for numpy and the compiled kernels."""
+    """The memory ops shared by NumPy and the compiled kernels."""
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> HostArray:
         return aligned_empty(count, np.dtype(dtype))
@@ -33,7 +33,7 @@ class HostMemory(MemoryOps):
         self.copy(device, host)
 
     def synchronize(self) -> None:
-        """Return at once: every op is complete when it returns."""
+        """Return at once: all ops are complete when they return."""
 
 
 def input_batch(pixels: HostArray, offsets: HostArray | None, scale: float, y: HostArray) -> None:
@@ -42,7 +42,7 @@ def input_batch(pixels: HostArray, offsets: HostArray | None, scale: float, y: H
         given = "none" if offsets is None else offsets.shape
         raise ShapeError(
             f"input_batch: pixels {pixels.shape} and offsets {given} for a blob {y.shape}; "
-            "expected the blob's shape, and an offset for each channel of each image; correct the "
+            "expected the blob's shape, and an offset for each channel of each image; check the "
             "batch"
         )
     y[...] = pixels
@@ -52,7 +52,7 @@ def input_batch(pixels: HostArray, offsets: HostArray | None, scale: float, y: H
 
 
 class NumpyMemory(HostMemory):
-    """MemoryOps in numpy."""
+    """MemoryOps in NumPy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -84,7 +84,7 @@ def check_runs(array: HostArray, rows: int, cols: int, start: tuple[int, int]) -
     """Check that `rows` runs of `cols` elements are within an array; see MemoryOps.copy_2d.
 
     Raises:
-        ShapeError: they are not.
+        ShapeError: a run is outside of the array.
     """
     offset, stride = start
     end = offset + (rows - 1) * stride + cols
@@ -96,7 +96,7 @@ def check_runs(array: HostArray, rows: int, cols: int, start: tuple[int, int]) -
 
 
 def _runs(array: HostArray, rows: int, cols: int, start: tuple[int, int]) -> HostArray:
-    """A view of `rows` runs of `cols` elements."""
+    """A view of `rows` runs of `cols` elements. Shapes: (rows, cols)."""
     check_runs(array, rows, cols, start)
     offset, stride = start
     flat = array.reshape(-1)

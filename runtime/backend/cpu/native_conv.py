@@ -22,10 +22,10 @@ _WEIGHT_TERM_BY_TERM = {DIRECT: "conv_backward_weight", ROWS: "conv_rows_weight"
 
 @dataclass
 class Kept:
-    """Transformed filters of one direction, and the version of the weights they were made from.
+    """Transformed filters of one direction, and the version of their weights.
 
-    `filters` is there once a version has been asked for twice. A training net changes its weights
-    between two passes: keeping its filters would cost memory and save nothing.
+    `filters` is None until a version is requested twice: in training, weights change between
+    passes, and keeping the filters would only cost memory.
     """
 
     version: int | None = None
@@ -34,7 +34,7 @@ class Kept:
 
 
 class NativeConvolution(ConvOps):
-    """ConvOps by the compiled kernels. `exact` forces sums that are taken term by term."""
+    """ConvOps by the compiled kernels. `exact` excludes Winograd's algorithms."""
 
     def __init__(self, library: NativeLibrary, exact: bool = False) -> None:
         self._library = library
@@ -60,13 +60,13 @@ class NativeConvolution(ConvOps):
         if plan.algorithm == EMPTY:
             self._empty.forward(plan, x, weight, epilogue, y, weight_version)
             return
-        geom, where = plan.geometry, "conv_forward"
+        geom, op = plan.geometry, "conv_forward"
         calls: Calls = plan.cache["calls"]
-        source = floats(f"{where}: x", x, math.prod(geom.in_shape))
-        target = floats(f"{where}: y", y, math.prod(geom.out_shape))
+        source = floats(f"{op}: x", x, math.prod(geom.in_shape))
+        target = floats(f"{op}: y", y, math.prod(geom.out_shape))
         bias, relu = epilogue.bias, epilogue.relu
-        offset = None if bias is None else floats(f"{where}: bias", bias, geom.k)
-        raw = floats(f"{where}: weight", weight, math.prod(geom.weight_shape))
+        offset = None if bias is None else floats(f"{op}: bias", bias, geom.k)
+        raw = floats(f"{op}: weight", weight, math.prod(geom.weight_shape))
         shape, m = ctypes.byref(calls.shape), calls.passes.forward
         with self._library.workspace(calls.forward.total) as space:
             if m in _TERM_BY_TERM:
@@ -88,11 +88,11 @@ class NativeConvolution(ConvOps):
         if plan.algorithm == EMPTY:
             self._empty.backward_data(plan, dy, weight, dx, weight_version)
             return
-        geom, where = plan.geometry, "conv_backward_data"
+        geom, op = plan.geometry, "conv_backward_data"
         calls: Calls = plan.cache["calls"]
-        source = floats(f"{where}: dy", dy, math.prod(geom.out_shape))
-        target = floats(f"{where}: dx", dx, math.prod(geom.in_shape))
-        raw = floats(f"{where}: weight", weight, math.prod(geom.weight_shape))
+        source = floats(f"{op}: dy", dy, math.prod(geom.out_shape))
+        target = floats(f"{op}: dx", dx, math.prod(geom.in_shape))
+        raw = floats(f"{op}: weight", weight, math.prod(geom.weight_shape))
         shape, m = ctypes.byref(calls.shape), calls.passes.backward_data
         with self._library.workspace(calls.backward_data.total) as space:
             if m == DIRECT:
@@ -105,12 +105,12 @@ class NativeConvolution(ConvOps):
     def backward_weight(self, plan: ConvPlan, x: HostArray, dy: HostArray, dw: HostArray) -> None:
         if plan.algorithm == EMPTY:
             return
-        geom, where = plan.geometry, "conv_backward_weight"
+        geom, op = plan.geometry, "conv_backward_weight"
         calls: Calls = plan.cache["calls"]
         operands = (
-            floats(f"{where}: x", x, math.prod(geom.in_shape)),
-            floats(f"{where}: dy", dy, math.prod(geom.out_shape)),
-            floats(f"{where}: dw", dw, math.prod(geom.weight_shape)),
+            floats(f"{op}: x", x, math.prod(geom.in_shape)),
+            floats(f"{op}: dy", dy, math.prod(geom.out_shape)),
+            floats(f"{op}: dw", dw, math.prod(geom.weight_shape)),
         )
         shape, m = ctypes.byref(calls.shape), calls.passes.backward_weight
         with self._library.workspace(calls.backward_weight.total) as space:
@@ -128,8 +128,8 @@ class NativeConvolution(ConvOps):
         version: int | None,
         backward: bool,
     ) -> int:
-        """The address of transformed filters: kept ones, or made in `spare` (address, bytes)."""
-        kept: Kept = plan.cache.setdefault("turned" if backward else "filters", Kept())
+        """The address of transformed filters, cached or computed in `spare` (address, bytes)."""
+        kept: Kept = plan.cache.setdefault("rotated" if backward else "filters", Kept())
         again = version is not None and version == kept.version
         if again and kept.filters is None:
             kept.filters, kept.filled = aligned_empty(spare[1] // FLOAT.itemsize, FLOAT), False

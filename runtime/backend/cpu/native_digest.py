@@ -1,6 +1,6 @@
-"""What the compiled kernels were built from; setup.py writes it into the library.
+"""The digest of the C++ sources, which setup.py stores in the compiled library.
 
-Imports nothing of this project: setup.py loads this file alone.
+This file imports nothing of the project, because setup.py loads it alone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def source_digest(folder: Path) -> str:
-    """A digest of the C++ sources in a folder; '' where there are none, as in an installation."""
+    """A digest of the C++ sources in a folder; '' if there are none, as in an installation."""
     paths = sorted(path for path in folder.glob("*") if path.suffix in (".cpp", ".h"))
     if not paths:
         return ""

@@ -1,4 +1,4 @@
-"""The crop of a decoded image by the compiled kernels."""
+"""Cropping decoded images by the compiled kernels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class NativeImage:
     """Writes the values of data_prep.datum.write_crop; any number of threads may call it."""
 
     def __init__(self, library: NativeLibrary) -> None:
-        self._library = library  # it keeps the kernel loaded
+        self._library = library  # keeps the kernel loaded
         self._write = library.function("image_transform")
 
     def __call__(
@@ -33,7 +33,7 @@ class NativeImage:
         scale: float,
         out: HostArray,
     ) -> None:
-        """Shapes: crop (H, W, C); offsets (C,); mean and out (C, H, W)."""
+        """See data_prep.datum.write_crop. Shapes: crop (H,W,C); offsets (C,); mean, out (C,H,W)."""
         height, width, channels = crop.shape
         if crop.dtype not in (_BYTE, _FLOAT):
             crop = crop.astype(np.float32)

@@ -1,6 +1,6 @@
-"""Loads the compiled kernels and chooses the instruction set; owns the threads and workspaces.
+"""The compiled kernels: loading, choice of the instruction set, threads and workspaces.
 
-The kernels are optional: `load` returns None if they were not built, `why_not` the reason.
+The kernels are optional: if they cannot be used, `load` returns None and `why_not` the reason.
 """
 
 from __future__ import annotations
@@ -30,41 +30,46 @@ from runtime.backend.cpu.native_signatures import (
 )
 
 MODULE = "runtime.backend.cpu._native"
-# Best first. Machines other than x86-64 have the one set that their compiler takes for granted.
+# Best first. On machines other than x86-64 there is one set, the compiler's default.
 INSTRUCTION_SETS = ("avx512", "avx2", "sse4", "generic")
 FLOAT = np.dtype(np.float32)
 _HUGE_PAGE = 2 << 20
 
 
 def find_library() -> Path | None:
-    """The shared object beside this module, or None where it was not built."""
+    """The path of the compiled library; None if it was not built."""
     spec = importlib.util.find_spec(MODULE)
     return Path(spec.origin) if spec is not None and spec.origin else None
 
 
 def why_not() -> str | None:
-    """Why the kernels cannot be used, in one sentence; None where they can."""
+    """The reason why the kernels cannot be used; None if they can.
+
+    Raises:
+        DeviceError: the library cannot be loaded, or was built from other sources.
+    """
     path = find_library()
     if path is None:
         return (
-            "the CPU kernels are not built; numpy serves, several times slower; "
+            "the CPU kernels are not built; NumPy is used, which is several times slower; "
             "install a C++ compiler and run `python setup.py build_ext --inplace`"
         )
     if not available_sets(_open(path)):
         return (
-            f"{path} has no code for this processor; numpy serves, several times slower; "
+            f"{path} has no code for this processor; NumPy is used, several times slower; "
             "build it on this machine: `python setup.py build_ext --inplace --force`"
         )
     return None
 
 
 def load(threads: int, isa: str | None = None) -> NativeLibrary | None:
-    """Open the kernels for a team of threads; None where they cannot be used (see `why_not`).
+    """Open the kernels for a team of threads; None if they cannot be used (see `why_not`).
 
-    `isa` forces an instruction set; the default is the best that the processor runs.
+    `isa` selects an instruction set; the default is the best one that the processor supports.
 
     Raises:
-        DeviceError: this instruction set is unknown, or not one the processor runs.
+        DeviceError: the instruction set is unknown or not supported by the processor, or the
+            library cannot be loaded.
     """
     path = find_library()
     if path is None:
@@ -76,17 +81,17 @@ def load(threads: int, isa: str | None = None) -> NativeLibrary | None:
     if isa is not None and isa not in sets:
         raise DeviceError(
             f"cpu kernels: instruction set is {isa!r}; expected one of {', '.join(sets)}, which "
-            "this processor runs; leave it out to use the best"
+            "this processor supports; omit it to use the best"
         )
     return NativeLibrary(dll, isa or sets[0], threads)
 
 
 def available_sets(dll: ctypes.CDLL) -> list[str]:
-    """Instruction sets that were built and that this processor runs, best first."""
+    """The instruction sets that were built and that this processor supports, best first."""
 
     def runs(isa: str) -> bool:
-        question = getattr(dll, f"verydeep_cpu_runs_{isa}", None)
-        return hasattr(dll, f"{isa}_gemm") and (question is None or bool(question()))
+        supported = getattr(dll, f"verydeep_cpu_runs_{isa}", None)
+        return hasattr(dll, f"{isa}_gemm") and (supported is None or bool(supported()))
 
     return [isa for isa in INSTRUCTION_SETS if runs(isa)]
 
@@ -96,30 +101,30 @@ def _open(path: Path) -> ctypes.CDLL:
         dll = ctypes.CDLL(str(path))
     except OSError as cause:
         raise DeviceError(
-            f"{path}: the CPU kernels do not load: {cause}; "
-            "build them anew with `python setup.py build_ext --inplace --force`, or delete the file"
+            f"{path}: the CPU kernels cannot be loaded: {cause}; "
+            "rebuild them with `python setup.py build_ext --inplace --force`, or delete the file"
         ) from cause
     _check_sources(path, dll)
     return dll
 
 
 def _check_sources(path: Path, dll: ctypes.CDLL) -> None:
-    """Refuse a library that older or newer sources than those beside it were built into."""
-    told = getattr(dll, "verydeep_sources", None)
-    if told is not None:
-        told.restype = ctypes.c_char_p
-    built = told().decode() if told is not None else "none"
-    found = source_digest(Path(__file__).with_name("native"))
-    if built and found and built != found:
+    """Check that the library was built from the present sources."""
+    sources = getattr(dll, "verydeep_sources", None)
+    if sources is not None:
+        sources.restype = ctypes.c_char_p
+    built = sources().decode() if sources is not None else "none"
+    present = source_digest(Path(__file__).with_name("native"))
+    if built and present and built != present:
         raise DeviceError(
-            f"{path}: the CPU kernels were built from other sources ({built}) than those beside "
-            f"them ({found}); build them anew with `python setup.py build_ext --inplace --force`, "
-            "or delete the file"
+            f"{path}: the CPU kernels were built from other sources; expected digest {present}, "
+            f"got {built}; rebuild with `python setup.py build_ext --inplace --force`, or delete "
+            "the file"
         )
 
 
 class RecordedCalls(Protocol):
-    """A tape that kernels are recorded on; see runtime/backend/cpu/recording.py."""
+    """A recording of kernel calls; see runtime/backend/cpu/recording.py."""
 
     pure: bool
     kept: list[Any]
@@ -132,7 +137,7 @@ class RecordedCalls(Protocol):
 
 
 class CurrentTape(threading.local):
-    """The tape that the calling thread's kernels are recorded on; None if they are not."""
+    """The tape on which the kernels of the calling thread are recorded; None if they are not."""
 
     tape: RecordedCalls | None = None
 
@@ -142,6 +147,9 @@ class NativeLibrary:
 
     Any number of threads may call it at the same time, before and after a fork. The interpreter
     lock is released while a kernel runs.
+
+    Raises:
+        DeviceError: the threads cannot be created.
     """
 
     def __init__(self, dll: ctypes.CDLL, isa: str, threads: int) -> None:
@@ -190,12 +198,12 @@ class NativeLibrary:
         return int(run(self._team, calls, arguments, first, count, limit))
 
     def prevent_replay(self) -> None:
-        """Note that the current op computes in NumPy, so that a program cannot repeat it."""
+        """Mark the current recording as not repeatable, because an op computes in NumPy."""
         if self.current.tape is not None:
             self.current.tape.pure = False
 
     def keep(self, memory: object) -> None:
-        """Keep an object alive for as long as programs made of the current tape."""
+        """Keep an object alive as long as programs made from the current tape."""
         if self.current.tape is not None:
             self.current.tape.kept.append(memory)
 
@@ -210,8 +218,8 @@ class NativeLibrary:
     def workspace(self, size: int) -> Workspace:
         """At least `size` bytes of scratch memory for one call: `with ... as address`.
 
-        The contents are unspecified. There are as many workspaces as calls that ran at the same
-        time; each grows to the largest size that it was used for.
+        The contents are unspecified. Calls that run at the same time use different workspaces,
+        which are reused and grow to the largest requested size.
         """
         try:
             workspace = self._idle.pop()
@@ -224,15 +232,15 @@ class NativeLibrary:
 
     @property
     def workspace_bytes(self) -> int:
-        """Memory of all workspaces that no call is using."""
+        """The memory of all idle workspaces. Units: bytes."""
         return sum(workspace.size for workspace in self._idle)
 
 
 class Workspace:
-    """Scratch memory of one call; it returns to the list of idle ones when the call ends.
+    """Scratch memory of one call, which is reused after the call.
 
-    In huge pages if the system has them: kernels read dozens of streams at once, more than the
-    translation buffers hold in small pages.
+    It uses huge pages if available: kernels read dozens of streams at once, more than the TLB can
+    hold in small pages.
     """
 
     def __init__(self, idle: list[Workspace]) -> None:
@@ -247,7 +255,7 @@ class Workspace:
         return int(self._memory.size)
 
     def resize(self, size: int) -> None:
-        """Take the workspace for a call that needs `size` bytes."""
+        """Reserve the workspace for a call that needs `size` bytes."""
         self.is_idle = False
         if self._memory.size < size:
             self._memory = np.empty(0, np.uint8)  # release the old memory first
@@ -264,11 +272,11 @@ class Workspace:
 
 
 def _huge_pages(size: int) -> HostArray:
-    """`size` bytes, aligned to a huge page; private, so that a forked child has its own copy."""
+    """`size` bytes, aligned to a huge page; private, so a forked child process has its own copy."""
     length = -(-size // _HUGE_PAGE) * _HUGE_PAGE + _HUGE_PAGE
     if hasattr(mmap, "MAP_PRIVATE"):
         memory = mmap.mmap(-1, length, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    else:  # Windows has neither the flag nor fork
+    else:  # Windows has neither this flag nor fork
         memory = mmap.mmap(-1, length)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a system without huge pages
@@ -279,33 +287,33 @@ def _huge_pages(size: int) -> HostArray:
 
 
 def address(array: HostArray) -> int:
-    """Where the array's first element lies."""
+    """The address of the first element of an array."""
     try:
-        # Half the time of the dictionary below, some hundred times in an iteration.
+        # Takes half the time of the dictionary below; called hundreds of times per iteration.
         return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     except (TypeError, ValueError):  # read-only, strided or empty
         return int(array.__array_interface__["data"][0])
 
 
-def floats(what: str, array: HostArray, count: int) -> int:
+def floats(label: str, array: HostArray, count: int) -> int:
     """The address of a contiguous float32 array of `count` elements.
 
     Raises:
-        ShapeError: it is something else.
+        ShapeError: the array differs; the message starts with `label`.
     """
-    return elements(what, array, count, FLOAT)
+    return elements(label, array, count, FLOAT)
 
 
-def elements(what: str, array: HostArray, count: int, dtype: np.dtype[Any]) -> int:
+def elements(label: str, array: HostArray, count: int, dtype: np.dtype[Any]) -> int:
     """The address of a contiguous array of `count` elements of this dtype.
 
     Raises:
-        ShapeError: it is something else.
+        ShapeError: the array differs; the message starts with `label`.
     """
     if array.dtype != dtype or array.size != count or not array.flags.c_contiguous:
         layout = "contiguous" if array.flags.c_contiguous else "strided"
         raise ShapeError(
-            f"{what}: expected a contiguous {dtype} array of {count} elements, got a {layout} "
+            f"{label}: expected a contiguous {dtype} array of {count} elements, got a {layout} "
             f"{array.dtype} array of shape {array.shape}; "
             "allocate it with the backend's empty() and view()"
         )

@@ -38,7 +38,7 @@ class NativeNeurons(NeuronOps):
         self, x: HostArray, y: HostArray, mask: HostArray, ratio: float, draw: Draw
     ) -> None:
         n, samples = x.size, x.shape[0] if x.ndim else 1
-        # A uniform number is a whole multiple of 2^-24, so the comparison is exact on integers.
+        # A uniform number is a multiple of 2^-24, so comparing integers is exact.
         threshold = math.ceil(ratio * 2**24)
         operands = (
             floats("dropout_forward: x", x, n),
@@ -69,5 +69,5 @@ class NativeNeurons(NeuronOps):
 
 
 def _scale(ratio: float) -> float:
-    """Of what is kept. Ratio 1 keeps nothing, and needs no scale."""
+    """The factor for kept elements; ratio 1 keeps none."""
     return 1.0 / (1.0 - ratio) if ratio < 1.0 else 1.0

@@ -1,4 +1,4 @@
-"""Which compiled algorithm serves each pass of a convolution, and the memory it needs: a table."""
+"""The choice of a compiled algorithm for each pass of a convolution, and the memory it needs."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from runtime.backend.cpu.native_library import NativeLibrary
 from runtime.backend.cpu.native_signatures import ConvShape
 
 DIRECT, ROWS = 0, 1
-"""Sums taken term by term: of gathered columns, or row by row where the inputs are few. Other
-algorithms are Winograd's F(m x m, 3 x 3), and this is m."""
+"""Direct algorithms: from gathered columns, or row by row if there are few inputs. Other values m
+are Winograd's F(m x m, 3 x 3)."""
 
 _NAMES = {DIRECT: "direct", ROWS: "rows", 2: "winograd_2x2", 4: "winograd_4x4"}
 _PLANES = {2: 16, 4: 36}
-# A row of so few channels is copied in less time than its columns are gathered.
+# With so few channels, copying rows is faster than gathering columns.
 _FEW_CHANNELS = 4
-# Of more outputs the gradient's rows are read too often.
+# With more outputs, the rows of the gradient are read too often.
 _FEW_OUTPUTS = 32
-# With fewer filters than this the transforms cost more than the products they save.
+# With fewer filters, the transforms cost more than they save in products.
 _FEW_FILTERS = 64
-# F(4x4) reads 36/9 of the filters' size, F(2x2) 16/9: with large filters and few tiles that
-# decides. The weight gradient goes through sums of that size once more.
+# F(4x4) reads 36/9 of the size of the filters, F(2x2) 16/9, which dominates with large filters and
+# few tiles. The weight gradient reads sums of that size once more.
 _LARGE_FILTERS = 256 * 256
 _FEW_TILES = 32
 _FEW_TILES_WEIGHT = 48
-# What transformed filters, or the sums of a weight gradient, may take.
+# The maximum size of transformed filters, or of the sums of a weight gradient, in bytes.
 _MOST_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
 class Passes:
-    """The algorithm of each pass of one geometry: a function of the geometry alone."""
+    """The algorithm of each pass for one geometry."""
 
     forward: int
     backward_data: int
@@ -41,7 +41,7 @@ class Passes:
 
     @classmethod
     def of(cls, geom: ConvGeometry, exact: bool) -> Passes:
-        """Choose by table. `exact` wants every sum term by term."""
+        """Choose for a geometry. `exact` excludes Winograd's algorithms."""
         if not geom.is_3x3_same or max(geom.pad) > 2:
             return cls(DIRECT, DIRECT, DIRECT)
         rows = geom.c <= _FEW_CHANNELS
@@ -64,14 +64,14 @@ class Passes:
 
 
 def _tile(filters: int, tiles: int, few_tiles: int) -> int:
-    """The side of Winograd's tiles, or none of them where the filters would grow too large."""
+    """The side of Winograd's tiles, or DIRECT if the transformed filters would be too large."""
     sides = (2,) if filters >= _LARGE_FILTERS and tiles < few_tiles else (4, 2)
     return next((m for m in sides if 4 * filters * _PLANES[m] <= _MOST_BYTES), DIRECT)
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Of one pass. `filters` is 0 where the weights are used as they are. Units: bytes."""
+    """The memory of one pass; `filters` is 0 if weights are not transformed. Units: bytes."""
 
     scratch: int
     filters: int
@@ -83,7 +83,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Calls:
-    """What the kernels are told for one geometry."""
+    """The arguments of the kernels for one geometry."""
 
     passes: Passes
     shape: ConvShape
@@ -95,9 +95,9 @@ class Calls:
 def plan_native(
     library: NativeLibrary, geom: ConvGeometry, exact: bool, passes: Passes | None = None
 ) -> ConvPlan:
-    """See ConvOps.plan. The workspace is the largest of the three passes'.
+    """See ConvOps.plan. The workspace is the largest of the three passes.
 
-    `passes` overrules the table; Winograd's algorithms serve 3x3 at stride 1 with a pad up to 2.
+    `passes` replaces the choice; Winograd's algorithms are for 3x3 at stride 1 with a pad up to 2.
     """
     passes, shape = passes or Passes.of(geom, exact), ConvShape.of(geom)
     calls = Calls(

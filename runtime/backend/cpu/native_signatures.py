@@ -1,7 +1,7 @@
-"""The C functions of the kernels: their structs and arguments, as ctypes sees them.
+"""The C functions of the kernels: their structs and arguments, for ctypes.
 
-A function of an instruction set is exported as `<set>_<name>`. Those that compute take the team of
-threads first, which the table leaves out.
+A function of an instruction set is exported as `<set>_<name>`. Functions that compute take the team
+of threads as first argument, which the tables omit.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class PoolShape(ctypes.Structure):
 CONV = ctypes.POINTER(ConvShape)
 POOL = ctypes.POINTER(PoolShape)
 
-# Functions that compute: called with the team first.
+# Functions that compute; the first argument is the team.
 KERNELS: dict[str, tuple[Any, ...]] = {
     "winograd_filter": (I64, POINTER, I64, I64, I64, POINTER),
     "winograd": (I64, CONV, I64, POINTER, POINTER, POINTER, I64, POINTER, POINTER),
@@ -91,17 +91,17 @@ KERNELS: dict[str, tuple[Any, ...]] = {
 # Kernels whose arguments differ from pass to pass, or are temporary. All others can be part of a
 # program: the library has a function <set>_call_<name> for each; see native/program.h.
 NOT_REPEATABLE = frozenset({"dropout_forward", "softmax_loss_backward"})
-# Functions that compute and return a double; called with the team first.
+# Functions that compute and return a double; the first argument is the team.
 SUMS: dict[str, tuple[Any, ...]] = {
     "asum": (I64, POINTER, POINTER),
     "sumsq": (I64, POINTER, POINTER),
     "dot": (I64, POINTER, POINTER, POINTER),
 }
-# Functions that compute on the calling thread, any number of threads at a time; they take no team.
+# Functions that compute in the calling thread, without a team; thread-safe.
 ALONE: dict[str, tuple[Any, ...]] = {
     "image_transform": (*(I64,) * 6, POINTER, POINTER, I64, I64, F32, POINTER, POINTER),
 }
-# Functions that return a whole number.
+# Functions that return an integer.
 COUNTS: dict[str, tuple[Any, ...]] = {
     "winograd_filter_floats": (I64, I64, I64),
     "winograd_bytes": (I64, CONV, I64, I64),

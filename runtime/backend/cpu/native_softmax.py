@@ -1,6 +1,6 @@
 """Soft-max and the gradient of its loss by the compiled kernels.
 
-The loss and the accuracy read one score per label, in numpy: a kernel would not be faster.
+The loss and the accuracy read one score per label, in NumPy: a kernel would not be faster.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LABEL = np.dtype(np.int64)
 
 
 class NativeSoftmax(NumpySoftmax):
-    """SoftmaxOps by the compiled kernels; the loss and the accuracy are numpy's."""
+    """SoftmaxOps by the compiled kernels; loss and accuracy in NumPy."""
 
     def __init__(self, runner: Runner, library: NativeLibrary) -> None:
         super().__init__(runner)
@@ -50,11 +50,11 @@ class NativeSoftmax(NumpySoftmax):
         dx: HostArray,
     ) -> None:
         index, counted = labels(layout, label, ignore_label)
-        wanted = np.ascontiguousarray(np.where(counted, index, -1))
+        classes = np.ascontiguousarray(np.where(counted, index, -1))
         count = _count(layout)
         operands = (
             floats("softmax_loss_backward: prob", prob, count),
-            elements("softmax_loss_backward: label", wanted, wanted.size, _LABEL),
+            elements("softmax_loss_backward: label", classes, classes.size, _LABEL),
             floats("softmax_loss_backward: dx", dx, count),
         )
         scale = loss_weight / float(stats.reshape(-1)[0])

@@ -15,7 +15,7 @@ _WORD = 0xFFFFFFFF
 
 
 class NumpyNeurons(NeuronOps):
-    """NeuronOps in numpy."""
+    """NeuronOps in NumPy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -61,7 +61,7 @@ class NumpyNeurons(NeuronOps):
         samples = x.shape[0] if x.ndim else 1
         count = x.size // max(1, samples)
         data, out, kept = (a.reshape(samples, count) for a in (x, y, mask))
-        # A uniform number is a whole multiple of 2^-24, so the comparison is exact on integers.
+        # A uniform number is a multiple of 2^-24, so comparing integers is exact.
         threshold = np.uint32(math.ceil(ratio * 2**24))
 
         def task(lane: Lane, start: int, stop: int) -> None:
@@ -85,7 +85,7 @@ class NumpyNeurons(NeuronOps):
 
     @staticmethod
     def _apply(src: HostArray, kept: HostArray, dst: HostArray, ratio: float) -> None:
-        """Scale what is kept. Ratio 1 keeps nothing, and needs no scale."""
+        """Set dropped elements to 0 and scale the others; ratio 1 drops all."""
         np.multiply(src, kept, out=dst)
         if ratio < 1.0:
             dst *= 1.0 / (1.0 - ratio)

@@ -1,4 +1,4 @@
-"""Max and average pooling: one pass over the planes for each place of the window."""
+"""Max and average pooling: one pass over the planes for each position in the window."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray, PoolOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
-# Elements of input that one piece of pooling work reads: they stay in a core's cache.
+# Input elements of one piece, which fit in the cache of a core.
 _PIECE = 1 << 16
 _LOWEST = -float(np.finfo(np.float32).max)
 _BOOL = np.dtype(np.bool_)
 
 
 class NumpyPool(PoolOps):
-    """PoolOps in numpy."""
+    """PoolOps in NumPy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
     def max_forward(self, geom: PoolGeometry, x: HostArray, y: HostArray, mask: HostArray) -> None:
-        # Caffe: a strict `>` against -FLT_MAX, which is false for NaN.
-        planes, best, where = _planes(x), _planes(y), _planes(mask)
-        window, origin = _places(geom), _origins(geom)
+        # As in Caffe, only elements > -FLT_MAX can be the maximum, so NaN cannot.
+        planes, best, sources = _planes(x), _planes(y), _planes(mask)
+        window, origin = _positions(geom), _origins(geom)
         steps = _steps(geom, window)
         number = np.dtype(np.uint8 if len(steps) <= 256 else np.int32)
 
         def task(lane: Lane, start: int, stop: int) -> None:
-            top, target = best[start:stop], where[start:stop]
+            top, target = best[start:stop], sources[start:stop]
             winner = lane.scratch("pool.winner", top.shape, number)
             top[...] = _LOWEST
             winner[...] = 0
-            for place in window:
-                _challenge(lane, planes[start:stop], top, winner, place)
+            for position in window:
+                _update_maxima(lane, planes[start:stop], top, winner, position)
             np.take(steps, winner, out=target, mode="clip")
             target += origin
             if not winner.all():
@@ -49,21 +49,21 @@ class NumpyPool(PoolOps):
     def max_backward(
         self, geom: PoolGeometry, dy: HostArray, mask: HostArray, dx: HostArray
     ) -> None:
-        top, where, bottom = _planes(dy), _planes(mask), _planes(dx)
+        top, sources, bottom = _planes(dy), _planes(mask), _planes(dx)
         plane = geom.h * geom.w
         overlapping = geom.stride[0] < geom.kernel[0] or geom.stride[1] < geom.kernel[1]
 
         def task(lane: Lane, start: int, stop: int) -> None:
             bottom[start:stop] = 0.0
-            gradient, at = top[start:stop].reshape(-1), where[start:stop]
+            gradient, source = top[start:stop].reshape(-1), sources[start:stop]
             if not gradient.size:
                 return
-            index = lane.scratch("pool.index", at.shape, np.dtype(np.intp))
-            np.add(at, np.arange(stop - start)[:, None, None] * plane, out=index)
+            index = lane.scratch("pool.index", source.shape, np.dtype(np.intp))
+            np.add(source, np.arange(stop - start)[:, None, None] * plane, out=index)
             flat = index.reshape(-1)
-            if at.min() < 0:
-                won = at.reshape(-1) >= 0
-                flat, gradient = flat[won], gradient[won]
+            if source.min() < 0:
+                valid = source.reshape(-1) >= 0
+                flat, gradient = flat[valid], gradient[valid]
             spread = bottom[start:stop].reshape(-1)
             if overlapping:
                 np.add.at(spread, flat, gradient)
@@ -74,14 +74,14 @@ class NumpyPool(PoolOps):
 
     def ave_forward(self, geom: PoolGeometry, x: HostArray, y: HostArray) -> None:
         planes, mean = _planes(x), _planes(y)
-        window, divisor = _places(geom), _divisors(geom, x.dtype)
+        window, divisor = _positions(geom), _divisors(geom, x.dtype)
 
         def task(lane: Lane, start: int, stop: int) -> None:
             total = mean[start:stop]
             total[...] = 0.0
-            for place in window:
-                total[:, place.outputs[0], place.outputs[1]] += planes[
-                    start:stop, place.inside[0], place.inside[1]
+            for position in window:
+                total[:, position.outputs[0], position.outputs[1]] += planes[
+                    start:stop, position.inside[0], position.inside[1]
                 ]
             total /= divisor
 
@@ -89,36 +89,39 @@ class NumpyPool(PoolOps):
 
     def ave_backward(self, geom: PoolGeometry, dy: HostArray, dx: HostArray) -> None:
         top, bottom = _planes(dy), _planes(dx)
-        window, divisor = _places(geom)[::-1], _divisors(geom, dy.dtype)
+        window, divisor = _positions(geom)[::-1], _divisors(geom, dy.dtype)
 
         def task(lane: Lane, start: int, stop: int) -> None:
             share = lane.scratch("pool.share", top[start:stop].shape, top.dtype)
             np.divide(top[start:stop], divisor, out=share)
             part = bottom[start:stop]
             part[...] = 0.0
-            for place in window:
-                part[:, place.inside[0], place.inside[1]] += share[
-                    :, place.outputs[0], place.outputs[1]
+            for position in window:
+                part[:, position.inside[0], position.inside[1]] += share[
+                    :, position.outputs[0], position.outputs[1]
                 ]
 
         self._runner.run(task, len(top), _grain(geom))
 
 
-def _challenge(lane: Lane, x: HostArray, top: HostArray, winner: HostArray, place: Place) -> None:
-    """Let the elements at one place of the windows win where they are greater.
+def _update_maxima(
+    lane: Lane, x: HostArray, top: HostArray, winner: HostArray, position: Position
+) -> None:
+    """Update the maxima `top` with the elements at one position of the windows.
 
-    Winners are numbered from 1 in row-major order, so the newest winner has the largest number.
+    `winner` is the number of the position of the maximum plus 1. Positions are processed in
+    row-major order, so the latest one has the largest number.
     """
     value = lane.scratch("pool.value", top.shape, top.dtype)
-    inside = x[:, place.inside[0], place.inside[1]]
+    inside = x[:, position.inside[0], position.inside[1]]
     if inside.shape != top.shape:
-        value[...] = np.nan  # beats nothing, and nothing minds it
-    np.copyto(value[:, place.outputs[0], place.outputs[1]], inside)
+        value[...] = np.nan  # not greater than any number, and ignored by fmax
+    np.copyto(value[:, position.outputs[0], position.outputs[1]], inside)
     greater = lane.scratch("pool.greater", top.shape, _BOOL)
     np.greater(value, top, out=greater)
     np.fmax(value, top, out=top)
     claim = lane.scratch("pool.claim", top.shape, winner.dtype)
-    np.multiply(greater.view(np.uint8), winner.dtype.type(place.number + 1), out=claim)
+    np.multiply(greater.view(np.uint8), winner.dtype.type(position.number + 1), out=claim)
     np.maximum(winner, claim, out=winner)
 
 
@@ -132,22 +135,30 @@ def _grain(geom: PoolGeometry) -> int:
 
 
 def _origins(geom: PoolGeometry) -> HostArray:
-    """Flat index, in the plane, of each window's first place; it may lie in the padding."""
+    """Flat index, in the plane, of the first position of each window, possibly in the padding.
+
+    Shapes: (P,Q).
+    """
     rows = np.arange(geom.p) * geom.stride[0] - geom.pad[0]
     cols = np.arange(geom.q) * geom.stride[1] - geom.pad[1]
     return (rows[:, None] * geom.w + cols).astype(np.int32)
 
 
-def _steps(geom: PoolGeometry, window: Sequence[Place]) -> HostArray:
-    """Flat distance of place n - 1 from the window's first place, at n; 0 stands for no winner."""
-    # A distance from far in the padding wraps, and wraps back when the origin is added.
+def _steps(geom: PoolGeometry, window: Sequence[Position]) -> HostArray:
+    """Element n is the flat distance of position n - 1 from the first; element 0 is for no winner.
+
+    Shapes: (positions + 1,).
+    """
+    # Distances may overflow with large padding; adding the origin reverses the overflow.
     return np.array([0, *(p.r * geom.w + p.s for p in window)], np.int64).astype(np.int32)
 
 
 def _divisors(geom: PoolGeometry, dtype: np.dtype[np.generic]) -> HostArray:
     """Elements of each window after clipping it to the padded input. Caffe: pool_size.
 
-    A window may lie wholly outside (kernel below stride); its mean is 0, where Caffe has 0 / 0.
+    A window may be entirely outside (if kernel < stride); its mean is 0, in Caffe 0 / 0.
+
+    Shapes: (P,Q).
     """
 
     def along(size: int, outputs: int, axis: int) -> HostArray:
@@ -159,39 +170,39 @@ def _divisors(geom: PoolGeometry, dtype: np.dtype[np.generic]) -> HostArray:
 
 
 @dataclass(frozen=True)
-class Place:
-    """One place (r, s) of the window, for the outputs whose window has it inside the input."""
+class Position:
+    """A position (r, s) in the window, and the outputs for which it is inside the input."""
 
     number: int
-    """From 0, in row-major order of those that see an input."""
+    """From 0, in row-major order of the positions that are inside the input for some output."""
     r: int
     s: int
     inside: tuple[slice, slice]
-    """Rows and columns of the input that lie at this place, one for each of `outputs`."""
+    """Rows and columns of the input at this position, one for each of `outputs`."""
     outputs: tuple[slice, slice]
 
 
-def _places(geom: PoolGeometry) -> list[Place]:
-    """All places of the window in row-major order; those that see only padding are left out."""
-    found = itertools.product(_seen(geom, 0), _seen(geom, 1))
+def _positions(geom: PoolGeometry) -> list[Position]:
+    """The positions in the window in row-major order, without those always in the padding."""
+    pairs = itertools.product(_offsets(geom, 0), _offsets(geom, 1))
     return [
-        Place(number, r, s, (rows[0], cols[0]), (rows[1], cols[1]))
-        for number, ((r, rows), (s, cols)) in enumerate(found)
+        Position(number, r, s, (rows[0], cols[0]), (rows[1], cols[1]))
+        for number, ((r, rows), (s, cols)) in enumerate(pairs)
     ]
 
 
-def _seen(geom: PoolGeometry, axis: int) -> Iterator[tuple[int, tuple[slice, slice]]]:
-    """The offsets within the window, along one axis, that some output has inside the input."""
+def _offsets(geom: PoolGeometry, axis: int) -> Iterator[tuple[int, tuple[slice, slice]]]:
+    """The offsets in the window, along one axis, that are inside the input for some output."""
     size, outputs = ((geom.h, geom.p), (geom.w, geom.q))[axis]
     stride, pad, kernel = geom.stride[axis], geom.pad[axis], geom.kernel[axis]
-    # A window may be far larger than the input, where the padding or the stride is.
+    # Windows may be much larger than the input, with large padding or stride.
     starts = [pad - output * stride for output in range(outputs)][::-1]
     if stride <= size:
-        starts, size_seen = starts[:1], starts[-1] + size - starts[0]
+        starts, span = starts[:1], starts[-1] + size - starts[0]
     else:
-        size_seen = size
+        span = size
     for start in starts:
-        for offset in range(max(start, 0), min(start + size_seen, kernel)):
+        for offset in range(max(start, 0), min(start + span, kernel)):
             slices = _along(size, outputs, offset, stride, pad)
             if slices is not None:
                 yield offset, slices
@@ -200,7 +211,7 @@ def _seen(geom: PoolGeometry, axis: int) -> Iterator[tuple[int, tuple[slice, sli
 def _along(
     size: int, outputs: int, offset: int, stride: int, pad: int
 ) -> tuple[slice, slice] | None:
-    """Along one axis: the inputs seen at `offset` of the window, and the outputs that see them."""
+    """Along one axis: the inputs at `offset` in the windows, and the outputs of these windows."""
     first = max(0, ceil_div(pad - offset, stride))
     last = min(outputs - 1, (size - 1 + pad - offset) // stride)
     if first > last:

@@ -1,4 +1,4 @@
-"""Matrix products and the bias, blocked so that lanes can share them."""
+"""Matrix products and the bias, in blocks that are distributed over lanes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray, Layout, ProductOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
-# A block of a product has this many rows and columns at most; smaller products are not cut.
+# The maximum rows and columns of a block of a product; small products are one block.
 _BLOCK = 1024
 _SMALL = 1 << 20
-# A block that is added to something waits in a core's cache.
+# Blocks that are added to c fit in the cache of a core.
 _ADDED = (256, 512)
 _BIAS_GRAIN = 1 << 16
 
 
 class NumpyProducts(ProductOps):
-    """ProductOps in numpy."""
+    """ProductOps in NumPy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -75,7 +75,7 @@ class NumpyProducts(ProductOps):
 
 
 def _block(size: int, limit: int) -> int:
-    """Cut a side into equal blocks: at least 4 of them where it is long, none over the limit."""
+    """The block size along one dimension: at least 4 blocks if it is long, none over the limit."""
     if size <= min(256, limit):
         return max(size, 1)
     parts = max(4, ceil_div(size, limit))

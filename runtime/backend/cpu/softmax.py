@@ -16,7 +16,7 @@ def _rows(layout: Layout, x: HostArray) -> HostArray:
 
 
 class NumpySoftmax(SoftmaxOps):
-    """SoftmaxOps in numpy."""
+    """SoftmaxOps in NumPy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
@@ -57,7 +57,7 @@ class NumpySoftmax(SoftmaxOps):
     ) -> None:
         index, counted = labels(layout, label, ignore_label)
         chosen = np.take_along_axis(_rows(layout, prob), index[:, None, :], axis=1)[:, 0]
-        # A NaN stays NaN, so that a run which diverged can be seen.
+        # NaN stays NaN, so that divergence is visible in the loss.
         with np.errstate(all="ignore"):
             logs = np.log(np.maximum(chosen, _FLT_MIN), dtype=np.float64)
         count = float(max(1, int(counted.sum()))) if normalizer is None else normalizer
@@ -96,7 +96,7 @@ class NumpySoftmax(SoftmaxOps):
         index, counted = labels(layout, label, ignore_label)
         scores = _rows(layout, x)
         chosen = np.take_along_axis(scores, index[:, None, :], axis=1)
-        # The label itself is among those not below it; with NaN every comparison is false.
+        # The count includes the label's own score; comparisons with NaN are false.
         not_below = np.count_nonzero(scores >= chosen, axis=1)
         right = np.count_nonzero((not_below <= top_k) & counted)
         total = np.count_nonzero(counted)
@@ -110,7 +110,10 @@ def _outer_grain(layout: Layout) -> int:
 def labels(
     layout: Layout, label: HostArray, ignore_label: int | None
 ) -> tuple[HostArray, HostArray]:
-    """Whole-number labels (outer, inner), and which of them count; ignored ones become 0."""
+    """Integer labels, 0 if ignored, and whether each is counted.
+
+    Shapes: label (outer*inner,); results (outer, inner).
+    """
     index = label.reshape(layout.outer, layout.inner).astype(np.int64)
     if ignore_label is None:
         return index, np.ones(index.shape, np.bool_)

@@ -10,12 +10,12 @@ from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray, VectorOps
 from runtime.backend.cpu.lanes import Lane, Runner
 
-# Two or three arrays of this many elements stay in a core's cache.
+# Two or three arrays of this many elements fit in the cache of a core.
 _GRAIN = 1 << 15
 
 
 class NumpyVectors(VectorOps):
-    """VectorOps in numpy."""
+    """VectorOps in NumPy."""
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner

@@ -1,10 +1,10 @@
 """Winograd's F(4x4, 3x3) (Lavin & Gray 2016), each 2-D transform as one matrix.
 
 A tile of 4x4 outputs is A^T ((G g G^T) * (B^T d B)) A for a 3x3 filter g and 6x6 inputs d: 36
-products instead of 144. Read row by row, d -> B^T d B is the matrix kron(B^T, B^T), so the
-transforms of many tiles are one matrix product, whatever numbers stand in it. That leaves the
-points free: 0, 2/3, -2/3, 3/2, -3/2 and infinity give half the rounding error of the usual
-0, 1, -1, 2, -2 and infinity.
+products instead of 144. On tiles flattened row by row, d -> B^T d B is multiplication by
+kron(B^T, B^T), so the transform of many tiles is one matrix product. Its cost does not depend on
+the entries, so the points can be chosen for precision: 0, 2/3, -2/3, 3/2, -3/2 and infinity give
+half the rounding error of the usual 0, 1, -1, 2, -2 and infinity.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _Row = list[Fraction]
 class Matrices:
     """The transforms in float32.
 
-    Shapes: data (36,36); filters, turned_filters (36,9), the latter of a filter rotated by 180
-    degrees, which going backward needs; products (16,36).
+    Shapes: data (36,36); filters (36,9); rotated_filters (36,9), for filters rotated by 180 degrees
+    in the backward pass; products (16,36).
     """
 
     data: HostArray
     filters: HostArray
-    turned_filters: HostArray
+    rotated_filters: HostArray
     products: HostArray
 
     @classmethod
@@ -50,9 +50,11 @@ class Matrices:
 def toom_cook(points: Sequence[Fraction]) -> tuple[HostArray, HostArray, HostArray]:
     """B^T (6,6), G (6,3) and A^T (4,6) of F(4, 3) for five points, and infinity as the sixth.
 
-    Multiplying polynomials by their values at the points, and the transposition principle, give:
-    A^T takes powers of the points, G powers divided by the products of differences, and B^T the
-    coefficients of the polynomials that vanish at all other points.
+    From multiplication of polynomials by their values at the points, and the transposition
+    principle: A^T has powers of the points, G powers divided by the products of differences, and
+    B^T the coefficients of the polynomials that vanish at all other points.
+
+    Shapes: points (5,).
     """
     a_t = [[point**power for point in points] for power in range(TILE)]
     for power, row in enumerate(a_t):
@@ -78,5 +80,5 @@ def _vanishing_at(roots: Sequence[Fraction]) -> _Row:
 
 
 def _square(matrix: HostArray) -> HostArray:
-    """The 2-D transform as one matrix."""
+    """The 2-D transform as one matrix. Shapes: (m,n) to (m*m,n*n)."""
     return np.ascontiguousarray(np.kron(matrix, matrix), np.float32)

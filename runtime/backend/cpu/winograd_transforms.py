@@ -1,8 +1,8 @@
 """Winograd's transforms of data, filters and products, a few tiles at a time.
 
-Arrays between the transforms are (36, tiles, channels): channels run fastest, so that gathering
-overlapping tiles copies long runs whatever the size of the map. The tiles of a piece are numbered
-by image, row and column.
+Transformed arrays are (36, tiles, channels), with channels as the innermost axis, so that gathering
+overlapping tiles copies long runs for any map size. The tiles of a piece are numbered by image, row
+and column.
 """
 
 from __future__ import annotations
@@ -18,23 +18,26 @@ from runtime.backend.cpu.lanes import Lane, Runner
 from runtime.backend.cpu.winograd_matrices import PLANES, SPAN, TILE, Matrices
 
 FLOAT = np.dtype(np.float32)
-# Tiles times channels, or filters, that are transformed in one go: they stay in the cache.
+# Tiles times channels, or filters, that are transformed per step; they fit in the cache.
 _GRAIN = 4096
-# Pixels whose channels are read one by one: a line of cache each, half of the first level.
+# Pixels whose channels are read one by one: a cache line each, half of the L1 cache.
 _PIXELS = 256
-# Keeps the pixels of a band off a multiple of 256 bytes.
+# Padding, so that the pixel size of a band is not a multiple of 256 bytes.
 _GAP = 4
 
 
 def tiles_along(size: int) -> int:
+    """The number of tiles along a dimension of `size` outputs."""
     return ceil_div(size, TILE)
 
 
 def planes(lane: Lane, name: str, tiles: int, channels: int, count: int = PLANES) -> HostArray:
-    """Scratch (count, tiles, channels) whose planes lie 64 bytes off a multiple of 4 KiB.
+    """Scratch memory whose planes are a multiple of 4 KiB plus 64 bytes apart.
 
-    The same place of all planes is used together; at a multiple of 4 KiB they would all want the
-    same few lines of the cache.
+    The same position of all planes is used together; at distances of multiples of 4 KiB they would
+    map to the same cache lines.
+
+    Shapes: (count, tiles, channels).
     """
     size = tiles * channels
     stride = round_up(size, 1024) + 16
@@ -42,7 +45,7 @@ def planes(lane: Lane, name: str, tiles: int, channels: int, count: int = PLANES
 
 
 class Transforms:
-    """The transforms of one piece: images n0..n1-1, rows p0..p1-1 of tiles, all of each row."""
+    """The transforms of a piece: images n0..n1-1, rows of tiles p0..p1-1."""
 
     def __init__(self) -> None:
         self._matrices = Matrices.build()
@@ -60,20 +63,20 @@ class Transforms:
 
         runner.run(task, c, max(1, _GRAIN // k))
 
-    def turned_filters(self, runner: Runner, weight: HostArray, out: HostArray) -> None:
-        """The same of filters rotated by 180 degrees. Shapes: weight (K,C,3,3), out (36,K,C)."""
+    def rotated_filters(self, runner: Runner, weight: HostArray, out: HostArray) -> None:
+        """out = G g G^T of g rotated by 180 degrees. Shapes: weight (K,C,3,3), out (36,K,C)."""
         k, c = weight.shape[:2]
 
         def task(lane: Lane, start: int, stop: int) -> None:
             outputs = weight[start:stop].reshape(-1, 9).T
-            np.matmul(self._matrices.turned_filters, outputs, out=_flat(out[:, start:stop]))
+            np.matmul(self._matrices.rotated_filters, outputs, out=_flat(out[:, start:stop]))
 
         runner.run(task, k, max(1, _GRAIN // c))
 
     def data(
         self, runner: Runner, src: HostArray, pad: Pair, piece: Piece, across: int, out: HostArray
     ) -> None:
-        """out = B^T d B of overlapping 6x6 tiles of src (N,C,H,W)."""
+        """out = B^T d B of overlapping 6x6 tiles. Shapes: src (N,C,H,W), out (36,tiles,C)."""
         channels = src.shape[1]
         parts = cut(piece.images, piece.rows, across * channels, _GRAIN)
 
@@ -88,14 +91,14 @@ class Transforms:
             strides = (row, col, image, TILE * row, TILE * col, one)
             tiles = _tiles_of(part, piece, across)
             gathered = planes(lane, "wino.tiles", tiles.stop - tiles.start, channels)
-            seen = as_strided(band, shape, strides, writeable=False)
-            np.copyto(gathered.reshape(shape), seen)
+            windows = as_strided(band, shape, strides, writeable=False)
+            np.copyto(gathered.reshape(shape), windows)
             np.matmul(self._matrices.data, _flat(gathered), out=_flat(out[:, tiles]))
 
         runner.run(task, len(parts))
 
     def top(self, runner: Runner, dy: HostArray, piece: Piece, across: int, out: HostArray) -> None:
-        """out = A e A^T of 4x4 tiles of dy (N,K,P,Q): the transposed transform of products."""
+        """out = A e A^T of 4x4 tiles of dy. Shapes: dy (N,K,P,Q), out (36,tiles,K)."""
         channels = dy.shape[1]
         parts = cut(piece.images, piece.rows, across * channels, _GRAIN)
 
@@ -106,9 +109,9 @@ class Transforms:
             band = _channels_last(lane, images, (TILE * (piece.p0 + part.p0), 0), size)
             tiles = _tiles_of(part, piece, across)
             gathered = planes(lane, "wino.tiles", tiles.stop - tiles.start, channels, TILE * TILE)
-            seen = band.reshape(part.images, part.rows, TILE, across, TILE, channels)
+            rows = band.reshape(part.images, part.rows, TILE, across, TILE, channels)
             shape = (TILE, TILE, part.images, part.rows, across, channels)
-            np.copyto(gathered.reshape(shape), seen.transpose(2, 4, 0, 1, 3, 5))
+            np.copyto(gathered.reshape(shape), rows.transpose(2, 4, 0, 1, 3, 5))
             np.matmul(self._matrices.products.T, _flat(gathered), out=_flat(out[:, tiles]))
 
         runner.run(task, len(parts))
@@ -123,7 +126,10 @@ class Transforms:
         across: int,
         dst: HostArray,
     ) -> None:
-        """dst = A^T m A + bias. Shapes: dst (N,K,P,Q), bias_row the bias once for each tile."""
+        """dst = A^T m A + bias.
+
+        Shapes: products (36,tiles,K), dst (N,K,P,Q), bias_row the bias repeated for each tile.
+        """
         channels, width = dst.shape[1], dst.shape[3]
         parts = cut(piece.images, piece.rows, across * channels, _GRAIN)
 
@@ -143,8 +149,8 @@ class Transforms:
             np.copyto(band, placed.transpose(2, 3, 0, 4, 1, 5))
             top = TILE * (piece.p0 + part.p0)
             target = dst[piece.n0 + part.n0 : piece.n0 + part.n1, :, top : top + TILE * part.rows]
-            whole = band.reshape(part.images, TILE * part.rows, TILE * across, channels)
-            _channels_first(whole[:, : target.shape[2], :width], target)
+            complete = band.reshape(part.images, TILE * part.rows, TILE * across, channels)
+            _channels_first(complete[:, : target.shape[2], :width], target)
 
         runner.run(task, len(parts))
 
@@ -168,16 +174,16 @@ def _flat(array: HostArray) -> HostArray:
 
 
 def _tiles_of(part: Piece, piece: Piece, across: int) -> slice:
-    """The numbers, in the piece, of the tiles of a part of it."""
+    """The numbers of the tiles of a part of a piece."""
     first = (part.n0 * piece.rows + part.p0) * across
     return slice(first, first + part.images * part.rows * across)
 
 
 def _channels_last(lane: Lane, src: HostArray, start: Pair, size: Pair) -> HostArray:
-    """A region of (N,C,H,W) as (N,H,W,C); what lies outside is zero.
+    """A region of (N,C,H,W) as (N,H,W,C), zero outside.
 
-    The detour over a compact copy pays: planes of a large map lie a multiple of 4 KiB apart, and
-    reading one element of each in turn would miss the cache every time.
+    The region is copied first, because the planes of a large map are often a multiple of 4 KiB
+    apart, and reading one element of each in turn would miss the cache every time.
     """
     compact = padded_band(lane, src, start, size)
     n, c, height, width = compact.shape
@@ -187,7 +193,7 @@ def _channels_last(lane: Lane, src: HostArray, start: Pair, size: Pair) -> HostA
 
 
 def _channels_first(src: HostArray, dst: HostArray) -> None:
-    """dst (N,K,P,Q) = src (N,P,Q,K), a few rows at a time so that they stay in the cache."""
+    """dst (N,K,P,Q) = src (N,P,Q,K), a few rows at a time so that they fit in the cache."""
     rows, width = dst.shape[2:]
     step = max(1, _PIXELS // width)
     for row in range(0, rows, step):

@@ -106,11 +106,11 @@ def test_toom_cook_convolves_exactly_for_any_points(points: tuple[int | Fraction
     np.testing.assert_allclose(a_t @ ((g_matrix @ g) * (b_t @ d)), want, rtol=1e-9, atol=1e-9)
 
 
-def test_turned_filters_are_filters_of_the_rotated_kernel() -> None:
+def test_rotated_filters_are_filters_of_the_rotated_kernel() -> None:
     matrices, kernel = Matrices.build(), normal(3, 3)
     rotated = np.ascontiguousarray(kernel[::-1, ::-1])
     np.testing.assert_allclose(
-        matrices.turned_filters @ kernel.ravel(), matrices.filters @ rotated.ravel(), rtol=1e-5
+        matrices.rotated_filters @ kernel.ravel(), matrices.filters @ rotated.ravel(), rtol=1e-5
     )
 
 

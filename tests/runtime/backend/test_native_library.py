@@ -88,7 +88,7 @@ def test_without_a_library_load_gives_none_and_a_reason(monkeypatch: pytest.Monk
     assert native_library.find_library() is None
     assert load(2) is None
     assert str(native_library.why_not()) == (
-        "the CPU kernels are not built; numpy serves, several times slower; "
+        "the CPU kernels are not built; NumPy is used, which is several times slower; "
         "install a C++ compiler and run `python setup.py build_ext --inplace`"
     )
 
@@ -97,14 +97,16 @@ def test_without_a_library_load_gives_none_and_a_reason(monkeypatch: pytest.Monk
 def test_a_library_for_another_processor_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_library, "INSTRUCTION_SETS", ())
     assert load(2) is None
-    assert "has no code for this processor; numpy serves" in str(native_library.why_not())
+    assert "has no code for this processor; NumPy is used" in str(native_library.why_not())
 
 
 def test_a_file_that_is_no_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(native_library, "find_library", lambda: broken)
-    with pytest.raises(DeviceError, match=r"broken\.so: the CPU kernels do not load: .*; build"):
+    with pytest.raises(
+        DeviceError, match=r"broken\.so: the CPU kernels cannot be loaded: .*; rebuild"
+    ):
         load(1)
 
 
@@ -114,8 +116,8 @@ def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(native_library, "source_digest", lambda folder: "0123456789abcdef")
     with pytest.raises(
         DeviceError,
-        match=r"built from other sources \([0-9a-f]{16}\) than those beside them "
-        r"\(0123456789abcdef\); build them anew with `python setup.py build_ext --inplace --force`",
+        match=r"built from other sources; expected digest 0123456789abcdef, got [0-9a-f]{16}; "
+        r"rebuild them with `python setup.py build_ext --inplace --force`",
     ):
         load(1)
 

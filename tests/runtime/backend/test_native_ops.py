@@ -77,7 +77,7 @@ def test_gemm(isa: str, rows: int, cols: int, depth: int, trans_a: bool, trans_b
 @pytest.mark.parametrize("depth", [1, 16, 32, 33, 257, 600])
 @pytest.mark.parametrize("threads", THREADS)
 def test_a_row_of_a_product_stands_alone(isa: str, threads: int, depth: int) -> None:
-    """What CpuBackend.rows_stand_alone says: replicas compute only the rows that they own."""
+    """CpuBackend.rows_independent: replicas compute only the rows that they own."""
     a, b = normal(depth, 70), normal(depth, 130, seed=1)
     gemm = NativeProducts(opened(isa, threads)).gemm
     whole = np.empty((70, 130), np.float32)

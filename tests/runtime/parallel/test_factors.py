@@ -95,11 +95,11 @@ def test_rows_are_computed_in_blocks_of_one_grid(monkeypatch: pytest.MonkeyPatch
 
         one = Factors(layer, ShardPlan(2 * BATCH, 2, 1), 0)
         monkeypatch.setattr(net.backend.products, "gemm", noted)
-        monkeypatch.setattr(net.backend, "rows_stand_alone", True)
+        monkeypatch.setattr(net.backend, "rows_independent", True)
         one.multiply(None, 150 * COLS + 7, 257 * COLS)
         assert blocks == [(150, 107)]
         blocks.clear()
-        monkeypatch.setattr(net.backend, "rows_stand_alone", False)
+        monkeypatch.setattr(net.backend, "rows_independent", False)
         one.multiply(None, 0, ROWS * COLS)
         whole = blocks.copy()
         assert whole == [(0, 128), (128, 128), (256, 44)]
