@@ -17,7 +17,7 @@ def open_driver(name: str, device_id: int = 0, **options: Any) -> Driver:
     """Open the driver of a device: 'gpu', or 'emu' (options: see EmulatorDriver).
 
     Raises:
-        DeviceError: the device cannot be had here; says what is missing.
+        DeviceError: the device is unavailable; the message names what is missing.
     """
     if name == "emu":
         from runtime.backend.cuda.driver_emulator import EmulatorDriver
@@ -34,7 +34,7 @@ def create_backend(name: str, device_id: int = 0, **options: Any) -> Backend:
     """Open the CUDA backend over a driver; options are the emulator's and CudaBackend's.
 
     Raises:
-        DeviceError: the device cannot be had here; says what is missing.
+        DeviceError: the device is unavailable; the message names what is missing.
     """
     from runtime.backend.cuda.backend import CudaBackend
 

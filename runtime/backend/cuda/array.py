@@ -10,7 +10,7 @@ from prototxt_gen.errors import ShapeError
 
 
 class DeviceArray:
-    """A C-contiguous array on a device. `owner` keeps the memory alive while views of it live."""
+    """A C-contiguous array on a device; each view of it references `owner`, which has the memory."""
 
     __slots__ = ("address", "dtype", "owner", "shape", "size")
 
@@ -31,10 +31,10 @@ class DeviceArray:
         return self.size * self.dtype.itemsize
 
     def view(self, offset: int, shape: tuple[int, ...]) -> DeviceArray:
-        """See elements from `offset` on in a shape; no copy.
+        """Return the elements from `offset` on as an array of a shape, without a copy.
 
         Raises:
-            ShapeError: the shape reaches beyond this array.
+            ShapeError: the elements are not all within this array.
         """
         part = DeviceArray(
             self.address + offset * self.dtype.itemsize, shape, self.dtype, self.owner

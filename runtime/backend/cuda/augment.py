@@ -13,13 +13,13 @@ from runtime.backend.cuda.driver import Event
 from runtime.backend.cuda.launcher import FLOAT, Arguments, Launcher, blocks, chunks_of
 from runtime.backend.cuda.staging import Staging
 
-# A grid's extent along y.
+# The largest extent of a grid along y.
 _MOST_IMAGES = 65535
 
 
 @dataclass(frozen=True)
 class _Slot:
-    """Device memory for a batch: its bytes, the tables of its launch, and its last use."""
+    """Device memory for a batch: its bytes, the tables of its launch, the event of its last use."""
 
     pixels: DeviceArray
     starts: DeviceArray
@@ -29,7 +29,7 @@ class _Slot:
 
 
 class AugmentOps:
-    """Mean and colour shift on the device; the results are the bits of `datum.write_crop`."""
+    """Mean and colour shift on the device; bit for bit the results of `datum.write_crop`."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
@@ -41,15 +41,20 @@ class AugmentOps:
     ) -> None:
         """See InputBatch.
 
-        Bytes are copied through pinned memory, on a separate stream, to one of two arrays in turn:
-        the next batch is copied while the device still computes with the last one.
+        Bytes are copied through pinned memory, on a separate stream, to two arrays by turns, so
+        that the next batch is copied while the device computes with the previous one.
+
+        Shapes: pixels and y (N,C,H,W); offsets (N,C), None where `pixels` are the values of y.
+
+        Raises:
+            ShapeError: the shapes of the batch and of the blob differ.
         """
         n, channels, height, width = y.shape
         if pixels.shape != y.shape or (offsets is not None and offsets.shape != (n, channels)):
             given = "none" if offsets is None else offsets.shape
             raise ShapeError(
                 f"input_batch: pixels {pixels.shape} and offsets {given} for a blob {y.shape}; "
-                "expected the blob's shape, and an offset for each channel of each image; correct "
+                "expected the blob's shape, and an offset for each channel of each image; reshape "
                 "the batch"
             )
         if offsets is None:
@@ -60,7 +65,7 @@ class AugmentOps:
         assert self._staging is not None
         self._staging.arrive(self._staging.send(pixels, slot.pixels, after=slot.used))
         self._launcher.driver.upload(np.ascontiguousarray(offsets, FLOAT), slot.offsets.address)
-        # The kernel treats each channel of an image as an image of one channel.
+        # To the kernel each channel of an image is an image of one channel.
         block = self._launcher.constant("augment", "BLOCK")
         sizes = (1, 1, height * width, 0, 0, scale)
         places = (slot.starts, slot.places, slot.offsets)
@@ -68,8 +73,8 @@ class AugmentOps:
             args: Arguments = (
                 slot.pixels,
                 *(
-                    table.view(first * each, (count * each,))
-                    for table, each in zip(places, (1, 5, 1))
+                    table.view(first * width, (count * width,))
+                    for table, width in zip(places, (1, 5, 1))
                 ),
                 None,
                 y.view(first * height * width, (count * height * width,)),
@@ -80,7 +85,7 @@ class AugmentOps:
         self._launcher.driver.record(slot.used)
 
     def _slot(self, images: int, pixels: int) -> _Slot:
-        """The next of the two slots, of the size of this batch."""
+        """The next of the two slots, which are allocated again when the batch size changes."""
         driver = self._launcher.driver
         if self._staging is None:
             self._staging = Staging(driver)

@@ -1,4 +1,4 @@
-"""CudaBackend: the groups of ops by handwritten kernels, over a Driver."""
+"""CudaBackend: the groups of ops, implemented by handwritten kernels over a Driver."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from runtime.backend.cuda.vectors import CudaVectors
 from runtime.process.not_copyable import NotCopyable
 from runtime.process.process_lock import ProcessLock
 
-# The oldest architecture whose tensor cores take tf32 and bf16.
+# The oldest architecture whose tensor cores support tf32 and bf16.
 _TENSOR_CORES = 80
 
 
 class CudaBackend(NotCopyable, Backend):
     """A GPU, or the emulator; arrays are float32.
 
-    precision: 'fp32'; or 'tf32' or 'bf16', to which convolutions then round their operands where
-        tensor cores serve (sums stay in fp32).
-    exact: convolutions in fp32 take their sums term by term, without Winograd's transforms.
-    replay: launches that repeat may be recorded and done at once; see runtime/net/replay.py.
+    precision: 'fp32'; or 'tf32' or 'bf16', to which convolutions on tensor cores round their
+        operands (sums are in fp32).
+    exact: convolutions in fp32 add their products term by term, without Winograd's transforms.
+    replay: repeated launches may be recorded and replayed as a graph; see runtime/net/replay.py.
 
     Raises:
-        DeviceError: another precision, or one that this device has no tensor cores for.
+        DeviceError: the precision is unknown, or this device has no tensor cores for it.
     """
 
     shares_host_memory = False
@@ -78,11 +78,11 @@ class CudaBackend(NotCopyable, Backend):
 
 
 def _expect_precision(driver: Driver, precision: str) -> None:
-    known = (FP32, *PRECISIONS)
-    if precision not in known:
+    accepted = (FP32, *PRECISIONS)
+    if precision not in accepted:
         raise DeviceError(
             f"backend '{driver.name}': precision is {precision!r}; expected one of "
-            f"{', '.join(known)}; correct it"
+            f"{', '.join(accepted)}; use one of them"
         )
     if precision != FP32 and driver.info.arch < _TENSOR_CORES:
         raise DeviceError(

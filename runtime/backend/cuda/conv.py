@@ -1,4 +1,4 @@
-"""Convolution: which algorithm computes which geometry, and the way there."""
+"""Convolution: selects the algorithm of a geometry, and checks the arrays of each call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from runtime.backend.cuda.products import CudaProducts
 
 IMPLICIT = "implicit_gemm"
 WINOGRAD = {2: "winograd_2x2", 4: "winograd_4x4"}
-# With fewer channels on one side the transforms take more time than the products they save.
+# With fewer input or output channels the transforms take more time than they save.
 _FEW_CHANNELS = 32
 
 
@@ -28,14 +28,14 @@ class Algorithm(ConvPasses, Protocol):
     """The passes of a convolution, and the memory they need."""
 
     def workspace_bytes(self, geom: ConvGeometry) -> int:
-        """The workspace of the largest pass."""
+        """The workspace of the pass that needs most."""
 
 
 class CudaConvolution(ConvOps):
-    """ConvOps by CUDA kernels: checks the arrays and calls the algorithm that the plan names.
+    """ConvOps by CUDA kernels: checks the arrays and calls the algorithm of the plan.
 
-    `precision` is what operands are rounded to where tensor cores are used; `exact` forces
-    algorithms that take every sum term by term.
+    Operands are rounded to `precision` where tensor cores are used; `exact` selects only
+    algorithms that add the products of a sum term by term.
     """
 
     def __init__(
@@ -94,14 +94,15 @@ class CudaConvolution(ConvOps):
 
 
 def tensor_name(precision: str) -> str:
-    """The algorithm that runs on tensor cores in this precision."""
+    """The name of the algorithm that runs on tensor cores in this precision."""
     return f"tensor_{precision}"
 
 
 def choose_algorithm(geom: ConvGeometry, precision: str = FP32, exact: bool = False) -> str:
-    """Tensor cores where they are asked for and serve.
+    """Select the algorithm of a convolution, by its geometry alone.
 
-    Else the algorithm with the fewest multiplications, where they are what takes the time.
+    A precision other than fp32 selects tensor cores where they support the geometry. Otherwise it
+    is the algorithm with the fewest multiplications, if there are enough channels.
     """
     if is_empty(geom):
         return EMPTY
@@ -117,8 +118,8 @@ def choose_algorithm(geom: ConvGeometry, precision: str = FP32, exact: bool = Fa
 
 
 def _expect(
-    what: str, geom: ConvGeometry, x: DeviceArray, weight: DeviceArray, y: DeviceArray
+    op: str, geom: ConvGeometry, x: DeviceArray, weight: DeviceArray, y: DeviceArray
 ) -> None:
-    expect_size(f"{what}: input", x, geom.in_shape)
-    expect_size(f"{what}: weights", weight, geom.weight_shape)
-    expect_size(f"{what}: output", y, geom.out_shape)
+    expect_size(f"{op}: input", x, geom.in_shape)
+    expect_size(f"{op}: weights", weight, geom.weight_shape)
+    expect_size(f"{op}: output", y, geom.out_shape)

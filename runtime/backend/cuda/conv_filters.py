@@ -1,4 +1,4 @@
-"""Filters that were transformed, kept as long as their version lasts."""
+"""A cache of transformed filters, valid for one version of the weights."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ def filters(
     scratch: DeviceArray,
     make: Make,
 ) -> DeviceArray:
-    """Transformed filters of a version: kept ones, or made in `scratch`, or made to be kept.
+    """Return transformed filters, from the cache or computed by `make`.
 
-    They are kept only once a version comes again: training changes the weights after every pass
-    and would keep them in vain.
+    They are computed in `scratch` at the first use of a version and cached at the second, because
+    training changes the weights after every pass and would not use the cache.
+
+    Shapes: `scratch` and the result have as many elements as the transformed filters.
     """
-    known, kept = plan.cache.get(name, (None, None))
-    again = version is not None and version == known
-    if again and kept is not None:
-        result: DeviceArray = kept
+    cached_version, cached = plan.cache.get(name, (None, None))
+    is_repeated = version is not None and version == cached_version
+    if is_repeated and cached is not None:
+        result: DeviceArray = cached
         return result
-    target = memory.empty(scratch.size, FLOAT) if again else scratch
+    target = memory.empty(scratch.size, FLOAT) if is_repeated else scratch
     make(target)
-    plan.cache[name] = (version, target if again else None)
+    plan.cache[name] = (version, target if is_repeated else None)
     return target

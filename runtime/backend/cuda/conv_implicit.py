@@ -12,21 +12,23 @@ from runtime.backend.cuda.conv_filters import filters
 from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks
 from runtime.backend.cuda.products import LARGE, SMALL, WIDE, CudaProducts, Splits, Tile
 
-# The weights' gradient has few tiles and a long depth: so many blocks keep a large GPU busy to the
-# end, each with at least so many pixels.
+# The weights' gradient has few tiles and a long depth. It is split into this many blocks, which
+# occupy a large GPU, each of at least _FEWEST_PIXELS pixels.
 _WANTED_BLOCKS = 1024
 _FEWEST_PIXELS = 512
-# A row below every image.
+# The number of a row outside every image.
 _BELOW = 0x7FFF
 
 
 def steps(channels: int, plane: Pair, kernel: Pair, dilation: Pair, in_holes: bool) -> HostArray:
-    """What depth c*R*S + r*S + s of the product means: see cuda_kernels/conv_loaders.cuh.
+    """The table of depths c*R*S + r*S + s of the product; see cuda_kernels/conv_loaders.cuh.
 
-    Shapes: (C*R*S to a multiple of 128, 2) int32. With holes the distance is the channel's alone.
+    With `in_holes` the distance is that of the channel alone.
+
+    Shapes: (C*R*S rounded up to a multiple of 128, 2) int32.
 
     Raises:
-        UnsupportedError: a filter reaches farther than 16 bits can say.
+        UnsupportedError: the extent of the dilated filter does not fit 16 bits.
     """
     c, r, s = np.meshgrid(*(np.arange(n) for n in (channels, *kernel)), indexing="ij")
     row, col = r * dilation[0], s * dilation[1]
@@ -53,7 +55,7 @@ class ImplicitConvolution(ConvPasses):
         self._products = products
 
     def workspace_bytes(self, geom: ConvGeometry) -> int:
-        """Partial gradients of the weights; or the filters, turned."""
+        """Bytes of the partial gradients of the weights or of the rotated filters."""
         return weight_splits(geom).count * int(np.prod(geom.weight_shape)) * FLOAT.itemsize
 
     def forward(
@@ -135,17 +137,17 @@ class ImplicitConvolution(ConvPasses):
     def _steps(
         self, plan: ConvPlan, name: str, channels: int, plane: Pair, in_holes: bool
     ) -> DeviceArray:
-        """The table of steps, made once for a plan."""
+        """The table of steps on the device, uploaded once for a plan."""
         if name not in plan.cache:
             geom = plan.geometry
-            table = steps(channels // geom.group, plane, geom.kernel, geom.dilation, in_holes)
-            plan.cache[name] = self._launcher.table(table)
-        found: DeviceArray = plan.cache[name]
-        return found
+            values = steps(channels // geom.group, plane, geom.kernel, geom.dilation, in_holes)
+            plan.cache[name] = self._launcher.table(values)
+        table: DeviceArray = plan.cache[name]
+        return table
 
 
 def weight_splits(geom: ConvGeometry) -> Splits:
-    """How the pixels are cut for the weights' gradient, by the geometry alone."""
+    """How the pixels are split for the weights' gradient; depends on the geometry alone."""
     pixels = geom.n * geom.p * geom.q
     tiles = _weight_tile(geom).grid(*_weight_matrix(geom)) * geom.group
     return Splits.of(pixels, min(blocks(_WANTED_BLOCKS, tiles), pixels // _FEWEST_PIXELS))
@@ -164,7 +166,7 @@ def _weight_tile(geom: ConvGeometry) -> Tile:
 
 
 def _sizes(geom: ConvGeometry) -> tuple[int, ...]:
-    """C, H, W, K, P, Q of a group; pixels, depth; and from image to image, in x and in y."""
+    """C, H, W, K, P, Q of a group; pixels, depth; elements from image to image in x and in y."""
     c, k = geom.c // geom.group, geom.k // geom.group
     pixels, depth = geom.n * geom.p * geom.q, c * geom.kernel[0] * geom.kernel[1]
     images = (geom.c * geom.h * geom.w, geom.k * geom.p * geom.q)
@@ -172,7 +174,7 @@ def _sizes(geom: ConvGeometry) -> tuple[int, ...]:
 
 
 def _sizes_back(geom: ConvGeometry) -> tuple[int, ...]:
-    """The same for the convolution that computes dx of dy."""
+    """As `_sizes`, for the convolution that computes dx from dy."""
     c, k = geom.c // geom.group, geom.k // geom.group
     pixels, depth = geom.n * geom.h * geom.w, k * geom.kernel[0] * geom.kernel[1]
     images = (geom.k * geom.p * geom.q, geom.c * geom.h * geom.w)

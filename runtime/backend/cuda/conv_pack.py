@@ -1,4 +1,4 @@
-"""Images and filters laid out for the tensor cores: see cuda_kernels/conv_pack.cu."""
+"""Images and filters in the layout of the tensor cores; see cuda_kernels/conv_pack.cu."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import Launcher, blocks
 
 WORDS = 4
-"""32-bit words of a chunk of 16 bytes."""
+"""32-bit words in a chunk of 16 bytes."""
 _WORD = np.dtype(np.uint32)
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What operands are rounded to: how many numbers a chunk of 16 bytes and a stage hold."""
+    """The type of the operands: how many of its numbers a chunk of 16 bytes and a stage hold."""
 
     name: str
     chunk: int
     depth: int
 
     def chunks(self, channels: int) -> int:
-        """Chunks that hold so many channels."""
+        """The number of chunks that hold these channels."""
         return blocks(channels, self.chunk)
 
 
@@ -34,18 +34,18 @@ PRECISIONS = {"tf32": Precision("tf32", 4, 16), "bf16": Precision("bf16", 8, 32)
 
 @dataclass(frozen=True)
 class Grid:
-    """The places of one packed image: planes of `plane` within a margin of zeros."""
+    """The positions of one packed image: planes of size `plane` within a margin of zeros."""
 
     channels: int
     plane: Pair
     corner: Pair
-    """Where the plane's first row and column stand."""
+    """Row and column of the plane's first element."""
     down: int
     across: int
 
     @classmethod
     def with_margin(cls, channels: int, plane: Pair, margin: Pair) -> Grid:
-        """The same margin on all sides."""
+        """A grid with the same margin on all sides."""
         down, across = plane[0] + 2 * margin[0], plane[1] + 2 * margin[1]
         return cls(channels, plane, margin, down, across)
 
@@ -54,7 +54,7 @@ class Grid:
         return self.down * self.across
 
     def taps(self, geom: ConvGeometry) -> HostArray:
-        """How many places each tap of a filter lies from the first. Shapes: (R*S,)."""
+        """The distance in positions of each filter tap from the first. Shapes: (R*S,)."""
         r, s = np.meshgrid(*(np.arange(n) for n in geom.kernel), indexing="ij")
         return np.asarray(r * geom.dilation[0] * self.across + s * geom.dilation[1]).ravel()
 
@@ -67,11 +67,14 @@ class Packer:
         self._precision = precision
 
     def image_words(self, grid: Grid) -> int:
-        """The size of one packed image."""
+        """The number of 32-bit words of one packed image."""
         return grid.places * self._precision.chunks(grid.channels) * WORDS
 
     def images(self, grid: Grid, x: DeviceArray, count: int, packed: DeviceArray) -> None:
-        """Pack images x (count, channels, H, W)."""
+        """Pack `count` images.
+
+        Shapes: x (count,C,H,W); packed (count * image_words,) uint32.
+        """
         launcher = self._launcher
         places, lines = (launcher.constant("conv_pack", name) for name in ("PLACES", "LINES"))
         words = self._precision.chunks(grid.channels) * WORDS
@@ -87,7 +90,7 @@ class Packer:
         )
 
     def filter_words(self, geom: ConvGeometry, turned: bool) -> int:
-        """The size of all packed filters."""
+        """The number of 32-bit words of all packed filters."""
         outputs, inputs = (geom.c, geom.k) if turned else (geom.k, geom.c)
         taps = geom.kernel[0] * geom.kernel[1]
         return outputs * taps * self._precision.chunks(inputs) * WORDS
@@ -95,7 +98,10 @@ class Packer:
     def filters(
         self, geom: ConvGeometry, weight: DeviceArray, packed: DeviceArray, turned: bool
     ) -> None:
-        """Pack filters (K,C,R,S); `turned` swaps K and C and rotates them."""
+        """Pack filters; `turned` swaps K and C and rotates them by 180 degrees.
+
+        Shapes: weight (K,C,R,S); packed (filter_words,) uint32.
+        """
         count = self.filter_words(geom, turned)
         words = self._precision.chunks(geom.k if turned else geom.c) * WORDS
         taps = geom.kernel[0] * geom.kernel[1]
@@ -105,5 +111,5 @@ class Packer:
 
 
 def as_words(array: DeviceArray) -> DeviceArray:
-    """The same memory as 32-bit words."""
+    """View the memory of an array as 32-bit words."""
     return DeviceArray(array.address, array.shape, _WORD, array.owner)

@@ -20,18 +20,18 @@ from runtime.backend.cuda.launcher import (
 from runtime.backend.cuda.products import LARGE, WIDE, Splits, Tile
 
 _FEWEST_CHANNELS = 16
-# Packed images of one chunk, so that the workspace stays bounded.
+# The most bytes of packed images in one chunk: it bounds the workspace.
 _CHUNK_BYTES = 512 << 20
-# See conv_implicit.py: many blocks for the weights' gradient, none of them short.
+# As in conv_implicit.py: the blocks of the weights' gradient, and the fewest positions of each.
 _WANTED_BLOCKS = 1024
 _FEWEST_PLACES = 1024
 
 
 def serves(geom: ConvGeometry) -> bool:
-    """Whether tensor cores take this convolution; others have their own kernels, in fp32.
+    """Whether this convolution runs on tensor cores; the others run in fp32.
 
-    The paper's first layer is among the others: its 3 channels would be padded to 8, and memory
-    bounds it anyway.
+    The first layer of the paper's nets runs in fp32: its 3 channels would be padded to 8, and its
+    speed is limited by memory.
     """
     reach = _reach(geom)
     return (
@@ -44,7 +44,7 @@ def serves(geom: ConvGeometry) -> bool:
 
 
 class TensorConvolution(ConvPasses):
-    """Products on tensor cores of packed images and filters."""
+    """Matrix products on tensor cores, of packed images and filters."""
 
     def __init__(self, launcher: Launcher, precision: Precision) -> None:
         self._launcher = launcher
@@ -52,7 +52,7 @@ class TensorConvolution(ConvPasses):
         self._packer = Packer(launcher, precision)
 
     def workspace_bytes(self, geom: ConvGeometry) -> int:
-        """Packed images of a chunk, and the parts of the weights' gradient."""
+        """Bytes of the packed images of a chunk and of the partial gradients of the weights."""
         images, (x, dy) = self._images(geom), _weight_grids(geom)
         words = images * (self._packer.image_words(x) + self._packer.image_words(dy))
         partial = self._splits(geom).count * geom.k * self._columns(geom)
@@ -96,7 +96,7 @@ class TensorConvolution(ConvPasses):
         epilogue: Epilogue,
         y: DeviceArray,
     ) -> None:
-        """y = x * filters, chunk by chunk of images."""
+        """y = x * filters, one chunk of images at a time."""
         geom, chunk = plan.geometry, self._images(plan.geometry)
         name, outputs = ("turned", geom.c) if turned else ("filters", geom.k)
         per_place, (p, q) = self._precision.chunks(grid.channels), _out_plane(geom, grid)
@@ -128,7 +128,7 @@ class TensorConvolution(ConvPasses):
     def backward_weight(
         self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
     ) -> None:
-        geom, of, chunk = plan.geometry, self._precision, self._images(plan.geometry)
+        geom, precision, chunk = plan.geometry, self._precision, self._images(plan.geometry)
         (x_grid, dy_grid), splits = _weight_grids(geom), self._splits(geom)
         columns, tile = self._columns(geom), _weight_tile(geom)
         shifts = self._table(plan, "shifts", x_grid.taps(geom))
@@ -142,51 +142,51 @@ class TensorConvolution(ConvPasses):
             self._packer.images(dy_grid, images_of(dy, geom.n, first, count), count, dy_packed)
             args: Arguments = (
                 *(as_words(dy_packed), as_words(x_packed), shifts, partial, geom.k, columns),
-                *(count * x_grid.places, of.chunks(geom.k), of.chunks(geom.c)),
-                # A later chunk adds to the parts of the first, in the order of the images.
+                *(count * x_grid.places, precision.chunks(geom.k), precision.chunks(geom.c)),
+                # Later chunks are added to the partial sums of the first, in the order of images.
                 *(splits.chunk, int(first > 0)),
             )
             extent = (tile.grid(geom.k, columns), splits.count, 1)
-            kernel = f"conv_weight_{of.name}_{tile}"
+            kernel = f"conv_weight_{precision.name}_{tile}"
             self._launcher.run("conv_tensor_weight", kernel, extent, args, _threads(tile))
-        taps, channels = shifts.size, of.chunks(geom.c) * of.chunk
+        taps, channels = shifts.size, precision.chunks(geom.c) * precision.chunk
         last = (partial, dw, dw.size, geom.c, taps, channels, splits.count)
         self._launcher.elementwise("conv_pack", "unpack_gradient", dw.size, last, 1)
 
     def _images(self, geom: ConvGeometry) -> int:
-        """Images of a chunk: so many that both operands of the weights' gradient fit the limit."""
+        """Images of a chunk, such that both operands of the weights' gradient fit the limit."""
         words = sum(self._packer.image_words(grid) for grid in _weight_grids(geom))
         chunks = blocks(geom.n, max(1, _CHUNK_BYTES // (words * FLOAT.itemsize)))
         return blocks(geom.n, chunks)
 
     def _steps(self, geom: ConvGeometry, grid: Grid) -> HostArray:
-        """The distance in chunks of each chunk of the depth from a pixel's first: tap by tap."""
+        """Distance in chunks of each chunk of the depth from a pixel's first. Shapes: (depth,)."""
         per_place = self._precision.chunks(grid.channels)
         steps = grid.taps(geom)[:, None] * per_place + np.arange(per_place)
         return np.asarray(steps).ravel()
 
     def _columns(self, geom: ConvGeometry) -> int:
-        """Weights of a filter, its channels padded to whole chunks."""
+        """The number of weights of a filter with its channels padded to a multiple of a chunk."""
         taps = geom.kernel[0] * geom.kernel[1]
         return taps * self._precision.chunks(geom.c) * self._precision.chunk
 
     def _splits(self, geom: ConvGeometry) -> Splits:
-        """How the places of a chunk of images are cut, by the geometry alone."""
+        """How the positions of a chunk of images are split; depends on the geometry alone."""
         places = self._images(geom) * _weight_grids(geom)[0].places
         tiles = _weight_tile(geom).grid(geom.k, self._columns(geom))
-        wanted = min(blocks(_WANTED_BLOCKS, tiles), places // _FEWEST_PLACES)
-        return Splits.of(places, wanted, self._precision.depth)
+        parts = min(blocks(_WANTED_BLOCKS, tiles), places // _FEWEST_PLACES)
+        return Splits.of(places, parts, self._precision.depth)
 
-    def _table(self, plan: ConvPlan, name: str, table: HostArray) -> DeviceArray:
-        """A table of the plan on the device, uploaded once."""
+    def _table(self, plan: ConvPlan, name: str, values: HostArray) -> DeviceArray:
+        """A table on the device, uploaded once for a plan."""
         if name not in plan.cache:
-            plan.cache[name] = self._launcher.table(table)
-        found: DeviceArray = plan.cache[name]
-        return found
+            plan.cache[name] = self._launcher.table(values)
+        table: DeviceArray = plan.cache[name]
+        return table
 
 
 def _reach(geom: ConvGeometry) -> Pair:
-    """How far the last tap of a filter lies from the first."""
+    """Rows and columns between the first and the last tap of a filter."""
     return (
         geom.dilation[0] * (geom.kernel[0] - 1),
         geom.dilation[1] * (geom.kernel[1] - 1),
@@ -199,7 +199,7 @@ def _out_plane(geom: ConvGeometry, grid: Grid) -> Pair:
 
 
 def _weight_grids(geom: ConvGeometry) -> tuple[Grid, Grid]:
-    """x with its padding; and dy on the same places, from the first row and column on."""
+    """The grids of x with its padding, and of dy at the same positions, without a margin before."""
     x = Grid.with_margin(geom.c, (geom.h, geom.w), geom.pad)
     return x, Grid(geom.k, (geom.p, geom.q), (0, 0), x.down, x.across)
 
@@ -209,5 +209,5 @@ def _weight_tile(geom: ConvGeometry) -> Tile:
 
 
 def _threads(tile: Tile) -> int:
-    """A warp computes 64 x 64: see cuda_kernels/tensor_tile.cuh."""
+    """Threads of a block; a warp computes 64 x 64, see cuda_kernels/tensor_tile.cuh."""
     return tile.rows * tile.cols // (64 * 64) * 32

@@ -11,17 +11,17 @@ from runtime.backend.cuda.conv_filters import filters
 from runtime.backend.cuda.launcher import FLOAT, Launcher, blocks, chunks_of, images_of
 from runtime.backend.cuda.products import CudaProducts, Product, Splits
 
-# Transformed data and products of one chunk of images. Larger chunks waste less at the ends of
-# grids, smaller ones stay nearer to the second cache.
+# The most bytes of transformed data and products of one chunk of images. Larger chunks leave fewer
+# partial waves of blocks, smaller ones reuse more of the L2 cache.
 _CHUNK_BYTES = 256 << 20
-# Planes of the weights' gradient have few tiles each; so many blocks keep a large GPU busy.
+# The blocks of the weights' gradient, whose planes have few tiles: enough to occupy a large GPU.
 _WANTED_BLOCKS = 1024
 _SHORTEST_SPLIT = 256
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How planes of P x Q outputs are covered by tiles, `images` of them at a time."""
+    """How planes of P x Q outputs are covered by tiles, for `images` images at a time."""
 
     tile: int
     p: int
@@ -46,7 +46,7 @@ class Tiling:
 
     @property
     def ld(self) -> int:
-        """Tiles from row to row of the transformed data: a multiple of 4, so that rows align."""
+        """Row length of the transformed data in tiles: a multiple of 4, which aligns the rows."""
         return blocks(self.tiles, 4) * 4
 
     @property
@@ -58,7 +58,7 @@ class Tiling:
 
     @classmethod
     def in_chunks(cls, tile: int, n: int, plane: Pair, channels: int) -> Tiling:
-        """As many images as the limit allows, in chunks of about the same size."""
+        """The tiling of one chunk: within the limit, and with chunks of about the same size."""
         one = cls(tile, *plane, 1)
         per_image = one.planes * one.ld * channels * FLOAT.itemsize
         chunks = blocks(n, max(1, _CHUNK_BYTES // per_image))
@@ -66,7 +66,7 @@ class Tiling:
 
 
 class WinogradConvolution(ConvPasses):
-    """Transforms, products plane by plane, and transforms back."""
+    """Transforms of data and filters, products plane by plane, and inverse transforms."""
 
     def __init__(self, launcher: Launcher, products: CudaProducts, tile: int) -> None:
         self._launcher = launcher
@@ -74,7 +74,7 @@ class WinogradConvolution(ConvPasses):
         self._tile = tile
 
     def workspace_bytes(self, geom: ConvGeometry) -> int:
-        """Filters, transformed data and products of a chunk; or the parts of the gradient."""
+        """Bytes of filters, transformed data and products of a chunk, or of partial gradients."""
         tiling = self._tiling(geom, (geom.p, geom.q))
         weights = tiling.planes * geom.k * geom.c
         data = tiling.planes * tiling.ld * (geom.c + geom.k)
@@ -112,13 +112,13 @@ class WinogradConvolution(ConvPasses):
         epilogue: Epilogue,
         y: DeviceArray,
     ) -> None:
-        """y = x * filters, chunk by chunk."""
+        """y = x * filters, one chunk of images at a time."""
         geom, turned = plan.geometry, name == "turned"
-        way = _Way.back(geom) if turned else _Way.forward(geom)
-        tiling = self._tiling(geom, way.out_plane)
+        direction = _Direction.back(geom) if turned else _Direction.forward(geom)
+        tiling = self._tiling(geom, direction.out_plane)
         data, products, scratch = self._launcher.scratch(
-            tiling.planes * way.c * tiling.ld,
-            tiling.planes * way.k * tiling.ld,
+            tiling.planes * direction.c * tiling.ld,
+            tiling.planes * direction.k * tiling.ld,
             tiling.planes * weight.size // 9,
         )
         ready = filters(
@@ -131,18 +131,18 @@ class WinogradConvolution(ConvPasses):
         )
         for first, images in chunks_of(geom.n, tiling.images):
             part = tiling.of(images)
-            self._transform_data(way, part, images_of(x, geom.n, first, images), data)
-            product = _products(way, part)
-            self._products.multiply(product, Splits.of(way.c, 1), ready, data, products)
+            self._transform_data(direction, part, images_of(x, geom.n, first, images), data)
+            product = _products(direction, part)
+            self._products.multiply(product, Splits.of(direction.c, 1), ready, data, products)
             out = images_of(y, geom.n, first, images)
-            sizes = (way.k, *way.out_plane, *part.sizes, int(epilogue.relu))
-            self._run("product", part.tiles, way.k, (products, epilogue.bias, out, *sizes))
+            sizes = (direction.k, *direction.out_plane, *part.sizes, int(epilogue.relu))
+            self._run("product", part.tiles, direction.k, (products, epilogue.bias, out, *sizes))
 
     def backward_weight(
         self, plan: ConvPlan, x: DeviceArray, dy: DeviceArray, dw: DeviceArray
     ) -> None:
-        geom, way = plan.geometry, _Way.forward(plan.geometry)
-        tiling = self._tiling(geom, way.out_plane)
+        geom, direction = plan.geometry, _Direction.forward(plan.geometry)
+        tiling = self._tiling(geom, direction.out_plane)
         splits, weights = self._splits(geom, tiling), geom.k * geom.c
         data, gradient, partial = self._launcher.scratch(
             tiling.planes * geom.c * tiling.ld,
@@ -151,22 +151,24 @@ class WinogradConvolution(ConvPasses):
         )
         for first, images in chunks_of(geom.n, tiling.images):
             part = tiling.of(images)
-            self._transform_data(way, part, images_of(x, geom.n, first, images), data)
+            self._transform_data(direction, part, images_of(x, geom.n, first, images), data)
             top = images_of(dy, geom.n, first, images)
             self._run(
                 "gradient",
                 part.tiles,
                 geom.k,
-                (top, gradient, geom.k, *way.out_plane, *part.sizes),
+                (top, gradient, geom.k, *direction.out_plane, *part.sizes),
             )
-            # A later chunk adds to the parts of the first, in the order of the images.
+            # Later chunks are added to the partial sums of the first, in the order of images.
             product, beta = _weight_products(geom, part), 1.0 if first else 0.0
             self._products.multiply(product, splits, gradient, data, partial, 1.0, beta)
         self._run("weight", weights, 1, (partial, dw, weights, splits.count))
 
-    def _transform_data(self, way: _Way, part: Tiling, x: DeviceArray, data: DeviceArray) -> None:
-        args = (x, data, way.c, *way.in_plane, *part.sizes, *way.pad)
-        self._run("data", part.tiles, way.c, args)
+    def _transform_data(
+        self, direction: _Direction, part: Tiling, x: DeviceArray, data: DeviceArray
+    ) -> None:
+        args = (x, data, direction.c, *direction.in_plane, *part.sizes, *direction.pad)
+        self._run("data", part.tiles, direction.c, args)
 
     def _transform_filters(
         self, geom: ConvGeometry, weight: DeviceArray, target: DeviceArray, turned: bool
@@ -185,15 +187,15 @@ class WinogradConvolution(ConvPasses):
         return Tiling.in_chunks(self._tile, geom.n, plane, geom.c + geom.k)
 
     def _splits(self, geom: ConvGeometry, tiling: Tiling) -> Splits:
-        """How the tiles of a chunk are cut for the weights' gradient, by the geometry alone."""
-        of = _weight_products(geom, tiling)
-        wanted = blocks(_WANTED_BLOCKS, of.tile.grid(of.m, of.n) * of.batch)
-        return Splits.of(of.k, min(wanted, of.k // _SHORTEST_SPLIT))
+        """How the tiles of a chunk are split for the weights' gradient; by the geometry alone."""
+        product = _weight_products(geom, tiling)
+        parts = blocks(_WANTED_BLOCKS, product.tile.grid(product.m, product.n) * product.batch)
+        return Splits.of(product.k, min(parts, product.k // _SHORTEST_SPLIT))
 
 
 @dataclass(frozen=True)
-class _Way:
-    """A convolution forward, or the one that leads from dy back to dx."""
+class _Direction:
+    """The channels, planes and padding of the forward convolution, or of the one from dy to dx."""
 
     c: int
     k: int
@@ -202,35 +204,35 @@ class _Way:
     pad: Pair
 
     @classmethod
-    def forward(cls, geom: ConvGeometry) -> _Way:
+    def forward(cls, geom: ConvGeometry) -> _Direction:
         return cls(geom.c, geom.k, (geom.h, geom.w), (geom.p, geom.q), geom.pad)
 
     @classmethod
-    def back(cls, geom: ConvGeometry) -> _Way:
+    def back(cls, geom: ConvGeometry) -> _Direction:
         pad = (2 - geom.pad[0], 2 - geom.pad[1])
         return cls(geom.k, geom.c, (geom.p, geom.q), (geom.h, geom.w), pad)
 
 
-def _products(way: _Way, part: Tiling) -> Product:
-    """Plane by plane, products (K, tiles) = filters (C, K) transposed times data (C, tiles)."""
+def _products(direction: _Direction, part: Tiling) -> Product:
+    """For each plane: products (K, tiles) = filters (C, K) transposed times data (C, tiles)."""
     return Product(
-        m=way.k,
+        m=direction.k,
         n=part.tiles,
-        k=way.c,
+        k=direction.c,
         a_row=1,
-        a_depth=way.k,
+        a_depth=direction.k,
         b_depth=part.ld,
         b_col=1,
         c_row=part.ld,
         batch=part.planes,
-        a_batch=way.c * way.k,
-        b_batch=way.c * part.ld,
-        c_batch=way.k * part.ld,
+        a_batch=direction.c * direction.k,
+        b_batch=direction.c * part.ld,
+        c_batch=direction.k * part.ld,
     )
 
 
 def _weight_products(geom: ConvGeometry, part: Tiling) -> Product:
-    """Plane by plane, dw (K, C) = dy (K, tiles) times data (C, tiles) transposed."""
+    """For each plane: dw (K, C) = dy (K, tiles) times data (C, tiles) transposed."""
     return Product(
         m=geom.k,
         n=geom.c,

@@ -1,26 +1,26 @@
-"""The seam between launch code and hardware: the calls that a real GPU and the emulator share.
+"""The interface between launch code and hardware, implemented for a GPU and for the emulator.
 
-Launch code is written against `Driver` alone; which one it gets is the caller's choice, by name:
-PyCudaDriver (`gpu`), or EmulatorDriver (`emu`), which runs the very same .cu text built by g++.
+Launch code uses `Driver` alone. The caller selects the implementation by name: PyCudaDriver
+(`gpu`), or EmulatorDriver (`emu`), which runs the same .cu files compiled by g++.
 
-    kernels = driver.load("pool")                     cuda_kernels/pool.cu, built and cached
+    kernels = driver.load("max_pool")                 cuda_kernels/max_pool.cu, built and cached
     kernel = kernels["max_pool_forward"]              .signature: name, parameters, max_threads
     x = memory.empty(count, dtype)                    DeviceMemory: pool and workspace (memory.py)
     driver.launch(kernel, (blocks, 1, 1), (256, 1, 1), (x, y, mask, n, 0.5))
 
-An argument is a DeviceArray (its dtype must be the pointee's), None for a null pointer, an int or a
-float; they are packed by the prototype in the .cu (cuda_kernels/manifest.py). Tile sizes and block
-sizes that the launch needs are `constexpr int` in the .cu, read by `driver.constants("pool")`. How
-a kernel has to be written so that the emulator can run it stands at the head of
-cuda_kernels/common.cuh.
+An argument is a DeviceArray (of the dtype that the pointer points to), None for a null pointer, an
+int or a float. Arguments are packed according to the prototype in the .cu
+(cuda_kernels/manifest.py). Tile and block sizes that a launch needs are `constexpr int` in the .cu,
+read by `driver.constants("max_pool")`. cuda_kernels/common.cuh lists the rules that kernels follow
+so that the emulator can run them.
 
-Order: a driver has one compute stream of its own, meant wherever `stream` is None. Work on a stream
-happens in the order it was asked for; between streams there is no order but by events. `launch` and
-everything else on a stream may return before it has happened, except `download` without a stream.
-An error in a kernel may show at any later call.
+Order: a driver has one compute stream, which `stream` = None denotes. Work on a stream is executed
+in the order of the calls; between streams only events define an order. `launch` and the other calls
+on a stream may return before the work is done, except `download` without a stream. An error in a
+kernel may be reported by any later call.
 
-Threads: a driver may be called from any thread, one at a time. Drivers of one process are
-independent of each other; several may be open on one device.
+Threads: a driver may be called from any thread, by one thread at a time. The drivers of a process
+are independent of each other; several may be open on one device.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ Graph = Any
 
 
 class OutOfMemoryError(DeviceError):
-    """The device has less memory than was asked for."""
+    """The device has less free memory than was requested."""
 
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """What a device is. Sizes in bytes."""
+    """Properties of a device. Units: sizes in bytes."""
 
     name: str
     compute_capability: tuple[int, int]
     multiprocessors: int
     total_memory: int
     shared_per_block: int
-    """The most that a block may have with dynamic shared memory; static alone: 48 KiB."""
+    """The most shared memory of a block, dynamic memory included; static alone: 48 KiB."""
     clock_khz: int = 0
     memory_clock_khz: int = 0
     memory_bus_bits: int = 0
@@ -73,7 +73,7 @@ class DeviceInfo:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A loaded kernel: its prototype, the file it came from, and the driver's own handle."""
+    """A loaded kernel: its prototype, its source file, and the handle that the driver uses."""
 
     signature: Signature
     source: str
@@ -81,7 +81,7 @@ class Kernel:
 
 
 class Driver(Protocol):
-    """A device's memory, kernels and streams. Addresses are integers; sizes are bytes."""
+    """A device's memory, kernels and streams. Units: addresses and sizes are integers, in bytes."""
 
     name: str
     device_id: int
@@ -89,61 +89,61 @@ class Driver(Protocol):
 
     # Memory.
     def allocate(self, size: int) -> int:
-        """The address of fresh memory of unspecified contents, aligned to 256 bytes.
+        """Allocate memory of unspecified contents, aligned to 256 bytes, and return its address.
 
         Raises:
-            OutOfMemoryError: says what was asked and what is free.
+            OutOfMemoryError: the message gives the size requested and the size free.
         """
 
     def free(self, address: int) -> None:
-        """Give back what `allocate` gave, once all work asked for so far is done with it."""
+        """Free memory of `allocate`, after all work submitted so far."""
 
     def lend(self, address: int, size: int) -> None:
-        """Say that of this allocation `size` bytes go to a new owner.
+        """Mark `size` bytes of this allocation as used by a new owner.
 
-        A debugging driver fills them with NaN and watches what lies beyond; a GPU does nothing.
+        The emulator fills them with NaN and guards the bytes after them; a GPU does nothing.
         """
 
     def free_memory(self) -> int:
-        """How many bytes the device still has."""
+        """The free memory of the device in bytes."""
 
     def pinned(self, size: int) -> HostArray:
-        """A host array of uint8 that the device reads and writes while it computes."""
+        """A pinned host array, which the device copies while it computes. Shapes: (size,) uint8."""
 
-    # Copies. Host arrays are C-contiguous. With a stream they must be pinned, and stay as they are
-    # until the stream is synchronized.
+    # Copies. Host arrays are C-contiguous, of any shape. With a stream they must be pinned and must
+    # not change until the stream is synchronized.
     def upload(self, host: HostArray, address: int, stream: Stream = None) -> None:
-        """Copy the host array to the device; without a stream it may be changed on return."""
+        """Copy the host array to the device; without a stream it may change after the return."""
 
     def download(self, address: int, host: HostArray, stream: Stream = None) -> None:
-        """Fill the host array from the device; without a stream the bytes are there on return."""
+        """Fill the host array from the device; without a stream it is filled on return."""
 
     def copy(self, src: int, dst: int, size: int, stream: Stream = None) -> None:
-        """Copy on the device. The two may lie on different devices of one process."""
+        """Copy on the device, or between two devices of one process."""
 
     def can_access_peer(self, peer: Any) -> bool:
-        """Whether this device reads the memory of a peer's directly; opens the way where it does.
+        """Whether this device can read a peer's memory directly; enables the access if it can.
 
         `peer` is a driver of the same kind in this process.
         """
 
     def copy_peer(self, peer: Any, src: int, dst: int, size: int, stream: Stream = None) -> None:
-        """Copy from a peer's memory to the own; see `can_access_peer`."""
+        """Copy from a peer's memory to this device; see `can_access_peer`."""
 
     def fill_bytes(self, address: int, value: int, size: int, stream: Stream = None) -> None:
         """Set every byte to `value` (0 to 255)."""
 
     # Kernels.
     def load(self, source: str) -> Mapping[str, Kernel]:
-        """The kernels of cuda_kernels/<source>.cu by name; built if need be, loaded once.
+        """The kernels of cuda_kernels/<source>.cu by name; built if necessary, loaded once.
 
         Raises:
-            KernelBuildError: the compiler refuses; carries its words.
+            KernelBuildError: the file does not compile; the message contains the compiler's output.
             DeviceError: there is no compiler, or the device is too old for this file.
         """
 
     def constants(self, source: str) -> Mapping[str, int]:
-        """The `constexpr int` at file scope of cuda_kernels/<source>.cu."""
+        """The values of the `constexpr int` at file scope of cuda_kernels/<source>.cu."""
 
     def launch(
         self,
@@ -157,8 +157,8 @@ class Driver(Protocol):
         """Run a kernel; an empty grid does nothing. `shared_bytes` is the dynamic shared memory.
 
         Raises:
-            DeviceError: grid, block, shared memory or arguments are not what kernel and device
-                allow; the emulator: what the kernel did wrong, in which block and thread.
+            DeviceError: grid, block, shared memory or arguments exceed what kernel and device
+                allow; in the emulator also a fault of the kernel, with its block and thread.
         """
 
     # Order.
@@ -166,68 +166,68 @@ class Driver(Protocol):
         """A new stream, independent of the compute stream."""
 
     def native_stream(self, stream: Stream) -> int:
-        """What libraries of CUDA's take for the stream; its device is then the thread's own."""
+        """The stream's handle for CUDA libraries; makes its device the thread's current one."""
 
     def event(self) -> Event:
         """A new event."""
 
     def record(self, event: Event, stream: Stream = None) -> None:
-        """Put the event behind all work of the stream so far."""
+        """Record the event after all work of the stream so far."""
 
     def wait(self, event: Event, stream: Stream = None) -> None:
-        """Let later work of the stream begin after the event."""
+        """Make later work of the stream begin after the event."""
 
     def finish(self, event: Event) -> None:
-        """Wait, on the host, for an event. One that was never recorded has passed."""
+        """Wait on the host for an event; one that was never recorded counts as passed."""
 
     def synchronize(self, stream: Stream = None) -> None:
-        """Wait for a stream; without one, for everything asked of this driver."""
+        """Wait on the host for a stream; without one, for all work of this driver."""
 
-    # Launches that are repeated.
+    # Recorded launches.
     def capture(self, work: Callable[[], None]) -> Graph:
-        """Record what `work` asks of the compute stream, without doing it.
+        """Record what `work` submits to the compute stream, without executing it.
 
-        `work` launches, copies on the device and fills; it neither allocates device memory, nor
-        loads kernels, nor moves data to or from the host, nor waits: let it have run once before,
-        so that everything is loaded and the workspace has its size. Arguments are kept as they
-        are: a replay reads and writes the same addresses.
+        `work` may launch, copy on the device and fill. It must not allocate device memory, load
+        kernels, copy to or from the host, or wait; call it once before, so that the kernels are
+        loaded and the workspace has its size. Arguments are recorded by value: a replay reads and
+        writes the same addresses.
         """
 
     def replay(self, graph: Graph) -> None:
-        """Do what was recorded, on the compute stream, at the cost of one launch."""
+        """Execute the recorded work on the compute stream, at the cost of one launch."""
 
     def close(self) -> None:
-        """Release the device. Calls after it are errors, but for `free` and `close`."""
+        """Release the device. Later calls are errors, except `free` and `close`."""
 
 
-def expect_contiguous(what: str, host: HostArray) -> None:
-    """Refuse a host array that is not one run of bytes.
+def expect_contiguous(operation: str, host: HostArray) -> None:
+    """Check that a host array of any shape is contiguous.
 
     Raises:
-        DeviceError: it is strided.
+        DeviceError: it is not C-contiguous.
     """
     if not host.flags.c_contiguous:
         raise DeviceError(
-            f"{what}: a host array with strides {host.strides} for shape {host.shape}; expected a "
-            "C-contiguous one; use numpy.ascontiguousarray"
+            f"{operation}: a host array with strides {host.strides} for shape {host.shape}; "
+            "expected a C-contiguous one; use numpy.ascontiguousarray"
         )
 
 
-def refused_in_capture(driver: Driver, what: str) -> DeviceError:
-    """The error for what `Driver.capture` does not allow."""
+def refused_in_capture(driver: Driver, operation: str) -> DeviceError:
+    """The error for an operation that `Driver.capture` does not allow."""
     return DeviceError(
-        f"{driver.name} {driver.device_id}: {what} while launches are captured; expected launches, "
-        "copies on the device and fills alone; do it before"
+        f"{driver.name} {driver.device_id}: {operation} while launches are captured; expected "
+        "launches, copies on the device and fills alone; do it before the capture"
     )
 
 
 def checked_launch(
     info: DeviceInfo, kernel: Kernel, grid: Extent, block: Extent, shared_bytes: int
 ) -> bool:
-    """Whether there is anything to run; both drivers refuse the same launches in the same words.
+    """Check a launch, for both drivers; returns whether the grid has any block.
 
     Raises:
-        DeviceError: grid, block or shared memory are beyond the limits.
+        DeviceError: grid, block or shared memory exceed the limits.
     """
     signature = kernel.signature
     threads = block[0] * block[1] * block[2]
@@ -239,7 +239,7 @@ def checked_launch(
     if min(grid) < 0 or grid[0] > 2**31 - 1 or max(grid[1], grid[2]) > 65535:
         raise DeviceError(
             f"kernel '{signature.name}': grid {grid}; expected at most 2147483647 blocks along x "
-            "and 65535 along y and z; let a thread do more, or order the grid otherwise"
+            "and 65535 along y and z; compute more in each thread, or arrange the grid differently"
         )
     if not 0 <= shared_bytes <= info.shared_per_block:
         raise DeviceError(
@@ -253,7 +253,8 @@ def argument_values(signature: Signature, args: Sequence[Argument]) -> list[int 
     """Addresses and scalars for `Signature.pack`.
 
     Raises:
-        DeviceError: an array's dtype is not the parameter's, or an array stands for a scalar.
+        DeviceError: an array has another dtype than the parameter, or an array is given for a
+            scalar or a scalar for an array.
     """
     values: list[int | float] = []
     parameters = signature.parameters

@@ -1,4 +1,4 @@
-"""The emulated device: the .cu text built by g++, its memory guarded, its order adversarial."""
+"""The emulated device: .cu files compiled by g++, with guarded memory and varied thread order."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from runtime.backend.cuda.emulator_library import EmulatedModule, EmulatorLibrar
 from runtime.backend.cuda.emulator_streams import EmulatedEvent, EmulatedGraph, EmulatedStream
 
 ORDERS = {"forward": 0, "reversed": 1, "shuffled": 2}
-# Which streams lag: none; all but the compute stream; the compute stream alone.
+# Which streams are delayed: none; all but the compute stream; the compute stream alone.
 STREAMS = {"eager": (False, False), "late": (False, True), "early": (True, False)}
 ARCH = (9, 0)
 
 
 class EmulatorDriver:
-    """See Driver. It checks what a GPU leaves to luck, and says which kernel was wrong.
+    """See Driver. Detects faults that a GPU leaves undefined, and reports the kernel.
 
-    order: in which order threads run between barriers, warps, and blocks: 'forward', 'reversed' or
-        'shuffled' (by `seed`). A right kernel gives the same bits in all three.
-    streams: 'eager' does everything at once; with 'late' other streams than the compute stream do
-        nothing until somebody waits for them, with 'early' it is the compute stream that lags. A
-        right program gives the same bits in all three.
+    order: the order in which threads run between barriers, and warps and blocks run: 'forward',
+        'reversed' or 'shuffled' (by `seed`). A correct kernel gives the same bits in all three.
+    streams: 'eager' executes work at once; with 'late' streams other than the compute stream
+        execute nothing until something waits for them; with 'early' the compute stream is delayed
+        in this way. A correct program gives the same bits in all three.
     sanitizer: 'address' or 'thread'; Python must run in host_build.sanitizer_environment.
-    optimize: g++'s -O for the kernels.
-    memory: how many bytes the device has.
-    peers: whether it reads other devices' memory.
+    optimize: g++'s -O level for the kernels.
+    memory: the size of the device's memory in bytes.
+    peers: whether the device can read other devices' memory.
     """
 
     name = "emu"
@@ -110,7 +110,7 @@ class EmulatorDriver:
             del self._sizes[address]
 
     def lend(self, address: int, size: int) -> None:
-        """See Driver.lend. Earlier work of the compute stream may still use the memory."""
+        """See Driver.lend. Earlier work of the compute stream may use the memory until then."""
         self._submit(lambda: self._library.lend(address, size), None)
 
     def free_memory(self) -> int:
@@ -189,7 +189,7 @@ class EmulatorDriver:
         self._submit(work, stream)
 
     def load(self, source: str | Path) -> Mapping[str, Kernel]:
-        """See Driver.load. A path names a .cu that lies elsewhere."""
+        """See Driver.load. `source` may also be the path of a .cu in another folder."""
         path = _path(source)
         if path not in self._loaded:
             self._outside_capture("load")
@@ -238,7 +238,7 @@ class EmulatorDriver:
         return stream
 
     def native_stream(self, stream: EmulatedStream) -> int:
-        """See Driver.native_stream. Others write at once, so nothing may be behind."""
+        """See Driver.native_stream. A library writes at once, so all earlier work is done first."""
         stream.drain()
         return id(stream)
 
@@ -305,17 +305,18 @@ class EmulatorDriver:
             self._manifests[path] = read_manifest(path)
         return self._manifests[path]
 
-    def _outside_capture(self, what: str) -> None:
+    def _outside_capture(self, operation: str) -> None:
         if self._capturing is not None:
-            raise refused_in_capture(self, what)
+            raise refused_in_capture(self, operation)
 
 
 def _path(source: str | Path) -> Path:
     return source if isinstance(source, Path) else SOURCE_DIR / f"{source}.cu"
 
 
-def _expect(what: str, value: str, known: Mapping[str, object]) -> None:
-    if value not in known:
+def _expect(option: str, value: str, accepted: Mapping[str, object]) -> None:
+    if value not in accepted:
         raise DeviceError(
-            f"backend 'emu': {what} is {value!r}; expected one of {', '.join(known)}; correct it"
+            f"backend 'emu': {option} is {value!r}; expected one of {', '.join(accepted)}; use one "
+            "of them"
         )

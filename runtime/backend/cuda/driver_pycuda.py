@@ -1,4 +1,4 @@
-"""A real GPU by PyCUDA: the only module that imports it, and only when a GPU is asked for."""
+"""A GPU by PyCUDA, which only this module imports, and only when a GPU is requested."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _NON_BLOCKING = 1  # no order with the default stream, which is not used here
 
 
 def import_pycuda() -> Any:
-    """pycuda.driver, initialised.
+    """Import and initialise pycuda.driver.
 
     Raises:
-        DeviceError: PyCUDA, the NVIDIA driver or a GPU is missing; says which.
+        DeviceError: PyCUDA, the NVIDIA driver or a GPU is missing; the message names it.
     """
     try:
         import pycuda.driver as cuda
@@ -66,20 +66,20 @@ def import_pycuda() -> Any:
 
 
 def query_devices(numbers: Sequence[int] | None) -> dict[int, DeviceInfo]:
-    """What these devices are, or all of them, without opening any.
+    """Properties of these devices, or of all for None, without opening them.
 
     Raises:
-        DeviceError: PyCUDA, the NVIDIA driver or a GPU is missing; says which.
+        DeviceError: PyCUDA, the NVIDIA driver or a GPU is missing; the message names it.
     """
     cuda = import_pycuda()
     if numbers is None:
-        # At least one is asked for, so that a machine without any says so.
+        # At least device 0 is described, so that a machine without GPUs raises an error.
         numbers = range(max(1, int(cuda.Device.count())))
     return {number: describe(cuda, open_device(cuda, number)) for number in numbers}
 
 
 class PyCudaDriver:
-    """See Driver. Calls may come from any thread: the context follows."""
+    """See Driver. Calls may come from any thread: each makes the context current."""
 
     name = "gpu"
 
@@ -95,7 +95,7 @@ class PyCudaDriver:
         except self._cuda.Error as cause:
             raise DeviceError(
                 f"gpu {device_id} ({self.info.name}): it cannot be opened ({cause}); expected a "
-                "GPU that is free; see nvidia-smi for who uses it"
+                "GPU that is free; nvidia-smi lists the processes that use it"
             ) from cause
         self._own = Resources(self._context)
         self._own.streams.append(self._compute)
@@ -142,7 +142,7 @@ class PyCudaDriver:
         return array[:size]
 
     def upload(self, host: HostArray, address: int, stream: Any = None) -> None:
-        """See Driver.upload. CUDA itself has read memory that is not pinned when it returns."""
+        """See Driver.upload. CUDA has read memory that is not pinned when the call returns."""
         self._outside_capture("upload")
         expect_contiguous("upload", host)
         if host.nbytes:
@@ -193,7 +193,7 @@ class PyCudaDriver:
             manifest = self._manifest(path)
             target = choose_target(self.info.arch, find_nvcc().architectures)
             image = build_binary(manifest, target).path.read_bytes()
-            # PTX is text, and the driver reads it up to a null byte.
+            # PTX is text that ends at a null byte.
             module = self._call(
                 f"loading {path.name}", self._cuda.module_from_buffer, image + b"\0"
             )
@@ -228,7 +228,7 @@ class PyCudaDriver:
         try:
             if shared_bytes > STATIC_SHARED_LIMIT:
                 self._grant(kernel, shared_bytes)
-            # prepared_async_call would pack once more, and set the block by a deprecated call.
+            # prepared_async_call would pack again and set the block size by a deprecated call.
             kernel.handle._launch_kernel(grid, block, packed, shared_bytes, stream or self._compute)
         except self._cuda.Error as cause:
             raise self._failed(f"launch of kernel '{signature.name}'", cause) from cause
@@ -296,7 +296,7 @@ class PyCudaDriver:
 
     @property
     def graphs(self) -> int:
-        """How many graphs the device holds for this driver."""
+        """The number of graphs of this driver on the device."""
         return self._own.graphs_held
 
     def close(self) -> None:
@@ -305,29 +305,29 @@ class PyCudaDriver:
         self._own.close()
 
     def _grant(self, kernel: Kernel, shared_bytes: int) -> None:
-        """Allow a kernel more dynamic shared memory than every device has. Once is enough."""
+        """Raise a kernel's limit of dynamic shared memory, once, where it needs more than usual."""
         key = kernel.source, kernel.signature.name
         if shared_bytes > self._granted.get(key, 0):
             attribute = self._cuda.function_attribute.MAX_DYNAMIC_SHARED_SIZE_BYTES
             kernel.handle.set_attribute(attribute, shared_bytes)
             self._granted[key] = shared_bytes
 
-    def _call(self, what: str, function: Callable[..., Any], *args: Any) -> Any:
+    def _call(self, operation: str, function: Callable[..., Any], *args: Any) -> Any:
         self._context.attach()
         try:
             return function(*args)
         except self._cuda.Error as cause:
-            raise self._failed(what, cause) from cause
+            raise self._failed(operation, cause) from cause
 
-    def _failed(self, what: str, cause: Exception) -> DeviceError:
+    def _failed(self, operation: str, cause: Exception) -> DeviceError:
         return DeviceError(
-            f"gpu {self.device_id} ({self.info.name}): {what}: {cause}; expected success, and an "
-            "earlier kernel may be what failed; run the same with --device emu, which names it"
+            f"gpu {self.device_id} ({self.info.name}): {operation}: {cause}; expected success; an "
+            "earlier kernel may have failed; run the same with --device emu, which names it"
         )
 
-    def _outside_capture(self, what: str) -> None:
+    def _outside_capture(self, operation: str) -> None:
         if self._recorded is not None:
-            raise refused_in_capture(self, what)
+            raise refused_in_capture(self, operation)
 
     def _manifest(self, path: Path) -> Manifest:
         if path not in self._manifests:

@@ -1,4 +1,4 @@
-"""The emulator's shared objects, called from Python: guarded memory, and launches."""
+"""Calls of the emulator's shared libraries: guarded memory, and launches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EmuLaunch(ctypes.Structure):
 
 
 class EmulatorLibrary:
-    """The runtime of one build (plain, or for a sanitizer)."""
+    """The emulator's runtime, of one build (plain, or with a sanitizer)."""
 
     def __init__(self, path: Path) -> None:
         dll = _open(path)
@@ -41,31 +41,43 @@ class EmulatorLibrary:
         )
 
     def allocate(self, size: int) -> int:
-        """The address of fenced memory; 0 where there is none."""
+        """Allocate guarded memory; returns its address, 0 when no memory is left."""
         return int(self._allocate(size))
 
     def free(self, address: int) -> None:
         self._free(address)
 
     def lend(self, address: int, size: int) -> None:
-        """Fill with NaN and fence off what lies beyond."""
+        """Fill the bytes with NaN and guard the bytes after them.
+
+        Raises:
+            DeviceError: there is no such allocation.
+        """
         if self._lend(address, size):
             raise DeviceError(
-                f"emu: {size} bytes are lent at {address:#x}, where no such allocation lies; "
+                f"emu: {size} bytes are lent at {address:#x}, where no such allocation is; "
                 "expected the address of an allocation at least that large; check the allocator"
             )
 
-    def expect_owned(self, what: str, address: int, size: int) -> None:
-        """Refuse to touch bytes that nobody owns."""
+    def expect_owned(self, operation: str, address: int, size: int) -> None:
+        """Check that bytes are within an allocation.
+
+        Raises:
+            DeviceError: some are not.
+        """
         extent = int(self._extent(address))
         if size > extent:
             raise DeviceError(
-                f"emu: {what} of {size} bytes at {address:#x}; expected them within an allocation, "
-                f"which goes on for {extent} bytes; check address, size and lifetime"
+                f"emu: {operation} of {size} bytes at {address:#x}; expected them within an "
+                f"allocation, which extends for {extent} bytes; check address, size and lifetime"
             )
 
     def check_fences(self, kernel: str) -> None:
-        """Refuse what a kernel did beyond its arrays."""
+        """Check that a kernel has not written to guard bytes.
+
+        Raises:
+            DeviceError: it has.
+        """
         address, size, before = ctypes.c_uint64(), ctypes.c_uint64(), ctypes.c_int()
         if self._check(ctypes.byref(address), ctypes.byref(size), ctypes.byref(before)):
             side = "before the start" if before.value else "beyond the end"
@@ -76,13 +88,13 @@ class EmulatorLibrary:
 
 
 class EmulatedModule:
-    """One .cu, built and loaded."""
+    """One .cu file, compiled and loaded."""
 
     def __init__(self, path: Path) -> None:
         self._dll = _open(path)
 
     def entry(self, signature: Signature) -> Callable[..., Any]:
-        """What launches the kernel; see `run`."""
+        """The function that launches the kernel; see `run`."""
         return _function(
             self._dll,
             f"emu_launch_{signature.name}",
@@ -101,7 +113,7 @@ def run(entry: Callable[..., Any], launch: EmuLaunch, packed: bytes) -> None:
     """Run a kernel over its grid.
 
     Raises:
-        DeviceError: what the kernel did wrong, and where.
+        DeviceError: the kernel has a fault; the message gives its block and thread.
     """
     error = ctypes.create_string_buffer(_ERROR_SIZE)
     if entry(ctypes.byref(launch), packed, len(packed), error, _ERROR_SIZE):
@@ -114,7 +126,7 @@ def _open(path: Path) -> ctypes.CDLL:
     except OSError as cause:
         raise DeviceError(
             f"{path}: a built kernel file does not load: {cause}; expected one that this process "
-            "can load; delete it, and it will be built anew"
+            "can load; delete it, and it is built again"
         ) from cause
 
 

@@ -1,4 +1,4 @@
-"""Streams of the emulated device: queues that may lag as far behind as CUDA allows."""
+"""Streams of the emulated device: queues that may be delayed as long as CUDA allows."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ Work = Callable[[], None]
 
 
 class EmulatedStream:
-    """A queue of work. A late one does nothing until it is waited for."""
+    """A queue of work. A late stream executes nothing until something waits for it."""
 
     def __init__(self, late: bool) -> None:
         self.late = late
         self._queue: deque[Work] = deque()
 
     def submit(self, work: Work) -> None:
-        """Do work now or, in a late stream, when it is waited for."""
+        """Execute work now or, in a late stream, when something waits for it."""
         if self.late:
             self._queue.append(work)
         else:
             work()
 
     def drain(self) -> None:
-        """Do all work that was submitted."""
+        """Execute all work that was submitted."""
         while self._queue:
             self._queue.popleft()()
 
     def drain_until(self, event: EmulatedEvent) -> None:
-        """Do the work that was submitted before the event."""
+        """Execute the work that was submitted before the event."""
         while event.pending and self._queue:
             self._queue.popleft()()
 
@@ -41,7 +41,7 @@ class EmulatedEvent:
         self._stream: EmulatedStream | None = None
 
     def record(self, stream: EmulatedStream) -> None:
-        """Put the event after all work that the stream has."""
+        """Record the event after all work of the stream so far."""
         self._stream = stream
         self.pending += 1
         stream.submit(self._pass)
@@ -50,13 +50,13 @@ class EmulatedEvent:
         self.pending -= 1
 
     def wait(self) -> None:
-        """Do the work before it. An event that was never recorded has passed, as in CUDA."""
+        """Execute the work before it. An event that was never recorded has passed, as in CUDA."""
         if self._stream is not None:
             self._stream.drain_until(self)
 
 
 class EmulatedGraph:
-    """Recorded work, and whatever must stay alive for it."""
+    """Recorded work, and the objects that it needs alive."""
 
     def __init__(self) -> None:
         self.work: list[Work] = []

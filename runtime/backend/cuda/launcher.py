@@ -1,4 +1,4 @@
-"""What every group of CUDA ops works with: kernels by name, arrays that are checked, scratch."""
+"""Shared by all groups of CUDA ops: launches by name, checks of arrays, and scratch memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from runtime.backend.cuda.pass_block import PassBlock
 Arguments = tuple[Argument, ...]
 FLOAT = np.dtype(np.float32)
 QUAD = 4
-"""Elements a thread of an elementwise kernel takes: see cuda_kernels/quads.cuh."""
+"""Elements that a thread of an elementwise kernel computes; see cuda_kernels/quads.cuh."""
 _ALIGNED = 64
 _MOST_ROWS = 65535
 
@@ -30,9 +30,9 @@ class Launcher:
         self.driver = driver
         self.memory = memory
         self.launches = 0
-        """Kernels, fills and copies on the device asked for so far, one by one."""
+        """The number of kernels, fills and copies on the device submitted so far."""
         self.block: PassBlock | None = None
-        """While launches are recorded: what changes from pass to pass."""
+        """The values that change from pass to pass, while launches are recorded."""
         self._kernels: dict[tuple[str, str], Kernel] = {}
         self._constants: dict[tuple[str, str], int] = {}
 
@@ -44,10 +44,10 @@ class Launcher:
         args: Sequence[Argument],
         threads: int | Extent = 0,
     ) -> None:
-        """Launch a kernel of cuda_kernels/<source>.cu; by default with as many threads as it takes.
+        """Launch a kernel of cuda_kernels/<source>.cu, by default with its largest block.
 
         Raises:
-            DeviceError: an array belongs to another device or backend, or the launch is refused.
+            DeviceError: an array belongs to another device or backend, or the launch is invalid.
         """
         loaded = self._kernel(source, kernel)
         for arg in args:
@@ -58,48 +58,51 @@ class Launcher:
         self.launches += 1
         self.driver.launch(loaded, extent, (block, 1, 1) if isinstance(block, int) else block, args)
 
-    def expect_own(self, what: str, array: DeviceArray) -> None:
-        """Refuse an array of another backend.
+    def expect_own(self, op: str, array: DeviceArray) -> None:
+        """Check that an array, of any shape, belongs to this backend.
 
         Raises:
-            DeviceError: its address means nothing here.
+            DeviceError: it belongs to another backend.
         """
         if not isinstance(array, DeviceArray) or not self.memory.owns(array):
             raise DeviceError(
-                f"{what}: an array of another backend ({array!r}); expected one of "
+                f"{op}: an array of another backend ({array!r}); expected one of "
                 f"{self.driver.name} {self.driver.device_id}; copy it there first"
             )
 
     def elementwise(
-        self, source: str, kernel: str, count: int, args: Sequence[Argument], each: int = QUAD
+        self, source: str, kernel: str, count: int, args: Sequence[Argument], per_thread: int = QUAD
     ) -> None:
-        """Launch a kernel in which a thread takes `each` of `count` elements."""
+        """Launch a kernel in which a thread computes `per_thread` of `count` elements."""
         threads = self._kernel(source, kernel).signature.max_threads
-        self.run(source, kernel, blocks(count, threads * each), args)
+        self.run(source, kernel, blocks(count, threads * per_thread), args)
 
     def constant(self, source: str, name: str) -> int:
-        """A `constexpr int` of a kernel file."""
-        found = self._constants.get((source, name))
-        if found is None:
-            found = self._constants[source, name] = self.driver.constants(source)[name]
-        return found
+        """The value of a `constexpr int` of a kernel file."""
+        constant = self._constants.get((source, name))
+        if constant is None:
+            constant = self._constants[source, name] = self.driver.constants(source)[name]
+        return constant
 
     def _kernel(self, source: str, name: str) -> Kernel:
-        """A loaded kernel; looked up a few hundred times an iteration, so remembered."""
-        found = self._kernels.get((source, name))
-        if found is None:
-            found = self._kernels[source, name] = self.driver.load(source)[name]
-        return found
+        """A loaded kernel; cached, because it is looked up hundreds of times an iteration."""
+        loaded = self._kernels.get((source, name))
+        if loaded is None:
+            loaded = self._kernels[source, name] = self.driver.load(source)[name]
+        return loaded
 
     def table(self, values: HostArray) -> DeviceArray:
-        """Small numbers that kernels look up, as int32 on the device."""
+        """Upload a table of any shape as int32; the result has the same shape."""
         host = np.ascontiguousarray(values, np.int32)
         device = self.memory.empty(host.shape, host.dtype)
         self.driver.upload(host, device.address)
         return device
 
     def scratch(self, *counts: int) -> list[DeviceArray]:
-        """Arrays of float32 in the workspace all ops share: theirs until the next call."""
+        """Float32 arrays in the workspace that all ops share; valid until the next call.
+
+        Shapes: (count,) for each of `counts`.
+        """
         starts, total = [], 0
         for count in counts:
             starts.append(total)
@@ -112,46 +115,49 @@ class Launcher:
 
 
 def chunks_of(n: int, images: int) -> Iterator[tuple[int, int]]:
-    """First image and number of images of each chunk of a batch."""
+    """The first image and the number of images of each chunk of a batch."""
     for first in range(0, n, images):
         yield first, min(images, n - first)
 
 
 def images_of(array: DeviceArray, n: int, first: int, count: int) -> DeviceArray:
-    """Some images of a batch of n."""
+    """View `count` images of a batch of n, from image `first` on.
+
+    Shapes: array (n,...); the result (count * size of an image,).
+    """
     per_image = array.size // n
     return array.view(first * per_image, (count * per_image,))
 
 
 def blocks(count: int, per_block: int) -> int:
-    """How many blocks serve `count` elements."""
+    """The number of blocks for `count` elements."""
     return ceil_div(count, per_block)
 
 
 def rows_along_y(rows: int) -> int:
-    """A grid's extent along y for a kernel that goes on to further rows itself."""
+    """The extent along y of a grid whose kernel loops over the remaining rows."""
     return min(rows, _MOST_ROWS)
 
 
-def expect_size(what: str, array: DeviceArray, shape: Sequence[int]) -> None:
-    """Refuse an array that does not have as many elements as the shape.
+def expect_size(name: str, array: DeviceArray, shape: Sequence[int]) -> None:
+    """Check that an array has as many elements as the shape; its own shape may differ.
 
     Raises:
-        ShapeError: a kernel would read or write beyond it.
+        ShapeError: it has another number of elements, and a kernel would access memory beyond it.
     """
     if array.size != math.prod(shape):
         raise ShapeError(
-            f"{what}: an array in shape {array.shape}; expected {math.prod(shape)} elements as in "
+            f"{name}: an array in shape {array.shape}; expected {math.prod(shape)} elements as in "
             f"{tuple(shape)}; reshape the blob"
         )
 
 
-def expect_same_size(what: str, first: DeviceArray, *others: DeviceArray) -> int:
-    """The number of elements that all of them have.
+def expect_same_size(name: str, first: DeviceArray, *others: DeviceArray) -> int:
+    """The number of elements, which must be the same for all arrays; shapes may differ.
 
     Raises:
-        ShapeError: one of them has another number.
+        ShapeError: the numbers differ.
     """
     for other in others:
-        expect_size(what, other, first.shape)
+        expect_size(name, other, first.shape)
     return first.size

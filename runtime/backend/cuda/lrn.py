@@ -53,6 +53,6 @@ class CudaLRN(LRNOps):
         launcher.elementwise("lrn", f"lrn_{which}", count, args, 1)
 
 
-def _expect(what: str, geom: LRNGeometry, *arrays: DeviceArray) -> None:
+def _expect(op: str, geom: LRNGeometry, *arrays: DeviceArray) -> None:
     for array in arrays:
-        expect_size(what, array, (geom.n, geom.c, geom.h, geom.w))
+        expect_size(op, array, (geom.n, geom.c, geom.h, geom.w))

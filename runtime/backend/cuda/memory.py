@@ -1,4 +1,4 @@
-"""One pool and one workspace per driver: memory is asked of the device once, and then goes round.
+"""One pool of device memory and one workspace per driver; freed blocks are used again.
 
 memory = DeviceMemory(driver)
 x = memory.empty((n, c, h, w), np.dtype(np.float32))    lives as long as x or a view of it
@@ -18,12 +18,12 @@ from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.driver import Driver, OutOfMemoryError
 
 _SMALL, _LARGE = 512, 2 << 20
-# A cached block serves a request when at most this share of it would lie idle.
+# A cached block is used for a request when at most this share of it remains unused.
 _IDLE = 1 / 8
 
 
 class Block:
-    """A piece of device memory; it goes back to the pool when nobody refers to it any more."""
+    """A block of device memory, which returns to the pool when it is no longer referenced."""
 
     __slots__ = ("_returned", "address", "capacity")
 
@@ -33,38 +33,38 @@ class Block:
         self._returned = returned
 
     def is_of(self, returned: deque[tuple[int, int]]) -> bool:
-        """Whether this goes back to the pool with that list."""
+        """Whether this block returns to the pool with that list."""
         return self._returned is returned
 
     def __del__(self) -> None:
-        # Any thread may be the last to let go, even in the middle of the pool's own work: all that
-        # happens here is one append, which needs no lock.
+        # Any thread may drop the last reference, even during a method of the pool. An append needs
+        # no lock.
         self._returned.append((self.address, self.capacity))
 
 
 class DeviceMemory:
-    """The pool. What is given back is used again in the order of the compute stream.
+    """The pool. Returned blocks are used again, in the order of the compute stream.
 
-    Memory that another stream still reads or writes must not be let go before that is done.
+    A block that another stream reads or writes must stay referenced until that work is done.
     """
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
         self.peak_bytes = 0
         self.given = 0
-        """How often memory was given out."""
+        """The number of arrays allocated so far."""
         self.growths = 0
-        """How often the workspace was replaced by a larger one."""
+        """The number of times the workspace was replaced by a larger one."""
         self._returned: deque[tuple[int, int]] = deque()
         self._cached: dict[int, list[int]] = {}  # capacity -> addresses
         self._held = 0
         self._workspace: Block | None = None
 
     def empty(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
-        """An array of unspecified contents.
+        """Allocate an array of this shape and dtype; its contents are unspecified.
 
         Raises:
-            DeviceError: out of memory; says what was asked, what is free and what to change.
+            DeviceError: out of memory; the message gives the sizes requested and free.
         """
         shape = (shape,) if isinstance(shape, int) else shape
         array = DeviceArray(0, shape, np.dtype(dtype), None)
@@ -73,30 +73,32 @@ class DeviceMemory:
         return array
 
     def workspace(self, nbytes: int) -> DeviceArray:
-        """At least `nbytes` bytes as uint8, shared by all ops: valid until the next call.
+        """The workspace that all ops share, valid until the next call.
 
-        The contents are unspecified at each call. It grows to the largest request and stays there.
+        Its contents are unspecified. It grows to the largest request and does not shrink.
+
+        Shapes: (at least nbytes,) uint8.
         """
         if self._workspace is None or self._workspace.capacity < nbytes:
             self.growths += 1
-            self._workspace = None  # the old one may serve, or be freed, before the new is made
+            self._workspace = None  # so that the old one is used again or freed first
             self._workspace = self._block(nbytes)
         else:
             self.driver.lend(self._workspace.address, nbytes)
         return DeviceArray(self._workspace.address, (nbytes,), np.dtype(np.uint8), self._workspace)
 
     def owns(self, array: DeviceArray) -> bool:
-        """Whether the array lies in memory of this pool."""
+        """Whether the array is in memory of this pool."""
         return isinstance(array.owner, Block) and array.owner.is_of(self._returned)
 
     @property
     def held_bytes(self) -> int:
-        """What the pool has of the device, in use or not."""
+        """The bytes that the pool has allocated on the device, in use or not."""
         return self._held
 
     @property
     def cached_bytes(self) -> int:
-        """What the pool has and nobody uses."""
+        """The bytes of the pool that are not in use."""
         self._collect()
         return sum(capacity * len(addresses) for capacity, addresses in self._cached.items())
 
@@ -112,7 +114,7 @@ class DeviceMemory:
 
     @property
     def workspace_bytes(self) -> int:
-        """What the workspace has grown to."""
+        """The size of the workspace in bytes."""
         return self._workspace.capacity if self._workspace is not None else 0
 
     def expect_room(self, nbytes: int, purpose: str) -> None:
@@ -122,7 +124,7 @@ class DeviceMemory:
             raise self._exhausted(nbytes, f" for {purpose}")
 
     def trim(self) -> None:
-        """Give the device back what nobody uses."""
+        """Free the blocks that are not in use."""
         self._collect()
         for capacity, addresses in self._cached.items():
             for address in addresses:
@@ -140,7 +142,7 @@ class DeviceMemory:
         return Block(address, capacity, self._returned)
 
     def _reuse(self, capacity: int) -> tuple[int, int] | None:
-        """The smallest cached block that serves."""
+        """Address and capacity of the smallest cached block that fits."""
         fitting = [c for c in self._cached if capacity <= c and (c - capacity) <= c * _IDLE]
         if not fitting:
             return None
@@ -169,7 +171,7 @@ class DeviceMemory:
             f"{driver.name} {driver.device_id} ({driver.info.name}): out of memory; asked for "
             f"{_size(nbytes)}{purpose}, free are {_size(driver.free_memory())} of "
             f"{_size(driver.info.total_memory)}, this run holds {_size(self._held)}; use a smaller "
-            "batch_size, more GPUs (--gpu 0,1), or end what else runs on the device"
+            "batch_size, more GPUs (--gpu 0,1), or stop other programs on the device"
         )
 
     def _collect(self) -> None:

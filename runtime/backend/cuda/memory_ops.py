@@ -42,7 +42,7 @@ class CudaMemory(MemoryOps):
             self._launcher.driver.download(device.address, host)
 
     def copy(self, src: DeviceArray, dst: DeviceArray) -> None:
-        # The source may lie on another device of this process.
+        # The source may be on another device of this process.
         self._launcher.expect_own("copy", dst)
         _expect_alike("copy", src, dst)
         self._launcher.launches += 1
@@ -60,8 +60,8 @@ class CudaMemory(MemoryOps):
         if rows == 0 or cols == 0:
             return
         ends = [
-            DeviceArray(array.address + at * FLOAT.itemsize, (span,), array.dtype, array.owner)
-            for array, at, span in (
+            DeviceArray(array.address + offset * FLOAT.itemsize, (span,), array.dtype, array.owner)
+            for array, offset, span in (
                 (src, src_at[0], _span(src, rows, cols, src_at)),
                 (dst, dst_at[0], _span(dst, rows, cols, dst_at)),
             )
@@ -92,17 +92,17 @@ class CudaMemory(MemoryOps):
         self._driver.synchronize()
 
 
-def _expect_alike(what: str, src: HostArray | DeviceArray, dst: DeviceArray) -> None:
+def _expect_alike(op: str, src: HostArray | DeviceArray, dst: DeviceArray) -> None:
     if src.size != dst.size or src.dtype != dst.dtype:
         raise ShapeError(
-            f"{what}: {src.size} elements of {src.dtype} and {dst.size} of {dst.dtype}; expected "
+            f"{op}: {src.size} elements of {src.dtype} and {dst.size} of {dst.dtype}; expected "
             "the same count and dtype; check the shapes"
         )
 
 
-def _span(array: DeviceArray, rows: int, cols: int, at: tuple[int, int]) -> int:
-    """How many elements lie between the first and the last of the runs."""
-    offset, stride = at
+def _span(array: DeviceArray, rows: int, cols: int, placement: tuple[int, int]) -> int:
+    """The number of elements from the first run to the end of the last."""
+    offset, stride = placement
     span = (rows - 1) * stride + cols
     if offset < 0 or offset + span > array.size:
         raise ShapeError(

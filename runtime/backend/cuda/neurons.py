@@ -40,7 +40,7 @@ class CudaNeurons(NeuronOps):
         count = expect_same_size("dropout_forward", x, y, mask)
         samples = x.shape[0] if x.shape else 1
         per_sample = count // max(1, samples)
-        # A uniform number is a whole multiple of 2^-24, so the comparison is exact on integers.
+        # Uniform numbers are integer multiples of 2^-24, so the comparison of integers is exact.
         threshold = math.ceil(ratio * 2**24)
         width = QUAD * self._launcher.constant("dropout", "BLOCK")
         block = self._launcher.block
@@ -64,5 +64,5 @@ class CudaNeurons(NeuronOps):
 
 
 def _scale(ratio: float) -> float:
-    """Ratio 1 keeps nothing, and needs no scale."""
+    """The scale of the values that remain; 0 for ratio 1, which drops all."""
     return 1.0 / (1.0 - ratio) if ratio < 1.0 else 0.0

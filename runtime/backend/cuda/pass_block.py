@@ -1,4 +1,4 @@
-"""What changes from pass to pass, in device memory: recorded launches find it there anew."""
+"""Values that change from pass to pass, in device memory, where recorded launches read them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _WORD = (1 << 64) - 1
 
 
 class PassBlock:
-    """The number of the pass, and the learning rates of an update in the order they are asked for.
+    """The number of the pass, and the learning rates of an update in the order of their use.
 
-    An op that is recorded leans on the block only where it finds there what it was told; whatever
-    else it was told stays an argument, and a tape in which that changes is never replayed.
+    A recorded op reads a value from the block only if the block holds the value passed to the op.
+    All other values remain arguments, and a tape in which an argument changes is never replayed.
     """
 
     def __init__(self, driver: Driver, memory: DeviceMemory) -> None:
@@ -33,7 +33,7 @@ class PassBlock:
         self.pass_number = 0
 
     def write(self, pass_number: int, rates: Sequence[float]) -> None:
-        """Send both to the device, in the order of the compute stream."""
+        """Upload both to the device, in the order of the compute stream."""
         self.pass_number = pass_number
         self._rates, self._taken = [float(rate) for rate in rates], 0
         if self._clock is None:
@@ -46,11 +46,14 @@ class PassBlock:
         self._driver.upload(np.array(self._rates, _RATE), self._rate_array.address)
 
     def place(self, draw: Draw, samples: int) -> tuple[DeviceArray | None, int]:
-        """Where the number of the pass is, and what is to be added to its first sample's number."""
+        """The array of the pass number, and the offset to add to the number of its first sample.
+
+        Shapes: (1,), or None before the first `write`.
+        """
         return self._clock, draw.first_sample - self.pass_number * samples
 
     def take_rate(self, rate: float) -> DeviceArray | None:
-        """Where the next rate is, if it is this one."""
+        """The array of the next rate, None if that is another rate. Shapes: (1,)."""
         index = self._taken
         if self._rate_array is None or index >= len(self._rates) or self._rates[index] != rate:
             return None

@@ -7,7 +7,7 @@ from runtime.backend.base import PoolOps
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import Arguments, Launcher, expect_size
 
-# Two neighbouring outputs a thread.
+# A thread computes two neighbouring outputs.
 _PAIR = 2
 
 
@@ -51,7 +51,7 @@ class CudaPool(PoolOps):
 
 
 def _is_halving(geom: PoolGeometry) -> bool:
-    """The paper's pooling: 2x2 windows at stride 2 that fill the plane, in pairs."""
+    """Whether this is the paper's pooling: 2x2 windows at stride 2 without padding or remainder."""
     return (
         geom.kernel == geom.stride == (2, 2)
         and geom.pad == (0, 0)
@@ -66,12 +66,12 @@ def _sizes(geom: PoolGeometry) -> tuple[int, ...]:
 
 
 def _expect(
-    what: str,
+    op: str,
     geom: PoolGeometry,
     inputs: tuple[DeviceArray, ...],
     outputs: tuple[DeviceArray, ...],
 ) -> None:
     for array in inputs:
-        expect_size(what, array, geom.in_shape)
+        expect_size(op, array, geom.in_shape)
     for array in outputs:
-        expect_size(what, array, geom.out_shape)
+        expect_size(op, array, geom.out_shape)

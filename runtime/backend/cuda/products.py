@@ -1,4 +1,4 @@
-"""Matrix products: tiles, splits and the strides of every transpose; and the bias."""
+"""Matrix products, with their tiles, splits and strides; and the bias."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import Launcher, blocks, expect_size
 
 SLAB = 8
-"""Depth is cut in multiples of it: see cuda_kernels/tile_product.cuh."""
-# A product of fewer tiles than a large GPU runs at a time is cut along its depth, into parts long
-# enough to be worth their sums. The numbers are the same on every device: so are the bits.
+"""The depth is split in multiples of this; see cuda_kernels/tile_product.cuh."""
+# A product of fewer tiles than a large GPU runs at a time is split along its depth, into parts of
+# at least _SHORTEST_SPLIT. These numbers do not depend on the device, so neither do the results.
 _FEW_TILES = 132
 _WANTED_BLOCKS = 512
 _SHORTEST_SPLIT = 256
@@ -20,7 +20,7 @@ _SHORTEST_SPLIT = 256
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns of a product that one block computes; a thread computes 8 x 8."""
+    """Rows and columns of the product that one block computes; a thread computes 8 x 8."""
 
     rows: int
     cols: int
@@ -30,7 +30,7 @@ class Tile:
         return self.rows * self.cols // 64
 
     def grid(self, rows: int, cols: int) -> int:
-        """How many tiles cover a matrix."""
+        """The number of tiles that cover a matrix."""
         return blocks(rows, self.rows) * blocks(cols, self.cols)
 
     def __str__(self) -> str:
@@ -42,21 +42,21 @@ LARGE, WIDE, SMALL = Tile(128, 128), Tile(64, 128), Tile(64, 64)
 
 @dataclass(frozen=True)
 class Splits:
-    """A depth in `count` parts of `chunk`, the last one of what is left."""
+    """A depth split into `count` parts of `chunk`; the last part is the remainder."""
 
     count: int
     chunk: int
 
     @classmethod
-    def of(cls, depth: int, wanted: int, unit: int = SLAB) -> Splits:
-        """At most `wanted` parts, each a multiple of `unit` long."""
-        chunk = blocks(blocks(depth, max(1, wanted)), unit) * unit
+    def of(cls, depth: int, most: int, unit: int = SLAB) -> Splits:
+        """Split into at most `most` parts, whose length is a multiple of `unit`."""
+        chunk = blocks(blocks(depth, max(1, most)), unit) * unit
         return cls(blocks(depth, chunk), chunk)
 
 
 @dataclass(frozen=True)
 class Product:
-    """C (m,n) = A (m,k) B (k,n) by strides in elements; `batch` of them, *_batch apart."""
+    """C (m,n) = A (m,k) B (k,n), `batch` times. Units: strides (a_row ... c_batch) in elements."""
 
     m: int
     n: int
@@ -73,20 +73,20 @@ class Product:
 
     @property
     def tile(self) -> Tile:
-        """The tile that wastes least; the larger, the fewer reads."""
+        """The largest tile that fits the sizes, as larger tiles read less memory."""
         if self.n <= SMALL.cols:
             return SMALL
         return WIDE if self.m <= WIDE.rows else LARGE
 
     def splits(self, wanted_blocks: int = _WANTED_BLOCKS) -> Splits:
-        """How the depth is cut, by the sizes alone."""
+        """How the depth is split; depends on the sizes alone."""
         tiles = self.tile.grid(self.m, self.n) * self.batch
-        wanted = wanted_blocks // tiles if tiles < _FEW_TILES else 1
-        return Splits.of(self.k, min(wanted, self.k // _SHORTEST_SPLIT))
+        parts = wanted_blocks // tiles if tiles < _FEW_TILES else 1
+        return Splits.of(self.k, min(parts, self.k // _SHORTEST_SPLIT))
 
 
 class CudaProducts(ProductOps):
-    """ProductOps by CUDA kernels; and products by strides, for the convolutions."""
+    """ProductOps by CUDA kernels, and products with strides for the convolutions."""
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
@@ -105,7 +105,7 @@ class CudaProducts(ProductOps):
         if not c.size:
             return
         if not product.k:
-            # A scale of 0 would keep what is not a number.
+            # Multiplying by 0 would keep NaN and infinity.
             name, args = ("fill", (c, c.size, 0.0)) if beta == 0 else ("scal", (c, c.size, beta))
             self._launcher.elementwise("vectors", name, c.size, args)
             return
@@ -147,7 +147,7 @@ class CudaProducts(ProductOps):
 
     def multiply(
         self,
-        of: Product,
+        product: Product,
         splits: Splits,
         a: DeviceArray,
         b: DeviceArray,
@@ -155,15 +155,18 @@ class CudaProducts(ProductOps):
         alpha: float = 1.0,
         beta: float = 0.0,
     ) -> None:
-        """C = alpha A B + beta C; with splits, matrix i * splits + s of C takes split s of i."""
+        """C = alpha A B + beta C; with splits, matrix i * splits + s of C is part s of product i.
+
+        Shapes: see Product.
+        """
         self._launcher.run(
             "gemm",
-            f"gemm_{of.tile}",
-            (of.tile.grid(of.m, of.n), 1, of.batch * splits.count),
+            f"gemm_{product.tile}",
+            (product.tile.grid(product.m, product.n), 1, product.batch * splits.count),
             (
-                *(a, b, c, of.m, of.n, of.k),
-                *(of.a_row, of.a_depth, of.b_depth, of.b_col, of.c_row),
-                *(of.a_batch, of.b_batch, of.c_batch),
+                *(a, b, c, product.m, product.n, product.k),
+                *(product.a_row, product.a_depth, product.b_depth, product.b_col, product.c_row),
+                *(product.a_batch, product.b_batch, product.c_batch),
                 *(splits.count, splits.chunk, alpha, beta),
             ),
         )
@@ -171,7 +174,10 @@ class CudaProducts(ProductOps):
     def sum_splits(
         self, partial: DeviceArray, splits: int, c: DeviceArray, alpha: float, beta: float
     ) -> None:
-        """c = alpha * (sum of partial, which is (splits, count)) + beta * c."""
+        """c = alpha * (sum of partial over splits) + beta * c.
+
+        Shapes: partial (splits,count), c (count,).
+        """
         args = (partial, c, c.size, splits, alpha, beta)
         self._launcher.elementwise("gemm", "gemm_sum_splits", c.size, args)
 
@@ -191,6 +197,6 @@ def _product(
     return Product(m, n, k, a_row, a_depth, b_depth, b_col, n)
 
 
-def _expect_layout(what: str, layout: Layout, bias: DeviceArray, y: DeviceArray) -> None:
-    expect_size(what, bias, (layout.channels,))
-    expect_size(what, y, (layout.outer, layout.channels, layout.inner))
+def _expect_layout(op: str, layout: Layout, bias: DeviceArray, y: DeviceArray) -> None:
+    expect_size(op, bias, (layout.channels,))
+    expect_size(op, y, (layout.outer, layout.channels, layout.inner))

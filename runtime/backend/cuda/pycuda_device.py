@@ -1,4 +1,4 @@
-"""What the NVIDIA driver says of its devices. `cuda` is pycuda.driver, initialised."""
+"""The devices that the NVIDIA driver reports. `cuda` is pycuda.driver, initialised."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ STATIC_SHARED_LIMIT = 48 << 10
 
 
 def open_device(cuda: Any, device_id: int) -> Any:
-    """The device of this number.
+    """Open the device of this number.
 
     Raises:
-        DeviceError: there are fewer.
+        DeviceError: there is no such device.
     """
     count = int(cuda.Device.count())
     if not 0 <= device_id < count:
-        there = "there is none" if count == 0 else f"there are {count}, from 0 to {count - 1}"
+        available = "there is none" if count == 0 else f"there are {count}, from 0 to {count - 1}"
         raise DeviceError(
-            f"gpu {device_id}: no such GPU; {there}; give another number by --gpu or device_id"
+            f"gpu {device_id}: no such GPU; {available}; give another number by --gpu or device_id"
         )
     return cuda.Device(device_id)
 
 
 def describe(cuda: Any, device: Any) -> DeviceInfo:
-    """What the driver says of a device."""
+    """The properties that the driver reports of a device."""
     ask = functools.partial(_attribute, cuda, device)
     version = int(cuda.get_driver_version())
     return DeviceInfo(
@@ -45,9 +45,9 @@ def describe(cuda: Any, device: Any) -> DeviceInfo:
 
 
 def _attribute(cuda: Any, device: Any, name: str) -> int:
-    """0 for what this PyCUDA or this device does not know."""
-    known = getattr(cuda.device_attribute, name, None)
+    """An attribute of a device; 0 if this PyCUDA or this device does not support it."""
+    attribute = getattr(cuda.device_attribute, name, None)
     try:
-        return 0 if known is None else int(device.get_attribute(known))
+        return 0 if attribute is None else int(device.get_attribute(attribute))
     except cuda.Error:
         return 0

@@ -1,4 +1,4 @@
-"""What PyCudaDriver holds of a device: its context, events, graphs and memory.
+"""The resources of a device that PyCudaDriver uses: context, events, graphs and memory.
 
 The context is the device's primary one, which CUDA's run-time API and NCCL use as well. CUDA and
 PyCUDA keep a stack of contexts for each thread. Here the stack has at most one entry. It is
@@ -75,7 +75,7 @@ class PrimaryContext:
 
     @property
     def raw(self) -> Any:
-        """PyCUDA's own context."""
+        """The context object of PyCUDA."""
         return self._context
 
     def reach(self, device: Any, other: Any, context: PrimaryContext) -> bool:
@@ -106,14 +106,14 @@ class GraphLibrary:
     """The calls of the driver library that record work and repeat it.
 
     Raises:
-        DeviceError: by every method but `abandon`: the library lacks the call, or the call fails.
+        DeviceError: every method except `abandon`: the library lacks the call, or the call fails.
     """
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(_LIBRARY)
 
     def begin(self, stream: int) -> None:
-        """Record the work that the stream is given from now on."""
+        """Record the work that is submitted to the stream from now on."""
         self._call("cuStreamBeginCapture_v2", ctypes.c_void_p(stream), ctypes.c_int(_RELAXED))
 
     def end(self, stream: int) -> int:

@@ -1,7 +1,7 @@
-"""Launches remembered while they happen, and repeated as one graph.
+"""Records launches while they are executed, and replays them as one graph.
 
-Work is always done when it is recorded, launch by launch. A graph is made afterwards, of tapes
-alone: no code of a layer ever runs without its launches, so there is nothing to undo.
+Recording executes the work, launch by launch. A graph is made from the tapes afterwards: code of a
+layer never runs without its launches, so a capture has nothing to undo.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from runtime.backend.cuda.launcher import Launcher
 from runtime.backend.cuda.pass_block import PassBlock
 from runtime.backend.recording import Watch
 
-# Calls of a driver that neither move anything nor wait.
+# Calls of a driver that neither copy nor wait, and are not recorded.
 _HARMLESS = frozenset({"load", "constants"})
 Call = tuple[Any, ...]
 
 
 class LaunchTape:
-    """See Tape. It keeps the arrays of its launches alive."""
+    """See Tape. Keeps the arrays of its launches alive."""
 
     def __init__(self) -> None:
         self._done: list[tuple[str, Call]] = []
@@ -34,12 +34,12 @@ class LaunchTape:
         return sum(name != "lend" for name, _ in self._done)
 
     def add(self, name: str, call: Call, key: Call) -> None:
-        """Remember a call of the driver; `key` is what makes it the same as another."""
+        """Record a call of the driver; calls with equal `key` are equal."""
         self._done.append((name, call))
         self._keys.append((name, *key))
 
     def repeat(self, driver: Driver) -> None:
-        """Ask the driver for all of it."""
+        """Make the recorded calls again."""
         for name, call in self._done:
             getattr(driver, name)(*call)
 
@@ -50,7 +50,7 @@ class LaunchTape:
 
 
 class TapedDriver:
-    """A driver that writes on a tape what it does; everything else is the driver's own."""
+    """A driver that records its launches, copies and fills on a tape."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -87,7 +87,7 @@ class TapedDriver:
         self._driver.fill_bytes(address, value, size)
 
     def lend(self, address: int, size: int) -> None:
-        """See Driver.lend: what watches the workspace watches it in a replay as well."""
+        """See Driver.lend: the emulator guards the workspace in a replay as well."""
         self._write("lend", address, size)
         self._driver.lend(address, size)
 

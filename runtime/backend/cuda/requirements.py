@@ -1,4 +1,4 @@
-"""What a GPU backend needs: driver, GPU, CUDA toolkit and PyCUDA, each examined on its own."""
+"""The requirements of a GPU backend, each checked separately: driver, GPU, toolkit, PyCUDA."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Load = Callable[[str], Any]
 
 @dataclass(frozen=True)
 class Requirement:
-    """One of the things that are needed, and whether it is available."""
+    """A requirement, and whether it is available."""
 
     name: str
     available: bool
     detail: str
-    """Its version or number, or why it is not available."""
+    """Its version or number, or the reason why it is unavailable."""
     advice: str = ""
 
     def __str__(self) -> str:
@@ -42,7 +42,7 @@ class Requirement:
 
 
 def gpu_requirements(load: Load = ctypes.CDLL, pci: Path = _PCI) -> dict[str, Requirement]:
-    """Examine the requirements, by a short name for each."""
+    """Check the requirements; the keys are 'driver', 'card', 'toolkit' and 'pycuda'."""
     driver, count = _driver(load)
     return {
         "driver": driver,
@@ -53,7 +53,7 @@ def gpu_requirements(load: Load = ctypes.CDLL, pci: Path = _PCI) -> dict[str, Re
 
 
 def _driver(load: Load) -> tuple[Requirement, int | None]:
-    """The driver, and the number of GPUs that it finds; None if it cannot be asked."""
+    """The driver, and the number of GPUs that it finds; None if the driver does not work."""
     name, advice = "NVIDIA driver", "install the NVIDIA driver"
     try:
         library = load(_LIBRARY)
@@ -83,7 +83,7 @@ def _card(count: int | None, pci: Path) -> Requirement:
         return Requirement(name, False, "none on the PCI bus", "add a GPU, or use the CPU")
     if visible is not None:
         detail = f"the driver finds none, with CUDA_VISIBLE_DEVICES={visible!r}"
-        return Requirement(name, False, detail, "correct or unset the variable")
+        return Requirement(name, False, detail, "change or unset the variable")
     if cards:
         detail = f"{cards} on the PCI bus, of which the driver finds none"
         return Requirement(name, False, detail, "see nvidia-smi, or use the CPU")
@@ -91,15 +91,15 @@ def _card(count: int | None, pci: Path) -> Requirement:
 
 
 def _pci_cards(folder: Path) -> int:
-    """NVIDIA's display controllers on the PCI bus."""
-    found = 0
+    """The number of NVIDIA display controllers on the PCI bus."""
+    cards = 0
     with contextlib.suppress(OSError):
         for device in folder.iterdir():
             with contextlib.suppress(OSError):
                 vendor = (device / "vendor").read_text().strip()
                 kind = (device / "class").read_text().strip()
-                found += vendor == _NVIDIA and kind.startswith(_DISPLAY_CLASS)
-    return found
+                cards += vendor == _NVIDIA and kind.startswith(_DISPLAY_CLASS)
+    return cards
 
 
 def _toolkit() -> Requirement:

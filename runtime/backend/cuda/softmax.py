@@ -24,7 +24,7 @@ class CudaSoftmax(SoftmaxOps):
         self._per_place(layout, "backward", (y, dy, dx))
 
     def _per_place(self, layout: Layout, which: str, arrays: tuple[DeviceArray, ...]) -> None:
-        """A thread takes a place where neighbouring places lie together, else a warp does."""
+        """A thread computes a position if neighbouring positions are contiguous, else a warp."""
         places = _places(layout)
         args: Arguments = (*arrays, places, layout.channels, layout.inner)
         if layout.inner >= _WARP:
@@ -103,10 +103,10 @@ def _labels(
 
 
 def _ignored(label: int | None) -> tuple[int, int]:
-    """Whether there is a label to ignore, and which."""
+    """Whether a label is ignored (0 or 1), and that label."""
     return (0, 0) if label is None else (1, label)
 
 
-def _expect_rows(what: str, layout: Layout, *arrays: DeviceArray) -> None:
+def _expect_rows(op: str, layout: Layout, *arrays: DeviceArray) -> None:
     for array in arrays:
-        expect_size(what, array, (layout.outer, layout.channels, layout.inner))
+        expect_size(op, array, (layout.outer, layout.channels, layout.inner))

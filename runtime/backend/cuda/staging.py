@@ -1,11 +1,11 @@
-"""Copies to the device that happen while it computes, by way of pinned host memory.
+"""Copies to the device that overlap with computation, through pinned host memory.
 
     ticket = staging.send(batch, array, after=event)   the copy begins once `event` has passed
-    ...                                                work on other arrays goes on meanwhile
-    staging.arrive(ticket)                             later compute work sees the batch in `array`
+    ...                                                other compute work runs at the same time
+    staging.arrive(ticket)                             later compute work reads the batch in `array`
 
-With two arrays in turn, and for `after` an event recorded behind the last use of the array, the
-copy of a batch hides behind the work on the one before.
+With two arrays by turns, and with `after` an event recorded after the last use of the array, the
+copy of a batch overlaps with the work on the previous one.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from runtime.backend.cuda.driver import Driver, Event
 
 @dataclass(frozen=True)
 class Ticket:
-    """A copy under way."""
+    """A copy that was started."""
 
     arrived: Event
     array: DeviceArray
 
 
 class Staging:
-    """Pinned buffers in turn, and a stream for the copies."""
+    """Pinned buffers, used by turns, and a stream for the copies."""
 
     def __init__(self, driver: Driver, slots: int = 2) -> None:
         self._driver = driver
@@ -39,12 +39,14 @@ class Staging:
         self._turn = 0
 
     def send(self, host: HostArray, array: DeviceArray, after: Event | None = None) -> Ticket:
-        """Begin to copy; the host array may be changed on return.
+        """Start a copy; the host array may change after the return.
 
-        Without `after` the copy waits for everything asked of the compute stream so far.
+        Without `after` the copy waits for all work of the compute stream so far.
+
+        Shapes: any, with the same number of bytes.
 
         Raises:
-            DeviceError: the two are not of the same size.
+            DeviceError: the arrays differ in size.
         """
         if host.nbytes != array.nbytes:
             raise DeviceError(
@@ -70,5 +72,5 @@ class Staging:
         return Ticket(arrived, array)
 
     def arrive(self, ticket: Ticket) -> None:
-        """Let later compute work wait for the copy."""
+        """Make later compute work wait for the copy."""
         self._driver.wait(ticket.arrived)

@@ -58,6 +58,6 @@ class CudaVectors(VectorOps):
     ) -> None:
         count, block = expect_same_size("sgd_update", w, dw, history), self._launcher.block
         place = None if block is None else block.take_rate(lr)
-        given = lr if place is None else 0.0
-        args = (dw, w, history, count, given, momentum, decay, place)
+        argument = lr if place is None else 0.0
+        args = (dw, w, history, count, argument, momentum, decay, place)
         self._launcher.elementwise("sgd_update", "sgd_update", count, args)

@@ -109,7 +109,7 @@ def test_copies_outside_of_allocations_are_refused() -> None:
     driver = EmulatorDriver()
     address = driver.allocate(64)
     data = np.zeros(100, np.uint8)
-    with pytest.raises(DeviceError, match=r"emu: upload of 100 bytes at .*, which goes on for 64 "):
+    with pytest.raises(DeviceError, match=r"emu: upload of 100 bytes at .*, which extends for 64 "):
         driver.upload(data, address)
     with pytest.raises(DeviceError, match="emu: download of 100 bytes"):
         driver.download(address, data)
@@ -118,7 +118,7 @@ def test_copies_outside_of_allocations_are_refused() -> None:
     with pytest.raises(DeviceError, match="emu: fill of 65 bytes"):
         driver.fill_bytes(address, 0, 65)
     driver.free(address)
-    with pytest.raises(DeviceError, match="which goes on for 0 bytes"):
+    with pytest.raises(DeviceError, match="which extends for 0 bytes"):
         driver.upload(data, address)
 
 
