@@ -1,4 +1,4 @@
-"""Handwritten CUDA kernels, and how they are built."""
+"""Handwritten CUDA kernels and their build."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ HOST_DIR = SOURCE_DIR / "host"
 
 
 def kernel_sources() -> list[Path]:
-    """Every kernel file, in alphabetical order."""
+    """The paths of all kernel files, in alphabetical order."""
     return sorted(SOURCE_DIR.glob("*.cu"))

@@ -1,13 +1,13 @@
-// Copies from global to shared memory that pass by the registers (cp.async, sm_80). A thread's
-// copies are there after copy_async_wait, for that thread; for the block after the next barrier.
+// Copies from global to shared memory that bypass the registers (cp.async, sm_80). The copies of a
+// thread are visible to it after copy_async_wait, and to the block after the next barrier.
 //
 //   copy_async<16>(&tile[stage][row][column], source);      one copy, BYTES is 4, 8 or 16
 //   copy_async_commit();                                    closes a group
-//   copy_async_wait<1>();                                   all groups but the youngest are there
+//   copy_async_wait<1>();                                   waits for all groups but the last
 //   __syncthreads();
 //
-// The emulator does a copy at once in forward order, when it is waited for in reversed order, and
-// shuffled at either: reading too early and overwriting too soon both show.
+// The emulator executes a copy at once in forward order, at the wait in reversed order, and at
+// either in shuffled order, so that reading too early and overwriting too soon are both detected.
 #pragma once
 
 #include "common.cuh"

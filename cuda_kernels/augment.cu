@@ -1,21 +1,21 @@
-// augment.cu -- a batch of uint8 images becomes the input blob: crop, mirror, mean, colour shift
-// What data_prep/transform.py does on the host, for images that were uploaded as bytes: a quarter
-// of the traffic, and the host is left with decoding.
-// v1  one output a thread; neighbours read neighbouring pixels, 3 bytes apart, from one or two
-//     cache lines                                                                   <- launched
+// augment.cu -- converts uint8 images to the input blob: crop, mirror, mean, colour shift
+// The transform of data_prep/transform.py, for images that were uploaded as bytes: a quarter of the
+// traffic, and the host only decodes.
+// v1  one output per thread; neighbouring threads read neighbouring pixels, 3 bytes apart, from one
+//     or two cache lines                                                            <- launched
 // launch: block 256, grid (ceil(C * crop_h * crop_w / 256), N)
-// bytes an element: 1 read, 4 written; bound by memory: 64 images of 3x224x224, 48 MB, 0.01 ms on
+// bytes per element: 1 read, 4 written; bound by memory: 64 images of 3x224x224, 48 MB, 0.01 ms on
 // an H200 at 4.8 TB/s.
 // sm_90: 20 registers, all warps resident
 #include "common.cuh"
 
 constexpr int BLOCK = 256;
 
-// pixels in: the images one after another, each (height, width, C); start (N,) the first byte of
-// each; place (N, 5): height, width, row and column of the crop's corner, 1 to mirror;
-// offset (N, C): what is subtracted from each channel (mean less colour shift);
-// mean (C, mean_h, mean_w) or null, read where the crop lies, unmirrored; y (N, C, crop_h, crop_w)
-// out = (pixel - offset - mean) * scale
+// in: pixels, the images in sequence, each (height, width, C); start (N,), the first byte of each;
+// place (N, 5), height, width, row and column of the crop's corner, 1 to mirror; offset (N, C),
+// subtracted from each channel (mean minus colour shift); mean (C, mean_h, mean_w) or null, read at
+// the position of the crop, not mirrored. out: y (N, C, crop_h, crop_w).
+// y = (pixel - offset - mean) * scale
 extern "C" __global__ void __launch_bounds__(BLOCK)
     augment(const uint8_t* pixels, const int64_t* start, const int* place, const float* offset,
             const float* mean, float* y, int C, int crop_h, int crop_w, int mean_h, int mean_w,

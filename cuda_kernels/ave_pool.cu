@@ -1,20 +1,20 @@
-// ave_pool.cu -- average pooling by Caffe's rules, and its gradient
-// A window is clipped to the padded image and divided by its area there; padding counts as zeros.
-// A window wholly outside (kernel smaller than stride) has mean 0, where Caffe has 0 / 0.
-// v1  forward: one output a thread; backward: one input a thread, which adds up the windows it lies
-//     in, in the order of the outputs                                               <- launched
-// v2  rows of windows through shared memory: not written, since the paper's nets have none, and the
-//     first cache already serves the overlap
+// ave_pool.cu -- average pooling as in Caffe, and its gradient
+// A window is clipped to the padded image, and its sum divided by the clipped area; padding counts
+// as zeros. A window entirely outside (kernel smaller than stride) has mean 0, in Caffe 0 / 0.
+// v1  forward: one output per thread; backward: one input per thread, which adds the windows that
+//     contain it, in the order of the outputs                                       <- launched
+// v2  rows of windows through shared memory: not implemented, since the paper's nets have no
+//     average pooling and the overlap is read from the L1 cache
 // launch: block 256, grid ceil(elements / 256)
 // bytes: each input and output once; bound by memory: 2x2 windows over pool1 of net D at batch 64
-// (205 million elements) move 1.03 GB, 0.21 ms on an H200 at 4.8 TB/s. Below it, but no net of the
-// paper cares: a division or more an element
+// (205 million elements) move 1.03 GB, 0.21 ms on an H200 at 4.8 TB/s. The kernels are slower than
+// that: they divide at least once per element
 // sm_90: forward 40 registers, backward 33, 3/4 of the warps resident
 #include "common.cuh"
 
 constexpr int BLOCK = 256;
 
-// One axis of a window: where it begins and ends in the padded image, in the image's own counting.
+// One axis of a window: its begin and end in the padded image, in coordinates of the image.
 struct Span {
     int begin, end;
 

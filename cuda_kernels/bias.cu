@@ -1,18 +1,18 @@
-// bias.cu -- y += bias along channels, and its gradient, the sum of dy over everything else
+// bias.cu -- y += bias along channels, and its gradient, the sum of dy over all other dimensions
 // forward
-// v1  four elements a thread                                     <- launched (after InnerProduct)
-// v2  inside the convolution, which adds it to the sums in registers: no pass of its own
+// v1  four elements per thread                                   <- launched (after InnerProduct)
+// v2  in the convolution kernels, which add it to the sums in registers: no separate pass
 // backward, inner > 1 (convolution)
-// v1  one block a channel over all images: 64 blocks for conv1_1, half of an H200 idle
-// v2  stage 1: a block sums 8192 elements of a channel; stage 2: a warp adds the pieces
+// v1  one block per channel over all images: 64 blocks for conv1_1, half of an H200 idle
+// v2  stage 1: a block sums 8192 elements of a channel; stage 2: a warp adds the partial sums
 //                                                                                   <- launched
-// backward, inner = 1 (InnerProduct): a block takes 32 channels, its 8 warps every eighth row, so
-// that reads lie together                                                           <- launched
+// backward, inner = 1 (InnerProduct): a block computes 32 channels, each of its 8 warps an eighth
+// of the rows, so that reads are coalesced                                          <- launched
 // launch: forward block 256, grid ceil(count / 1024); pieces block 256, grid (pieces, C); sums
 // block 256, grid ceil(C / 8); rows block (32, 8), grid ceil(C / 32)
-// bytes: forward 8, backward 4 an element; bound by memory: conv1_2 of net D at batch 64, 0.82 GB,
+// bytes per element: forward 8, backward 4; bound by memory: conv1_2 of net D at batch 64, 0.82 GB,
 // 0.17 ms on an H200 at 4.8 TB/s.
-// sm_90: at most 40 registers and 1 kB of shared memory, 3/4 of the warps resident or all
+// sm_90: at most 40 registers and 1 kB of shared memory, at least 3/4 of the warps resident
 #include "quads.cuh"
 
 constexpr int BLOCK = 256;
@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     store_quad(y, first, count, value);
 }
 
-// dy (outer, C, inner) in; partial (C, pieces) out: piece j is elements j * PIECE on of the
+// dy (outer, C, inner) in; partial (C, pieces) out: piece j begins at element j * PIECE of the
 // channel's outer * inner
 extern "C" __global__ void __launch_bounds__(BLOCK)
     bias_backward_pieces(const float* dy, float* partial, int outer, int C, int inner) {

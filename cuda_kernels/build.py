@@ -1,4 +1,4 @@
-"""Compiles kernels by nvcc, one architecture at a time, and keeps what was compiled.
+"""Compiles kernels with nvcc, one architecture at a time, and caches the results.
 
 python -m cuda_kernels.build --table        registers, shared memory and spills of every kernel
 """
@@ -24,9 +24,9 @@ from cuda_kernels.manifest import Manifest, read_manifest
 from cuda_kernels.resources import Resources, parse_ptxas, resource_table
 from prototxt_gen.errors import DeviceError, KernelBuildError, VerydeepError
 
-# Every architecture that is still sold or widely used; those that nvcc does not know are left out.
+# The architectures that are sold or widely used; those that nvcc does not support are left out.
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-# 177, an unused constant: the launch code reads them.
+# 177, an unused constant: launch code reads the constants.
 FLAGS = ("-std=c++17", "-O3", "-lineinfo", "-Xptxas", "-v", "-diag-suppress=177")
 
 _RELEASE = re.compile(r"release (\d+\.\d+), V([\d.]+)")
@@ -35,7 +35,7 @@ _LISTED = re.compile(r"compute_(\d+)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Nvcc:
-    """A CUDA compiler: where it is, its release, and the architectures it knows."""
+    """A CUDA compiler: its path, release and supported architectures."""
 
     path: str
     version: str
@@ -44,7 +44,7 @@ class Nvcc:
 
 @dataclass(frozen=True)
 class Target:
-    """What to compile for: machine code of an architecture, or PTX that the driver compiles on."""
+    """The target of a build: machine code of an architecture, or PTX that the driver compiles."""
 
     arch: int
     ptx: bool = False
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Binary:
-    """A compiled .cu: machine code (or PTX), and what the assembler said."""
+    """A compiled .cu: the path of its machine code or PTX, and the assembler's report."""
 
     path: Path
     report: str
@@ -63,7 +63,8 @@ def find_nvcc() -> Nvcc:
     """The nvcc on PATH, or in /usr/local/cuda.
 
     Raises:
-        DeviceError: there is none.
+        DeviceError: nvcc is not installed.
+        KernelBuildError: its version or architectures cannot be read.
     """
     path = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if path is None:
@@ -76,39 +77,39 @@ def find_nvcc() -> Nvcc:
     if version is None or not listed:
         raise KernelBuildError(
             f"{path}: its version or architectures are not understood; expected nvcc of CUDA 11.2 "
-            "or newer; check what stands on PATH"
+            "or newer; check the nvcc on PATH"
         )
     return Nvcc(path, version[2], tuple(sorted(int(arch) for arch in listed)))
 
 
-def choose_target(device_arch: int, known: Sequence[int]) -> Target:
-    """What to compile for, given a device and the compiler's architectures.
+def choose_target(device_arch: int, supported: Sequence[int]) -> Target:
+    """Select the target for a device, given the architectures that the compiler supports.
 
-    Machine code runs on its own architecture and on later minor revisions of it; where there is
-    none, PTX of the newest older architecture, which the driver translates when it is loaded.
+    Machine code runs on its architecture and on later minor revisions of it. If none fits, the
+    target is PTX of the newest older architecture, which the driver compiles when it is loaded.
 
     Raises:
-        DeviceError: the compiler knows nothing that this device runs.
+        DeviceError: the compiler supports no architecture that this device can run.
     """
-    if device_arch in known:
+    if device_arch in supported:
         return Target(device_arch)
-    older = [arch for arch in known if arch < device_arch]
+    older = [arch for arch in supported if arch < device_arch]
     same_major = [arch for arch in older if arch // 10 == device_arch // 10]
     if same_major:
         return Target(max(same_major))
     if older:
         return Target(max(older), ptx=True)
     raise DeviceError(
-        f"kernels: the device is sm_{device_arch}, and nvcc knows sm_{min(known)} to "
-        f"sm_{max(known)}; expected an nvcc that knows it; install an older CUDA toolkit"
+        f"kernels: the device is sm_{device_arch}, and nvcc supports sm_{min(supported)} to "
+        f"sm_{max(supported)}; expected an nvcc that supports it; install an older CUDA toolkit"
     )
 
 
 def build_binary(manifest: Manifest, target: Target) -> Binary:
-    """Compile a .cu, or find it compiled.
+    """Compile a .cu, or read it from the cache.
 
     Raises:
-        KernelBuildError: nvcc refuses; carries the command and its words.
+        KernelBuildError: it does not compile; the message contains nvcc's command and output.
         DeviceError: there is no nvcc, or the file is not for this architecture.
     """
     if not manifest.fits(target.arch) or (manifest.only_arch and target.ptx):
@@ -132,7 +133,7 @@ def build_binary(manifest: Manifest, target: Target) -> Binary:
         )
         cached(f"{name}.ptxas", lambda log: _write(log, report))
 
-    # The report is there whenever the machine code is, unless somebody deletes files by hand.
+    # The report is written before the machine code; it is missing only if its file was deleted.
     binary = cached(f"{name}.{kind}", compile_it)
     report = binary.with_suffix(".ptxas")
     if not report.exists():
@@ -146,14 +147,14 @@ def _write(path: Path, text: str) -> None:
 
 
 def all_resources(sources: Sequence[Path], architectures: Sequence[int]) -> list[Resources]:
-    """What every kernel uses on every architecture that its file and nvcc know."""
-    known = find_nvcc().architectures
+    """The resources of every kernel on every architecture that its file and nvcc support."""
+    supported = find_nvcc().architectures
     manifests = [read_manifest(source) for source in sources]
     jobs = [
         (manifest, arch)
         for manifest in manifests
         for arch in architectures
-        if arch in known and manifest.fits(arch)
+        if arch in supported and manifest.fits(arch)
     ]
     # The threads only wait for compilers.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -166,25 +167,27 @@ def all_resources(sources: Sequence[Path], architectures: Sequence[int]) -> list
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Compile every kernel for every architecture; print what they use."""
+    """Compile every kernel for every architecture and print the resources that they use."""
     parser = argparse.ArgumentParser(prog="python -m cuda_kernels.build", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="kernel files (default: all)")
     parser.add_argument("--arch", type=int, action="append", metavar="SM", help="such as 90")
     parser.add_argument("--table", action="store_true", help="print registers, shared, spills")
-    parser.add_argument("--json", action="store_true", help="the same for machines")
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
     args = parser.parse_args(argv)
     sources = [SOURCE_DIR / f"{name}.cu" for name in args.names] or kernel_sources()
     try:
-        found = all_resources(sources, args.arch or ARCHITECTURES)
+        resources = all_resources(sources, args.arch or ARCHITECTURES)
     except VerydeepError as error:
         print(f"cuda_kernels.build: {error}", file=sys.stderr)
         return 2
     if args.json:
-        print(json.dumps([asdict(entry) for entry in found], indent=1))
+        print(json.dumps([asdict(entry) for entry in resources], indent=1))
     elif args.table:
-        print(resource_table(found))
+        print(resource_table(resources))
     else:
-        print(f"{len(sources)} files, {len(found)} kernels built with nvcc {find_nvcc().version}")
+        print(
+            f"{len(sources)} files, {len(resources)} kernels built with nvcc {find_nvcc().version}"
+        )
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Where built kernels are kept from run to run: a folder of the user's, one file per build."""
+"""The cache of built kernels: a folder of the user, with one file per build."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def cache_folder() -> Path:
         KernelBuildError: none of them can be written.
     """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    # Path.home() cannot be relied on where a user has no entry in the system's list.
+    # Path.home() fails for a user without an entry in the password database.
     home = os.environ.get("HOME", "")
     tried = [Path(base) / "verydeep"] if base else []
     tried += [Path(home) / ".cache" / "verydeep"] if home and not base else []
@@ -29,13 +29,13 @@ def cache_folder() -> Path:
         if _usable(folder):
             return folder
     raise KernelBuildError(
-        f"kernel cache: none of {', '.join(map(str, tried))} can be written; expected a folder of "
-        "your own for built kernels; set XDG_CACHE_HOME to one"
+        f"kernel cache: none of {', '.join(map(str, tried))} can be written; expected a "
+        "writable folder for built kernels; set XDG_CACHE_HOME to one"
     )
 
 
 def _usable(folder: Path) -> bool:
-    """Ours alone to write: what lies there is loaded as code."""
+    """Whether only this user can write the folder, whose files are loaded as code."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         status = folder.stat()
@@ -49,7 +49,7 @@ def _usable(folder: Path) -> bool:
 
 
 def digest(*parts: str | bytes) -> str:
-    """A name for contents: equal parts, equal name."""
+    """A name derived from contents: equal parts give equal names."""
     state = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
@@ -59,9 +59,9 @@ def digest(*parts: str | bytes) -> str:
 
 
 def cached(name: str, build: Callable[[Path], None]) -> Path:
-    """The file of this name in the cache; `build` makes it, at a path of its own, if need be.
+    """The path of a file in the cache; if it is missing, `build` writes it to a temporary path.
 
-    Two processes that build at once both do, and the later rename wins: either file serves.
+    If two processes build it at the same time, the later rename replaces the file of the earlier.
     """
     path = cache_folder() / name
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Runs a compiler, and says in its own words what it refuses."""
+"""Runs a compiler, and reports its errors."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cuda_kernels.cache import digest
 from prototxt_gen.errors import KernelBuildError
 
 
-def run_compiler(command: Sequence[str], what: str, stdin: str | None = None) -> str:
-    """What the compiler printed, on both of its streams.
+def run_compiler(command: Sequence[str], name: str, stdin: str | None = None) -> str:
+    """Run a compiler and return its output, stdout and stderr together.
 
     Raises:
-        KernelBuildError: it cannot be started, or refuses the source.
+        KernelBuildError: the compiler cannot be started, or the source does not compile.
     """
     try:
         done = subprocess.run(
@@ -30,12 +30,13 @@ def run_compiler(command: Sequence[str], what: str, stdin: str | None = None) ->
         )
     except OSError as cause:
         raise KernelBuildError(
-            f"{what}: {command[0]} cannot be started: {cause.strerror}; expected a compiler; "
+            f"{name}: {command[0]} cannot be started: {cause.strerror}; expected a compiler; "
             "check the installation"
         ) from cause
     if done.returncode != 0:
         raise KernelBuildError(
-            f"{what}: the compiler refuses; expected code that builds, got\n{done.stdout.strip()}\n"
+            f"{name}: the source does not compile; expected code that builds, got\n"
+            f"{done.stdout.strip()}\n"
             f"from the command\n{shlex.join(command)}\ncorrect the source"
         )
     return done.stdout
@@ -43,6 +44,6 @@ def run_compiler(command: Sequence[str], what: str, stdin: str | None = None) ->
 
 @functools.cache
 def headers_digest(*patterns: str) -> str:
-    """A name for the contents of all headers that a kernel may include."""
+    """A name derived from the contents of all headers that a kernel may include."""
     paths = sorted(path for pattern in patterns for path in SOURCE_DIR.glob(pattern))
     return digest(*(part for path in paths for part in (path.name, path.read_bytes())))

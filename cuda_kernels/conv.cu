@@ -1,12 +1,12 @@
 // conv.cu -- convolution as an implicit matrix product: any kernel, stride, pad, dilation, group
-// v1  one thread an output, ten nested loops' worth of reads: a few percent of the peak
-// v2  the column matrix written out (im2col), then GEMM: nine times the input's bytes to and fro
+// v1  one output per thread, all operands from global memory: a few percent of the peak
+// v2  the column matrix in memory (im2col), then GEMM: writes and reads nine times the input
 // v3  implicit: tiles of 128 output channels x 128 pixels, whose columns are gathered from the
 //     image while they are staged (tile_product.cuh, conv_loaders.cuh)              <- launched
-// v4  a 1x1 convolution as one GEMM an image: rejected, since a tile would not reach over images (a
-//     14x14 plane fills 1.5 tiles of 128 columns, so a quarter of the work would be wasted)
-// The gradient of the input is a convolution of dy with the filters turned by 180 degrees
-// (conv_turn_filters), in which a stride of the forward pass becomes holes in dy.
+// v4  a 1x1 convolution as one GEMM per image: rejected, since a tile would not extend over images
+//     (a 14x14 plane fills 1.5 tiles of 128 columns, so a quarter of the work would be wasted)
+// The gradient of the input is a convolution of dy with the filters rotated by 180 degrees
+// (conv_turn_filters); a stride of the forward pass becomes holes in dy.
 // launch: as gemm.cu; grid (row tiles * pixel tiles, 1, groups)
 // roofline on an H200 (67 TFLOP/s, 4.8 TB/s): conv1_1 of net D at batch 64 does 11 GFLOP and moves
 // 860 MB: 0.18 ms, bound by memory. conv3_2 does 237 GFLOP and moves 410 MB: 3.5 ms, bound by
@@ -51,7 +51,7 @@ __device__ __forceinline__ void conv_tile(const Conv& of, const float* x, const 
             return;
         }
 #pragma unroll
-        for (int i = 0; i < QUAD; ++i) {  // over the end of an image, and of the last one
+        for (int i = 0; i < QUAD; ++i) {  // across the end of an image, or of the last one
             const int image = (pixel + i) / plane;
             if (pixel + i < of.pixels) {
                 channel[image * of.y_image + pixel + i - image * plane] = result[i];
@@ -84,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(128, 3)
                               bias, steps, y, relu);
 }
 
-// The same for an x with holes: the gradient of a strided convolution's input.
+// As above, for an x with holes: the gradient of a strided convolution's input.
 extern "C" __global__ void __launch_bounds__(64, 6)
     conv_holes_64x64(const float* x, const float* weight, const float* bias, const int* steps,
                      float* y, int C, int H, int W, int K, int P, int Q, int pixels, int depth,

@@ -1,30 +1,30 @@
-// How a convolution reads its operands as the tiles of a matrix product: nothing is laid out in
-// memory, each element of the column matrix is found where it stands in the image.
+// Loaders that read the operands of a convolution as tiles of a matrix product. The column matrix
+// is never written to memory: each of its elements is read from its position in the image.
 //
-// What depth d of the product means is tabulated once per geometry, so that no kernel divides by
-// the size of a filter:
+// The positions for depth d of the product are tabulated once per geometry, so that no kernel
+// divides by the size of a filter:
 //     steps (C*R*S, 2): the distance c*H*W + r*dilation*W + s*dilation within an image,
-//                       and r*dilation << 16 | s*dilation, to see where the image ends
-// The table goes on to a multiple of 128, a tile's side, with rows that lie below every image: no
-// kernel asks where the depth ends either.
+//                       and r*dilation << 16 | s*dilation, to test the borders of the image
+// The table is padded to a multiple of 128, the side of a tile, with rows below every image, so
+// that kernels need no test for the end of the depth.
 #pragma once
 
 #include <climits>
 
 #include "tile_product.cuh"
 
-// What the loaders of all passes know of a convolution of one group. Channels are those of a group,
-// *_image is the distance from image to image. The output has `pixels` = N*P*Q places.
+// The sizes of a convolution that the loaders of all passes use. Channels are those of one group,
+// *_image is the distance from image to image. The output has `pixels` = N*P*Q positions.
 struct Conv {
     int C, H, W, K, P, Q, pixels, depth;
     int64_t x_image, y_image;
     int stride_h, stride_w, pad_h, pad_w;
-    // The input of a strided convolution's gradient has holes: its rows and columns stand `hole`
+    // The input of a strided convolution's gradient has holes: its rows and columns are `hole`
     // apart, with zeros between them.
     int hole_h, hole_w;
 };
 
-// A row above every image: seen from there, nothing is inside.
+// A row above every image: a window that begins there is entirely outside.
 constexpr int ABOVE = INT_MIN / 2;
 
 __device__ __forceinline__ bool is_inside(const Conv& of, int h, int w) {
@@ -32,7 +32,7 @@ __device__ __forceinline__ bool is_inside(const Conv& of, int h, int w) {
            static_cast<unsigned>(w) < static_cast<unsigned>(of.W);
 }
 
-// Columns of the product: what the windows of `index` pixels see. A thread keeps one pixel.
+// Columns of the product: the windows of `index` pixels. Each thread loads the window of one pixel.
 template <class Walk_, bool HOLES>
 struct WindowLoader {
     using Walk = Walk_;
@@ -49,7 +49,7 @@ struct WindowLoader {
         const int n = pixel / plane, within = pixel - n * plane, p = within / of.Q;
         top = p * of.stride_h - of.pad_h;
         left = (within - p * of.Q) * of.stride_w - of.pad_w;
-        // Where the window begins, which may lie before the image; what is read does not.
+        // The begin of the window may be before the image; reads are not.
         image = x + n * of.x_image + (HOLES ? 0 : top * of.W + left);
         if (pixel >= of.pixels) {
             top = ABOVE;
@@ -76,7 +76,7 @@ struct WindowLoader {
     }
 };
 
-// A place of the output that moves on along the depth of the weights' gradient, without dividing.
+// A position of the output that advances along the depth of the weights' gradient, not dividing.
 struct Pixel {
     int n, p, q, left;
 

@@ -1,16 +1,16 @@
 // requires: sm_80
-// conv_pack.cu -- images and filters laid out for the tensor cores
-// Images (N,C,H,W) in fp32 become a grid of places (N, down, across, channels) in tf32 or bf16,
-// with the padding written out as zeros, so that a convolution at stride 1 is a matter of
-// distances: no kernel asks where an image ends. Filters (K,C,R,S) become (K, R*S, channels).
-// Channels are padded to whole chunks of 16 bytes.
-// v1  one word a thread, gathered channel by channel: reads lie far apart
-// v2  tiles of 32 places x 128 bytes of channels turned round in shared memory: reads and writes
-//     lie together                                                                  <- launched
+// conv_pack.cu -- converts images and filters to the layout of the tensor cores
+// Images (N,C,H,W) in fp32 become a grid of positions (N, down, across, channels) in tf32 or bf16,
+// including the padding as zeros, so that a tap of a convolution at stride 1 is a constant distance
+// and kernels need no test for borders. Filters (K,C,R,S) become (K, R*S, channels).
+// Channels are padded to a multiple of a chunk of 16 bytes.
+// v1  one word per thread, gathered channel by channel: reads are not coalesced
+// v2  tiles of 32 positions x 128 bytes of channels, transposed in shared memory: reads and writes
+//     are coalesced                                                                 <- launched
 // launch: images block (32, 8), grid (ceil(down * across / 32), ceil(words / 32), N); filters block
 // 256, grid ceil(words / 256); scatter block 256, grid ceil(weights / 256)
-// bytes an element: 4 read, 4 (tf32) or 2 (bf16) written; bound by memory: x of conv1_2 of net D at
-// batch 64 needs 0.35 or 0.26 ms on an H200 at 4.8 TB/s.
+// bytes per element: 4 read, 4 (tf32) or 2 (bf16) written; bound by memory: x of conv1_2 of net D
+// at batch 64 needs 0.35 or 0.26 ms on an H200 at 4.8 TB/s.
 // sm_90: images 32 registers, 4.2 kB (bf16 8.4 kB) of shared memory, all warps resident
 #include "tensor_tile.cuh"
 
@@ -19,8 +19,8 @@ constexpr int LINES = 8;
 constexpr int IMAGE_BLOCK = 256;
 constexpr int BLOCK = 256;
 
-// x (N,C,H,W) in; packed (N, down * across, words) out: image row h, column w at place
-// (h + top) * across + w + left, zero elsewhere
+// x (N,C,H,W) in; packed (N, down * across, words) out: row h, column w of an image is position
+// (h + top) * across + w + left; the others are zero
 template <class P>
 __device__ __forceinline__ void pack_images(const float* x, uint32_t* packed, int C, int H, int W,
                                             int down, int across, int top, int left, int words) {
@@ -54,8 +54,8 @@ __device__ __forceinline__ void pack_images(const float* x, uint32_t* packed, in
     }
 }
 
-// weight (K,C,taps) in; packed (K, taps, words) out; or turned: (C, taps, words) with the channels
-// of K, and the taps in reverse. count = words of the result
+// weight (K,C,taps) in; packed (K, taps, words) out; if `turned`, (C, taps, words) with K as the
+// channels and the taps in reverse order. count = words of the result
 template <class P>
 __device__ __forceinline__ void pack_filters(const float* weight, uint32_t* packed, int64_t count,
                                              int K, int C, int taps, int words, int turned) {
@@ -108,7 +108,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     if (at >= weights) {
         return;
     }
-    // Neighbours along the channels, as partial has them.
+    // Neighbouring threads compute neighbouring channels, as in the layout of `partial`.
     const int c = at % C, tap = at / C % taps, k = at / C / taps;
     const int64_t apart = static_cast<int64_t>(weights) / C * channels;
     const float* const first = partial + (static_cast<int64_t>(k) * taps + tap) * channels + c;

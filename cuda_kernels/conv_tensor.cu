@@ -1,20 +1,20 @@
 // requires: sm_80
 // conv_tensor.cu -- convolution at stride 1 on tensor cores, in tf32 or bf16 with fp32 sums
-// v1  a warp a tile of 16x8, fragments straight from global memory: right, and bound by the caches
-// v2  tiles of 128 outputs x 128 places, packed operands (conv_pack.cu), asynchronous copies in
+// v1  a tile of 16x8 per warp, fragments directly from global memory: bound by the caches
+// v2  tiles of 128 outputs x 128 positions, packed operands (conv_pack.cu), asynchronous copies in
 //     three stages, warps of 64x64 (tensor_tile.cuh)                                <- launched
-// v3  wgmma and the bulk copy engine (sm_90a): the way to the last third of a Hopper's rate; not
-//     written
-// The gradient of the input is the same with dy and the filters turned.
-// launch: 128 threads for 128x128, 64 for 64x128; grid row tiles * place tiles
+// v3  wgmma and the bulk copy engine (sm_90a), needed for the last third of a Hopper's rate: not
+//     implemented
+// The gradient of the input is the same kernel with dy and the rotated filters.
+// launch: 128 threads for 128x128, 64 for 64x128; grid row tiles * position tiles
 // roofline on an H200 (mma.sync runs at about two thirds of wgmma's 495 and 990 TFLOP/s): conv3_2
-// of net D at batch 64, 237 GFLOP: 0.72 ms in tf32, 0.36 ms in bf16; from shared memory a byte for
-// 16 (32) operations, where it gives one for 11 (22).
+// of net D at batch 64, 237 GFLOP: 0.72 ms in tf32, 0.36 ms in bf16; a byte from shared memory is
+// used by 16 (32) operations, and the bandwidth suffices for one byte per 11 (22) operations.
 // sm_90: 237 registers (64x128 235), 49 kB (37 kB) of shared memory, 8 warps resident; no spills
 #include "quads.cuh"
 #include "tensor_tile.cuh"
 
-// What a block needs to know: depth in chunks, output planes (P,Q), and the packed grid of places.
+// The sizes of a product: depth in chunks, output planes (P,Q), and the packed grid of positions.
 struct TensorConv {
     const uint4 *filters, *images;
     const int* steps;
@@ -23,7 +23,7 @@ struct TensorConv {
     int K, P, Q, pixels, chunks, down, across, image_chunks, relu;
 };
 
-// y = sums + bias at the block's outputs, by pairs of pixels.
+// y = sums + bias at the block's outputs, in pairs of pixels.
 template <int COLS>
 __device__ __forceinline__ void store_outputs(const TensorConv& of, int row0, int col0,
                                               const Sums& sums) {
@@ -62,7 +62,7 @@ __device__ __forceinline__ void conv_tensor_tile(const TensorConv& of) {
     const int row_tiles = ceil_div(of.K, ROWS), plane = of.P * of.Q;
     const int row0 = blockIdx.x % row_tiles * ROWS, col0 = blockIdx.x / row_tiles * COLS;
     const int line = threadIdx.x / ROW_CHUNKS, chunk = threadIdx.x % ROW_CHUNKS;
-    // The first chunk that each of this thread's pixels sees, or -1 beyond the last pixel.
+    // The first chunk of the window of each pixel of this thread, or -1 beyond the last pixel.
     int places[COLS / LINES];
 #pragma unroll
     for (int i = 0; i < COLS / LINES; ++i) {

@@ -1,7 +1,8 @@
 // requires: sm_80
 // conv_tensor_weight.cu -- the gradient of a convolution's weights at stride 1 on tensor cores
-// The depth is the packed grid of places (conv_pack.cu): dy is packed on the grid of x, zero where
-// it has no pixel, so tap (r, s) of place i reads x at i + r * dilation * across + s * dilation.
+// The depth is the packed grid of positions (conv_pack.cu): dy is packed on the grid of x, with
+// zeros where it has no pixel; tap (r, s) of position i reads x at
+// i + r * dilation * across + s * dilation.
 // v1  the depth gathered pixel by pixel from unpacked images: the integer arithmetic takes longer
 //     than the products
 // v2  tiles of 128 outputs x 128 weights over splits of the grid; transposing fragment loads in
@@ -15,7 +16,7 @@
 #include "quads.cuh"
 #include "tensor_tile.cuh"
 
-// dy_chunks, x_chunks: chunks of a place. Columns are (tap, channel): x_chunks of each tap.
+// dy_chunks, x_chunks: chunks of a position. Columns are (tap, channel): x_chunks of each tap.
 struct TensorWeight {
     const uint4 *dy, *x;
     const int* shifts;
@@ -59,7 +60,7 @@ __device__ __forceinline__ void weight_tensor_tile(const TensorWeight& of) {
         for (int i = 0; i < P::DEPTH / LINES_B; ++i) {
             const int depth = b_depth + i * LINES_B;
             const int place = begin + number * P::DEPTH + depth;
-            // Beyond the grid dy is zero, but memory there could be anything.
+            // Beyond the grid dy counts as zero, but the memory there is undefined.
             const bool there = col_there && place < end && place + shift < of.places;
             const int64_t at =
                 static_cast<int64_t>(place + shift) * of.x_chunks + column - tap * of.x_chunks;
@@ -73,7 +74,7 @@ __device__ __forceinline__ void weight_tensor_tile(const TensorWeight& of) {
     float* const split = of.partial + static_cast<int64_t>(blockIdx.y) * of.K * of.columns;
     for_pairs<COLS>(sums, [=](int row, int col, float2 pair) {
         if (row0 + row >= of.K || col0 + col >= of.columns) {
-            return;  // columns are whole chunks: both of the pair are there, or none
+            return;  // columns are a multiple of a chunk: a pair is inside or outside
         }
         float2* const at = reinterpret_cast<float2*>(
             split + static_cast<int64_t>(row0 + row) * of.columns + col0 + col);

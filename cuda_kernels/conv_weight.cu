@@ -1,9 +1,9 @@
 // conv_weight.cu -- the gradient of a convolution's weights as an implicit matrix product
-// v1  one block a weight, summing over images and pixels: reads x and dy once for each of them
-// v2  tiles of K x C*R*S over the depth N*P*Q, gathered as they are staged, as in conv.cu; the few
-//     tiles (conv1_2 of net D: 5) leave most of the device idle
-// v3  the depth in splits of a size that the geometry alone decides; the partial sums are added in
-//     their order by gemm_sum_splits                                                <- launched
+// v1  one block per weight, which sums over images and pixels: x and dy are read once per weight
+// v2  tiles of K x C*R*S over the depth N*P*Q, gathered while they are staged, as in conv.cu; the
+//     few tiles (conv1_2 of net D: 5) leave most of the device idle
+// v3  the depth in splits whose size depends on the geometry alone; the partial sums are added in
+//     order by gemm_sum_splits                                                      <- launched
 // launch: as gemm.cu; grid (row tiles * column tiles, splits, groups)
 // roofline on an H200: the same operations as the forward pass, and x and dy read once for every
 // 128 columns or rows of the other: bound by arithmetic from 64 channels on; conv3_2 of net D at
@@ -12,7 +12,7 @@
 // 12 warps; no spills; 512 of about 700 instructions of a slab are multiply-adds: 73 % of the peak
 #include "conv_loaders.cuh"
 
-// Rows: dy at the output channels; neighbours along the depth are neighbouring pixels.
+// Rows: dy of the output channels; neighbouring depths are neighbouring pixels.
 template <class Walk_>
 struct GradientLoader {
     using Walk = Walk_;
@@ -39,7 +39,7 @@ struct GradientLoader {
     }
 };
 
-// Columns: x where weight (c, r, s) meets the pixel.
+// Columns: the element of x that weight (c, r, s) multiplies at each pixel.
 template <class Walk_>
 struct TapLoader {
     using Walk = Walk_;
@@ -63,17 +63,17 @@ struct TapLoader {
         const float* const image = x + pixel.n * of.x_image;
 #pragma unroll
         for (int i = 0; i < Walk::COUNT; ++i) {
-            // From the first cache: kept in registers, the taps would spill others.
+            // Read from the L1 cache: keeping the taps in registers would spill others.
             const int2 tap = __ldg(taps + i * Walk::INDEX_STEP);
             const bool inside = is_inside(of, top + (tap.y >> 16), left + (tap.y & 0xffff));
             staged[i] = inside ? __ldg(image + offset + tap.x) : 0.0f;
         }
-        // The last to look at this slab's pixel moves it on.
+        // The last element of a slab advances the pixel.
         pixel.advance(of, SLAB);
     }
 };
 
-// One tile of one split: columns are weights of a filter, the depth runs over `chunk` pixels.
+// One tile of one split: columns are weights of a filter, the depth is `chunk` pixels.
 template <int ROWS, int COLS>
 __device__ __forceinline__ void weight_tile(const Conv& of, const float* x, const float* dy,
                                             const int* steps, float* partial, int chunk) {
@@ -102,8 +102,8 @@ __device__ __forceinline__ void weight_tile(const Conv& of, const float* x, cons
 }
 
 // x (N, groups*C, H, W), dy (N, groups*K, P, Q), steps (depth, 2) in; partial (splits, groups*K,
-// depth) out. C and K are those of a group; depth = C*R*S, pixels = N*P*Q, a split takes `chunk` of
-// them.
+// depth) out. C and K are those of a group; depth = C*R*S, pixels = N*P*Q, of which a split
+// takes `chunk`.
 extern "C" __global__ void __launch_bounds__(256, 2)
     conv_weight_128x128(const float* x, const float* dy, const int* steps, float* partial, int C,
                         int H, int W, int K, int P, int Q, int pixels, int depth, int64_t x_image,

@@ -1,10 +1,10 @@
-// dropout.cu -- drop elements by counter-based random numbers, and scale what is kept
-// v1  one element a thread: computes each Philox block four times
-// v2  one Philox block a thread, for the four elements that it serves               <- launched
-// launch: block 256, grid (ceil(ceil(per_sample / 4) / 256), samples); backward as any elementwise
-// kernel: block 256, grid ceil(count / 1024)
-// bytes an element: 9 (a mask of one byte); about 25 integer operations an element, which an H200
-// does in the time it moves the bytes. fc6 and fc7 at batch 64: 262144 elements each,
+// dropout.cu -- drop elements by counter-based random numbers, and scale the others
+// v1  one element per thread: computes each Philox block four times
+// v2  one Philox block per thread, for its four elements                            <- launched
+// launch: block 256, grid (ceil(ceil(per_sample / 4) / 256), samples); backward block 256, grid
+// ceil(count / 1024)
+// bytes per element: 9 (a mask of one byte); about 25 integer operations per element, for which an
+// H200 needs no longer than for the bytes. fc6 and fc7 at batch 64: 262144 elements each,
 // 2.4 MB, 0.5 us at 4.8 TB/s: bound by latency.
 // sm_90: forward 30 registers, backward 16, all warps resident
 #include "philox.cuh"
@@ -13,9 +13,9 @@
 constexpr int BLOCK = 256;
 
 // x (samples, per_sample) in; y the same, may be x; mask (samples, per_sample) out, 1 where kept.
-// Kept: the upper 24 bits of the element's word are at least `threshold`. Where `clock` (1) is
-// given, its pass begins `samples` samples further on for each pass before it: a launch that is
-// recorded draws anew each time.
+// An element is kept if the upper 24 bits of its word are at least `threshold`. If `clock` (1) is
+// given, it holds the number of the pass, and `samples` samples are skipped for each earlier pass:
+// each replay of a recorded launch draws other numbers.
 extern "C" __global__ void __launch_bounds__(BLOCK)
     dropout_forward(const float* x, float* y, uint8_t* mask, int64_t samples, int64_t per_sample,
                     unsigned threshold, float scale, uint64_t seed, unsigned stream,

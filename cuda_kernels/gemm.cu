@@ -1,14 +1,14 @@
-// gemm.cu -- C = alpha op(A) op(B) + beta C, alone or a batch of them; InnerProduct and Winograd
-// v1  one thread a result, both operands from global memory: bound by the first cache, about a
+// gemm.cu -- C = alpha op(A) op(B) + beta C, single or batched; for InnerProduct and Winograd
+// v1  one result per thread, both operands from global memory: bound by the L1 cache, about a
 //     tenth of the peak
-// v2  tiles of 32x32 in shared memory, a result a thread: two shared reads a multiply-add
-// v3  128x128 tiles, 8x8 sums a thread, slabs of 8 double-buffered (tile_product.cuh): 4 shared
+// v2  tiles of 32x32 in shared memory, one result per thread: two shared reads per multiply-add
+// v3  128x128 tiles, 8x8 sums per thread, slabs of 8 double-buffered (tile_product.cuh): 4 shared
 //     reads of 16 bytes for 64 multiply-adds                                        <- launched
-// v4  the same with the depth cut into splits, for products with few tiles (fc6 at batch 64 has
-//     32): partial sums in a workspace, added in their order by gemm_sum_splits     <- launched
-// Every transpose is a matter of strides: one kernel serves all four.
+// v4  v3 with the depth divided into splits, for products with few tiles (fc6 at batch 64 has
+//     32): partial sums in a workspace, added in order by gemm_sum_splits           <- launched
+// Transposes differ only in their strides: one kernel computes all four.
 // launch: 256 threads for 128x128, 128 for 64x128, 64 for 64x64; grid (row tiles * column tiles, 1,
-// batch * splits). Row tiles come first, so that blocks that run together share columns of B.
+// batch * splits). Row tiles vary fastest, so that concurrent blocks share columns of B.
 // roofline on an H200 (67 TFLOP/s, 4.8 TB/s): fc6 forward at batch 64 reads 411 MB of weights,
 // 0.09 ms, and does 13 GFLOP, 0.20 ms; Winograd's products are bound by arithmetic from 64
 // channels on.
@@ -19,9 +19,9 @@
 
 constexpr int SUM_BLOCK = 256;
 
-// Operands by their strides: a (m, k), b (k, n), c (m, n) with rows c_row apart; one of a batch
-// lies *_batch after the other. With splits, split s of batch i writes its part of the depth
-// (`chunk`, a multiple of SLAB) to matrix i * splits + s of c.
+// Operands by their strides: a (m, k), b (k, n), c (m, n) with rows c_row apart; the matrices of a
+// batch are *_batch apart. With splits, split s of batch i writes the product of its part of the
+// depth (`chunk`, a multiple of SLAB) to matrix i * splits + s of c.
 struct Gemm {
     const float *a, *b;
     float* c;
@@ -31,7 +31,7 @@ struct Gemm {
     float alpha, beta;
 };
 
-// ALONG_A, ALONG_B: whether neighbours along the depth lie together in memory.
+// ALONG_A, ALONG_B: whether the operand is contiguous along the depth.
 template <int ROWS, int COLS, bool ALONG_A, bool ALONG_B>
 __device__ __forceinline__ void gemm_sums(const Gemm& of, int row0, int col0,
                                           Slabs<ROWS, COLS>& slabs, float (&sums)[SUMS][SUMS]) {
@@ -106,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(64, 6)
                        b_depth, b_col, c_row, c_batch, splits, chunk, alpha, beta});
 }
 
-// partial (splits, count) in; c (count) in (where beta is not 0) and out
+// partial (splits, count) in; c (count) in (if beta is not 0) and out
 extern "C" __global__ void __launch_bounds__(SUM_BLOCK)
     gemm_sum_splits(const float* partial, float* c, int64_t count, int splits, float alpha,
                     float beta) {

@@ -1,4 +1,4 @@
-"""Builds kernels by g++ for the emulator: the runtime in host/, and each .cu as a library."""
+"""Builds kernels with g++ for the emulator: the runtime in host/, and each .cu as a library."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ FLAGS = (
     "-U_FORTIFY_SOURCE",
 )
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-unused-function")
-# What tells the runtime of a sanitizer, and the sanitizer's own library.
+# The macro that enables a sanitizer's calls in the runtime, and the sanitizer's library.
 SANITIZERS = {"address": ("EMU_ASAN", "libasan.so"), "thread": ("EMU_TSAN", "libtsan.so")}
 
 
 @dataclass(frozen=True)
 class HostCompiler:
-    """A g++, and a text that changes whenever its code could."""
+    """A g++, and a string that identifies its version and target."""
 
     path: str
     identity: str
@@ -45,7 +45,7 @@ def find_compiler() -> HostCompiler:
     """The g++ on PATH.
 
     Raises:
-        DeviceError: there is none.
+        DeviceError: g++ is not installed.
     """
     path = shutil.which("g++")
     if path is None:
@@ -54,15 +54,18 @@ def find_compiler() -> HostCompiler:
             "GCC 9 or newer; install it (Debian, Ubuntu: apt install g++), or use the backend 'cpu'"
         )
     version = run_compiler([path, "--version"], "backend 'emu'")
-    # -march=native means another thing on another machine that shares the cache.
+    # -march=native differs between machines that may share the cache.
     target = run_compiler([path, "-march=native", "-Q", "--help=target"], "backend 'emu'")
     return HostCompiler(path, version + target)
 
 
 def build_runtime(sanitizer: str | None = None, extra: Sequence[str] = ()) -> Path:
-    """The shared object of the scheduler and the guarded memory.
+    """Build the shared library of the scheduler and of the guarded memory; returns its path.
 
-    Itself it is never instrumented: a race detector must see the kernels' accesses alone.
+    It is not instrumented, so that a race detector observes only the accesses of kernels.
+
+    Raises:
+        KernelBuildError: it does not compile; the message contains g++'s output.
     """
     compiler = find_compiler()
     sources = sorted(str(path) for path in HOST_DIR.glob("*.cpp"))
@@ -95,10 +98,10 @@ def build_runtime(sanitizer: str | None = None, extra: Sequence[str] = ()) -> Pa
 def build_module(
     manifest: Manifest, runtime: Path, sanitizer: str | None = None, optimize: int = 2
 ) -> Path:
-    """The shared object of one .cu, linked to the runtime; `emu_launch_<kernel>` for each kernel.
+    """Build the shared library of one .cu, with an `emu_launch_<kernel>` for each kernel.
 
     Raises:
-        KernelBuildError: g++ refuses; carries its words.
+        KernelBuildError: it does not compile; the message contains g++'s output.
     """
     compiler = find_compiler()
     flags = [*FLAGS, f"-O{optimize}", f"-I{SOURCE_DIR}", f"-I{HOST_DIR}"]
@@ -129,7 +132,7 @@ def build_module(
 
 
 def check_warnings(path: Path) -> str:
-    """What g++ remarks about a .cu, or nothing."""
+    """The warnings of g++ about a .cu; empty if there are none."""
     flags = [*FLAGS, *WARNINGS, f"-I{SOURCE_DIR}", f"-I{HOST_DIR}", "-fsyntax-only", "-x", "c++"]
     done = subprocess.run(
         [find_compiler().path, *flags, str(path)], capture_output=True, text=True, check=False
@@ -138,13 +141,17 @@ def check_warnings(path: Path) -> str:
 
 
 def sanitizer_environment(sanitizer: str) -> dict[str, str]:
-    """The environment in which a Python can load modules built for a sanitizer.
+    """The environment in which Python can load modules built with a sanitizer.
 
-    The sanitizer's own library must come before all others; Python's leaks are not our affair.
+    The sanitizer's library must be loaded before all others. Leaks are not reported, because Python
+    itself has some.
+
+    Raises:
+        DeviceError: g++ has no such library.
     """
     name = SANITIZERS[sanitizer][1]
     library = run_compiler([find_compiler().path, f"-print-file-name={name}"], "sanitizer").strip()
-    # libstdc++ comes first of all that use it, or the sanitizer finds no __cxa_throw to wrap.
+    # libstdc++ is loaded early, or the sanitizer finds no __cxa_throw to wrap.
     cxx = run_compiler(
         [find_compiler().path, "-print-file-name=libstdc++.so.6"], "sanitizer"
     ).strip()
@@ -162,7 +169,7 @@ def sanitizer_environment(sanitizer: str) -> dict[str, str]:
 
 
 def expect_sanitizer(sanitizer: str) -> None:
-    """Refuse a sanitizer that this process was not started with: it would end the process.
+    """Check that this process was started with a sanitizer; loading it later ends the process.
 
     Raises:
         DeviceError: its library is not loaded.

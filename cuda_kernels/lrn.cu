@@ -1,13 +1,13 @@
 // lrn.cu -- local response normalisation across channels, and its gradient
-// v1  one element a thread, which reads its whole window: each plane is read `size` times, though
-//     from the second cache                                             <- launched, any size
-// v2  one place a thread, which walks over 16 channels with the window of 5 in registers: each
-//     plane is read 20/16 times                                         <- launched for size 5
-// The window is summed anew at each step: a running sum would lose digits to what leaves it.
+// v1  one element per thread, which reads its complete window: each plane is read `size` times,
+//     mostly from the L2 cache                                          <- launched, any size
+// v2  one position per thread, which iterates over 16 channels with the window of 5 in registers:
+//     each plane is read 20/16 times                                    <- launched for size 5
+// The window is summed again at each step: a running sum would accumulate rounding errors.
 // launch: v1 block 256, grid ceil(count / 256); v2 block 256, grid (ceil(inner / 256),
 // N * ceil(C / 16))
-// bytes an element: forward 12, backward 20; bound by memory: the LRN of net A-LRN at batch 64 (205
-// million elements) needs 0.52 and 0.86 ms on an H200 at 4.8 TB/s.
+// bytes per element: forward 12, backward 20; bound by memory: the LRN of net A-LRN at batch 64
+// (205 million elements) needs 0.52 and 0.86 ms on an H200 at 4.8 TB/s.
 // sm_90: at most 32 registers, all warps resident
 #include "common.cuh"
 
@@ -24,7 +24,7 @@ __device__ __forceinline__ float negative_power(float base, float beta) {
     return powf(base, -beta);
 }
 
-// x (N,C,inner) in; scale, y the same out. alpha is divided by the size already.
+// x (N,C,inner) in; scale, y of the same shape out. alpha is already divided by the size.
 extern "C" __global__ void __launch_bounds__(BLOCK)
     lrn_forward(const float* x, float* scale, float* y, int64_t count, int C, int inner, int size,
                 float alpha, float beta, float k) {
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     y[at] = __ldg(x + at) * negative_power(divisor, beta);
 }
 
-// x, y, scale, dy (N,C,inner) in; dx the same out. slope = 2 alpha beta / size
+// x, y, scale, dy (N,C,inner) in; dx of the same shape out. slope = 2 alpha beta / size
 extern "C" __global__ void __launch_bounds__(BLOCK)
     lrn_backward(const float* x, const float* y, const float* scale, const float* dy, float* dx,
                  int64_t count, int C, int inner, int size, float slope, float beta) {
@@ -51,7 +51,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     if (at >= count) {
         return;
     }
-    // The channels whose window holds this one.
+    // The channels whose window contains this one.
     const int c = at / inner % C, low = c - size / 2;
     float sum = 0.0f;
     for (int other = max(low, 0); other < min(low + size, C); ++other) {
@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     dx[at] = __ldg(dy + at) * negative_power(__ldg(scale + at), beta) - slope * __ldg(x + at) * sum;
 }
 
-// Where a thread of v2 begins: channel `first` of a place; `element` is channel 0 there.
+// The start of a thread of v2: channel `first` of a position; `element` is its channel 0.
 struct Column {
     int64_t element;
     int first;
@@ -75,7 +75,7 @@ struct Column {
     }
 };
 
-// The window's next term enters, the oldest leaves; the sum is taken anew, in one order.
+// Replaces the oldest term of the window by the next one, and sums the window in a fixed order.
 __device__ __forceinline__ float shift_in(float (&window)[WINDOW], float next) {
     float sum = 0.0f;
 #pragma unroll
@@ -86,7 +86,7 @@ __device__ __forceinline__ float shift_in(float (&window)[WINDOW], float next) {
     return sum;
 }
 
-// The same as lrn_forward for size 5
+// As lrn_forward, for size 5
 extern "C" __global__ void __launch_bounds__(BLOCK)
     lrn_5_forward(const float* x, float* scale, float* y, int C, int inner, float alpha, float beta,
                   float k) {
@@ -113,7 +113,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-// The same as lrn_backward for size 5
+// As lrn_backward, for size 5
 extern "C" __global__ void __launch_bounds__(BLOCK)
     lrn_5_backward(const float* x, const float* y, const float* scale, const float* dy, float* dx,
                    int C, int inner, float slope, float beta) {

@@ -1,15 +1,15 @@
-"""What a .cu file offers, read from its text: kernels with their parameters, constants, needs.
+"""The kernels of a .cu file with their parameters, its constants and its minimum architecture.
 
-The launch code packs arguments by what stands here, so a prototype and its launch cannot drift
-apart. What is understood, all of it at file scope and written out (no macros):
+Launch code packs arguments by the prototypes parsed here, so a prototype and its launch agree. The
+parser accepts the following, at file scope and without macros:
 
-    // requires: sm_80       the oldest architecture it compiles for; sm_90a: that one and no other
+    // requires: sm_80       the oldest architecture it compiles for; sm_90a: only that one
     constexpr int TILE = 16;                               integers, also from earlier constants
     extern "C" __global__ void __launch_bounds__(TILE * 8) a kernel
     fill(float* y, int n, float value) {
 
 A parameter is a pointer to a type of `POINTEES` (with or without const and __restrict__) or a
-scalar of `SCALARS`. A template is instantiated by a kernel that is written out and calls it.
+scalar of `SCALARS`. A template is instantiated by a kernel that calls it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 
 from prototxt_gen.errors import DeviceError, KernelBuildError
 
-# C's name of a type -> numpy's. A bfloat16 number travels as its 16 bits.
+# C's name of a type -> numpy's. A bfloat16 number is passed as its 16 bits.
 POINTEES: dict[str, str] = {
     "float": "float32",
     "double": "float64",
@@ -83,7 +83,7 @@ _DIVISIONS = (ast.FloorDiv, ast.Mod)
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a kernel; `dtype` is the pointee's for a pointer and None for a scalar."""
+    """A parameter of a kernel; `dtype` is what a pointer points to, None for a scalar."""
 
     name: str
     ctype: str
@@ -93,7 +93,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """A kernel's name, its parameters in order, and the most threads a block of it may have."""
+    """A kernel's name, its parameters in order, and the most threads of its blocks."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -101,7 +101,7 @@ class Signature:
 
     @functools.cached_property
     def format(self) -> str:
-        """The parameters as a struct format, natively aligned as CUDA wants them."""
+        """The parameters as a struct format with native alignment, as CUDA requires."""
         return "".join(parameter.code for parameter in self.parameters)
 
     @functools.cached_property
@@ -109,7 +109,7 @@ class Signature:
         return struct.Struct("@" + self.format)
 
     def pack(self, values: Sequence[object]) -> bytes:
-        """Lay out addresses and scalars as the kernel reads them.
+        """Pack addresses and scalars in the layout that the kernel reads.
 
         Raises:
             DeviceError: the number of values, or one of them, does not fit the prototype.
@@ -139,7 +139,7 @@ class Signature:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What one .cu file offers."""
+    """The contents of one .cu file."""
 
     path: Path
     kernels: dict[str, Signature]
@@ -147,18 +147,18 @@ class Manifest:
     minimum_arch: int
     """80 for sm_80."""
     only_arch: bool = False
-    """It uses what other architectures, newer ones as well, do not have."""
+    """Whether it uses instructions that all other architectures lack, including newer ones."""
 
     def fits(self, arch: int) -> bool:
-        """Whether it compiles for an architecture."""
+        """Whether the file compiles for an architecture."""
         return arch == self.minimum_arch if self.only_arch else arch >= self.minimum_arch
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read what a .cu file offers.
+    """Read and parse a .cu file.
 
     Raises:
-        KernelBuildError: the file is missing, or a prototype is not as this module's head says.
+        KernelBuildError: the file is missing, or a prototype is not in the form described above.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -171,22 +171,22 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(text: str, path: Path) -> Manifest:
-    """Parse the text of a .cu file. See `read_manifest`."""
+    """Parse the text of a .cu file; see `read_manifest`."""
     required = _REQUIRES.search(text)
-    code = _COMMENT.sub(lambda found: "\n" * found[0].count("\n") or " ", text)
+    code = _COMMENT.sub(lambda match: "\n" * match[0].count("\n") or " ", text)
     constants: dict[str, int] = {}
-    for found in _CONSTANT.finditer(code):
-        value = _evaluate(found[2], constants)
+    for match in _CONSTANT.finditer(code):
+        value = _evaluate(match[2], constants)
         if value is not None:
-            constants[found[1]] = value
+            constants[match[1]] = value
     kernels: dict[str, Signature] = {}
-    for found in _KERNEL.finditer(code):
-        where = f"{path.name}:{code.count(chr(10), 0, found.start()) + 1}"
-        signature = _kernel(code, found.end(), constants, where)
+    for match in _KERNEL.finditer(code):
+        location = f"{path.name}:{code.count(chr(10), 0, match.start()) + 1}"
+        signature = _kernel(code, match.end(), constants, location)
         if signature.name in kernels:
             raise KernelBuildError(
-                f"{where}: kernel '{signature.name}' stands here a second time; expected each name "
-                "once; rename one"
+                f"{location}: kernel '{signature.name}' is defined a second time; expected each "
+                "name once; rename one"
             )
         kernels[signature.name] = signature
     if required is None:
@@ -194,32 +194,32 @@ def parse_manifest(text: str, path: Path) -> Manifest:
     return Manifest(path, kernels, constants, int(required[1]), bool(required[2]))
 
 
-def _kernel(code: str, at: int, constants: dict[str, int], where: str) -> Signature:
+def _kernel(code: str, start: int, constants: dict[str, int], location: str) -> Signature:
     max_threads = 1024
-    bounds = _BOUNDS.match(code, at)
+    bounds = _BOUNDS.match(code, start)
     if bounds:
         value = _evaluate(bounds[1].split(",")[0], constants)
         if value is None:
             raise KernelBuildError(
-                f"{where}: __launch_bounds__({bounds[1].strip()}) is not understood; expected "
-                "integers and constexpr int of this file, joined by + - * / %; write it so"
+                f"{location}: __launch_bounds__({bounds[1].strip()}) cannot be parsed; expected "
+                "integers and constexpr int of this file, joined by + - * / %; rewrite it"
             )
-        max_threads, at = value, bounds.end()
-    prototype = _PROTOTYPE.match(code, at)
+        max_threads, start = value, bounds.end()
+    prototype = _PROTOTYPE.match(code, start)
     if not prototype:
         raise KernelBuildError(
-            f"{where}: a kernel's prototype is not understood; expected "
-            f"`name(type parameter, ...) {{`, got `{code[at : at + 40].strip()}`; write it out, "
-            "without macros"
+            f"{location}: a kernel's prototype cannot be parsed; expected "
+            f"`name(type parameter, ...) {{`, got `{code[start : start + 40].strip()}`; write it "
+            "out, without macros"
         )
     inside = prototype[2].strip()
     items = inside.split(",") if inside else []
     name = prototype[1]
-    parameters = tuple(_parameter(item, f"{where}: kernel '{name}'") for item in items)
+    parameters = tuple(_parameter(item, f"{location}: kernel '{name}'") for item in items)
     return Signature(name, parameters, max_threads)
 
 
-def _parameter(text: str, where: str) -> Parameter:
+def _parameter(text: str, location: str) -> Parameter:
     words = " ".join(_QUALIFIERS.sub(" ", text).replace("*", " * ").split())
     ctype, _, name = words.rpartition(" ")
     pointer = ctype.endswith("*")
@@ -229,15 +229,15 @@ def _parameter(text: str, where: str) -> Parameter:
     if not pointer and base in SCALARS and name.isidentifier():
         return Parameter(name, base, SCALARS[base], None)
     raise KernelBuildError(
-        f"{where}: parameter `{text.strip()}` is not understood; expected a scalar of "
+        f"{location}: parameter `{text.strip()}` cannot be parsed; expected a scalar of "
         f"{', '.join(SCALARS)}, or a pointer to one of {', '.join(POINTEES)}; use one of them"
     )
 
 
 def _evaluate(expression: str, constants: dict[str, int]) -> int | None:
-    """The value of an integer expression, or None where it is something else."""
+    """The value of an integer expression, or None for any other text."""
     try:
-        # C's division of integers that are not negative is Python's floor division.
+        # For nonnegative integers C's division equals Python's floor division.
         tree = ast.parse(expression.strip().replace("/", "//"), mode="eval").body
     except SyntaxError:
         return None

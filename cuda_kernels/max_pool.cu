@@ -1,13 +1,13 @@
-// max_pool.cu -- max pooling with the place of each maximum, and its gradient
-// v1  forward: one output a thread, the window read from global memory; backward: one input a
-//     thread, which looks through the windows it lies in, so nothing is added atomically
+// max_pool.cu -- max pooling with the position of each maximum, and its gradient
+// v1  forward: one output per thread, the window read from global memory; backward: one input per
+//     thread, which searches the windows that contain it, so no atomic addition is needed
 //                                                          <- launched, any geometry
-// v2  2x2 windows at stride 2 over planes of even width and height: two outputs a thread, 16 bytes
-//     from each of two rows; backward writes the windows instead of searching them
+// v2  2x2 windows at stride 2 over planes of even width and height: two outputs per thread, 16
+//     bytes from each of two rows; backward writes the windows without a search
 //                                                          <- launched where it applies: VGG
 // launch: block 256, grid ceil(elements / 256); v2: ceil(outputs / 512)
-// bytes a 2x2 window: forward 24 (4 reads, value and place), backward 24. Bound by memory: pool1 of
-// net D at batch 64 moves 1.23 GB each way, 0.26 ms on an H200 at 4.8 TB/s.
+// bytes per 2x2 window: forward 24 (4 reads, value and position), backward 24. Bound by memory:
+// pool1 of net D at batch 64 moves 1.23 GB each way, 0.26 ms on an H200 at 4.8 TB/s.
 // sm_90: 2x2 23 registers, all warps resident; any window 40, 3/4 of them
 #include <cfloat>
 
@@ -15,7 +15,7 @@
 
 constexpr int BLOCK = 256;
 
-// A pair of values or places, as one access where it is aligned.
+// A pair of values or positions, in one access if it is aligned.
 template <class Pair, class T>
 __device__ __forceinline__ Pair load_pair(const T* at) {
     if (is_aligned(at, sizeof(Pair))) {
@@ -33,7 +33,7 @@ __device__ __forceinline__ void store_pair(T* at, Pair pair) {
     at[1] = pair.y;
 }
 
-// Caffe's strict `>`: the first maximum wins, and NaN never does.
+// Caffe's strict `>`: the first maximum is taken, and NaN never is.
 __device__ __forceinline__ void challenge(float value, int place, float& best, int& winner) {
     if (value > best) {
         best = value;
@@ -41,7 +41,7 @@ __device__ __forceinline__ void challenge(float value, int place, float& best, i
     }
 }
 
-// x (planes, H, W) in; y (planes, P, Q) out; mask (planes, P, Q) out: h*W+w, -1 for no number.
+// x (planes, H, W) in; y (planes, P, Q) out; mask (planes, P, Q) out: h*W+w, -1 if there is none.
 // count = planes * P * Q
 extern "C" __global__ void __launch_bounds__(BLOCK)
     max_pool_forward(const float* x, float* y, int* mask, int64_t count, int H, int W, int P, int Q,
@@ -76,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     }
     const int64_t plane = at / (H * W);
     const int place = at - plane * (H * W), h = place / W + pad_h, w = place % W + pad_w;
-    // The windows that hold this place: rows p_begin to p_end - 1, in the order of the outputs.
+    // The windows that contain this input: rows p_begin to p_end - 1, in the order of the outputs.
     const int p_begin = h < kernel_h ? 0 : (h - kernel_h) / stride_h + 1;
     const int q_begin = w < kernel_w ? 0 : (w - kernel_w) / stride_w + 1;
     const int p_end = min(h / stride_h + 1, P), q_end = min(w / stride_w + 1, Q);
@@ -92,7 +92,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     dx[at] = sum;
 }
 
-// The same for 2x2 windows at stride 2 and W = 2 Q, H = 2 P, Q even: two neighbours a thread.
+// As above, for 2x2 windows at stride 2, W = 2 Q, H = 2 P, Q even: two outputs per thread.
 // pairs = planes * P * Q / 2
 extern "C" __global__ void __launch_bounds__(BLOCK)
     max_pool_2x2_forward(const float* x, float* y, int* mask, int64_t pairs, int P, int Q) {

@@ -1,8 +1,8 @@
-// Tensor cores: one warp multiplies small matrices held in the registers of its 32 lanes. On the
-// host the lanes show each other their fragments; products there are summed in fp32 in the order of
-// k, on a GPU in the hardware's own order, so the two agree within rounding only.
+// Tensor cores: one warp multiplies small matrices in the registers of its 32 lanes. On the host
+// the lanes exchange their fragments, and products are summed in fp32 in the order of k; on a GPU
+// in the order of the hardware. The results differ by rounding.
 //
-// Fragments, with g = lane / 4 and t = lane % 4, as the PTX manual has them:
+// Fragments as in the PTX manual, with g = lane / 4 and t = lane % 4:
 //   d (16,8) fp32: d[0] (g, 2t), d[1] (g, 2t+1), d[2] (g+8, 2t), d[3] (g+8, 2t+1)
 //   tf32, k = 8:   a[0] (g, t), a[1] (g+8, t), a[2] (g, t+4), a[3] (g+8, t+4)
 //                  b[0] (t, g), b[1] (t+4, g)
@@ -53,8 +53,8 @@ __device__ __forceinline__ float from_bf16(uint16_t bits) {
 }
 
 #ifndef __CUDACC__
-// d += a b, where each lane holds `A` and `B` words of the two fragments, and `a_at`, `b_at` read
-// the element at (row, k) or (k, column) from the fragments of all lanes.
+// d += a b, where each lane has `A` and `B` words of the two fragments, and `a_at`, `b_at` read the
+// element at (row, k) or (k, column) from the fragments of all lanes.
 template <int K, int A, int B, class AtA, class AtB>
 inline void emu_mma(const char* site, float (&d)[4], const uint32_t (&a)[A], const uint32_t (&b)[B],
                     AtA a_at, AtB b_at) {
@@ -145,9 +145,9 @@ __device__ __forceinline__ void mma_bf16_16x8x8(float (&d)[4], const uint32_t (&
 #endif
 }
 
-// Four 8x8 matrices of 16-bit elements from shared memory: lane i names row i % 8 of matrix i / 8
-// (16 bytes, aligned); out[m] of a lane holds the elements (lane / 4, 2 (lane % 4)) and the next of
-// matrix m, the fragments above. As 8x4 matrices of 32-bit elements it serves tf32 as well.
+// Four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row i % 8
+// of matrix i / 8 (16 bytes, aligned); out[m] of a lane holds elements (lane / 4, 2 (lane % 4)) and the
+// next of matrix m, the fragments above. For tf32 they are 8x4 matrices of 32-bit elements.
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* row) {
 #ifdef __CUDACC__
     const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));
@@ -168,7 +168,7 @@ __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* ro
 #endif
 }
 
-// The same, each matrix of 16-bit elements transposed on the way.
+// As above, with each matrix of 16-bit elements transposed.
 __device__ __forceinline__ void load_matrices_transposed(uint32_t (&out)[4], const void* row) {
 #ifdef __CUDACC__
     const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));

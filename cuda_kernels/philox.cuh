@@ -1,4 +1,4 @@
-// Philox4x32-10 (Salmon et al. 2011), laid out as data_prep/philox.py says: the same numbers on
+// Philox4x32-10 (Salmon et al. 2011), with the counters of data_prep/philox.py: the same numbers on
 // every device.
 #pragma once
 

@@ -1,5 +1,5 @@
-// Four elements a thread: how elementwise kernels read and write. A quad that is whole and aligned
-// moves as one access of 16 bytes, any other element by element, so views may begin anywhere.
+// Reads and writes of elementwise kernels, four elements per thread. A complete, aligned quad is
+// one access of 16 bytes; any other is accessed element by element, so views may begin anywhere.
 #pragma once
 
 #include "common.cuh"
@@ -10,7 +10,7 @@ __device__ __forceinline__ bool is_aligned(const void* address, int bytes) {
     return reinterpret_cast<uintptr_t>(address) % bytes == 0;
 }
 
-// x (count) from element `first` on; what lies beyond the end reads as 0.
+// Four elements of x (count) from `first` on; 0 beyond the end.
 __device__ __forceinline__ void load_quad(const float* x, int64_t first, int64_t count,
                                           float (&quad)[QUAD]) {
     if (first + QUAD <= count && is_aligned(x + first, 16)) {
@@ -41,7 +41,7 @@ __device__ __forceinline__ void store_quad(float* y, int64_t first, int64_t coun
     }
 }
 
-// The same for bytes: masks.
+// As above, for bytes (masks).
 __device__ __forceinline__ void load_quad(const uint8_t* x, int64_t first, int64_t count,
                                           uint8_t (&quad)[QUAD]) {
     if (first + QUAD <= count && is_aligned(x + first, 4)) {

@@ -1,4 +1,4 @@
-"""What kernels use of a multiprocessor, read from the assembler's report."""
+"""The resources of a multiprocessor that kernels use, read from the assembler's report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Multiprocessor:
     registers: int = 65536
 
 
-# By architecture; 1 KiB of shared memory a block is the system's from sm_80 on.
+# By architecture; from sm_80 on the system reserves 1 KiB of shared memory per block.
 MULTIPROCESSORS = {
     75: Multiprocessor(1024, 16, 64 << 10),
     80: Multiprocessor(2048, 32, 164 << 10),
@@ -40,7 +40,10 @@ MULTIPROCESSORS = {
 
 @dataclass(frozen=True)
 class Resources:
-    """One kernel on one architecture. Bytes, but for registers (a thread) and threads (a block)."""
+    """The resources of one kernel on one architecture.
+
+    Units: bytes, except registers (per thread) and threads (per block).
+    """
 
     source: str
     kernel: str
@@ -58,12 +61,12 @@ class Resources:
 
     @property
     def occupancy(self) -> float | None:
-        """Share of a multiprocessor's threads that run at once; dynamic shared memory left out."""
+        """Share of a multiprocessor's threads that are resident, without dynamic shared memory."""
         limits = MULTIPROCESSORS.get(self.arch)
         if limits is None:
             return None
         warps = ceil_div(self.threads, _WARP)
-        # Registers are handed out to warps in units of 256.
+        # Registers are allocated to warps in units of 256.
         per_warp = round_up(self.registers * _WARP, 256)
         reserved = 1024 if self.arch >= 80 else 0
         blocks = min(
@@ -76,15 +79,15 @@ class Resources:
 
 
 def parse_ptxas(report: str, manifest: Manifest, arch: int) -> list[Resources]:
-    """Read `-Xptxas -v`, in the order of the prototypes."""
-    found: dict[str, Resources] = {}
+    """Parse the output of `-Xptxas -v`; the result is in the order of the prototypes."""
+    resources: dict[str, Resources] = {}
     pieces = _ENTRY.split(report)
     for name, text in zip(pieces[1::2], pieces[2::2], strict=True):
         if name not in manifest.kernels:
             continue
         stack = _STACK.search(text)
         registers, shared = _REGISTERS.search(text), _SHARED.search(text)
-        found[name] = Resources(
+        resources[name] = Resources(
             source=manifest.path.name,
             kernel=name,
             arch=arch,
@@ -95,13 +98,13 @@ def parse_ptxas(report: str, manifest: Manifest, arch: int) -> list[Resources]:
             spill_loads=int(stack[3]) if stack else 0,
             threads=manifest.kernels[name].max_threads,
         )
-    return [found[name] for name in manifest.kernels if name in found]
+    return [resources[name] for name in manifest.kernels if name in resources]
 
 
 def resource_table(entries: Sequence[Resources]) -> str:
-    """One line a kernel: all numbers of one architecture, or the registers on several.
+    """A table with one line per kernel: all numbers of one architecture, or registers on several.
 
-    Bytes that spill follow the registers, with a mark: `128+60!`. The last line counts them.
+    Spilled bytes follow the registers with a mark: `128+60!`. The last line counts the kernels.
     """
     architectures = sorted({entry.arch for entry in entries})
     rows = _detailed(entries) if len(architectures) < 2 else _several(entries)
@@ -128,11 +131,11 @@ def _several(entries: Sequence[Resources]) -> list[list[str]]:
     kernels: dict[tuple[str, str], dict[int, Resources]] = {}
     for entry in entries:
         kernels.setdefault((entry.source, entry.kernel), {})[entry.arch] = entry
-    for (source, kernel), found in kernels.items():
-        any_one = next(iter(found.values()))
+    for (source, kernel), by_arch in kernels.items():
+        any_one = next(iter(by_arch.values()))
         row = [source, kernel, str(any_one.threads), str(any_one.shared)]
         for arch in architectures:
-            one = found.get(arch)
+            one = by_arch.get(arch)
             spills = f"+{one.spills}!" if one is not None and one.spills else ""
             row.append("-" if one is None else f"{one.registers}{spills}")
         rows.append(row)
@@ -140,7 +143,7 @@ def _several(entries: Sequence[Resources]) -> list[list[str]]:
 
 
 def _aligned(rows: list[list[str]]) -> str:
-    """Names to the left, numbers to the right."""
+    """Align names to the left and numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join(
         "  ".join(

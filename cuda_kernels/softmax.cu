@@ -1,12 +1,12 @@
 // softmax.cu -- exp(x - max) / sum along channels, and its gradient
-// v1  one place (outer, inner) a thread, which walks over the channels: reads lie together where
-//     inner is large                                            <- launched for inner >= 32
-// v2  a warp a place: lanes share the channels, sums by a fixed tree; reads lie together where
+// v1  one position (outer, inner) per thread, which iterates over the channels: reads are coalesced
+//     if inner is large                                         <- launched for inner >= 32
+// v2  one position per warp: lanes share the channels, sums by a fixed tree; reads are coalesced if
 //     inner is 1                                                <- launched for inner < 32
 // launch: v1 block 256, grid ceil(places / 256); v2 block 256, grid ceil(places / 8)
-// bytes: x three times, from the caches but the first; y once written, read and written. fc8 at
-// batch 64 is 256 kB: 0.1 us of an H200's 4.8 TB/s, so a few us, bound by latency. The dense
-// net's maps likewise, until there are megabytes of them.
+// bytes: x is read three times, twice from the caches; y is written, read and written. fc8 at
+// batch 64 is 256 kB: 0.1 us at an H200's 4.8 TB/s, so it takes a few us, bound by latency, as do
+// the maps of a dense net up to several megabytes.
 // sm_90: 32 registers, all warps resident
 #include <cfloat>
 
@@ -14,7 +14,7 @@
 
 constexpr int BLOCK = 256;
 
-// In every lane, the greatest of the warp.
+// The maximum over the warp, in every lane.
 __device__ __forceinline__ float warp_max(float value) {
     for (int step = WARP / 2; step > 0; step /= 2) {
         value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, step));
@@ -22,12 +22,12 @@ __device__ __forceinline__ float warp_max(float value) {
     return value;
 }
 
-// The element of a place's channel 0, in (outer, C, inner).
+// The index of channel 0 of a position, in (outer, C, inner).
 __device__ __forceinline__ int64_t first_of(int64_t place, int C, int inner) {
     return place / inner * C * inner + place % inner;
 }
 
-// x (outer, C, inner) in; y the same out, may be x. places = outer * inner
+// x (outer, C, inner) in; y of the same shape out, may be x. places = outer * inner
 extern "C" __global__ void __launch_bounds__(BLOCK)
     softmax_forward(const float* x, float* y, int64_t places, int C, int inner) {
     const int64_t place = global_thread();
@@ -48,7 +48,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-// y, dy (outer, C, inner) in; dx the same out, may be dy
+// y, dy (outer, C, inner) in; dx of the same shape out, may be dy
 extern "C" __global__ void __launch_bounds__(BLOCK)
     softmax_backward(const float* y, const float* dy, float* dx, int64_t places, int C, int inner) {
     const int64_t place = global_thread();
@@ -67,7 +67,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-// The same as softmax_forward, a warp a place
+// As softmax_forward, one position per warp
 extern "C" __global__ void __launch_bounds__(BLOCK)
     softmax_warp_forward(const float* x, float* y, int64_t places, int C, int inner) {
     const int64_t place = global_thread() / WARP;
@@ -91,7 +91,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-// The same as softmax_backward, a warp a place
+// As softmax_backward, one position per warp
 extern "C" __global__ void __launch_bounds__(BLOCK)
     softmax_warp_backward(const float* y, const float* dy, float* dx, int64_t places, int C,
                           int inner) {

@@ -1,12 +1,12 @@
 // softmax_loss.cu -- the loss of soft-max probabilities, its gradient, and accuracy
-// v1  one block over all labels: enough for a batch, slow for the maps of a dense net
-// v2  stage 1: a place (outer, inner) a thread, its block sums; stage 2: one block adds the blocks'
-//     sums, in float64                                                              <- launched
-// accuracy: a warp a place counts the scores not below the label's, then the same two stages.
+// v1  one block over all labels: fast enough for a batch, slow for the maps of a dense net
+// v2  stage 1: one position (outer, inner) per thread, summed by block; stage 2: one block adds the
+//     sums of the blocks, in float64                                                <- launched
+// accuracy: a warp per position counts the scores not below the label's; then the same two stages.
 // launch: block 256, grid ceil(places / 256) and one block; accuracy block 256, grid
 // ceil(places / 8); backward block 256, grid ceil(count / 256)
-// bytes: the loss reads a label and a probability a place, backward reads and writes 8 an element.
-// At batch 64 and 1000 classes 512 kB: 0.1 us of an H200's 4.8 TB/s, so a few us, bound by latency.
+// bytes: the loss reads a label and a probability per position, backward moves 8 per element. At
+// batch 64 and 1000 classes 512 kB: 0.1 us at an H200's 4.8 TB/s, so a few us, bound by latency.
 // sm_90: at most 32 registers and 4 kB of shared memory, all warps resident
 #include <cfloat>
 
@@ -14,14 +14,14 @@
 
 constexpr int BLOCK = 256;
 
-// Whether a place counts, and its label.
+// Whether a position is counted, and its label.
 __device__ __forceinline__ bool counts(float label, int has_ignore, int ignore, int& name) {
     name = static_cast<int>(label);
     return !(has_ignore && name == ignore);
 }
 
-// prob (outer, C, inner), label (places,) in; partial (blocks, 2) out: a block's sum of -log, and
-// how many labels it counted. places = outer * inner
+// prob (outer, C, inner), label (places,) in; partial (blocks, 2) out: a block's sum of -log and
+// its number of labels. places = outer * inner
 extern "C" __global__ void __launch_bounds__(BLOCK)
     softmax_loss_pieces(const float* prob, const float* label, float* partial, int64_t places,
                         int C, int inner, int has_ignore, int ignore) {
@@ -33,7 +33,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     if (place < places && counts(__ldg(label + place), has_ignore, ignore, name)) {
         const int64_t outer = place / inner;
         const float chosen = __ldg(prob + (outer * C + name) * inner + place % inner);
-        // Not fmaxf: a NaN stays one, so that a run which diverged can be seen.
+        // Not fmaxf, which would hide the NaN of a run that diverged.
         loss = -logf(chosen < FLT_MIN ? FLT_MIN : chosen);
         counted = 1.0f;
     }
@@ -45,7 +45,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-// The columns of partial (blocks, 2), added by one block in float64; `sums` holds them afterwards.
+// Adds the columns of partial (blocks, 2) in one block in float64; the results are in `sums`.
 __device__ __forceinline__ void sum_pieces(const float* partial, int64_t blocks,
                                            double (&sums)[2][BLOCK]) {
 #pragma unroll
@@ -101,8 +101,8 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     dx[at] = (__ldg(prob + at) - (c == name ? 1.0f : 0.0f)) * (loss_weight / __ldg(stats));
 }
 
-// x (outer, C, inner), label (places,) in; partial (blocks, 2) out: how many labels of a block are
-// among the top_k, and how many count
+// x (outer, C, inner), label (places,) in; partial (blocks, 2) out: the number of labels of a block
+// among the top_k, and the number counted
 extern "C" __global__ void __launch_bounds__(BLOCK)
     accuracy_pieces(const float* x, const float* label, float* partial, int64_t places, int C,
                     int inner, int has_ignore, int ignore, int top_k) {
@@ -117,7 +117,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
         const float* const first = x + place / inner * C * inner + place % inner;
         const float own = __ldg(first + static_cast<int64_t>(name) * inner);
         for (int c = lane; c < C; c += WARP) {
-            // The label itself is among those not below it; with NaN every comparison is false.
+            // The label's score is itself not below it; with NaN every comparison is false.
             not_below += __ldg(first + static_cast<int64_t>(c) * inner) >= own ? 1.0f : 0.0f;
         }
     }
@@ -131,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
     }
 }
 
-// partial (blocks, 2) in; out (1,) out: the share, 0 of none
+// partial (blocks, 2) in; out (1,) out: the share, 0 without labels
 extern "C" __global__ void __launch_bounds__(BLOCK)
     accuracy_finish(const float* partial, float* out, int64_t blocks) {
     SHARED(sums, double[2][BLOCK]);

@@ -1,18 +1,18 @@
-// sums.cu -- sums over a whole vector: |x|, x^2, x*y
-// v1  one block runs over everything: right, and two orders too slow
+// sums.cu -- sums over all elements of a vector: |x|, x^2, x*y
+// v1  one block over all elements: two orders of magnitude too slow
 // v2  stage 1: blocks sum pieces of 4096 elements; stage 2: one block sums the pieces. <- launched
-//     The tree depends on the count alone, so the bits are the same on every device. Pieces add up
-//     in float64: a vector of 10^8 elements has 25000 of them.
-// A third way, atomics on the result, is refused: their order is not fixed.
+//     The tree depends on the count alone, so the bits are the same on every device. Pieces are
+//     added in float64: a vector of 10^8 elements has 25000 of them.
+// Atomic additions to the result are rejected, because their order is not fixed.
 // launch: block 256, grid ceil(count / 4096), then one block of 256
-// bytes: 4 an element (dot 8), read once; 138 million weights take an H200 0.12 ms.
+// bytes per element: 4 (dot 8), read once; 138 million weights take an H200 0.12 ms.
 // sm_90: at most 32 registers and 2 kB of shared memory, all warps resident
 #include "quads.cuh"
 
 constexpr int BLOCK = 256;
 constexpr int PIECE = 4096;
 
-// x, y (count) in; partial (pieces) out. `term` maps two elements to what is summed.
+// x, y (count) in; partial (pieces) out. `term` maps two elements to the term of the sum.
 template <class Term>
 __device__ __forceinline__ void sum_piece(const float* x, const float* y, float* partial,
                                           int64_t count, Term term) {
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(BLOCK)
 }
 
 // x, y (count) in; partial (ceil(count / PIECE)) out. The sum of squares is dot(x, x): the second
-// load of an element finds it in the first cache.
+// load of an element is from the L1 cache.
 extern "C" __global__ void __launch_bounds__(BLOCK)
     dot_pieces(const float* x, const float* y, float* partial, int64_t count) {
     sum_piece(x, y, partial, count, [](float a, float b) { return a * b; });

@@ -1,15 +1,15 @@
-// The core of the products on tensor cores: a block computes a tile of C = A B in fp32, from
-// operands packed in tf32 or bf16. A warp computes 64 x 64, so that each fragment it reads from
-// shared memory serves four or eight instructions.
+// Matrix products on tensor cores: a block computes a tile of C = A B in fp32, from operands packed
+// in tf32 or bf16. A warp computes 64 x 64, so that each fragment it reads from shared memory is
+// used by four or eight instructions.
 //
-// Operands come in chunks of 16 bytes (4 tf32 or 8 bf16 numbers) by asynchronous copies, three
-// stages deep: while one stage is multiplied, the next two are on their way. A stage has 64 bytes
-// of depth: two steps of mma.sync in either precision.
+// Operands are copied in chunks of 16 bytes (4 tf32 or 8 bf16 numbers) by asynchronous copies in
+// three stages: while one stage is multiplied, the next two are copied. A stage has 64 bytes of
+// depth: two steps of mma.sync in either precision.
 //
-// Two layouts of a stage, by what lies together in memory:
+// Two layouts of a stage, by the dimension that is contiguous in memory:
 //     Rows    [side][4 chunks along the depth]       convolution forward and to the data
 //     Depths  [depth][chunks along the side]         gradient of the weights
-// Chunks are swizzled, so that neither copies nor fragments meet bank conflicts.
+// Chunks are swizzled, so that neither copies nor loads of fragments have bank conflicts.
 #pragma once
 
 #include "async_copy.cuh"
@@ -22,7 +22,7 @@ constexpr int ROW_CHUNKS = 4;
 constexpr int WARP_SIDE = 64;
 constexpr int M_TILES = WARP_SIDE / 16, N_TILES = WARP_SIDE / 8;
 
-// What a warp has summed: tile (m, n) is 16 x 8, laid out as mma.cuh says.
+// The sums of a warp: tile (m, n) is 16 x 8, in the layout of mma.cuh.
 using Sums = float[M_TILES][N_TILES][4];
 // Operands of one step of a warp.
 using FragmentsA = uint32_t[M_TILES][4];
@@ -89,7 +89,7 @@ struct __align__(128) Depths {
     uint4 chunks[P::DEPTH][CHUNKS];
 
     __device__ __forceinline__ uint4* at(int depth, int chunk) {
-        // tf32 is read word by word, 4 depths x 8 numbers at once; bf16 by matrices of 8 depths.
+        // tf32 is read in words, 4 depths x 8 numbers at a time; bf16 in matrices of 8 depths.
         return &chunks[depth][chunk ^ (P::PER_WORD == 1 ? depth % 4 * 2 : depth % 8)];
     }
     __device__ __forceinline__ uint32_t word(int depth, int column) {
@@ -151,7 +151,7 @@ __device__ __forceinline__ void read_b(Depths<Bf16, SIDE>& stage, int first, int
     }
 }
 
-// There is no transposing load of 32-bit numbers: word by word, without a conflict.
+// There is no transposing load of 32-bit numbers: they are read in words, without bank conflicts.
 template <int SIDE>
 __device__ __forceinline__ void read_a(Depths<Tf32, SIDE>& stage, int first, int step,
                                        FragmentsA& fragments) {
@@ -195,7 +195,7 @@ __device__ __forceinline__ void tensor_product(StageA (&a)[STAGES], StageB (&b)[
     }
     for (int stage = 0; stage < count; ++stage) {
         copy_async_wait<STAGES - 2>();
-        __syncthreads();  // this stage is there for all, and all are done with the one before
+        __syncthreads();  // this stage is visible to all, and all have read the previous one
         const int next = stage + STAGES - 1;
         if (next < count) {
             copy_a(a[next % STAGES], next);
@@ -216,7 +216,7 @@ __device__ __forceinline__ void tensor_product(StageA (&a)[STAGES], StageB (&b)[
     }
 }
 
-// Hand over the sums by pairs of a row: store(row in the tile, first column in the tile, pair).
+// Passes the sums in pairs of a row to store(row in the tile, first column in the tile, pair).
 template <int COLS, class Store>
 __device__ __forceinline__ void for_pairs(const Sums& sums, Store store) {
     const int lane = threadIdx.x % WARP;

@@ -1,13 +1,13 @@
-// The core that GEMM, convolution and Winograd share: a block computes one tile of
-// C = A B, ROWS x COLS, over a range of the depth (the dimension that is summed).
+// The matrix product that GEMM, convolution and Winograd share: a block computes one tile of
+// C = A B, ROWS x COLS, over a range of the depth (the dimension of the sum).
 //
-// Each thread holds 8 x 8 sums in registers. The depth goes by in slabs of 8 through shared memory,
-// two of them: while a slab is multiplied, the next one is on its way from global memory to
-// registers, so one barrier a slab is enough. A warp computes 32 x 64: its 4 x 8 threads read
-// 4 + 8 different vectors of 16 bytes for 64 multiply-adds each, without a bank conflict.
+// Each thread has 8 x 8 sums in registers. The depth is read in slabs of 8 into two buffers in
+// shared memory: while a slab is multiplied, the next one is loaded from global memory to
+// registers, so one barrier per slab suffices. A warp computes 32 x 64: its 4 x 8 threads read
+// 4 + 8 different vectors of 16 bytes for 64 multiply-adds each, without bank conflicts.
 //
-// Where the numbers come from is the loaders' matter. A loader has
-//     Walk                                     which elements of a slab are this thread's
+// Loaders read the operands. A loader has
+//     Walk                                     the elements of a slab that this thread loads
 //     fetch(slab, end, float (&staged)[COUNT]) element i is (index() + i * INDEX_STEP,
 //                                              slab + depth() + i * DEPTH_STEP);
 //                                              0 beyond the matrix and from depth `end` on
@@ -17,7 +17,7 @@
 
 constexpr int SLAB = 8;
 constexpr int SUMS = 8;
-// Rows of slabs are padded by 16 bytes: elements that differ in depth then fall into other banks.
+// Rows of slabs are padded by 16 bytes, so that elements of different depths are in other banks.
 constexpr int SLAB_PAD = 4;
 
 template <int ROWS, int COLS>
@@ -31,8 +31,8 @@ struct __align__(16) Slabs {
     float b[2][SLAB][COLS + SLAB_PAD];
 };
 
-// Which elements of a slab a thread moves: neighbours along the depth or along the other
-// dimension, whichever lies together in memory.
+// The elements of a slab that a thread loads: neighbours along the dimension that is contiguous in
+// memory, the depth or the other one.
 template <int SIDE, int DEPTH, int THREADS, bool ALONG_DEPTH>
 struct Walk {
     static constexpr int COUNT = SIDE * DEPTH / THREADS;
@@ -48,7 +48,7 @@ struct Walk {
     }
 };
 
-// A tile of a matrix with any strides; the one along the walk should be 1.
+// A tile of a matrix with any strides; the stride along the walk should be 1.
 template <class Walk_>
 struct MatrixLoader {
     using Walk = Walk_;
@@ -153,8 +153,8 @@ __device__ __forceinline__ void tile_product(Slabs<ROWS, COLS>& slabs, LoadA loa
     }
 }
 
-// A number that the compiler works out anew from here on: kept from before the product, it would
-// take one of the registers that the product needs.
+// A value that the compiler must compute again after this point: kept during the product, it would
+// occupy a register that the product needs.
 __device__ __forceinline__ int again(int value) {
 #ifdef __CUDACC__
     asm volatile("" : "+r"(value));
@@ -162,7 +162,7 @@ __device__ __forceinline__ int again(int value) {
     return value;
 }
 
-// Hand over the sums by fours of a row: store(row in the tile, first column in the tile, quad).
+// Passes the sums in fours of a row to store(row in the tile, first column in the tile, quad).
 template <int COLS, class Store>
 __device__ __forceinline__ void for_quads(const float (&sums)[SUMS][SUMS], Store store) {
     const int row = first_row<COLS>(), col = first_col<COLS>();

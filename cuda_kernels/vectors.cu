@@ -1,9 +1,9 @@
-// vectors.cu -- fill, y += alpha x, x *= alpha, x - y, and runs of a strided copy
-// v1  one element a thread: right, and a fifth to a tenth below the memory's speed, since a thread
-//     waits for a single load of 4 bytes
-// v2  four elements a thread, moved as 16 bytes where the view is aligned          <- launched
+// vectors.cu -- fill, y += alpha x, x *= alpha, x - y, and a strided copy of rows
+// v1  one element per thread: a tenth to a fifth below the speed of memory, since a thread waits
+//     for a single load of 4 bytes
+// v2  four elements per thread, in one access of 16 bytes if the view is aligned   <- launched
 // launch: block 256, grid ceil(count / 1024); copy_2d: block 256, grid (ceil(cols / 256), rows)
-// bytes an element: fill 4, scal 8, copy_2d 8, axpy 12, sub 12; at most 2 operations. Bound by
+// bytes per element: fill 4, scal 8, copy_2d 8, axpy 12, sub 12; at most 2 operations. Bound by
 // memory alone: an H200 (4.8 TB/s) needs 2.5 us for axpy over a million elements.
 // sm_90: at most 19 registers, all warps resident
 #include "quads.cuh"

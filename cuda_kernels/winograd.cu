@@ -1,27 +1,27 @@
-// winograd.cu -- the transforms around the products of a 3x3 convolution at stride 1
-// v1  three stages: transform data and filters, 16 or 36 products by gemm.cu, transform back
-// v2  one kernel that transforms in shared memory (Lavin & Gray): no intermediate in device memory,
-//     yet its tiles of 32 x 32 outputs reread filters and data more often, and F(4x4) does not fit
-//     the registers; not written
-// v3  v1 with the images in chunks, whose intermediates (2.25 times the data for F(4x4), each
-//     way) have a bounded size: one workspace serves every layer                    <- launched
-// Of direct convolution's 9 multiply-adds an output, F(4x4) leaves 2.25 and F(2x2) 4.
-// Backward to the data: the same, with the filters turned. Backward to the weights: data and dy
-// transformed, a product over all tiles, then G^T . G of its sum.
+// winograd.cu -- the transforms before and after the products of a 3x3 convolution at stride 1
+// v1  three stages: transform data and filters, 16 or 36 products by gemm.cu, inverse transform
+// v2  one kernel that transforms in shared memory (Lavin & Gray): no intermediates in device
+//     memory, but its tiles of 32 x 32 outputs read filters and data more often, and F(4x4) does
+//     not fit the registers; not implemented
+// v3  v1 with the images in chunks, which bound the size of the intermediates (data and products,
+//     each 2.25 times the data for F(4x4)): all layers share one workspace          <- launched
+// Direct convolution needs 9 multiply-adds per output, F(4x4) 2.25 and F(2x2) 4.
+// Backward to the data: the same with the rotated filters. Backward to the weights: transforms of
+// data and dy, a product over all tiles, then G^T . G of its sum.
 // Intermediates: data (planes, C, ld), products and dy (planes, K, ld), filters (planes, C, K);
 // planes = (M+2)^2; ld >= tiles = N * tiles_h * tiles_w, a multiple of 4.
 // launch: block 128, grid (ceil(tiles / 128), channels); filters and weights: block 128, grid
 // ceil(C * K / 128)
 // roofline on an H200, conv3_2 of net D at batch 64 (F(4x4), 205 MB of data): data 0.67 GB, 0.14
-// ms; 36 products of 256x256x12544, 59 GFLOP, 0.88 ms; back 0.67 GB, 0.14 ms: 1.2 ms, where direct
-// convolution needs 3.5.
+// ms; 36 products of 256x256x12544, 59 GFLOP, 0.88 ms; inverse 0.67 GB, 0.14 ms: 1.2 ms, against
+// 3.5 ms of direct convolution.
 // sm_90: data 48 registers, products 56, 5/8 of the warps resident; the others 32, or 48
 #include "quads.cuh"
 #include "winograd.cuh"
 
 constexpr int BLOCK = 128;
 
-// Where tile `tile` lies: image n, and the row and column of its first output.
+// The position of tile `tile`: image n, and the row and column of its first output.
 struct Place {
     int n, row, col;
 };
@@ -32,7 +32,7 @@ __device__ __forceinline__ Place place_of(int tile, int tiles_h, int tiles_w) {
     return {n, (line - n * tiles_h) * M, (tile - line * tiles_w) * M};
 }
 
-// A square of `side` from a plane (H, W); what lies outside is 0.
+// A square of `side` from a plane (H, W); 0 outside.
 template <int SIDE>
 __device__ __forceinline__ void read_square(const float* plane, int H, int W, int top, int left,
                                             float (&square)[SIDE][SIDE]) {
@@ -58,7 +58,7 @@ __device__ __forceinline__ void write_planes(float* first, int64_t apart,
     }
 }
 
-// Outputs of one row of a tile, as far as the row (Q) goes.
+// Writes the outputs of one row of a tile that are within the row (Q).
 __device__ __forceinline__ void write_line(float* line, int col, int Q, const float (&value)[4]) {
     store_quad(line, col, Q, value);
 }
@@ -134,7 +134,7 @@ __device__ __forceinline__ void transform_products(const float* products, const 
     }
 }
 
-// One pair of channels: the filter becomes a square. `turned` swaps their roles and rotates.
+// The transformed filter of one pair of channels. `turned` swaps their roles and rotates it.
 template <int M>
 __device__ __forceinline__ void transform_filter(const float* weight, float* filters, int K, int C,
                                                  int turned) {
@@ -155,7 +155,7 @@ __device__ __forceinline__ void transform_filter(const float* weight, float* fil
     write_planes(filters + at, static_cast<int64_t>(K) * C, result);
 }
 
-// partial (planes, splits, K, C): the splits are added in their order.
+// partial (planes, splits, K, C): the splits are added in order.
 template <int M>
 __device__ __forceinline__ void transform_weight(const float* partial, float* dw, int weights,
                                                  int splits) {

@@ -2,8 +2,9 @@
 //
 // A tile of M x M outputs is A^T ((G g G^T) * (B^T d B)) A for a 3x3 filter g and (M+2) x (M+2)
 // inputs d. F(4,3) multiplies polynomials by their values at 0, 2/3, -2/3, 3/2, -3/2 and infinity,
-// which halves the rounding error of the usual 0, 1, -1, 2, -2; a * b = 1 keeps the transforms as
-// short. The gradient of the weights is G^T ((A dy A^T) * (B^T d B)) G with the same matrices.
+// which halves the rounding error of the usual 0, 1, -1, 2, -2; with a * b = 1 the transforms need
+// no more operations. The gradient of the weights is G^T ((A dy A^T) * (B^T d B)) G with the same
+// matrices.
 #pragma once
 
 #include "common.cuh"
@@ -105,7 +106,7 @@ struct Winograd<4> {
     }
 };
 
-// The 2-D transform: `line` on every column, then on every row.
+// The 2-D transform: applies `line` to every column, then to every row.
 template <int IN, int OUT, class Line>
 __device__ __forceinline__ void transform_square(const float (&in)[IN][IN], float (&out)[OUT][OUT],
                                                  Line line) {

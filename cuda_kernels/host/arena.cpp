@@ -38,7 +38,7 @@ size_t rounded(size_t size) { return (size + MARGIN - 1) / MARGIN * MARGIN; }
 
 uintptr_t place(const void* address) { return reinterpret_cast<uintptr_t>(address); }
 
-// Volatile, word by word, for the reason that Fence::raise has.
+// Volatile, word by word, for the same reason as in Fence::raise.
 void fill_with_nan(unsigned char* data, size_t size) {
     auto words = reinterpret_cast<volatile uint64_t*>(data);
     const size_t whole = size / sizeof *words;
@@ -64,7 +64,7 @@ void* add(const void* site, size_t size, const char* name) {
     __asan_poison_memory_region(data - MARGIN, MARGIN);
     __asan_poison_memory_region(data + size, room - size + MARGIN);
     arrays[count++] = {site, name, data, size, room};
-    // The next array's margin follows: two fences of different numbers lie side by side.
+    // The margin of the next array follows, a fence of another pattern.
     used += room + 2 * MARGIN;
     return data;
 }

@@ -1,6 +1,6 @@
-// cp.async: a copy may happen at any time until it is waited for. In forward order it happens at
-// once, in reversed order when it is waited for, shuffled at either: a kernel that reads too early
-// or writes too soon differs between them.
+// cp.async: a copy may be executed at any time up to its wait. In forward order it is executed at
+// once, in reversed order at the wait, in shuffled order at one of the two: a kernel that reads too
+// early or writes too soon gives different results.
 #include "async.h"
 
 #include "runtime.h"

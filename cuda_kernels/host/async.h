@@ -1,9 +1,9 @@
-// Copies that a thread has asked for and that have not happened yet.
+// Copies that a thread has submitted and that are not executed yet.
 #pragma once
 
 namespace emu {
 
-// Forgets all of them, at the start of a block.
+// Discards all of them, at the start of a block.
 void drop_copies();
 
 int current_thread();

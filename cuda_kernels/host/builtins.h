@@ -1,4 +1,4 @@
-// CUDA's built-in functions that need no other thread.
+// CUDA's built-in functions that involve one thread only.
 #pragma once
 
 template <class T>
@@ -6,7 +6,7 @@ inline T __ldg(const T* address) {
     return *address;
 }
 
-// Mixed types are refused, as they would be by a reader: cast one.
+// Mixed types do not compile; cast one of them.
 template <class T>
 constexpr T min(T a, T b) {
     return b < a ? b : a;
@@ -23,7 +23,7 @@ inline float __powf(float x, float y) { return powf(x, y); }
 inline float __fdividef(float x, float y) { return x / y; }
 inline float __frcp_rn(float x) { return 1.0f / x; }
 inline float __fsqrt_rn(float x) { return sqrtf(x); }
-// Never contracted to a fused multiply-add, which is what these are for.
+// Never contracted to a fused multiply-add.
 inline __attribute__((optimize("fp-contract=off"))) float __fmul_rn(float x, float y) {
     return x * y;
 }
@@ -57,7 +57,7 @@ inline int __mulhi(int a, int b) {
     return static_cast<int>((static_cast<int64_t>(a) * b) >> 32);
 }
 
-// Blocks run one after another on one system thread: memory is always in order between them.
+// Blocks run sequentially on one system thread: their memory accesses are always in order.
 inline void __threadfence() {}
 inline void __threadfence_block() {}
 
@@ -85,6 +85,6 @@ inline T emu_exchange_if(T* address, T compare, T value) {
 EMU_ATOMICS(int)
 EMU_ATOMICS(unsigned)
 #undef EMU_ATOMICS
-// The order of additions would not be fixed, so neither would the bits.
+// Not supported: the order of the additions, and so the bits of the result, would not be fixed.
 float atomicAdd(float* at, float value) = delete;
 double atomicAdd(double* at, double value) = delete;

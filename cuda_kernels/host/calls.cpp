@@ -1,4 +1,4 @@
-// What kernel code calls: barriers, exchanges within a warp, and giving up.
+// Functions that kernel code calls: barriers, exchanges within a warp, and failure.
 #include <cstdio>
 
 #include "fault.h"
@@ -16,8 +16,8 @@ struct Warp {
 
 Warp warps[MAX_THREADS / WARP_LANES];
 
-// Two keys in turn: with one, a thread that wakes late would also observe what early ones did
-// after the barrier, and a read that is overtaken by the next round's write would pass.
+// Two keys by turns: with one key, a thread that wakes late would also synchronize with accesses of
+// early threads after the barrier, and a read that races with the next write would be missed.
 char barrier_keys[2];
 
 }  // namespace

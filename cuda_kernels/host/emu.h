@@ -1,5 +1,5 @@
-// CUDA's language for g++: types, qualifiers and built-in functions over the scheduler. A block's
-// threads are fibers of one system thread; blocks run one after another.
+// CUDA's language for g++: types, qualifiers and built-in functions on top of the scheduler. The
+// threads of a block are fibers of one system thread; blocks run sequentially.
 #pragma once
 
 #include <cmath>
@@ -29,7 +29,7 @@
 
 #define __syncthreads() emu::barrier(EMU_SITE)
 
-// One address per declaration and template instance, as the C++ standard has it for a static.
+// One address per declaration and template instance, as for any static variable in C++.
 #define SHARED(name, ...)                                                                          \
     static const char name##_site = 0;                                                             \
     auto& name = *reinterpret_cast<typename Identity<__VA_ARGS__>::type*>(emu::shared(             \

@@ -1,4 +1,4 @@
-// A kernel's way in: unpacks the arguments as the driver laid them out, and runs it over a grid.
+// The entry of a kernel: unpacks the arguments that the driver packed, and runs it over a grid.
 #pragma once
 
 #include <cstdio>
@@ -19,7 +19,7 @@ struct Arguments<> {
     static constexpr size_t end(size_t at) { return at; }
 };
 
-// Each argument lies at the next multiple of its own alignment.
+// Each argument is at the next multiple of its alignment.
 template <class First, class... Rest>
 struct Arguments<First, Rest...> {
     static constexpr size_t place(size_t at) {

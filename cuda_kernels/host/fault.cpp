@@ -34,7 +34,7 @@ struct sigaction& saved_for(int signal) {
 
 void handle(int signal, siginfo_t* info, void*) {
     if (!pthread_equal(pthread_self(), owner)) {
-        // Another thread's fault is none of ours: let it happen again as it would have.
+        // A fault of another thread: restore the default handler and let it occur again.
         sigaction(signal, &saved_for(signal), nullptr);
         return;
     }

@@ -1,4 +1,4 @@
-// Turns a wild address or a division by zero in a kernel into a sentence.
+// Converts an invalid address or a division by zero in a kernel to an error message.
 #pragma once
 
 #include <cstddef>
@@ -7,10 +7,10 @@
 
 namespace emu {
 
-// Runs `work(argument)`; a fault inside ends it and is written down as the launch's failure.
+// Runs `work(argument)`; a fault ends it and is recorded as the failure of the launch.
 void guarded(void (*work)(size_t), size_t argument);
 
-// The scheduler's side.
+// Called by the scheduler.
 int current_thread();
 Fiber& fiber_of(int thread);
 void fail_from_handler(const char* what);

@@ -1,4 +1,4 @@
-// What lies around arrays, so that reading beyond them is NaN and writing beyond them shows.
+// Fences around arrays: reading beyond an array gives NaN, and writing beyond it is detected.
 #pragma once
 
 #include <cstddef>
@@ -6,9 +6,9 @@
 
 namespace emu {
 
-// Half-words that are NaN as bfloat16, and in pairs as float. Each array has its own, so that a copy
-// of one fence into another shows; and it is a signalling NaN, so that arithmetic changes its bits
-// even where an array is worked on in place.
+// Half-words that are NaN as bfloat16, and in pairs as float. Each array has a different pattern,
+// so that a copy of one fence to another is detected. It is a signalling NaN, so that arithmetic in
+// place also changes its bits.
 class Fence {
    public:
     explicit Fence(unsigned number = 0)
@@ -18,7 +18,7 @@ class Fence {
         for (; from < to && from % sizeof(uint64_t) != 0; ++from) {
             *reinterpret_cast<volatile unsigned char*>(from) = byte(from);
         }
-        // Volatile, word by word: a call of memset would be seen by the race detector.
+        // Volatile, word by word: the race detector would intercept a call of memset.
         for (; from + sizeof(uint64_t) <= to; from += sizeof(uint64_t)) {
             *reinterpret_cast<volatile uint64_t*>(from) = word();
         }
@@ -31,7 +31,7 @@ class Fence {
         for (; from < to && from % sizeof(uint64_t) != 0; ++from) {
             if (*reinterpret_cast<const unsigned char*>(from) != byte(from)) return false;
         }
-        // Looked at after every launch, for every array: eight words between branches.
+        // Checked after every launch, for every array: eight words between branches.
         for (; from + 8 * sizeof(uint64_t) <= to; from += 8 * sizeof(uint64_t)) {
             uint64_t changed = 0;
             for (int i = 0; i < 8; ++i) {

@@ -38,7 +38,7 @@ size_t page_size() {
     return size;
 }
 
-// A thread that was given up in the middle of a failed launch left its frames' marks behind.
+// A thread that was abandoned in a failed launch leaves marks of its frames in the shadow memory.
 void forget_frames(Fiber& fiber) {
     (void)fiber;
 #ifdef EMU_ASAN
@@ -75,8 +75,8 @@ void prepare(Fiber& fiber, int number, void (*entry)()) {
 
 #else
 
-// Saves the registers that a called function must keep, and the stack pointer; takes up the other
-// stack. The floating-point control words are the same everywhere and stay.
+// Saves the callee-saved registers and the stack pointer, and switches to the other stack. The
+// floating-point control words are the same in all fibers and are not saved.
 extern "C" void emu_switch_stacks(void** from, void* to);
 #if defined(__x86_64__)
 asm(R"(
@@ -147,7 +147,7 @@ void switch_stacks(void** from, void** to) { emu_switch_stacks(from, *to); }
 
 void prepare(Fiber& fiber, int number, void (*entry)()) {
     forget_frames(fiber);
-    // Stacks lie a power of two apart: without a shift their tops would all share a cache set.
+    // Stacks are a power of two apart: without an offset their tops would share a cache set.
     const size_t shift = static_cast<size_t>(number % 32) * 320;
     auto top = reinterpret_cast<uintptr_t>(fiber.stack + STACK_SIZE - shift) & ~uintptr_t{15};
     auto frame = reinterpret_cast<void**>(top) - FRAME_WORDS;

@@ -1,5 +1,5 @@
-// The emulated device's memory. What is lent is filled with NaN; a fence on both sides is looked at
-// after each launch; beyond it lies a zone that faults at a touch.
+// The memory of the emulated device. Lent memory is filled with NaN and has a fence on both sides,
+// which is checked after each launch; beyond the fences is a zone in which any access faults.
 #include "memory.h"
 
 #include <sys/mman.h>
@@ -44,7 +44,7 @@ void raise_fence(const Fence& fence, uintptr_t from, uintptr_t to) {
     __asan_poison_memory_region(reinterpret_cast<void*>(from), to - from);
 }
 
-// Of a slack that may be large, as much is looked at as of a margin.
+// Of a slack, which may be large, as many bytes are checked as of a margin.
 uintptr_t watched(uintptr_t from, uintptr_t to) { return to - from < MARGIN ? to : from + MARGIN; }
 
 }  // namespace
@@ -72,7 +72,7 @@ void describe_address(const void* address, char* text, size_t size) {
 
 extern "C" {
 
-// Fenced memory of at least `size` bytes, or 0 where the system has none.
+// Allocates fenced memory of at least `size` bytes; returns 0 if the system has none.
 uint64_t emu_allocate(uint64_t size) {
     using namespace emu;
     const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
@@ -126,7 +126,7 @@ int emu_lend(uint64_t address, uint64_t size) {
     return 0;
 }
 
-// How many bytes are the owner's from the address on; 0 for an address that is nobody's.
+// The number of bytes of the allocation from the address on; 0 for an address outside.
 uint64_t emu_extent(uint64_t address) {
     using namespace emu;
     std::lock_guard<std::mutex> lock(changing);
@@ -139,8 +139,8 @@ uint64_t emu_extent(uint64_t address) {
     return address < end ? end - address : 0;
 }
 
-// Returns 0, or 1 with the allocation whose surroundings were written, and on which side; the
-// fence is then made whole, so that the next launch is judged for itself.
+// Returns 0, or 1 with the allocation whose fence was written and on which side. The fence is then
+// restored, so that the next launch is checked separately.
 int emu_check_fences(uint64_t* address, uint64_t* size, int* before) {
 #ifndef EMU_ASAN
     using namespace emu;

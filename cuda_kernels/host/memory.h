@@ -1,11 +1,11 @@
-// What the runtime's other parts ask about the emulated device's memory.
+// Queries of the emulated device's memory by the other parts of the runtime.
 #pragma once
 
 #include <cstddef>
 
 namespace emu {
 
-// Writes down where an address lies, seen from the nearest allocation.
+// Describes an address relative to the nearest allocation.
 void describe_address(const void* address, char* text, size_t size);
 
 }  // namespace emu

@@ -1,4 +1,4 @@
-// What kernel code asks of the scheduler, and what the driver asks of the library.
+// Functions of the scheduler for kernel code, and of the library for the driver.
 #pragma once
 
 #include <cstddef>
@@ -17,23 +17,23 @@ namespace emu {
 
 constexpr int WARP_LANES = 32;
 constexpr int MAX_THREADS = 1024;
-constexpr int EXCHANGE_WORDS = 16;  // what a lane can show its warp at once
+constexpr int EXCHANGE_WORDS = 16;  // the most words a lane can exchange at once
 
 extern uint3 thread_index, block_index;
 extern dim3 block_dim, grid_dim;
 
-// The order in which threads, warps and blocks run where CUDA leaves it open.
+// The order in which threads, warps and blocks run, which CUDA does not define.
 enum class Order : int { FORWARD = 0, REVERSED = 1, SHUFFLED = 2 };
 Order order();
 unsigned random_below(unsigned bound);
 
-// `site` names the place in the source: all threads of a block must meet at the same.
+// `site` is the location in the source: all threads of a block must arrive at the same one.
 void barrier(const char* site);
 void warp_sync(unsigned mask, const char* site);
 int lane();
 
-// A lane shows words to its warp, everybody arrives, everybody looks; the area is safe until the
-// next but one exchange, so one synchronization serves each.
+// A lane writes words for its warp, all lanes arrive, all lanes read. The area remains valid until
+// the exchange after the next, so one synchronization per exchange suffices.
 void put(const void* value, int words);
 void get(void* value, int words, int from_lane);
 [[noreturn]] void fail(const char* what);
@@ -41,8 +41,8 @@ void get(void* value, int words, int from_lane);
 void* shared(const void* site, size_t size, const char* name);
 void* shared_dynamic(size_t size, const char* name);
 
-// Where an asynchronous copy of the current thread waits until it is asked for. `move` does it: a
-// function of the kernel's side, so that sanitizers, which see only that, see the accesses.
+// Queues an asynchronous copy of the current thread. `move` executes it; it is compiled with the
+// kernel, because sanitizers instrument only the kernel's code.
 using Mover = void (*)(void* to, const void* from, int size, int valid);
 void copy_later(void* to, const void* from, int size, int valid, Mover move);
 void copy_commit();
@@ -60,7 +60,7 @@ struct EmuLaunch {
     uint64_t seed;
 };
 
-// Runs a kernel's body over the grid. Returns 0, or 1 with a sentence in `error`.
+// Runs a kernel's body over the grid. Returns 0, or 1 with a message in `error`.
 int emu_run(const EmuLaunch* launch, void (*body)(const void*), const void* args, char* error,
             size_t error_size);
 }

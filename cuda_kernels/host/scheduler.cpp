@@ -1,5 +1,5 @@
-// Runs a kernel over its grid: blocks one after another, a block's threads as fibers, warp by
-// warp, each until it waits or ends.
+// Runs a kernel over its grid: blocks sequentially, the threads of a block as fibers, warp by warp,
+// each until it waits or ends.
 #include <cstdio>
 #include <cstring>
 #include <mutex>
@@ -24,12 +24,12 @@ namespace {
 
 char failure[512];
 
-// For the race detector: threads begin after the scheduler has set the block up, and all end
-// before it goes on.
+// For the race detector: threads begin after the scheduler has set up the block, and all end before
+// it continues.
 char start_key, end_key;
 
 Fiber fibers[MAX_THREADS];
-// The lanes of the running warp, in the order in which they have their turns, and whose it is.
+// The lanes of the running warp in the order in which they run, and the current one.
 int lane_sequence[WARP_LANES], turn, turns;
 Order chosen_order;
 uint64_t random_state;
@@ -37,9 +37,9 @@ void (*kernel_body)(const void*);
 const void* kernel_args;
 std::mutex one_launch;
 
-// A fiber whose thread has ended goes on with the next of the warp that has not begun, which saves
-// two switches; a thread that waits anywhere keeps the fiber. Not under a race detector, for which
-// the two would be one thread.
+// A fiber whose thread has ended runs the next thread of the warp that has not begun, which saves
+// two switches; a waiting thread keeps its fiber. Not with a race detector, which would take both
+// for one thread.
 bool next_thread() {
 #ifndef EMU_TSAN
     const int first = current / WARP_LANES * WARP_LANES;
@@ -80,7 +80,7 @@ void arrange(int* sequence, int count) {
     }
 }
 
-// Whether every lane that `thread` waits for waits with it, at the same place.
+// Whether every lane that `thread` waits for is waiting at the same place.
 bool complete(int first, const Thread& thread) {
     for (int lane = 0; lane < WARP_LANES; ++lane) {
         if (thread.mask >> lane & 1u) {
@@ -157,7 +157,7 @@ void divergent(const Thread& waiting, const Thread& other) {
     write_failure(text);
 }
 
-// Everybody has run as far as possible: whether the block is done; or lets all pass the barrier.
+// All threads wait or have ended. Returns whether the block is done; if not, releases the barrier.
 bool block_done() {
     const Thread* waiting = nullptr;
     for (int i = 0; i < thread_count; ++i) {
@@ -230,7 +230,7 @@ bool set_up(const EmuLaunch& launch) {
     return true;
 }
 
-// Shuffled, blocks go round the grid from a random one: an order at no cost in memory.
+// In shuffled order, blocks run cyclically from a random one, which needs no memory for the order.
 void run_grid(size_t dynamic_size) {
     const uint64_t blocks = static_cast<uint64_t>(grid_dim.x) * grid_dim.y * grid_dim.z;
     const uint64_t start =

@@ -1,4 +1,4 @@
-// The threads of the running block, as the scheduler and the calls of kernel code share them.
+// The threads of the running block, shared by the scheduler and the calls of kernel code.
 #pragma once
 
 #include <cstdint>
@@ -11,7 +11,7 @@ namespace emu {
 enum class State : uint8_t { UNSTARTED, READY, AT_BARRIER, AT_WARP, ENDED };
 
 struct Thread {
-    Fiber* fiber;  // where it has begun
+    Fiber* fiber;  // on which it has begun
     State state;
     uint3 index;
     unsigned mask;      // of the warp instruction it waits at
@@ -23,10 +23,10 @@ struct Thread {
 extern Thread threads[MAX_THREADS];
 extern int thread_count, current;
 
-// Back to the scheduler, from the current thread's fiber.
+// Switches from the fiber of the current thread to the scheduler.
 void leave(State state);
 
-// The first sentence about what went wrong is the one that is told; it also stops the launch.
+// Stops the launch with a message; only the first one is reported.
 extern bool failed;
 void write_failure(const char* what);
 void write_failure_of(const Thread& thread, const char* what);

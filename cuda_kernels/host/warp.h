@@ -1,4 +1,4 @@
-// Instructions of a warp: lanes show each other values. Every lane named in the mask arrives.
+// Warp instructions: lanes exchange values. Every lane of the mask must arrive.
 #pragma once
 
 namespace emu {
@@ -9,7 +9,7 @@ constexpr int words() {
     return (sizeof(T) + 3) / 4;
 }
 
-// Whole words go to and fro, whatever T is: the exchange area knows nothing smaller.
+// Values of any T are exchanged in complete words.
 template <class T>
 inline T exchange(unsigned mask, T value, int from, const char* site) {
     uint32_t bits[words<T>()] = {};
@@ -19,7 +19,7 @@ inline T exchange(unsigned mask, T value, int from, const char* site) {
     if (mask >> from & 1u) {
         get(bits, words<T>(), from);
     } else {
-        // CUDA leaves open what comes from a lane that does not take part: NaN, as far as it goes.
+        // CUDA does not define the value of a lane that does not take part; it is NaN if T has one.
         for (uint32_t& word : bits) {
             word = 0xffffffffu;
         }
@@ -28,7 +28,7 @@ inline T exchange(unsigned mask, T value, int from, const char* site) {
     return value;
 }
 
-// The lane to read from, or the own one where the other lies outside the segment of `width`.
+// The lane to read from; the reading lane itself if the other is outside the segment of `width`.
 inline int within(int other, int width) {
     const int own = lane();
     return (other & ~(width - 1)) == (own & ~(width - 1)) && other >= 0 ? other : own;

@@ -112,8 +112,8 @@ def test_a_device_older_than_all_that_the_compiler_knows() -> None:
     with pytest.raises(DeviceError) as caught:
         choose_target(70, (75, 80, 90))
     assert str(caught.value) == (
-        "kernels: the device is sm_70, and nvcc knows sm_75 to sm_90; expected an nvcc that knows "
-        "it; install an older CUDA toolkit"
+        "kernels: the device is sm_70, and nvcc supports sm_75 to sm_90; expected an nvcc that "
+        "supports it; install an older CUDA toolkit"
     )
 
 
@@ -162,7 +162,9 @@ def test_nvccs_words_are_passed_on(source: Path) -> None:
     with pytest.raises(KernelBuildError) as caught:
         build_binary(read_manifest(source), Target(90))
     words = str(caught.value)
-    assert words.startswith("demo.cu: nvcc: the compiler refuses; expected code that builds, got")
+    assert words.startswith(
+        "demo.cu: nvcc: the source does not compile; expected code that builds, got"
+    )
     assert 'identifier "tiles" is undefined' in words
     assert "-arch=sm_90 -cubin" in words
 

@@ -109,8 +109,11 @@ def test_a_sanitizer_must_be_there_before_python(sanitizer: str) -> None:
     ("options", "words"),
     [
         ({"order": "random"}, "order is 'random'; expected one of forward, reversed, shuffled; "),
-        ({"streams": "slow"}, "streams is 'slow'; expected one of eager, late, early; correct it"),
-        ({"sanitizer": "leak"}, "sanitizer is 'leak'; expected one of address, thread; correct it"),
+        ({"streams": "slow"}, "streams is 'slow'; expected one of eager, late, early; use "),
+        (
+            {"sanitizer": "leak"},
+            "sanitizer is 'leak'; expected one of address, thread; use one of them",
+        ),
     ],
 )
 def test_unknown_options_are_refused(options: dict[str, str], words: str) -> None:

@@ -48,7 +48,9 @@ def test_the_compilers_words_are_passed_on(tmp_path: Path) -> None:
     with pytest.raises(KernelBuildError) as caught:
         driver.load(source)
     words = str(caught.value)
-    assert words.startswith("broken.cu: g++: the compiler refuses; expected code that builds, got")
+    assert words.startswith(
+        "broken.cu: g++: the source does not compile; expected code that builds, got"
+    )
     assert "thread_idx" in words
     assert "from the command\n" in words
     assert words.endswith("correct the source")

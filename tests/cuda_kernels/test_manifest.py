@@ -106,35 +106,35 @@ def test_arguments_that_do_not_fit_are_named(values: list[object], words: str) -
     [
         (
             'extern "C" __global__ void k(float4* x) {',
-            "demo.cu:1: kernel 'k': parameter `float4* x` is not understood; expected a scalar of",
+            "demo.cu:1: kernel 'k': parameter `float4* x` cannot be parsed; expected a scalar of",
         ),
         (
             '\nextern "C" __global__ void k(float x, Shape s) {',
-            "demo.cu:2: kernel 'k': parameter `Shape s` is not understood",
+            "demo.cu:2: kernel 'k': parameter `Shape s` cannot be parsed",
         ),
         (
             'extern "C" __global__ void k(float) {',
-            "kernel 'k': parameter `float` is not understood",
+            "kernel 'k': parameter `float` cannot be parsed",
         ),
         (
             'extern "C" __global__ void k(uint8_t x) {',
-            "kernel 'k': parameter `uint8_t x` is not understood",
+            "kernel 'k': parameter `uint8_t x` cannot be parsed",
         ),
         (
             'extern "C" __global__ void NAME(k)(float x) {',
-            "demo.cu:1: a kernel's prototype is not understood; expected `name(type parameter,",
+            "demo.cu:1: a kernel's prototype cannot be parsed; expected `name(type parameter,",
         ),
         (
             'extern "C" __global__ void __launch_bounds__(UNKNOWN * 2) k(float x) {',
-            "demo.cu:1: __launch_bounds__(UNKNOWN * 2) is not understood; expected integers and",
+            "demo.cu:1: __launch_bounds__(UNKNOWN * 2) cannot be parsed; expected integers and",
         ),
         (
             'constexpr int Z = 0;\nextern "C" __global__ void __launch_bounds__(4 / Z) k(int x) {',
-            "demo.cu:2: __launch_bounds__(4 / Z) is not understood",
+            "demo.cu:2: __launch_bounds__(4 / Z) cannot be parsed",
         ),
         (
             'extern "C" __global__ void k(int x) {\n}\nextern "C" __global__ void k(int x) {',
-            "demo.cu:3: kernel 'k' stands here a second time; expected each name once; rename one",
+            "demo.cu:3: kernel 'k' is defined a second time; expected each name once; rename one",
         ),
     ],
 )

@@ -10,7 +10,7 @@ from prototxt_gen.errors import ShapeError
 
 
 class DeviceArray:
-    """A C-contiguous array on a device; each view of it references `owner`, which has the memory."""
+    """A C-contiguous array on a device; `owner` is the memory, which stays alive with its views."""
 
     __slots__ = ("address", "dtype", "owner", "shape", "size")
 
