@@ -215,8 +215,7 @@ class PoolGeometry:
             raise ProtoError(f"{where}: kernel {kernel}, stride {stride}; expected at least 1 each")
         if pad[0] >= kernel[0] or pad[1] >= kernel[1]:
             raise ProtoError(f"{where}: pad {pad}; expected less than the kernel {kernel}")
-        ceil = param.round_mode == param.DESCRIPTOR.fields_by_name["round_mode"].default_value
-        geom = cls(n, c, h, w, kernel, stride, pad, bool(ceil))
+        geom = cls(n, c, h, w, kernel, stride, pad, _rounds_up(param, where))
         if geom.p < 1 or geom.q < 1:
             raise ShapeError(
                 f"{where}: the output would be {geom.p}x{geom.q}; expected at least 1x1, got input "
@@ -233,6 +232,19 @@ class PoolGeometry:
     @property
     def out_shape(self) -> tuple[int, int, int, int]:
         return (self.n, self.c, self.p, self.q)
+
+
+def _rounds_up(param: Any, where: str) -> bool:
+    """Whether output sizes are rounded up, by round_mode or by the ceil_mode of other builds."""
+    by_mode = param.round_mode == param.DESCRIPTOR.fields_by_name["round_mode"].default_value
+    if not param.HasField("ceil_mode"):
+        return bool(by_mode)
+    if param.HasField("round_mode") and param.ceil_mode != by_mode:
+        raise ProtoError(
+            f"{where}: round_mode and ceil_mode contradict each other; expected one of them; "
+            "remove the other"
+        )
+    return bool(param.ceil_mode)
 
 
 def _single_or_hw(param: Any, name: str, where: str) -> Pair:

@@ -8,6 +8,7 @@ from typing import Any
 
 from google.protobuf import text_format
 
+from prototxt_gen.dialects import dialects_of_field, titles
 from prototxt_gen.errors import ProtoError
 
 _SHOWN = 80
@@ -93,6 +94,12 @@ def _explain(complaint: str, got: str, pool: Any) -> str:
 
 
 def _unknown_field(message: Any, name: str) -> str:
+    dialects = dialects_of_field(message.name, name)
+    if dialects:
+        return (
+            f"{message.name} has no field {name!r} here; expected fields of the reference, got one "
+            f"of {titles(dialects)}, which is not supported; remove it if the net does not need it"
+        )
     known = [field.name for field in message.fields]
     nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     expected = " or ".join(repr(near) for near in nearest) or "one of " + ", ".join(known[:12])

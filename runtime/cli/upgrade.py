@@ -12,8 +12,9 @@ import sys
 from pathlib import Path
 
 from prototxt_gen import proto, text
+from prototxt_gen.dialects import DIALECTS, refusals
 from prototxt_gen.downgrade import downgrade_v1
-from prototxt_gen.errors import ProtoError, SnapshotError, UnsupportedError
+from prototxt_gen.errors import ProtoError, SnapshotError, UnsupportedError, UsageError
 from prototxt_gen.files import atomic_write_text
 from prototxt_gen.locate import located
 from prototxt_gen.proto import Message
@@ -50,7 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "input", metavar="IN", help="a net or solver prototxt, or weights; the content decides"
     )
-    parser.add_argument("output", metavar="OUT", help="output file; may be IN")
+    parser.add_argument(
+        "output", metavar="OUT", nargs="?", help="output file; may be IN; none with --check"
+    )
+    parser.add_argument(
+        "--check",
+        choices=tuple(DIALECTS),
+        metavar="DIALECT",
+        help="write nothing; list what this dialect of Caffe would refuse in a net or solver, and "
+        f"exit with status 1 if there is anything: {', '.join(DIALECTS)}",
+    )
     parser.add_argument(
         "--to",
         choices=("current", "v1"),
@@ -67,6 +77,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.check is not None:
+        return _check(args)
+    if args.output is None:
+        raise UsageError("OUT is missing; expected IN OUT, got IN alone; give it or --check")
     form = V1 if args.to == "v1" else CURRENT
     if args.model is not None:
         kind, sentences = "weights", _convert_weights(args.input, args.output, args.model, form)
@@ -88,6 +102,32 @@ def run(args: argparse.Namespace) -> int:
     with beside(args.output):
         print(args.output)
     return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    """List what a dialect would refuse in a text; the status is 1 if there is anything."""
+    if args.output is not None or args.model is not None or args.to != "current":
+        raise UsageError(
+            "--check writes nothing; expected IN alone, got OUT, --model or --to as well; leave "
+            "them out"
+        )
+    if is_hdf5(args.input) or not _is_text(args.input):
+        raise UnsupportedError(
+            f"{args.input}: weights are the same in all dialects; expected the prototxt of a net "
+            "or solver for --check; give the prototxt"
+        )
+    message = _read_text(args.input)
+    if isinstance(message, proto.SolverParameter):
+        upgrade_solver(message, args.input)
+    else:
+        upgrade_net(message, args.input)
+    refused = refusals(message, args.check)
+    if args.json:
+        print(json.dumps({"dialect": args.check, "refused": refused}))
+    else:
+        for sentence in refused:
+            print(f"{args.input}: {sentence}")
+    return 1 if refused else 0
 
 
 def _is_text(path: str) -> bool:

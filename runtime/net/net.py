@@ -15,7 +15,7 @@ from runtime.backend.base import Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.core.layer import Layer
-from runtime.layers.factory import create_layer
+from runtime.layers.factory import create_layer, require_types
 from runtime.net.activation_memory import SharedActivations
 from runtime.net.building import filter_net, insert_splits, net_state
 from runtime.net.host_memory import naming_memory
@@ -72,6 +72,7 @@ class Net(NotCopyable):
         self.context = context if context is not None else RunContext()
         self.param = filter_net(param, net_state(phase, level, stages))
         check_net(self.param)
+        require_types(self.param.layer)
         self.param = insert_splits(self.param)
         self.name = str(self.param.name)
         self.layers: list[Layer] = []

@@ -213,3 +213,26 @@ def test_only_images_have_a_geometry() -> None:
         read_conv("num_output: 2 kernel_size: 1", (2, 6))
     with pytest.raises(ShapeError, match=r"layer 'p': expected a 4-D bottom \(N,C,H,W\), got"):
         read_pool("kernel_size: 1", (2, 6, 4))
+
+
+@pytest.mark.parametrize(
+    ("mode", "size"),
+    [
+        ("", 4),
+        ("ceil_mode: true", 4),
+        ("ceil_mode: false", 3),
+        ("ceil_mode: false round_mode: FLOOR", 3),
+        ("ceil_mode: true round_mode: CEIL", 4),
+    ],
+)
+def test_ceil_mode_is_a_name_of_round_mode(mode: str, size: int) -> None:
+    geom = read_pool(f"kernel_size: 2 stride: 2 {mode}", (1, 1, 7, 7))
+    assert (geom.p, geom.q) == (size, size)
+
+
+@pytest.mark.parametrize(
+    "modes", ["ceil_mode: true round_mode: FLOOR", "ceil_mode: false round_mode: CEIL"]
+)
+def test_ceil_mode_may_not_contradict_round_mode(modes: str) -> None:
+    with pytest.raises(ProtoError, match="round_mode and ceil_mode contradict each other"):
+        read_pool(f"kernel_size: 2 {modes}", (1, 1, 7, 7))

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from prototxt_gen import proto
+from prototxt_gen.dialects import DIALECTS, FIRST_NUMBER
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto.schema import parse_schema
 
@@ -48,7 +49,7 @@ def default_of(field: Any) -> str:
 @pytest.mark.parametrize("message", dict.fromkeys(row["message"] for row in FIELDS))
 def test_every_field_is_caffes(message: str) -> None:
     rows = [row for row in FIELDS if row["message"] == message]
-    fields = getattr(proto, message).DESCRIPTOR.fields
+    fields = [f for f in getattr(proto, message).DESCRIPTOR.fields if f.number < FIRST_NUMBER]
     assert [field.name for field in fields] == [row["name"] for row in rows]
     for field, row in zip(fields, rows):
         assert field.number == int(row["number"]), row
@@ -69,7 +70,25 @@ def test_every_enum_is_caffes(name: str) -> None:
 
 
 def test_nothing_beyond_caffes_messages() -> None:
-    assert set(proto.message_names()) == {row["message"] for row in FIELDS}
+    bvlc = {row["message"] for row in FIELDS}
+    added = {
+        field.message_type.name
+        for name in bvlc
+        for field in getattr(proto, name).DESCRIPTOR.fields
+        if field.number >= FIRST_NUMBER and field.message_type is not None
+    }
+    assert set(proto.message_names()) == bvlc | added
+
+
+def test_the_table_of_dialects_has_every_added_field() -> None:
+    added = {
+        f"{name}.{field.name}"
+        for name in proto.message_names()
+        for field in getattr(proto, name).DESCRIPTOR.fields
+        if field.number >= FIRST_NUMBER
+    }
+    assert "PoolingParameter.ceil_mode" in added
+    assert added <= {name for dialect in DIALECTS.values() for name in dialect.fields}
 
 
 def test_required_fields_are_caffes() -> None:

@@ -97,3 +97,32 @@ def test_what_cannot_be_upgraded(capsys: pytest.CaptureFixture[str]) -> None:
         assert upgrade(*words) == 2
         assert error in capsys.readouterr().err
     assert not Path("out").exists()
+
+
+def test_what_a_dialect_would_refuse(capsys: pytest.CaptureFixture[str]) -> None:
+    pool = "pooling_param { kernel_size: 2 ceil_mode: false }"
+    Path("n.prototxt").write_text(f'layer {{ name: "p" type: "Pooling" {pool} }}\n')
+    Path("solver.prototxt").write_text(SOLVER)
+    assert upgrade("n.prototxt", "--check", "bvlc") == 1
+    assert capsys.readouterr().out == (
+        "n.prototxt: layer 'p' (Pooling): PoolingParameter has no field 'ceil_mode'; it belongs to "
+        "SENet\n"
+    )
+    assert upgrade("n.prototxt", "--check", "senet", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"dialect": "senet", "refused": []}
+    for path in (GOLDEN / "legacy.prototxt", "solver.prototxt"):
+        assert upgrade(path, "--check", "bvlc") == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_a_check_takes_a_prototxt_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("n.prototxt").write_text("")
+    for words, error in (
+        (["n.prototxt"], "OUT is missing; expected IN OUT, got IN alone"),
+        (["n.prototxt", "out", "--check", "bvlc"], "--check writes nothing; expected IN alone"),
+        (["n.prototxt", "--check", "bvlc", "--to", "v1"], "--check writes nothing; expected IN"),
+        ([GOLDEN / "conv.caffemodel.h5", "--check", "bvlc"], "weights are the same in all"),
+        ([GOLDEN / "legacy_v1.caffemodel", "--check", "ssd"], "weights are the same in all"),
+    ):
+        assert upgrade(*words) == 2
+        assert error in capsys.readouterr().err

@@ -57,6 +57,7 @@ LAYERS = {
     "pool_max_ceil": f"Pooling({POOL} kernel_size: 2 stride: 2 }}) x -> y",
     "pool_max_clip": f"Pooling({POOL} kernel_size: 2 stride: 2 pad: 1 }}) x -> y",
     "pool_max_floor": f"Pooling({POOL} kernel_size: 2 stride: 2 round_mode: FLOOR }}) x -> y",
+    "pool_ceil_mode": f"Pooling({POOL} kernel_size: 2 stride: 2 ceil_mode: false }}) x -> y",
     "pool_ave_ceil": f"Pooling({POOL} pool: AVE kernel_size: 3 stride: 3 }}) x -> y",
     "pool_ave_pad": f"Pooling({POOL} pool: AVE kernel_size: 3 stride: 2 pad: 1 }}) x -> y",
     "pool_ave_both": f"Pooling({POOL} pool: AVE kernel_size: 4 stride: 4 pad: 1 }}) x -> y",
