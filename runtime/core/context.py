@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_prep.read_plan import ReadPlan
+from prototxt_gen import proto
 from prototxt_gen.sidecar import DataOptions
 from runtime.core.python_layers import python_layers_allowed
 from runtime.core.rng import CaffeRandom
@@ -64,6 +65,10 @@ class RunContext:
     inputs and outputs have their values; by default each blob has its own memory, as in Caffe."""
     root: Path = field(default_factory=Path)
     """The folder that relative paths in a prototxt refer to; in Caffe, the working folder."""
+
+    def never_backward(self, phase: int) -> bool:
+        """Whether no backward pass can follow: activations share memory, and the net only tests."""
+        return self.sharing is not None and phase == proto.TEST
 
     def path(self, name: str) -> Path:
         """Resolve a path given in a prototxt."""

@@ -71,7 +71,8 @@ class Layer(NotCopyable):
     """The first top has loss weight 1 unless the prototxt sets loss_weight."""
     only_ops: ClassVar[bool] = False
     """On a device, both passes only call ops or kernels of the backend, so they can be recorded and
-    replayed. Not inherited.
+    replayed. A pass that computes on the host writes its results by `mutable_host`, which prevents
+    a replay. Not inherited.
     """
     places: ClassVar[Places] = Places.UNDEFINED
     """The map from top positions to bottom positions."""

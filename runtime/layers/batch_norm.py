@@ -9,11 +9,12 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.backend.base import HostArray
+from runtime.backend.base import HostArray, Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("BatchNorm")
@@ -27,6 +28,8 @@ class BatchNormLayer(Layer):
 
     applies_densely = True
     places = Places.SAME
+    only_ops = True
+    can_rectify = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Create the running sums, which the solver must not change.
@@ -39,6 +42,9 @@ class BatchNormLayer(Layer):
         if param.HasField("use_global_stats"):
             self.global_stats = bool(param.use_global_stats)
         self.samples(bottom[0])
+        self.mean, self.inverse_std = SyncedMemory(self.backend), SyncedMemory(self.backend)
+        self.versions: tuple[int | None, ...] = ()
+        """Of the blobs that mean and inverse_std were computed from."""
         channels = 1 if bottom[0].num_axes == 1 else bottom[0].shape[1]
         shapes = ((channels,), (channels,), (1,))
         self.blobs = [Blob(self.backend, shape, "statistics") for shape in shapes]
@@ -71,29 +77,63 @@ class BatchNormLayer(Layer):
             )
         top[0].reshape_like(bottom[0])
 
-    def _planes(self, x: HostArray) -> Any:
-        """View x as (N,C,rest)."""
-        images = 1 if x.ndim == 1 else x.shape[0]
-        return x.reshape(images, self.channels, x.size // max(1, images * self.channels))
+    def _layout(self, bottom: Blobs) -> Layout:
+        """(N, C, everything else)."""
+        images = 1 if bottom[0].num_axes == 1 else bottom[0].shape[0]
+        inner = bottom[0].count() // max(1, images * self.channels)
+        return Layout(images, self.channels, inner)
+
+    def _planes(self, bottom: Blobs, x: HostArray) -> Any:
+        layout = self._layout(bottom)
+        return x.reshape(layout.outer, layout.channels, layout.inner)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Normalise; with the statistics of the batch, also update the running sums."""
-        x = self._planes(bottom[0].data.host())
-        if self.global_stats:
-            divisor = float(self.blobs[2].data.host()[0])
-            factor = 0.0 if divisor == 0 else 1.0 / divisor
-            mean = self.blobs[0].data.host() * factor
-            var = self.blobs[1].data.host() * factor
-        else:
-            mean = x.mean(axis=(0, 2))
-        centred = x - mean[None, :, None]
+        """Normalise; in TRAIN, add to the running sums."""
+        self._normalise(bottom, top, relu=False)
+
+    def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
+        """Normalise, and apply a ReLU."""
+        self._normalise(bottom, top, relu=True)
+
+    def _normalise(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
         if not self.global_stats:
-            var = np.square(centred).mean(axis=(0, 2))
-            self._update_sums(mean, var, x.size // self.channels)
+            self._normalise_batch(bottom, top, relu=relu)
+            return
+        self._read_statistics()
+        x, y = bottom[0].data.dev(), top[0].data.mutable_dev()
+        mean, factor = self.mean.dev(), self.inverse_std.dev()
+        affine = self.backend.pointwise.affine
+        affine(self._layout(bottom), x, mean, factor, None, relu, y)
+
+    def _read_statistics(self) -> None:
+        """Compute mean and 1 / sqrt(variance + eps) if the blobs may have changed."""
+        versions = tuple(blob.data.version for blob in self.blobs)
+        if versions == self.versions and None not in versions:
+            return
+        divisor = float(self.blobs[2].data.host().ravel()[0])
+        factor = 0.0 if divisor == 0 else 1.0 / divisor
+        variance = self.blobs[1].data.host() * np.float64(factor)
+        for memory in (self.mean, self.inverse_std):
+            memory.reshape((self.channels,))
+        self.mean.mutable_host()[...] = self.blobs[0].data.host() * np.float64(factor)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverse = 1.0 / np.sqrt(variance + self.param.batch_norm_param.eps)
+        self.inverse_std.mutable_host()[...] = inverse
+        self.versions = versions
+
+    def _normalise_batch(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
+        """With the statistics of the batch, on the host."""
+        x = self._planes(bottom, bottom[0].data.host())
+        mean = x.mean(axis=(0, 2))
+        centred = x - mean[None, :, None]
+        var = np.square(centred).mean(axis=(0, 2))
+        self._update_sums(mean, var, x.size // self.channels)
         self.std = np.sqrt(var + self.param.batch_norm_param.eps)
         self.normal = centred / self.std[None, :, None]
         y = top[0].data.mutable_host()
         y[...] = self.normal.reshape(y.shape)
+        if relu:
+            np.maximum(y, 0, out=y)
 
     def _update_sums(self, mean: HostArray, var: HostArray, count: int) -> None:
         fraction = self.param.batch_norm_param.moving_average_fraction
@@ -106,15 +146,17 @@ class BatchNormLayer(Layer):
         """Gradient of the input, also through the statistics of the batch."""
         if not propagate_down[0]:
             return
-        dy = self._planes(top[0].diff.host())
         if self.global_stats:
-            dx = dy / self.std[None, :, None]
-        else:
-            along = (dy * self.normal).mean(axis=(0, 2))[None, :, None]
-            dx = dy - dy.mean(axis=(0, 2))[None, :, None] - self.normal * along
-            dx /= self.std[None, :, None]
+            dy, dx = top[0].diff.dev(), bottom[0].diff.mutable_dev()
+            factor, affine = self.inverse_std.dev(), self.backend.pointwise.affine
+            affine(self._layout(bottom), dy, None, factor, None, False, dx)
+            return
+        slope = self._planes(bottom, top[0].diff.host())
+        along = (slope * self.normal).mean(axis=(0, 2))[None, :, None]
+        result = slope - slope.mean(axis=(0, 2))[None, :, None] - self.normal * along
+        result /= self.std[None, :, None]
         out = bottom[0].diff.mutable_host()
-        out[...] = dx.reshape(out.shape)
+        out[...] = result.reshape(out.shape)
 
     @classmethod
     def coupling(cls, param: Any) -> str | None:

@@ -21,6 +21,8 @@ class BiasLayer(Layer):
 
     applies_densely = True
     places = Places.SAME
+    only_ops = True
+    can_rectify = True
 
     num_bottom = between(1, 2)
 
@@ -43,23 +45,32 @@ class BiasLayer(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Add the bias."""
+        """Add."""
+        self._add(bottom, top, relu=False)
+
+    def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
+        """Add, and apply a ReLU."""
+        self._add(bottom, top, relu=True)
+
+    def _add(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
         bias = bottom[1] if len(bottom) > 1 else self.blobs[0]
-        y = bottom[0].data.host() + bias.data.host().reshape(self.axes.shape)
-        top[0].data.mutable_host()[...] = y
+        x, y = bottom[0].data.dev(), top[0].data.mutable_dev()
+        affine = self.backend.pointwise.affine
+        affine(self.axes.layout, x, None, None, bias.data.dev(), relu, y)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of bias and input."""
-        dy = top[0].diff.host()
-        if len(bottom) > 1:
-            if propagate_down[1]:
-                total = self.axes.reduce(dy).reshape(bottom[1].shape)
-                bottom[1].diff.mutable_host()[...] = total
-        elif self.propagates_to_params(0):
-            blob = self.blobs[0]
-            blob.diff.mutable_host()[...] += self.axes.reduce(dy).reshape(blob.shape)
+        dy, memory = top[0].diff.dev(), self.backend.memory
+        bias: Blob | None = None
+        if len(bottom) == 1 and self.propagates_to_params(0):
+            bias = self.blobs[0]
+        elif len(bottom) > 1 and propagate_down[1]:
+            bias = bottom[1]
+            memory.fill(bias.diff.mutable_dev(), 0.0)
+        if bias is not None:
+            self.backend.products.bias_backward(self.axes.layout, dy, bias.diff.mutable_dev())
         if propagate_down[0] and top[0] is not bottom[0]:
-            bottom[0].diff.mutable_host()[...] = dy
+            memory.copy(dy, bottom[0].diff.mutable_dev())
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.op("Add", step.inputs[0], onnx_factor(step, self.axes.shape))]

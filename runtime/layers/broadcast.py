@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
 
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.backend.base import HostArray
+from runtime.backend.base import Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep
 
 
 @dataclass(frozen=True)
 class BroadcastAxes:
-    """`shape` broadcasts the small blob over the large one; `summed` are the broadcast axes."""
+    """`shape` broadcasts the small blob over the large one; its axes are the layout's channels."""
 
     shape: tuple[int, ...]
-    summed: tuple[int, ...]
-
-    def reduce(self, values: HostArray) -> Any:
-        """Sum over the broadcast axes. Shapes: values as the large blob; result `shape`."""
-        return np.asarray(values).sum(axis=self.summed, keepdims=True)
+    layout: Layout
 
 
 def factor_shape(large: Blob, axis: int, num_axes: int, label: str) -> tuple[int, ...]:
@@ -54,8 +48,8 @@ def broadcast_axes(large: Blob, small: Blob, axis: int, label: str) -> Broadcast
             f"got shape {small.shape}"
         )
     shape = (1,) * start + small.shape + (1,) * (large.num_axes - end)
-    summed = tuple(i for i in range(large.num_axes) if not start <= i < end)
-    return BroadcastAxes(shape, summed)
+    sizes = large.shape[:start], small.shape, large.shape[end:]
+    return BroadcastAxes(shape, Layout(*(math.prod(part) for part in sizes)))
 
 
 def onnx_factor(step: OnnxStep, shape: tuple[int, ...]) -> str:

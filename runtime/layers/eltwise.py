@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("Eltwise")
@@ -24,6 +24,8 @@ class EltwiseLayer(Layer):
 
     applies_densely = True
     places = Places.SAME
+    only_ops = True
+    can_rectify = True
 
     num_bottom = at_least(2)
 
@@ -44,6 +46,7 @@ class EltwiseLayer(Layer):
         if coeff and self.operation == proto.EltwiseParameter.PROD:
             raise ProtoError(f"{self.label}: coeff is for SUM; remove it")
         self.coeff = coeff or [1.0] * len(bottom)
+        self.winner = SyncedMemory(self.backend, np.dtype(np.int32))
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Shape the top.
@@ -60,47 +63,51 @@ class EltwiseLayer(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Combine the bottoms."""
-        inputs = [blob.data.host() for blob in bottom]
+        """Combine."""
+        self._combine(bottom, top, relu=False)
+
+    def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
+        """Combine, and apply a ReLU."""
+        self._combine(bottom, top, relu=True)
+
+    def _combine(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
+        pointwise = self.backend.pointwise
+        inputs, y = [blob.data.dev() for blob in bottom], top[0].data.mutable_dev()
+        if self.operation == proto.EltwiseParameter.SUM:
+            pointwise.eltwise_sum(inputs, self.coeff, relu, y)
+            return
         if self.operation == proto.EltwiseParameter.PROD:
-            out = inputs[0] * inputs[1]
-            for x in inputs[2:]:
-                out *= x
-        elif self.operation == proto.EltwiseParameter.SUM:
-            out = inputs[0] * self.coeff[0]
-            for x, c in zip(inputs[1:], self.coeff[1:]):
-                out += x * c
+            pointwise.eltwise_product(inputs, y)
         else:
-            # Ties as in Caffe: the second bottom wins over the first, later ones must be larger.
-            self.winner = np.where(inputs[0] > inputs[1], 0, 1)
-            out = np.where(inputs[0] > inputs[1], inputs[0], inputs[1])
-            for i, x in enumerate(inputs[2:], start=2):
-                larger = x > out
-                self.winner[larger] = i
-                out[larger] = x[larger]
-        top[0].data.mutable_host()[...] = out
+            self.winner.reshape(bottom[0].shape)
+            pointwise.eltwise_max(inputs, y, self.winner.mutable_dev())
+        if relu:
+            self.backend.neurons.relu_forward(y, y, 0.0)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradient of each bottom."""
-        dy = top[0].diff.host()
-        for i, (blob, down) in enumerate(zip(bottom, propagate_down)):
-            if not down:
+        pointwise = self.backend.pointwise
+        for i, blob in enumerate(bottom):
+            if not propagate_down[i]:
                 continue
-            slope: Any
             if self.operation == proto.EltwiseParameter.PROD:
-                slope = self._others(i, top, bottom)
-            elif self.operation == proto.EltwiseParameter.SUM:
-                slope = self.coeff[i]
+                self._product_backward(i, top, bottom)
+                continue
+            dy, dx = top[0].diff.dev(), blob.diff.mutable_dev()
+            if self.operation == proto.EltwiseParameter.SUM:
+                pointwise.eltwise_sum([dy], [self.coeff[i]], False, dx)
             else:
-                slope = self.winner == i
-            blob.diff.mutable_host()[...] = dy * slope
+                pointwise.eltwise_max_backward(dy, self.winner.dev(), i, dx)
 
-    def _others(self, index: int, top: Blobs, bottom: Blobs) -> np.ndarray:
-        """The product of the other bottoms; by a division if stable_prod_grad is false."""
-        if not self.param.eltwise_param.stable_prod_grad:
-            return np.asarray(top[0].data.host() / bottom[index].data.host())
-        rest = [blob.data.host() for j, blob in enumerate(bottom) if j != index]
-        return np.asarray(np.prod(np.stack(rest), axis=0))
+    def _product_backward(self, index: int, top: Blobs, bottom: Blobs) -> None:
+        """dy times the other bottoms; by a division where stable_prod_grad is off, on the host."""
+        if self.param.eltwise_param.stable_prod_grad:
+            others = [blob.data.dev() for j, blob in enumerate(bottom) if j != index]
+            dx = bottom[index].diff.mutable_dev()
+            self.backend.pointwise.eltwise_product([top[0].diff.dev(), *others], dx)
+            return
+        quotient = top[0].data.host() / bottom[index].data.host()
+        bottom[index].diff.mutable_host()[...] = top[0].diff.host() * quotient
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param, values = self.param.eltwise_param, list(step.inputs)

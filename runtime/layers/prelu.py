@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
-from runtime.backend.base import HostArray
+from runtime.backend.base import Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
 from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("PReLU")
@@ -26,6 +24,7 @@ class PReLULayer(Layer):
 
     applies_densely = True
     places = Places.SAME
+    only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Create and fill the slopes, by default with 0.25.
@@ -44,7 +43,7 @@ class PReLULayer(Layer):
         if not param.HasField("filler"):
             filler = proto.FillerParameter(type="constant", value=0.25)
         fill_weight(self, 0, filler)
-        self.input: HostArray | None = None
+        self.kept_input = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Set the top to the shape of the bottom.
@@ -60,26 +59,31 @@ class PReLULayer(Layer):
             )
         top[0].reshape_like(bottom[0])
 
-    def _slope(self, axes: int) -> Any:
-        return self.blobs[0].data.host().reshape((1, -1) + (1,) * (axes - 2))
+    def _layout(self, bottom: Blobs) -> Layout:
+        shape, count = bottom[0].shape, bottom[0].count()
+        if self.param.prelu_param.channel_shared:
+            return Layout(1, 1, count)
+        return Layout(shape[0], shape[1], count // max(1, shape[0] * shape[1]))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Apply the function; in place, keep the input for the gradient."""
-        x = bottom[0].data.host()
-        self.input = x.copy() if top[0] is bottom[0] else None
-        y = np.maximum(x, 0) + self._slope(x.ndim) * np.minimum(x, 0)
-        top[0].data.mutable_host()[...] = y
+        """Rectify; in place, the input is kept for the gradient."""
+        x = bottom[0].data.dev()
+        if top[0] is bottom[0] and not self.context.never_backward(self.phase):
+            self.kept_input.reshape(bottom[0].shape)
+            self.backend.memory.copy(x, self.kept_input.mutable_dev())
+        slope, y = self.blobs[0].data.dev(), top[0].data.mutable_dev()
+        self.backend.pointwise.prelu_forward(self._layout(bottom), x, slope, y)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of slopes and input."""
-        x = bottom[0].data.host() if self.input is None else self.input
-        dy = top[0].diff.host()
+        layout, dy = self._layout(bottom), top[0].diff.dev()
+        x = (self.kept_input if top[0] is bottom[0] else bottom[0].data).dev()
         if self.propagates_to_params(0):
-            share = np.where(x <= 0, dy * x, 0)
-            axes = None if self.blobs[0].num_axes == 0 else (0, *range(2, x.ndim))
-            self.blobs[0].diff.mutable_host()[...] += share.sum(axis=axes)
+            dslope = self.blobs[0].diff.mutable_dev()
+            self.backend.pointwise.prelu_backward_slope(layout, x, dy, dslope)
         if propagate_down[0]:
-            bottom[0].diff.mutable_host()[...] = np.where(x > 0, dy, dy * self._slope(x.ndim))
+            slope, dx = self.blobs[0].data.dev(), bottom[0].diff.mutable_dev()
+            self.backend.pointwise.prelu_backward(layout, x, dy, slope, dx)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         # The slope broadcasts from the right: (C,1,1) over (N,C,H,W).

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
 
 from prototxt_gen import proto
-from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
 from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 from runtime.layers.broadcast import broadcast_axes, factor_shape, onnx_factor
 
 
@@ -26,6 +23,8 @@ class ScaleLayer(Layer):
 
     applies_densely = True
     places = Places.SAME
+    only_ops = True
+    can_rectify = True
 
     num_bottom = between(1, 2)
 
@@ -46,7 +45,7 @@ class ScaleLayer(Layer):
         if param.bias_term:
             self.blobs.append(Blob(self.backend, shape, "bias"))
             fill_weight(self, -1, param.bias_filler)
-        self.input: HostArray | None = None
+        self.kept_input = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Determine the axes of the factor.
@@ -58,36 +57,43 @@ class ScaleLayer(Layer):
         self.axes = broadcast_axes(bottom[0], factor, self.param.scale_param.axis, self.label)
         top[0].reshape_like(bottom[0])
 
-    def _factor(self, bottom: Blobs) -> Any:
-        factor = bottom[1] if len(bottom) > 1 else self.blobs[0]
-        return factor.data.host().reshape(self.axes.shape)
-
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Multiply and add; in place, keep the input for the gradient of the factor."""
-        x = bottom[0].data.host()
-        self.input = x.copy() if top[0] is bottom[0] else None
-        y = x * self._factor(bottom)
-        if self.param.scale_param.bias_term:
-            y += self.blobs[-1].data.host().reshape(self.axes.shape)
-        top[0].data.mutable_host()[...] = y
+        """Multiply and add; in place, the input is kept for the factor's gradient."""
+        self._apply(bottom, top, relu=False)
+
+    def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
+        """Multiply and add, and apply a ReLU."""
+        self._apply(bottom, top, relu=True)
+
+    def _apply(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
+        x = bottom[0].data.dev()
+        if top[0] is bottom[0] and not self.context.never_backward(self.phase):
+            self.kept_input.reshape(bottom[0].shape)
+            self.backend.memory.copy(x, self.kept_input.mutable_dev())
+        factor = (bottom[1] if len(bottom) > 1 else self.blobs[0]).data.dev()
+        bias = self.blobs[-1].data.dev() if self.param.scale_param.bias_term else None
+        affine, y = self.backend.pointwise.affine, top[0].data.mutable_dev()
+        affine(self.axes.layout, x, None, factor, bias, relu, y)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of bias, factor and input."""
-        dy = top[0].diff.host()
-        x = bottom[0].data.host() if self.input is None else self.input
-        bias_index = len(self.blobs) - 1
-        if self.param.scale_param.bias_term and self.propagates_to_params(bias_index):
-            blob = self.blobs[-1]
-            blob.diff.mutable_host()[...] += self.axes.reduce(dy).reshape(blob.shape)
+        layout, dy = self.axes.layout, top[0].diff.dev()
+        x = self.kept_input if top[0] is bottom[0] else bottom[0].data
+        pointwise = self.backend.pointwise
+        last = len(self.blobs) - 1
+        if self.param.scale_param.bias_term and self.propagates_to_params(last):
+            db = self.blobs[-1].diff.mutable_dev()
+            self.backend.products.bias_backward(layout, dy, db)
         if len(bottom) > 1:
             if propagate_down[1]:
-                slope = self.axes.reduce(dy * x).reshape(bottom[1].shape)
-                bottom[1].diff.mutable_host()[...] = slope
+                self.backend.memory.fill(bottom[1].diff.mutable_dev(), 0.0)
+                pointwise.product_sums(layout, x.dev(), dy, bottom[1].diff.mutable_dev())
         elif self.propagates_to_params(0):
-            blob = self.blobs[0]
-            blob.diff.mutable_host()[...] += self.axes.reduce(dy * x).reshape(blob.shape)
+            pointwise.product_sums(layout, x.dev(), dy, self.blobs[0].diff.mutable_dev())
         if propagate_down[0]:
-            bottom[0].diff.mutable_host()[...] = np.multiply(dy, self._factor(bottom))
+            factor = (bottom[1] if len(bottom) > 1 else self.blobs[0]).data.dev()
+            dx = bottom[0].diff.mutable_dev()
+            pointwise.affine(layout, dy, None, factor, None, False, dx)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         value = step.op("Mul", step.inputs[0], onnx_factor(step, self.axes.shape))

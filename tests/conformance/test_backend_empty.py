@@ -91,6 +91,13 @@ def test_layouts_of_nothing(device: Device, layout: Layout) -> None:
     be.products.bias_forward(layout, bias, y)
     be.products.bias_backward(layout, y, sums)
     np.testing.assert_array_equal(device.down(sums, (layout.channels,)), 5)
+    values, pointwise = device.up(np.ones(layout.channels)), be.pointwise
+    pointwise.affine(layout, x, values, values, values, True, y)
+    pointwise.product_sums(layout, x, y, sums)
+    pointwise.prelu_forward(layout, x, values, y)
+    pointwise.prelu_backward(layout, x, y, values, y)
+    pointwise.prelu_backward_slope(layout, x, y, sums)
+    np.testing.assert_array_equal(device.down(sums, (layout.channels,)), 5)
     if not layout.channels:
         return
     label, loss, count = device.up(np.zeros(0)), device.junk((1,)), device.junk((1,))
@@ -113,6 +120,11 @@ def test_vectors_of_nothing(device: Device, shape: tuple[int, ...]) -> None:
     be.vectors.sgd_update(a, b, c, 1.0, 1.0, 1.0)
     be.neurons.relu_forward(a, b, 0.0)
     be.neurons.relu_backward(a, b, c, 0.0)
+    winner = device.junk(shape, np.int32)
+    be.pointwise.eltwise_sum([a, b], [1.0, 2.0], True, c)
+    be.pointwise.eltwise_product([a, b], c)
+    be.pointwise.eltwise_max([a, b], c, winner)
+    be.pointwise.eltwise_max_backward(a, winner, 0, c)
     mask = device.junk(shape, np.uint8)
     be.neurons.dropout_forward(a, b, mask, 0.5, Draw(1, 1, 0))
     be.neurons.dropout_backward(b, mask, c, 0.5)

@@ -17,6 +17,7 @@ from runtime.backend.base import (
     LRNOps,
     MemoryOps,
     NeuronOps,
+    PointwiseOps,
     PoolOps,
     ProductOps,
     SoftmaxOps,
@@ -32,11 +33,13 @@ from runtime.backend.cpu.native_library import NativeLibrary
 from runtime.backend.cpu.native_lrn import NativeLRN
 from runtime.backend.cpu.native_memory import NativeMemory
 from runtime.backend.cpu.native_neurons import NativeNeurons
+from runtime.backend.cpu.native_pointwise import NativePointwise
 from runtime.backend.cpu.native_pool import NativePool
 from runtime.backend.cpu.native_products import NativeProducts
 from runtime.backend.cpu.native_softmax import NativeSoftmax
 from runtime.backend.cpu.native_vectors import NativeVectors
 from runtime.backend.cpu.neurons import NumpyNeurons
+from runtime.backend.cpu.pointwise import NumpyPointwise
 from runtime.backend.cpu.pool import NumpyPool
 from runtime.backend.cpu.products import NumpyProducts
 from runtime.backend.cpu.recording import KernelRecorder
@@ -70,6 +73,7 @@ class CpuBackend(NotCopyable, Backend):
     products: ProductOps
     conv: ConvOps
     neurons: NeuronOps
+    pointwise: PointwiseOps
     pool: PoolOps
     lrn: LRNOps
     softmax: SoftmaxOps
@@ -126,6 +130,7 @@ class CpuBackend(NotCopyable, Backend):
         self.products = NumpyProducts(self.lanes)
         self.conv = NumpyConvolution(self.lanes, self.dtype, exact)
         self.neurons = NumpyNeurons(self.lanes)
+        self.pointwise = NumpyPointwise(self.lanes)
         self.pool = NumpyPool(self.lanes)
         self.lrn = NumpyLRN(self.lanes)
         self.softmax = NumpySoftmax(self.lanes)
@@ -136,6 +141,7 @@ class CpuBackend(NotCopyable, Backend):
         self.products = NativeProducts(library)
         self.conv = NativeConvolution(library, exact)
         self.neurons = NativeNeurons(library)
+        self.pointwise = NativePointwise(self.lanes, library)
         self.pool = NativePool(library)
         self.lrn = NativeLRN(library)
         self.softmax = NativeSoftmax(self.lanes, library)

@@ -7,6 +7,7 @@ of threads as first argument, which the tables omit.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 from prototxt_gen.geometry import ConvGeometry, PoolGeometry
@@ -51,8 +52,24 @@ class PoolShape(ctypes.Structure):
         return cls(g.n * g.c, g.h, g.w, g.p, g.q, *g.kernel, *g.pad, *g.stride)
 
 
+class EltwiseInputs(ctypes.Structure):
+    """shapes.h: EltwiseInputs."""
+
+    MOST = 8
+    _fields_ = [("count", I64), ("inputs", POINTER * MOST), ("coefficients", F32 * MOST)]
+
+    @classmethod
+    def of(cls, inputs: Sequence[int], coefficients: Sequence[float]) -> EltwiseInputs:
+        made = cls(len(inputs))
+        for index, (pointer, coefficient) in enumerate(zip(inputs, coefficients, strict=True)):
+            made.inputs[index] = pointer
+            made.coefficients[index] = coefficient
+        return made
+
+
 CONV = ctypes.POINTER(ConvShape)
 POOL = ctypes.POINTER(PoolShape)
+ELTWISE = ctypes.POINTER(EltwiseInputs)
 
 # Functions that compute; the first argument is the team.
 KERNELS: dict[str, tuple[Any, ...]] = {
@@ -78,6 +95,13 @@ KERNELS: dict[str, tuple[Any, ...]] = {
     "relu_backward": (I64, F32, POINTER, POINTER, POINTER),
     "dropout_forward": (I64, I64, U64, U64, U32, U32, F32, POINTER, POINTER, POINTER),
     "dropout_backward": (I64, F32, POINTER, POINTER, POINTER),
+    "affine": (*(I64,) * 3, *(POINTER,) * 4, I64, POINTER),
+    "product_sums": (*(I64,) * 3, POINTER, POINTER, I64, POINTER),
+    "eltwise_sum": (I64, ELTWISE, I64, POINTER),
+    "eltwise_product": (I64, ELTWISE, POINTER),
+    "eltwise_max": (I64, ELTWISE, POINTER, POINTER),
+    "eltwise_max_backward": (I64, I64, POINTER, POINTER, POINTER),
+    "prelu": (*(I64,) * 3, *(POINTER,) * 4),
     "max_pool_forward": (POOL, POINTER, POINTER, POINTER),
     "max_pool_backward": (POOL, POINTER, POINTER, POINTER),
     "ave_pool_forward": (POOL, POINTER, POINTER),

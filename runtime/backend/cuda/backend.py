@@ -15,6 +15,7 @@ from runtime.backend.cuda.lrn import CudaLRN
 from runtime.backend.cuda.memory import DeviceMemory
 from runtime.backend.cuda.memory_ops import CudaMemory
 from runtime.backend.cuda.neurons import CudaNeurons
+from runtime.backend.cuda.pointwise import CudaPointwise
 from runtime.backend.cuda.pool import CudaPool
 from runtime.backend.cuda.products import CudaProducts
 from runtime.backend.cuda.recording import LaunchRecorder
@@ -67,6 +68,7 @@ class CudaBackend(NotCopyable, Backend):
         self.neurons = CudaNeurons(launcher)
         empty = EmptyConvolution(self.memory, products, self.neurons)
         self.conv = CudaConvolution(launcher, products, empty, precision, exact)
+        self.pointwise = CudaPointwise(launcher)
         self.pool = CudaPool(launcher)
         self.lrn = CudaLRN(launcher)
         self.softmax = CudaSoftmax(launcher)

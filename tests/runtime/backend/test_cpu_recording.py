@@ -14,6 +14,7 @@ from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
 from runtime.backend.base import Draw, Epilogue, Layout
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.backend.cpu.native_library import why_not
+from runtime.backend.cpu.native_signatures import EltwiseInputs
 from tests.runtime.backend.test_op_groups import GROUPS, ops_of
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason="the kernels are not built")
@@ -76,8 +77,10 @@ def work_of(name: str, backend: CpuBackend, a: Arrays) -> Callable[[], object]:
     label = np.zeros((2, 5), np.float32)
     blobs = [a.real(LRN.n, LRN.c, LRN.h, LRN.w) for _ in range(5)]
     flags = a.flags(70)
+    index = np.zeros(70, np.int32)
+    pointwise, inputs, slope = backend.pointwise, [x, y], x[:6]
     left, right, result = a.real(4, 6), a.real(6, 5), a.real(4, 5)
-    draw = Draw(1, 2, 3)
+    draw, signed = Draw(1, 2, 3), np.full((2, 6, 5), -0.5, np.float32)
     calls: dict[str, Callable[[], object]] = {
         "memory.empty": lambda: memory.empty(5, np.dtype(np.float32)),
         "memory.view": lambda: memory.view(x, 2, (3, 4)),
@@ -101,6 +104,19 @@ def work_of(name: str, backend: CpuBackend, a: Arrays) -> Callable[[], object]:
         "neurons.relu_backward": lambda: backend.neurons.relu_backward(x, y, z, 0.1),
         "neurons.dropout_forward": lambda: backend.neurons.dropout_forward(x, y, flags, 0.5, draw),
         "neurons.dropout_backward": lambda: backend.neurons.dropout_backward(y, flags, x, 0.5),
+        "pointwise.affine": lambda: pointwise.affine(LAYOUT, scores, slope, y[:6], None, True, out),
+        "pointwise.product_sums": lambda: pointwise.product_sums(LAYOUT, scores, prob, slope),
+        "pointwise.eltwise_sum": lambda: pointwise.eltwise_sum(inputs, [0.5, 2.0], False, z),
+        "pointwise.eltwise_product": lambda: pointwise.eltwise_product(inputs, z),
+        "pointwise.eltwise_max": lambda: pointwise.eltwise_max(inputs, z, index),
+        "pointwise.eltwise_max_backward": lambda: pointwise.eltwise_max_backward(x, index, 0, z),
+        "pointwise.prelu_forward": lambda: pointwise.prelu_forward(LAYOUT, scores, slope, out),
+        "pointwise.prelu_backward": lambda: pointwise.prelu_backward(
+            LAYOUT, scores, prob, slope, out
+        ),
+        "pointwise.prelu_backward_slope": lambda: pointwise.prelu_backward_slope(
+            LAYOUT, signed, prob, slope
+        ),
         "pool.max_forward": lambda: backend.pool.max_forward(POOL, wide, small, mask),
         "pool.max_backward": lambda: backend.pool.max_backward(POOL, small, mask, wide),
         "pool.ave_forward": lambda: backend.pool.ave_forward(POOL, wide, small),
@@ -213,6 +229,21 @@ def test_tapes_differ_where_an_argument_differs() -> None:
     for number, work in enumerate(works):
         again = recorder.record(work)
         assert [again == tape for tape in tapes] == [i == number for i in range(len(works))]
+
+
+def test_many_inputs_are_not_repeated() -> None:
+    """Sums, products and maxima of more inputs than a kernel takes compute in NumPy."""
+    backend = CpuBackend(threads=1)
+    assert backend.recorder is not None
+    inputs = [np.full(70, i, np.float32) for i in range(EltwiseInputs.MOST + 1)]
+    y, index = np.zeros(70, np.float32), np.zeros(70, np.int32)
+    works: list[Callable[[], object]] = [
+        lambda: backend.pointwise.eltwise_sum(inputs, [1.0] * len(inputs), False, y),
+        lambda: backend.pointwise.eltwise_product(inputs, y),
+        lambda: backend.pointwise.eltwise_max(inputs, y, index),
+    ]
+    assert not any(backend.recorder.record(work).pure for work in works)
+    assert (y == len(inputs) - 1).all() and (index == len(inputs) - 1).all()
 
 
 def test_two_workspaces_at_once_are_not_repeated() -> None:

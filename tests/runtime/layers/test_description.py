@@ -28,8 +28,9 @@ def types_with(name: str) -> set[str]:
 
 def test_layers_that_only_call_ops() -> None:
     assert types_with("only_ops") == {
-        *("Concat", "Convolution", "Deconvolution", "Dropout", "Flatten", "InnerProduct", "LRN"),
-        *("Pooling", "ReLU", "Reshape", "Silence", "Slice", "Softmax", "SoftmaxWithLoss", "Split"),
+        *("BatchNorm", "Bias", "Concat", "Convolution", "Deconvolution", "Dropout", "Eltwise"),
+        *("Flatten", "InnerProduct", "LRN", "PReLU", "Pooling", "ReLU", "Reshape", "Scale"),
+        *("Silence", "Slice", "Softmax", "SoftmaxWithLoss", "Split"),
     }
 
 

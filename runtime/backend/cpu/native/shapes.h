@@ -14,3 +14,10 @@ struct PoolShape {
     std::int64_t planes, h, w, p, q;
     std::int64_t kernel_h, kernel_w, pad_h, pad_w, stride_h, stride_w;
 };
+
+// The inputs of an element-wise operation, at most 8, and what a sum multiplies them by.
+struct EltwiseInputs {
+    std::int64_t count;
+    const float* inputs[8];
+    float coefficients[8];
+};
