@@ -107,6 +107,10 @@ class Storage:
         elif self._host is not None:
             self._host.fill(0)
 
+    def touch(self) -> None:
+        """Note that the contents may have changed, without a change of where the newest are."""
+        self._version = next(_VERSIONS)
+
     def replayed(self, written: bool) -> None:
         """Record that a replay has read or written the device array."""
         if written:

@@ -139,3 +139,9 @@ class MemoryTrace:
         """Update the states of the storages after a replay."""
         for key, (storage, _) in self.storages.items():
             storage.replayed(key in self.written)
+
+    def interrupted(self) -> None:
+        """Note that a replay may have written some of what it writes."""
+        for key, (storage, _) in self.storages.items():
+            if key in self.written:
+                storage.touch()

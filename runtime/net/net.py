@@ -344,7 +344,7 @@ class Net(NotCopyable):
         """
         with self.exclusive():
             for layer, bottom, top in zip(self.layers, self.bottoms, self.tops):
-                layer.reshape(bottom, top)
+                layer.shape_for(bottom, top)
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all weights to zero."""

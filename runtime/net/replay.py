@@ -109,6 +109,8 @@ class Replay:
         loss, position = 0.0, 0
         while position < len(steps):
             step, count = steps[position], self.replayed(position)
+            for replayed in steps[position : position + count]:
+                replayed.follow_replay()
             if not count and step.recordable:
                 self.do(position, step.run)
             elif not count:
@@ -123,7 +125,11 @@ class Replay:
             fit = Fit.LATER if segment.key != self._key else segment.trace.fits()
             if fit is Fit.NOW:
                 segment.trace.ready()
-                self.recorder.replay(segment.graph)
+                try:
+                    self.recorder.replay(segment.graph)
+                except BaseException:
+                    segment.trace.interrupted()
+                    raise
                 segment.trace.replayed()
                 segment.replays += 1
                 if segment.replays == _MIN_REPLAYS:

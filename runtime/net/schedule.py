@@ -55,6 +55,9 @@ class Step:
         """Compute the step; returns its part of the weighted sum of the losses."""
         raise NotImplementedError
 
+    def follow_replay(self) -> None:
+        """Do what else a replay of the step's ops must do on the host."""
+
     @property
     def recordable(self) -> bool:
         """Whether the step only calls ops of the backend, which may record and repeat them."""
@@ -74,7 +77,7 @@ class ForwardStep(Step):
 
     def run(self) -> float:
         layer, bottom, top = self.layer, self.bottom, self.top
-        layer.reshape(bottom, top)
+        layer.shape_for(bottom, top)
         if self.has_loss:
             layer.seed_loss_weights(top)
         if self.fused is None:
@@ -82,6 +85,11 @@ class ForwardStep(Step):
         else:
             layer.forward_relu(bottom, top)
         return layer.weighted_loss(top) if self.has_loss else 0.0
+
+    def follow_replay(self) -> None:
+        """Shape the layer for the bottoms that were replayed: its backward step may be launched."""
+        if not self.layer.is_shaped_for(self.bottom):
+            self.layer.shape_for(self.bottom, self.top)
 
     @property
     def recordable(self) -> bool:

@@ -26,11 +26,15 @@ class Kept:
 
     `filters` is None until a version is requested twice: in training, weights change between
     passes, and keeping the filters would only cost memory.
+
+    Once a tape has recorded the address of `filters`, they are replaced and never overwritten: the
+    same address on two tapes means the same filters.
     """
 
     version: int | None = None
     filters: HostArray | None = None
     filled: bool = False
+    recorded: bool = False
 
 
 class NativeConvolution(ConvOps):
@@ -131,12 +135,19 @@ class NativeConvolution(ConvOps):
         """The address of transformed filters, cached or computed in `spare` (address, bytes)."""
         kept: Kept = plan.cache.setdefault("rotated" if backward else "filters", Kept())
         again = version is not None and version == kept.version
+        if again and kept.filled and kept.filters is not None:
+            kept.recorded = self._library.keep(kept.filters) or kept.recorded
+            return address(kept.filters)
+        if kept.recorded:
+            kept.filters, kept.recorded = None, False
         if again and kept.filters is None:
-            kept.filters, kept.filled = aligned_empty(spare[1] // FLOAT.itemsize, FLOAT), False
-        target = spare[0] if kept.filters is None else address(kept.filters)
-        if not (again and kept.filled):
-            geom: ConvGeometry = plan.geometry
-            self._library.run("winograd_filter", m, weight, geom.k, geom.c, backward, target)
-            kept.version, kept.filled = version, kept.filters is not None
-        self._library.keep(kept.filters)
+            kept.filters = aligned_empty(spare[1] // FLOAT.itemsize, FLOAT)
+        target, kept.filled = spare[0], False
+        if kept.filters is not None and (again or not self._library.is_recording):
+            # A program that repeats this would overwrite the filters of another version.
+            self._library.prevent_replay()
+            target, kept.filled = address(kept.filters), True
+        geom: ConvGeometry = plan.geometry
+        self._library.run("winograd_filter", m, weight, geom.k, geom.c, backward, target)
+        kept.version = version
         return target

@@ -202,10 +202,19 @@ class NativeLibrary:
         if self.current.tape is not None:
             self.current.tape.pure = False
 
-    def keep(self, memory: object) -> None:
-        """Keep an object alive as long as programs made from the current tape."""
+    @property
+    def is_recording(self) -> bool:
+        """Whether the calling thread's kernels are recorded."""
+        return self.current.tape is not None
+
+    def keep(self, memory: object) -> bool:
+        """Keep an object alive for as long as programs made of the current tape.
+
+        Returns whether there is a tape.
+        """
         if self.current.tape is not None:
             self.current.tape.kept.append(memory)
+        return self.is_recording
 
     def count(self, name: str, *arguments: Any) -> int:
         """Call a function that returns a size."""

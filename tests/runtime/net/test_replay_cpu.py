@@ -10,19 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from prototxt_gen import proto
+from prototxt_gen import proto, text
 from runtime.backend.cpu import recording
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.backend.cpu.native_library import why_not
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom
+from runtime.core.synced_memory import SyncedMemory
 from runtime.net import Net
+from runtime.solvers.options import SolverOptions
+from runtime.solvers.solver import Solver
 from tests.runtime.net.replayed import (
+    DRAWN,
     INPUTS,
     LAYERS,
     LOSS,
+    SOLVER,
     TRAINED,
+    XAVIER,
     built,
+    dense,
     feed,
     passes,
     replays,
@@ -30,7 +37,7 @@ from tests.runtime.net.replayed import (
     trained,
     weights,
 )
-from tests.runtime.small_nets import layer, net_param
+from tests.runtime.small_nets import conv, input_layer, layer, net_param
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason="the kernels are not built")
 
@@ -220,3 +227,101 @@ def test_parent_and_children_replay_after_a_fork() -> None:
             children.append(child)
         assert [array.tobytes() for array in scored(net, 5, 20)] == expected
         assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0]
+
+
+def wide_solver(settings: str, on: bool) -> Solver:
+    """A solver whose first convolution is computed with transformed filters."""
+    param = text.parse(SOLVER + settings, proto.SolverParameter)
+    param.momentum = 0.9
+    layers = DRAWN + LAYERS.replace("num_output: 5", "num_output: 64") + LOSS
+    param.net_param.CopyFrom(net_param(layers.replace("dim: 3", "dim: 33")))
+    return Solver(param, CpuBackend(replay=on), SolverOptions())
+
+
+@pytest.mark.parametrize("passes_per_update", [2, 3, 4])
+def test_filters_that_several_passes_share_are_those_of_the_present_weights(
+    passes_per_update: int,
+) -> None:
+    results = []
+    for on in (True, False):
+        solver = wide_solver(f'lr_policy: "fixed" iter_size: {passes_per_update}', on)
+        solver.step(12)
+        results.append(weights(solver))
+        assert (replays(solver.net) > 0) is on
+    assert same(*results)
+
+
+def test_weights_that_were_exchanged_unseen_and_come_back() -> None:
+    results = []
+    for on in (True, False):
+        with built(WIDE, proto.TEST, "cpu", replay=on) as net:
+            weight = net.params.learnable[0].data
+            own, other = SyncedMemory(net.backend), SyncedMemory(net.backend)
+            for memory in (own, other):
+                memory.reshape(weight.shape)
+            own.share(weight)
+            other.mutable_host()[...] = np.random.default_rng(1).standard_normal(weight.shape)
+            scores = scored(net, 7)
+            weight.share(other)
+            for _ in range(3):  # parts of a net are never replayed
+                net.forward(1)
+            weight.share(own)
+            results.append(scores + scored(net, 7))
+            assert (replays(net) > 4) is on
+    assert same(*results)
+
+
+def test_backward_after_a_replay_has_the_replayed_shapes() -> None:
+    # Both sizes give tops of the same shape.
+    layers = (
+        input_layer(2, 3, 8, 8)
+        + conv("conv1", "data", 8, 3, f"pad: 1 stride: 2 {XAVIER}")
+        + layer("LRN", "norm1", "conv1")
+        + layer("Pooling", "pool1", "norm1", "pooling_param { kernel_size: 3 stride: 2 }")
+        + dense("fc3", "pool1", 3)
+    )
+    results = []
+    for on in (True, False):
+        with built("force_backward: true\n" + layers, device="cpu", replay=on) as net:
+            for size in (8,) * 6 + (7,) * 6:
+                net.blobs["data"].reshape((2, 3, size, size))
+                scored(net, 1)
+            gradients = []
+            for size in (8, 7, 8):
+                net.blobs["data"].reshape((2, 3, size, size))
+                gradients += scored(net, 1, size)
+                net.blobs["fc3"].diff.mutable_host()[...] = 1
+                net.clear_param_diffs()
+                net.backward(every_layer=True)
+                gradients += [blob.diff.host().copy() for blob in net.params.learnable]
+                gradients.append(net.blobs["data"].diff.host().copy())
+            results.append(gradients)
+            assert (replays(net) > 4) is on
+    assert same(*results)
+
+
+def test_an_update_that_is_interrupted_changes_the_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    solver = wide_solver('lr_policy: "fixed"', True)
+    solver.step(12)
+    for _ in range(3):  # keeps transformed filters
+        solver.net.forward(1, 1)
+    recorder: Any = solver.net.backend.recorder
+    replay = recorder.replay
+
+    def interrupted(graph: Any) -> None:
+        replay(graph)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder, "replay", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            solver.engine.apply_update(solver.param, 0.05, 12)
+    with Net(solver.net.param, proto.TRAIN, CpuBackend(replay=False), RunContext()) as fresh:
+        for blob, other in zip(fresh.params.learnable, solver.net.params.learnable, strict=True):
+            blob.data.mutable_host()[...] = other.data.host()
+        for net in (fresh, solver.net):
+            net.blobs["data"].data.mutable_host()[...] = 1
+            net.forward(1, 1)
+        assert same(*[[net.blobs["conv1"].data.host()] for net in (fresh, solver.net)])
