@@ -21,7 +21,7 @@ from runtime.cli.shared_flags import (
     flags_without_effect,
     shared_settings,
 )
-from runtime.logs.glog import lost_log_files
+from runtime.logs.glog import close_logging, lost_log_files
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
 """Errors of writing to standard output; functions that write other files raise typed errors."""
@@ -89,7 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as ended:
         # argparse exits after --help and --version.
         raise SystemExit(_finish(console, int(ended.code or 0))) from None
-    return _finish(console, status)
+    else:
+        return _finish(console, status)
+    finally:
+        close_logging()
 
 
 def _run(argv: Sequence[str], console: Console) -> int:

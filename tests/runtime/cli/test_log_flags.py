@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -80,3 +81,10 @@ def test_wrong_severities(
     monkeypatch.setenv("GLOG_minloglevel", "many")
     assert main(timed) == 2
     assert "GLOG_minloglevel: expected 0 (INFO)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", ["", "--iterations 0", "--model missing.prototxt"])
+def test_the_log_is_closed_at_the_end(words: str, timed: list[str]) -> None:
+    assert main([*timed, *words.split(), "-log_dir", "logs"]) in (0, 2)
+    log = logging.getLogger("verydeep")
+    assert log.propagate and not log.handlers and log.level == logging.NOTSET

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runtime.logs.glog import close_logging
 from runtime.pycaffe.session import SESSION, Session
 
 Write = Callable[[str], str]
@@ -15,11 +16,12 @@ Write = Callable[[str], str]
 
 @pytest.fixture(autouse=True)
 def session() -> Iterator[Session]:
-    """The process's session, as it is when a process begins."""
+    """The process's session and log, as they are when a process begins."""
     fresh = Session()
     for item in dataclasses.fields(Session):
         setattr(SESSION, item.name, getattr(fresh, item.name))
     yield SESSION
+    close_logging()
 
 
 @pytest.fixture
