@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NoReturn
+
+from prototxt_gen.errors import UsageError
+from runtime.cli.usage import HelpFormatter, short_usage
 
 _FLAG = re.compile(r"(--?)([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 _TRUE = ("true", "t", "yes", "y", "1")
@@ -21,16 +24,12 @@ _Flag = tuple[str, argparse.Action]
 """A flag as it is declared, and its action."""
 
 
-class UsageError(Exception):
-    """Arguments that do not parse; the message begins with the usage."""
-
-
 class Parser(argparse.ArgumentParser):
     """The parser of the command line, of a verb, or of an action of a verb."""
 
     def __init__(self, **options: Any) -> None:
         options["allow_abbrev"] = False
-        options["formatter_class"] = argparse.RawDescriptionHelpFormatter
+        options["formatter_class"] = HelpFormatter
         super().__init__(**options)
         self.without_effect: dict[str, bool] = {}
         """Flags of original Caffe that the verb accepts and ignores, in their canonical form, and
@@ -53,7 +52,21 @@ class Parser(argparse.ArgumentParser):
         return found, rest
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.format_usage()}{self.prog}: error: {message}")
+        name = self.prog.partition(" ")[2]
+        advice = f"help: verydeep help {name}".rstrip()
+        raise UsageError(f"{self.format_usage()}{advice}\n{self.prog}: error: {message}")
+
+    def format_usage(self) -> str:
+        """The usage in one line."""
+        return f"usage: {short_usage(self)}\n"
+
+    def format_help(self) -> str:
+        """The help page."""
+        self.usage = short_usage(self).replace("%", "%%")
+        try:
+            return super().format_help()
+        finally:
+            self.usage = None
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # The inherited method ignores errors of the stream.
@@ -115,11 +128,36 @@ def _verb_first(parser: Parser, below: dict[str, Parser], words: list[str]) -> l
                 return [*kept, name, *before(index), *words[index + 1 :]]
     if plain:
         wrong = next((i for i in plain if not _may_be_value(words, i)), plain[-1])
-        hint = suggestion(words[wrong], list(below))
-        parser.error(f"invalid choice: '{words[wrong]}'{hint} (choose from {', '.join(below)})")
-    if any(word not in own for word in words):
-        parser.error(f"{words[0]} without a verb; expected one of {', '.join(below)}")
+        parser.error(_unknown(parser, words[wrong], [*below, *_long_flags(parser)], list(below)))
+    flag = next((word for word in words if word not in own), None)
+    if flag is not None:
+        hint = suggestion(flag.partition("=")[0], _long_flags(parser))
+        parser.error(f"{flag} without a {_kind(parser)}{hint or _list(below)}")
     return words
+
+
+def _unknown(
+    parser: argparse.ArgumentParser, word: str, known: Sequence[str], names: Sequence[str]
+) -> str:
+    hint = suggestion(word, known)
+    return f"unknown {_kind(parser)} '{word}'{hint or _list(names)}"
+
+
+def _list(names: Iterable[str]) -> str:
+    return f"; expected one of {', '.join(names)}"
+
+
+def _kind(parser: argparse.ArgumentParser) -> str:
+    """What the parsers below are: verbs or actions."""
+    return next(
+        str(action.metavar).lower()
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+    )
+
+
+def _long_flags(parser: argparse.ArgumentParser) -> list[str]:
+    return [flag for flag, _ in _by_name(parser).values()]
 
 
 def _own_flag(parser: Parser, word: str) -> str:
@@ -244,8 +282,7 @@ class _Rewriter:
         ignored = self.parser.without_effect
         name = form if form in ignored else form.removeprefix("no").lstrip("_")
         if name not in ignored or (name != form and not ignored[name]):
-            known = [flag for flag, _ in self.flags.values()]
-            hint = suggestion(form, known)
+            hint = suggestion(form, _long_flags(self.parser))
             self.parser.error(f"unrecognized arguments: {word}{hint}")
         self.parser.notes.append(f"--{form}: has no effect here")
         takes_value = value is None and not ignored[name]

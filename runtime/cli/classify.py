@@ -14,7 +14,7 @@ from data_prep.datum import COLOR, GRAY, Image, rescale_short_side, warp
 from data_prep.mean_file import read_mean
 from data_prep.text_lines import read_lines
 from prototxt_gen import proto
-from prototxt_gen.errors import DataError, ProtoError, ShapeError
+from prototxt_gen.errors import DataError, ShapeError, UsageError
 from runtime.cli.devices import add_device_arguments, add_missing_argument, open_backend
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     setup_logging(logging.WARNING)
     if args.top < 1:
-        raise ProtoError(f"--top: expected at least 1, got {args.top}; correct it")
+        raise UsageError(f"--top: expected at least 1, got {args.top}; correct it")
     with open_net(
         args.model,
         proto.TEST,
@@ -122,7 +122,7 @@ def _mean(args: argparse.Namespace, channels: int) -> npt.NDArray[Any] | None:
     else:
         flag, values = "--mean", np.asarray(read_mean(args.mean).mean(axis=(1, 2)))
     if len(values) not in (1, channels):
-        raise ProtoError(
+        raise UsageError(
             f"{flag}: expected 1 value or one for each of {channels} channels of the net's input, "
             f"got {len(values)}"
         )
@@ -167,13 +167,13 @@ def _resized(pixels: Image, crop: tuple[int, ...], args: argparse.Namespace, pat
     if args.images_dim is not None:
         sides = args.images_dim
         if len(sides) != 2:
-            raise ProtoError(f"--images_dim: expected H,W, got {len(sides)} number(s)")
+            raise UsageError(f"--images_dim: expected H,W, got {len(sides)} number(s)")
         if not all(side >= 1 and side.is_integer() for side in sides):
-            raise ProtoError(f"--images_dim: expected whole numbers above 0, got {sides}")
+            raise UsageError(f"--images_dim: expected whole numbers above 0, got {sides}")
         return warp(pixels, int(sides[0]), int(sides[1]), path)
     side = args.short_side if args.short_side is not None else max(crop) * 8 // 7
     if side < max(crop):
-        raise ProtoError(
+        raise UsageError(
             f"--short-side: expected at least the side of the net's input, {max(crop)}, got {side}"
         )
     return rescale_short_side(pixels, side, path)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from prototxt_gen.errors import DeviceError
+from prototxt_gen.errors import DeviceError, UsageError
 from runtime.backend.cuda.driver import DeviceInfo
 from runtime.backend.cuda.requirements import Requirement, gpu_requirements
 from runtime.cli.devices import parse_gpus
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """
     wanted = None if args.gpu == "all" else parse_gpus(args.gpu)
     if wanted == ():
-        raise DeviceError("--gpu: expected a number, a list or all, got nothing; name a GPU")
+        raise UsageError("--gpu: expected a number, a list or all, got nothing; name a GPU")
     devices, failure = _query(wanted)
     requirements = gpu_requirements()
     if args.json:

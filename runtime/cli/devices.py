@@ -8,44 +8,49 @@ import os
 from pathlib import Path
 from typing import Any
 
-from prototxt_gen.errors import DeviceError
+from prototxt_gen.errors import DeviceError, UsageError
 from prototxt_gen.sidecar import FP32, PRECISIONS, read_sidecar
 from runtime.backend.base import Backend
 from runtime.backend.cpu.lanes import default_threads
 from runtime.backend.cuda.driver import OutOfMemoryError
 from runtime.backend.registry import create_backend
+from runtime.cli.usage import flag_group
 from runtime.logs.glog import caffe_log
 
 log = logging.getLogger("verydeep")
+
+NET_FLAGS = "net and files"
+"""The title of the flags of nets and of the files that they name."""
 
 DEVICES = ("cpu", "gpu", "emu")
 
 
 def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --gpu, --device, --threads, --exact, --precision and --launch-by-launch."""
-    parser.add_argument(
+    group = flag_group(parser, "device")
+    group.add_argument(
         "--gpu",
         default="",
         metavar="IDS",
         help="run on these GPUs: 0, or 0,1, or all (default: solver_mode)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--device", choices=DEVICES, help="cpu, gpu, or emu (the GPU's kernels on the CPU, slow)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
-    parser.add_argument(
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
+    group.add_argument(
         "--exact",
         action="store_true",
         help="on the CPU, compute convolutions without Winograd's transforms: slower, with smaller "
         "rounding errors",
     )
-    parser.add_argument(
+    group.add_argument(
         "--precision",
         choices=PRECISIONS,
         help="the precision of the operands of a GPU's convolutions (default: that of the "
         "solver's sidecar, or fp32)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--launch-by-launch",
         action="store_true",
         help="on a GPU, launch every kernel of every pass separately; by default, repeated work is "
@@ -55,15 +60,17 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_state_arguments(parser: argparse.ArgumentParser) -> None:
     """Add Caffe's --level and --stage."""
-    parser.add_argument(
+    group = flag_group(parser, NET_FLAGS)
+    group.add_argument(
         "--level", type=int, default=0, help="the net's level, for its include and exclude rules"
     )
-    parser.add_argument("--stage", default="", help="the net's stages, separated by commas")
+    group.add_argument("--stage", default="", help="the net's stages, separated by commas")
 
 
 def add_missing_argument(parser: argparse.ArgumentParser) -> None:
-    """--allow-missing, for the verbs that otherwise refuse weights which lack layers of the net."""
-    parser.add_argument(
+    """Add --allow-missing."""
+    group = flag_group(parser, NET_FLAGS)
+    group.add_argument(
         "--allow-missing",
         action="store_true",
         help="accept layers that have no weights in the file; they keep their initial values",
@@ -72,7 +79,8 @@ def add_missing_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_force_argument(parser: argparse.ArgumentParser) -> None:
     """Add --force."""
-    parser.add_argument(
+    group = flag_group(parser, NET_FLAGS)
+    group.add_argument(
         "--force",
         action="store_true",
         help="allow the files that the prototxt names (snapshots, their log, HDF5Output files) to "
@@ -82,7 +90,8 @@ def add_force_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     """Add --confine-lists."""
-    parser.add_argument(
+    group = flag_group(parser, NET_FLAGS)
+    group.add_argument(
         "--confine-lists",
         action="store_true",
         help="refuse files outside of the root folder in lists of images or HDF5 files, after "
@@ -99,7 +108,7 @@ def parse_gpus(text: str | None) -> tuple[int, ...]:
     """The GPUs that --gpu lists; empty without it.
 
     Raises:
-        DeviceError: the text is not a list of numbers.
+        UsageError: the text is not a list of numbers.
     """
     if not text:
         return ()
@@ -110,7 +119,7 @@ def parse_gpus(text: str | None) -> tuple[int, ...]:
     except ValueError:
         ids = ()
     if not ids or len(set(ids)) < len(ids) or min(ids) < 0:
-        raise DeviceError(
+        raise UsageError(
             f"--gpu: expected a number such as 0, a list such as 0,1, or all, got '{text}'; "
             "each GPU once"
         )
@@ -146,12 +155,13 @@ def open_backend(
     The default is the CPU, whose threads are divided among the replicas.
 
     Raises:
-        DeviceError: the flags contradict each other, or the device is not available.
+        UsageError: the flags contradict each other.
+        DeviceError: the device is not available.
     """
     name, device = args.device, rank
     gpus = parse_gpus(args.gpu)
     if gpus and name == "cpu":
-        raise DeviceError(
+        raise UsageError(
             f"--device cpu and --gpu {args.gpu} contradict each other; expected one of them; "
             "remove the other"
         )
@@ -163,7 +173,7 @@ def open_backend(
         device = int(solver.device_id) + rank if name == "gpu" else 0
     options: dict[str, Any] = {}
     if args.threads is not None and args.threads < 1:
-        raise DeviceError(f"--threads: expected at least 1, got {args.threads}; correct it")
+        raise UsageError(f"--threads: expected at least 1, got {args.threads}; correct it")
     if name in (None, "cpu"):
         device = 0
         if args.threads is not None or replicas > 1:
@@ -174,7 +184,7 @@ def open_backend(
         options["replay"] = False
     if getattr(args, "exact", False):
         if name not in (None, "cpu"):
-            raise DeviceError(
+            raise UsageError(
                 f"--exact: the device is {name}; expected the CPU, the one that offers this; "
                 "remove --exact, or give --device cpu"
             )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.text_lines import read_lines
-from prototxt_gen.errors import DataError, ProtoError
+from prototxt_gen.errors import DataError, UsageError
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.evaluate.cache import PosteriorCache
 from runtime.evaluate.confusion import (
@@ -219,12 +219,12 @@ def mean_values(words: str) -> tuple[float, ...]:
     """Parse `B,G,R`.
 
     Raises:
-        ProtoError: the text is not a list of numbers.
+        UsageError: the text is not a list of numbers.
     """
     try:
         return tuple(float(word) for word in words.split(","))
     except ValueError:
-        raise ProtoError(
+        raise UsageError(
             f"--mean-value: expected numbers from 0 to 255 separated by commas, got {words!r}; "
             "write B,G,R"
         ) from None

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from data_prep.voc import ACTION, MAIN
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import UsageError
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.cli.evaluate import add_flip_argument, mean_values
 from runtime.evaluate.flips import choose_flip
@@ -205,13 +205,13 @@ def parse_grid(words: str | None) -> tuple[float, ...]:
     """Parse the values of --C.
 
     Raises:
-        ProtoError: the text is not a list of numbers.
+        UsageError: the text is not a list of numbers.
     """
     if words is None:
         return GRID
     try:
         return tuple(float(word) for word in words.split(","))
     except ValueError:
-        raise ProtoError(
+        raise UsageError(
             f"--C: expected numbers separated by commas, got {words!r}; write for example 0.1,1,10"
         ) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import UsageError
 from runtime.cli.devices import add_device_arguments
 from runtime.cli.evaluate import add_evaluation_arguments, member_of, print_measured
 from runtime.evaluate.evaluation import Member
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _member(args: argparse.Namespace, words: list[str]) -> Member:
     if len(words) not in (3, 4):
-        raise ProtoError(
+        raise UsageError(
             f"--member: expected MODEL WEIGHTS SCALES [PROTOCOL], got {len(words)} value(s): "
             f"{' '.join(words)}; write for example D/train_val.prototxt D.caffemodel 256,384,512"
         )

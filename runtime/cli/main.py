@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import importlib
 import os
@@ -12,8 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 
-from prototxt_gen.errors import VerydeepError
-from runtime.cli.arguments import Parser, UsageError, children, leaves
+from prototxt_gen.errors import UsageError, VerydeepError
+from runtime.cli.arguments import Parser, children, leaves
 from runtime.cli.completion import answer_completion
 from runtime.cli.console import Console
 from runtime.cli.shared_flags import (
@@ -21,6 +22,7 @@ from runtime.cli.shared_flags import (
     flags_without_effect,
     shared_settings,
 )
+from runtime.cli.usage import log_flags_help
 from runtime.logs.glog import close_logging, lost_log_files
 
 _OUTPUT_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE)
@@ -51,7 +53,7 @@ def verb_parsers() -> dict[str, Parser]:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="verydeep", description=_DESCRIPTION)
+    parser = Parser(prog="verydeep", description=_DESCRIPTION, epilog=log_flags_help())
     parser.add_argument("--version", action="version", version=_version())
     sub = parser.add_subparsers(title="verbs", dest="verb", metavar="VERB", parser_class=Parser)
     for name, module in verbs().items():
@@ -100,7 +102,7 @@ def _run(argv: Sequence[str], console: Console) -> int:
     try:
         parser = _parser()
         answer_completion(parser)
-        args = parser.parse_args(_help_words(argv))
+        args = _parsed(parser, _help_words(argv), console)
         if args.verb is None:
             parser.print_help()
             return 0
@@ -110,9 +112,6 @@ def _run(argv: Sequence[str], console: Console) -> int:
         _require_folder()
         with shared_settings(args):
             return int(args.run(args))
-    except UsageError as error:
-        console.say(str(error))
-        raise SystemExit(VerydeepError.status) from None
     except VerydeepError as error:
         console.say(f"{verb}: {error}")
         return error.status
@@ -127,9 +126,20 @@ def _run(argv: Sequence[str], console: Console) -> int:
         return VerydeepError.status
 
 
+def _parsed(parser: Parser, words: Sequence[str], console: Console) -> argparse.Namespace:
+    """The parsed arguments; the process ends, as with argparse, if they do not parse."""
+    try:
+        return parser.parse_args(words)
+    except UsageError as error:
+        console.say(str(error))
+        raise SystemExit(UsageError.status) from None
+
+
 def _help_words(argv: Sequence[str]) -> list[str]:
-    """`help VERB` as `VERB --help`."""
-    return [*argv[1:], "--help"] if list(argv[:1]) == ["help"] else list(argv)
+    """`help VERB` as `VERB --help`; flags and a second `help` have no effect there."""
+    if list(argv[:1]) != ["help"]:
+        return list(argv)
+    return [*(word for word in argv[1:] if word != "help" and word[:1] != "-"), "--help"]
 
 
 def _finish(console: Console, status: int) -> int:

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import UsageError
 from runtime.cli.devices import open_backend
 from runtime.cli.recipe import add_recipe_arguments
 from runtime.logs.glog import setup_logging
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.folder is not None and args.table is None:
-        raise ProtoError(
+        raise UsageError(
             f"--run {args.folder}: no table; expected --table with one of "
             f"{', '.join(map(str, TABLES))}, got none; add it"
         )

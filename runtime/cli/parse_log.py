@@ -7,7 +7,7 @@ import csv
 import io
 from pathlib import Path
 
-from prototxt_gen.errors import DataError
+from prototxt_gen.errors import DataError, UsageError
 from prototxt_gen.files import atomic_write_text
 from runtime.logs.reader import Row, read_log
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if len(args.delimiter) != 1:
-        raise DataError(
+        raise UsageError(
             f"--delimiter: expected one character, got {args.delimiter!r}; a tab is $'\\t' in bash"
         )
     table = read_log(args.logfile_path)

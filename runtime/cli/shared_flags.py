@@ -10,7 +10,9 @@ import argparse
 import contextlib
 from collections.abc import Iterator
 
+from runtime.cli.devices import NET_FLAGS
 from runtime.cli.environment import python_layer_imports, variables
+from runtime.cli.usage import flag_group, log_flags_line
 from runtime.core.python_layers import FLAG, VARIABLE
 from runtime.logs.glog_settings import LOG_FLAGS, PREFIX
 
@@ -48,13 +50,13 @@ _PYTHON_LAYERS = "allow_python_layers"
 def add_shared_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the shared flags that a verb has to its parser."""
     if verb in NET_VERBS:
-        parser.add_argument(
+        flag_group(parser, NET_FLAGS).add_argument(
             FLAG,
             action="store_true",
             default=argparse.SUPPRESS,
             help=f"run the Python code that layers of type Python name (or set {VARIABLE}=1)",
         )
-    group = parser.add_argument_group("logging, as with glog")
+    group = parser.add_argument_group("logging", log_flags_line())
     for name, setting in LOG_FLAGS.items():
         options: dict[str, object] = {"metavar": setting.metavar, "type": setting.read}
         if setting.metavar is None:

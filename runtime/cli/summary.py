@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prototxt_gen import heads, proto
-from prototxt_gen.errors import DataError, ProtoError, UnsupportedError, VerydeepError
+from prototxt_gen.errors import DataError, UnsupportedError, UsageError, VerydeepError
 from prototxt_gen.locate import located
 from prototxt_gen.spec import NetSpecification, builtin_spec, net_names
 from prototxt_gen.spec_toml import load_spec
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 def _paper(args: argparse.Namespace) -> int:
     flags = [f"--{key}" for key in _OF_ONE_NET if getattr(args, key) is not None]
     if flags:
-        raise UnsupportedError(
+        raise UsageError(
             f"--paper: prints the paper's nets as they are; expected no {flags[0]}; remove it, or "
             "name one net with --net"
         )
@@ -130,7 +130,7 @@ def _net(args: argparse.Namespace, param: Any) -> Net:
     given = args.shape or []
     images = [shape for name, shape in given if name is None]
     if len(images) > 1:
-        raise ProtoError(
+        raise UsageError(
             f"--shape: expected one shape without a name, got {len(images)}; write NAME=C,H,W"
         )
     samples = {name: shape for name, shape in given if name is not None}

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from prototxt_gen import proto
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, UsageError
 from prototxt_gen.sidecar import SUFFIX, DataOptions, read_sidecar
 from runtime.cli.devices import (
     add_device_arguments,
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     setup_logging()
     if args.iterations < 1:
-        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
+        raise UsageError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
     backend = open_backend(args)
     context = RunContext(
         data=test_data_options(args.model, args.solver),

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from prototxt_gen import proto
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import UsageError
 from runtime.analysis.throughput import (
     gflop_per_s,
     rate_columns,
@@ -82,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     setup_logging()
     if args.iterations < 1:
-        raise ProtoError(f"--iterations: expected at least 1, got {args.iterations}; raise it")
+        raise UsageError(f"--iterations: expected at least 1, got {args.iterations}; raise it")
     phase = proto.TRAIN if args.phase == "TRAIN" else proto.TEST
     backend = open_backend(args)
     context = RunContext(confine_lists=args.confine_lists, force=args.force)

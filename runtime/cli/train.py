@@ -8,7 +8,7 @@ import faulthandler
 import functools
 import sys
 
-from prototxt_gen.errors import DeviceError, UnsupportedError
+from prototxt_gen.errors import UsageError
 from runtime.cli.devices import (
     add_device_arguments,
     add_force_argument,
@@ -19,6 +19,7 @@ from runtime.cli.devices import (
     stages,
 )
 from runtime.cli.ranks import run_ranks
+from runtime.cli.usage import flag_group
 from runtime.job.training import TrainJob, TrainResult, train
 from runtime.logs.glog import setup_logging
 from runtime.net.finite import sentence
@@ -40,42 +41,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--snapshot", metavar="FILE", help="a .solverstate to go on from, or auto: the newest whole"
     )
     parser.add_argument("--weights", metavar="FILES", help="weights to start from: W, or W1,W2")
-    add_device_arguments(parser)
-    add_state_arguments(parser)
-    add_list_arguments(parser)
-    parser.add_argument(
-        "--replicas",
-        type=int,
-        metavar="N",
-        help="copies of the net that share each batch (default: one a GPU)",
-    )
-    parser.add_argument(
-        "--batch-semantics",
-        choices=SEMANTICS,
-        default=GLOBAL,
-        help="the prototxt's batch is the whole batch, or each replica's (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--transport",
-        choices=TRANSPORTS,
-        default=AUTO,
-        help="how gradients travel between GPUs: from device to device, by NCCL, or staged in host "
-        "memory (default: peer where the devices can, else staged)",
-    )
-    parser.add_argument(
-        "--watchdog",
-        type=float,
-        default=PATIENCE,
-        metavar="SECONDS",
-        help="give up when a replica is this late (default: %(default)g)",
-    )
-    for name, effect in (("sigint", Action.STOP), ("sighup", Action.SNAPSHOT)):
-        parser.add_argument(
-            f"--{name}_effect",
-            default=effect.value,
-            metavar="EFFECT",
-            help=f"on {name.upper()}: stop, snapshot or none (default: %(default)s)",
-        )
     parser.add_argument("--log_file", metavar="FILE", help="Caffe's log lines go here as well")
     parser.add_argument(
         "--log_json", metavar="FILE", help="JSON lines go here (default: PREFIX.log.jsonl)"
@@ -87,8 +52,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="continue",
         help="when a snapshot cannot be written (default: %(default)s; the last one must be)",
     )
-    add_force_argument(parser)
+    for name, effect in (("sigint", Action.STOP), ("sighup", Action.SNAPSHOT)):
+        parser.add_argument(
+            f"--{name}_effect",
+            default=effect.value,
+            metavar="EFFECT",
+            help=f"on {name.upper()}: stop, snapshot or none (default: %(default)s)",
+        )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_device_arguments(parser)
+    _add_replica_arguments(parser)
+    add_state_arguments(parser)
+    add_list_arguments(parser)
+    add_force_argument(parser)
+
+
+def _add_replica_arguments(parser: argparse.ArgumentParser) -> None:
+    replicas = flag_group(parser, "several replicas of the net")
+    replicas.add_argument(
+        "--replicas",
+        type=int,
+        metavar="N",
+        help="copies of the net that share each batch (default: one a GPU)",
+    )
+    replicas.add_argument(
+        "--batch-semantics",
+        choices=SEMANTICS,
+        default=GLOBAL,
+        help="the prototxt's batch is the whole batch, or each replica's (default: %(default)s)",
+    )
+    replicas.add_argument(
+        "--transport",
+        choices=TRANSPORTS,
+        default=AUTO,
+        help="how gradients travel between GPUs: from device to device, by NCCL, or staged in host "
+        "memory (default: peer where the devices can, else staged)",
+    )
+    replicas.add_argument(
+        "--watchdog",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="give up when a replica is this late (default: %(default)g)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -162,16 +168,16 @@ def _show(result: TrainResult, as_json: bool) -> None:
 
 def _check(args: argparse.Namespace) -> None:
     if args.replicas is not None and args.replicas < 1:
-        raise UnsupportedError(f"--replicas: expected at least 1, got {args.replicas}; correct it")
+        raise UsageError(f"--replicas: expected at least 1, got {args.replicas}; correct it")
     gpus = len(parse_gpus(args.gpu))
     if args.replicas is not None and gpus > 1 and args.replicas != gpus:
-        raise DeviceError(
+        raise UsageError(
             f"--replicas {args.replicas} and --gpu {args.gpu} contradict each other; expected one "
             f"replica a GPU, {gpus}; leave --replicas out"
         )
     if args.keep is not None and args.keep < 1:
-        raise UnsupportedError(f"--keep: expected at least 1 snapshot, got {args.keep}; correct it")
+        raise UsageError(f"--keep: expected at least 1 snapshot, got {args.keep}; correct it")
     if args.watchdog <= 0:
-        raise UnsupportedError(
+        raise UsageError(
             f"--watchdog: expected seconds, more than 0, got {args.watchdog:g}; correct it"
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, UsageError
 
 DENSE, MULTICROP, BOTH = "dense", "multicrop", "both"
 KINDS = (DENSE, MULTICROP, BOTH)
@@ -92,12 +92,12 @@ def parse_scales(words: str, flag: str = "--scales") -> tuple[int, ...]:
     """Parse `256,384,512`.
 
     Raises:
-        ProtoError: the text is not a list of integers.
+        UsageError: the text is not a list of integers.
     """
     try:
         return tuple(int(word) for word in words.split(","))
     except ValueError:
-        raise ProtoError(
+        raise UsageError(
             f"{flag}: expected integers separated by commas, got {words!r}; write for example "
             "256,384,512"
         ) from None

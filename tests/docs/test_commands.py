@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from prototxt_gen import proto, text
-from runtime.cli.arguments import Parser, UsageError, canonical, leaves
+from prototxt_gen.errors import UsageError
+from runtime.cli.arguments import Parser, canonical, leaves
 from runtime.cli.main import main, verb_parsers
 from tests.docs.pages import (
     ROOT,

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from prototxt_gen.errors import UsageError
 from runtime.cli import data, summary, test, time, train
-from runtime.cli.arguments import Parser, UsageError, leaves
+from runtime.cli.arguments import Parser, leaves
+from runtime.cli.main import _parser as parser_of
 from runtime.cli.main import main, verb_parsers, verbs
 
 VERBS = verb_parsers()
@@ -171,15 +173,30 @@ def test_verbs_in_either_spelling(verb: str, capsys: pytest.CaptureFixture[str])
     ("wrong", "right"),
     [("trian", "train"), ("sumary", "summary"), ("convert-imageste", "convert_imageset")],
 )
-def test_a_mistyped_verb_gets_a_suggestion_and_the_list(
+def test_a_mistyped_verb_gets_a_suggestion(
     wrong: str, right: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for words in ([wrong], [wrong, "--solver", "train"], ["help", wrong]):
-        shown = usage_error(capsys, *words)
-        assert shown.startswith("usage: verydeep [-h]")
-        assert re.search(rf"invalid choice: '{wrong}'; did you mean .*\b{right}\b", shown)
-        choices = shown.rpartition("(choose from ")[2]
-        assert set(choices.strip(")\n").split(", ")) == set(verbs())
+        lines = usage_error(capsys, *words).splitlines()
+        assert lines[:2] == ["usage: verydeep [options] VERB ...", "help: verydeep help"]
+        assert re.search(rf"unknown verb '{wrong}'; did you mean .*\b{right}\b.*\?$", lines[2])
+        assert len(lines) == 3
+
+
+@pytest.mark.parametrize("words", ["xyzzy", "help xyzzy", "xyzzy --json"])
+def test_a_verb_that_resembles_none_gets_the_list(
+    words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = usage_error(capsys, *words.split())
+    choices = shown.rpartition("unknown verb 'xyzzy'; expected one of ")[2]
+    assert set(choices.strip().split(", ")) == set(verbs())
+
+
+@pytest.mark.parametrize("word", ["version", "--verison", "--vresion=1"])
+def test_a_mistyped_flag_of_the_command_itself(
+    word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert usage_error(capsys, word).endswith("; did you mean --version?\n")
 
 
 @pytest.mark.parametrize(
@@ -203,8 +220,8 @@ def test_a_mistyped_flag_gets_a_suggestion_and_the_verbs_own_usage(
     words: str, prog: str, hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shown = usage_error(capsys, *words.split())
-    assert shown.startswith(f"usage: verydeep {prog} [-h]")
-    assert f"\nverydeep {prog}: error: " in shown and hint in shown
+    assert shown.startswith(f"usage: verydeep {prog} ")
+    assert f"\nhelp: verydeep help {prog}\nverydeep {prog}: error: " in shown and hint in shown
 
 
 def test_several_beginnings_are_ambiguous(capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,11 +287,14 @@ def test_a_missing_value_is_not_the_next_flag() -> None:
 
 def test_help_as_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
     for words, begin in (
-        (["help"], "usage: verydeep [-h]"),
-        (["-help"], "usage: verydeep [-h]"),
-        (["--help"], "usage: verydeep [-h]"),
+        (["help", "help"], "usage: verydeep [options] VERB ...\n"),
+        (["help", "--json"], "usage: verydeep [options] VERB ...\n"),
+        (["help", "--json", "train", "-x"], "usage: verydeep train "),
+        (["help"], "usage: verydeep [options] VERB ...\n"),
+        (["-help"], "usage: verydeep [options] VERB ...\n"),
+        (["--help"], "usage: verydeep [options] VERB ...\n"),
         (["train", "-help"], "usage: verydeep train "),
-        (["data", "-help"], "usage: verydeep data [-h] ACTION"),
+        (["data", "-help"], "usage: verydeep data [options] ACTION"),
         (["-version"], "verydeep "),
         (["help", "train"], "usage: verydeep train "),
         (["help", "data", "info"], "usage: verydeep data info "),
@@ -284,3 +304,68 @@ def test_help_as_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
             main(words)
         assert caught.value.code == 0
         assert capsys.readouterr().out.startswith(begin)
+
+
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("train", "train --solver FILE [options]"),
+        ("test", "test --model FILE --weights FILES [options]"),
+        ("summary", "summary (PROTOTXT | --net NET | --spec FILE | --paper) [options]"),
+        ("classify", "classify --model FILE --weights FILE [options] IMAGE [IMAGE ...]"),
+        ("data", "data [options] ACTION ..."),
+        ("caffe-tools", "caffe-tools [options] DIR"),
+    ],
+)
+def test_the_usage_is_one_line_with_what_is_required(words: str, usage: str) -> None:
+    parser = VERBS[words]
+    assert parser.format_usage() == f"usage: verydeep {usage}\n"
+    assert parser.format_help().startswith(parser.format_usage() + "\n")
+
+
+def test_the_help_of_a_verb_begins_with_its_own_flags_and_ends_with_those_of_glog() -> None:
+    text = VERBS["train"].format_help()
+    order = (
+        "--solver",
+        "--snapshot",
+        "--keep",
+        "\ndevice:",
+        "--gpu",
+        "\nnet and files:",
+        "--stage",
+    )
+    places = [text.index(part) for part in (*order, "\nlogging:", "--log_dir", "\nexample:")]
+    assert places == sorted(places)
+    assert text.count("--log_dir") == text.count("--minloglevel") == 1
+
+
+def test_the_help_of_the_command_describes_the_flags_of_glog(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"^  --log_dir DIR +write", shown, re.MULTILINE)
+    assert re.search(r"^  --stderrthreshold N +the", shown, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "train --solver=s --replicas=0",
+        "train --solver=s --keep=0",
+        "train --solver=s --watchdog=0",
+        "train --solver=s --gpu=0,1 --replicas=3",
+        "train --solver=s --gpu=x",
+        "time --model=m --iterations=0",
+        "test --model=m --weights=w --iterations=0",
+        "test --model=m --weights=w --gpu 0 --device cpu",
+        "test --model=m --weights=w --threads=0",
+        "classify i --model=m --weights=w --top=0",
+        "summary --paper --batch 3",
+        "device_query --gpu=",
+    ],
+)
+def test_invalid_values_of_flags_are_usage_errors(words: str) -> None:
+    args = parser_of().parse_args(words.split())
+    with pytest.raises(UsageError, match=r"^--"):
+        args.run(args)
