@@ -31,6 +31,8 @@ class Parser(argparse.ArgumentParser):
         options["allow_abbrev"] = False
         options["formatter_class"] = HelpFormatter
         super().__init__(**options)
+        self.rewrites = True
+        """Whether arguments are brought into argparse's form."""
         self.without_effect: dict[str, bool] = {}
         """Flags of original Caffe that the verb accepts and ignores, in their canonical form, and
         whether they are switches."""
@@ -45,7 +47,9 @@ class Parser(argparse.ArgumentParser):
         Raises:
             UsageError: arguments that the parser does not have.
         """
-        words = None if args is None else _in_argparse_form(self, list(args))
+        words = args
+        if args is not None and self.rewrites:
+            words = _in_argparse_form(self, list(args))
         found, rest = super().parse_known_args(words, namespace)
         if rest and not children(self):
             self.error(f"unrecognized arguments: {' '.join(rest)}")

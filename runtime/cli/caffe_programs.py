@@ -7,20 +7,19 @@ from collections.abc import Sequence
 
 from runtime.cli.main import main as run_verb
 
-PROGRAMS: dict[str, tuple[str, ...]] = {
+_VERBS: dict[str, tuple[str, ...]] = {
     "caffe": (),
     "convert_imageset": ("convert_imageset",),
     "compute_image_mean": ("compute_image_mean",),
     "convert_cifar_data": ("convert_cifar_data",),
-    "convert_cifar_data.bin": ("convert_cifar_data",),
     "convert_mnist_data": ("convert_mnist_data",),
-    "convert_mnist_data.bin": ("convert_mnist_data",),
     "extract_features": ("extract_features",),
     "upgrade_net_proto_text": ("upgrade",),
     "upgrade_net_proto_binary": ("upgrade",),
     "upgrade_solver_proto_text": ("upgrade",),
 }
-"""The words that stand for each program before its own arguments."""
+PROGRAMS = {name + end: words for name, words in _VERBS.items() for end in ("", ".bin")}
+"""The words before the arguments of each program; Caffe's makefile builds all as NAME.bin too."""
 
 
 def main(program: str, argv: Sequence[str] | None = None) -> int:

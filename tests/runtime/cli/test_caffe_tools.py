@@ -19,12 +19,12 @@ from runtime.cli import caffe_programs
 from runtime.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[3]
-NAMES = (
+_NAMES = (
     *("caffe", "convert_imageset", "compute_image_mean", "convert_cifar_data"),
-    *("convert_cifar_data.bin", "convert_mnist_data", "convert_mnist_data.bin"),
-    "extract_features",
+    *("convert_mnist_data", "extract_features"),
     *("upgrade_net_proto_text", "upgrade_net_proto_binary", "upgrade_solver_proto_text"),
 )
+NAMES = tuple(name + end for name in _NAMES for end in ("", ".bin"))
 
 # In the manner of Caffe's examples: programs in build/tools, gflags with two dashes, glog's
 # variables before the command, paths with slashes at the end.
@@ -128,7 +128,7 @@ def test_scripts_as_caffe_has_them(tree: Path) -> None:
     assert (tree / "logs" / "caffe.INFO").exists()
     weights = "examples/small/s_iter_2.caffemodel"
     features = (weights, "examples/small/net.prototxt", "fc", "features", "2", "lmdb", "CPU")
-    done = shell(str(tools / "extract_features"), *features)
+    done = shell(str(tools / "extract_features.bin"), *features)
     assert done.returncode == 0, done.stderr
     done = shell(str(tools / "upgrade_net_proto_binary"), weights, "new.caffemodel")
     assert done.returncode == 0 and Path("new.caffemodel").exists(), done.stderr

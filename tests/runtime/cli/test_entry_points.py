@@ -13,6 +13,7 @@ import pytest
 
 import runtime
 import verydeep
+from runtime.cli.arguments import Parser, children
 from runtime.cli.completion import VARIABLE, answer_completion
 from runtime.cli.main import main
 
@@ -44,13 +45,19 @@ def test_completions_are_given_when_the_shell_asks(monkeypatch: pytest.MonkeyPat
     fake = types.ModuleType("argcomplete")
     fake.autocomplete = asked.append  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "argcomplete", fake)
-    parser = argparse.ArgumentParser()
+    parser = Parser(prog="p")
+    below = parser.add_subparsers(metavar="VERB", parser_class=Parser)
+    below.add_parser("train").add_argument("--solver")
     monkeypatch.delenv(VARIABLE, raising=False)
     answer_completion(parser)
     assert asked == []
     monkeypatch.setenv(VARIABLE, "1")
     answer_completion(parser)
     assert asked == [parser]
+    # For completions, flags of verbs and `help` may precede the verb.
+    assert set(children(parser)) == {"train", "help"}
+    assert parser.parse_args(["--solver", "s", "train"]).solver is None
+    assert parser.parse_args(["help", "train"]).verb == "train"
 
 
 def test_without_the_package_nothing_is_completed(
@@ -70,7 +77,16 @@ def test_completions_of_the_real_package() -> None:
         "import os, sys; from runtime.cli.main import main; os.dup2(1, 8); "
         "sys.stdout = open(os.devnull, 'w'); main([])"
     )
-    for line, words in (("verydeep tr", {"train"}), ("verydeep train --de", {"--device"})):
+    for line, words in (
+        ("verydeep tr", {"train"}),
+        ("verydeep train --de", {"--device"}),
+        ("verydeep hel", {"help"}),
+        ("verydeep help su", {"summary"}),
+        ("verydeep --solv", {"--solver", "--solver-mode"}),
+        ("verydeep --solver s tr", {"train"}),
+        ("verydeep --solver=s train --sn", {"--snapshot"}),
+        ("verydeep --device ", {"cpu", "gpu", "emu"}),
+    ):
         variables = {"COMP_LINE": line, "COMP_POINT": str(len(line)), "COMP_TYPE": "9"}
         done = subprocess.run(
             [sys.executable, "-c", script],

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import UsageError
 from runtime.cli.features import parse_grid
 from runtime.cli.main import main
 from runtime.paper.features.feature_file import read_features
@@ -147,5 +147,5 @@ def test_errors_of_bad_input(toy: Toy, capsys: Shown) -> None:
     assert "record JPEGImages/000001.jpg: the image does not decode" in refused(
         toy.extract(data, "g.h5", "--no-flip")
     )
-    with pytest.raises(ProtoError, match="--C: expected numbers separated by commas, got '1;"):
+    with pytest.raises(UsageError, match="--C: expected numbers separated by commas, got '1;"):
         parse_grid("1;2")
