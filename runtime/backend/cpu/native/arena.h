@@ -1,4 +1,4 @@
-// The caller's workspace, handed out in pieces.
+// Divides the workspace of a caller into pieces.
 #pragma once
 
 #include "vector.h"
@@ -16,7 +16,8 @@
 
 namespace verydeep::VD_ISA {
 
-// Floats of one piece: whole cache lines, and under AddressSanitizer a fence that nobody may touch.
+// The floats of one piece: a multiple of a cache line, with AddressSanitizer followed by a guard
+// region.
 VD_INLINE Index piece(Index floats) {
 #ifdef VD_FENCES
     return round_up(floats, 16) + 16;
@@ -25,7 +26,7 @@ VD_INLINE Index piece(Index floats) {
 #endif
 }
 
-// Pieces of a workspace that starts on a cache line and has room for all of them.
+// Pieces of a workspace that is aligned to a cache line and has room for all of them.
 class Arena {
   public:
     Arena(void* workspace, Index floats) : next_(static_cast<float*>(workspace)) {
@@ -39,13 +40,13 @@ class Arena {
         float* p = next_;
         next_ += piece(count);
 #ifdef VD_FENCES
-        const Index used = round_up(count, 2);  // what a fence can start behind
+        const Index used = round_up(count, 2);  // the alignment of guard regions
         __asan_poison_memory_region(p + used, static_cast<std::size_t>(next_ - p - used) * sizeof(float));
 #endif
         return p;
     }
     Vec* vectors(Index count) { return reinterpret_cast<Vec*>(floats(count * kLanes)); }
-    // The part of one worker in what is left, `floats` for each.
+    // The part of one worker, with `floats` for each, in the rest of the workspace.
     Arena worker(int index, Index floats) const { return {next_ + index * floats, floats}; }
 
   private:

@@ -1,9 +1,9 @@
-// Convolution of any kernel, stride, dilation and group as a product with columns gathered on the
-// way: forward, and backward to the data. The sums are the direct convolution's.
+// Convolution with any kernel, stride, dilation and group, as a product with gathered columns:
+// forward, and backward to the data.
 //
-// Backward to the data, the outputs of one phase (row and column modulo the stride) see the same
-// taps, and for them the pass is a forward one of stride 1. So nothing is scattered and no
-// multiplication meets a zero that striding put there.
+// In the backward pass, the outputs of one phase (row and column modulo the stride) use the same
+// taps, and the pass is a convolution of stride 1 for them. So there is no scatter and no
+// multiplication by zeros between strides.
 
 #include "finish.h"
 #include "gather.h"
@@ -13,7 +13,7 @@
 namespace verydeep::VD_ISA {
 namespace {
 
-// The planes a result goes to: column (n, i, j) is element (first + i * step) of each axis.
+// The output planes: column (n, i, j) is element (first + i * step) of each axis.
 struct Target {
     float* y;
     Index channels, group_channels, height, width;
@@ -21,7 +21,7 @@ struct Target {
     const float* bias;
     bool relu;
 
-    bool whole() const { return row_step == 1 && col_step == 1; }
+    bool contiguous() const { return row_step == 1 && col_step == 1; }
 };
 
 struct Convolution {
@@ -36,23 +36,23 @@ struct Convolution {
     }
     void put(const Tile& t) const {
         const Index size = gather.columns_of_image();
-        for (Index at = 0; at < t.cols;) {
-            const Index image = (t.col + at) / size, pixel = (t.col + at) % size;
-            const Index count = least(t.cols - at, size - pixel);
+        for (Index offset = 0; offset < t.cols;) {
+            const Index image = (t.col + offset) / size, pixel = (t.col + offset) % size;
+            const Index count = least(t.cols - offset, size - pixel);
             for (Index i = 0; i < t.rows; ++i) {
                 const Index channel = t.batch * target.group_channels + t.row + i;
                 const float bias = target.bias ? target.bias[channel] : 0.f;
-                const float* sums = t.sums + i * kPanel + at;
-                if (target.whole())
+                const float* sums = t.sums + i * kPanel + offset;
+                if (target.contiguous())
                     finish_run(plane(image, channel) + pixel, sums, count, bias, t.first,
                                t.last && target.relu);
                 else
-                    put_apart(plane(image, channel), sums, pixel, count, t.first);
+                    put_strided(plane(image, channel), sums, pixel, count, t.first);
             }
-            at += count;
+            offset += count;
         }
     }
-    void put_apart(float* y, const float* sums, Index pixel, Index count, bool first) const {
+    void put_strided(float* y, const float* sums, Index pixel, Index count, bool first) const {
         for (Index j = 0; j < count; ++j) {
             const Index row = (pixel + j) / gather.out_width, col = (pixel + j) % gather.out_width;
             float& to = y[(target.first_row + row * target.row_step) * target.width +
@@ -80,12 +80,12 @@ struct Forward : Convolution {
     }
     void pack_a(Index group, Index row, Index rows, Index k, Index depth, float* out) const {
         const Index line = gather.depth();
-        pack_turned(weight + (group * target.group_channels + row) * line + k, line, rows, depth,
+        pack_transposed(weight + (group * target.group_channels + row) * line + k, line, rows, depth,
                     weight_end, out, kRows);
     }
 };
 
-// One axis of a phase: the taps r = first + j * step that reach outputs phase + i * stride.
+// One axis of a phase: the taps r = first + j * step that contribute to outputs phase + i * stride.
 struct PhaseAxis {
     Axis axis;
     Index first, step, outputs;
@@ -110,7 +110,7 @@ struct PhaseAxis {
 struct Phase : Convolution {
     PhaseAxis rows, cols;
     const float* weight;
-    Index kernel_h, kernel_w, outputs;  // outputs: of one group, in the forward pass
+    Index kernel_h, kernel_w, outputs;  // outputs: per group, in the forward pass
 
     Phase(const ConvShape& g, const PhaseAxis& down, const PhaseAxis& across, Index phase_h,
           Index phase_w, const float* dy, const float* w, float* dx)
@@ -155,7 +155,7 @@ void each_phase(const ConvShape& g, const float* dy, const float* w, float* dx, 
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace for a pass with so many threads.
+// Bytes of workspace for a pass with this number of threads.
 VD_EXPORT_COUNT(conv_bytes)(const ConvShape* g, std::int64_t backward, std::int64_t threads) {
     if (!backward) {
         const Forward forward(*g, nullptr, nullptr, nullptr, false, nullptr);

@@ -1,9 +1,9 @@
-// A 3x3 convolution of few channels, stride 1, row by row: the first layer of a net. Forward, and the
-// gradient of the weights.
+// 3x3 convolution of few channels at stride 1, row by row, for the first layer of a net: forward,
+// and the gradient of the weights.
 //
-// With a handful of inputs gathering columns takes longer than multiplying them, and Winograd's
-// transforms fill their vectors with nothing. Here a band of input rows is copied once, with its
-// padding, and every tap reads it in place: vectors run along a row of outputs.
+// With few input channels, gathering columns takes longer than the products, and the vectors of
+// Winograd's transforms would be mostly empty. Here a band of input rows is copied once, with
+// padding, and is read in place for every tap: vectors are along a row of outputs.
 
 #include "arena.h"
 #include "finish.h"
@@ -15,15 +15,15 @@ namespace verydeep::VD_ISA {
 namespace {
 
 constexpr Index kTaps = 9, kSide = 3;
-constexpr Index kBandFloats = 1 << 13;  // of input rows: they and a row of every output stay in L2
-constexpr Index kMostGroups = 16;       // sums of the weight gradient
+constexpr Index kBandFloats = 1 << 13;  // of input rows: they and a row of every output fit in L2
+constexpr Index kMostGroups = 16;       // partial sums of the weight gradient
 
 struct Plan {
     Index width, rows, bands;  // floats of a padded row; output rows of a band; bands of an image
     Index items, groups, depth, band_floats, sum_floats;
 
     explicit Plan(const ConvShape& g)
-        // Whole vectors of outputs read as far as two taps beyond them.
+        // Full vectors of outputs are read up to two taps beyond them.
         : width(round_up(g.q, 2 * kLanes) + 2 * kLanes) {
         const Index fit = kBandFloats / (g.c * width) - (kSide - 1);
         rows = most(1, least(g.p, fit));
@@ -37,7 +37,7 @@ struct Plan {
     Index first_row(Index item) const { return item % bands * rows; }
 };
 
-// The input rows that output rows [first, first + count) see, with zeros around them.
+// The input rows of output rows [first, first + count), padded with zeros.
 // Shapes: out [channel][count + 2][plan.width].
 void copy_band(const ConvShape& g, const Plan& plan, const float* x, Index image, Index first,
                Index count, float* out) {
@@ -80,8 +80,8 @@ void row_products(const float* band, Index row_floats, Index plane_floats, Index
     }
 }
 
-// R filters' gradients of the three taps of one input row: sums over output rows and columns.
-// Shapes: dy [filter][rows][columns], `filter_floats` a filter; sum [filter][tap][lane], `depth` taps.
+// The gradients of three taps of R filters for one input row: sums over output rows and columns.
+// Shapes: dy [filter][rows][columns], `filter_floats` apart; sum [filter][tap][lane], `depth` taps.
 template <int R>
 void tap_sums(const float* band, Index row_floats, const float* dy, Index filter_floats, Index rows,
               Index columns, Index depth, float* sum) {
@@ -121,7 +121,7 @@ constexpr Tables tables(Lanes<I...>) {
 }
 constexpr Tables kTables = tables(MakeLanes<kRows>::Type{});
 
-struct Runs {  // filters in runs of about equal length, at most `most_filters`
+struct Runs {  // runs of about equal numbers of filters, at most `most_filters`
     Index filters, count;
 
     Runs(Index filters, Index most_filters)
@@ -149,7 +149,7 @@ Index worker_floats(const Plan& plan) {
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace for the forward pass, or for the gradient, with so many threads.
+// Bytes of workspace for the forward pass, or the gradient, with this number of threads.
 VD_EXPORT_COUNT(conv_rows_bytes)(const ConvShape* g, std::int64_t gradient, std::int64_t threads) {
     const Plan plan(*g);
     const Index shared = gradient ? plan.groups * plan.sum_floats : g->k * plan.depth;
@@ -161,12 +161,12 @@ VD_EXPORT(conv_rows_forward)(Team* team, const ConvShape* g, const float* x, con
                              const float* bias, std::int64_t relu, float* y, void* workspace) {
     const Plan plan(*g);
     const Runs runs(g->k, kRows);
-    const Index each = worker_floats(plan);
-    Arena shared(workspace, piece(g->k * plan.depth) + team_size(team) * each);
+    const Index floats = worker_floats(plan);
+    Arena shared(workspace, piece(g->k * plan.depth) + team_size(team) * floats);
     float* packed = shared.floats(g->k * plan.depth);
     pack_weights(weight, runs, plan.depth, packed);
     parallel(team, plan.items, [&](Index item, int worker) {
-        Arena arena = shared.worker(worker, each);
+        Arena arena = shared.worker(worker, floats);
         float* band = arena.floats(plan.band_floats);
         float* sums = arena.floats(kRows * kPanel);
         const Index image = item / plan.bands, first = plan.first_row(item);
@@ -190,17 +190,18 @@ VD_EXPORT(conv_rows_forward)(Team* team, const ConvShape* g, const float* x, con
 }
 VD_REPEATABLE(conv_rows_forward)
 
-// dw += the gradient of the weights. Bands are added group by group, and the groups in order.
+// dw += the gradient of the weights. Bands are added in order in each group, then the groups in
+// order.
 VD_EXPORT(conv_rows_weight)(Team* team, const ConvShape* g, const float* x, const float* dy,
                             float* dw, void* workspace) {
     const Plan plan(*g);
-    if (plan.items == 0) return;  // no image: nothing to add
+    if (plan.items == 0) return;  // no images: nothing to add
     const Runs runs(g->k, kOuterRows);
-    const Index each = worker_floats(plan);
-    Arena shared(workspace, piece(plan.groups * plan.sum_floats) + team_size(team) * each);
+    const Index floats = worker_floats(plan);
+    Arena shared(workspace, piece(plan.groups * plan.sum_floats) + team_size(team) * floats);
     float* all = shared.floats(plan.groups * plan.sum_floats);
     parallel(team, plan.groups, [&](Index group, int worker) {
-        float* band = shared.worker(worker, each).floats(plan.band_floats);
+        float* band = shared.worker(worker, floats).floats(plan.band_floats);
         float* sums = all + group * plan.sum_floats;
         zero(sums, plan.sum_floats);
         for (Index item = plan.items * group / plan.groups;

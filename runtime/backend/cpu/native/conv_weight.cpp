@@ -1,8 +1,9 @@
-// The gradient of the weights of any convolution: rows of dy with gathered rows of x, vectors along
-// the outputs. It serves the 3-channel first layer well: nothing is transposed.
+// The gradient of the weights of any convolution: products of rows of dy with gathered rows of x,
+// with vectors along the outputs. It is fast for a first layer of 3 channels, since nothing is
+// transposed.
 //
-// The outputs (n, p, q) are cut into chunks and groups of chunks by the geometry alone; groups are
-// summed each on its own and added in order.
+// The division of the outputs (n, p, q) into chunks and groups of chunks depends only on the
+// geometry; each group is summed separately, and the groups are added in order.
 
 #include "arena.h"
 #include "dot.h"
@@ -13,13 +14,13 @@
 namespace verydeep::VD_ISA {
 namespace {
 
-constexpr Index kChunk = 768;  // outputs: rows of a product's two small operands stay in L1
-constexpr Index kBlock = 128;  // rows of each operand packed at a time, so that both stay in L2
+constexpr Index kChunk = 768;  // outputs: rows of both small operands of a product fit in L1
+constexpr Index kBlock = 128;  // rows of each operand that are packed at a time; both fit in L2
 constexpr Index kMostGroups = 16, kEnoughItems = 16;
-constexpr Index kGroupFloats = 4 << 20;  // all groups' sums together
+constexpr Index kGroupFloats = 4 << 20;  // total of the sums of all groups
 
 struct Plan {
-    Index groups, chunks;  // chunks: of all groups
+    Index groups, chunks;  // chunks: total of all groups
     Index conv_groups, rows, cols, row_blocks, col_blocks;
     Index depth, chunk, stride, sum_floats, worker_floats;
 
@@ -29,7 +30,7 @@ struct Plan {
         chunks = most(1, ceil_div(depth, kChunk));
         chunk = round_up(most(1, ceil_div(depth, chunks)), kLanes);
         chunks = ceil_div(depth, chunk);
-        stride = round_up(chunk, 16) + 16;  // not a multiple of 4 KiB, or rows would share cache sets
+        stride = round_up(chunk, 16) + 16;  // not a multiple of 4 KiB: other cache sets
         row_blocks = ceil_div(rows, kBlock);
         col_blocks = ceil_div(cols, kBlock);
         sum_floats = round_up(g.group * rows * cols, 16);
@@ -45,7 +46,7 @@ struct Plan {
     }
 };
 
-struct Block {  // a rectangle of one convolution group's weights
+struct Block {  // a rectangle of the weights of one convolution group
     Index conv_group, row, rows, col, cols;
 };
 
@@ -63,16 +64,16 @@ void pack_gradients(const ConvShape& g, const float* dy, Index channel, Index ro
                     Index count, Index stride, float* out) {
     const Index size = g.p * g.q;
     for (Index r = 0; r < rows; ++r)
-        for (Index at = 0; at < count;) {
-            const Index image = (first + at) / size, pixel = (first + at) % size;
-            const Index length = least(count - at, size - pixel);
-            std::memcpy(out + r * stride + at, dy + (image * g.k + channel + r) * size + pixel,
+        for (Index offset = 0; offset < count;) {
+            const Index image = (first + offset) / size, pixel = (first + offset) % size;
+            const Index length = least(count - offset, size - pixel);
+            std::memcpy(out + r * stride + offset, dy + (image * g.k + channel + r) * size + pixel,
                         static_cast<std::size_t>(length) * sizeof(float));
-            at += length;
+            offset += length;
         }
 }
 
-// Rows of the column matrix, over the same outputs. Shapes: out [row][stride].
+// Rows of the column matrix, for the same outputs. Shapes: out [row][stride].
 void pack_inputs(const Gather& gather, const Block& b, Index first, Index count, Index stride,
                  float* out) {
     for (Index from = 0; from < count; from += kPanel) {
@@ -81,7 +82,7 @@ void pack_inputs(const Gather& gather, const Block& b, Index first, Index count,
         for (Index c = 0; c < b.cols; ++c, tap.next(gather))
             for (Index i = 0; i < runs.count; ++i)
                 gather_run(gather, b.conv_group, tap, runs.list[i],
-                           out + c * stride + from + runs.list[i].at);
+                           out + c * stride + from + runs.list[i].offset);
     }
 }
 
@@ -112,7 +113,7 @@ void weight_item(const ConvShape& g, const Plan& plan, const Gather& gather, con
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace with so many threads.
+// Bytes of workspace with this number of threads.
 VD_EXPORT_COUNT(conv_weight_bytes)(const ConvShape* g, std::int64_t threads) {
     return 4 * Plan(*g).floats(threads);
 }

@@ -1,4 +1,5 @@
-// Products of rows with rows, both contiguous along the sum: vectors along the sum, no packing.
+// Products of rows of two matrices that are contiguous along the sum: vectorised along the sum,
+// without packing.
 #pragma once
 
 #include "vector.h"
@@ -33,8 +34,8 @@ VD_INLINE void sum_lanes_of(const Vec* v, float* out) {
     }
 }
 
-// out[r * Cols + c] = a[r] . b[c] over `depth` floats. A rest of the depth is read as whole vectors
-// where memory allows and cut to zeros in both operands.
+// out[r * Cols + c] = a[r] . b[c] over `depth` floats. The remainder of the depth is padded with
+// zeros in both operands.
 template <int Rows, int Cols>
 void dot_block(const float* a, Index a_stride, const float* b, Index b_stride, Index depth,
                float* out) {

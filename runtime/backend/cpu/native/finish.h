@@ -1,11 +1,11 @@
-// What a convolution does with its sums: the bias, the ReLU, the store.
+// The epilogue of a convolution: bias, ReLU and store.
 #pragma once
 
 #include "vector.h"
 
 namespace verydeep::VD_ISA {
 
-// to = sums + bias, or to += sums when earlier blocks of the depth are in it; then max(., 0).
+// to = sums + bias, or to += sums if it has earlier blocks of the depth; then max(., 0).
 VD_INLINE void finish_run(float* to, const float* sums, Index count, float bias, bool first,
                           bool clip) {
     auto finish = [&](Vec sum, Vec before) __attribute__((always_inline)) {

@@ -1,4 +1,4 @@
-// im2col, one stretch at a time: where a convolution reads, as affine coordinates.
+// im2col in runs: the source positions of a convolution as affine coordinates.
 #pragma once
 
 #include "shapes.h"
@@ -29,11 +29,11 @@ VD_INLINE void copy_run(const float* line, Index size, Index x, Index step, Inde
     for (; i < count; ++i) to[i] = 0.f;
 }
 
-// The rows of the column matrix. Its columns are outputs, counted over all images: (n, p, q); its
-// rows are (channel of the group, tap down, tap across).
+// The rows of the column matrix. Its columns are the outputs (n, p, q) of all images; its rows are
+// (channel of the group, vertical tap, horizontal tap).
 struct Gather {
     const float* x;
-    Index channels, group_channels;  // of the array; of one group
+    Index channels, group_channels;  // total; in one group
     Axis down, across;
     Index out_height, out_width;
 
@@ -41,22 +41,22 @@ struct Gather {
     Index depth() const { return group_channels * down.taps * across.taps; }
 };
 
-struct Run {  // neighbouring outputs in one row of one image
-    Index at, count, image, row, col;
+struct Run {  // consecutive outputs in one row of one image
+    Index offset, count, image, row, col;
 };
 
-// Cut columns [first, first + count) into runs of at most one output row each.
+// Divide columns [first, first + count) into runs of at most one output row each.
 struct Runs {
     Index count = 0;
     Run list[kPanel];
 
     Runs(const Gather& g, Index first, Index columns) {
         const Index size = g.columns_of_image();
-        for (Index at = 0; at < columns;) {
-            const Index pixel = (first + at) % size, col = pixel % g.out_width;
-            const Index length = least(columns - at, g.out_width - col);
-            list[count++] = {at, length, (first + at) / size, pixel / g.out_width, col};
-            at += length;
+        for (Index offset = 0; offset < columns;) {
+            const Index pixel = (first + offset) % size, col = pixel % g.out_width;
+            const Index length = least(columns - offset, g.out_width - col);
+            list[count++] = {offset, length, (first + offset) / size, pixel / g.out_width, col};
+            offset += length;
         }
     }
 };
@@ -97,7 +97,7 @@ VD_INLINE void gather_panel(const Gather& g, Index group, Index col, Index cols,
     TapIndex tap(g, k);
     for (Index i = 0; i < depth; ++i, tap.next(g), out += kPanel) {
         for (Index r = 0; r < runs.count; ++r)
-            gather_run(g, group, tap, runs.list[r], out + runs.list[r].at);
+            gather_run(g, group, tap, runs.list[r], out + runs.list[r].offset);
         for (Index j = cols; j < kPanel; ++j) out[j] = 0.f;
     }
 }

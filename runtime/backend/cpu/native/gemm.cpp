@@ -17,22 +17,22 @@ struct Gemm {
 
     void pack_a(Index, Index row, Index rows, Index k, Index depth, float* out) const {
         if (op.trans_a)
-            pack_straight(op.a + k * op.rows + row, op.rows, rows, depth, out, kRows);
+            pack_rows(op.a + k * op.rows + row, op.rows, rows, depth, out, kRows);
         else
-            pack_turned(op.a + row * op.depth + k, op.depth, rows, depth, a_end, out, kRows);
+            pack_transposed(op.a + row * op.depth + k, op.depth, rows, depth, a_end, out, kRows);
     }
     void pack_b(Index, Index col, Index cols, Index k, Index depth, float* out) const {
         if (op.trans_b)
-            pack_turned(op.b + col * op.depth + k, op.depth, cols, depth, b_end, out, kPanel);
+            pack_transposed(op.b + col * op.depth + k, op.depth, cols, depth, b_end, out, kPanel);
         else
-            pack_straight(op.b + k * op.cols + col, op.cols, cols, depth, out, kPanel);
+            pack_rows(op.b + k * op.cols + col, op.cols, cols, depth, out, kPanel);
     }
     void put(const Tile& t) const {
         const float beta = t.first ? op.beta : 1.f;
         for (Index i = 0; i < t.rows; ++i) {
             float* c = op.c + (t.row + i) * op.cols + t.col;
             const float* sums = t.sums + i * kPanel;
-            if (beta == 0.f)  // c may hold anything, also NaN
+            if (beta == 0.f)  // c may have any values, including NaN
                 for (Index j = 0; j < t.cols; ++j) c[j] = op.alpha * sums[j];
             else
                 for (Index j = 0; j < t.cols; ++j) c[j] = op.alpha * sums[j] + beta * c[j];
@@ -46,7 +46,7 @@ struct Gemm {
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace with so many threads.
+// Bytes of workspace with this number of threads.
 VD_EXPORT_COUNT(gemm_bytes)(std::int64_t rows, std::int64_t cols, std::int64_t depth,
                             std::int64_t threads) {
     return threads * 4 * ProductPlan(1, rows, cols, depth, threads).worker_floats;

@@ -1,7 +1,7 @@
-// Products with a small batch: one operand is a large matrix that is read, or updated, once.
+// Products with a small batch: one operand is a large matrix, which is read or updated once.
 //
-// An InnerProduct layer of VGG has 4096 x 25088 weights; at batch 1 to 32 packing them would cost
-// more than the product, and memory sets the pace.
+// An InnerProduct layer of VGG has 4096 x 25088 weights; at batch 1 to 32, packing them would cost
+// more than the product, which is limited by memory bandwidth.
 #pragma once
 
 #include "dot.h"
@@ -18,12 +18,12 @@ struct GemmOperands {
     float* c;
 };
 
-constexpr Index kSkinny = 32;  // the largest batch these serve
+constexpr Index kSkinny = 32;  // the largest batch for these products
 
-// y = x weight^T, weight (cols, depth): rows of the weights against the few rows of x.
+// y = x weight^T, weight (cols, depth): products of rows of the weights with rows of x.
 static void skinny_forward(Team* team, const GemmOperands& op) {
     constexpr Index kColumns = 2 * kDotCols;
-    constexpr Index kNear = 1 << 15;  // floats of x's rows, along a stretch of the depth
+    constexpr Index kNear = 1 << 15;  // floats of the rows of x, in one part of the depth
     const Index stretches = most(1, ceil_div(op.depth, kNear / most(16, op.rows)));
     const Index stretch = round_up(ceil_div(op.depth, stretches), kLanes);
     parallel(team, ceil_div(op.cols, kColumns), [&](Index item, int) {
@@ -39,7 +39,7 @@ static void skinny_forward(Team* team, const GemmOperands& op) {
     });
 }
 
-constexpr int kDeep = 8;  // rows of the weights that dx takes at a time
+constexpr int kDeep = 8;  // rows of the weights per step of dx
 
 // Rows of c += kDeep rows of b, weighted by x, over Vectors vectors from column `j` of the strip.
 template <int Rows, int Vectors>
@@ -65,7 +65,7 @@ VD_INLINE void add_block(const float (*x)[kDeep], const float* const* b, float* 
         for (int e = 0; e < Vectors; ++e) store(c + r * cols + e * kLanes, sum[r][e]);
 }
 
-// Rows of c += up to kDeep rows of a's columns times as many rows of b, over a strip.
+// Rows of c += up to kDeep columns of a times as many rows of b, over a strip.
 template <int Rows>
 void add_rows(const GemmOperands& op, Index row, Index k, Index depth, Index first, Index cols) {
     float x[Rows][kDeep] = {};
@@ -100,8 +100,8 @@ VD_INLINE void scale(float* c, Index count, float beta) {
         for (Index i = 0; i < count; ++i) c[i] *= beta;
 }
 
-// dx = dy weight, weight (depth, cols): some rows of the weights at a time into a strip of dx, which
-// is as wide as half of the second-level cache allows: memory gives long runs sooner.
+// dx = dy weight, weight (depth, cols): rows of the weights are added to a strip of dx, which fits
+// in half of the L2 cache, since long runs increase the memory bandwidth.
 static void skinny_backward_data(Team* team, const GemmOperands& op) {
     constexpr Index kNear = 1 << 16;  // floats of dx, along the columns of one item
     const Index even = ceil_div(op.cols, 4 * team_size(team));
@@ -120,7 +120,7 @@ static void skinny_backward_data(Team* team, const GemmOperands& op) {
     });
 }
 
-// Rows of c = beta c + a few rows of b, weighted by columns of a, over Vectors vectors from `col`.
+// Rows of c = beta c + rows of b, weighted by columns of a, over Vectors vectors from `col`.
 template <int Rows, int Vectors, bool Stream>
 VD_INLINE void update_block(const GemmOperands& op, const float* weights, Index row, Index col) {
     Vec sum[Rows][Vectors] = {};
@@ -168,13 +168,13 @@ void update_rows(const GemmOperands& op, Index row, Index first, Index last) {
         }
 }
 
-// dw += dy^T x: the large result is gone through once, some rows at a time, strip by strip: the
-// strips of x stay in the first-level cache. A result that no cache can hold is not read into one
-// before it is overwritten.
+// dw += dy^T x: each element of the large result is accessed once, by rows and strips; the strips
+// of x fit in the L1 cache. A result that is larger than the caches is written with non-temporal
+// stores.
 static void skinny_backward_weight(Team* team, const GemmOperands& op) {
     constexpr Index kGroup = 16;        // rows of one item
     constexpr Index kNear = 5120;       // floats of a strip of x
-    constexpr Index kLarge = 1 << 20;   // of the result
+    constexpr Index kLarge = 1 << 20;   // floats of the result
     const bool aligned = reinterpret_cast<std::uintptr_t>(op.c) % sizeof(Vec) == 0 &&
                          op.cols % kLanes == 0;
     const bool past = aligned && op.beta == 0.f && op.rows * op.cols >= kLarge;
@@ -194,7 +194,7 @@ static void skinny_backward_weight(Team* team, const GemmOperands& op) {
     });
 }
 
-// c = beta c: what a product of no terms gives. Shapes: c (rows, cols).
+// c = beta c, the product without terms. Shapes: c (rows, cols).
 static void gemm_of_no_depth(Team* team, const GemmOperands& op) {
     constexpr Index kPart = 1 << 16;
     parallel_parts(team, op.rows * op.cols, kPart, [&](Index first, Index last) {
@@ -202,7 +202,7 @@ static void gemm_of_no_depth(Team* team, const GemmOperands& op) {
     });
 }
 
-// Do the product if it is of one of these kinds. No side is 0.
+// Compute the product if it is of one of these kinds; returns whether it is. No dimension is 0.
 static bool gemm_skinny(Team* team, const GemmOperands& op) {
     if (!op.trans_a && op.trans_b && op.rows <= kSkinny)
         skinny_forward(team, op);

@@ -1,4 +1,4 @@
-// Pixels of a decoded image to a slice of the input blob: Caffe's data_transformer.cpp.
+// Writes the pixels of a decoded image to a slice of the input blob. Caffe: data_transformer.cpp.
 
 #include "vector.h"
 
@@ -7,16 +7,16 @@ namespace {
 
 struct Crop {
     Index channels, height, width;
-    Index pitch;  // elements from one row of pixels to the next
+    Index pitch;  // elements between rows of pixels
     bool mirror;
-    const float* offsets;  // of each channel, or null
-    const float* mean;     // its plane and row strides follow; or null
+    const float* offsets;  // one per channel, or null
+    const float* mean;     // or null; its plane and row strides follow
     Index mean_plane, mean_pitch;
     float scale;
 };
 
-// out = ((pixel - offset) - mean) scale, in this order and each step rounded, as numpy does it.
-// kChannels is 0 where their number is known at run time only.
+// out = ((pixel - offset) - mean) scale, in this order, each step rounded as in NumPy.
+// kChannels is 0 if the number of channels is only known at run time.
 template <int kChannels, class Pixel>
 void transform(const Crop& g, const Pixel* pixels, float* out) {
     const Index channels = kChannels ? kChannels : g.channels;
@@ -56,9 +56,9 @@ void transform_any(const Crop& g, const void* pixels, float* out) {
 
 using namespace verydeep::VD_ISA;
 
-// One image, on the calling thread: readers are threads themselves.
-// Shapes: pixels (height, pitch) of which width * channels are read, uint8 or float;
-// offsets (channels,); mean (channels, ...) from the crop's first pixel; out (channels, height, width).
+// One image, in the calling thread, since readers are threads themselves.
+// Shapes: pixels (height, pitch), of which width * channels are read, uint8 or float; offsets
+// (channels,); mean (channels, ...) from the first pixel of the crop; out (channels, height, width).
 VD_EXPORT_ALONE(image_transform)(std::int64_t floating, std::int64_t channels, std::int64_t height,
                            std::int64_t width, std::int64_t pitch, std::int64_t mirror,
                            const float* offsets, const float* mean, std::int64_t mean_plane,

@@ -7,7 +7,7 @@
 namespace verydeep::VD_ISA {
 namespace {
 
-constexpr Index kWide = 64;  // pixels of one item: whole cache lines of each channel's plane
+constexpr Index kWide = 64;  // pixels of one item: full cache lines in the plane of each channel
 
 struct Lrn {
     Index images, channels, inner, size;
@@ -27,7 +27,7 @@ void negative_power(float* base, Index count, float beta) {
     }
 }
 
-// sum = terms[c - before .. c - before + size - 1] added; outside counts as zero.
+// sum = terms[c - before] + ... + terms[c - before + size - 1], where terms outside are zero.
 void window_sum(const float* terms, const Lrn& g, Index c, Index before, float* sum) {
     for (Index i = 0; i < kWide; ++i) sum[i] = 0.f;
     for (Index o = most(0, c - before); o < least(g.channels, c - before + g.size); ++o)
@@ -40,7 +40,7 @@ void window_sum(const float* terms, const Lrn& g, Index c, Index before, float* 
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace with so many threads.
+// Bytes of workspace with this number of threads.
 VD_EXPORT_COUNT(lrn_bytes)(std::int64_t channels, std::int64_t threads) {
     return 4 * threads * piece(channels * kWide);
 }
@@ -66,10 +66,10 @@ VD_EXPORT(lrn_forward)(Team* team, std::int64_t images, std::int64_t channels, s
             window_sum(squares, g, c, (g.size - 1) / 2, power);
             for (Index i = 0; i < kWide; ++i)
                 power[i] = power[i] * (g.alpha / static_cast<float>(g.size)) + g.k;
-            const Index at = base + c * g.inner;
-            for (Index i = 0; i < count; ++i) scale[at + i] = power[i];
+            const Index plane = base + c * g.inner;
+            for (Index i = 0; i < count; ++i) scale[plane + i] = power[i];
             negative_power(power, kWide, g.beta);
-            for (Index i = 0; i < count; ++i) y[at + i] = x[at + i] * power[i];
+            for (Index i = 0; i < count; ++i) y[plane + i] = x[plane + i] * power[i];
         }
     });
 }
@@ -86,20 +86,20 @@ VD_EXPORT(lrn_backward)(Team* team, std::int64_t images, std::int64_t channels, 
         const Index base = item / g.blocks() * g.channels * g.inner + first;
         float* ratios = shared.worker(worker, g.floats()).floats(g.channels * kWide);
         for (Index c = 0; c < g.channels; ++c) {
-            const Index at = base + c * g.inner;
+            const Index plane = base + c * g.inner;
             for (Index i = 0; i < count; ++i)
-                ratios[c * kWide + i] = dy[at + i] * y[at + i] / scale[at + i];
+                ratios[c * kWide + i] = dy[plane + i] * y[plane + i] / scale[plane + i];
             for (Index i = count; i < kWide; ++i) ratios[c * kWide + i] = 0.f;
         }
         const float slope = 2.f * g.alpha * g.beta / static_cast<float>(g.size);
         for (Index c = 0; c < g.channels; ++c) {
-            const Index at = base + c * g.inner;
+            const Index plane = base + c * g.inner;
             float sum[kWide], power[kWide];
             window_sum(ratios, g, c, g.size / 2, sum);
-            for (Index i = 0; i < count; ++i) power[i] = scale[at + i];
+            for (Index i = 0; i < count; ++i) power[i] = scale[plane + i];
             negative_power(power, count, g.beta);
             for (Index i = 0; i < count; ++i)
-                dx[at + i] = dy[at + i] * power[i] - slope * x[at + i] * sum[i];
+                dx[plane + i] = dy[plane + i] * power[i] - slope * x[plane + i] * sum[i];
         }
     });
 }

@@ -1,5 +1,5 @@
-// Makes the shared object importable, so that setuptools builds and installs it like any extension.
-// Its functions are called through ctypes, which lets go of the interpreter; see native_library.py.
+// Makes the shared object importable, so that setuptools builds and installs it as an extension.
+// Its functions are called by ctypes, which releases the interpreter lock; see native_library.py.
 
 #include <Python.h>
 

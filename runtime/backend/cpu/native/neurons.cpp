@@ -9,13 +9,13 @@ namespace {
 
 constexpr Index kPart = 1 << 16;  // elements of one item
 
-// Philox4x32-10, kWide blocks at a time; data_prep/philox.py says what the counter's words mean.
+// Philox4x32-10, kWide blocks at a time; data_prep/philox.py describes the words of the counter.
 struct Philox {
     static constexpr int kWide = 16;
     std::uint32_t key[2], sample[2], stream;
 
-    // Words 0..3 of blocks [block, block + kWide). Shapes: out [word][block]. The blocks are the
-    // inner loop of straight code, which compilers turn into vectors.
+    // Words 0..3 of blocks [block, block + kWide). Shapes: out [word][block]. The inner loops over
+    // blocks are vectorised by compilers.
     void draw(std::uint32_t block, std::uint32_t (*out)[kWide]) const {
         for (int i = 0; i < kWide; ++i) {
             std::uint32_t c0 = block + static_cast<std::uint32_t>(i), c1 = sample[0];
@@ -45,7 +45,7 @@ struct Philox {
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// y = x where x > 0, else slope x; NaN passes, and no slope multiplies infinity by zero.
+// y = x where x > 0, else slope x; NaN stays NaN, and a slope of 0 does not multiply infinity.
 VD_EXPORT(relu_forward)(Team* team, std::int64_t count, float slope, const float* x, float* y) {
     parallel_parts(team, count, kPart, [=](Index first, Index last) {
         if (slope == 0.f)
@@ -70,13 +70,13 @@ VD_EXPORT(relu_backward)(Team* team, std::int64_t count, float slope, const floa
 }
 VD_REPEATABLE(relu_backward)
 
-// Element j of sample n is kept when word j of that sample's stream, cut to 24 bits, is at least
-// `threshold`. Shapes: x, y, mask (samples, count).
+// Element j of sample n is kept if the upper 24 bits of word j of the stream of the sample are at
+// least `threshold`. Shapes: x, y, mask (samples, count).
 VD_EXPORT(dropout_forward)(Team* team, std::int64_t samples, std::int64_t count,
                            std::uint64_t first_sample, std::uint64_t seed, std::uint32_t stream,
                            std::uint32_t threshold, float scale, const float* x,
                            std::uint8_t* mask, float* y) {
-    constexpr Index kDraw = 4 * Philox::kWide, kDraws = 64;  // kDraws * kDraw elements an item
+    constexpr Index kDraw = 4 * Philox::kWide, kDraws = 64;  // kDraws * kDraw elements per item
     const Index parts = ceil_div(count, kDraw * kDraws);
     parallel(team, samples * parts, [=](Index item, int) {
         const std::uint64_t number = first_sample + static_cast<std::uint64_t>(item / parts);
@@ -86,17 +86,17 @@ VD_EXPORT(dropout_forward)(Team* team, std::int64_t samples, std::int64_t count,
                             stream};
         const Index row = item / parts * count, begin = item % parts * kDraw * kDraws;
         const Index end = least(begin + kDraw * kDraws, count);
-        for (Index at = begin; at < end; at += kDraw) {
+        for (Index element = begin; element < end; element += kDraw) {
             std::uint32_t words[4][Philox::kWide];
-            philox.draw(static_cast<std::uint32_t>(at / 4), words);
+            philox.draw(static_cast<std::uint32_t>(element / 4), words);
             std::uint8_t kept[kDraw];
             for (int i = 0; i < Philox::kWide; ++i)
                 for (int word = 0; word < 4; ++word)
                     kept[i * 4 + word] = (words[word][i] >> 8) >= threshold;
-            const Index n = least(kDraw, end - at);
-            std::memcpy(mask + row + at, kept, static_cast<std::size_t>(n));
+            const Index n = least(kDraw, end - element);
+            std::memcpy(mask + row + element, kept, static_cast<std::size_t>(n));
             for (Index i = 0; i < n; ++i)
-                y[row + at + i] = x[row + at + i] * static_cast<float>(kept[i]) * scale;
+                y[row + element + i] = x[row + element + i] * static_cast<float>(kept[i]) * scale;
         }
     });
 }

@@ -8,10 +8,10 @@
 namespace verydeep::VD_ISA {
 namespace {
 
-constexpr float kLowest = -3.402823466e+38f;  // what no number in a window beats: Caffe's -FLT_MAX
+constexpr float kLowest = -3.402823466e+38f;  // -FLT_MAX, the lower limit in Caffe
 constexpr Index kPart = 1 << 16;              // input elements of one item
 
-struct Window {  // rows and columns of the input that one output sees, and Caffe's divisor
+struct Window {  // rows and columns of the input for one output, and the divisor of Caffe
     Index top, bottom, left, right;
     float area;
 
@@ -37,7 +37,7 @@ void each_plane(Team* team, const PoolShape& g, const Body& body) {
 
 // Every second element from p on, kLanes of them; reads 2 * kLanes floats.
 template <int Stride>
-VD_INLINE Vec load_apart(const float* p) {
+VD_INLINE Vec load_strided(const float* p) {
     if constexpr (Stride == 1)
         return load(p);
     else
@@ -47,45 +47,45 @@ VD_INLINE Vec load_apart(const float* p) {
 void max_one(const PoolShape& g, const float* x, Index p, Index q, float* y, std::int32_t* mask) {
     const Window w(g, p, q);
     float best = kLowest;
-    Index where = -1;
+    Index index = -1;
     for (Index i = w.top; i < w.bottom; ++i)
         for (Index j = w.left; j < w.right; ++j)
             if (x[i * g.w + j] > best) {
                 best = x[i * g.w + j];
-                where = i * g.w + j;
+                index = i * g.w + j;
             }
     y[p * g.q + q] = best;
-    mask[p * g.q + q] = static_cast<std::int32_t>(where);
+    mask[p * g.q + q] = static_cast<std::int32_t>(index);
 }
 
-// Outputs [q, q + count) of row p, whose windows lie inside the plane from side to side.
+// Outputs [q, q + count) of row p, whose windows have no padding at the left and right.
 template <int Stride>
 VD_INLINE void max_many(const PoolShape& g, const float* x, Index p, Index q, Index count, float* y,
                         std::int32_t* mask) {
     const Window w(g, p, q);
     Vec best = broadcast(kLowest);
-    IntVec where = IntVec{} - 1, steps;
+    IntVec index = IntVec{} - 1, steps;
     for (int i = 0; i < kLanes; ++i) steps[i] = i * Stride;
     for (Index i = w.top; i < w.bottom; ++i)
         for (Index j = 0; j < g.kernel_w; ++j) {
-            const Index at = i * g.w + w.left + j;
-            const Vec v = load_apart<Stride>(x + at);
+            const Index offset = i * g.w + w.left + j;
+            const Vec v = load_strided<Stride>(x + offset);
             const IntVec greater = v > best;
             best = greater ? v : best;
-            where = greater ? steps + static_cast<std::int32_t>(at) : where;
+            index = greater ? steps + static_cast<std::int32_t>(offset) : index;
         }
     if (count == kLanes) {
         store(y + p * g.q + q, best);
-        store(mask + p * g.q + q, where);
+        store(mask + p * g.q + q, index);
     } else {
         store_part(y + p * g.q + q, best, count);
-        store_part(mask + p * g.q + q, where, count);
+        store_part(mask + p * g.q + q, index, count);
     }
 }
 
 template <int Stride>
 void max_plane(const PoolShape& g, const float* x, const float* end, float* y, std::int32_t* mask) {
-    // Outputs [first, last) see no padding at the sides.
+    // The windows of outputs [first, last) have no padding at the left and right.
     const Index first = least(ceil_div(g.pad_w, Stride), g.q);
     const Index last = most(first, least(g.q, (g.w + g.pad_w - g.kernel_w) / Stride + 1));
     for (Index p = 0; p < g.p; ++p) {
@@ -94,7 +94,7 @@ void max_plane(const PoolShape& g, const float* x, const float* end, float* y, s
         for (; q < first; ++q) max_one(g, x, p, q, y, mask);
         for (Index count; q < last; q += count) {
             count = least(kLanes, last - q);
-            // Vectors reach beyond the row where it is short, but not beyond the array.
+            // Vectors may be read beyond a short row, but not beyond the array.
             const Index reach = q * Stride - g.pad_w + g.kernel_w - 1 + Stride * kLanes;
             if (end - x < most(0, bottom - 1) * g.w + reach) break;
             max_many<Stride>(g, x, p, q, count, y, mask);
@@ -108,7 +108,7 @@ void scatter(const float* dy, const std::int32_t* mask, Index count, float* dx) 
         if (mask[i] >= 0) dx[mask[i]] += dy[i];
 }
 
-// Windows of 2x2 side by side: every input belongs to one output, so dx is written once.
+// Windows of 2x2 without overlap: every input belongs to one output, so dx is written once.
 void halves_plane(const PoolShape& g, const float* dy, const std::int32_t* mask, float* dx) {
     IntVec steps;
     for (int i = 0; i < kLanes; ++i) steps[i] = 2 * i;
@@ -116,14 +116,14 @@ void halves_plane(const PoolShape& g, const float* dy, const std::int32_t* mask,
         const Index rows = least(2, g.h - 2 * p);
         Index q = 0;
         for (; q + kLanes <= g.q && 2 * (q + kLanes) <= g.w; q += kLanes) {
-            const IntVec where = load(mask + p * g.q + q);
+            const IntVec index = load(mask + p * g.q + q);
             const Vec v = load(dy + p * g.q + q);
             for (Index r = 0; r < rows; ++r) {
-                const Index at = (2 * p + r) * g.w + 2 * q;
-                const IntVec own = steps + static_cast<std::int32_t>(at);
-                const Vec even = where == own ? v : Vec{}, odd = where == own + 1 ? v : Vec{};
-                store(dx + at, shuffle<ZipLow>(even, odd));
-                store(dx + at + kLanes, shuffle<ZipHigh>(even, odd));
+                const Index offset = (2 * p + r) * g.w + 2 * q;
+                const IntVec own = steps + static_cast<std::int32_t>(offset);
+                const Vec even = index == own ? v : Vec{}, odd = index == own + 1 ? v : Vec{};
+                store(dx + offset, shuffle<ZipLow>(even, odd));
+                store(dx + offset + kLanes, shuffle<ZipHigh>(even, odd));
             }
         }
         for (Index r = 0; r < rows; ++r) zero(dx + (2 * p + r) * g.w + 2 * q, g.w - 2 * q);

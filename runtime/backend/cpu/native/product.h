@@ -1,8 +1,8 @@
-// A blocked matrix product whose operands and result are given by functors: the common core of
-// sgemm and of the convolutions that are not Winograd's.
+// A blocked matrix product with functors for operands and result, used by sgemm and by the
+// convolutions without Winograd transforms.
 //
-// c[row][col] = sum over depth of a[row][k] * b[k][col]. The depth is cut by itself alone, and
-// rows, columns and threads cut no sum: every element adds up in one order.
+// c[row][col] = sum over depth of a[row][k] * b[k][col]. The division of the depth depends only on
+// the depth, and rows, columns and threads divide no sum, so each sum has a fixed order.
 #pragma once
 
 #include "arena.h"
@@ -10,13 +10,13 @@
 
 namespace verydeep::VD_ISA {
 
-constexpr Index kDepth = 256;                       // of one block: its panel of b stays near
-constexpr Index kBlockRows = 240 / kRows * kRows;   // a block of a, packed, fills a quarter of L2
-constexpr Index kSmallFloats = 1 << 15;             // a block of b no larger stays in L1 and L2
-constexpr Index kBlockCols = 512;                   // a block of b, packed, fills half of it
+constexpr Index kDepth = 256;                       // of one block: its panel of b fits in L1
+constexpr Index kBlockRows = 240 / kRows * kRows;   // a packed block of a fills a quarter of L2
+constexpr Index kSmallFloats = 1 << 15;             // a block of b up to this size fits in L1 + L2
+constexpr Index kBlockCols = 512;                   // a packed block of b fills half of L2
 
-// out[k * stride + i] = line[i * line_stride + k] for i < lines, k < depth: lines stood upright.
-VD_INLINE void pack_turned(const float* line, Index line_stride, Index lines, Index depth,
+// Transposed: out[k * stride + i] = line[i * line_stride + k] for i < lines, k < depth.
+VD_INLINE void pack_transposed(const float* line, Index line_stride, Index lines, Index depth,
                            const float* end, float* out, Index stride) {
     for (Index first = 0; first < lines; first += kLanes) {
         const Index count = least(kLanes, lines - first);
@@ -26,21 +26,21 @@ VD_INLINE void pack_turned(const float* line, Index line_stride, Index lines, In
             for (int i = 0; i < kLanes; ++i)
                 r[i] = i < count ? load_within(from + i * line_stride + k, end) : Vec{};
             transpose(r);
-            alignas(64) Vec turned[kLanes];
+            alignas(64) Vec transposed[kLanes];
             VD_UNROLL
-            for (int i = 0; i < kLanes; ++i) turned[i] = r[i];
+            for (int i = 0; i < kLanes; ++i) transposed[i] = r[i];
             float* to = out + k * stride + first;
             const Index rows = least(kLanes, depth - k);
             if (first + kLanes <= stride)
-                for (Index i = 0; i < rows; ++i) store(to + i * stride, turned[i]);
+                for (Index i = 0; i < rows; ++i) store(to + i * stride, transposed[i]);
             else
-                for (Index i = 0; i < rows; ++i) store_part(to + i * stride, turned[i], count);
+                for (Index i = 0; i < rows; ++i) store_part(to + i * stride, transposed[i], count);
         }
     }
 }
 
 // out[k * stride + i] = row[k * row_stride + i] for i < count <= stride.
-VD_INLINE void pack_straight(const float* row, Index row_stride, Index count, Index depth,
+VD_INLINE void pack_rows(const float* row, Index row_stride, Index count, Index depth,
                              float* out, Index stride) {
     for (Index k = 0; k < depth; ++k, row += row_stride, out += stride) {
         Index i = 0;
@@ -49,10 +49,10 @@ VD_INLINE void pack_straight(const float* row, Index row_stride, Index count, In
     }
 }
 
-// A rectangle of results on its way out. Shapes: sums (rows, kPanel).
+// A rectangle of results. Shapes: sums (rows, kPanel).
 struct Tile {
     Index batch, row, col, rows, cols;
-    bool first, last;  // block of the depth
+    bool first, last;  // whether the block of the depth is the first, the last
     const float* sums;
 };
 
@@ -110,7 +110,7 @@ struct ProductPlan {
     Index items() const { return batches * col_blocks * row_parts; }
 };
 
-// Rows [first, last) of one block of columns, against packed columns `b`.
+// Rows [first, last) of one block of columns, with packed columns `b`.
 template <class Problem>
 void product_rows(const Problem& problem, Tile tile, Index cols, Index last_row, Index k,
                   Index depth, const float* b, float* a, float* sums) {
@@ -123,7 +123,7 @@ void product_rows(const Problem& problem, Tile tile, Index cols, Index last_row,
                 problem.pack_a(tile.batch, row0 + from, count, k, depth, a + run * depth * kRows);
         }
         const Index panels = ceil_div(cols, kPanel);
-        // A small b stays in cache for every row, and results then leave in long rows.
+        // A small b stays in the cache for all rows; then results are written in long rows.
         const bool by_rows = depth * cols <= kSmallFloats;
         for (Index i = 0; i < panels * runs; ++i) {
             const Index run = by_rows ? i / panels : i % runs;
@@ -141,13 +141,13 @@ void product_rows(const Problem& problem, Tile tile, Index cols, Index last_row,
 }
 
 // `problem` packs rows of a (pack_a: into [k][kRows]) and columns of b (pack_b: into [k][kPanel]),
-// and takes the tiles (put).
+// and stores the tiles (put).
 template <class Problem>
 void product(Team* team, const Problem& problem, const ProductPlan& plan, void* workspace) {
     const Arena shared(workspace, team_size(team) * plan.worker_floats);
     parallel(team, plan.items(), [&](Index item, int worker) {
         Arena arena = shared.worker(worker, plan.worker_floats);
-        // One row more than the sums have: results are read in whole vectors.
+        // One row more than the sums, because results are read in full vectors.
         float* sums = arena.floats((kRows + 1) * kPanel);
         float* a = arena.floats(plan.depth_block * kBlockRows);
         float* b = arena.floats(plan.depth_block * plan.col_block);

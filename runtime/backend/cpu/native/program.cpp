@@ -14,8 +14,8 @@ std::int64_t milliseconds() {
 
 }  // namespace
 
-// Runs the calls from number `first` on and returns the number of the next one: `count`, or fewer
-// if `limit` milliseconds have passed, so that the interpreter can handle signals.
+// Runs the calls from number `first` on and returns the number of the next call: `count`, or less
+// after `limit` milliseconds, so that the interpreter can handle signals.
 VD_EXPORT_COUNT(run_program)(verydeep::Team* team, const Call* calls, const Argument* arguments,
                              std::int64_t first, std::int64_t count, std::int64_t limit) {
     const std::int64_t end = milliseconds() + limit;

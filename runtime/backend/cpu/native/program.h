@@ -1,7 +1,7 @@
 // Programs: sequences of kernel calls that are executed by one call from Python.
 //
-// VD_REPEATABLE(name), after the definition of a kernel that returns nothing, exports
-// <set>_call_<name>, which reads the kernel's arguments from an array of words.
+// VD_REPEATABLE(name), after the definition of a kernel without a result, exports
+// <set>_call_<name>, which reads the arguments of the kernel from an array of words.
 #pragma once
 
 #include "team.h"

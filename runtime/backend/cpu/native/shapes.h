@@ -1,4 +1,4 @@
-// What a kernel is told of its op: plain structs, mirrored field by field by native_types.py.
+// The arguments of kernels: plain structs with the fields of native_signatures.py.
 #pragma once
 
 #include <cstdint>

@@ -1,9 +1,10 @@
-// The thread team, and the questions about the processor.
+// The thread team, and the detection of instruction sets.
 //
-// Why not OpenMP: its runtime is shared by the whole process and spins together with OpenBLAS's, it
-// breaks in a forked child, and every Python thread that calls gets a team of its own. This team
-// belongs to one backend, serves several calling threads at once, starts its workers again in a
-// forked child, and lets a caller finish alone when no core is free for its workers.
+// OpenMP is not used: its runtime is shared by the whole process and spins at the same time as
+// OpenBLAS, it fails in forked child processes, and creates a team for every calling Python thread.
+// This team belongs to one backend, runs loops of several calling threads at once, restarts its
+// workers in a forked child process, and lets a caller run its loop alone if no core is free for
+// the workers.
 
 #include "team.h"
 
@@ -29,20 +30,20 @@
 namespace verydeep {
 
 namespace {
-constexpr int kSpins = 4000;  // tens of microseconds: longer than the gap between most ops of a net
-constexpr int kYields = 400;  // some hundred more, left to any thread that needs the core
+constexpr int kSpins = 4000;  // tens of microseconds: longer than the gaps between most ops of a net
+constexpr int kYields = 400;  // hundreds more, in which other threads may use the core
 constexpr std::uint64_t kItemBits = 32;
 constexpr std::uint64_t kItemMask = (std::uint64_t{1} << kItemBits) - 1;
-constexpr int kJobs = 16;  // loops that run at the same time; a further caller works alone
+constexpr int kJobs = 16;  // loops that run at the same time; further callers run their loops alone
 constexpr std::uint32_t kAllJobs = (std::uint32_t{1} << kJobs) - 1;
 
 int count_bits(std::uint32_t bits) { return __builtin_popcount(bits); }
 int lowest_bit(std::uint32_t bits) { return __builtin_ctz(bits); }
 }  // namespace
 
-// One loop. `claim` holds the loop's number and its next free item: the thread that advances
-// `claim` owns an item, and the loop cannot end before that item is done. A worker that arrives
-// late finds no item left and touches nothing.
+// One loop. `claim` has the number of the loop and its next free item: the thread that increments
+// `claim` runs the item, and the loop cannot end before that item is done. A late worker finds no
+// free item and accesses nothing.
 struct alignas(64) Job {
     std::atomic<std::uint64_t> claim{0};
     std::atomic<std::uint64_t> items{0};
@@ -59,7 +60,7 @@ struct Team {
 
     const int count;
     std::atomic<pid_t> owner{0};    // the process in which the workers run
-    std::atomic<pid_t> starter{0};  // the process in which a thread starts, or has started, them
+    std::atomic<pid_t> starter{0};  // the process in which a thread starts or has started them
     std::vector<std::thread> workers;
 
     Job jobs[kJobs];
@@ -84,8 +85,8 @@ struct Team {
     void wait_for_work(std::uint64_t seen, bool spin);
 };
 
-// All items of the last loop are taken. Close it before its fields change: a worker that still
-// holds its number then fails to claim.
+// All items of the last loop are claimed. Close it before its fields change: a worker that still
+// has its number then fails to claim an item.
 void Job::open(std::ptrdiff_t count, void (*call)(void*, std::ptrdiff_t, int), void* argument) {
     const std::uint64_t number = (claim.load() >> kItemBits) + 1;
     claim.store((number << kItemBits) | kItemMask, std::memory_order_release);
@@ -102,7 +103,7 @@ void Job::reset() {
     done.store(0);
 }
 
-// Whether the callers of all loops and the workers before this one already occupy every core.
+// Whether the callers of all loops and the workers before this one already use all cores.
 bool Team::is_crowded(int worker) const {
     return worker > 0 && worker + count_bits(active.load(std::memory_order_relaxed)) > count;
 }
@@ -135,8 +136,8 @@ bool Team::help(int worker) {
 
 void Team::wait_for_work(std::uint64_t seen, bool spin) {
     auto waiting = [&] {
-        // Sequentially consistent, as are `sleepers` and the caller's post: one of the two sees
-        // the other's store, so no wake-up is lost.
+        // This load, `sleepers` and the post of a caller are sequentially consistent: one of the
+        // two threads reads the store of the other, so no wake-up is lost.
         return posted.load() == seen && !stop.load();
     };
     for (int i = 0; spin && i < kSpins; ++i) {
@@ -182,12 +183,12 @@ int Team::acquire_job() {
 
 void Team::release_job(int index) {
     const std::uint32_t bit = std::uint32_t{1} << index;
-    // A worker that had no core to run on may help the other loops now.
+    // A worker that waited for a core may help with the other loops now.
     if ((active.fetch_and(~bit) & ~bit) != 0) wake_workers();
 }
 
-// After a fork the child has none of the parent's threads. What they held, slept on or were about
-// to do is in an unknown state: everything is constructed again without being destroyed.
+// A forked child process has no threads of its parent, and locks may be in any state: everything is
+// constructed again without being destroyed.
 void Team::reset() {
     new (&workers) std::vector<std::thread>;
     new (&sleep) std::mutex;
@@ -197,7 +198,7 @@ void Team::reset() {
     for (Job& job : jobs) job.reset();
 }
 
-// Start the workers of this process; of several threads that call at once, one does it.
+// Start the workers of this process; if several threads call at once, one of them does.
 void Team::start() {
     const pid_t self = getpid();
     pid_t seen = starter.load();
@@ -210,7 +211,7 @@ void Team::start() {
         try {
             for (int i = 1; i < count; ++i) workers.emplace_back([this, i] { work(i); });
         } catch (const std::system_error&) {
-            // The system grants fewer threads: those that started, and the caller, do the work.
+            // The system allows fewer threads: the started ones and the caller do the work.
         }
         owner.store(self, std::memory_order_release);
     }
@@ -270,13 +271,13 @@ VD_PUBLIC void verydeep_team_destroy(verydeep::Team* team) {
     delete team;
 }
 
-// The digest of the sources that this library was built from; empty if the build set none.
+// The digest of the sources that this library was built from; empty if the build did not set it.
 #ifndef VD_SOURCES
 #define VD_SOURCES ""
 #endif
 VD_PUBLIC const char* verydeep_sources() { return VD_SOURCES; }
 
-// Whether this processor, and its operating system, run the code of one instruction set.
+// Whether this processor and its operating system support an instruction set.
 #if defined(__x86_64__)
 #define VD_RUNS(name, question)                  \
     VD_PUBLIC int verydeep_cpu_runs_##name() {   \

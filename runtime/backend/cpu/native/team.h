@@ -1,7 +1,7 @@
-// Threads that share out the items of a loop.
+// Threads that divide the items of a loop.
 //
-// A kernel decides by its geometry alone what an item is and in which order an item adds up its
-// numbers; the team only decides who works on it. So results do not depend on the number of threads.
+// The items of a kernel and the order of the sums in an item depend only on the geometry; the team
+// only assigns items to threads. So results do not depend on the number of threads.
 #pragma once
 
 #include <cstddef>
@@ -13,11 +13,11 @@ struct Team;
 int team_size(const Team* team);
 
 // Call body(context, item, worker) for each item in [0, items); worker < team_size(team) and no
-// two items of one worker run at the same time. Returns when all are done.
+// two items of one worker run at the same time. Returns when all items are complete.
 void team_run(Team* team, std::ptrdiff_t items,
               void (*body)(void* context, std::ptrdiff_t item, int worker), void* context);
 
-// Static, so that every object has its own: see vector.h on inline functions.
+// Static, so that every object file has its own copy: see vector.h on inline functions.
 template <class Body>
 static inline void parallel(Team* team, std::ptrdiff_t items, const Body& body) {
     team_run(

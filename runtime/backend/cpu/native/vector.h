@@ -1,9 +1,9 @@
-// Vectors of floats as wide as the instruction set this object is compiled for.
+// Vectors of floats with the width of the instruction set that this object file is compiled for.
 //
-// Every kernel source is compiled once per instruction set. VD_ISA names that set; it is the
-// namespace of all kernel code and a part of every exported name, so that no inline function of
-// one object can be merged with its wider twin from another. For the same reason kernels use no
-// template of the standard library.
+// Every kernel source is compiled once per instruction set. VD_ISA is the name of the set, the
+// namespace of all kernel code and a prefix of every exported name, so that the linker cannot
+// replace an inline function by the same function for another instruction set. For the same reason,
+// kernels use no templates of the standard library.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@
 #define VD_JOIN(a, b, c) VD_JOIN_(a, b, c)
 #define VD_EXPORT(name) \
     extern "C" __attribute__((visibility("default"))) void VD_JOIN(VD_ISA, _, name)
-// A function that works on the calling thread alone.
+// A function that uses only the calling thread.
 #define VD_EXPORT_ALONE(name) VD_EXPORT(name)
 #define VD_EXPORT_COUNT(name) \
     extern "C" __attribute__((visibility("default"))) std::int64_t VD_JOIN(VD_ISA, _, name)
@@ -40,9 +40,9 @@ namespace verydeep::VD_ISA {
 
 using Index = std::ptrdiff_t;
 
-// kRows x 2 vectors of accumulators, 2 of operands and a broadcast fill the register file.
-// kOuterRows x kOuterVectors is the same for products whose rows are lanes of a vector, where the
-// rows must divide kLanes.
+// kRows x 2 vectors of sums, 2 of operands and a broadcast fill the registers. kOuterRows x
+// kOuterVectors is the same for products whose rows are lanes of a vector, where the number of rows
+// must divide kLanes.
 #if defined(__AVX512F__)
 constexpr int kLanes = 16, kRows = 14, kOuterRows = 8, kOuterVectors = 3;
 #elif defined(__AVX__)
@@ -52,7 +52,7 @@ constexpr int kLanes = 4, kRows = 12, kOuterRows = 4, kOuterVectors = 5;
 #else
 constexpr int kLanes = 4, kRows = 6, kOuterRows = 4, kOuterVectors = 2;
 #endif
-constexpr int kPanel = 2 * kLanes;  // output channels, or columns, of one micro-tile
+constexpr int kPanel = 2 * kLanes;  // output channels, or columns, of one tile of registers
 
 typedef float Vec __attribute__((vector_size(kLanes * 4)));
 typedef std::int32_t IntVec __attribute__((vector_size(kLanes * 4)));
@@ -68,8 +68,8 @@ VD_INLINE Vec load(const float* p) {
     return v;
 }
 VD_INLINE void store(float* p, Vec v) { __builtin_memcpy(p, &v, sizeof v); }
-// A store past the caches, to vector-aligned memory that nobody reads soon. `stream_end` comes after
-// the last of them, before another thread may read.
+// A non-temporal store to vector-aligned memory that is not read soon. `stream_end` must follow the
+// last one before another thread reads.
 VD_INLINE void stream(float* p, Vec v) {
 #if defined(__AVX512F__)
     _mm512_stream_ps(p, v);
@@ -97,8 +97,8 @@ VD_INLINE void zero(float* p, Index count) {
     if (count > 0) std::memset(p, 0, static_cast<std::size_t>(count) * sizeof(float));
 }
 
-// The first `count` < kLanes elements, in a few stores of halving width: about as fast as a masked
-// store, and the same text for every instruction set.
+// Store the first `count` < kLanes elements, in a few stores of halving width: about as fast as a
+// masked store, and the same code for all instruction sets.
 template <class Element, class Vector>
 VD_INLINE void store_part(Element* p, Vector v, Index count) {
     alignas(64) Element t[kLanes];
@@ -125,12 +125,12 @@ VD_INLINE Vec load_part(const float* p, Index count) {
     return load(t);
 }
 
-// A vector of which only lanes below `end - p` exist in memory; the others are unspecified.
+// A vector with valid lanes below `end - p`; the others are unspecified.
 VD_INLINE Vec load_within(const float* p, const float* end) {
     return end - p >= kLanes ? load(p) : load_part(p, most(end - p, 0));
 }
 
-// The lanes added in a fixed tree.
+// The sum of the lanes in a fixed order.
 VD_INLINE float sum_lanes(Vec v) {
     alignas(64) float t[kLanes];
     store(t, v);
@@ -149,7 +149,7 @@ struct MakeLanes<0, I...> {
 };
 using AllLanes = MakeLanes<kLanes>::Type;
 
-// Lane Pick::at(i) of the 2 * kLanes lanes of a then b.
+// Lane Pick::at(i) of the 2 * kLanes lanes of a, then b.
 template <class Pick, int... I>
 VD_INLINE Vec shuffle(Vec a, Vec b, Lanes<I...>) {
 #if defined(__clang__) || __GNUC__ >= 12
@@ -159,7 +159,7 @@ VD_INLINE Vec shuffle(Vec a, Vec b, Lanes<I...>) {
 #endif
 }
 template <int Bit>
-struct KeepLow {  // lanes with the bit clear from a, each followed at distance Bit by b's
+struct KeepLow {  // lanes of a without the bit; lanes with the bit are lanes of b at distance Bit
     static constexpr int at(int i) { return (i & Bit) ? kLanes + (i ^ Bit) : i; }
 };
 template <int Bit>
@@ -183,7 +183,7 @@ VD_INLINE Vec shuffle(Vec a, Vec b) {
     return shuffle<Pick>(a, b, AllLanes{});
 }
 
-// kLanes x kLanes in registers: log2(kLanes) stages of butterflies.
+// Transposes kLanes x kLanes in registers, in log2(kLanes) butterfly stages.
 template <int Bit = 1>
 VD_INLINE void transpose(Vec* r) {
     if constexpr (Bit < kLanes) {

@@ -9,9 +9,9 @@ namespace {
 
 constexpr Index kPart = 1 << 16;  // elements of one item, and of one partial sum
 
-Index sum_floats(Index count) { return 2 * ceil_div(count, kPart); }  // as many partial doubles
+Index sum_floats(Index count) { return 2 * ceil_div(count, kPart); }  // one double per part
 
-// Partial sums of term(i) in double, 16 interleaved, each part on its own; then all in order.
+// The sum of term(i) in double: 16 interleaved sums per part; the parts are added in order.
 template <class Term>
 double sum_of(Team* team, Index count, void* workspace, const Term& term) {
     constexpr int kWide = 16;
@@ -31,7 +31,7 @@ double sum_of(Team* team, Index count, void* workspace, const Term& term) {
     return total;
 }
 
-// The sum of neighbouring floats: vectors over stretches short enough for float, then double.
+// The sum of adjacent floats: short runs in float vectors, whose sums are added in double.
 double sum_row(const float* x, Index count) {
     constexpr Index kStretch = 4096;
     double total = 0.;
@@ -68,7 +68,7 @@ VD_EXPORT(copy)(Team* team, std::int64_t bytes, const char* x, char* y) {
 }
 VD_REPEATABLE(copy)
 
-// Copies `rows` runs of `bytes`; the strides are bytes from one run to the next.
+// Copy `rows` runs of `bytes`; strides are in bytes, from the start of a run to that of the next.
 VD_EXPORT(copy_2d)(Team* team, std::int64_t rows, std::int64_t bytes, const char* x,
                    std::int64_t x_stride, char* y, std::int64_t y_stride) {
     const Index part = most(1, kPart * 4 / most(1, bytes));
@@ -103,7 +103,7 @@ VD_EXPORT(sub)(Team* team, std::int64_t count, const float* x, const float* y, f
 }
 VD_REPEATABLE(sub)
 
-// Bytes of workspace of the three sums below.
+// Bytes of workspace for the three sums below.
 VD_EXPORT_COUNT(sum_bytes)(std::int64_t count) { return 4 * piece(sum_floats(count)); }
 
 VD_EXPORT_DOUBLE(asum)(Team* team, std::int64_t count, const float* x, void* workspace) {

@@ -1,4 +1,5 @@
-// What the Winograd kernels share: the layout of transformed filters, and of planes in scratch.
+// Shared by the Winograd kernels: the layout of transformed filters, and of planes in scratch
+// memory.
 #pragma once
 
 #include "arena.h"
@@ -6,15 +7,15 @@
 
 namespace verydeep::VD_ISA {
 
-// A distance between planes that is never a multiple of 4 KiB: otherwise the stores of one tile,
-// one to each plane, would all fall into one set of the first-level cache.
+// A distance between planes that is never a multiple of 4 KiB: otherwise the stores of a tile, one
+// to each plane, would all map to one set of the L1 cache.
 VD_INLINE Index plane_stride(Index floats) { return round_up(floats, 1024) + 16; }
 
-// Filters beyond this many floats do not stay in a cache between their making and their use.
+// Transformed filters with more floats do not stay in a cache until they are used.
 constexpr Index kFarFloats = 1 << 22;
 
-// Transformed filters: [plane][panel][input channel][kPanel output channels]. The last panel has
-// kLanes output channels where that is enough.
+// Transformed filters: [plane][panel][input channel][kPanel output channels]. The last panel may
+// have kLanes output channels.
 struct FilterLayout {
     Index inputs, output_blocks, plane;
 
@@ -27,7 +28,7 @@ struct FilterLayout {
     Index panel_vectors(Index panel) const { return least(2, output_blocks - 2 * panel); }
 };
 
-// The nine taps of kLanes filters: from rows of taps to vectors over filters, and back.
+// The nine taps of kLanes filters: conversion between rows of taps and vectors over filters.
 struct TapRows {
     alignas(64) float tap[kLanes][16];
 };

@@ -1,9 +1,9 @@
-// 3x3 convolution, stride 1, by Winograd's F(M x M, 3 x 3): forward, and backward to the data (the
-// same with turned filters).
+// 3x3 convolution at stride 1 by Winograd's F(M x M, 3 x 3): forward, and backward to the data with
+// rotated filters.
 //
-// An item is a chunk of tiles by a slice of output channels. Its transformed tiles and products
-// stay in one thread's scratch: handing them between threads costs up to 1.5 times the time where
-// two cores share no cache.
+// An item is a chunk of tiles and a slice of output channels. Its transformed tiles and products
+// are in the scratch memory of one thread: passing them between threads takes up to 1.5 times as
+// long if two cores share no cache.
 
 #include "program.h"
 #include "shapes.h"
@@ -13,12 +13,14 @@
 namespace verydeep::VD_ISA {
 namespace {
 
-constexpr Index kChunkFloats = 1 << 18;  // transformed tiles and products: a second-level cache
-// Fewer tiles, and reading the filters costs more than the products; more where they come from memory.
+constexpr Index kChunkFloats = 1 << 18;  // transformed tiles and products, which fill an L2 cache
+// With fewer tiles, reading the filters takes longer than the products; the limit is higher if they
+// are in memory.
 constexpr Index kLeastTiles = 48, kLeastTilesFar = 98;
-constexpr Index kPrefetch = 512;  // floats ahead in the filters: a panel is longer than the prefetcher's page
+// Floats ahead in the filters: panels are longer than the page of the hardware prefetcher.
+constexpr Index kPrefetch = 512;
 
-struct Job {  // one convolution of `inputs` channels to `outputs`
+struct Job {  // a convolution of `inputs` to `outputs` channels
     Index images, inputs, height, width;
     Index outputs, out_height, out_width;
     Index pad_h, pad_w;
@@ -52,7 +54,7 @@ struct Plan {
         chunks = most(1, ceil_div(tiling.strips, most(1, tiles / tiling.span)));
         slices = 1;
         if (chunks < 6 * threads && chunks % threads != 0) {
-            // Even out: more chunks where they stay long enough, else slices of the outputs.
+            // Balance the load: more chunks if they stay long enough, else slices of the outputs.
             const Index more = round_up(chunks, threads);
             if (tiling.strips / more * tiling.span >= enough)
                 chunks = more;
@@ -71,8 +73,8 @@ struct Plan {
 };
 
 // The products of R tiles, kLanes floats apart in `v`, with one panel of one plane.
-// Shapes: v [input block][tile][lane], `v_block` floats a block; u [input][Vectors * kLanes];
-// m [output block][tile][lane], `m_block` floats a block.
+// Shapes: v [input block][tile][lane], blocks `v_block` floats apart; u [input][Vectors * kLanes];
+// m [output block][tile][lane], blocks `m_block` floats apart.
 template <int R, int Vectors>
 void multiply(const float* v, Index v_block, const float* u, Index inputs, float* m, Index m_block) {
     Vec sum[R][Vectors] = {};
@@ -108,8 +110,8 @@ constexpr MultiplyTable multiply_table(Lanes<I...>) {
 }
 constexpr MultiplyTable kMultiply = multiply_table(MakeLanes<kRows>::Type{});
 
-// All tiles of a chunk by panels [first, last), plane after plane: one plane's filters and tiles at
-// a time are what the caches hold.
+// All tiles of a chunk with panels [first, last), plane by plane: the caches hold the filters and
+// tiles of one plane at a time.
 template <int M>
 void multiply_chunk(const Plan<M>& plan, Index tiles, Index first, Index last, const float* v,
                     const float* filters, float* m) {
@@ -121,7 +123,7 @@ void multiply_chunk(const Plan<M>& plan, Index tiles, Index first, Index last, c
             float* to = m + q * plan.m_plane + (panel - first) * 2 * block;
             const Index vectors = layout.panel_vectors(panel);
             for (Index run = 0; run < runs; ++run) {
-                // Runs of about equal length: a short rest would waste the multipliers.
+                // Runs of about equal length, because a short last run would be slow.
                 const Index from = tiles * run / runs, rows = tiles * (run + 1) / runs - from;
                 kMultiply.by_rows[rows - 1][vectors - 1](v + q * plan.v_plane + from * kLanes, block,
                                                          u, layout.inputs, to + from * kLanes, block);
@@ -192,7 +194,7 @@ void convolve(Team* team, const Job& job, const Operands& op, void* workspace) {
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace for a pass with so many threads.
+// Bytes of workspace for a pass with this number of threads.
 VD_EXPORT_COUNT(winograd_bytes)(std::int64_t m, const ConvShape* shape, std::int64_t backward,
                                 std::int64_t threads) {
     const Job job(*shape, backward != 0);

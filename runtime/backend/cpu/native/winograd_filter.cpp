@@ -1,4 +1,4 @@
-// G g G^T for every filter: done once per update of the weights.
+// G g G^T for every filter, once per update of the weights.
 
 #include "program.h"
 #include "team.h"
@@ -12,24 +12,24 @@ constexpr Index kGroup = 8;  // input channels of one item
 struct Filters {
     const float* weight;  // (k, c, 3, 3)
     Index outputs, inputs;
-    Index output_step, input_step;  // floats between filters of neighbouring outputs, inputs
+    Index output_step, input_step;  // floats between filters of adjacent outputs, inputs
     bool flip;
 };
 
-// The taps of kLanes outputs for one input channel, lanes beyond the last output zero.
+// The taps of kLanes outputs for one input channel; lanes after the last output are zero.
 VD_INLINE void gather_taps(const Filters& f, Index block, Index input, Vec* taps) {
     TapRows rows = {};
     const Index first = block * kLanes, count = least(kLanes, f.outputs - first);
     const float* w = f.weight + first * f.output_step + input * f.input_step;
     for (Index i = 0; i < count; ++i, w += f.output_step)
         __builtin_memcpy(rows.tap[i], w, 9 * sizeof(float));
-    Vec turned[9];
-    taps_from_rows(rows, turned);
-    for (int tap = 0; tap < 9; ++tap) taps[f.flip ? 8 - tap : tap] = turned[tap];
+    Vec by_tap[9];
+    taps_from_rows(rows, by_tap);
+    for (int tap = 0; tap < 9; ++tap) taps[f.flip ? 8 - tap : tap] = by_tap[tap];
 }
 
-// One panel's filters for inputs [first, last). They are put together here and leave in runs of
-// kGroup inputs: line by line to so many planes, each store would wait for memory.
+// The filters of one panel for inputs [first, last), collected for kGroup inputs: storing single
+// vectors to the many planes would wait for memory.
 template <int M>
 void transform_group(const Filters& f, const FilterLayout& layout, Index panel, Index first,
                      Index last, float* out) {
@@ -52,11 +52,11 @@ void transform_group(const Filters& f, const FilterLayout& layout, Index panel, 
     const bool far = W::kPlanes * layout.plane > kFarFloats;
     for (int q = 0; q < W::kPlanes; ++q)
         for (Index i = 0; i < (last - first) * vectors; ++i) {
-            float* at = to + q * layout.plane + i * kLanes;
+            float* target = to + q * layout.plane + i * kLanes;
             if (far)
-                stream(at, staged[q][i]);
+                stream(target, staged[q][i]);
             else
-                store(at, staged[q][i]);
+                store(target, staged[q][i]);
         }
     if (far) stream_end();
 }
@@ -79,13 +79,14 @@ void transform_filters(Team* team, const Filters& f, float* workspace) {
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Floats of the transformed filters of `inputs` to `outputs` channels.
+// The number of floats of transformed filters of `inputs` to `outputs` channels.
 VD_EXPORT_COUNT(winograd_filter_floats)(std::int64_t m, std::int64_t inputs, std::int64_t outputs) {
     const Index planes = m == 4 ? Winograd<4>::kPlanes : Winograd<2>::kPlanes;
     return piece(planes * FilterLayout(inputs, outputs).plane);
 }
 
-// Transform weights (k, c, 3, 3) into `out`, which starts on a cache line: for the forward pass or, turned and transposed, for the backward.
+// Transform weights (k, c, 3, 3) to `out`, which is aligned to a cache line: for the forward pass
+// or, rotated and transposed, for the backward pass.
 VD_EXPORT(winograd_filter)(Team* team, std::int64_t m, const float* weight, std::int64_t k,
                            std::int64_t c, std::int64_t backward, float* out) {
     const Filters f = backward ? Filters{weight, c, k, 9, 9 * c, true}

@@ -1,23 +1,24 @@
-// Between NCHW planes and tiles of channel vectors: the gather, transform and scatter of one strip.
+// Conversion between NCHW planes and tiles of channel vectors: gather, transform and scatter of a
+// strip.
 //
 // A strip is a run of tiles in one tile row of one image. kLanes channels are transposed in
-// registers, so that every transform works on vectors whose lanes are channels.
+// registers, so that transforms work on vectors whose lanes are channels.
 #pragma once
 
 #include "winograd_transform.h"
 
 namespace verydeep::VD_ISA {
 
-constexpr Index kMaxStrip = 64;  // tiles; bounds the workspace for very wide images
+constexpr Index kMaxStrip = 64;  // tiles; limits the workspace for very wide images
 
 struct Strip {
-    Index image, row, column, tiles;  // row, column: of the first tile, counted in tiles
+    Index image, row, column, tiles;  // row, column: of the first tile, in tiles
 };
 
 struct Tiling {
     Index rows, columns;   // tiles of one image
-    Index segments, span;  // strips of one tile row; tiles of the longest
-    Index strips;          // of all images
+    Index segments, span;  // strips per tile row; maximum tiles per strip
+    Index strips;          // total over all images
 
     Tiling(Index images, Index height, Index width, Index m)
         : rows(ceil_div(height, m)),
@@ -37,8 +38,8 @@ struct Tiling {
     }
 };
 
-// Up to kLanes planes of one image. `end` is the end of the whole array: a vector may be read
-// beyond its row, not beyond the array.
+// Up to kLanes planes of one image. `end` is the end of the array: vectors may be read beyond a
+// row, but not beyond the array.
 struct Planes {
     const float* data;
     const float* end;
@@ -52,17 +53,17 @@ VD_INLINE Planes planes_at(const float* x, Index images, Index channels, Index h
             least(kLanes, channels - first), height, width};
 }
 
-// Vectors of one strip's rows; the kLanes more take what whole-vector loads bring too much.
+// Vectors of the rows of one strip, with kLanes more because full vectors are stored.
 VD_INLINE Index strip_stride(Index columns) { return columns + kLanes; }
 
-// One row of up to kLanes planes, columns [first, first + count), transposed to channel vectors.
+// Columns [first, first + count) of one row of up to kLanes planes, transposed to channel vectors.
 template <bool Full>
 VD_INLINE void gather_row(const Planes& x, Index y, Index first, Index count, Vec* line) {
     const Index lo = least(most(0, first), first + count), hi = most(lo, least(x.width, first + count));
     const Index size = x.height * x.width;
     for (Index i = 0; i < lo - first; ++i) line[i] = Vec{};
-    for (Index at = lo; at < hi; at += kLanes) {
-        const float* p = x.data + y * x.width + at;
+    for (Index column = lo; column < hi; column += kLanes) {
+        const float* p = x.data + y * x.width + column;
         Vec r[kLanes];
         if (Full && x.end - (p + (kLanes - 1) * size) >= kLanes) {
             VD_UNROLL
@@ -73,7 +74,7 @@ VD_INLINE void gather_row(const Planes& x, Index y, Index first, Index count, Ve
         }
         transpose(r);
         VD_UNROLL
-        for (int c = 0; c < kLanes; ++c) line[at - first + c] = r[c];
+        for (int c = 0; c < kLanes; ++c) line[column - first + c] = r[c];
     }
     for (Index i = hi - first; i < count; ++i) line[i] = Vec{};
 }
@@ -135,29 +136,29 @@ struct Target {  // up to kLanes output planes
 
 VD_INLINE void scatter_row(const Target& y, const Vec* line, Index row, Index left, Index count) {
     const Index size = y.height * y.width;
-    for (Index at = 0; at < count; at += kLanes) {
+    for (Index column = 0; column < count; column += kLanes) {
         Vec r[kLanes];
         VD_UNROLL
-        for (int c = 0; c < kLanes; ++c) r[c] = line[at + c];
+        for (int c = 0; c < kLanes; ++c) r[c] = line[column + c];
         transpose(r);
-        float* p = y.data + row * y.width + left + at;
-        if (count - at >= kLanes && y.count == kLanes) {
+        float* p = y.data + row * y.width + left + column;
+        if (count - column >= kLanes && y.count == kLanes) {
             VD_UNROLL
             for (int c = 0; c < kLanes; ++c) store(p + c * size, r[c]);
         } else {
             alignas(64) Vec kept[kLanes];
             for (int c = 0; c < kLanes; ++c) kept[c] = r[c];
             for (int c = 0; c < y.count; ++c) {
-                if (count - at >= kLanes)
+                if (count - column >= kLanes)
                     store(p + c * size, kept[c]);
                 else
-                    store_part(p + c * size, kept[c], count - at);
+                    store_part(p + c * size, kept[c], count - column);
             }
         }
     }
 }
 
-// A^T m A for each tile of a strip, with bias and ReLU, to the rows of the output planes.
+// A^T m A for each tile of a strip, with bias and ReLU, stored in the rows of the output planes.
 template <int M>
 VD_INLINE void output_strip(const float* planes, Index plane, const Strip& s, const Target& y,
                             Vec* rows) {

@@ -1,8 +1,8 @@
-// The one-dimensional transforms of Winograd's F(M,3), M = 2 or 4 (Lavin and Gray 2016), on vectors.
+// The 1-D transforms of Winograd's F(M,3), M = 2 or 4 (Lavin and Gray 2016), on vectors.
 //
-// A convolution of M outputs by 3 taps is output(input(d) * filter(g)) with M + 2 products instead
-// of 3 M. Applied along both axes of a tile. `d` and `o` point at elements `from` and `to` vectors
-// apart.
+// A convolution of M outputs with 3 taps is output(input(d) * filter(g)), with M + 2 products
+// instead of 3 M. It is applied along both axes of a tile. Elements of `d` are `from` vectors
+// apart, elements of `o` `to` vectors.
 #pragma once
 
 #include "vector.h"
@@ -13,14 +13,14 @@ template <int M>
 struct Winograd;
 
 // Points 0, a, -a, b, -b, infinity with a = 2/3, b = 3/2: less than half the rounding error of the
-// usual 1 and 2, and as a b = 1, no more work.
+// usual 1 and 2 with the same number of operations, since a b = 1.
 template <>
 struct Winograd<4> {
     static constexpr int kOut = 4, kTile = 6, kPlanes = 36;
     static constexpr float a = 2.f / 3, b = 3.f / 2;
     static constexpr float a2 = 4.f / 9, b2 = 9.f / 4, a3 = 8.f / 27, b3 = 27.f / 8;
     static constexpr float sum2 = 97.f / 36;  // a2 + b2
-    // 1 / (product of a point's differences to the others), for a and b.
+    // 1 / (product of the differences of a point to the others), for a and b.
     static constexpr float wa = -1.f / (2 * 4.f / 9 * 65 / 36), wb = 1.f / (2 * 9.f / 4 * 65 / 36);
 
     VD_INLINE void input(const Vec* d, Index from, Vec* o, Index to) {
@@ -65,7 +65,7 @@ struct Winograd<4> {
         o[4 * to] = even_b - odd_b;
         o[5 * to] = g2;
     }
-    // The transpose of `filter`, back to the gradient of the taps.
+    // The transpose of `filter`, for the gradient of the taps.
     VD_INLINE void filter_gradient(const Vec* d, Index from, Vec* o, Index to) {
         Vec even_a = d[from] + d[2 * from], odd_a = d[from] - d[2 * from];
         Vec even_b = d[3 * from] + d[4 * from], odd_b = d[3 * from] - d[4 * from];

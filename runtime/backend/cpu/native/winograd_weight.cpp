@@ -1,8 +1,9 @@
-// The gradient of 3x3 weights, stride 1, by Winograd: G^T (sum over tiles of B^T d B * A dy A^T) G.
+// The gradient of 3x3 weights at stride 1, by Winograd:
+// G^T (sum over tiles of B^T d B * A dy A^T) G.
 //
-// The tiles are cut into groups and chunks by the geometry alone; every group sums its own chunks
-// in order and the groups are added in order, so the number of threads changes no bit. A group may
-// be shared out by tile rows and slices of output channels: these touch no sum twice.
+// The division of the tiles into groups and chunks depends only on the geometry; the chunks of a
+// group, and the groups, are added in order, so the number of threads changes no bit. Threads may
+// divide a group by tile rows and slices of output channels, which have separate sums.
 
 #include "program.h"
 #include "shapes.h"
@@ -13,14 +14,14 @@ namespace verydeep::VD_ISA {
 namespace {
 
 constexpr Index kMostGroups = 16;
-constexpr Index kGroupFloats = 6 << 20;  // all groups' sums together, where there is more than one
+constexpr Index kGroupFloats = 6 << 20;  // total of the sums of all groups, if there are several
 constexpr Index kChunkFloats = 1 << 19;  // transformed inputs and gradients of one chunk
-constexpr Index kLeastTiles = 96;        // below this, going through the sums costs more than the products
+constexpr Index kLeastTiles = 96;        // with fewer, the sums take longer than the products
 
 template <int M>
 struct Plan {
     Tiling tiling;
-    Index input_blocks, output_blocks, inputs;  // inputs: rounded up to whole rows of products
+    Index input_blocks, output_blocks, inputs;  // inputs: a multiple of the rows of a product
     Index sum_plane, group_floats;
     Index groups, chunk, max_tiles;
     Index row_slices, output_slices;
@@ -50,14 +51,14 @@ struct Plan {
                         piece(row_vectors * kLanes);
     }
 
-    // Share a group among so many threads: first by tile rows, which repeat less work.
-    void slice(Index wanted) {
+    // Divide a group among `threads`: first by tile rows, since this repeats less work.
+    void slice(Index threads) {
         constexpr Index kTile = Winograd<M>::kTile;
         Index waste = -1;
         for (Index rows = kTile; rows >= 1; --rows) {
-            if (kTile % rows != 0 || (rows > wanted && rows > 1)) continue;
-            const Index outputs = least(ceil_div(wanted, rows), output_blocks);
-            const Index over = rows * outputs - wanted;
+            if (kTile % rows != 0 || (rows > threads && rows > 1)) continue;
+            const Index outputs = least(ceil_div(threads, rows), output_blocks);
+            const Index over = rows * outputs - threads;
             if (waste >= 0 && over >= waste) continue;
             waste = over;
             row_slices = rows;
@@ -69,7 +70,7 @@ struct Plan {
     }
 };
 
-// Sums of R input channels, neighbouring lanes of `v`, by Vectors output blocks.
+// Sums of R input channels (adjacent lanes of `v`) and Vectors output blocks.
 // Shapes: v [tile][kLanes]; d [output block][tile][lane]; sum [output block][input][lane].
 template <int R, int Vectors>
 void accumulate(const float* v, const float* d, Index d_block, Index tiles, float* sum,
@@ -119,7 +120,7 @@ Slice slice_at(const Plan<M>& plan, Index item) {
 }
 
 template <int M>
-void transform_chunk(const ConvShape& g, const Plan<M>& plan, const Slice& at, const float* x,
+void transform_chunk(const ConvShape& g, const Plan<M>& plan, const Slice& part, const float* x,
                      const float* dy, Index first, Index last, float* v, float* d, Vec* rows) {
     const Index block = plan.max_tiles * kLanes;
     Index offset = 0;
@@ -127,23 +128,23 @@ void transform_chunk(const ConvShape& g, const Plan<M>& plan, const Slice& at, c
         const Strip s = plan.tiling.strip(i);
         for (Index b = 0; b < plan.input_blocks; ++b)
             input_strip<M>(planes_at(x, g.n, g.c, g.h, g.w, s.image, b), s, g.pad_h, g.pad_w,
-                           at.row0, at.row1, rows, v + b * block + offset, plan.v_plane);
-        for (Index b = at.block0; b < at.block1; ++b)
-            gradient_strip<M>(planes_at(dy, g.n, g.k, g.p, g.q, s.image, b), s, at.row0, at.row1,
-                              rows, d + (b - at.block0) * block + offset, plan.d_plane);
+                           part.row0, part.row1, rows, v + b * block + offset, plan.v_plane);
+        for (Index b = part.block0; b < part.block1; ++b)
+            gradient_strip<M>(planes_at(dy, g.n, g.k, g.p, g.q, s.image, b), s, part.row0, part.row1,
+                              rows, d + (b - part.block0) * block + offset, plan.d_plane);
         offset += s.tiles * kLanes;
     }
 }
 
 template <int M>
-void accumulate_chunk(const Plan<M>& plan, const Slice& at, Index tiles, const float* v,
+void accumulate_chunk(const Plan<M>& plan, const Slice& part, Index tiles, const float* v,
                       const float* d, float* sums, bool first) {
     const Index block = plan.max_tiles * kLanes, sum_block = plan.inputs * kLanes;
-    for (Index q = at.row0 * Winograd<M>::kTile; q < at.row1 * Winograd<M>::kTile; ++q)
-        for (Index b = at.block0; b < at.block1; b += kOuterVectors) {
+    for (Index q = part.row0 * Winograd<M>::kTile; q < part.row1 * Winograd<M>::kTile; ++q)
+        for (Index b = part.block0; b < part.block1; b += kOuterVectors) {
             const Accumulate products =
-                kAccumulate.by_vectors[least(kOuterVectors, at.block1 - b) - 1];
-            const float* y = d + q * plan.d_plane + (b - at.block0) * block;
+                kAccumulate.by_vectors[least(kOuterVectors, part.block1 - b) - 1];
+            const float* y = d + q * plan.d_plane + (b - part.block0) * block;
             float* to = sums + q * plan.sum_plane + b * sum_block;
             for (Index c = 0; c < plan.inputs; c += kOuterRows)
                 products(v + q * plan.v_plane + c / kLanes * block + c % kLanes, y, block, tiles,
@@ -156,7 +157,7 @@ template <int M>
 void finish(const ConvShape& g, const Plan<M>& plan, const float* sums, Index block, Index first,
             Index last, float* dw) {
     using W = Winograd<M>;
-    constexpr Index kAhead = 4;  // more streams than the hardware follows
+    constexpr Index kAhead = 4;  // more streams than the hardware prefetcher follows
     const Index outputs = least(kLanes, g.k - block * kLanes);
     for (Index c = first; c < last; ++c) {
         Vec u[W::kPlanes], half[3 * W::kTile], taps[9];
@@ -182,7 +183,7 @@ void weight_gradient(Team* team, const ConvShape& g, const float* x, const float
                      void* workspace) {
     using W = Winograd<M>;
     const Plan<M> plan(g, team_size(team));
-    if (plan.tiling.strips == 0) return;  // no image: nothing to add
+    if (plan.tiling.strips == 0) return;  // no images: nothing to add
     Arena shared(workspace, plan.floats(team_size(team)));
     float* sums = shared.floats(plan.groups * plan.group_floats);
     parallel(team, plan.groups * plan.row_slices * plan.output_slices, [&](Index item, int worker) {
@@ -190,14 +191,14 @@ void weight_gradient(Team* team, const ConvShape& g, const float* x, const float
         float* v = arena.floats(W::kPlanes * plan.v_plane);
         float* d = arena.floats(W::kPlanes * plan.d_plane);
         Vec* rows = arena.vectors(plan.row_vectors);
-        const Slice at = slice_at<M>(plan, item);
-        const Index begin = plan.tiling.strips * at.group / plan.groups;
-        const Index end = plan.tiling.strips * (at.group + 1) / plan.groups;
+        const Slice part = slice_at<M>(plan, item);
+        const Index begin = plan.tiling.strips * part.group / plan.groups;
+        const Index end = plan.tiling.strips * (part.group + 1) / plan.groups;
         for (Index i = begin; i < end; i += plan.chunk) {
             const Index last = least(i + plan.chunk, end);
-            transform_chunk<M>(g, plan, at, x, dy, i, last, v, d, rows);
-            accumulate_chunk<M>(plan, at, plan.tiling.tiles(i, last), v, d,
-                                sums + at.group * plan.group_floats, i == begin);
+            transform_chunk<M>(g, plan, part, x, dy, i, last, v, d, rows);
+            accumulate_chunk<M>(plan, part, plan.tiling.tiles(i, last), v, d,
+                                sums + part.group * plan.group_floats, i == begin);
         }
     });
     constexpr Index kInputs = 32;  // of one item
@@ -214,7 +215,7 @@ void weight_gradient(Team* team, const ConvShape& g, const float* x, const float
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace with so many threads.
+// Bytes of workspace with this number of threads.
 VD_EXPORT_COUNT(winograd_weight_bytes)(std::int64_t m, const ConvShape* g, std::int64_t threads) {
     return 4 * (m == 4 ? Plan<4>(*g, threads).floats(threads) : Plan<2>(*g, threads).floats(threads));
 }
