@@ -33,7 +33,7 @@ class SharedWiring(Wiring, Protocol):
         """Whether the net runs backward."""
 
     def reshape(self) -> None:
-        """Shape all layers for the present shapes of the inputs."""
+        """Shape all layers for the current shapes of the inputs."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Span:
     first: int
     last: int
 
-    def meets(self, other: Span) -> bool:
-        """Whether both are needed at some time."""
+    def overlaps(self, other: Span) -> bool:
+        """Whether both are needed at the same time."""
         return self.first <= other.last and other.first <= self.last
 
 
@@ -107,9 +107,9 @@ class SharedActivations:
 
 
 def plan_activations(net: SharedWiring, keep: Iterable[str] = ()) -> MemoryPlan:
-    """The plan for a net in its present shapes; nothing is allocated.
+    """The plan for a net in its current shapes; nothing is allocated.
 
-    Blobs that `keep` names are left out: they have memory of their own.
+    Blobs in `keep` are not in the plan and have their own memory.
     """
     spans = [*_data_spans(net, set(keep)), *_diff_spans(net)]
     offsets, total = pack(spans)
@@ -128,7 +128,7 @@ def pack(spans: Sequence[Span]) -> tuple[list[int], int]:
     total = 0
     for index in sorted(range(len(spans)), key=lambda i: (-spans[i].count, spans[i].first)):
         span, offset = spans[index], 0
-        taken = [i for i in placed if spans[i].meets(span)]
+        taken = [i for i in placed if spans[i].overlaps(span)]
         for other in sorted(taken, key=lambda i: offsets[i]):
             if offset + span.count <= offsets[other]:
                 break

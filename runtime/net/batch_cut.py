@@ -10,7 +10,7 @@ from runtime.net.building import filter_net
 
 
 def sources(param: Any) -> list[Any]:
-    """The layers of a filtered net that read no blob and bring in data."""
+    """The layers of a filtered net that provide its input data."""
     return [
         layer
         for layer in param.layer

@@ -50,7 +50,7 @@ def state_meets_rule(state: Any, rule: Any) -> str:
 
 
 def filter_net(param: Any, state: Any) -> Any:
-    """A copy of a net with the layers whose include and exclude rules admit them.
+    """A copy of a net with the layers that include and exclude rules select.
 
     Raises:
         ProtoError: a layer has both include and exclude rules.
@@ -88,7 +88,7 @@ def split_blob_name(layer: str, blob: str, index: int, split: int) -> str:
 
 
 class _Usage:
-    """The top that each bottom is, the number of layers that read each top, and loss weights."""
+    """The source top of each bottom, the number of readers of each top, and loss weights."""
 
     def __init__(self, param: Any) -> None:
         self.source: dict[TopIndex, TopIndex] = {}
@@ -112,7 +112,7 @@ class _Usage:
 
 def _unknown_bottom(layer: Any, index: int, blob: str, tops: dict[str, TopIndex]) -> str:
     near = difflib.get_close_matches(blob, tops, n=1)
-    hint = f"did you mean '{near[0]}'?" if near else "add the layer that makes it, before this one"
+    hint = f"did you mean '{near[0]}'?" if near else "add a layer with this top before it"
     names = ", ".join(tops) or "none"
     return (
         f"layer '{layer.name}': unknown bottom blob '{blob}' (bottom index {index}); expected a "

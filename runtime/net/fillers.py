@@ -7,7 +7,7 @@ from typing import Any
 
 
 def without_fillers(param: Any) -> Any:
-    """A copy of a net whose weights are zeros, for weights that are replaced after it is built.
+    """A copy of a net without weight fillers, for weights that are replaced after it is built.
 
     Building it is fast and draws no random numbers.
     """

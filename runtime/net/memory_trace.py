@@ -1,4 +1,4 @@
-"""The memories that a step used, their states, and whether the step would do the same again."""
+"""The memories that a step used and their states, to decide whether the step can be replayed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from runtime.core.synced_memory import Head, Storage, SyncedMemory
 
 
 class Fit(enum.Enum):
-    """Whether the work would now do what the trace recorded."""
+    """Whether the recorded work can be replayed."""
 
     NOW = 0
     LATER = 1
-    """Not now: a shape differs, or whether a storage reads as zeros."""
+    """Not now: a shape, or whether a storage reads as zeros, differs."""
     NEVER = 2
-    """Never again: a memory has another storage, or a value that was read has changed."""
+    """Never: a memory has another storage, or a value that was read has changed."""
 
 
 @dataclass
@@ -30,10 +30,10 @@ class MemoryTrace:
 
     bindings: dict[int, tuple[SyncedMemory, Storage, tuple[int, ...]]] = field(default_factory=dict)
     storages: dict[int, tuple[Storage, bool]] = field(default_factory=dict)
-    """Each with whether it read as zeros before the work."""
+    """Each storage with whether it read as zeros before the work."""
     written: set[int] = field(default_factory=set)
     versions: dict[int, int | None] = field(default_factory=dict)
-    """Of memories whose values may have decided what the work does: they were read on the host, or
+    """The versions of memories whose values the work may depend on: they were read on the host, or
     a backend caches values derived from them. None means that any version fits."""
     on_host: set[int] = field(default_factory=set)
     """Memories read on the host."""
@@ -114,7 +114,7 @@ class MemoryTrace:
         return all(memory.storage is storage for memory, storage, _ in self.bindings.values())
 
     def fits(self) -> Fit:
-        """Whether the work would now do the same."""
+        """Whether the work can be replayed now."""
         fit = Fit.NOW
         for memory, storage, shape in self.bindings.values():
             if memory.storage is not storage:

@@ -63,7 +63,7 @@ class Net(NotCopyable):
 
         Raises:
             ProtoError: a name, a rule or a parameter is wrong.
-            ShapeError: a layer cannot take the shapes of its bottoms.
+            ShapeError: the shapes of the bottoms do not suit a layer.
             UnsupportedError: the net needs something that is not implemented.
             DataError: a source of data cannot be read.
         """
@@ -103,7 +103,7 @@ class Net(NotCopyable):
         self._sources = [
             (layer, top) for layer, top in zip(self.layers, self.tops) if not layer.param.bottom
         ]
-        self.inputs = [top for each in self.layers if each.is_input for top in each.param.top]
+        self.inputs = [top for layer in self.layers if layer.is_input for top in layer.param.top]
         self.outputs = sorted(self._unread)
         sharing = self.context.sharing
         self._shared = None if sharing is None else SharedActivations(self, sharing)
@@ -136,7 +136,7 @@ class Net(NotCopyable):
         learns = [learn or i >= num_specs for i, learn in enumerate(learns)]
         layer.param_propagate_down = learns
         self.bottom_need_backward.append(need)
-        # Caffe ignores propagate_down here and looks at the bottoms themselves.
+        # As in Caffe, this depends on the bottoms only, not on propagate_down.
         needed = any(learns) or any(self._blob_need_backward[name] for name in param.bottom)
         self.layer_need_backward.append(needed)
         for name in param.top:
@@ -183,7 +183,7 @@ class Net(NotCopyable):
                 log.info("%s -> %s", param.name, name)
                 self.blobs[name] = Blob(self.backend, (0,), name)
             if i < named:
-                # Other layers cannot read automatic tops, and these are no outputs.
+                # Automatic tops cannot be read by other layers and are not outputs.
                 self._unread.add(name)
             top.append(self.blobs[name])
         return top
@@ -246,7 +246,7 @@ class Net(NotCopyable):
 
         Raises:
             DataError: a source cannot be read, or a label is out of range.
-            ShapeError: the shape of an input does not fit the layers.
+            ShapeError: the shape of an input does not suit the layers.
             DeviceError: memory is exhausted, or the device fails.
         """
         last = len(self.layers) - 1 if end is None else end
@@ -268,9 +268,9 @@ class Net(NotCopyable):
     ) -> None:
         """Compute the gradients of layer `start` down to layer `end` (inclusive).
 
-        A max pooling computes the gradient of the ReLU before it in nets that share activations, as
-        no gradient between layers can be read there. `after_layer` is used as in `forward`. With
-        `every_layer`, layers whose gradients no weight needs run as well, as in `caffe time`.
+        In nets that share activations, gradients between layers cannot be read, and a max pooling
+        also computes the gradient of the ReLU before it. `after_layer` is as in `forward`. With
+        `every_layer`, layers run even if no weight needs their gradients, as in `caffe time`.
 
         Raises:
             TrainingError: the activations share memory, and the net is not built for training.
@@ -278,8 +278,8 @@ class Net(NotCopyable):
         """
         if self._shared is not None and not self.learns:
             raise TrainingError(
-                f"net '{self.name}': its activations share memory, so that no backward pass can "
-                "follow; expected a net that learns in phase TRAIN; build it without sharing"
+                f"net '{self.name}': its activations share memory, so it has no backward pass; "
+                "expected a net that learns in phase TRAIN; build it without sharing"
             )
         first = len(self.layers) - 1 if start is None else start
         with self.exclusive(), naming_memory(f"net '{self.name}'"):
@@ -287,11 +287,11 @@ class Net(NotCopyable):
             self._run(span, self.schedule(span, every_layer), after_layer)
 
     def schedule(self, span: PassRange, every_layer: bool = False) -> tuple[Step, ...]:
-        """The steps of a pass over these layers with the present hooks; see `schedule.schedule`."""
+        """The steps of a pass over these layers with the current hooks; see `schedule.schedule`."""
         observed = bool(self.before_forward or self.after_forward)
         needed: tuple[bool, ...] = ()
         if span.direction is Direction.BACKWARD:
-            # The diffs between the layers can be read if each has memory of its own.
+            # Without shared memory, callers can read the diffs between layers.
             observed = observed or self._shared is None
             needed = (every_layer, *self.layer_need_backward)
         key = span, observed, needed
@@ -300,7 +300,7 @@ class Net(NotCopyable):
         return self._schedules[key]
 
     def _read_batch(self) -> None:
-        """Read the data of a pass, and place activations in the shapes that it has."""
+        """Read the data of a pass, and place the activations for its shapes."""
         for layer, top in self._sources:
             layer.fetch(top)
         if self._shared is not None:
@@ -324,9 +324,9 @@ class Net(NotCopyable):
         return self.before_backward, self.after_backward
 
     def _is_replayable(self, span: PassRange) -> bool:
-        """Whether a pass without hooks covers the whole net, and no part of it is read in between.
+        """Whether a pass without hooks runs all layers, and nothing reads blobs during the pass.
 
-        Hooks of the forward pass may read what it leaves for the backward pass.
+        Hooks of the forward pass may read blobs that the backward pass needs.
         """
         if len(span.layers) != len(self.layers):
             return False
@@ -337,10 +337,10 @@ class Net(NotCopyable):
         )
 
     def reshape(self) -> None:
-        """Shape all layers for the present shapes of the inputs. Caffe: Net::Reshape.
+        """Shape all layers for the current shapes of the inputs. Caffe: Net::Reshape.
 
         Raises:
-            ShapeError: they do not fit the layers.
+            ShapeError: the shapes do not suit the layers.
         """
         with self.exclusive():
             for layer, bottom, top in zip(self.layers, self.bottoms, self.tops):
@@ -385,10 +385,11 @@ class Net(NotCopyable):
         return [str(layer.param.name) for layer in self.layers]
 
     def layer_by_name(self, name: str) -> Layer | None:
+        """The layer with this name; None if there is none."""
         return next((layer for layer in self.layers if layer.param.name == name), None)
 
     def output_weight(self, name: str) -> float:
-        """The loss weight of an output blob; 0 if it is no loss."""
+        """The loss weight of an output blob; 0 if it is not a loss."""
         for layer in self.layers:
             for top, weight in zip(layer.param.top, layer.loss_weights):
                 if top == name and weight:

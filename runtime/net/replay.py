@@ -1,18 +1,18 @@
-"""Replay: steps that repeat are recorded, and then repeated by the backend as one graph.
+"""Replay: steps that repeat are recorded, and then replayed by the backend as one graph.
 
-A step repeats if it made the same requests to the device twice, on the same memories in the same
-state. Consecutive steps that repeat become one graph, a segment. A segment is replayed while:
+A step repeats if it made the same device calls twice, on the same memories in the same state.
+Consecutive steps that repeat become one graph, a segment. A segment is replayed while:
 
 - its memories have the storages and the shapes that were recorded;
-- the same storages as then are unwritten and read as zeros (the first gradient of an iteration);
-- neither what was read on the host nor weights with cached transformed filters have changed;
+- the same storages read as zeros without being written (the first gradient of an iteration);
+- values that were read on the host, and weights with cached transformed filters, are the same;
 - the caller's `key` is the same.
 
 Otherwise, and for steps that are not recordable, the work is launched one by one. So no graph
 contains a step that computes, waits or reads new values on the host, allocates, copies between host
-and device, or draws random numbers from anything but the pass number. A step that was recorded
-`_MAX_RECORDINGS` times without `_MIN_REPLAYS` replays of a graph is not recorded again. If the
-driver cannot make graphs, one warning is logged and nothing is recorded any more.
+and device, or draws random numbers that depend on more than the pass number. A step that was
+recorded `_MAX_RECORDINGS` times without `_MIN_REPLAYS` replays of a graph is not recorded again. If
+the driver cannot create graphs, one warning is logged and recording stops.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger("verydeep.replay")
 _MIN_CALLS = 3
 """A graph of fewer calls is not faster than the calls."""
 _MAX_WAITS = 2
-"""Passes for which a step that repeats waits for its neighbours to repeat, too."""
+"""Passes for which a step that repeats waits for adjacent steps to repeat as well."""
 _MAX_RECORDINGS = 16
 _MIN_REPLAYS = 8
 _VARIANTS = 4
@@ -172,7 +172,7 @@ class Replay:
 
     @property
     def is_stale(self) -> bool:
-        """Whether a recording keeps memory that the net does not use any more."""
+        """Whether a recording refers to memory that the net no longer uses."""
         traces = [segment.trace for segment in self._segments]
         traces += [recording.trace for kept in self._earlier.values() for recording in kept]
         return not all(trace.holds() for trace in traces)
@@ -203,7 +203,7 @@ class Replay:
     def _is_final(self, steps: range, repeats: Repeats) -> bool:
         """Whether to make a graph of these steps now.
 
-        It waits for the neighbours to repeat, too, as one long graph is faster than two.
+        It waits for adjacent steps to repeat as well, since one long graph is faster than two.
         """
         neighbours = {steps.start - 1, steps.stop} & self._current.keys()
         recordings = [repeats[step][1] for step in steps]
@@ -226,7 +226,7 @@ class Replay:
         try:
             graph = self.recorder.capture([recording.tape for recording, _ in pairs])
         except DeviceError as error:
-            log.warning("%s. From now on, work is not replayed but launched one by one", error)
+            log.warning("%s; from now on, ops are launched one by one", error)
             self._disabled = True
             return
         variants = [segment for segment in self._segments if segment.first == steps.start]
@@ -251,7 +251,7 @@ class NetReplay:
     def forward(self, steps: Sequence[Step], seed: int, pass_number: int) -> float:
         """Run the steps; returns the weighted sum of the losses."""
         if any(replay.is_stale for replay in self._replays.values()):
-            # Before the layers allocate: there may be too little memory for both.
+            # Before layers allocate, since there may be too little memory for both.
             for replay in self._replays.values():
                 replay.forget()
         replay = self._replay_of(Direction.FORWARD, steps)
@@ -286,7 +286,7 @@ class NetReplay:
 
 
 def _consecutive(steps: Iterable[int]) -> Iterator[range]:
-    """The runs of consecutive numbers."""
+    """Runs of consecutive numbers."""
     run = range(0)
     for step in sorted(steps):
         if run and step != run.stop:

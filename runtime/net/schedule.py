@@ -1,8 +1,8 @@
 """Schedules: the steps of a pass, planned once and run many times.
 
-A step is the part of one layer, together with the layer that is fused into it. Everything that runs
-a net runs these steps: `Net.forward`, `Net.backward`, replay and `verydeep time`. What differs
-between passes of one net (fusion, later the formats of the blobs) is decided in `schedule` only.
+A step is the work of one layer, including a layer that is fused with it. `Net.forward`,
+`Net.backward`, replay and `verydeep time` run these steps. Differences between passes of one net
+(fusion) are decided in `schedule` only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ Hook = Callable[[int], None]
 
 
 class Direction(enum.Enum):
+    """The direction of a pass."""
+
     FORWARD = enum.auto()
     BACKWARD = enum.auto()
 
@@ -34,6 +36,7 @@ class PassRange(NamedTuple):
 
     @property
     def layers(self) -> range:
+        """The indices of the layers in the order in which they run."""
         if self.direction is Direction.FORWARD:
             return range(self.first, self.last + 1)
         return range(self.first, self.last - 1, -1)
@@ -48,8 +51,8 @@ class Step:
     bottom: Sequence[Blob]
     top: Sequence[Blob]
     fused: int | None
-    """The ReLU in place that the layer computes as well: the next layer forward, the one before it
-    backward."""
+    """The in-place ReLU that the step also computes: forward the next layer, backward the previous
+    one."""
 
     def run(self) -> float:
         """Compute the step; returns its part of the weighted sum of the losses."""
@@ -60,7 +63,7 @@ class Step:
 
     @property
     def recordable(self) -> bool:
-        """Whether the step only calls ops of the backend, which may record and repeat them."""
+        """Whether the step only calls ops of the backend, so it can be recorded and replayed."""
         raise NotImplementedError
 
     @property
@@ -93,7 +96,7 @@ class ForwardStep(Step):
 
     @property
     def recordable(self) -> bool:
-        """A loss is read on the host."""
+        """False with a loss, which is read on the host."""
         return self.layer.only_ops and not self.has_loss
 
 
@@ -102,7 +105,8 @@ class BackwardStep(Step):
     """Compute the gradients of a layer's bottoms and weights."""
 
     bottom_need_backward: Sequence[Sequence[bool]]
-    """See Wiring. A step has no reference to the net, so that the net is freed without delay."""
+    """See Wiring. A step has no reference to the net, so the net is freed without garbage
+    collection."""
 
     def run(self) -> float:
         propagate_down = self.bottom_need_backward[self.index]
@@ -155,7 +159,7 @@ def run_with_hooks(
 ) -> float:
     """Run the steps of a pass and call the hooks for each of its layers.
 
-    Hooks are called for layers without a step of their own, too, as in Caffe.
+    As in Caffe, hooks are also called for layers without a step.
     """
     by_layer = {step.index: step for step in steps}
     loss = 0.0
@@ -170,14 +174,14 @@ def run_with_hooks(
 
 
 def _forward_pairs(wiring: Wiring, layers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Layers and the ReLUs in place after them that they can compute."""
+    """Pairs of layers and in-place ReLUs after them, which the layers can compute."""
     for i in layers[1:]:
         if wiring.layers[i - 1].can_rectify and _is_relu_between(wiring, i, i - 1, i):
             yield i - 1, i
 
 
 def _backward_pairs(wiring: Wiring, layers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Layers and the ReLUs in place before them whose gradients they can compute.
+    """Pairs of layers and in-place ReLUs before them, whose gradients the layers can compute.
 
     Such a layer reads its top, which no layer after it may overwrite.
     """

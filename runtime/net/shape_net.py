@@ -40,9 +40,9 @@ def shape_net(
         source, by the name of its top or layer.
 
     Raises:
-        ProtoError: a parameter is wrong, or no layer brings in images.
-        ShapeError: the batch or the image is below 1, or a layer cannot take its bottoms.
-        UnsupportedError: the net needs something that is not implemented.
+        ProtoError: a parameter is wrong, or no layer reads images.
+        ShapeError: the batch or the image is below 1, or does not suit a layer.
+        UnsupportedError: the net uses a feature that is not implemented.
         DataError: a source cannot be read.
     """
     if batch is not None and batch < 1:
@@ -63,7 +63,7 @@ def shape_net(
 
 
 def of_batch(net: Net, batch: int) -> Net:
-    """A new net, built for its shapes, that is `net` with another batch.
+    """A copy of `net` with another batch size, built for its shapes.
 
     Raises:
         ShapeError: the batch is below 1.
@@ -103,7 +103,7 @@ def is_source(param: Any) -> bool:
 
 
 def _quiet(context: RunContext) -> RunContext:
-    """A copy of the context that fills no weights and has random numbers of its own."""
+    """A copy of the context without weight filling and with its own random generator."""
     return dataclasses.replace(context, fill_weights=False, rng=CaffeRandom(0))
 
 
@@ -126,7 +126,7 @@ def _with_images(param: Any, image: Shape, skip: Collection[str]) -> Any:
             shapes[layer.name] = tops
     if not shapes:
         raise ProtoError(
-            f"net '{param.name}': no layer brings in images whose shape can be changed; "
+            f"net '{param.name}': no layer reads images whose shape can be changed; "
             f"expected a layer of type {', '.join(_image_types())}, with a 4-D shape if it is Input"
         )
     return _with_inputs(param, shapes)

@@ -9,7 +9,7 @@ from runtime.core.layer import Layer
 
 
 class Wiring(Protocol):
-    """What passes and the memory of activations are planned from; every list is by layer."""
+    """The input for planning passes and activation memory; every list is indexed by layer."""
 
     layers: list[Layer]
     bottoms: list[list[Blob]]

@@ -295,7 +295,7 @@ def test_images_for_a_net_that_takes_none(capsys: Captured) -> None:
         'layer { name: "x" type: "Input" top: "x" input_param { shape { dim: 2 dim: 3 } } }'
     )
     message = failure("n.prototxt --shape 3,8,8", capsys)
-    assert message.startswith("verydeep summary: n.prototxt: net '': no layer brings in images")
+    assert message.startswith("verydeep summary: n.prototxt: net '': no layer reads images")
 
 
 @pytest.mark.parametrize(

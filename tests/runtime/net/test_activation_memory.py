@@ -90,7 +90,7 @@ def test_spans_that_meet_never_overlap() -> None:
             assert offsets[i] % 64 == 0
             assert offsets[i] + span.count <= total
             for j in range(i):
-                if span.meets(spans[j]):
+                if span.overlaps(spans[j]):
                     apart = offsets[j] + spans[j].count <= offsets[i]
                     assert apart or offsets[i] + span.count <= offsets[j]
 
@@ -158,7 +158,7 @@ def test_the_gradient_of_a_net_that_cannot_learn_is_refused() -> None:
         net.forward()
         with pytest.raises(
             TrainingError,
-            match="net 'small': its activations share memory, so that no backward pass can follow; "
+            match="net 'small': its activations share memory, so it has no backward pass; "
             "expected a net that learns in phase TRAIN; build it without sharing",
         ):
             net.backward()

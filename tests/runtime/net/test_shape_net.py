@@ -121,5 +121,5 @@ def test_shapes_that_no_image_has() -> None:
         shapes_of(DATA + SCORES, image=(3, 0, 8))
     with pytest.raises(ShapeError, match="batch: expected at least 1 image, got -1"):
         shapes_of(DATA + SCORES, image=(3, 8, 8), batch=-1)
-    with pytest.raises(ProtoError, match="net 'small': no layer brings in images whose shape"):
+    with pytest.raises(ProtoError, match="net 'small': no layer reads images whose shape"):
         shapes_of(input_layer(4, 3) + product("p", "data", 2), image=(3, 8, 8))
