@@ -83,16 +83,19 @@ class MemoryOps(Protocol):
         """
 
     def view(self, array: Array, offset: int, shape: tuple[int, ...]) -> Array:
-        """A view, in the given shape, of a flat array from element `offset` on. No copy."""
+        """A view of a flat array from element `offset` on, without a copy.
+
+        Shapes: array (count,), the result `shape`.
+        """
 
     def upload(self, host: HostArray, device: Array) -> None:
-        """Copy host to device; same count and dtype."""
+        """Copy host to device. Shapes: any, of the same count and dtype."""
 
     def download(self, device: Array, host: HostArray) -> None:
-        """Copy device to host; same count and dtype. Returns when the copy is complete."""
+        """Copy device to host, and wait. Shapes: any, of the same count and dtype."""
 
     def copy(self, src: Array, dst: Array) -> None:
-        """dst = src; same count, any shapes."""
+        """dst = src. Shapes: any, of the same count."""
 
     def copy_2d(
         self,
@@ -103,17 +106,25 @@ class MemoryOps(Protocol):
         src_at: tuple[int, int],
         dst_at: tuple[int, int],
     ) -> None:
-        """Copy `rows` runs of `cols` elements; `*_at` is (offset, row stride) in elements."""
+        """Copy `rows` runs of `cols` elements.
+
+        Shapes: any; the runs are within the arrays.
+
+        Units: `src_at` and `dst_at` are (offset, stride of the runs) in elements.
+        """
 
     def fill(self, x: Array, value: float) -> None:
-        """x = value."""
+        """x = value. Shapes: any."""
 
     def synchronize(self) -> None:
         """Wait until all earlier ops are complete."""
 
 
 class VectorOps(Protocol):
-    """Vectors of any shape."""
+    """Element-wise operations and sums.
+
+    Shapes: any; all arrays of an op have the same count.
+    """
 
     def axpy(self, alpha: float, x: Array, y: Array) -> None:
         """y += alpha * x."""
@@ -194,7 +205,10 @@ class ConvOps(ConvPasses, Protocol):
 
 
 class NeuronOps(Protocol):
-    """ReLU and dropout; y may be x, and dx may be dy."""
+    """ReLU and dropout; y may be x, and dx may be dy.
+
+    Shapes: any; all arrays of an op have the same shape.
+    """
 
     def relu_forward(self, x: Array, y: Array, negative_slope: float) -> None:
         """y = x where x > 0, else negative_slope * x; a NaN stays a NaN."""
@@ -205,8 +219,9 @@ class NeuronOps(Protocol):
     def dropout_forward(self, x: Array, y: Array, mask: Array, ratio: float, draw: Draw) -> None:
         """Keep an element with probability 1 - ratio and scale it by 1 / (1 - ratio).
 
-        Shapes: x, y (N, ...); mask uint8, 1 where kept. Element j of sample n takes word j of that
-        sample's stream; it is kept when uniform >= ratio.
+        Element j of sample n uses word j of that sample's stream; it is kept when uniform >= ratio.
+
+        Shapes: x, y, mask (N, ...); mask uint8, 1 where kept.
         """
 
     def dropout_backward(self, dy: Array, mask: Array, dx: Array, ratio: float) -> None:
@@ -263,7 +278,10 @@ class PointwiseOps(Protocol):
 
 
 class PoolOps(Protocol):
-    """Pooling; dx is overwritten."""
+    """Pooling; dx is overwritten.
+
+    Shapes: x, dx (N,C,H,W); y, dy (N,C,P,Q).
+    """
 
     def max_forward(self, geom: PoolGeometry, x: Array, y: Array, mask: Array) -> None:
         """Max over each window without its padding; the first maximum in row-major order wins.
@@ -282,7 +300,10 @@ class PoolOps(Protocol):
 
 
 class LRNOps(Protocol):
-    """Local response normalisation across channels."""
+    """Local response normalisation across channels.
+
+    Shapes: all arrays (N,C,H,W).
+    """
 
     def forward(self, geom: LRNGeometry, x: Array, scale: Array, y: Array) -> None:
         """scale and y as defined by LRNGeometry; both overwritten."""
@@ -294,7 +315,10 @@ class LRNOps(Protocol):
 
 
 class SoftmaxOps(Protocol):
-    """Soft-max, its loss, and accuracy."""
+    """Soft-max, its loss, and accuracy.
+
+    Shapes: x, y, prob, dx, dy (outer,channels,inner); label (outer*inner,); loss, stats, out (1,).
+    """
 
     def forward(self, layout: Layout, x: Array, y: Array) -> None:
         """y = exp(x - max) / sum along channels; y may be x."""
@@ -314,9 +338,8 @@ class SoftmaxOps(Protocol):
     ) -> None:
         """loss[0] = -sum log max(prob[label], FLT_MIN) / n over labels not ignored.
 
-        Shapes: prob (outer,channels,inner); label (outer*inner,); loss (1,); stats (1,) receives n,
-        which is `normalizer`, or if that is None the number of labels not ignored, at least 1.
-        Labels are integers below `channels`, which the layer has checked.
+        stats[0] = n, which is `normalizer`, or if that is None the number of labels not ignored, at
+        least 1. Labels are integers below `channels`, which the layer has checked.
         """
 
     def loss_backward(

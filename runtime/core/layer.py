@@ -137,7 +137,11 @@ class Layer(NotCopyable):
 
     @contextlib.contextmanager
     def naming(self) -> Iterator[None]:
-        """Prefix errors raised in the block with the layer's label."""
+        """Prefix errors raised in the block with the layer's label.
+
+        Raises:
+            VerydeepError: of the same type as the error in the block.
+        """
         try:
             yield
         except VerydeepError as error:

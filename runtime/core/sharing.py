@@ -17,7 +17,9 @@ class Sharing:
     _count: int = 0
 
     def array(self, backend: Backend, count: int) -> Array:
-        """A flat array of at least `count` elements, reallocated if it is too small.
+        """A flat array, reallocated if it is too small.
+
+        Shapes: (n,) with n at least `count`.
 
         Raises:
             DeviceError: the allocation fails.

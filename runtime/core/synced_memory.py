@@ -75,7 +75,10 @@ class Storage:
             self.host(write=False)
 
     def overwrite(self) -> Array:
-        """The flat device array, with undefined contents; the caller writes all of it."""
+        """The flat device array, with undefined contents; the caller writes all of it.
+
+        Shapes: (count,).
+        """
         if self.head is Head.UNINITIALIZED and self._device is not None:
             self.head = Head.AT_DEVICE
         if self.backend.shares_host_memory and self._host is not None:
@@ -186,7 +189,10 @@ class SyncedMemory:
         return self._storage.host(write=True)[: self.count].reshape(self.shape)
 
     def exposed_host(self) -> HostArray:
-        """Host array that the caller may keep and write at any time, as pycaffe's `.data`."""
+        """Host array that the caller may keep and write at any time, as pycaffe's `.data`.
+
+        Shapes: `shape`.
+        """
         self._storage.exposed = True
         return self.mutable_host()
 

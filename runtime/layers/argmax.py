@@ -74,6 +74,11 @@ class ArgMaxLayer(Layer):
             raise ProtoError(f"{self.label}: has no gradient; set propagate_down: false")
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
+        """See Layer.to_onnx.
+
+        Raises:
+            UnsupportedError: top_k is above 1, or the top has both indices and maxima.
+        """
         param = self.param.argmax_param
         if self.top_k != 1 or (param.out_max_val and self.axis is None):
             raise step.refuse("top_k above 1, or both index and maximum,")

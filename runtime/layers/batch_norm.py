@@ -166,6 +166,11 @@ class BatchNormLayer(Layer):
         return "computes statistics over its batch"
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
+        """See Layer.to_onnx.
+
+        Raises:
+            UnsupportedError: the layer uses the statistics of the batch.
+        """
         if not self.global_stats:
             raise step.refuse("use_global_stats: false")
         mean, variance, divisor = (blob.data.host() for blob in self.blobs)

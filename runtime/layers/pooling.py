@@ -111,6 +111,11 @@ class PoolingLayer(Layer):
         return bool(param.pooling_param.global_pooling)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
+        """See Layer.to_onnx.
+
+        Raises:
+            UnsupportedError: there is a second top, or a window outside of the image.
+        """
         if len(step.top) > 1:
             raise step.refuse("the second top, the index of the maximum,")
         if self.param.pooling_param.global_pooling:

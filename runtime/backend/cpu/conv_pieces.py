@@ -31,7 +31,10 @@ class Piece:
         return self.p1 - self.p0
 
     def of(self, array: HostArray) -> HostArray:
-        """The part of an array (N,K,P,Q) that the piece covers: (images,K,rows,Q)."""
+        """The part of an array that the piece covers.
+
+        Shapes: array (N,K,P,Q), result (images,K,rows,Q).
+        """
         return array[self.n0 : self.n1, :, self.p0 : self.p1]
 
 

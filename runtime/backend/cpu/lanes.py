@@ -48,7 +48,10 @@ class Lane:
         self._zeros = np.zeros(0, np.float64)
 
     def scratch(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> HostArray:
-        """Memory with a name, reused from call to call; its contents are unspecified."""
+        """Memory with a name, reused from call to call; its contents are unspecified.
+
+        Shapes: `shape`.
+        """
         count = 1
         for dim in shape:
             count *= dim

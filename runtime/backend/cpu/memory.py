@@ -83,6 +83,8 @@ class NumpyMemory(HostMemory):
 def check_runs(array: HostArray, rows: int, cols: int, start: tuple[int, int]) -> None:
     """Check that `rows` runs of `cols` elements are within an array; see MemoryOps.copy_2d.
 
+    Shapes: any.
+
     Raises:
         ShapeError: a run is outside of the array.
     """

@@ -296,7 +296,7 @@ def _huge_pages(size: int) -> HostArray:
 
 
 def address(array: HostArray) -> int:
-    """The address of the first element of an array."""
+    """The address of the first element of an array. Shapes: any."""
     try:
         # Takes half the time of the dictionary below; called hundreds of times per iteration.
         return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
@@ -305,7 +305,9 @@ def address(array: HostArray) -> int:
 
 
 def floats(label: str, array: HostArray, count: int) -> int:
-    """The address of a contiguous float32 array of `count` elements.
+    """The address of a contiguous float32 array.
+
+    Shapes: any, of `count` elements.
 
     Raises:
         ShapeError: the array differs; the message starts with `label`.
@@ -314,7 +316,9 @@ def floats(label: str, array: HostArray, count: int) -> int:
 
 
 def elements(label: str, array: HostArray, count: int, dtype: np.dtype[Any]) -> int:
-    """The address of a contiguous array of `count` elements of this dtype.
+    """The address of a contiguous array of this dtype.
+
+    Shapes: any, of `count` elements.
 
     Raises:
         ShapeError: the array differs; the message starts with `label`.

@@ -23,6 +23,11 @@ class NativeProducts(ProductOps):
         beta: float,
         c: HostArray,
     ) -> None:
+        """See ProductOps.gemm.
+
+        Raises:
+            ShapeError: the shapes do not agree.
+        """
         rows, depth = a.shape[::-1] if trans_a else a.shape
         inner, cols = b.shape[::-1] if trans_b else b.shape
         if inner != depth or c.shape != (rows, cols):
