@@ -65,11 +65,11 @@ class ReshapeLayer(Layer):
         top[0].share_diff(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Share again: a bottom that grew has new memory."""
+        """Share again: a reshaped bottom may have new memory."""
         top[0].share_data(bottom[0])
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Share the gradient as well."""
+        """Share the gradient."""
         bottom[0].share_diff(top[0])
 
     def to_onnx(self, step: OnnxStep) -> list[str]:

@@ -73,10 +73,7 @@ def test_old_dimensions_of_dummy_data_are_said_once_or_once_a_top() -> None:
         ('"Exp" exp_param { base: 3e38 scale: 3e38 }', "base 3e.38 to the scale 3e.38 or shift 0"),
         ('"Power" power_param { scale: 0 power: -1 }', "shift 0 to the power -1 is not finite"),
         ('"Power" power_param { scale: 0 shift: -1 power: 0.5 }', "shift -1 to the power 0.5 is n"),
-        (
-            '"Power" power_param { scale: 0 shift: 2 power: 999 }',
-            "shift 2 to the power 999 is not finite",
-        ),
+        ('"Power" power_param { scale: 0 shift: 2 power: 999 }', "shift 2 to the power 999 is not"),
     ],
 )
 def test_constants_that_overflow_are_refused(layer: str, complaint: str) -> None:

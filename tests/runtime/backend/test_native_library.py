@@ -117,7 +117,7 @@ def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(
         DeviceError,
         match=r"built from other sources; expected digest 0123456789abcdef, got [0-9a-f]{16}; "
-        r"rebuild them with `python setup.py build_ext --inplace --force`",
+        r"rebuild with `python setup.py build_ext --inplace --force`",
     ):
         load(1)
 
