@@ -146,8 +146,8 @@ __device__ __forceinline__ void mma_bf16_16x8x8(float (&d)[4], const uint32_t (&
 }
 
 // Four 8x8 matrices of 16-bit elements from shared memory: lane i gives the address of row i % 8
-// of matrix i / 8 (16 bytes, aligned); out[m] of a lane holds elements (lane / 4, 2 (lane % 4)) and the
-// next of matrix m, the fragments above. For tf32 they are 8x4 matrices of 32-bit elements.
+// of matrix i / 8 (16 bytes, aligned); out[m] of a lane holds elements (lane / 4, 2 (lane % 4)) and
+// the next of matrix m, the fragments above. For tf32 they are 8x4 matrices of 32-bit elements.
 __device__ __forceinline__ void load_matrices(uint32_t (&out)[4], const void* row) {
 #ifdef __CUDACC__
     const auto address = static_cast<uint32_t>(__cvta_generic_to_shared(row));

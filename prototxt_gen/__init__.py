@@ -1,1 +1,1 @@
-"""The model language: Caffe's schema, prototxt text, and the paper's nets written in it."""
+"""The model language: Caffe's schema, the prototxt format, and the paper's nets in it."""

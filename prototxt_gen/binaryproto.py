@@ -1,7 +1,7 @@
-"""BlobProto and arrays: mean images and other small blobs, which protobuf itself reads well.
+"""Conversion between BlobProto and arrays, for mean images and other small blobs.
 
-Caffe: io.cpp (ReadProtoFromBinaryFile) and pycaffe's io.blobproto_to_array. Weights, which are
-large, have a reader of their own in the runtime.
+Caffe: io.cpp (ReadProtoFromBinaryFile) and pycaffe's io.blobproto_to_array. The runtime has a
+separate reader for weights, which are large.
 """
 
 from __future__ import annotations
@@ -27,17 +27,19 @@ _LEGACY_FIELDS = ("num", "channels", "height", "width")
 
 
 def blob_shape(blob: Message) -> tuple[int, ...]:
-    """The shape a BlobProto says it has; the four old dimensions win, as in Caffe."""
+    """The shape of a BlobProto; the four legacy dimensions take precedence, as in Caffe."""
     if any(blob.HasField(name) for name in _LEGACY_FIELDS):
         return tuple(int(getattr(blob, name)) for name in _LEGACY_FIELDS)
     return tuple(int(dim) for dim in blob.shape.dim)
 
 
 def blob_to_array(blob: Message, diff: bool = False, where: str = "BlobProto") -> Array:
-    """The numbers of a BlobProto in its shape: float32, or float64 where it stores doubles.
+    """The values of a BlobProto, or its diff.
+
+    Shapes: the shape of the BlobProto; float32, or float64 if it stores doubles.
 
     Raises:
-        DataError: there are more or fewer numbers than the shape says.
+        DataError: the number of values does not match the shape, or there are too many axes.
     """
     doubles, floats = (blob.double_diff, blob.diff) if diff else (blob.double_data, blob.data)
     shape = blob_shape(blob)
@@ -50,16 +52,18 @@ def blob_to_array(blob: Message, diff: bool = False, where: str = "BlobProto") -
     if min(shape, default=1) < 0 or math.prod(shape) != len(values):
         raise DataError(
             f"{where}: shape and numbers disagree; expected as many numbers as shape {shape} "
-            f"says, got {len(values)}; write the file again"
+            f"has, got {len(values)}; write the file again"
         )
     return np.array(values, dtype).reshape(shape)
 
 
 def array_to_blob(array: Array, diff: Array | None = None, legacy: bool = False) -> Message:
-    """A BlobProto of an array; `legacy` gives it four old dimensions, 1 in front, for a shape.
+    """Store an array in a BlobProto; `legacy` writes four dimensions, padded with 1, for a shape.
+
+    Shapes: array of any shape, with `legacy` of at most four axes; diff of the same shape.
 
     Raises:
-        DataError: the diff is of another shape, or there are too many axes for the old form.
+        DataError: the shapes differ, or there are too many axes for the legacy form.
     """
     if diff is not None and diff.shape != array.shape:
         raise DataError(
@@ -84,10 +88,12 @@ def array_to_blob(array: Array, diff: Array | None = None, legacy: bool = False)
 
 
 def read_binaryproto(path: str | os.PathLike[str]) -> Array:
-    """The array in a .binaryproto file, in the shape it was stored in.
+    """Read the array in a .binaryproto file.
+
+    Shapes: the stored shape, such as (1,C,H,W) of a mean image.
 
     Raises:
-        DataError: the file is missing, or is no BlobProto that agrees with itself.
+        DataError: the file is missing, or is no valid BlobProto.
     """
     expected = "a .binaryproto file, such as `verydeep compute_image_mean` writes"
     raw = RegularFile(path, expected=expected).read()
@@ -107,7 +113,13 @@ def read_binaryproto(path: str | os.PathLike[str]) -> Array:
 
 
 def write_binaryproto(path: str | os.PathLike[str], array: Array, legacy: bool = True) -> None:
-    """Replace a file by an array, by default with the four dimensions that Caffe's tools write."""
+    """Write an array to a file, by default with the four dimensions that Caffe's tools write.
+
+    Shapes: any; with `legacy` at most four axes.
+
+    Raises:
+        DataError: the file cannot be written, or there are too many axes.
+    """
     message = array_to_blob(array, legacy=legacy)
     with atomic_write(path, "wb", DataError) as stream:
         stream.write(message.SerializeToString(deterministic=True))

@@ -1,4 +1,4 @@
-"""What a path to be written leads to: a file to replace, or a device or pipe to write into."""
+"""The destination of a path to write: a file to replace, or a device or pipe to write to."""
 
 from __future__ import annotations
 
@@ -18,27 +18,26 @@ _REFUSED = ((stat.S_ISBLK, "a block device"), (stat.S_ISSOCK, "a socket"))
 
 @dataclass(frozen=True)
 class Destination:
-    """What a path leads to, behind all symbolic links."""
+    """The destination of a path after all symbolic links."""
 
     path: Path
     status: os.stat_result | None
-    """None where there is no such file yet."""
+    """None if the file does not exist."""
     descriptor: int | None = None
-    """The open descriptor of this process that the path stands for, as /dev/stdout does."""
+    """The open descriptor of this process that the path refers to, as for /dev/stdout."""
 
     @property
     def replaceable(self) -> bool:
-        """Whether the file may be replaced by another, or must be written to as it is."""
+        """Whether the file may be replaced by another; if not, it must be written to."""
         regular = self.status is None or stat.S_ISREG(self.status.st_mode)
         return regular and self.descriptor is None
 
 
 def find_destination(path: str | os.PathLike[str]) -> Destination:
-    """Follow symbolic links to the file that a path names.
+    """Follow the symbolic links of a path.
 
     Raises:
-        OSError: too many links, a folder, a block device, a socket, or a name that no file can
-            have.
+        OSError: too many links, a folder, a block device, a socket, or an impossible name.
     """
     try:
         return _checked(_follow(os.fspath(path)))
@@ -55,7 +54,7 @@ def _follow(name: str) -> Destination:
         if descriptors and base.isdecimal():
             if int(descriptors[1]) == os.getpid():
                 return Destination(place, os.fstat(int(base)), int(base))
-            # The link of another process's descriptor does not have to name a file.
+            # The link of a descriptor of another process need not be the name of a file.
             return Destination(place, place.stat())
         try:
             status = place.lstat()
@@ -73,12 +72,12 @@ def _checked(destination: Destination) -> Destination:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(destination.path))
     for is_refused, kind in _REFUSED:
         if is_refused(mode) and destination.descriptor is None:
-            raise OSError(errno.EINVAL, f"it is {kind}, and those are not written to")
+            raise OSError(errno.EINVAL, f"it is {kind}, which cannot be written to")
     return destination
 
 
 def is_standard_output(path: str | os.PathLike[str]) -> bool:
-    """Whether a path leads to this process's standard output, as /dev/stdout does."""
+    """Whether a path refers to the standard output of this process, as /dev/stdout does."""
     try:
         return find_destination(path).descriptor == 1
     except OSError:
@@ -86,22 +85,22 @@ def is_standard_output(path: str | os.PathLike[str]) -> bool:
 
 
 def exists(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a file or folder; none has a name that the system refuses."""
+    """Whether a file or folder exists; False for a name that the system does not accept."""
     return _mode(path) != 0
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a regular file. See `exists`."""
+    """Whether a path is a regular file; see `exists`."""
     return stat.S_ISREG(_mode(path))
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether there is a folder. See `exists`."""
+    """Whether a path is a folder; see `exists`."""
     return stat.S_ISDIR(_mode(path))
 
 
 def _mode(path: str | os.PathLike[str]) -> int:
-    # Path.exists and its like raise where a name is too long.
+    # Path.exists and similar methods raise an exception if a name is too long.
     try:
         return Path(path).stat().st_mode
     except (OSError, ValueError):
@@ -109,7 +108,7 @@ def _mode(path: str | os.PathLike[str]) -> int:
 
 
 def utf8_path(path: str | os.PathLike[str]) -> str:
-    """A path with slashes, as a prototxt can hold it.
+    """A path with slashes, for a prototxt.
 
     Raises:
         ProtoError: its bytes are not UTF-8.
@@ -119,14 +118,14 @@ def utf8_path(path: str | os.PathLike[str]) -> str:
         text.encode()
     except UnicodeEncodeError as cause:
         raise ProtoError(
-            f"{text}: a path that is not UTF-8, which no prototxt can hold; expected UTF-8; rename "
-            "the folder, or change into it (cd) and give a relative path"
+            f"{text}: a path that is not UTF-8 cannot be written to a prototxt; expected UTF-8; "
+            "rename the folder, or change into it (cd) and give a relative path"
         ) from cause
     return text
 
 
 def current_folder() -> str:
-    """The working folder as messages name it; it may have been removed."""
+    """The working folder, for messages; it may have been removed."""
     try:
         return str(Path.cwd())
     except OSError:

@@ -1,4 +1,4 @@
-"""A current net written in the V1 form, for readers of the time of the released VGG nets."""
+"""Writes a current net in the V1 form, for programs as old as the released VGG nets."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from prototxt_gen.upgrade_v1 import PARAM_LISTS, V1_TYPE_NAMES
 _LEGACY_AXES = 4
 _INT32_MAX = 2**31 - 1
 _MERGED = ("lr_mult", "decay_mult")
-"""Fields of ParamSpec that layers sharing a parameter must agree on where both give them."""
+"""Fields of ParamSpec that must be equal in all layers that share a parameter and set them."""
 
 
 def downgrade_v1(net: Message, where: str = "net") -> Message:
-    """A new NetParameter with `layers { type: ENUM }` that upgrades to the same net.
+    """Return a new NetParameter with `layers { type: ENUM }` that upgrades to the same net.
 
-    Input layers become the net's `input` with `input_dim`, or `input_shape` where a shape is not
-    of four dimensions. A phase that all layers have is the one the net was built in, and is left
-    out.
+    Input layers become the net's `input` with `input_dim`, or `input_shape` if a shape does not
+    have four dimensions. A phase that all layers have is the phase of the net, and is left out.
 
     Raises:
-        UnsupportedError: a layer has a type, a field or a value that V1 lacks.
+        UnsupportedError: a layer has a type, a field or a value that V1 lacks, or the net is not of
+            the current form.
     """
     if len(net.layers) or len(net.input):
         raise UnsupportedError(
@@ -57,7 +57,7 @@ def _downgrade(net: Message, where: str) -> Message:
 
 
 def _copy_fields(source: Message, target: Message, but: tuple[str, ...]) -> None:
-    """Set the fields of equal name, which both messages have, to the source's values."""
+    """Copy the fields that both messages have."""
     for field, value in source.ListFields():
         if field.name in but:
             continue
@@ -70,7 +70,7 @@ def _copy_fields(source: Message, target: Message, but: tuple[str, ...]) -> None
 
 
 def _common_phase(net: Message) -> bool:
-    """Whether every layer has a phase, and all the same: Caffe writes a net's own into each."""
+    """Whether all layers have the same phase, as Caffe writes it when it saves a net."""
     phases = {layer.phase if layer.HasField("phase") else None for layer in net.layer}
     return len(phases) == 1 and None not in phases
 
@@ -87,7 +87,7 @@ def _lacks_field(layer: Message, name: str, where: str) -> UnsupportedError:
 
 
 def _input(layer: Message, result: Message, where: str) -> list[Message]:
-    """Name the layer's tops among the net's inputs, and give a shape for each."""
+    """Add the layer's tops to the net's inputs, with a shape for each."""
     shapes = list(layer.input_param.shape)
     if len(shapes) == 1:
         shapes *= len(layer.top)
@@ -112,8 +112,8 @@ def _layer(layer: Message, where: str) -> Message:
     if layer.HasField("type"):
         result.type = proto.V1LayerParameter.LayerType.Value(enums[layer.type])
     for field, _ in layer.ListFields():
-        known = field.name in result.DESCRIPTOR.fields_by_name
-        if not known and field.name not in ("phase", "param"):
+        in_v1 = field.name in result.DESCRIPTOR.fields_by_name
+        if not in_v1 and field.name not in ("phase", "param"):
             raise _lacks_field(layer, field.name, where)
     _copy_fields(layer, result, ("type", "phase", "param"))
     _params(layer, result, where)
@@ -121,21 +121,21 @@ def _layer(layer: Message, where: str) -> Message:
 
 
 def _params(layer: Message, result: Message, where: str) -> None:
-    """Spread ParamSpecs over V1's lists, each as long as the last one that has its field.
+    """Convert ParamSpecs to V1's lists, each up to the last ParamSpec that has its field.
 
     Raises:
-        UnsupportedError: a list would give a shared parameter a rate that it leaves to its owner.
+        UnsupportedError: a list would set a rate of a shared parameter that its owner defines.
     """
     for v1_name, name in PARAM_LISTS.items():
-        given = [index for index, param in enumerate(layer.param) if param.HasField(name)]
-        if not given:
+        with_field = [index for index, param in enumerate(layer.param) if param.HasField(name)]
+        if not with_field:
             continue
-        params = layer.param[: given[-1] + 1]
+        params = layer.param[: with_field[-1] + 1]
         for index, param in enumerate(params):
             if param.name and name in _MERGED and not param.HasField(name):
                 raise UnsupportedError(
                     f"{where}: layer {layer.name!r}: shared param {index} has no {name}, and param "
-                    f"{given[-1]} has one, which V1 cannot say; expected {name} in both, got one; "
-                    f"add {name} to param {index}"
+                    f"{with_field[-1]} has one, which V1 cannot express; expected {name} in both, "
+                    f"got one; add {name} to param {index}"
                 )
         getattr(result, v1_name).extend(getattr(param, name) for param in params)

@@ -1,4 +1,4 @@
-"""A net as a Graphviz drawing: layers, blobs, and the channels of the blobs."""
+"""Draws a net with Graphviz: layers, blobs, and the channels of the blobs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from prototxt_gen.proto import Message
 RANKDIRS = ("LR", "TB", "BT", "RL")
 TEXT_FORMATS = (".dot", ".gv", ".raw")
 IMAGE_FORMATS = (".png", ".svg", ".pdf", ".jpg", ".gif", ".eps", ".ps")
-# Graphviz draws nets of hundreds of layers within seconds.
+# Seconds. Graphviz draws nets of hundreds of layers in less.
 _TIMEOUT_SECONDS = 60
 _BLOB = 'shape=octagon, style=filled, fillcolor="#E0E0E0"'
 _COLOURS = {
@@ -61,7 +61,7 @@ def draw_net(
     where: str = "drawing",
     channels: Channels | None = None,
 ) -> bytes:
-    """The bytes of a drawing in the format of a suffix. See draw_net_to_file and net_to_dot.
+    """The bytes of a drawing in the format of a suffix; see draw_net_to_file and net_to_dot.
 
     Raises:
         UnsupportedError: an unknown suffix, or an image without Graphviz.
@@ -85,17 +85,17 @@ def net_to_dot(
     lr_mults: bool = False,
     channels: Channels | None = None,
 ) -> str:
-    """The net in Graphviz's language; the same net gives the same text.
+    """The net in the DOT language; equal nets give equal text.
 
-    An in-place layer is linked to its blob by one double arrow. Arrows from layers have the
-    channels of their blob; without `channels`, only those of layers with a `num_output`.
+    An in-place layer is linked to its blob by one double arrow. Arrows from layers are labelled
+    with the channels of their blob; without `channels`, only if the layer has a `num_output`.
 
     Args:
         net: of the current form.
         rankdir: the direction of the flow, one of RANKDIRS.
         phase: draw the layers of this phase; None for all, those of one phase with dashed boxes.
         lr_mults: whether the multipliers of learning rates are drawn.
-        channels: of the phases that are drawn, as far as they are known.
+        channels: those of the phases that are drawn, or a part of them.
 
     Raises:
         ProtoError: `rankdir` is unknown.
@@ -109,7 +109,7 @@ def net_to_dot(
         )
     drawn = layers_of_phase(net, phase)
     blobs = dict.fromkeys(name for layer in drawn for name in (*layer.bottom, *layer.top))
-    # The width of a tall drawing is free, and so is the height of a wide one.
+    # A tall drawing has room for wide labels, and a wide drawing for high ones.
     separator = " " if rankdir in ("TB", "BT") else "\n"
     lines = [f"digraph {_quoted(net.name or 'Net')} {{", f"  rankdir={rankdir};"]
     lines += [f"  {_blob_id(name)} [label={_quoted(name)}, {_BLOB}];" for name in blobs]
@@ -124,7 +124,7 @@ def net_to_dot(
 
 
 def layer_lines(layer: Message, lr_mults: bool = False) -> list[str]:
-    """The text in a layer's box: its name, its type, and the geometry of its window."""
+    """The lines in a layer's box: its name, its type, and the geometry of its window."""
     lines = [layer.name, f"({layer.type})"]
     if layer.type in ("Convolution", "Deconvolution"):
         param = layer.convolution_param
@@ -167,7 +167,7 @@ def _sizes(param: Message, both: str, height: str, width: str, default: int) -> 
 
 
 def edge_label(layer: Message) -> str:
-    """The label of a layer's tops where their channels are not known. Caffe: get_edge_label."""
+    """The label of a layer's tops if their channels are unknown. Caffe: get_edge_label."""
     if layer.type == "Data":
         return f"Batch {layer.data_param.batch_size}"
     if layer.type in ("Convolution", "Deconvolution"):
@@ -178,7 +178,7 @@ def edge_label(layer: Message) -> str:
 
 
 def channel_label(layer: Message, top: str, channels: Channels) -> str:
-    """The channels of a top in the phases of its layer; empty if they are not known."""
+    """The channels of a top in the phases of its layer; empty if they are unknown."""
     counts = {
         counts[layer.name, top]
         for phase, counts in channels.items()
@@ -199,17 +199,17 @@ def _edges(layer: Message, node: str, channels: Channels) -> Iterator[str]:
 
 
 def in_place(layer: Message) -> bool:
-    """Whether a layer changes its one bottom."""
+    """Whether a layer writes its result to its only bottom."""
     return len(layer.bottom) == 1 and list(layer.bottom) == list(layer.top)
 
 
 def layers_of_phase(net: Message, phase: int | None) -> list[Message]:
-    """The layers that a phase has; all layers if the phase is None."""
+    """The layers of a phase; all layers if the phase is None."""
     return [layer for layer in net.layer if phase is None or in_phase(layer, phase)]
 
 
 def in_phase(layer: Message, phase: int) -> bool:
-    """Whether the rules admit the layer to some net of the phase; levels and stages are ignored."""
+    """Whether the rules include the layer in the phase; levels and stages are ignored."""
     if len(layer.include):
         return any(not rule.HasField("phase") or rule.phase == phase for rule in layer.include)
     return all(not rule.HasField("phase") or rule.phase != phase for rule in layer.exclude)
@@ -239,7 +239,7 @@ def _render(text: str, suffix: str, path: str) -> bytes:
     if program is None:
         raise UnsupportedError(
             f"{path}: a drawing as {suffix} needs Graphviz; expected its program 'dot' on PATH, "
-            "got none; install graphviz, or ask for a .dot file"
+            "got none; install graphviz, or write a .dot file"
         )
     try:
         done = subprocess.run(
@@ -253,6 +253,6 @@ def _render(text: str, suffix: str, path: str) -> bytes:
         words = getattr(cause, "stderr", None) or str(cause).encode()
         raise UnsupportedError(
             f"{path}: Graphviz failed; expected an image as {suffix}, got "
-            f"{words.decode(errors='replace').strip()}; ask for a .dot file"
+            f"{words.decode(errors='replace').strip()}; write a .dot file"
         ) from cause
     return done.stdout

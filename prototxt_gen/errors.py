@@ -1,7 +1,7 @@
-"""The errors a user can meet. They live here because every package may import this one.
+"""The errors that are reported to users. Every package may import this module.
 
-A message reads `where: what; expected ..., got ...; how to fix`. The command line prints it
-without a traceback and ends with the error's exit status.
+The form of a message is `where: what; expected ..., got ...; how to fix`. The command line prints
+it without a traceback and exits with the status of the error.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ _LONGEST_WORD = 300
 _LONGEST_LINE = 2000
 _MOST_LINES = 1000
 _WORD = re.compile(rf"(?<![^\s,;])[^\s,;]{{{_LONGEST_WORD + 1},}}")
-# All of C0 but tab and newline, DEL, and C1: a terminal acts on them.
+# C0 except tab and newline, DEL, and C1: a terminal interprets them.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class VerydeepError(Exception):
-    """Root of every error that is the user's to read."""
+    """Base class of all errors that are reported to users."""
 
     status = 2
-    """Exit status of the command line."""
+    """The exit status of the command line."""
 
     def __str__(self) -> str:
         """The message, printable and of bounded length."""
@@ -28,7 +28,7 @@ class VerydeepError(Exception):
 
 
 class ProtoError(VerydeepError):
-    """A prototxt or binary message that does not parse, or whose values are impossible."""
+    """A prototxt or binary message that does not parse, or that has invalid values."""
 
 
 class ShapeError(VerydeepError):
@@ -44,31 +44,31 @@ class SnapshotError(VerydeepError):
 
 
 class DeviceError(VerydeepError):
-    """A device that is absent, out of memory or unable to run what was asked."""
+    """A device that is unavailable, out of memory, or does not support an operation."""
 
 
 class KernelBuildError(VerydeepError):
-    """A kernel that does not compile; carries the compiler's output."""
+    """A kernel that does not compile; the message contains the compiler's output."""
 
 
 class UsageError(VerydeepError):
-    """A flag whose value is invalid, or flags that exclude each other."""
+    """A flag with an invalid value, or flags that exclude each other."""
 
 
 class UnsupportedError(VerydeepError):
-    """A layer type, op or option that is known by name and not offered."""
+    """A layer type, operation or option of Caffe that is not supported."""
 
 
 class PythonLayerError(VerydeepError):
-    """An exception that the Python code of a layer raised."""
+    """An exception raised by the Python code of a layer."""
 
 
 class TrainingError(VerydeepError):
-    """A run that cannot usefully go on: a loss that is NaN or stuck."""
+    """Training that was stopped because the loss is NaN or does not decrease."""
 
 
 class StoppedError(TrainingError):
-    """A run that was stopped by a signal before its end; `status` tells SIGTERM from the others."""
+    """Training that was stopped by a signal; `status` distinguishes SIGTERM from other signals."""
 
     def __init__(self, message: str, status: int = VerydeepError.status) -> None:
         super().__init__(message)
@@ -76,10 +76,10 @@ class StoppedError(TrainingError):
 
 
 def printable(text: str, most_lines: int | None = _MOST_LINES) -> str:
-    """A text shortened where it is too long to read, with control characters as escapes.
+    """Escape the control characters of a text, and shorten it where it is too long to read.
 
-    Names come from files of any content: a long word, line or list of lines keeps its beginning
-    and its end.
+    Names in messages come from files of any content. The beginning and the end of a long word, line
+    or list of lines are kept.
     """
     if len(text) > _LONGEST_WORD:
         text = _WORD.sub(lambda word: _shortened(word[0], _LONGEST_WORD), text)

@@ -1,8 +1,8 @@
-"""Several files replaced together: all of them or none, also where the process is killed.
+"""Replaces several files together: all or none of them, even if the process is killed.
 
-They are written into a folder `.NAME.xxxxxxxx.tmp`. Once they are complete it is renamed to
-`.NAME.xxxxxxxx.commit`, and its files are moved to their places. What a killed process has left is
-removed before that rename and completed after it.
+They are written to a folder `.NAME.xxxxxxxx.tmp`. When they are complete, it is renamed to
+`.NAME.xxxxxxxx.commit`, and its files are moved to their destinations. After a process was killed,
+the next writer removes a folder `.tmp`, and completes the moves of a folder `.commit`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ COMMITTED = ".commit"
 
 @contextlib.contextmanager
 def replace_together(stem: Path, error: type[VerydeepError] = VerydeepError) -> Iterator[Path]:
-    """Give a folder; its files replace those of the same names in the folder of `stem`.
+    """Yield a folder whose files replace those of the same names in the folder of `stem`.
 
-    They are moved in alphabetical order when the block ends well. Symbolic links, permissions and
-    owners are kept as `atomic_write` keeps them. When the block raises, nothing is replaced.
+    They are moved in alphabetical order when the block ends. Symbolic links, permissions and owners
+    are kept as in `atomic_write`. If the block raises an exception, nothing is replaced.
 
     Raises:
         error: the folder is read-only, the disk is full, or a name belongs to a folder, a device or
@@ -53,7 +53,7 @@ def replace_together(stem: Path, error: type[VerydeepError] = VerydeepError) -> 
 
 
 def settle(folder: Path, stem: str) -> list[Path]:
-    """Remove what killed processes left unfinished, and complete what they had finished.
+    """Remove the incomplete files of killed processes, and move their complete ones.
 
     `stem` is a regular expression for names. Returns the temporary folders and files.
     """

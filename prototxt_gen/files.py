@@ -1,8 +1,8 @@
-"""Files written whole or not at all.
+"""Writes files atomically.
 
-A file is written as `.NAME.xxxxxxxx.tmp` in its folder, which replaces it at the end. The writer
-holds a lock on the temporary file: one without a lock was left by a process that was killed, and
-the next writer of the same file removes it.
+A file is written as `.NAME.xxxxxxxx.tmp` in the same folder, and renamed at the end. The writer
+locks the temporary file. One without a lock is from a process that was killed; the next writer of
+the same file removes it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from prototxt_gen.errors import VerydeepError
 TEMPORARY = ".tmp"
 _TOKEN = "[a-z0-9_]{8}"
 _LONGEST_NAME = 200
-"""Bytes of a name that are part of its temporary name: a name has at most 255."""
+"""The most bytes of a name that are part of its temporary name; a name has at most 255."""
 _ATTEMPTS = 100
 _ACCESS_LIST = "system.posix_acl_access"
 
@@ -39,19 +39,19 @@ def atomic_write(
     error: type[VerydeepError] = VerydeepError,
     durable: bool = True,
 ) -> Iterator[IO[Any]]:
-    """Open a temporary file that replaces the one at `path` when the block ends well.
+    """Open a temporary file that replaces the one at `path` when the block ends.
 
-    Symbolic links stay; the file they lead to is replaced. A new file has the permissions that the
-    umask leaves; a replaced one keeps its permissions, and its owner where the system permits it.
-    A character device or a pipe is written to when the block ends well.
+    Symbolic links are kept; the file they refer to is replaced. A new file has the permissions of
+    the umask; a replaced file keeps its permissions, and its owner if the system permits it. A
+    character device or a pipe is written to when the block ends.
 
-    With `durable` the bytes reach the disk before the name does, so a reader sees the old file or
-    the new one, also after a power cut. When the block raises, the old file stays and the temporary
-    one is removed.
+    With `durable` the contents are synchronized to disk before the rename, so that a reader finds
+    the old file or the new one, even after a power failure. If the block raises an exception, the
+    old file is kept and the temporary one is removed.
 
     Raises:
         error: the folder is missing or read-only, the disk is full, or `path` is a folder or a
-            block device; names the path and the cause.
+            block device; the message contains the path and the cause.
     """
     with typed_errors(path, error):
         destination = find_destination(path)
@@ -72,9 +72,10 @@ def atomic_write(
 def atomic_write_text(
     path: str | os.PathLike[str], text: str, error: type[VerydeepError] = VerydeepError
 ) -> None:
-    """Replace the file at `path` by `text` in UTF-8, with the bytes of file names as they are.
+    """Write `text` in UTF-8 to the file at `path`; bytes of file names that are not UTF-8 are kept.
 
-    See `atomic_write`.
+    Raises:
+        error: see `atomic_write`.
     """
     with atomic_write(path, "wb", error) as stream:
         stream.write(text.encode(errors="surrogateescape"))
@@ -82,7 +83,7 @@ def atomic_write_text(
 
 @contextlib.contextmanager
 def typed_errors(path: str | os.PathLike[str], error: type[VerydeepError]) -> Iterator[None]:
-    """Raise `error` where the system refuses to write a file."""
+    """Convert an OSError of writing a file to `error`."""
     try:
         yield
     except OSError as cause:
@@ -94,9 +95,9 @@ def typed_errors(path: str | os.PathLike[str], error: type[VerydeepError]) -> It
 
 @contextlib.contextmanager
 def temporary_file(destination: Destination) -> Iterator[tuple[Path, int]]:
-    """The name and the open descriptor of a new file in the folder of `destination`.
+    """Yield the path and the open descriptor of a new file in the folder of `destination`.
 
-    It has the permissions that the file at `destination` is to have, and is removed at the end
+    It has the permissions for the file at `destination`, and is removed at the end of the block
     unless it was renamed.
     """
     target = destination.path
@@ -117,7 +118,7 @@ def temporary_file(destination: Destination) -> Iterator[tuple[Path, int]]:
 
 @contextlib.contextmanager
 def temporary_folder(target: Path) -> Iterator[Path]:
-    """A new folder in the folder of `target`, removed at the end with all that is in it."""
+    """Yield a new folder in the folder of `target`; it is removed with its contents at the end."""
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target.parent, re.escape(_stem(target.name)))
 
@@ -134,15 +135,15 @@ def temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path, stem: str, suffix: str = TEMPORARY) -> list[Path]:
-    """Remove the temporary files and folders that killed processes left, and name them.
+    """Remove the temporary files and folders of killed processes, and return their paths.
 
-    `stem` is a regular expression for the names of the files that they were to replace.
+    `stem` is a regular expression for the names of the files that they would have replaced.
     """
     return [name for name in abandoned(folder, stem, suffix) if _remove(name)]
 
 
 def abandoned(folder: Path, stem: str, suffix: str = TEMPORARY) -> Iterator[Path]:
-    """The temporary files and folders that no living process holds, each locked meanwhile."""
+    """Yield the temporary files and folders of killed processes; each is locked meanwhile."""
     pattern = re.compile(rf"\.{stem}\.{_TOKEN}{re.escape(suffix)}", re.DOTALL)
     try:
         with os.scandir(folder) as entries:
@@ -163,7 +164,7 @@ def abandoned(folder: Path, stem: str, suffix: str = TEMPORARY) -> Iterator[Path
 
 
 def _open_to_lock(path: Path) -> int | None:
-    # Network file systems lock only what is open for writing, which folders cannot be.
+    # Network file systems lock only files that are open for writing, and no folders.
     for mode in (os.O_RDWR, os.O_RDONLY):
         with contextlib.suppress(OSError):
             return os.open(path, mode | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -171,7 +172,7 @@ def _open_to_lock(path: Path) -> int | None:
 
 
 def keep_attributes(handle: int, destination: Destination) -> None:
-    """Give an open file another's permissions, and its owner where the system permits it."""
+    """Set the permissions of a file to another's, and its owner if the system permits it."""
     status = destination.status
     if status is None:
         return
@@ -200,7 +201,7 @@ def _copy_into(destination: Destination, content: IO[bytes]) -> None:
 
 
 def _make(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """Make a temporary file or folder, and lock it."""
+    """Create a temporary file or folder, and lock it."""
     for _ in range(_ATTEMPTS):
         name = target.with_name(f".{_stem(target.name)}.{secrets.token_hex(4)}{TEMPORARY}")
         try:
@@ -208,16 +209,16 @@ def _make(target: Path, make: Callable[[Path], int]) -> tuple[Path, int]:
         except FileExistsError:
             continue
         _lock(handle, wait=True)
-        # Another process may have seen it before it was locked, and removed it.
+        # Another process may have found it before it was locked, and removed it.
         with contextlib.suppress(OSError):
             if os.path.samestat(os.fstat(handle), name.lstat()):
                 return name, handle
         os.close(handle)
-    raise OSError(errno.EEXIST, "no temporary file can be made beside it")
+    raise OSError(errno.EEXIST, "no temporary file can be created in its folder")
 
 
 def _stem(name: str) -> str:
-    """The part of a temporary name that stands for the name of the file."""
+    """The part of a temporary name that identifies the file."""
     encoded = os.fsencode(name)
     if len(encoded) <= _LONGEST_NAME:
         return name
@@ -226,7 +227,7 @@ def _stem(name: str) -> str:
 
 
 def _lock(handle: int, wait: bool) -> bool:
-    """Lock an open file; False where another has it locked, or locks are not offered."""
+    """Lock an open file; False if another process has locked it, or locks are not supported."""
     try:
         import fcntl
 

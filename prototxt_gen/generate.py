@@ -1,4 +1,4 @@
-"""The files of a specification, written together so that they fit each other."""
+"""Writes the files of a specification together, so that they are consistent."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ SPEC = "spec.toml"
 def write_all(spec: NetSpecification, out_dir: str | os.PathLike[str]) -> list[Path]:
     """Write a specification's six files into a folder and return their paths.
 
-    The solver names the net and the snapshots as seen from the current folder, `out_dir` first,
-    because that is where original Caffe looks for them. The same spec and the same `out_dir` give
-    the same bytes.
+    The solver's paths of the net and of the snapshots are relative to the current folder and begin
+    with `out_dir`, because original Caffe resolves them there. The same spec and the same `out_dir`
+    give the same bytes.
 
     Raises:
         ProtoError: the folder cannot be written.
@@ -39,7 +39,7 @@ def write_all(spec: NetSpecification, out_dir: str | os.PathLike[str]) -> list[P
 
 
 def file_texts(spec: NetSpecification, out_dir: str | os.PathLike[str]) -> dict[Path, str]:
-    """What `write_all` writes, by path."""
+    """The texts that `write_all` writes, by path."""
     folder = Path(out_dir)
     solver = folder / SOLVER
     prefix = utf8_path(folder / spec.name)

@@ -1,6 +1,6 @@
-"""Frozen geometries: what an op needs to know of a layer, and where its output shape comes from.
+"""Geometries of layers: the sizes that ops use, and the inference of output shapes.
 
-One pure module serves shape inference, op contracts, summaries and multiply-add counts.
+Shape inference, ops, summaries and counts of multiply-adds use the same immutable values.
 Dimension letters: N images, C input channels, H x W input, K output channels, R x S kernel,
 P x Q output.
 """
@@ -89,7 +89,7 @@ class ConvGeometry:
         return geom
 
     def check(self, where: str) -> None:
-        """Refuse what no blob or index holds.
+        """Check that blobs and indices can have these sizes.
 
         Raises:
             ShapeError: the weights, the output or a padded axis are too large.
@@ -102,7 +102,13 @@ class ConvGeometry:
 
     @classmethod
     def deconv_input(cls, param: Any, shape: Sequence[int], where: str) -> ConvGeometry:
-        """Read the parameter without asking that the kernel fit: a Deconvolution starts here."""
+        """Read the parameter of a Deconvolution, whose kernel may be larger than the input.
+
+        Raises:
+            ShapeError: the bottom is not 4-D or has no pixel, or the group does not divide the
+                channels.
+            ProtoError: num_output, kernel, stride or dilation are out of range.
+        """
         n, c, h, w = image_shape(shape, where)
         kernel = _pair(param, "kernel_size", 0, where)
         stride = _pair(param, "stride", 1, where)
@@ -138,13 +144,13 @@ class ConvGeometry:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of the direct algorithm for the whole batch, one pass."""
+        """The multiply-adds of the direct algorithm for all images of the batch in one pass."""
         r, s = self.kernel
         return self.n * self.k * self.p * self.q * (self.c // self.group) * r * s
 
     @property
     def is_3x3_same(self) -> bool:
-        """A 3x3, stride 1, undilated, ungrouped convolution: Winograd's case."""
+        """Whether Winograd's algorithm applies: 3x3, stride 1, undilated, ungrouped."""
         return (
             self.kernel == (3, 3)
             and self.stride == (1, 1)
@@ -153,7 +159,7 @@ class ConvGeometry:
         )
 
     def __str__(self) -> str:
-        """The geometry in the form that benchmarks and plans print."""
+        """The geometry as benchmarks and plans print it."""
         text = (
             f"{self.n}x{self.c}x{self.h}x{self.w} -> {self.k}x{self.p}x{self.q} "
             f"k{self.kernel[0]}x{self.kernel[1]} s{self.stride[0]} p{self.pad[0]}"
@@ -200,7 +206,7 @@ class PoolGeometry:
 
         Raises:
             ShapeError: the bottom is not 4-D or has no pixel, or the window does not fit into it.
-            ProtoError: kernel, stride or pad are missing, doubled or impossible.
+            ProtoError: kernel, stride or pad are missing, given twice or out of range.
         """
         n, c, h, w = image_shape(shape, where)
         kernel = _pool_kernel(param, (h, w), where)
@@ -260,12 +266,12 @@ def _single_or_hw(param: Any, name: str, where: str) -> Pair:
 
 
 def _pool_kernel(param: Any, plane: Pair, where: str) -> Pair:
-    given = [f for f in ("kernel_size", "kernel_h", "kernel_w") if param.HasField(f)]
+    names = [f for f in ("kernel_size", "kernel_h", "kernel_w") if param.HasField(f)]
     if param.global_pooling:
-        if given:
-            raise ProtoError(f"{where}: global_pooling takes no {given[0]}; remove it")
+        if names:
+            raise ProtoError(f"{where}: global_pooling takes no {names[0]}; remove it")
         return plane
-    if not given:
+    if not names:
         raise ProtoError(f"{where}: no kernel; expected kernel_size, or kernel_h and kernel_w")
     return _single_or_hw_kernel(param, where)
 
@@ -310,7 +316,7 @@ class LRNGeometry:
         size = int(param.local_size)
         if size % 2 == 0:
             raise ProtoError(
-                f"{where}: local_size is {size}; expected an odd number; correct lrn_param"
+                f"{where}: local_size is {size}; expected an odd number; change lrn_param"
             )
         n, c, h, w = image_shape(shape, where)
         check_count("the padded input", (c + size - 1, h, w), where)

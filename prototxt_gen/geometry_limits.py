@@ -1,4 +1,4 @@
-"""The sizes that blobs and windows may have: what Caffe's ints hold, and at least one pixel."""
+"""The limits of the sizes of blobs and windows: the range of Caffe's ints, and at least a pixel."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_AXES = 32
 
 
 def image_shape(shape: Sequence[int], where: str) -> tuple[int, int, int, int]:
-    """N, C, H, W of a bottom; the batch alone may be empty.
+    """N, C, H, W of a bottom; N may be 0.
 
     Raises:
-        ShapeError: another number of axes, or no channel or pixel.
+        ShapeError: the shape has another number of axes, or no channel or pixel.
     """
     if len(shape) != 4:
         raise ShapeError(
@@ -28,7 +28,7 @@ def image_shape(shape: Sequence[int], where: str) -> tuple[int, int, int, int]:
     if min(c, h, w) < 1:
         raise ShapeError(
             f"{where}: the bottom has no channel or no pixel; expected at least 1 channel of 1x1, "
-            f"got shape {tuple(shape)}; correct the input's shape"
+            f"got shape {tuple(shape)}; change the input's shape"
         )
     return n, c, h, w
 
@@ -36,10 +36,10 @@ def image_shape(shape: Sequence[int], where: str) -> tuple[int, int, int, int]:
 def check_extent(
     sizes: Sequence[int], pad: Sequence[int], extent: Sequence[int], where: str
 ) -> None:
-    """Refuse windows whose coordinates Caffe's ints do not hold.
+    """Check that the coordinates of windows fit Caffe's ints.
 
     Raises:
-        ShapeError: an axis is too long with its padding, or a window too large.
+        ShapeError: an axis with its padding or a window is too large.
     """
     for size, before, length in zip(sizes, pad, extent):
         if max(size + 2 * before, length) > MAX_COUNT:
@@ -50,10 +50,10 @@ def check_extent(
 
 
 def check_count(name: str, shape: Sequence[int], where: str) -> None:
-    """Refuse a shape of more elements than a blob holds.
+    """Check that a blob can have a shape.
 
     Raises:
-        ShapeError: names the shape.
+        ShapeError: it has too many elements.
     """
     if math.prod(shape) > MAX_COUNT:
         raise ShapeError(

@@ -1,8 +1,8 @@
-"""A specification as Caffe nets: to train and test, to deploy on crops, to apply densely.
+"""The Caffe nets of a specification: to train and test, to deploy on crops, to apply densely.
 
-The three share their convolutions and carry the names of the released models: conv1_1, relu1_1,
-pool1 .. fc6, relu6, drop6 .. fc8, prob. Only the dense net's fully-connected layers are called
-otherwise, fc6-conv, fc7-conv, fc8-conv, as in Caffe's own example of such surgery: their weights
+The three share their convolutions and have the layer names of the released models: conv1_1,
+relu1_1, pool1 .. fc6, relu6, drop6 .. fc8, prob. Only the fully-connected layers of the dense net
+have other names, fc6-conv, fc7-conv, fc8-conv, as in Caffe's example of net surgery: their weights
 are the same numbers in another shape, which Caffe does not copy by name.
 """
 
@@ -19,19 +19,19 @@ from prototxt_gen.vgg import Convolution
 
 CHANNELS = 3
 DEPLOY_BATCH = 10
-"""As in the released models: the ten crops of one image."""
+"""The batch size of the released models: the ten crops of one image."""
 DENSE_SUFFIX = "-conv"
 TOP_1, TOP_5 = "accuracy/top1", "accuracy/top5"
 
 
 def train_val(spec: NetSpecification) -> Message:
-    """The net that a solver trains and tests: LMDBs in; a loss, and accuracies in TEST, out."""
+    """The net that a solver trains and tests, from LMDBs to the loss, and accuracies in TEST."""
     net = proto.NetParameter(name=spec.name)
     _data_layer(net, spec, proto.TRAIN)
     _data_layer(net, spec, proto.TEST)
     scores = _scores(net, spec, spec.init)
     _accuracy(net, scores, TOP_1, 1)
-    # Caffe refuses to look for the label among more scores than there are.
+    # Caffe does not accept a top_k that is larger than the number of scores.
     if spec.classes >= 5:
         _accuracy(net, scores, TOP_5, 5)
     loss = add_layer(net, "SoftmaxWithLoss", "loss", scores, "loss")
@@ -48,10 +48,10 @@ def deploy(spec: NetSpecification) -> Message:
 
 
 def dense(spec: NetSpecification) -> Message:
-    """The net that is applied to whole images of any size from the crop's on.
+    """The net that is applied to uncropped images of any size that is at least the crop's.
 
-    The last `fcN-conv` is the map of class scores; `score` is its average over space and `prob`
-    the soft-max of that: one row an image, whatever its size.
+    The last `fcN-conv` is the map of class scores; `score` is its spatial average and `prob` the
+    soft-max of `score`: one row per image of any size.
 
     Paper: section 3.2.
     """
@@ -69,7 +69,7 @@ def map_side(spec: NetSpecification) -> int:
     """The side of the last pooling's output on a crop: 7 for the paper's nets."""
     side = spec.crop
     for _ in spec.stages:
-        # Caffe's pooling keeps a last window that is cut off by the border.
+        # Caffe's pooling includes a last window that extends beyond the border.
         side = ceil_div(side, 2)
     return side
 
@@ -78,7 +78,7 @@ def fc_names(spec: NetSpecification) -> tuple[str, ...]:
     """The names of the fully-connected layers, the classifier last: fc6, fc7, fc8.
 
     Raises:
-        ProtoError: the net is of a family without them.
+        ProtoError: the net belongs to a family without them.
     """
     if spec.family is not None:
         raise ProtoError(
@@ -90,7 +90,7 @@ def fc_names(spec: NetSpecification) -> tuple[str, ...]:
 
 
 def _scores(net: Message, spec: NetSpecification, init: Initialisation | None = None) -> str:
-    """Add the layers from the images to the class scores; returns the scores' blob."""
+    """Add the layers from the images to the class scores, and return the scores' blob."""
     if spec.family is not None:
         return str(families()[spec.family].scores(net, spec, init))
     return _fully_connected(net, spec, _convolutions(net, spec, init), init)
@@ -119,7 +119,7 @@ def _data_layer(net: Message, spec: NetSpecification, phase: int) -> None:
 
 
 def _convolutions(net: Message, spec: NetSpecification, init: Initialisation | None = None) -> str:
-    """Add every stage and return the last top; with `init`, the layers say how they are learnt."""
+    """Add all stages and return the last top; with `init`, layers have rates and fillers."""
     top = "data"
     for stage, units in enumerate(vgg.numbered_units(spec.stages), start=1):
         for name, unit in units:
@@ -144,7 +144,7 @@ def _convolutions(net: Message, spec: NetSpecification, init: Initialisation | N
 
 def _normalisation(net: Message, spec: NetSpecification, name: str, bottom: str) -> str:
     param = add_layer(net, "LRN", name, bottom, name).lrn_param
-    # All four are written out: Krizhevsky's k is 2, Caffe's default is 1.
+    # All four are written: Krizhevsky's k is 2, Caffe's default is 1.
     for key, value in vars(spec.lrn).items():
         setattr(param, key, value)
     return name
@@ -165,7 +165,7 @@ def _fully_connected(
 
 
 def _fully_convolutional(net: Message, spec: NetSpecification, bottom: str) -> str:
-    """Add the same layers as convolutions, the first one as wide as a crop's last map."""
+    """Add the fully-connected layers as convolutions; the first covers a crop's last map."""
     top, kernel = bottom, map_side(spec)
     for name, width in _fc_widths(spec):
         top = add_convolution(net, f"{name}{DENSE_SUFFIX}", top, width, kernel).name
@@ -180,7 +180,7 @@ def _fc_widths(spec: NetSpecification) -> list[tuple[str, int]]:
 
 
 def _after_hidden(net: Message, spec: NetSpecification, name: str, top: str) -> None:
-    """What follows every fully-connected layer but the classifier."""
+    """Add the layers after a fully-connected layer that is not the classifier."""
     if name == fc_names(spec)[-1]:
         return
     number = name.removeprefix("fc")
@@ -191,7 +191,7 @@ def _after_hidden(net: Message, spec: NetSpecification, name: str, top: str) -> 
 
 
 def _accuracy(net: Message, scores: str, top: str, top_k: int) -> None:
-    # Caffe cannot save a net as HDF5 when a layer's name has a slash; a blob's may.
+    # Caffe cannot save a net as HDF5 if the name of a layer has a slash; names of blobs may.
     layer = add_layer(net, "Accuracy", top.replace("/", "_"), scores, top)
     layer.bottom.append("label")
     layer.include.add(phase=proto.TEST)

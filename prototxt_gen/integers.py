@@ -1,4 +1,4 @@
-"""Division of integers that rounds up."""
+"""Integer division that rounds up."""
 
 from __future__ import annotations
 

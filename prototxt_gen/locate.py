@@ -1,4 +1,4 @@
-"""Lines of layers and fields in a prototxt, for errors that are found after it was parsed."""
+"""Lines of layers and fields in a prototxt, for errors that are detected after parsing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _TOKEN = re.compile(r"""#[^\n]*|"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*'|[{}<>]|\
 
 @contextlib.contextmanager
 def located(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put `file:line:column` before errors that a net raises about a layer of this file.
+    """Prefix errors about a layer of this file with `file:line:column`.
 
-    Errors that name no layer of the file get the file alone, unless they name it already.
+    Errors about no layer of the file are prefixed with the file alone, unless they begin with it.
     """
     try:
         yield
@@ -35,7 +35,7 @@ def located(path: str | os.PathLike[str]) -> Iterator[None]:
 def layer_place(text: str, layer: str) -> tuple[int, int] | None:
     """Line and column of the name of a layer, counted from 1, or None if there is none.
 
-    Names at the depth of a layer's fields count; the net's own name and those of weights do not.
+    Only names at the depth of a layer's fields count, not the name of the net or of weights.
     """
     depth, line, start = 0, 1, 0
     field = ""

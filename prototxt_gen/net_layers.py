@@ -1,4 +1,4 @@
-"""Layers that are added to a NetParameter, with the learning rates and fillers of a spec."""
+"""Adds layers to a NetParameter, with the learning rates and fillers of a spec."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from prototxt_gen.spec import Initialisation
 _GAUSSIAN_STD = {
     "gaussian": 0.01,
     "from-net-a": 0.01,
-    # The paper's words are "10^-2 variance".
+    # The paper gives "10^-2 variance".
     "paper-literal": 0.1,
 }
 
 
 def add_layer(net: Message, kind: str, name: str, bottom: str | None, top: str) -> Message:
-    """Add a layer with at most one bottom; returns it."""
+    """Add a layer with at most one bottom, and return it."""
     layer = net.layer.add(name=name, type=kind)
     if bottom is not None:
         layer.bottom.append(bottom)
@@ -25,7 +25,7 @@ def add_layer(net: Message, kind: str, name: str, bottom: str | None, top: str) 
 def add_convolution(
     net: Message, name: str, bottom: str, width: int, kernel: int, pad: int = 0, stride: int = 1
 ) -> Message:
-    """Add a convolution whose top has its name; returns the layer."""
+    """Add a convolution whose top has its name, and return the layer."""
     layer = add_layer(net, "Convolution", name, bottom, name)
     param = layer.convolution_param
     param.num_output = width
@@ -38,7 +38,7 @@ def add_convolution(
 
 
 def add_average(net: Message, name: str, bottom: str) -> None:
-    """Add the average over the whole map."""
+    """Add a global average pooling."""
     pooling = add_layer(net, "Pooling", name, bottom, name).pooling_param
     pooling.pool = pooling.AVE
     pooling.global_pooling = True
@@ -50,7 +50,7 @@ def learnt(layer: Message, param: Message, init: Initialisation | None) -> None:
     Args:
         layer: the layer.
         param: its convolution_param or inner_product_param.
-        init: None in a net that is not trained, which has neither.
+        init: None for a net that is not trained, which has neither.
     """
     if init is None:
         return

@@ -1,7 +1,7 @@
 """Nets written in Python: `n.conv1 = L.Convolution(n.data, kernel_size=3, num_output=8)`.
 
-`L` is `layers`, `P` is `params`. What is assigned to a NetSpec is named by it; all else is named
-by its type and a number. Caffe: net_spec.py, whose users' scripts run here as they are.
+`L` is `layers`, `P` is `params`. Tops that are assigned to a NetSpec have the name of the
+attribute; all others are named by type and a number. Caffe: net_spec.py, with the same interface.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ _Names: TypeAlias = "dict[Top | Function, str]"
 
 
 def to_proto(*tops: Top | Function) -> Message:
-    """A NetParameter of the layers that the tops need, all of them named by type and number."""
+    """A NetParameter of the layers that the tops depend on, named by type and number.
+
+    Raises:
+        ProtoError: a layer has an unknown parameter, or a value that does not fit.
+    """
     made: _Layers = {}
     names: _Names = {}
     autonames: Counter[str] = Counter()
@@ -42,7 +46,7 @@ class Top:
         self.n = n
 
     def to_proto(self) -> Message:
-        """A NetParameter of the layers that this top needs."""
+        """A NetParameter of the layers that this top depends on; see the function `to_proto`."""
         return to_proto(self)
 
     def _to_proto(self, made: _Layers, names: _Names, autonames: Counter[str]) -> None:
@@ -50,13 +54,13 @@ class Top:
 
 
 class Function:
-    """A layer to be: its type, the tops it reads, its parameters and its own tops."""
+    """A layer under construction: its type, inputs, parameters and tops."""
 
     def __init__(self, type_name: str, inputs: tuple[Top, ...], params: dict[str, Any]) -> None:
-        for index, given in enumerate(inputs):
-            if not isinstance(given, Top):
-                # Callers match pycaffe's own words.
-                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(given)})")
+        for index, item in enumerate(inputs):
+            if not isinstance(item, Top):
+                # The same message as in pycaffe, which callers may match.
+                raise TypeError(f"{type_name} input {index} is not a Top (type is {type(item)})")
         self.type_name = type_name
         self.inputs = inputs
         self.params = dict(params)
@@ -66,11 +70,11 @@ class Function:
 
     @property
     def fn(self) -> Function:
-        """The layer itself, so that one without tops may stand where a top does."""
+        """The layer itself, so that a layer without tops can be used in place of a top."""
         return self
 
     def _to_proto(self, made: _Layers, names: _Names, autonames: Counter[str]) -> None:
-        # By a stack, since a net may be deeper than Python recurses.
+        # An explicit stack, since a net may be deeper than Python's recursion limit.
         stack = [self]
         while stack:
             current = stack[-1]
@@ -105,7 +109,7 @@ class Function:
 class NetSpec:
     """A net under construction: assigning a top to an attribute or an item names it.
 
-    Layers without tops (`ntop=0`) are assigned likewise.
+    Layers without tops (`ntop=0`) are assigned in the same way.
     """
 
     tops: dict[str, Top | Function]
@@ -136,11 +140,15 @@ class NetSpec:
         del self.tops[name]
 
     def to_proto(self) -> Message:
-        """A NetParameter of all that was assigned, under the assigned names, in that order."""
+        """A NetParameter of the assigned layers, with the assigned names, in that order.
+
+        Raises:
+            ProtoError: a value is not a layer, or see the function `to_proto`.
+        """
         for name, top in self.tops.items():
             if not isinstance(top, (Top, Function)):
                 raise ProtoError(
-                    f"NetSpec.{name}: not a layer; expected a top, got {type(top)}; where a layer "
+                    f"NetSpec.{name}: not a layer; expected a top, got {type(top)}; if a layer "
                     "has several tops, assign each: n.data, n.label = L.Data(ntop=2)"
                 )
         made: _Layers = {}
@@ -152,9 +160,9 @@ class NetSpec:
 
 
 class Layers:
-    """`L.Convolution(bottom, kernel_size=3)`: a function for every layer type, known or not.
+    """`L.Convolution(bottom, kernel_size=3)`: a function for any layer type, even unknown ones.
 
-    It takes tops and returns a top, a tuple of them (`ntop=2`), or the layer itself (`ntop=0`).
+    It takes tops and returns a top, a tuple of tops (`ntop=2`), or the layer itself (`ntop=0`).
     """
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
@@ -178,13 +186,13 @@ class Constants:
 
     def __getattr__(self, value: str) -> Any:
         message = f"{self._name}Parameter"
-        known = getattr(proto, message, None)
-        if known is None or not hasattr(known, value):
+        enums = getattr(proto, message, None)
+        if enums is None or not hasattr(enums, value):
             raise AttributeError(
                 f"P.{self._name}.{value}: no such constant; expected an enum value of a parameter "
                 f"message, got {value!r} of {message}; see the schema for its values"
             )
-        return getattr(known, value)
+        return getattr(enums, value)
 
 
 class Parameters:
@@ -201,14 +209,14 @@ params = Parameters()
 
 
 def assign_proto(message: Message, name: str, value: Any, where: str) -> None:
-    """Set a field by a plain value: dicts are messages, lists repeated fields, also of one item.
+    """Set a field to a Python value: dicts are messages, lists are repeated fields.
 
     Raises:
         ProtoError: the message has no such field, or the value does not fit it.
     """
     if not _has(message, name):
-        known = [field.name for field in message.DESCRIPTOR.fields]
-        nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        names = [field.name for field in message.DESCRIPTOR.fields]
+        nearest = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         raise ProtoError(
             f"{where}: unknown parameter; expected a field of {message.DESCRIPTOR.name}"
             f"{' such as ' + ' or '.join(nearest) if nearest else ''}, got {name!r}; correct it, "
@@ -217,7 +225,7 @@ def assign_proto(message: Message, name: str, value: Any, where: str) -> None:
     field = message.DESCRIPTOR.fields_by_name[name]
     many = proto.is_repeated(field)
     if hasattr(value, "tolist"):
-        # numpy's arrays and scalars.
+        # NumPy arrays and scalars.
         value = value.tolist()
     items = value if many and isinstance(value, (list, tuple)) else [value]
     try:
@@ -284,7 +292,7 @@ def _name_of(item: Top | Function, type_name: str, names: _Names, autonames: Cou
 
 @functools.cache
 def _param_fields() -> dict[str, str]:
-    """The field of LayerParameter that holds a type's parameters, by the type."""
+    """The field of LayerParameter with the parameters of a type, by the type."""
     fields: Iterable[Any] = proto.LayerParameter.DESCRIPTOR.fields
     return {
         field.message_type.name.removesuffix("Parameter"): field.name

@@ -1,7 +1,7 @@
-"""Numbers in nets and solvers: finite everywhere, and within the range of their field.
+"""Checks that numbers in nets and solvers are finite and within the range of their field.
 
-One walk over the messages finds every number, whatever its layer. Limits that follow from a
-bottom's shape or from several fields of a layer are checked by geometries and layers.
+All numbers are found in one walk over the messages. Geometries and layers check limits that depend
+on a bottom's shape or on several fields of a layer.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from prototxt_gen.proto import Message
 INT_MAX = 2**31 - 1
 FLOAT_MAX = (2 - 2.0**-23) * 2.0**127
 _UNIFORM_MAX = (2 - 2.0**-21) * 2.0**127
-"""Two floats below the largest: a uniform filler draws below the float after its max."""
+"""The second float below the largest: a uniform filler draws below the float after its max."""
 _FLOATS = ("float", "double")
 _UNSIGNED = ("uint32", "uint64")
 _WITHIN = ("NetParameter", "LayerParameter", "V1LayerParameter", "BlobProto")
-"""Messages that the walk does not enter: nets and layers are walked by themselves, and the values
-of weights are data."""
+"""Messages that the walk does not enter: nets and layers are checked separately, and the values of
+weights are data."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """From `low` to `high`, or up to but without `high`."""
+    """The numbers from `low` to `high`; with `below`, `high` is excluded."""
 
     low: float = -math.inf
     high: float = math.inf
@@ -37,7 +37,7 @@ class Range:
         return self.low <= value and (value < self.high if self.below else value <= self.high)
 
     def __str__(self) -> str:
-        """As an error message says it."""
+        """The range in the form of error messages."""
         if self.high == math.inf:
             return f"at least {self.low:.10g}"
         last = "below" if self.below else "at most"
@@ -62,15 +62,15 @@ RANGES: dict[str, dict[str, Range]] = {
     "DataParameter": {"prefetch": _POSITIVE},
     "MVNParameter": {"eps": _NOT_NEGATIVE},
 }
-"""By message and field. A field that is not here may have any finite value, as in Caffe: a negative
-lr_mult turns a gradient round, a negative loss_weight a loss."""
+"""By message and field. Other fields may have any finite value, as in Caffe: a negative lr_mult
+reverses a gradient, a negative loss_weight a loss."""
 
 
 def check_solver(solver: Message, where: str = "solver") -> None:
     """Check the numbers of a SolverParameter and of the nets written in it.
 
     Raises:
-        ProtoError: names the field and what it may be.
+        ProtoError: a number is out of range; the message contains the field and its range.
     """
     _check(solver, where)
     nets = [getattr(solver, name) for name in ("net_param", "train_net_param")]
@@ -82,14 +82,14 @@ def check_net(net: Message) -> None:
     """Check the numbers of all layers of a NetParameter in the current form.
 
     Raises:
-        ProtoError: names layer, field and what it may be.
+        ProtoError: a number is out of range; the message contains layer, field and range.
     """
     for layer in net.layer:
         check_layer(layer)
 
 
 def check_layer(layer: Message) -> None:
-    """Check the numbers of a LayerParameter. See `check_net`."""
+    """Check the numbers of a LayerParameter; see `check_net`."""
     _check(layer, f"layer '{layer.name}' ({layer.type})")
 
 
@@ -131,12 +131,12 @@ def _check_values(
 
 
 def check_uniform(low: float, high: float, where: str) -> None:
-    """Refuse bounds between which nothing can be drawn in single precision.
+    """Check that a number between two bounds can be drawn in single precision.
 
     Equal bounds give a constant, as in Caffe.
 
     Raises:
-        ProtoError: min is above max, or max - min is no float.
+        ProtoError: min is above max, or max - min is not a finite float.
     """
     if not low <= high or not max(high, high - low) <= _UNIFORM_MAX:
         raise ProtoError(
@@ -162,4 +162,4 @@ _RULES: dict[str, Callable[[Message, str], None]] = {
     "FillerParameter": _check_filler,
     "ClipParameter": _check_clip,
 }
-"""Of fields that belong together."""
+"""Checks of fields that depend on each other, by message."""

@@ -1,7 +1,7 @@
-"""Canonical prototxt: one net, one text, whatever protobuf is installed.
+"""Prints canonical prototxt: the text of a net does not depend on the version of protobuf.
 
-protobuf's own printer writes 1 or 1.0 by version and implementation; files that are compared,
-hashed and kept under version control need one form. The fields come in the schema's order.
+The printers of protobuf write 1 or 1.0 depending on version and implementation, but files that are
+compared, hashed or under version control need one form. Fields are in the order of the schema.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _BYTE_ESCAPES = _ESCAPES | {code: f"\\{code:03o}" for code in range(128, 256)}
 
 
 def to_text(message: Message) -> str:
-    """The message as prototxt, two spaces a level, ending in a newline; "" when it is empty.
+    """The message as prototxt with an indent of two spaces and a final newline; "" if it is empty.
 
-    Floats have the fewest digits that give the same float32 back: 0.0005, not 0.000500000024.
-    Repeated fields have a line each, as Caffe writes them.
+    Floats have the fewest digits that read back as the same float32: 0.0005, not 0.000500000024.
+    Each item of a repeated field has its own line, as in Caffe.
     """
     lines: list[str] = []
     _print(message, "", lines)
@@ -31,7 +31,7 @@ def to_text(message: Message) -> str:
 
 
 def shortest_float(value: float) -> str:
-    """The fewest digits that read back as the same float32, without a needless ".0"."""
+    """The fewest digits that read back as the same float32, without a final ".0"."""
     if not math.isfinite(value):
         return str(value)
     # 9 significant digits always identify a float32.
@@ -43,7 +43,7 @@ def shortest_float(value: float) -> str:
 
 
 def shortest_double(value: float) -> str:
-    """The fewest digits that read back as the same double, without a needless ".0"."""
+    """The fewest digits that read back as the same double, without a final ".0"."""
     return repr(value).removesuffix(".0")
 
 
@@ -51,12 +51,12 @@ def _same_float32(short: float, value: float) -> bool:
     try:
         return struct.pack("<f", short) == struct.pack("<f", value)
     except OverflowError:
-        # The largest floats, rounded to few digits, leave the range of float32.
+        # The largest floats, rounded to few digits, exceed the range of float32.
         return False
 
 
 def _print(message: Message, indent: str, lines: list[str]) -> None:
-    # ListFields comes by number, which would put a solver's `net` behind its schedule.
+    # ListFields sorts by number, which would print a solver's `net` after its schedule.
     for field, value in sorted(message.ListFields(), key=lambda item: int(item[0].index)):
         for item in value if is_repeated(field) else (value,):
             if field.message_type is not None:

@@ -1,4 +1,4 @@
-"""Text, JSON and numbers from files of any content."""
+"""Reads text, JSON and numbers from files of any content."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import stat
 from typing import Any
 
 MOST_TEXT = 1 << 26
-"""Bytes of a text file that are read: logs and lists of millions of lines are smaller."""
+"""The most bytes of a text file; logs and lists of millions of lines are smaller."""
 _CHUNK = 1 << 20
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _LIMIT = 1 << 63
 
 
 def read_bytes(path: str | os.PathLike[str], most: int = MOST_TEXT, regular: bool = False) -> bytes:
-    """The content of a file of at most `most` bytes; `regular` refuses devices and pipes.
+    """Read a file of at most `most` bytes; with `regular`, devices and pipes are errors.
 
     Raises:
-        OSError: the file cannot be read, is too large, or no file can have this name.
+        OSError: the file cannot be read or is too large, or the name is impossible.
     """
     flags = os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if regular else 0)
     try:
@@ -50,7 +50,7 @@ def read_text(
     errors: str = "strict",
     regular: bool = False,
 ) -> str:
-    """The content of a UTF-8 file. See `read_bytes`.
+    """Read a UTF-8 file; see `read_bytes`.
 
     Raises:
         UnicodeDecodeError: the file is not UTF-8, unless `errors` permits it.
@@ -59,15 +59,15 @@ def read_text(
 
 
 def read_json(path: str | os.PathLike[str], most: int = MOST_TEXT, regular: bool = False) -> Any:
-    """The value in a JSON file. See `read_bytes` and `parse_json`."""
+    """Read the value in a JSON file; see `read_bytes` and `parse_json`."""
     return parse_json(read_text(path, most, regular=regular))
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text, with integers that fit into 64 bits; a byte order mark is left out.
+    """Parse a JSON text; a byte order mark is ignored.
 
     Raises:
-        ValueError: no JSON, nested too deeply, or an integer that is too long.
+        ValueError: it is not JSON or is nested too deeply, or an integer exceeds 64 bits.
     """
     try:
         return json.loads(text.removeprefix("\ufeff"), parse_int=_json_integer)
@@ -83,7 +83,7 @@ def _json_integer(text: str) -> int:
 
 
 def parse_integer(text: str) -> int | None:
-    """The integer of a decimal text, or None where it is none of 64 bits."""
+    """Parse a decimal integer; None if the text is not one of 64 bits."""
     text = text.strip()
     value = int(text) if _INTEGER.fullmatch(text) else _LIMIT
     return value if -_LIMIT <= value < _LIMIT else None
@@ -103,6 +103,6 @@ class _Short(reprlib.Repr):
 
 
 def short_repr(value: object, longest: int = 60) -> str:
-    """The repr of a value, cut at `longest` characters; values of any size and depth are quick."""
+    """The repr of a value, truncated to `longest` characters, in a time independent of its size."""
     text = _Short().repr(value)
     return text if len(text) <= longest else f"{text[: longest - 3]}..."

@@ -1,6 +1,6 @@
-"""Opening files that a list, a prototxt or a user names: regular files only, without waiting.
+"""Opens files whose paths come from a list, a prototxt or a user: regular files only.
 
-Opening a FIFO waits for its writer, and opening a device may act on it, so what a path leads to is
+Opening a FIFO waits for its writer, and opening a device may act on it, so the type of the file is
 checked before it is opened.
 """
 
@@ -32,10 +32,10 @@ for _name in ("O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):
 
 @dataclass(frozen=True)
 class RegularFile:
-    """A path that must lead to a regular file, and how an error describes it.
+    """A path that must be a regular file, and its description in errors.
 
-    `what` is the subject of the sentence, such as "the labels", and `expected` what should be
-    there; with `pipe` a pipe is accepted too.
+    `what` is the subject of the message, such as "the labels", and `expected` the kind of file;
+    with `pipe` a pipe is accepted too.
     """
 
     path: StrPath
@@ -46,7 +46,7 @@ class RegularFile:
     pipe: bool = False
 
     def check(self) -> None:
-        """Raise `error` where the path is missing or leads to something else."""
+        """Raise `error` if the path is missing or is not a regular file."""
         try:
             self._check_mode(os.stat(self.path).st_mode)  # noqa: PTH116
         except (OSError, ValueError) as cause:
@@ -56,7 +56,7 @@ class RegularFile:
         """Open the file to read.
 
         Raises:
-            VerydeepError: of the type `error`: it is missing, of another kind, or may not be read.
+            VerydeepError: of type `error`: it is missing, of another kind, or not readable.
         """
         self.check()
         try:
@@ -67,7 +67,7 @@ class RegularFile:
             raise self.unreadable(cause) from cause
         stream = os.fdopen(descriptor, "rb")
         try:
-            # The path may lead to something else since it was checked.
+            # The file may have been replaced since it was checked.
             self._check_mode(os.fstat(descriptor).st_mode)
         except VerydeepError:
             stream.close()
@@ -75,7 +75,7 @@ class RegularFile:
         return stream
 
     def read(self) -> bytes:
-        """The bytes of the file. See `open`."""
+        """Read the file; see `open`."""
         with self.open() as stream:
             try:
                 return stream.read()
@@ -92,7 +92,7 @@ class RegularFile:
         )
 
     def unreadable(self, cause: Exception) -> VerydeepError:
-        """The error for a failed call."""
+        """The error for a failed system call."""
         reason = cause.strerror if isinstance(cause, OSError) and cause.strerror else str(cause)
         return self.error(
             f"{self.path}: {self._subject}cannot be read: {reason}; expected {self.expected}; "
@@ -107,10 +107,10 @@ class RegularFile:
 def check_below(
     paths: Iterable[StrPath], root: StrPath, error: type[VerydeepError] = DataError
 ) -> None:
-    """Raise unless all files lie below a folder, symbolic links resolved.
+    """Check that all files are below a folder, after resolving symbolic links.
 
     Raises:
-        error: the first that lies elsewhere, or cannot be a path.
+        error: a file is not, or is not a possible path.
     """
     folder = os.path.realpath(root)
     for path in paths:
@@ -121,5 +121,5 @@ def check_below(
         if not inside:
             raise error(
                 f"{path}: it lies outside of its root folder; expected a file below {folder}, the "
-                "only place that --confine-lists permits; change the list, or leave the option out"
+                "only place that --confine-lists permits; change the list, or omit the option"
             )

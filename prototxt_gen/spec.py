@@ -1,7 +1,7 @@
-"""The specification of a net and its training: what the generator needs to know, checked.
+"""The checked specification of a net and its training, from which prototxts are generated.
 
-docs/reference/spec.md describes its TOML form, which spec_toml.py reads and writes.
-An error names the key as that form spells it.
+docs/reference/spec.md describes its TOML form, which spec_toml.py reads and writes. Errors give
+keys as in that form.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ILSVRC_PCA = ColourPca(
         (0.4203, -0.8140, 0.4009),
     ),
 )
-"""The colour components of the ILSVRC-2012 training set, as they are commonly given."""
+"""The commonly used colour components of the ILSVRC-2012 training set."""
 
 _NET_A_KERNEL = "3x3"
 _MOST_STAGES = INT_MAX.bit_length()
@@ -51,8 +51,8 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class LrnValues:
-    """The constants of local response normalisation; `alpha` is divided by `local_size`, as Caffe
-    counts it.
+    """The constants of local response normalisation; `alpha` is divided by `local_size`, as in
+    Caffe.
     """
 
     local_size: int = 5
@@ -69,21 +69,21 @@ class LrnValues:
 
 @dataclass(frozen=True)
 class Initialisation:
-    """How weights are drawn; biases are zero. `weights` are net A's, for from-net-a."""
+    """How weights are initialised; biases are zero. `weights` is net A's file, for from-net-a."""
 
     method: str = "gaussian"
     weights: str | None = None
     first_std: float | None = None
-    """A gaussian for conv1_1 alone, which sees pixels of up to 150 and not activations near 1."""
+    """The gaussian's deviation for conv1_1, whose inputs are pixels of up to 150, not near 1."""
 
     def __post_init__(self) -> None:
-        known = self.method in INITIALISATIONS
-        require(known, "init.method", f"one of {', '.join(INITIALISATIONS)}", self.method)
+        is_known = self.method in INITIALISATIONS
+        require(is_known, "init.method", f"one of {', '.join(INITIALISATIONS)}", self.method)
         positive = self.first_std is None or self.first_std > 0
         require(positive, "init.first_std", "more than 0", self.first_std)
         if (self.method == "from-net-a") != bool(self.weights):
             raise ProtoError(
-                "init.weights: only from-net-a reads weights, and it must have them; expected "
+                "init.weights: from-net-a requires weights, other methods take none; expected "
                 f"{'a .caffemodel of net A' if not self.weights else 'none'} for method "
                 f"{self.method!r}, got {shown(self.weights)}; give both or neither"
             )
@@ -91,7 +91,7 @@ class Initialisation:
 
 @dataclass(frozen=True)
 class TrainData:
-    """Where training images come from; `batch_size` is the whole batch of an iteration."""
+    """The source of training images; `batch_size` is the batch of an iteration over all passes."""
 
     source: str = "ilsvrc12_train_lmdb"
     batch_size: int = 256
@@ -107,7 +107,7 @@ class TrainData:
 
 @dataclass(frozen=True)
 class TestData:
-    """Where the images come from on which training is judged."""
+    """The source of the images on which the net is evaluated."""
 
     __test__ = False
 
@@ -122,9 +122,9 @@ class TestData:
 
 @dataclass(frozen=True)
 class Data:
-    """Both phases' images and the mean that is subtracted from them.
+    """The images of both phases and the mean that is subtracted from them.
 
-    Units: `mean_value` in grey levels (0-255), in B, G, R; one for all channels, or three.
+    Units: `mean_value` in grey levels (0-255); one for all channels, or three in the order B, G, R.
     """
 
     train: TrainData = field(default_factory=TrainData)
@@ -145,16 +145,16 @@ class Data:
 
 @dataclass(frozen=True)
 class SolverValues:
-    """The solver's fields, by Caffe's names (paper: section 3.1)."""
+    """The solver's fields, with Caffe's names (paper: section 3.1)."""
 
     base_lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
     lr_policy: str = "plateau"
     stepvalue: tuple[int, ...] = ()
-    """Iterations at which multistep drops the rate; empty for the generator's own."""
+    """Iterations at which multistep drops the rate; empty for the default of the generator."""
     power: float = 1.0
-    """Of poly: the rate is base_lr * (1 - iteration / max_iter) ^ power."""
+    """For poly: the rate is base_lr * (1 - iteration / max_iter) ^ power."""
     max_iter: int = 370_000
     iter_size: int = 1
     test_iter: int = 1000
@@ -163,30 +163,30 @@ class SolverValues:
     snapshot: int = 10_000
     random_seed: int = 1
     solver_mode: str = "CPU"
-    """Where original Caffe trains, and this program without --gpu and --device."""
+    """The device of training in original Caffe, and here without --gpu and --device."""
 
     def __post_init__(self) -> None:
         require(self.base_lr > 0, "solver.base_lr", "more than 0", self.base_lr)
         require(0 <= self.momentum < 1, "solver.momentum", "from 0 to below 1", self.momentum)
         require(self.weight_decay >= 0, "solver.weight_decay", "at least 0", self.weight_decay)
         require(self.power > 0, "solver.power", "more than 0", self.power)
-        for key, value, known in (
+        for key, value, choices in (
             ("lr_policy", self.lr_policy, LR_POLICIES),
             ("solver_mode", self.solver_mode, SOLVER_MODES),
         ):
-            require(value in known, f"solver.{key}", f"one of {', '.join(known)}", value)
+            require(value in choices, f"solver.{key}", f"one of {', '.join(choices)}", value)
         for key in ("max_iter", "iter_size", "test_iter", "test_interval"):
             require_count(f"solver.{key}", getattr(self, key), 1)
         for key in ("display", "snapshot", "random_seed"):
             require_count(f"solver.{key}", getattr(self, key), 0)
         rising = all(a < b <= INT_MAX for a, b in zip((0, *self.stepvalue), self.stepvalue))
-        expected = f"iterations from 1 to {INT_MAX}, each later than the one before"
+        expected = f"iterations from 1 to {INT_MAX}, in increasing order"
         require(rising, "solver.stepvalue", expected, self.stepvalue)
 
 
 @dataclass(frozen=True)
 class NetSpecification:
-    """A net of stages of convolutions, and how it is trained."""
+    """A net, and how it is trained."""
 
     name: str
     stages: Stages
@@ -194,18 +194,18 @@ class NetSpecification:
     classes: int = vgg.CLASSES
     crop: int = vgg.CROP
     width: Fraction = Fraction(1)
-    """What every width but the number of classes is multiplied by."""
+    """The multiplier of all widths except the number of classes."""
     dropout: float = 0.5
     lrn: LrnValues = field(default_factory=LrnValues)
     init: Initialisation = field(default_factory=Initialisation)
     data: Data = field(default_factory=Data)
     solver: SolverValues = field(default_factory=SolverValues)
     schedule: PlateauOptions = field(default_factory=PlateauOptions)
-    """When lr_policy "plateau" drops the rate; its factor and number serve multistep too."""
+    """When lr_policy "plateau" drops the rate; multistep also uses its factor and number."""
     shards: int | None = None
     precision: str = FP32
     family: str | None = None
-    """A net of prototxt_gen/families, which has no stages; `fc` and `lrn` do not apply to it."""
+    """A net of prototxt_gen/families, without stages; `fc` and `lrn` do not apply to it."""
 
     def __post_init__(self) -> None:
         pattern = "letters, digits, '_', '.' and '-', as it becomes part of file names"
@@ -214,8 +214,8 @@ class NetSpecification:
             require(len(self.stages) >= 1, "stages", "at least one stage", len(self.stages))
         else:
             require(not self.stages, "stages", f"none for {self.family}", len(self.stages))
-            known = ", ".join(families())
-            require(self.family in families(), "family", f"one of {known}", self.family)
+            names = ", ".join(families())
+            require(self.family in families(), "family", f"one of {names}", self.family)
         most = f"at most {_MOST_STAGES} stages, each of which halves the image"
         require(len(self.stages) <= _MOST_STAGES, "stages", most, len(self.stages))
         for width in self.fc:
@@ -231,12 +231,12 @@ class NetSpecification:
         _check_net_a(self)
 
     def scaled(self, width: int) -> int:
-        """A width times the multiplier, rounded to the nearest number that is at least 1."""
+        """A width times the multiplier, rounded to the nearest integer and at least 1."""
         return max(1, round(width * self.width))
 
     @property
     def train_batch(self) -> int:
-        """The batch of one pass; `iter_size` passes make the whole batch of an iteration."""
+        """The batch of one pass; an iteration has `iter_size` passes."""
         return self.data.train.batch_size // self.solver.iter_size
 
 
@@ -280,7 +280,7 @@ def _check_sizes(spec: NetSpecification) -> None:
 
 
 def _check_net_a(spec: NetSpecification) -> None:
-    """Net A's layers are found by name, and must fit."""
+    """Check that the layers of net A, which are copied by name, fit this net."""
     if spec.init.method != "from-net-a":
         return
     kernels = {
@@ -305,7 +305,7 @@ def builtin_spec(name: str, crop: int = vgg.CROP) -> NetSpecification:
     """The specification of a built-in net, trained as the paper trains on ILSVRC-2012.
 
     Raises:
-        ProtoError: there is no net of that name, or it cannot take that crop.
+        ProtoError: there is no net of that name, or the crop is too small for it.
     """
     family = name if name in families() else None
     return NetSpecification(
@@ -319,27 +319,27 @@ def builtin_spec(name: str, crop: int = vgg.CROP) -> NetSpecification:
 
 
 def net_names() -> tuple[str, ...]:
-    """The names of all built-in nets, those of the paper first."""
+    """The names of all built-in nets; the paper's are first."""
     return (*vgg.NETS, *families())
 
 
 def default_name(net: str) -> str:
-    """The name in the prototxts of a built-in net, such as VGG-D."""
+    """The name of a built-in net in its prototxts, such as VGG-D."""
     return net if net in families() else f"VGG-{net}"
 
 
 def default_init(name: str | None) -> Initialisation:
-    """Gaussian noise for net A and the nets of its depth or less, as in the paper; else xavier.
+    """Gaussian noise for net A and nets of at most its depth, as in the paper; else xavier.
 
-    In the deeper nets such noise dies out before it reaches the loss. The paper starts them from
-    net A, whose weights not everybody has; Glorot and Bengio's procedure is its other way.
+    In deeper nets activations from such noise vanish before the loss. The paper initialises them
+    from net A, whose weights may be unavailable; its alternative is Glorot and Bengio's procedure.
     """
     shallow = name in vgg.NETS and vgg.initial_net_for(name) is None
     return Initialisation("gaussian" if shallow else "xavier")
 
 
 def default_data(crop: int) -> Data:
-    """ILSVRC-2012, rescaled to the side that is to the crop as the paper's 256 is to 224."""
+    """ILSVRC-2012, with a short side in the paper's proportion of 256 to 224 to the crop."""
     short_side = max(1, crop * 8 // 7)
     train = dataclasses.replace(TrainData().options, short_side=short_side)
     test = dataclasses.replace(TestData().options, short_side=paper_test_scale(short_side))
@@ -347,23 +347,23 @@ def default_data(crop: int) -> Data:
 
 
 def paper_test_scale(train: Scale) -> Scale:
-    """Section 4.1's test scale Q for a training scale: S itself, or the middle of its range."""
+    """The test scale Q of section 4.1 for a training scale: S, or the middle of its range."""
     return sum(train) // 2 if isinstance(train, tuple) else train
 
 
 def with_values(spec: NetSpecification, values: Mapping[str, Any]) -> NetSpecification:
-    """The specification with other values, by dotted names such as "data.train.batch_size".
+    """The specification with some values replaced, by dotted names such as "data.train.batch_size".
 
-    All are put in place before any is checked against the others.
+    All are replaced before the values are checked against each other.
 
     Raises:
-        ProtoError: a value is out of range, or they contradict one another.
+        ProtoError: a value is out of range, or values contradict each other.
     """
     return NetSpecification(**_replaced(spec, values))
 
 
 def _replaced(part: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a dataclass, with dotted values put into it and the dataclasses inside."""
+    """The fields of a dataclass and its nested dataclasses, with dotted values replaced."""
     fields = dict(vars(part))
     inner: dict[str, dict[str, Any]] = {}
     for name, value in values.items():

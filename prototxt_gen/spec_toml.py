@@ -1,4 +1,4 @@
-"""A net's specification as TOML, described in docs/reference/spec.md."""
+"""Reads and writes specifications as TOML; see docs/reference/spec.md."""
 
 from __future__ import annotations
 
@@ -51,25 +51,25 @@ _WIDTH = re.compile(r"\s*[+-]?(\d{1,12}/\d{1,12}|\d{0,12}\.?\d{0,24}([eE][+-]?\d
 
 
 def load_spec(path: str | os.PathLike[str]) -> NetSpecification:
-    """The specification in a TOML file; what the file leaves out is as the paper has it.
+    """Read the specification in a TOML file; missing keys have the paper's values.
 
     Raises:
-        ProtoError: names the file and the key that is unknown, of the wrong kind, out of range or
-            in contradiction to another.
+        ProtoError: a key is unknown, or its value is of the wrong kind, out of range or contradicts
+            another; the message contains the file and the key.
     """
     return _spec_of(read_toml(path))
 
 
 def parse_spec(text: str, where: str = "spec") -> NetSpecification:
-    """The specification in a TOML text. See `load_spec`."""
+    """Parse the specification in a TOML text; see `load_spec`."""
     return _spec_of(parse_toml(text, where))
 
 
 def parse_width(text: str) -> Fraction:
-    """A width multiplier such as "1/8", "0.125" or "2".
+    """Parse a width multiplier such as "1/8", "0.125" or "2".
 
     Raises:
-        ValueError: the text is no number, or one of very many digits.
+        ValueError: the text is not a number, or has too many digits.
     """
     if not _WIDTH.fullmatch(text):
         raise ValueError(f"{short_repr(text)} is no multiplier")
@@ -80,7 +80,7 @@ def parse_width(text: str) -> Fraction:
 
 
 def to_toml(spec: NetSpecification) -> str:
-    """The specification as TOML, which reads back as an equal one; equal specs, equal bytes."""
+    """The specification as TOML, which reads back as an equal one; equal specs give equal bytes."""
     lines = [
         *toml_lines([("name", spec.name)]),
         *_net_lines(spec),
@@ -146,7 +146,7 @@ def _spec_of(root: Table) -> NetSpecification:
         _shards(root),
         _precision(root),
     )
-    # A misspelt `stages` is to be reported as such, and not as missing.
+    # A misspelt `stages` must be reported as an unknown key, not as missing.
     root.close()
     if name is None:
         raise root.error("name", "a name, as the stages are not those of a built-in net", name)

@@ -1,4 +1,4 @@
-"""Prototxt files: read with the place of every error, upgraded, written whole."""
+"""Prototxt files: reading with the location of errors, upgrading, and atomic writing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["parse", "read", "read_net", "read_solver", "to_text", "write"]
 _LOG = logging.getLogger("verydeep")
 _HEAD = 4096
 _MOST_BACKSLASHES = 1000
-# Tab, newline, form feed and carriage return are the control characters that text has.
+# Text has no control characters except tab, newline, form feed and carriage return.
 _NOT_TEXT = bytes(set(range(32)) - {9, 10, 12, 13})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _STRING_OR_COMMENT = re.compile(r"""("(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')|#[^\n]*""")
@@ -44,10 +44,10 @@ _SIGNATURES = (
 
 
 def parse(text: str | bytes, message_or_class: Message, where: str = "prototxt") -> Message:
-    """Read prototxt into a message, or into a new message of a class, and return it.
+    """Parse prototxt into a message, or into a new message of a class, and return it.
 
     Raises:
-        ProtoError: the text does not parse; says `where:line:column`, what, and how to fix it.
+        ProtoError: the text does not parse; the message begins with `where:line:column`.
     """
     message = message_or_class() if isinstance(message_or_class, type) else message_or_class
     text = _decode(text.encode(errors="surrogatepass") if isinstance(text, str) else text, where)
@@ -62,14 +62,14 @@ def parse(text: str | bytes, message_or_class: Message, where: str = "prototxt")
 
 
 def read(path: str | os.PathLike[str], cls: Message) -> Message:
-    """The message of class `cls` in a prototxt file, as written, nothing upgraded.
+    """Read the message of class `cls` in a prototxt file, without upgrading it.
 
     Raises:
         ProtoError: the file is missing, unreadable, binary, or does not parse.
     """
     try:
         with Path(path).open("rb") as stream:
-            # Weights given by mistake may be half a gigabyte: their head gives them away.
+            # A file of weights given by mistake may have half a gigabyte: test its first bytes.
             head = stream.read(_HEAD)
             _refuse_binary(head, str(path))
             content = head + stream.read()
@@ -83,7 +83,7 @@ def read(path: str | os.PathLike[str], cls: Message) -> Message:
 
 
 def read_net(path: str | os.PathLike[str]) -> Message:
-    """The NetParameter in a file of any of Caffe's three forms, upgraded to the current one.
+    """Read the NetParameter in a file of any of Caffe's three forms, and upgrade it.
 
     Raises:
         ProtoError: see `read`; or a number is not finite or out of its field's range.
@@ -98,7 +98,7 @@ def read_net(path: str | os.PathLike[str]) -> Message:
 
 
 def read_solver(path: str | os.PathLike[str]) -> Message:
-    """The SolverParameter in a file, upgraded, its snapshot_prefix set as Caffe sets it.
+    """Read the SolverParameter in a file, upgrade it, and set its snapshot_prefix as in Caffe.
 
     Raises:
         ProtoError: see `read`; or a number is not finite or out of its field's range.
@@ -133,7 +133,11 @@ def _read_as(path: str | os.PathLike[str], cls: Message, other: Message) -> Mess
 
 
 def write(path: str | os.PathLike[str], message: Message) -> None:
-    """Replace the file at `path` by the message's canonical text."""
+    """Write the message's canonical text to the file at `path`.
+
+    Raises:
+        ProtoError: the file cannot be written.
+    """
     atomic_write_text(path, to_text(message), ProtoError)
 
 
@@ -143,27 +147,27 @@ def _log(path: str | os.PathLike[str], sentences: list[str]) -> None:
 
 
 def _decode(content: bytes, where: str) -> str:
-    """The text of a file; bytes that are not UTF-8 may stand in comments, as Caffe allows.
+    """Decode a file; bytes that are not UTF-8 are allowed in comments, as in Caffe.
 
-    They pass the decoder as lone surrogates, which protobuf does not survive elsewhere.
+    They are decoded to lone surrogates, which protobuf does not handle outside of comments.
     """
     _refuse_binary(content[:_HEAD], where)
     text = content.removeprefix(b"\xef\xbb\xbf").decode(errors="surrogateescape")
     if not _SURROGATE.search(text):
         return text
     text = _STRING_OR_COMMENT.sub(lambda match: match[1] or "", text)
-    if found := _SURROGATE.search(text):
-        line = text.count("\n", 0, found.start()) + 1
-        column = found.start() - text.rfind("\n", 0, found.start())
+    if match := _SURROGATE.search(text):
+        line = text.count("\n", 0, match.start()) + 1
+        column = match.start() - text.rfind("\n", 0, match.start())
         raise ProtoError(
             f"{where}:{line}:{column}: text that is not UTF-8; expected UTF-8 outside of comments, "
-            f"got the byte 0x{ord(found[0]) & 0xFF:02x}; save the file as UTF-8"
+            f"got the byte 0x{ord(match[0]) & 0xFF:02x}; save the file as UTF-8"
         )
     return text
 
 
 def _refuse_backslashes(text: str, where: str) -> None:
-    """Refuse what the time of unescaping grows with the square of."""
+    """Check the runs of backslashes, in whose length the time of unescaping is quadratic."""
     start = text.find("\\" * (_MOST_BACKSLASHES + 1))
     if start >= 0:
         line = text.count("\n", 0, start) + 1
@@ -181,5 +185,5 @@ def _refuse_binary(head: bytes, where: str) -> None:
     if kind is not None:
         raise ProtoError(
             f"{where}:1:1: this is no prototxt; expected text in UTF-8, got {kind}; "
-            "give the .prototxt here, and weights where weights are asked for"
+            "give the .prototxt here, and weights by the option for weights"
         )

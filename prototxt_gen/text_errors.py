@@ -1,4 +1,4 @@
-"""What a person should read when a prototxt does not parse."""
+"""Error messages for prototxt that does not parse."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TOKEN = re.compile(r'"[^"\n]*"?|[\w.+-]+|\S')
 
 
 def translate(cause: text_format.ParseError, text: str, descriptor: Any, where: str) -> ProtoError:
-    """The complaint of the library as `file:line:column: what; expected, got; how to fix`."""
+    """Convert an error of protobuf to the form `file:line:column: what; expected, got; advice`."""
     line = cause.GetLine() or 1
     column = cause.GetColumn() or 1
     lines = text.split("\n")
@@ -50,7 +50,7 @@ def _foreign_comment(content: str, column: int) -> str:
 
 
 def missing_fields(missing: list[str], where: str) -> ProtoError:
-    """Required fields that the text does not give."""
+    """The error for required fields that are not given."""
     return ProtoError(
         f"{where}:1:1: required fields are missing; expected {', '.join(missing)}, got nothing "
         "for them; add them"
@@ -58,7 +58,7 @@ def missing_fields(missing: list[str], where: str) -> ProtoError:
 
 
 def _ends_open(complaint: str) -> bool:
-    # The library asks for a closing brace at the end only, and points at the last token there.
+    # protobuf expects a closing brace only at the end of the text, and reports the last token.
     return complaint in ('Expected "}".', 'Expected ">".')
 
 
@@ -74,7 +74,7 @@ def _explain(complaint: str, got: str, pool: Any) -> str:
             f"got it again; remove one of them"
         )
     if match := _NUMBER.search(complaint):
-        kind = "a whole number" if match[1] == "integer" else "a number"
+        kind = "an integer" if match[1] == "integer" else "a number"
         return f"not a number; expected {kind}, got {got}; correct the value"
     if _RANGE.search(complaint) or _LONG_INTEGER in complaint:
         return f"a number out of range; expected one that fits the field, got {got}; correct it"
@@ -88,8 +88,8 @@ def _explain(complaint: str, got: str, pool: Any) -> str:
     if "missing ending quote" in complaint:
         return f"a string without an end; expected a closing quote, got {got}; close the string"
     if match := _EXPECTED.match(complaint):
-        wanted = match[1].replace('"', "'")
-        return f"unexpected text; expected {wanted}, got {got}; check the braces and colons here"
+        expected = match[1].replace('"', "'")
+        return f"unexpected text; expected {expected}, got {got}; check the braces and colons here"
     return f"unreadable text; expected prototxt, got {got} ({_shown(complaint)}); correct it"
 
 
@@ -110,9 +110,9 @@ def _unknown_field(message: Any, name: str) -> str:
 
 
 def _unknown_enum(enum: Any, name: str) -> str:
-    known = [value.name for value in enum.values]
-    nearest = difflib.get_close_matches(name.upper(), known, n=3, cutoff=0.5)
-    expected = " or ".join(nearest or known)
+    values = [value.name for value in enum.values]
+    nearest = difflib.get_close_matches(name.upper(), values, n=3, cutoff=0.5)
+    expected = " or ".join(nearest or values)
     hint = "write one of them, without quotes"
     if enum.full_name == "caffe.V1LayerParameter.LayerType":
         hint += "; a type in quotes belongs in layer { }, not in layers { }"
@@ -120,6 +120,6 @@ def _unknown_enum(enum: Any, name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """The text, shortened, with what does not print made visible."""
+    """The text, shortened, with escapes for characters that do not print."""
     short = text if len(text) <= _SHOWN else text[:_SHOWN] + "..."
     return short if short.isprintable() else ascii(short)[1:-1]

@@ -1,6 +1,6 @@
-"""TOML read strictly, a typed key at a time, and written so that equal values give equal bytes.
+"""Reads TOML by typed keys, and writes it so that equal values give equal bytes.
 
-What a reader did not ask for is an error: a misspelt key must not silently leave its default.
+A key that is not read is an error, so that a misspelt key is not silently ignored.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _LONG_DIGITS = re.compile(r"(?<![0-9A-Fa-f_])[0-9A-Fa-f_]{1001}")
 
 
 class Table:
-    """One table of a TOML file, which names the file and the key in every error.
+    """One table of a TOML file; its errors contain the file and the key.
 
-    A key that the file lacks has its default. Values of the wrong kind raise ProtoError.
+    A missing key has its default. Values of the wrong kind raise ProtoError.
     """
 
     def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
@@ -40,7 +40,7 @@ class Table:
         return key in self._values
 
     def raw(self, key: str) -> Any:
-        """The value of a key as TOML has it, or None; the key is known from now on."""
+        """The value of a key as TOML gives it, or None; marks the key as read."""
         self._known[key] = None
         return self._values.get(key)
 
@@ -85,14 +85,14 @@ class Table:
         return default if value is None else tuple(value)
 
     def rows(self, key: str, kind: Callable[[object], bool], expected: str) -> list[list[Any]]:
-        """A list of lists; empty where the file has none."""
+        """A list of lists; empty if the key is missing."""
         value = self._list_of(
             key, lambda row: isinstance(row, list) and all(map(kind, row)), expected
         )
         return value or []
 
     def table(self, key: str) -> Table:
-        """The table under a key, empty where the file has none."""
+        """The table of a key; empty if the key is missing."""
         value = self._of_kind(key, lambda item: isinstance(item, dict), "a table")
         return Table(value or {}, self.where, f"{self.prefix}{key}.")
 
@@ -108,26 +108,26 @@ class Table:
         )
 
     def error(self, key: str, expected: str, got: object) -> ProtoError:
-        """What to raise for a value of the wrong kind."""
-        what = "missing" if got is None else "of the wrong kind"
+        """The error for a missing value or a value of the wrong kind."""
+        problem = "missing" if got is None else "of the wrong kind"
         return ProtoError(
-            f"{self.where}: {self.prefix}{key}: {what}; expected {expected}, "
+            f"{self.where}: {self.prefix}{key}: {problem}; expected {expected}, "
             f"got {shown(got)}; {'add the key' if got is None else 'correct the value'}"
         )
 
     @contextlib.contextmanager
     def located(self) -> Iterator[None]:
-        """Put the file and this table before the key that an error inside the block names."""
+        """Prefix errors of the block, which begin with a key, with the file and this table."""
         try:
             yield
         except ProtoError as error:
             raise ProtoError(f"{self.where}: {self.prefix}{error}") from error
 
     def close(self) -> None:
-        """Refuse every key that was not asked for.
+        """Check that all keys of the file were read.
 
         Raises:
-            ProtoError: names the key and the known one nearest to it.
+            ProtoError: a key is unknown; the message contains the most similar known key.
         """
         for key in self._values:
             if key in self._known:
@@ -141,12 +141,12 @@ class Table:
 
 
 def is_integer(value: object) -> bool:
-    """Whether a value is an integer of 64 bits, as TOML's are."""
+    """Whether a value is an integer of 64 bits, as in TOML."""
     return isinstance(value, int) and not isinstance(value, bool) and -_LIMIT <= value < _LIMIT
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a finite number that a float holds."""
+    """Whether a value is a finite number in the range of a float."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return False
     return -sys.float_info.max <= value <= sys.float_info.max
@@ -161,17 +161,17 @@ def _is_boolean(value: object) -> bool:
 
 
 def shown(value: object) -> str:
-    """A value as it may stand in an error: not too long, and in TOML's words."""
+    """A value for an error message: shortened, and in the syntax of TOML."""
     if value is None:
         return "nothing"
     return str(value).lower() if isinstance(value, bool) else short_repr(value)
 
 
 def read_toml(path: str | os.PathLike[str]) -> Table:
-    """The table of a whole TOML file.
+    """Read the root table of a TOML file.
 
     Raises:
-        ProtoError: the file cannot be read or is no TOML; names line and column.
+        ProtoError: the file cannot be read or is not TOML; the message has line and column.
     """
     try:
         text = read_text(path, _MOST_BYTES)
@@ -185,7 +185,7 @@ def read_toml(path: str | os.PathLike[str]) -> Table:
 
 
 def parse_toml(text: str, where: str) -> Table:
-    """The table of a TOML text. See `read_toml`."""
+    """Parse the root table of a TOML text; see `read_toml`."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -196,16 +196,16 @@ def parse_toml(text: str, where: str) -> Table:
     except (ValueError, RecursionError) as cause:
         reason = "nested too deeply" if isinstance(cause, RecursionError) else cause
         raise ProtoError(
-            f"{where}: this is no TOML: {reason}; expected lines such as 'crop = 224' and "
-            "'[solver]'; correct the place named"
+            f"{where}: this is not TOML: {reason}; expected lines such as 'crop = 224' and "
+            "'[solver]'; change that line"
         ) from cause
 
 
 def _refuse_endless(text: str) -> None:
-    """Refuse what the parser's time grows with the square of.
+    """Check the numbers and dotted keys, in whose length the time of the parser is quadratic.
 
     Raises:
-        ValueError: names the line.
+        ValueError: one is too long; the message contains the line.
     """
     for number, line in enumerate(text.split("\n"), 1):
         if line.count(".") > _MOST_DOTS:
@@ -215,17 +215,17 @@ def _refuse_endless(text: str) -> None:
 
 
 def toml_value(value: object) -> str:
-    """A value as TOML writes it."""
+    """A value in the syntax of TOML."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):
         return repr(value)
     if isinstance(value, (list, tuple)):
         return f"[{', '.join(map(toml_value, value))}]"
-    # JSON's escapes are TOML's too, but for DEL, which TOML wants escaped.
+    # The escapes of JSON are valid in TOML, which also requires an escape for DEL.
     return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def toml_lines(values: Iterable[tuple[str, object]]) -> list[str]:
-    """Lines `key = value`, without the keys whose value is None."""
+    """Lines `key = value`; keys whose value is None are omitted."""
     return [f"{key} = {toml_value(value)}" for key, value in values if value is not None]

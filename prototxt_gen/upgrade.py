@@ -1,4 +1,4 @@
-"""Whatever form of net or solver Caffe has ever written, brought to the current one in place."""
+"""Upgrades nets and solvers of all forms that Caffe has written to the current form in place."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ SOLVER_TYPE_NAMES = {
     "ADADELTA": "AdaDelta",
     "ADAM": "Adam",
 }
-# Before there was `shape`, every blob had four dimensions.
+# In the older forms without `shape`, every blob has four dimensions.
 _LEGACY_AXES = 4
 _BATCH_NORM_BLOBS = 3
 
 
 def needs_upgrade(net: Message) -> bool:
-    """Whether the net has anything of an older form, so that `upgrade_net` changes it."""
+    """Whether the net has parts of an older form, which `upgrade_net` changes."""
     return bool(len(net.layers) or len(net.input)) or any(map(_old_batch_norm, net.layer))
 
 
 def upgrade_net(net: Message, where: str) -> list[str]:
-    """Bring a NetParameter to the current form in place; returns a sentence for each thing done.
+    """Upgrade a NetParameter to the current form in place; returns a sentence for each change.
 
-    Weights in the layers come along. A net of the current form stays as it is: no sentences.
+    Weights in the layers are kept. A net of the current form is not changed.
 
     Raises:
-        ProtoError: the net contradicts itself, or has a type that Caffe never had.
+        ProtoError: the net is contradictory, or has a type that never existed in Caffe.
     """
     sentences: list[str] = []
     if needs_v0_upgrade(net):
@@ -80,10 +80,12 @@ def upgrade_net(net: Message, where: str) -> list[str]:
 
 
 def upgrade_solver(solver: Message, where: str) -> list[str]:
-    """Bring a SolverParameter, and the nets written in it, to the current form in place.
+    """Upgrade a SolverParameter and the nets in it to the current form in place.
+
+    Returns a sentence for each change.
 
     Raises:
-        ProtoError: the solver's type is given in both forms, or a net contradicts itself.
+        ProtoError: the solver's type is given in both forms, or a net is contradictory.
     """
     sentences: list[str] = []
     if solver.HasField("solver_type"):
@@ -105,10 +107,10 @@ def upgrade_solver(solver: Message, where: str) -> list[str]:
 
 
 def set_snapshot_prefix(solver: Message, path: str | os.PathLike[str]) -> list[str]:
-    """Give a solver read from `path` its snapshot_prefix where it has none, or has a folder.
+    """Set the snapshot_prefix of a solver read from `path` if it is missing or a folder.
 
-    Caffe: without one it is the solver file's path less its ending; a folder is completed by the
-    solver file's name.
+    Returns a sentence for each change. Caffe: the default is the path of the solver file without
+    its suffix; to a folder the name of the solver file is appended.
     """
     if not solver.HasField("snapshot_prefix"):
         solver.snapshot_prefix = utf8_path(str(Path(path).with_suffix("")))
@@ -120,10 +122,10 @@ def set_snapshot_prefix(solver: Message, path: str | os.PathLike[str]) -> list[s
 
 
 def ignored_transformations(net: Message) -> list[str]:
-    """Sentences on fields of current data layers that Caffe reads and does not use.
+    """A sentence for each field of a current data layer that Caffe ignores.
 
-    Only V1's layers had their own scale, mean_file, crop_size and mirror; Caffe upgrades those,
-    and silently passes over the same fields in a layer of the current form.
+    Caffe upgrades the scale, mean_file, crop_size and mirror of V1's layers, but silently ignores
+    the same fields in a layer of the current form.
     """
     sentences = []
     for layer in net.layer:
@@ -176,22 +178,24 @@ def _upgrade_inputs(net: Message, where: str) -> list[str]:
 
 
 def _input_shapes(net: Message, where: str) -> tuple[list[Message], str]:
-    """A shape for each of the net's inputs, or none at all; and what is given beyond that."""
+    """A shape for each of the net's inputs, or none; and a description of surplus shapes."""
     count = len(net.input)
     ignored = ""
     if len(net.input_shape):
-        field, given, needed = "input_shape", list(net.input_shape), count
-        shapes = given[:needed]
-        ignored = f"{len(net.input_dim)} input_dim beside input_shape" if net.input_dim else ""
+        field, values, needed = "input_shape", list(net.input_shape), count
+        shapes = values[:needed]
+        ignored = (
+            f"{len(net.input_dim)} input_dim in addition to input_shape" if net.input_dim else ""
+        )
     else:
-        field, given, needed = "input_dim", list(net.input_dim), count * _LEGACY_AXES
-        starts = range(0, min(len(given), needed), _LEGACY_AXES)
-        shapes = [proto.BlobShape(dim=given[at : at + _LEGACY_AXES]) for at in starts]
-    if 0 < len(given) < needed:
+        field, values, needed = "input_dim", list(net.input_dim), count * _LEGACY_AXES
+        starts = range(0, min(len(values), needed), _LEGACY_AXES)
+        shapes = [proto.BlobShape(dim=values[start : start + _LEGACY_AXES]) for start in starts]
+    if 0 < len(values) < needed:
         raise ProtoError(
             f"{where}: too few {field} for the net's inputs; expected {needed} for {count} input, "
-            f"got {len(given)}; give each input its shape"
+            f"got {len(values)}; give each input its shape"
         )
-    surplus = len(given) - needed
+    surplus = len(values) - needed
     left = [f"{surplus} more {field}" if surplus > 0 else "", ignored]
     return shapes, " and ".join(filter(None, left))

@@ -1,4 +1,4 @@
-"""Caffe's oldest nets, `layers { layer { type: "conv" } }`, brought to the V1 form."""
+"""Upgrades Caffe's oldest nets, `layers { layer { type: "conv" } }`, to the V1 form."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ V0_TYPES = {
     "tanh": "TANH",
     "window_data": "WINDOW_DATA",
 }
-"""V0's type strings and V1's enum names; "padding" has none, it folds into the next layer."""
+"""V0's type strings and V1's enum names; "padding" has none and is merged into the next layer."""
 
 _FILLED = ("num_output", "biasterm", "weight_filler", "bias_filler")
 _DETECTION = (
@@ -79,14 +79,14 @@ def needs_v0_upgrade(net: Message) -> bool:
 
 
 def upgrade_v0_net(net: Message, where: str) -> list[str]:
-    """Bring the net's layers to V1 in place; returns what was done, and what found no place.
+    """Upgrade the net's layers to V1 in place; returns sentences on changes and omitted fields.
 
     Raises:
-        ProtoError: an unknown type, a padding layer that nothing can take up, or a mixed net.
+        ProtoError: an unknown type, a padding layer that cannot be merged, or a net of both forms.
 
-    Caffe: upgrade_proto.cpp; a field that its layer's type does not have is left out there too.
-    Caffe also drops the fields around the V0 part but for bottom and top (include, loss_weight and
-    their like); here they are kept.
+    Caffe: upgrade_proto.cpp; it also omits fields that the layer's type does not have. Of the
+    fields around the V0 part, Caffe keeps only bottom and top; here all are kept (include,
+    loss_weight and others).
     """
     for index, layer in enumerate(net.layers):
         if not layer.HasField("layer"):
@@ -103,7 +103,7 @@ def upgrade_v0_net(net: Message, where: str) -> list[str]:
 
 
 def _fold_padding(net: Message, where: str) -> list[str]:
-    """Take the padding layers out, giving their pad and bottom to the layers that read them."""
+    """Remove the padding layers; the layers that read them take over their pad and bottom."""
     producer: dict[str, Message | None] = dict.fromkeys(net.input)
     kept: list[Message] = []
     sentences: list[str] = []
@@ -153,7 +153,7 @@ def _check_padding(layer: Message, source: Message, where: str) -> None:
 
 
 def _upgrade_layer(layer: Message, where: str, sentences: list[str]) -> Message:
-    """The layer in the V1 form: what the V0 part gives, and the V1 fields around it."""
+    """The layer in the V1 form: the fields of its V0 part, and the V1 fields around it."""
     old = layer.layer
     result = _copy(layer)
     result.ClearField("layer")
@@ -184,7 +184,7 @@ def _upgrade_layer(layer: Message, where: str, sentences: list[str]) -> Message:
 
 
 def _assign(target: Message, name: str, value: Message, where: str) -> None:
-    """Set a field from a value of the old form, which may be a list where the new one is not."""
+    """Set a field to a value of the old form, which may be a list where the new one is not."""
     field = target.DESCRIPTOR.fields_by_name[name]
     try:
         if proto.is_repeated(field):

@@ -1,4 +1,4 @@
-"""Nets of the V1 form, `layers { type: CONVOLUTION }`, brought to the current one."""
+"""Upgrades nets of the V1 form, `layers { type: CONVOLUTION }`, to the current form."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ V1_TYPE_NAMES = {
     "THRESHOLD": "Threshold",
     "WINDOW_DATA": "WindowData",
 }
-"""V1's enum names and the type strings they became."""
+"""V1's enum names and the corresponding type strings."""
 
 PARAM_LISTS = {
     "param": "name",
@@ -56,7 +56,7 @@ PARAM_LISTS = {
     "blobs_lr": "lr_mult",
     "weight_decay": "decay_mult",
 }
-"""V1's lists with an entry for each blob, and the fields of ParamSpec they became."""
+"""V1's lists with an entry for each blob, and the corresponding fields of ParamSpec."""
 
 DATA_PARAMS = {
     "Data": "data_param",
@@ -67,7 +67,7 @@ TRANSFORM_FIELDS = ("scale", "mean_file", "crop_size", "mirror")
 
 
 def v1_type_name(number: int) -> str:
-    """The current type string of a V1 type's number, as it stands in weight files.
+    """The current type string of the number of a V1 type, as used in weight files.
 
     Raises:
         ProtoError: no V1 type has this number.
@@ -82,9 +82,9 @@ def v1_type_name(number: int) -> str:
 
 
 def upgrade_v1_layer(v1: Message) -> Message:
-    """The LayerParameter that a V1LayerParameter means, its blobs included.
+    """Convert a V1LayerParameter, including its blobs, to a LayerParameter.
 
-    Caffe: upgrade_proto.cpp; the V0 part of a layer, if any, is left out.
+    Caffe: upgrade_proto.cpp; a V0 part of the layer is left out.
     """
     layer = proto.LayerParameter()
     for field, value in v1.ListFields():
@@ -108,7 +108,7 @@ def upgrade_v1_layer(v1: Message) -> Message:
 
 
 def needs_data_upgrade(net: Message) -> bool:
-    """Whether a V1 data layer transforms its images by fields of its own."""
+    """Whether a V1 data layer has fields for the transformation of images."""
     return any(_old_transformation(layer) for layer in net.layers)
 
 
@@ -139,10 +139,10 @@ def _old_transformation(layer: Message) -> list[str]:
 
 
 def upgrade_v1_net(net: Message, where: str) -> list[str]:
-    """Bring the net's `layers` to `layer` in place.
+    """Upgrade the net's `layers` to `layer` in place; returns a sentence on the change.
 
     Raises:
-        ProtoError: the net has both.
+        ProtoError: the net has both forms.
     """
     if len(net.layer):
         raise ProtoError(

@@ -1,7 +1,7 @@
-"""Table 1 of the paper as data, in the paper's own notation, and the names its layers carry.
+"""Table 1 of the paper as data, in the notation of the paper, and the names of its layers.
 
 A row is written as in the paper: "conv3-64" is a convolution with a 3x3 kernel and 64 channels,
-"LRN" a local response normalisation. Every stage ends in the 2x2 max-pooling of stride 2.
+"LRN" a local response normalisation. Every stage ends with a 2x2 max-pooling of stride 2.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ NETS: dict[str, Rows] = {
         ("conv3-512", "conv3-512", "conv3-512", "conv3-512"),
         ("conv3-512", "conv3-512", "conv3-512", "conv3-512"),
     ),
-    # Section 4.1: each pair of 3x3 layers of B as one 5x5 layer of the same receptive field.
+    # Section 4.1: net B with each pair of 3x3 layers replaced by one 5x5 layer.
     "B-shallow": (
         ("conv5-64",),
         ("conv5-128",),
@@ -71,7 +71,7 @@ FC_WIDTHS = (4096, 4096)
 CLASSES = 1000
 CROP = 224
 MEAN_PIXEL = (103.939, 116.779, 123.68)
-"""The mean of the ILSVRC-2012 training set in B, G, R, as the released models subtract it."""
+"""The mean of the ILSVRC-2012 training set in B, G, R that the released models subtract."""
 
 _CONVOLUTION = re.compile(r"conv([1-9][0-9]{0,9})-([1-9][0-9]{0,9})")
 _NORMALISATION = "LRN"
@@ -79,7 +79,7 @@ _NORMALISATION = "LRN"
 
 @dataclass(frozen=True)
 class Convolution:
-    """A stride-1 convolution of odd square kernel, padded so that the size is kept."""
+    """A stride-1 convolution with an odd square kernel, padded so that the size is kept."""
 
     kernel: int
     width: int
@@ -93,7 +93,7 @@ class Convolution:
         if not 1 <= self.width < 2**31:
             raise ProtoError(
                 f"stages: a convolution of {self.width} channels; expected from 1 to {2**31 - 1}, "
-                f"got conv{self.kernel}-{self.width}; correct the number behind the dash"
+                f"got conv{self.kernel}-{self.width}; change the number after the dash"
             )
 
     def __str__(self) -> str:
@@ -114,7 +114,7 @@ Stages = tuple[tuple[Unit, ...], ...]
 
 @dataclass(frozen=True)
 class InitialNet:
-    """Which layers of which net a deeper one starts from (paper: section 3.1)."""
+    """The net and the layers from which a deeper net is initialised (paper: section 3.1)."""
 
     net: str
     layers: tuple[str, ...]
@@ -124,9 +124,9 @@ INITIAL_NET = InitialNet("A", ("conv1_1", "conv2_1", "conv3_1", "conv3_2", "fc6"
 
 
 def initial_net_for(name: str) -> InitialNet | None:
-    """What the paper initialises a net of Table 1 with, or None where it draws at random.
+    """The initial net of a net of Table 1 in the paper, or None if it is drawn at random.
 
-    The net of section 4.1 has 5x5 kernels, into which net A's layers do not fit.
+    The net of section 4.1 has 5x5 kernels, which net A's layers do not fit.
     """
     return INITIAL_NET if name in ("B", "C", "D", "E") else None
 
@@ -140,18 +140,18 @@ def stages_of(name: str) -> Stages:
     if name not in NETS:
         raise ProtoError(
             f"net: the paper has no net {name!r}; expected one of {', '.join(NETS)}, "
-            f"got {name!r}; for a net of your own write a spec"
+            f"got {name!r}; for other nets write a spec"
         )
     return parse_stages(NETS[name])
 
 
 def parse_stages(rows: Iterable[Iterable[str]]) -> Stages:
-    """Stages from rows in the paper's notation. See `parse_unit`."""
+    """Parse stages from rows in the paper's notation; see `parse_unit`."""
     return tuple(tuple(parse_unit(row) for row in stage) for stage in rows)
 
 
 def parse_unit(row: str) -> Unit:
-    """The unit a row of Table 1 stands for.
+    """Parse a row of Table 1.
 
     Raises:
         ProtoError: the row is not in the paper's notation.
@@ -161,16 +161,16 @@ def parse_unit(row: str) -> Unit:
     match = _CONVOLUTION.fullmatch(row)
     if match is None:
         raise ProtoError(
-            f"stages: {row!r} is no row of a net; expected 'conv<kernel>-<channels>' or 'LRN', "
+            f"stages: {row!r} is not a row of a net; expected 'conv<kernel>-<channels>' or 'LRN', "
             f"got {row!r}; write for example 'conv3-64'"
         )
     return Convolution(int(match[1]), int(match[2]))
 
 
 def numbered_units(stages: Stages) -> Iterator[list[tuple[str, Unit]]]:
-    """Each stage's units with the number their layers' names end in, counted from 1.
+    """The units of each stage with the numbers at the end of their layers' names, from 1.
 
-    The third convolution of stage 4 comes as "4_3": its layers are conv4_3 and relu4_3. A
+    The third convolution of stage 4 has "4_3": its layers are conv4_3 and relu4_3. A
     normalisation has the number of the convolution before it.
     """
     for stage, units in enumerate(stages, start=1):
@@ -179,5 +179,5 @@ def numbered_units(stages: Stages) -> Iterator[list[tuple[str, Unit]]]:
 
 
 def fc_number(stages: Stages) -> int:
-    """The number of the first fully-connected layer: 6 behind five stages, as in fc6."""
+    """The number of the first fully-connected layer: 6 after five stages, as in fc6."""
     return len(stages) + 1

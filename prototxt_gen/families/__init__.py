@@ -1,10 +1,10 @@
-"""Nets whose shape is not the paper's stages of convolutions: one module per net.
+"""Nets that do not consist of the paper's stages of convolutions: one module per net.
 
-A module defines `NET`, the name that `--net` and a spec's `net` select it by, and
+A module defines `NET`, the name that selects it by `--net` and by a spec's `net`, and
 `scores(net, spec, init)`, which adds the layers between the blob `data` and the class scores to a
 NetParameter and returns the name of the scores' blob. The function takes widths from
-`spec.scaled`, the number of classes from `spec.classes`, and passes `init` to `learnt`. It ends in
-a pooling over the whole map, so that the net can be applied to images of any size.
+`spec.scaled`, the number of classes from `spec.classes`, and passes `init` to `learnt`. The last
+layer is a global pooling, so that the net can be applied to images of any size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Network in Network, of Caffe's model zoo: convolutions that are followed by 1x1 convolutions.
+"""Network in Network, of Caffe's model zoo: convolutions followed by 1x1 convolutions.
 
 Paper: Lin, Chen and Yan, Network In Network (2013).
 """
@@ -15,7 +15,7 @@ _BLOCKS = ((96, 11, 0, 4), (256, 5, 2, 1), (384, 3, 1, 1), (1024, 3, 1, 1))
 
 
 def scores(net: Message, spec: NetSpecification, init: Initialisation | None) -> str:
-    """Add the four blocks and the average of the class maps. See prototxt_gen.families."""
+    """Add the four blocks and the average of the class maps; see prototxt_gen.families."""
     top = "data"
     for number, (width, kernel, pad, stride) in enumerate(_BLOCKS, start=1):
         last = number == len(_BLOCKS)

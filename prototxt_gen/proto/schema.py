@@ -1,6 +1,6 @@
-"""The part of proto2's grammar that caffe.proto uses, read into a file descriptor.
+"""Parses the part of proto2's grammar that caffe.proto uses into a file descriptor.
 
-Reading the schema when it is wanted leaves no generated code that pins a protobuf version.
+Parsing the schema at run time avoids generated code, which requires a certain protobuf version.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class _Token(NamedTuple):
 
 
 class _Declared(NamedTuple):
-    """A field whose type is a name: it resolves once every type of the file is known."""
+    """A field whose type is a name, which is resolved when all types of the file are parsed."""
 
     field: descriptor_pb2.FieldDescriptorProto
     scope: str
@@ -50,10 +50,10 @@ class _Declared(NamedTuple):
 
 
 def parse_schema(text: str, where: str) -> descriptor_pb2.FileDescriptorProto:
-    """Read a proto2 schema into the descriptor of a file called `where`.
+    """Parse a proto2 schema into the descriptor of a file named `where`.
 
     Raises:
-        ProtoError: the text is no proto2, or uses a part of it that is not read here.
+        ProtoError: the text is not proto2, or uses an unsupported part of it.
     """
     return _Parser(text, where).file()
 
@@ -75,7 +75,7 @@ def _tokens(text: str, where: str) -> Iterator[_Token]:
 
 
 class _Parser:
-    """Recursive descent over the tokens, one method a construct."""
+    """Recursive descent over the tokens, with one method per construct."""
 
     def __init__(self, text: str, where: str) -> None:
         self._where = where

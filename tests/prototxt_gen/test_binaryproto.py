@@ -53,9 +53,7 @@ def test_an_array_that_is_no_mean(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"m: not a BlobProto \(.*\); expected a binary array such"):
         read_binaryproto(path)
     path.write_bytes(proto.SolverState(current_step=3).SerializeToString())
-    with pytest.raises(
-        DataError, match=r"expected as many numbers as shape \(0, 0, 0, 3\) says, g"
-    ):
+    with pytest.raises(DataError, match=r"expected as many numbers as shape \(0, 0, 0, 3\) has, g"):
         path.write_bytes(proto.BlobProto(width=3, data=[1]).SerializeToString())
         read_binaryproto(path)
     path.write_bytes(b"")

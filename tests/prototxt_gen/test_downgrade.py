@@ -118,8 +118,8 @@ def test_a_shared_parameter_keeps_its_owners_rate() -> None:
     params = 'param { name: "w" } param { name: "b" lr_mult: 2 }'
     refused(
         f'layer {{ name: "x" type: "InnerProduct" {params} }}',
-        "n: layer 'x': shared param 0 has no lr_mult, and param 1 has one, which V1 cannot say; "
-        "expected lr_mult in both, got one; add lr_mult to param 0",
+        "n: layer 'x': shared param 0 has no lr_mult, and param 1 has one, which V1 cannot "
+        "express; expected lr_mult in both, got one; add lr_mult to param 0",
     )
     own = downgrade_v1(net_of('layer { type: "ReLU" param { } param { name: "b" lr_mult: 2 } }'))
     assert list(own.layers[0].blobs_lr) == [1, 2]

@@ -157,7 +157,7 @@ def test_image_without_graphviz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         draw_net_to_file(NET, path)
     assert str(caught.value) == (
         f"{path}: a drawing as .png needs Graphviz; expected its program 'dot' on PATH, got none; "
-        "install graphviz, or ask for a .dot file"
+        "install graphviz, or write a .dot file"
     )
     assert not path.exists()
 
@@ -179,7 +179,7 @@ def test_image_is_what_graphviz_says(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_graphviz_that_fails_or_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, "cat > /dev/null; echo no fonts >&2; exit 1")
     path = tmp_path / "net.pdf"
-    with pytest.raises(UnsupportedError, match=r"Graphviz failed; .* got no fonts; ask"):
+    with pytest.raises(UnsupportedError, match=r"Graphviz failed; .* got no fonts; write"):
         draw_net_to_file(NET, path)
     assert not path.exists()
 

@@ -236,7 +236,9 @@ def test_text_keeps_the_bytes_of_file_names(tmp_path: Path) -> None:
 
 def test_a_path_in_a_prototxt_is_utf8() -> None:
     assert utf8_path(Path("a") / "\u00e9") == "a/\u00e9" and utf8_path("a,b/") == "a,b/"
-    with pytest.raises(ProtoError, match="a path that is not UTF-8, which no prototxt can hold"):
+    with pytest.raises(
+        ProtoError, match="a path that is not UTF-8 cannot be written to a prototxt"
+    ):
         utf8_path("a/\udcff")
 
 

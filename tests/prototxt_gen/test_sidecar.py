@@ -136,7 +136,10 @@ def test_stored_means_no_rescale(tmp_path: Path) -> None:
             "eigenvectors = [[1, 0, 0], [1, 0, 0], [1, 0, 0]]",
             "data.train.pca.eigenvalues: out of range; expected finite numbers, got 1e+39",
         ),
-        (f"[parallel]\nshards = 0x{'f' * 5000}", "this is no TOML: more than 1000 digits in a row"),
+        (
+            f"[parallel]\nshards = 0x{'f' * 5000}",
+            "this is not TOML: more than 1000 digits in a row",
+        ),
         (f"[parallel]\nshards = 0x{'f' * 99}", "parallel.shards: of the wrong kind"),
         (f"[data.train]\nshort_side = 0x{'f' * 99}", "data.train.short_side: of the wrong kind"),
         (
@@ -178,7 +181,7 @@ def test_stored_means_no_rescale(tmp_path: Path) -> None:
             "weights.layers: of the wrong kind; expected a list of strings",
         ),
         ("weights = 3", "weights: of the wrong kind; expected a table, got 3"),
-        ("a = ", "this is no TOML: "),
+        ("a = ", "this is not TOML: "),
     ],
 )
 def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, message: str) -> None:

@@ -164,12 +164,12 @@ ERRORS = [
     ("init.method = 'he'", "init.method: out of range; expected one of gaussian, from-net-a"),
     (
         "init.method = 'from-net-a'",
-        "init.weights: only from-net-a reads weights, and it must have them; expected a .caffemodel"
+        "init.weights: from-net-a requires weights, other methods take none; expected a .caffemodel"
         " of net A for method 'from-net-a', got nothing; give both or neither",
     ),
     (
         "init.weights = 'w'",
-        "init.weights: only from-net-a",
+        "init.weights: from-net-a requires weights",
         "expected none for method 'xavier', got 'w'",
     ),
     (
@@ -240,7 +240,7 @@ def test_a_wrong_value_is_refused_by_file_and_key(case: tuple[str, ...], tmp_pat
         ('net = "D"\nname = "../x"', "name: out of range; expected letters, digits"),
         ('net = "F"', "net: the paper has no net 'F'"),
         ('name = "x"\nstage = [["conv3-8"]]', "stage: unknown key"),
-        ("crop =", "this is no TOML: "),
+        ("crop =", "this is not TOML: "),
     ],
 )
 def test_a_net_is_either_the_papers_or_its_own(text: str, message: str) -> None:

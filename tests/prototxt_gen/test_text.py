@@ -103,7 +103,7 @@ def test_print_is_idempotent_and_loses_nothing() -> None:
         ),
         (
             "layer { inner_product_param { num_output: 2.5 } }",
-            "n.prototxt:1:43: not a number; expected a whole number, got 2.5; correct the value",
+            "n.prototxt:1:43: not a number; expected an integer, got 2.5; correct the value",
         ),
         (
             "layer { loss_weight: one }",
@@ -209,7 +209,7 @@ def test_binary_files_are_named(tmp_path: Path, content: bytes, kind: str) -> No
         assert str(caught.value) == (
             f"{path}:1:1: this is no prototxt; expected text in UTF-8, got {kind}"
             f"{' or .binaryproto' if 'binary' in kind else ''}; give the .prototxt here, and "
-            "weights where weights are asked for"
+            "weights by the option for weights"
         )
 
 

@@ -57,7 +57,7 @@ def test_inputs_and_shapes_that_do_not_fit() -> None:
     ]
     net = parse('input: "a" input_shape { dim: 7 } input_shape {} input_dim: [1, 2]', NET)
     assert upgrade_net(net, "n")[1:] == [
-        "1 more input_shape and 2 input_dim beside input_shape belong to no input, left out"
+        "1 more input_shape and 2 input_dim in addition to input_shape belong to no input, left out"
     ]
 
 

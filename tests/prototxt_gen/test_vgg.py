@@ -76,8 +76,11 @@ def test_a_row_prints_as_it_is_written(row: str) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("conv3x64", "'conv3x64' is no row of a net; expected 'conv<kernel>-<channels>' or 'LRN'"),
-        ("conv03-64", "'conv03-64' is no row of a net"),
+        (
+            "conv3x64",
+            "'conv3x64' is not a row of a net; expected 'conv<kernel>-<channels>' or 'LRN'",
+        ),
+        ("conv03-64", "'conv03-64' is not a row of a net"),
         ("conv4-64", "a kernel of 4 cannot keep the size of its input; expected an odd kernel"),
         ("conv3-2147483648", "a convolution of 2147483648 channels; expected from 1 to 2147483647"),
     ],

@@ -90,7 +90,7 @@ def test_one_initialisation_replaces_another() -> None:
     assert list(read("d/solver.prototxt", proto.SolverParameter).weights) == ["a.caffemodel"]
     assert run("--spec d/spec.toml --out e --init gaussian") == 0
     assert not read("e/solver.prototxt", proto.SolverParameter).weights
-    with pytest.raises(ProtoError, match=r"init\.weights: only from-net-a reads weights"):
+    with pytest.raises(ProtoError, match=r"init\.weights: from-net-a requires weights"):
         run("--net D --out d --init from-net-a")
 
 

@@ -217,7 +217,7 @@ def test_a_solver_in_a_folder_whose_name_is_not_utf8(folder: Path, capsys: Out) 
     text = SOLVER.replace('snapshot_prefix: "snap"', "")
     (other / "solver.prototxt").write_text(text)
     assert main(["train", "--solver", str(other / "solver.prototxt")]) == 2
-    assert "a path that is not UTF-8, which no prototxt can hold" in capsys.readouterr().err
+    assert "a path that is not UTF-8 cannot be written to a prototxt" in capsys.readouterr().err
     (other / "solver.prototxt").write_text(SOLVER)
     assert main(["train", "--solver", str(other / "solver.prototxt")]) == 0
     assert main(["train", "--solver", "solver.prototxt", "--weights", f"{other}/w"]) == 2
