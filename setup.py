@@ -1,4 +1,4 @@
-"""Builds the CPU kernels. They are optional: without a compiler numpy serves."""
+"""Builds the CPU kernels, which are optional: without a compiler NumPy is used."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 SOURCES = Path("runtime", "backend", "cpu", "native")
-# One object of every kernel source per instruction set; the best that the processor runs is chosen
-# when the library is loaded. Other machines have one set: what the compiler takes for granted.
+# One object of every kernel source per instruction set; the best set that the processor supports is
+# selected when the library is loaded. Other architectures have one set, the compiler's default.
 INSTRUCTION_SETS: dict[str, list[str]] = {
     "sse4": ["-msse4.2", "-mpopcnt"],
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma"],
 }
-# Not -ffast-math: it would also let denormals be flushed for the whole process, and NaN be assumed
-# away. -Wno-psabi: GCC remarks that vectors passed to functions depend on the instruction set; all
+# Not -ffast-math, which would flush denormals in the entire process and assume that there are no
+# NaN. -Wno-psabi: GCC warns that vectors passed to functions depend on the instruction set, but all
 # such functions are inlined.
 FLAGS = [
     "-O3",
@@ -39,7 +39,10 @@ COMMON = ("module.cpp", "team.cpp")
 
 
 def source_digest() -> str:
-    """What the library is told it was built from; the file is loaded alone, without the project."""
+    """The digest of the sources, which is compiled into the library.
+
+    It is computed by a file of the project that is loaded separately.
+    """
     path = SOURCES.with_name("native_digest.py")
     spec = importlib.util.spec_from_file_location("native_digest", path)
     module = importlib.util.module_from_spec(spec)
@@ -48,7 +51,7 @@ def source_digest() -> str:
 
 
 def instruction_sets() -> dict[str, list[str]]:
-    """The sets of this machine's architecture; one of several architectures has none of its own."""
+    """The sets of this machine's architecture; a build for several architectures has one set."""
     several = os.environ.get("ARCHFLAGS", "").count("-arch") > 1
     if platform.machine().lower() in ("x86_64", "amd64") and not several:
         return INSTRUCTION_SETS
@@ -56,7 +59,7 @@ def instruction_sets() -> dict[str, list[str]]:
 
 
 class BuildNative(build_ext):
-    """Compiles each kernel source once per instruction set, and survives a compiler that fails."""
+    """Compiles each kernel source once per instruction set; a failing compiler is not an error."""
 
     def build_extension(self, ext: Extension) -> None:
         kernels = [source for source in ext.sources if Path(source).name not in COMMON]

@@ -1,1 +1,1 @@
-"""What a net takes and does, without running it: summaries, receptive fields, memory, time."""
+"""Properties of a net without running it: summaries, receptive fields, memory, time."""

@@ -1,4 +1,4 @@
-"""The channels of the blobs of a net that is only described."""
+"""The channels of the blobs of a net, inferred from its prototxt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SIDE = 224
 
 
 def blob_channels(param: Message, phase: int | None) -> dict[int, PhaseChannels]:
-    """The channels of the tops of a net in a phase, or in both, as far as they are determined.
+    """The channels of the tops of a net in a phase, or in both, if they are determined.
 
     No data is read: images of two shapes are assumed, and what depends on them is omitted. A phase
     in which the net cannot be built has no channels.
@@ -23,7 +23,7 @@ def blob_channels(param: Message, phase: int | None) -> dict[int, PhaseChannels]
         By phase, and then by the names of a layer and of its top. See prototxt_gen.draw.Channels.
     """
     phases = (TRAIN, TEST) if phase is None else (phase,)
-    return {each: _phase_channels(param, each) for each in phases}
+    return {one_phase: _phase_channels(param, one_phase) for one_phase in phases}
 
 
 def _phase_channels(param: Message, phase: int) -> PhaseChannels:
@@ -53,7 +53,7 @@ def _images(param: Message) -> list[Shape]:
 def _channels(param: Message, phase: int, image: Shape | None) -> PhaseChannels:
     try:
         with shape_net(param, phase, create_backend("cpu"), image=image) as net:
-            known = {
+            determined = {
                 (str(layer.param.name), str(name)): blob.shape[1]
                 for layer, tops in zip(net.layers, net.tops)
                 for name, blob in zip(layer.param.top, tops)
@@ -62,4 +62,4 @@ def _channels(param: Message, phase: int, image: Shape | None) -> PhaseChannels:
     except VerydeepError:
         return {}
     written = {(layer.name, name) for layer in param.layer for name in layer.top}
-    return {key: count for key, count in known.items() if key in written}
+    return {key: count for key, count in determined.items() if key in written}

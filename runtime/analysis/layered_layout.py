@@ -28,7 +28,7 @@ _BAND_GAP = 0.35
 
 @dataclass(frozen=True)
 class Node:
-    """A box, and the length behind it in which its lines are straight.
+    """A box, and the length after it in which its lines are straight.
 
     Units: those of the drawing, such as inches.
     """
@@ -53,7 +53,7 @@ class Flow:
 
 @dataclass
 class Layout:
-    """Where the nodes and lines are.
+    """The positions of nodes and lines.
 
     Shapes: centres (N,2) as (along, across); size (2,).
     """
@@ -67,7 +67,7 @@ class Layout:
 
 @dataclass
 class _Graph:
-    """The nodes of one band: those of the caller, then the points where long lines pass a rank."""
+    """The nodes of one band: those of the caller, then the points where long lines cross a rank."""
 
     sizes: list[float] = field(default_factory=list)
     ranks: list[int] = field(default_factory=list)
@@ -101,7 +101,7 @@ def bands_of(lengths: Sequence[float], crossing: Sequence[int], count: int) -> l
     Args:
         lengths: the length of each rank along the flow.
         crossing: how many values go from this rank or an earlier one to a later one.
-        count: how many bands there should be; a few more or fewer may result.
+        count: the intended number of bands; the result may have a few more or fewer.
     """
     ideal = sum(lengths) / count
     if count <= 1:
@@ -166,7 +166,7 @@ def _lay_out_band(
     members: list[int],
     side: float,
 ) -> tuple[float, float]:
-    """Place one band; returns its end along the flow and its width across it."""
+    """Place one band, and return its end along the flow and its width across it."""
     graph, local = _Graph(), {}
     for index in members:
         local[index] = graph.add(nodes[index].across, ranks[index])
@@ -195,7 +195,7 @@ def _lay_out_band(
 def _rank_spans(
     nodes: Sequence[Node], ranks: Sequence[int], members: list[int]
 ) -> dict[int, tuple[float, float, float]]:
-    """Where each rank begins, its boxes end and its straight lines end."""
+    """The coordinates at which each rank begins, its boxes end and its straight lines end."""
     spans: dict[int, tuple[float, float, float]] = {}
     begin = _MARGIN
     for rank in range(min(ranks[i] for i in members), max(ranks[i] for i in members) + 1):
@@ -208,12 +208,12 @@ def _rank_spans(
 
 
 def _add_flow(graph: _Graph, flow: Flow, local: dict[int, int], ranks: Sequence[int]) -> list[int]:
-    """Add the links of a value; readers share the points that its line passes. Returns these."""
+    """Add the links of a value, and return the points of its line, which all readers share."""
     first = ranks[flow.source]
     last = max((ranks[target] for target in flow.targets), default=first)
     points = [graph.add(0.0, rank) for rank in range(first + 1, last)]
     chain = [local[flow.source], *points]
-    # Weights of the source: lines that pass ranks are kept straight first.
+    # The weights of the paper: lines that cross ranks have priority to be straight.
     graph.links += [(a, b, 8 if a in points else 2) for a, b in itertools.pairwise(chain)]
     for target in flow.targets:
         tail = chain[ranks[target] - first - 1]

@@ -1,4 +1,4 @@
-"""How much memory a net will take, worked out from its shapes before any of it is taken."""
+"""Estimates the memory of a net from its shapes, before it is allocated."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes on the device by what they hold; what layers share or work on in place counts once.
+    """Bytes on the device by purpose; memory that layers share or change in place counts once.
 
-    A net that does not learn has no gradients and no history. What a backend keeps for its own
-    speed, beyond the workspace that its plans name, is not in it.
+    A net that does not learn has no gradients and no history. Caches of a backend, other than the
+    workspace of its plans, are not included.
+
+    Units: bytes.
     """
 
     batch: int
@@ -30,15 +32,15 @@ class MemoryEstimate:
     inputs: int
     """Images and labels."""
     activations: int
-    """The other blobs; where activations share memory, their gradients lie in it too."""
+    """The other blobs; where activations share memory, it also contains their gradients."""
     buffers: int
-    """What layers remember between forward and backward: masks, scales, probabilities."""
+    """Values that layers keep from forward to backward: masks, scales, probabilities."""
     workspace: int
-    """Scratch of the convolution that needs most; all use the same."""
+    """Workspace of the convolution that needs most; all convolutions share it."""
     weight_gradients: int = 0
     activation_gradients: int = 0
     history: int = 0
-    """What the solver remembers of each weight: its momentum, for SGD."""
+    """The state of the solver for each weight, such as the momentum of SGD."""
 
     @property
     def forward(self) -> int:
@@ -46,12 +48,12 @@ class MemoryEstimate:
 
     @property
     def backward(self) -> int:
-        """Forward and backward."""
+        """Memory of forward and backward passes."""
         return self.forward + self.weight_gradients + self.activation_gradients
 
     @property
     def total(self) -> int:
-        """All of it; for a net that learns, what a solver needs."""
+        """All memory, with that of the solver for a net that learns."""
         return self.backward + self.history
 
     def as_dict(self) -> dict[str, int]:
@@ -61,13 +63,13 @@ class MemoryEstimate:
 
 
 def memory_estimate(net: Net, batch: int | None = None, solver: Any = None) -> MemoryEstimate:
-    """What a net takes, for its own batch or another, with the history of a SolverParameter.
+    """Estimate the memory of a net, for its batch or another, with the history of a solver.
 
-    Blobs are counted by the memory they look at, so a net that shares memory is counted as such.
+    Blobs are counted by their storage, so memory that blobs share counts once.
 
     Raises:
-        ShapeError: a batch below 1.
-        ProtoError: a solver of a type that does not exist.
+        ShapeError: the batch is below 1.
+        ProtoError: the type of the SolverParameter is unknown.
     """
     if batch is not None and batch != batch_of(net):
         net = of_batch(net, batch)
@@ -98,7 +100,7 @@ def memory_estimate(net: Net, batch: int | None = None, solver: Any = None) -> M
 
 
 def _count_shared(net: Net, count: _Counter) -> int:
-    """Bytes of the activations that share memory, which are not counted again."""
+    """Bytes of the activations that share memory."""
     if net.context.sharing is None:
         return 0
     plan = plan_activations(net, net.context.sharing.keep)
@@ -107,28 +109,29 @@ def _count_shared(net: Net, count: _Counter) -> int:
 
 
 def budget_advice(net: Net, budget: int, batch: int | None = None, solver: Any = None) -> str:
-    """A sentence that says how to make a net fit into `budget` bytes; '' where it does.
+    """Advice on how to fit a net into `budget` bytes; '' if it fits.
 
-    A net that learns gets a smaller batch_size with a larger iter_size: the same images an
+    For a net that learns it is a smaller batch_size with a larger iter_size: the same images per
     iteration, in several passes.
     """
     estimate = memory_estimate(net, batch, solver)
     if estimate.total <= budget:
         return ""
-    whole = estimate.batch
+    images = estimate.batch
     excess = (
-        f"net '{net.name}': a batch of {whole} takes {in_gib(estimate.total)}; expected at most "
+        f"net '{net.name}': a batch of {images} takes {in_gib(estimate.total)}; expected at most "
         f"the {in_gib(budget)} there are"
     )
-    passes = passes_within(net, budget, whole, solver)
+    passes = passes_within(net, budget, images, solver)
     if passes is not None:
-        smaller = memory_estimate(net, whole // passes, solver)
+        smaller = memory_estimate(net, images // passes, solver)
         if not net.learns:
             return f"{excess}; use a batch of {smaller.batch}: {in_gib(smaller.total)}"
         done = int(solver.iter_size) if solver is not None else 1
         return (
             f"{excess}; set batch_size: {smaller.batch} in the net and iter_size: {passes * done} "
-            f"in the solver: the same {whole * done} images an iteration in {in_gib(smaller.total)}"
+            f"in the solver: the same {images * done} images per iteration in "
+            f"{in_gib(smaller.total)}"
         )
     least = memory_estimate(net, 1, solver)
     return (
@@ -137,7 +140,7 @@ def budget_advice(net: Net, budget: int, batch: int | None = None, solver: Any =
 
 
 def passes_within(net: Net, budget: int, batch: int, solver: Any = None) -> int | None:
-    """In how few equal passes `batch` images fit into `budget` bytes; None where not even one."""
+    """The fewest equal passes in which `batch` images fit into `budget` bytes; None if none do."""
     for passes in _divisors(batch):
         if memory_estimate(net, batch // passes, solver).total <= budget:
             return passes
@@ -149,13 +152,13 @@ def in_gib(size: int) -> str:
 
 
 class _Counter:
-    """Adds up memory, each storage once however many look at it."""
+    """Adds up memory; each storage counts once."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
 
     def add(self, memories: Iterable[SyncedMemory]) -> int:
-        """Bytes of the storages that were not counted before."""
+        """Count memories, and return the bytes of storages that were not counted before."""
         total = 0
         for memory in memories:
             if id(memory.storage) not in self._seen:
@@ -169,7 +172,7 @@ def storage_bytes(memory: SyncedMemory) -> int:
 
 
 def _buffers(layer: Layer) -> Iterator[SyncedMemory]:
-    """The memory that a layer has besides its blobs."""
+    """The memory of a layer in addition to its blobs."""
     for value in vars(layer).values():
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, SyncedMemory):
@@ -181,8 +184,8 @@ def _gradients(net: Net) -> Iterator[SyncedMemory]:
     for i, needed in enumerate(net.layer_need_backward):
         if needed:
             yield from (blob.diff for blob in net.tops[i])
-            wanted = zip(net.bottoms[i], net.bottom_need_backward[i])
-            yield from (blob.diff for blob, down in wanted if down)
+            bottoms = zip(net.bottoms[i], net.bottom_need_backward[i])
+            yield from (blob.diff for blob, down in bottoms if down)
 
 
 def _workspace(layers: Iterable[Layer]) -> int:

@@ -1,4 +1,4 @@
-"""A net as an image without Graphviz, drawn by matplotlib: boxes of layers, arrows of blobs."""
+"""Draws a net with matplotlib, without Graphviz: boxes for layers, arrows for blobs."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ _LABEL_FONT = 6.5
 _LINE = 0.125
 _PADDING = 0.08
 _ASPECT = 1.5
-"""Width by height of the page that bands of a long net are arranged for."""
+"""Width divided by height of the page on which the bands of a long net are arranged."""
 _ONE_BAND = {True: 14.0, False: 10.0}
 """Length in inches up to which a net is drawn in one band, by whether it is drawn sideways."""
 _HEADER = 0.45
 _DPI = 110
 _MOST_PIXELS = 60000
-"""Agg draws at most 2^16 pixels a side."""
+"""Agg draws at most 2^16 pixels per side."""
 _LINE_COLOUR = "#404040"
 _SHORTEST = 1e-3
 """Parts of a line that are shorter, in inches, are rounding errors of the layout."""
@@ -54,7 +54,7 @@ _SHORTEST = 1e-3
 
 @dataclass
 class _Box:
-    """A layer with the in-place layers that follow it, or where a line leaves or enters a band."""
+    """A layer with its in-place layers, or a connector at which a line leaves or enters a band."""
 
     layers: list[Message] = field(default_factory=list)
     connector: str = ""
@@ -63,7 +63,7 @@ class _Box:
 
 @dataclass
 class _Value:
-    """A blob on its way from one box to others."""
+    """A blob with the box that writes it and the boxes that read it."""
 
     source: int
     blob: str
@@ -185,23 +185,25 @@ def _drawing(
 ) -> _Drawing:
     """The boxes and the values between them. A phase has its own producers of blobs."""
     phases = (TRAIN, TEST) if phase is None else (phase,)
-    makers: dict[int, dict[str, int]] = {each: {} for each in phases}
+    makers: dict[int, dict[str, int]] = {one_phase: {} for one_phase in phases}
     boxes: list[_Box] = []
     values: dict[tuple[int, str], _Value] = {}
     for layer in layers_of_phase(net, phase):
-        mine = [each for each in phases if in_phase(layer, each)]
+        mine = [one_phase for one_phase in phases if in_phase(layer, one_phase)]
         box = _box_to_join(layer, mine, makers, boxes, values)
         if box is None:
             box = len(boxes)
             boxes.append(_Box())
         for name in [] if boxes[box].layers else layer.bottom:
-            for source in {makers[each][name] for each in mine if name in makers[each]}:
+            for source in {
+                makers[one_phase][name] for one_phase in mine if name in makers[one_phase]
+            }:
                 value = values.setdefault((source, name), _Value(source, name, [], []))
                 value.targets += [box] if box not in value.targets else []
         boxes[box].layers.append(layer)
         boxes[box].phases.update(mine)
-        for each in mine:
-            makers[each].update(dict.fromkeys(layer.top, box))
+        for one_phase in mine:
+            makers[one_phase].update(dict.fromkeys(layer.top, box))
     for value in values.values():
         value.label = _value_label(boxes[value.source], value.blob, channels)
     return _Drawing(boxes, list(values.values()), rankdir, lr_mults, phase is None)
@@ -214,7 +216,7 @@ def _box_to_join(
     boxes: Sequence[_Box],
     values: Mapping[tuple[int, str], _Value],
 ) -> int | None:
-    """The box of the blob that an in-place layer changes, if nothing read the blob before."""
+    """The box of the blob that an in-place layer changes, unless the blob was read before."""
     if not in_place(layer):
         return None
     name = layer.top[0]
@@ -268,7 +270,7 @@ def _bands(
 
 
 def _divide(drawing: _Drawing, ranks: list[int], bands: list[int]) -> None:
-    """Cut the values that are read in another band."""
+    """Divide the values that are read in another band."""
 
     def add(connector: str, rank: int, band: int) -> int:
         drawing.boxes.append(_Box(connector=connector))
@@ -370,7 +372,7 @@ def _draw_lines(page: _Page, drawing: _Drawing, layout: Layout) -> None:
 
 
 def _starts(drawing: _Drawing, layout: Layout) -> list[tuple[float, float]]:
-    """Where the line of each value leaves its box: side by side in the order of the targets."""
+    """The points at which lines leave their boxes, in the order of the targets."""
     leaving: dict[int, list[int]] = {}
     for index, value in enumerate(drawing.values):
         leaving.setdefault(value.source, []).append(index)
@@ -394,12 +396,12 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _draw_arrow(page: _Page, route: Sequence[tuple[float, float]]) -> None:
-    """Draw a line that is straight beside boxes and curved between ranks."""
+    """Draw a line that is straight along boxes and curved between ranks."""
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
     vertices, codes = [page.point(*route[0])], [Path.MOVETO]
-    # Arrowheads take their direction from the last part, which must have a length.
+    # Arrowheads have the direction of the last part, which must have a length above 0.
     route = [route[0], *(b for a, b in itertools.pairwise(route) if math.dist(a, b) > _SHORTEST)]
     for (along, across), (to_along, to_across) in itertools.pairwise(route):
         if abs(across - to_across) < _SHORTEST:
@@ -423,7 +425,7 @@ def _draw_arrow(page: _Page, route: Sequence[tuple[float, float]]) -> None:
 
 
 def _compact(lines: list[str]) -> list[str]:
-    """The lines of a label with stride and pad in one."""
+    """The lines of a label, with stride and pad in one line."""
     stride = next((line for line in lines if line.startswith("stride: ")), None)
     pad = next((line for line in lines if line.startswith("pad: ")), None)
     if stride is None or pad is None:

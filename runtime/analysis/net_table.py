@@ -30,7 +30,7 @@ def net_html(net: Net) -> str:
 
 
 def net_title(net: Net) -> str:
-    """One line: the net's name, its phase, and how many layers, blobs and parameters it has."""
+    """One line: the net's name, its phase, and its numbers of layers, blobs and parameters."""
     parameters = sum(blob.count() for blob in net.params.learnable)
     return (
         f"Net '{net.name}' ({PHASE_NAMES[net.phase]}): {len(net.layers)} layers, "

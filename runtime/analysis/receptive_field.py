@@ -1,6 +1,6 @@
-"""How much of the image one number of a blob sees, and how far apart neighbours look.
+"""The receptive fields of the numbers of blobs, and their strides.
 
-Paper: section 2.3, where stacks of 3x3 layers see as much as one 5x5 or 7x7 layer.
+Paper: section 2.3, where stacks of 3x3 layers have the receptive field of a 5x5 or 7x7 layer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Pair = tuple[Fraction, Fraction]
 
 _ONE = (Fraction(1), Fraction(1))
 _IMAGE_AXES = 4
-# The tops cover another part of the plane than the bottoms, at the same spacing.
+# The tops cover another part of the plane than the bottoms, with the same stride.
 _MOVED = (Places.SHIFTED, Places.CROPPED)
 
 
@@ -27,16 +27,16 @@ _MOVED = (Places.SHIFTED, Places.CROPPED)
 class Field:
     """The receptive field of each number of a blob.
 
-    Units: pixels of the image that comes into the net, height before width. `stride` is None where
-    the blob has no plane any more: each of its numbers sees everything that its bottom's plane saw.
-    A field may be larger than the image: it counts what padding stands in for.
+    Units: pixels of the net's input, height before width. `stride` is None if the blob has no
+    plane: each of its numbers then depends on the complete plane of its bottom. A field may be
+    larger than the image, because it includes padding.
     """
 
     size: Pair
     stride: Pair | None = _ONE
 
     def spread(self, plane: Sequence[int]) -> Field:
-        """The field of something that sees a whole plane of (height, width) numbers."""
+        """The field of a number that depends on all numbers of a plane (height, width)."""
         if self.stride is None:
             return self
         size = [s + (n - 1) * step for s, n, step in zip(self.size, plane, self.stride)]
@@ -44,18 +44,18 @@ class Field:
 
 
 def receptive_fields(net: Net) -> list[list[Field | None]]:
-    """The fields of every layer's tops, in the net's order.
+    """The fields of the tops of every layer, in the net's order.
 
-    None where there is none: labels, losses, weights, and what stands behind a layer whose reach
-    is not known. Statistics over planes or batches, as MVN's, are not counted.
+    None for labels, losses and weights, and after a layer whose receptive field is unknown.
+    Statistics over planes or batches, such as those of MVN, are not included.
     """
-    known: dict[int, Field | None] = {}
-    found = []
+    by_blob: dict[int, Field | None] = {}
+    tops = []
     for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
-        fields = [known.get(id(blob)) for blob in bottom]
-        found.append([_field(layer, bottom, fields, blob) for blob in top])
-        known.update((id(blob), field) for blob, field in zip(top, found[-1]))
-    return found
+        fields = [by_blob.get(id(blob)) for blob in bottom]
+        tops.append([_field(layer, bottom, fields, blob) for blob in top])
+        by_blob.update((id(blob), field) for blob, field in zip(top, tops[-1]))
+    return tops
 
 
 def _field(
@@ -81,7 +81,7 @@ def _field(
 
 
 def _widest(fields: Sequence[Field]) -> Field:
-    """What layers that join blobs see: the most that any of them does."""
+    """The field of a layer with several bottoms: the largest of theirs."""
     strides = [field.stride for field in fields]
     size = (max(f.size[0] for f in fields), max(f.size[1] for f in fields))
     planes = [stride for stride in strides if stride is not None]
@@ -91,13 +91,13 @@ def _widest(fields: Sequence[Field]) -> Field:
 
 
 def _widened(field: Field, window: Window) -> Field:
-    """The field of what sees numbers of this field through a window."""
+    """The field of a number that depends on a window of numbers of this field."""
     if field.stride is None:
         return field
     extent: Sequence[int] = window.extent
     step = [Fraction(stride) for stride in window.stride]
     if window.transposed:
-        # The bottom's numbers that meet in one of the top's, which are closer together.
+        # The bottom's numbers on which one number of the top depends; the top has a smaller stride.
         extent = [ceil_div(e, s) for e, s in zip(window.extent, window.stride)]
         step = [1 / s for s in step]
     size = [f + (e - 1) * s for f, e, s in zip(field.size, extent, field.stride)]

@@ -1,6 +1,6 @@
 """The table of a net: shapes, parameters, multiply-adds, memory and receptive field of each layer.
 
-The net is built for its shapes, so a summary cannot differ from what runs. Paper: Tables 1 and 2.
+The shapes are those of the built net. Paper: Tables 1 and 2.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from runtime.net.shape_net import batch_of
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer; `parameters` that an earlier layer owns are in `shared_parameters`.
+    """One layer; `parameters` owned by an earlier layer are in `shared_parameters`.
 
-    Units: `multiply_adds` of one image, forward; `memory` in bytes of the batch, 0 where the layer
-    works in place or its tops look at memory of its bottoms.
+    Units: `multiply_adds` of one image, forward; `memory` in bytes of the batch, 0 if the layer
+    works in place or its tops share the memory of its bottoms.
     """
 
     name: str
@@ -51,7 +51,7 @@ class LayerRow:
 
 @dataclass(frozen=True)
 class Summary:
-    """A net's layers, splits left out, and what they add up to."""
+    """The layers of a net, without splits, and their totals."""
 
     name: str
     phase: int
@@ -64,12 +64,12 @@ class Summary:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one image, in the convolutions and inner products of a forward pass."""
+        """Multiply-adds of one image in the convolutions and inner products of a forward pass."""
         return sum(row.multiply_adds for row in self.rows)
 
     @property
     def activations_per_image(self) -> float:
-        """Bytes of the blobs that the net makes of one image."""
+        """Bytes of the blobs of one image."""
         return self.memory.activations / self.memory.batch
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,9 +86,9 @@ class Summary:
 
 
 def summarize(net: Net, solver: Any = None, types: Mapping[str, str] | None = None) -> Summary:
-    """The table of a net; a SolverParameter adds its history to the memory.
+    """The table of a net; with a SolverParameter the memory includes the solver's history.
 
-    `types` gives the types of layers that stand in for others, as the sources of a shape net may.
+    `types` gives the types to print of substituted layers, such as the sources of a shape net.
     """
     names = types or {}
     batch = batch_of(net)

@@ -1,4 +1,4 @@
-"""A summary as text: a table of at most 100 columns, and what it adds up to."""
+"""A summary as text: a table of at most 100 columns, and its totals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 100
 MIB = 1 << 20
 _GAP = "  "
 _LEFT = 3
-"""Columns of words, which start at the left; the numbers behind them end at the right."""
+"""The number of columns of words, which are left-aligned; columns of numbers are right-aligned."""
 _HEAD = 2
 _SCALES = ((1, ""), (1000, "k"), (1_000_000, "M"))
 _SIZES = ((1, "bytes"), (1 << 10, "KiB"), (MIB, "MiB"))
@@ -23,7 +23,7 @@ Table = list[list[str]]
 
 
 def summary_text(summary: Summary) -> str:
-    """The whole summary, as a person reads it."""
+    """The summary as text: the table, the totals and the memory."""
     head = (
         f"{summary.name or 'net without a name'}: {PHASE_NAMES[summary.phase]}, batch of "
         f"{summary.memory.batch}"
@@ -35,7 +35,7 @@ def summary_text(summary: Summary) -> str:
 def layer_lines(summary: Summary) -> list[str]:
     """A line for each layer, and one for each further top.
 
-    The receptive field is a size in pixels, and how many pixels apart neighbours look.
+    The receptive field is printed as its size and its stride in pixels.
     """
     macs = _scale([row.multiply_adds for row in summary.rows], _SCALES)
     memory = _scale([row.memory for row in summary.rows], _SIZES)
@@ -50,7 +50,7 @@ def layer_lines(summary: Summary) -> list[str]:
 
 
 def total_lines(summary: Summary) -> list[str]:
-    """What the table adds up to, and the memory of a run."""
+    """The totals of the table, and the memory of a run."""
     memory = summary.memory
     totals = [
         ["parameters", f"{summary.parameters:,}", _mib(memory.weights)],
@@ -64,9 +64,9 @@ def total_lines(summary: Summary) -> list[str]:
 
 
 def align(table: Table, left: int, width: int) -> list[str]:
-    """Lines of a table: the first `left` columns start at the left, the others end at the right.
+    """Lines of a table: the first `left` columns are left-aligned, the others right-aligned.
 
-    Where a line would be wider than `width`, the first column gives way.
+    If a line would be wider than `width`, the first column is shortened.
     """
     widths = [max(map(len, column)) for column in zip(*table)]
     surplus = sum(widths) + len(_GAP) * (len(widths) - 1) - width
@@ -133,7 +133,7 @@ def _memory_table(memory: MemoryEstimate) -> Table:
 
 
 def _scale(values: Sequence[int], units: tuple[tuple[int, str], ...]) -> tuple[int, str]:
-    """The largest unit of which the largest value has at least 10."""
+    """The largest unit in which the largest value is at least 10."""
     largest = max(values, default=0)
     return next((unit for unit in reversed(units) if largest >= 10 * unit[0]), units[0])
 
@@ -143,7 +143,7 @@ def _scaled(value: int, unit: int) -> str:
 
 
 def _shortened(text: str, width: int) -> str:
-    """The text without its middle: long names differ at their ends."""
+    """The text without its middle, because long names differ at their ends."""
     if len(text) <= width:
         return text
     tail = (width - 2) // 2
@@ -151,7 +151,7 @@ def _shortened(text: str, width: int) -> str:
 
 
 def _side(pair: tuple[Fraction, Fraction]) -> str:
-    """A size of a height and a width, once where they are the same."""
+    """Height and width; one number if they are equal."""
     return f"{pair[0]}" if pair[0] == pair[1] else f"{pair[0]}x{pair[1]}"
 
 

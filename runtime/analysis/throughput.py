@@ -16,11 +16,11 @@ NOTE = "GFLOP/s: 2 operations for each multiply-add of the convolutions and inne
 
 
 class Work(NamedTuple):
-    """Multiply-adds of a layer in a pass of the whole batch."""
+    """Multiply-adds of a layer in a pass of the batch."""
 
     forward: int
     backward: int
-    """As many as forward for the gradient of the weights, and as many for that of the bottoms."""
+    """Those of forward once for the gradient of the weights and once for that of the bottoms."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ class Throughput:
 
 
 def work_of(net: Net) -> list[Work]:
-    """The work of each layer."""
-    found = []
+    """The multiply-adds of each layer."""
+    works = []
     for i, layer in enumerate(net.layers):
         forward = layer.multiply_adds(len(net.bottoms[i]))
         gradients = any(layer.param_propagate_down) + any(net.bottom_need_backward[i])
-        found.append(Work(forward, forward * gradients))
-    return found
+        works.append(Work(forward, forward * gradients))
+    return works
 
 
 def gflop_per_s(multiply_adds: int, milliseconds: float) -> float:

@@ -1,7 +1,7 @@
 """Estimate the time of a training step on N devices.
 
-A step consists of the computation (divided by N), the addition of the gradients of the device's own
-shards and of those that other devices send, the exchange of gradients and weights, and the update
+A step consists of the computation (divided by N), the addition of the gradients of the device's
+shards and of those from other devices, the exchange of gradients and weights, and the update
 (divided by N). The gradients of a layer are sent as soon as they are computed, so part of the
 exchange takes place during the backward pass of the last shard. Replicas in host memory are faster
 than estimated, as they exchange factors in place of most gradients (factors.py).
@@ -17,11 +17,11 @@ from typing import Any
 from prototxt_gen.errors import ProtoError
 
 LINKS = {"nvlink": 130.0, "pcie": 11.0, "ethernet-100g": 10.5, "ethernet-10g": 1.1}
-"""Sustained GB/s that one device sends and, at the same time, receives."""
+"""Sustained GB/s that one device sends and at the same time receives."""
 
 _BYTES = 4
 _FLOPS = 6
-"""Operations of a step for each multiply-add of the forward pass: 2 forward and 4 backward."""
+"""Operations of a step per multiply-add of the forward pass: 2 forward and 4 backward."""
 _UPDATE_ACCESSES = 5
 """Weights and history are read and written, and the gradient is read."""
 _ADD_ACCESSES = 3
@@ -38,10 +38,10 @@ ASSUMPTIONS = {
 
 @dataclass(frozen=True)
 class LayerCost:
-    """The size of one layer."""
+    """The cost of one layer."""
 
     multiply_adds: int
-    """In the forward pass of one image."""
+    """Multiply-adds in the forward pass of one image."""
     parameters: int
 
 
@@ -59,7 +59,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The cost of one step on one of the devices. Units: s, but bytes_sent in bytes."""
+    """The cost of one step on one of the devices. Units: s, bytes_sent in bytes."""
 
     devices: int
     shards: int

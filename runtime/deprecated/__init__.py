@@ -1,7 +1,7 @@
-"""Former names of modules. Each file here stands for the module that its name moved to.
+"""Former names of modules. Each file here is an alias of the module under its current name.
 
 The folder is on the path of the package `runtime`, so `import runtime.net_io` loads
-`runtime/deprecated/net_io.py`, which warns and gives the current module.
+`runtime/deprecated/net_io.py`, which issues a warning and returns the current module.
 """
 
 import importlib
@@ -10,7 +10,7 @@ import warnings
 
 
 def alias(former: str, current: str) -> None:
-    """Make `former`, the module that is being imported, the module `current`."""
+    """Replace `former`, the module that is being imported, by the module `current`."""
     former_name = former.replace(".deprecated.", ".")
     warnings.warn(
         f"{former_name} is deprecated; import {current}", DeprecationWarning, stacklevel=3

@@ -1,1 +1,1 @@
-"""Nets converted to other programs' formats: ONNX."""
+"""Conversion of nets to the formats of other programs: ONNX."""

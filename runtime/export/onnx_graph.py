@@ -1,4 +1,4 @@
-"""An ONNX graph under construction, and the steps that layers add to it."""
+"""An ONNX graph under construction, and the conversion of one layer."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from runtime.core.blob import Blob
 from runtime.core.layer import Layer
 
 OPSET = 13
-"""Old enough for every reader in use, new enough for a Softmax along one axis."""
+"""The operator set: supported by all readers in use, with a Softmax along one axis."""
 IR_VERSION = 7
 
 Array = npt.NDArray[Any]
 
 
 def import_onnx() -> ModuleType:
-    """The onnx package.
+    """Import the package onnx.
 
     Raises:
-        UnsupportedError: it is not installed; says how to.
+        UnsupportedError: it is not installed.
     """
     try:
         import onnx
@@ -40,14 +40,14 @@ def import_onnx() -> ModuleType:
 
 @dataclass
 class Graph:
-    """Nodes and constants, in order. A value is known by its name."""
+    """Nodes and constants, in order. Values are identified by name."""
 
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
     _taken: set[str] = field(default_factory=set)
 
     def fresh(self, stem: str) -> str:
-        """A name that nothing has yet."""
+        """A name that is not used yet."""
         name, number = stem, 1
         while name in self._taken:
             number += 1
@@ -56,7 +56,7 @@ class Graph:
         return name
 
     def constant(self, array: Any, stem: str) -> str:
-        """Enter a constant; floats become float32."""
+        """Add an array of any shape as a constant, floats as float32; returns its name."""
         values = np.asarray(array)
         if values.dtype.kind == "f":
             values = values.astype(np.float32)
@@ -68,7 +68,7 @@ class Graph:
     def node(
         self, op: str, inputs: Sequence[str], stem: str, outputs: int = 1, **attributes: Any
     ) -> list[str]:
-        """Enter a node; returns its outputs."""
+        """Add a node, and return its outputs."""
         names = [self.fresh(f"{stem}/{op}") for _ in range(outputs)]
         helper = import_onnx().helper
         self.nodes.append(helper.make_node(op, list(inputs), names, name=names[0], **attributes))
@@ -77,7 +77,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class Step:
-    """One layer to convert. See runtime.core.description.OnnxStep."""
+    """The conversion of one layer; see runtime.core.description.OnnxStep."""
 
     graph: Graph
     layer: Layer
@@ -90,11 +90,11 @@ class Step:
         return str(self.layer.param.name)
 
     def op(self, op: str, *inputs: str, **attributes: Any) -> str:
-        """Enter a node with one output."""
+        """Add a node with one output, and return that."""
         return self.graph.node(op, inputs, self.name, **attributes)[0]
 
     def ops(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
-        """Enter a node with several outputs."""
+        """Add a node with several outputs, and return them."""
         return self.graph.node(op, inputs, self.name, outputs, **attributes)
 
     def constant(self, array: Any, name: str) -> str:
@@ -104,7 +104,7 @@ class Step:
         return self.constant(np.float32(value), name)
 
     def weight(self, index: int, shape: Sequence[int] | None = None) -> str:
-        """Enter a weight blob of the layer, in another shape where one is given."""
+        """Add a weight blob of the layer, in `shape` if it is given; returns its name."""
         values = self.layer.blobs[index].data.host()
         name = ("weight", "bias")[index] if index < 2 else str(index)
         return self.constant(values if shape is None else values.reshape(shape), name)
@@ -113,7 +113,7 @@ class Step:
         return self.op("Reshape", value, self.constant(np.array(shape, np.int64), "shape"))
 
     def affine(self, value: str, scale: float, shift: float) -> str:
-        """scale * value + shift, without what changes nothing."""
+        """scale * value + shift, without a factor of 1 and a term of 0."""
         if scale != 1:
             value = self.op("Mul", value, self.scalar(scale, "scale"))
         if shift != 0:
@@ -121,7 +121,7 @@ class Step:
         return value
 
     def refuse(self, setting: str) -> UnsupportedError:
-        """The error for a setting that has no ONNX form here."""
+        """The error for a setting that cannot be exported to ONNX."""
         return UnsupportedError(
             f"{self.layer.label}: {setting} has no ONNX form here; expected a net for inference; "
             "change the layer, or export the weights alone with --to npz"

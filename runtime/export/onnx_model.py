@@ -1,4 +1,4 @@
-"""A net with its weights as an ONNX model, held against the net's own results."""
+"""Converts a net with its weights to an ONNX model, and compares their results."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from runtime.layers.factory import class_of, layer_type_list
 from runtime.net import Net
 
 TOLERANCE = 1e-4
-"""Largest difference over largest value. Winograd's transforms alone differ by 1e-6 a layer."""
+"""Largest difference over largest value. Winograd's transforms alone cause 1e-6 per layer."""
 _MAX_BYTES = 2**31 - 1
 
 Array = npt.NDArray[Any]
 
 
 def export_onnx(net: Net, path: str | os.PathLike[str]) -> float | None:
-    """Write a net as it computes in TEST, for inputs of the sizes it has.
+    """Write a net in the phase TEST as an ONNX model, for the current shapes of its inputs.
 
-    What is written is first held against the net on random input, blob by blob. Returns the largest
-    difference, over the blob's largest value; None where onnxruntime is not installed, and nothing
-    was compared.
+    Before it is written, each blob of the model is compared with the net's on random input. Returns
+    the largest difference, relative to the blob's largest value; None if onnxruntime is not
+    installed, and nothing was compared.
 
     Raises:
         UnsupportedError: onnx is not installed, or a layer has no ONNX form here.
-        SnapshotError: the model computes something else, or cannot be written.
+        SnapshotError: the results of the model differ, or it cannot be written.
     """
     model, values = to_onnx(net)
     differences = compare(net, model, values)
@@ -50,15 +50,16 @@ def export_onnx(net: Net, path: str | os.PathLike[str]) -> float | None:
 
 
 def to_onnx(net: Net) -> tuple[Any, dict[str, str]]:
-    """The ModelProto of a net in the phase TEST, and the name in it of each blob's last value.
+    """The ModelProto of a net in the phase TEST, and the names of its values by blob.
 
     Raises:
-        UnsupportedError: onnx is not installed, a layer has no ONNX form here, or 2 GB are passed.
+        UnsupportedError: onnx is not installed, a layer has no ONNX form here, or the weights
+            exceed 2 GB.
     """
     onnx = import_onnx()
     _check(net)
     graph = Graph()
-    # Reserved, so that no weight or inner value takes a blob's name.
+    # Reserved, so that no weight or intermediate value has the name of a blob.
     values = {name: graph.fresh(name) for name in net.blobs}
     for layer, bottom, top in zip(net.layers, net.bottoms, net.tops):
         inputs = [values[name] for name in layer.param.bottom]
@@ -82,10 +83,13 @@ def to_onnx(net: Net) -> tuple[Any, dict[str, str]]:
 
 
 def compare(net: Net, model: Any, values: dict[str, str]) -> dict[str, float] | None:
-    """Run a model and the net it was made of on the same random input.
+    """Run a model and the net it was converted from on the same random input.
 
-    Returns each blob's largest difference over its largest value, in the order of the net; inf
-    where shapes, or the places of infinities and NaN, differ. None without onnxruntime.
+    Returns each blob's largest difference relative to its largest value, in the order of the net;
+    inf if shapes, or the positions of infinities and NaN, differ. None without onnxruntime.
+
+    Raises:
+        SnapshotError: the model does not run.
     """
     if importlib.util.find_spec("onnxruntime") is None:
         return None
@@ -93,7 +97,7 @@ def compare(net: Net, model: Any, values: dict[str, str]) -> dict[str, float] | 
     for name, array in inputs.items():
         net.blobs[name].data.mutable_host()[...] = array
     net.forward()
-    # A soft-max over small scores hides much: every blob is looked at, not the outputs alone.
+    # A soft-max hides differences of small scores, so all blobs are compared, not only outputs.
     blobs = {values[name]: name for name in net.blobs if values[name] not in inputs}
     probe = type(model)()
     probe.CopyFrom(model)
@@ -115,7 +119,7 @@ def _run(model: bytes, outputs: list[str], inputs: dict[str, Array]) -> list[Arr
         session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         results: list[Array] = session.run(outputs, inputs)
     except Exception as cause:
-        # onnxruntime has a class of its own for each kind of failure, and no common one.
+        # onnxruntime has separate exception classes without a common base.
         raise SnapshotError(
             f"the ONNX model does not run: {cause}; nothing was written; export the weights alone "
             "with --to npz"
@@ -124,7 +128,7 @@ def _run(model: bytes, outputs: list[str], inputs: dict[str, Array]) -> list[Arr
 
 
 def _info(net: Net, name: str, value: str) -> Any:
-    """Declare a value that has a blob's shape."""
+    """Declare a value with the shape of a blob."""
     onnx = import_onnx()
     shape = net.blobs[name].shape
     return onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape)
@@ -152,7 +156,11 @@ def _difference(got: Array, want: Array) -> float:
 
 
 def _check(net: Net) -> None:
-    """Refuse what cannot be exported before any work is done."""
+    """Check that the net can be exported.
+
+    Raises:
+        UnsupportedError: it cannot.
+    """
     if net.phase != proto.TEST:
         raise UnsupportedError(
             f"net '{net.name}': cannot be exported; expected the phase TEST, got TRAIN; "
@@ -160,10 +168,10 @@ def _check(net: Net) -> None:
         )
     unknown = sorted({layer.type for layer in net.layers if not _has_form(type(layer))})
     if unknown:
-        known = [kind for kind in layer_type_list() if _has_form(class_of(kind))]
+        supported = [kind for kind in layer_type_list() if _has_form(class_of(kind))]
         raise UnsupportedError(
             f"net '{net.name}': no ONNX form here for layers of type {', '.join(unknown)}; "
-            f"expected types among {', '.join(known)}; export a deploy prototxt, which has "
+            f"expected types among {', '.join(supported)}; export a deploy prototxt, which has "
             "Input layers and no losses"
         )
     size = sum(blob.count() * 4 for layer in net.layers for blob in layer.blobs)
@@ -179,7 +187,7 @@ def _has_form(cls: type[Layer]) -> bool:
 
 
 def _name_outputs(graph: Graph, net: Net, values: dict[str, str]) -> dict[str, str]:
-    """Let each output of the net be produced under its own name; returns the new names."""
+    """Name the values of the net's outputs as their blobs, and return the new names."""
     helper = import_onnx().helper
     made = {name for node in graph.nodes for name in node.output}
     renamed: dict[str, str] = {}
@@ -188,7 +196,7 @@ def _name_outputs(graph: Graph, net: Net, values: dict[str, str]) -> dict[str, s
         if value in made and value not in renamed and name not in net.inputs:
             renamed[value] = name
         elif value != name:
-            # A second name of one value.
+            # A value that already has the name of another output.
             graph.nodes.append(helper.make_node("Identity", [renamed.get(value, value)], [name]))
     for node in graph.nodes:
         for names in (node.input, node.output):

@@ -1,4 +1,4 @@
-"""Whether a device has the memory that a run will take, said before the run begins."""
+"""Checks before a run that the device has enough memory."""
 
 from __future__ import annotations
 
@@ -13,19 +13,21 @@ log = logging.getLogger("verydeep.solver")
 
 
 def expect_room(solver: Solver) -> None:
-    """Compare the estimate of a solver's nets with what its device has free, if it has its own.
+    """Compare the estimated memory of a solver's nets with the free memory of its device.
+
+    Devices that share the memory of the host are not checked.
 
     Raises:
-        OutOfMemoryError: says what is needed, what is free, and which batch would fit.
+        OutOfMemoryError: the message gives the memory needed and free, and a batch that fits.
     """
     memory = solver.net.backend.device_memory
     if memory is None:
         return
     train = memory_estimate(solver.net, None, solver.param)
-    # Test nets share the weights, and every net the one workspace.
+    # Test nets share the weights, and all nets share one workspace.
     tests = [memory_estimate(net) for net in solver.test_nets]
-    others = sum(each.total - each.weights - each.workspace for each in tests)
-    spare = max([0, *(each.workspace - train.workspace for each in tests)])
+    others = sum(estimate.total - estimate.weights - estimate.workspace for estimate in tests)
+    spare = max([0, *(estimate.workspace - train.workspace for estimate in tests)])
     needed = train.total + others + spare
     log.info("Memory: about %s of %s", in_gib(needed), in_gib(memory.total_bytes))
     try:

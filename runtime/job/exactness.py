@@ -1,11 +1,13 @@
-"""Shows that any number of replicas gives the same bytes: trains a small net on 1, 2, 4, 8 of them,
-in processes that are killed and resumed, and under mpirun.
+"""Checks that the bytes of a trained net do not depend on the number of replicas.
+
+Trains a small net on 1, 2, 4 and 8 replicas, in processes that are killed and resumed, and under
+mpirun:
 
     python -m runtime.job.exactness
 
-The net has what could break it: dropout, crops and flips, LRN, iter_size, weights shared between
-layers, a layer wide enough for factors.py, gradient clipping. One SHA-256, of weights and solver
-state, is printed for all.
+The net includes everything that could cause differences: dropout, crops and flips, LRN, iter_size,
+weights shared between layers, a layer wide enough for factors.py, gradient clipping. The SHA-256 of
+weights and solver state is printed for each run.
 """
 
 from __future__ import annotations
@@ -107,7 +109,7 @@ shards = {shards}
 def write_case(
     folder: Path, solver_type: str = "SGD", iterations: int = 6, snapshot: int = 3, shards: int = 8
 ) -> Path:
-    """Write images, net, solver and sidecar into an empty folder; returns the solver's path."""
+    """Write images, net, solver and sidecar to an empty folder, and return the solver's path."""
     rng = np.random.default_rng(1)
     with Writer(folder / "images") as writer:
         for index in range(_IMAGES):
@@ -139,7 +141,7 @@ def train_case(
     transport: str = AUTO,
     hooks: Sequence[SolverHook] = (),
 ) -> str:
-    """Train on so many replicas; returns the SHA-256 of the last weights and solver state."""
+    """Train on `replicas`, and return the SHA-256 of the last weights and solver state."""
 
     def open_backend(param: Any, rank: int = 0) -> Backend:
         return create_backend(device, 0, **({"threads": 1} if device == "cpu" else {}))
@@ -150,15 +152,15 @@ def train_case(
 
 
 def digest(files: Sequence[Path]) -> str:
-    """One SHA-256 over files, in their order."""
-    found = hashlib.sha256()
+    """The SHA-256 of the contents of files in order."""
+    state = hashlib.sha256()
     for path in files:
-        found.update(path.read_bytes())
-    return found.hexdigest()
+        state.update(path.read_bytes())
+    return state.hexdigest()
 
 
 class _Kill(SolverHook):
-    """Ends the process as a power cut would."""
+    """Kills the process at an iteration."""
 
     def __init__(self, iteration: int) -> None:
         self.iteration = iteration
@@ -169,7 +171,7 @@ class _Kill(SolverHook):
 
 
 def killed_case(solver: Path, device: str) -> str:
-    """Train in processes that are killed, on other replicas each time; returns the SHA-256."""
+    """Train in processes that are killed, on different numbers of replicas; returns the SHA-256."""
     shutil.rmtree(solver.parent / "run", ignore_errors=True)
     for replicas, iteration in ((2, 5), (4, 4)):
         given = ["--kill", str(solver), str(replicas), str(iteration)]
@@ -178,7 +180,7 @@ def killed_case(solver: Path, device: str) -> str:
         if ended.returncode != -signal.SIGKILL:
             raise TrainingError(
                 f"exactness: the run to be killed ended with {ended.returncode}; expected "
-                f"{-signal.SIGKILL}; its last words: {ended.stderr[-500:]}"
+                f"{-signal.SIGKILL}; the end of its output: {ended.stderr[-500:]}"
             )
     return train_case(solver, 8, device, snapshot=AUTO_SNAPSHOT)
 
@@ -192,21 +194,21 @@ def mpi_case(solver: Path, device: str) -> str | None:
     shutil.rmtree(solver.parent / "run", ignore_errors=True)
     verb = [sys.executable, "-m", "runtime.cli.main", "train", "--solver", str(solver)]
     command = [mpirun, "-n", "2", *verb, "--device", device, "--threads", "1"]
-    # Open MPI asks root whether that is meant; containers have nobody else.
+    # Open MPI requires a confirmation to run as root, the usual user of containers.
     allowed = ("OMPI_ALLOW_RUN_AS_ROOT", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM")
     environment = os.environ | dict.fromkeys(allowed, "1")
     ended = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True)
     if ended.returncode:
         raise TrainingError(
-            f"exactness: {mpirun} ended with {ended.returncode}; expected 0; its last words: "
-            f"{ended.stderr[-500:]}"
+            f"exactness: {mpirun} ended with {ended.returncode}; expected 0; the end of its "
+            f"output: {ended.stderr[-500:]}"
         )
     newest = newest_snapshot(str(solver.parent / "run" / "exact"))
     return digest(files_of(newest)[:2]) if newest is not None else ""
 
 
 def _runs(solver: Path, device: str) -> Iterator[tuple[str, str | None]]:
-    """What is compared, one after the other: its name and its SHA-256."""
+    """The runs to compare, one after the other: name and SHA-256."""
     for replicas in COUNTS:
         yield f"{replicas} replica(s)", train_case(solver, replicas, device)
     yield "killed and resumed", killed_case(solver, device)
@@ -214,7 +216,7 @@ def _runs(solver: Path, device: str) -> Iterator[tuple[str, str | None]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train in all these ways; exit status 1 where the bytes differ."""
+    """Train in all these ways; the exit status is 1 if the bytes differ."""
     parser = argparse.ArgumentParser(prog="python -m runtime.job.exactness")
     parser.add_argument("--device", default="cpu", help="cpu, gpu or emu (default: %(default)s)")
     parser.add_argument("--type", default="SGD", help="the solver type (default: %(default)s)")
@@ -226,13 +228,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         hook = _Kill(int(iteration))
         train_case(Path(solver), int(replicas), args.device, AUTO_SNAPSHOT, hooks=(hook,))
         return 1
-    found: set[str] = set()
+    digests: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
-        for way, digits in _runs(write_case(Path(name), args.type), args.device):
-            print(f"{way}: {digits or 'left out: there is no mpirun, or no mpi4py'}", flush=True)
-            found |= {digits} if digits else set()
-    if len(found) == 1:
-        print(found.pop())
+        for case, digits in _runs(write_case(Path(name), args.type), args.device):
+            print(f"{case}: {digits or 'left out: there is no mpirun, or no mpi4py'}", flush=True)
+            digests |= {digits} if digits else set()
+    if len(digests) == 1:
+        print(digests.pop())
         return 0
     print("the bytes differ", file=sys.stderr)
     return 1

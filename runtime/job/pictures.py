@@ -1,4 +1,4 @@
-"""Pictures of held-out images with the net's predictions."""
+"""Draws held-out images with the predictions of the net."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Predictions:
 
     @classmethod
     def of(cls, evaluation: Evaluation) -> Predictions:
-        """The predictions by scores. If the true class shares the best score, it is not chosen."""
+        """The predictions by scores; among equal best scores the true class is not chosen."""
         labels, rows = evaluation.labels, np.arange(len(evaluation.labels))
         scores = evaluation.scores.astype(np.float64)
         wrong = ranks(evaluation.scores, labels) != 0
@@ -53,7 +53,7 @@ class Predictions:
         return cls(predicted, labels, wrong, probability, -logs[rows, labels])
 
     def sample(self, count: int, seed: int = _SEED) -> list[int]:
-        """A random sample, in random order, with as large a share of errors as all images have."""
+        """A random sample, in random order, with the same share of errors as all images."""
         images = len(self.labels)
         count = min(count, images)
         wrong, right = np.flatnonzero(self.wrong), np.flatnonzero(~self.wrong)
@@ -63,7 +63,7 @@ class Predictions:
         return [int(index) for index in rng.permutation(np.concatenate(chosen))]
 
     def worst(self, count: int) -> list[int]:
-        """The errors whose true class has the lowest probability, that one first."""
+        """The errors whose true class has the lowest probability, in increasing order."""
         wrong = np.flatnonzero(self.wrong)
         order = np.argsort(-np.nan_to_num(self.truth_loss[wrong], nan=np.inf), kind="stable")
         return [int(index) for index in wrong[order][:count]]
@@ -72,12 +72,12 @@ class Predictions:
 def draw_predictions(
     database: Path, evaluation: Evaluation, names: Sequence[str], png: Path, title: str
 ) -> Path:
-    """Draw a random sample of the images and, apart from it, the worst errors.
+    """Draw a random sample of the images and, separately, the worst errors.
 
     Raises:
         DataError: a record cannot be read, or the picture cannot be written.
     """
-    # A canvas without pyplot needs no display and no global state.
+    # Without pyplot no display and no global state are needed.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with Reader(database) as reader:
@@ -145,8 +145,8 @@ def _draw_image(
     axis.set_title(label, fontsize=8, color="firebrick" if wrong else "black")
 
 
-def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / max(whole, 1):.1f} %"
+def _percent(part: int, total: int) -> str:
+    return f"{100 * part / max(total, 1):.1f} %"
 
 
 def _short(name: str) -> str:

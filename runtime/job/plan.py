@@ -1,4 +1,4 @@
-"""Which net the main job trains, and how: the paper's on ILSVRC-2012, a narrow one on the demo."""
+"""The net and training of the main job: the paper's on ILSVRC-2012, a narrow net on the demo."""
 
 from __future__ import annotations
 
@@ -41,24 +41,24 @@ DEMO_VALUES: dict[str, Any] = {
     "solver.snapshot": 500,
     "solver.solver_mode": "CPU",
 }
-"""Differences from the paper's training that 72-pixel images and minutes instead of weeks ask for.
+"""Differences from the paper's training, for 72-pixel images and minutes instead of weeks.
 
-Digits are not mirrored: a mirrored digit is none.
+Digits are not mirrored, because a mirrored digit is not a digit.
 """
 
 
 def stored_side(demo: bool, scale: Scale) -> int:
-    """The short side images are stored at: the largest that training or testing reads."""
+    """The short side of stored images in pixels: the largest that training or testing reads."""
     if demo:
         return 112
     return scale[1] if isinstance(scale, tuple) else scale or 256
 
 
 def base_spec(net: str, demo: bool) -> NetSpecification:
-    """The net before the data is known.
+    """The specification before the data is prepared.
 
     Raises:
-        ProtoError: no such net.
+        ProtoError: there is no net of this name.
     """
     if not demo:
         return builtin_spec(net)
@@ -69,7 +69,7 @@ def base_spec(net: str, demo: bool) -> NetSpecification:
 def fit_to_data(
     spec: NetSpecification, data: Prepared, gpu: bool, max_iter: int | None
 ) -> NetSpecification:
-    """The spec with the data's classes, sources, mean, colour components and number of tests."""
+    """The spec with the classes, sources, mean, colour components and test size of the data."""
     values: dict[str, Any] = {
         "classes": len(data.synsets),
         "data.mean_value": data.mean_pixel,
@@ -87,10 +87,10 @@ def fit_to_data(
 
 
 def within_memory(spec: NetSpecification, backend: Backend, budget: int) -> NetSpecification:
-    """The spec with the batch cut into as many passes as memory asks for; the gradient is the same.
+    """The spec with the batch divided into passes that fit into memory; the gradient is the same.
 
     Raises:
-        DeviceError: not even one image fits.
+        DeviceError: a single image does not fit.
     """
     solver = solver_param(spec, "", "")
     context = RunContext(sharing=Sharing())
@@ -105,7 +105,7 @@ def within_memory(spec: NetSpecification, backend: Backend, budget: int) -> NetS
         return spec
     iter_size = spec.solver.iter_size * passes
     log.info(
-        "The batch of %d is computed in %d passes, to fit into %s",
+        "The batch of %d is computed in %d passes to fit into %s",
         spec.data.train.batch_size,
         iter_size,
         in_gib(budget),

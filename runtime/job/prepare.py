@@ -1,4 +1,4 @@
-"""From a folder of images to databases, mean pixel and colour components. Paper: 3.1."""
+"""Creates databases, mean pixel and colour components from a folder of images. Paper: 3.1."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DEMO_IMAGES = (TRAIN_IMAGES, VAL_IMAGES)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training and evaluation read.
+    """The inputs of training and evaluation.
 
     Units: mean_pixel in 0-255, BGR.
     """
@@ -50,18 +50,18 @@ def prepare(
     demo_images: tuple[int, int] = DEMO_IMAGES,
     classes: int | None = None,
 ) -> Prepared:
-    """Make (or find complete) the databases of a data set in ILSVRC-2012's layout.
+    """Create the databases of a data set in ILSVRC-2012's layout, unless they are complete.
 
     Args:
         data: "demo" for the embedded data set, else its folder.
-        out: where databases go; begun ones are continued.
-        short_side: images larger than this are stored rescaled by their short side.
-        jobs: threads; None for as many as there are cores.
-        demo_images: training and held-out images of the embedded data set.
-        classes: the first classes alone; None for all.
+        out: the folder of the databases; incomplete ones are continued.
+        short_side: images with a larger short side are rescaled to it before they are stored.
+        jobs: the number of threads; None for the number of cores.
+        demo_images: the numbers of training and held-out images of the embedded data set.
+        classes: use only the first classes; None for all.
 
     Raises:
-        DataError: the data set is incomplete, or the disk is full; what is written stays.
+        DataError: the data set is incomplete, or the disk is full; written records are kept.
     """
     opened = open_ilsvrc(_demo(out, demo_images) if data == DEMO else Path(data))
     synsets = opened.synsets[:classes]
@@ -103,10 +103,10 @@ def make_database(
     jobs: int | None,
     shuffle: bool,
 ) -> Path:
-    """Convert a list, unless a note beside the database says that it is done."""
-    wanted = {"images": len(entries), "short_side": short_side, "root": str(opened.root)}
+    """Convert a list of images, unless a note in the database's folder marks it as complete."""
+    settings = {"images": len(entries), "short_side": short_side, "root": str(opened.root)}
     note = path.with_suffix(".json")
-    if note.is_file() and _noted(note) == wanted:
+    if note.is_file() and _noted(note) == settings:
         log.info("%s: found complete (%d images)", path, len(entries))
         return path
     options = ConvertOptions(
@@ -128,7 +128,7 @@ def make_database(
         result.resumed_at,
         len(result.skipped),
     )
-    atomic_write_text(note, json.dumps(wanted, indent=2) + "\n", DataError)
+    atomic_write_text(note, json.dumps(settings, indent=2) + "\n", DataError)
     return path
 
 
@@ -150,22 +150,22 @@ def _noted_mean(note: Path) -> list[float]:
         or not all(type(value) in (int, float) and math.isfinite(value) for value in values)
     ):
         raise DataError(
-            f"{note}: holds no mean; expected three numbers as 'mean_pixel', got "
+            f"{note}: has no mean; expected three numbers as 'mean_pixel', got "
             f"{short_repr(values)}; delete it to compute the mean again"
         )
     return [float(value) for value in values]
 
 
 def _mean(database: Path, note: Path, pca: Path) -> tuple[float, float, float]:
-    """Mean pixel and colour components of the training images, computed once."""
+    """The mean pixel of the training images; computed once, with the colour components."""
     if note.is_file() and pca.is_file():
         values = _noted_mean(note)
     else:
         with Reader(database) as reader, show_progress("computing the mean") as progress:
-            found = compute_image_mean(reader, progress=progress)
-        write_pca(pca, found.pca(), images=found.records)
-        values = [round(float(v), 3) for v in found.pixel]
-        content = {"mean_pixel": values, "order": "BGR", "images": found.records}
+            mean = compute_image_mean(reader, progress=progress)
+        write_pca(pca, mean.pca(), images=mean.records)
+        values = [round(float(v), 3) for v in mean.pixel]
+        content = {"mean_pixel": values, "order": "BGR", "images": mean.records}
         atomic_write_text(note, json.dumps(content, indent=2) + "\n", DataError)
     log.info("Mean pixel (BGR): %s", ", ".join(f"{v:g}" for v in values))
     blue, green, red = values

@@ -1,4 +1,4 @@
-"""How far a run is and how long it will take: a bar for a person, a line now and then otherwise."""
+"""The progress of a run and the time left: a bar on a terminal, otherwise occasional log lines."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class TimeLeft(SolverHook):
         self._next = 0.0
 
     def on_solve(self, solver: RunView) -> None:
-        """Start the clock; say the first estimate soon."""
+        """Start the clock; the first estimate is logged early."""
         now = time.monotonic()
         self._pace = Pace(solver.iter, solver.param.max_iter, now)
         self._next = now + min(self.interval, 10.0)
 
     def on_iteration_end(self, solver: RunView) -> None:
-        """Say how long it will take, where it is time to."""
+        """Log the time left if the interval has passed."""
         now = time.monotonic()
         if self._pace is None or now < self._next:
             return
@@ -44,7 +44,7 @@ class TimeLeft(SolverHook):
 
 
 def time_left_line(pace: Pace, iteration: int, left: float, now: float) -> str:
-    """A sentence that no Caffe log tool takes for one of Caffe's."""
+    """The log line, in a form that tools for Caffe's logs do not parse as one of Caffe's lines."""
     rate = number(pace.per_second(iteration, now))
     return (
         f"About {format_duration(left)} left: {iteration} of {pace.stop} iterations done, "
@@ -53,9 +53,9 @@ def time_left_line(pace: Pace, iteration: int, left: float, now: float) -> str:
 
 
 class ProgressBar(SolverHook):
-    """A bar on the terminal: iteration, loss, rate, last test score, images a second, time left.
+    """A bar on the terminal: iteration, loss, rate, last test score, images per second, time left.
 
-    Log lines go on above it.
+    Log lines are printed above it.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -67,7 +67,7 @@ class ProgressBar(SolverHook):
         self._images = 0
 
     def on_solve(self, solver: RunView) -> None:
-        """Show the bar."""
+        """Start the bar."""
         self._pace = Pace(solver.iter, solver.param.max_iter, time.monotonic())
         self._images = batch_of(solver.net) * solver.engine.shards * solver.param.iter_size
         self._bar = Progress(
@@ -84,7 +84,7 @@ class ProgressBar(SolverHook):
         self._bar.start()
 
     def on_iteration(self, solver: RunView, progress: Iteration) -> None:
-        """Bring the numbers up to date."""
+        """Update the numbers."""
         if self._bar is None or self._pace is None:
             return
         now = time.monotonic()
@@ -100,12 +100,12 @@ class ProgressBar(SolverHook):
         self._bar.update(self._task, completed=progress.iteration, status=" | ".join(parts))
 
     def on_test(self, solver: RunView, result: TestResult) -> None:
-        """Note the first score of the first test net."""
+        """Store the first score of the first test net."""
         if result.net_id == 0 and result.scores:
             self._score = _short(result.scores)
 
     def on_end(self, solver: RunView, reason: str) -> None:
-        """Leave the bar where it ended."""
+        """Stop the bar, which remains on the terminal."""
         if self._bar is not None:
             self._bar.update(self._task, completed=solver.iter)
             self._bar.stop()
@@ -118,5 +118,5 @@ def _short(scores: tuple[Score, ...]) -> str:
 
 
 def progress_hook() -> SolverHook:
-    """The bar where a person watches standard error, else the occasional line."""
+    """A ProgressBar if standard error is a terminal, else TimeLeft."""
     return ProgressBar() if sys.stderr.isatty() else TimeLeft()

@@ -1,4 +1,4 @@
-"""The main job, step by step; what is done already is found and kept."""
+"""The main job in steps; steps that are already done are not repeated."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from runtime.weights import net_weights
 log = logging.getLogger("verydeep.job")
 
 _KEEP = 3
-"""Snapshots kept: the newest may be torn by a power cut, the one before is whole."""
+"""The number of snapshots to keep: a power failure may damage the newest, not the previous one."""
 
 
 @dataclass(frozen=True)
 class JobOptions:
-    """What to train, on what, where."""
+    """The net to train, its data and the output folder."""
 
     net: str = "A"
     data: str = DEMO
     out: Path = Path("build/demo")
     jobs: int | None = None
-    """Threads that prepare the data; None for as many as there are cores."""
+    """The threads that prepare the data; None for the number of cores."""
     max_iter: int | None = None
     demo_images: tuple[int, int] = DEMO_IMAGES
-    """How many images the embedded data set has, to train on and held out."""
+    """The numbers of training and held-out images of the embedded data set."""
     replicas: int = 1
     fresh: bool = False
-    """Train again from the beginning, also where a finished or begun run is found."""
+    """Train from the beginning, even if there is a complete or incomplete run."""
 
 
 def run_job(
@@ -60,10 +60,10 @@ def run_job(
     """Prepare, train, evaluate, export and draw; returns the path of result.json.
 
     `backend` trains, alone or as the first of `options.replicas`; `open_replica` opens the others,
-    or `start` makes them in another way (see `train`).
+    or `start` creates them in another way (see `train`).
 
     Raises:
-        VerydeepError: what stands in the way; everything written so far is found next time.
+        VerydeepError: a step failed; the next run continues from the files written so far.
     """
     started = time.monotonic()
     demo = options.data == DEMO
@@ -108,7 +108,7 @@ def run_job(
 
 
 def _host_memory() -> int:
-    """Bytes of memory that this machine has."""
+    """The memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -118,20 +118,20 @@ def _train(
     open_replica: Callable[[int], Backend] | None,
     start: StartReplicas | None,
 ) -> TrainResult:
-    """Train, going on from the newest snapshot that is whole unless the job says otherwise."""
+    """Train, from the newest complete snapshot unless the job starts again."""
     opener = None if open_replica is None else (lambda param, rank: open_replica(rank))
     done = train(job, lambda param: backend, open_replica=opener, start=start)
     if done.stopped or done.terminated:
         raise StoppedError(
-            f"stopped at iteration {done.iterations}, as asked; "
-            f"the snapshot is {done.solverstate}; the same command goes on from there",
+            f"stopped at iteration {done.iterations} by a signal; "
+            f"the snapshot is {done.solverstate}; run the same command to resume from it",
             done.signal_status or StoppedError.status,
         )
     return done
 
 
 def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> Evaluation:
-    """Every held-out image once, through the TEST net."""
+    """Evaluate the TEST net on every held-out image once."""
     param = text.read_net(folder / generate.TRAIN_VAL)
     scores, labels = next(
         (layer.bottom[0], layer.bottom[1]) for layer in param.layer if layer.type == "Accuracy"
@@ -156,7 +156,7 @@ def _draw(net: str, evaluation: Evaluation, data: Prepared, out: Path) -> dict[s
 
 
 def _export(out: Path, folder: Path, trained: TrainResult, backend: Backend) -> dict[str, Path]:
-    """The trained net for original Caffe and others: weights in both of Caffe's formats."""
+    """Export the trained net for original Caffe and others, with weights in both Caffe formats."""
     deploy = folder / generate.DEPLOY
     h5 = out / f"{trained.model.name}.h5"
     with Net(without_fillers(text.read_net(deploy)), proto.TEST, backend) as net:

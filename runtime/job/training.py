@@ -1,4 +1,4 @@
-"""One training run from its files: solver, sidecar, snapshot or weights. The job behind `train`."""
+"""A training run from its files: solver, sidecar, snapshot or weights; the command `train`."""
 
 from __future__ import annotations
 
@@ -44,53 +44,53 @@ log = logging.getLogger("verydeep.solver")
 AUTO = "auto"
 
 StartReplicas = Callable[[EngineSetup, ShardPlan], Engine]
-"""Builds the replicas of a plan; returns the engine that uses them."""
+"""Builds the replicas of a plan, and returns the engine that uses them."""
 
 
 @dataclass(frozen=True)
 class TrainJob:
-    """What to train, from where, and how to behave meanwhile."""
+    """The settings of a training run."""
 
     solver: str | os.PathLike[str]
-    """The solver prototxt; its sidecar stands beside it."""
+    """The solver prototxt; its sidecar is in the same folder."""
     snapshot: str | os.PathLike[str] | None = None
-    """A solverstate to go on from, or `auto` for the newest whole one, if any."""
+    """The solverstate to resume from, or `auto` for the newest complete one, if any."""
     weights: str | None = None
-    """Files of weights to start from, with commas between them, instead of the solver's own."""
+    """Files of initial weights, separated by commas, which replace the solver's weights."""
     level: int = 0
     stages: Sequence[str] = ()
     log_json: str | os.PathLike[str] | None = None
-    """Where JSON lines go; None for <snapshot_prefix>.log.jsonl."""
+    """The path of the log of JSON lines; None for <snapshot_prefix>.log.jsonl."""
     log_file: str | os.PathLike[str] | None = None
-    """The file that setup_logging holds for this run; it is locked with the snapshots."""
+    """The file that setup_logging opened for this run; it is locked with the snapshots."""
     keep: int | None = None
-    """Whole snapshots to keep; None for all."""
+    """The number of complete snapshots to keep; None for all."""
     stop_on_snapshot_error: bool = False
     confine_lists: bool = False
-    """Refuse files outside of their root folder in lists of images and of HDF5 files."""
+    """Do not accept files outside of their root folder in lists of images and of HDF5 files."""
     force: bool = False
-    """Whether files that this program did not write may be replaced."""
+    """Whether files that this program has not written may be replaced."""
     replicas: int = 1
-    """Devices that share each batch."""
+    """The devices that share each batch."""
     batch_semantics: str = GLOBAL
-    """Whether the prototxt's batch is the whole batch (global) or each device's (per-gpu)."""
+    """Whether the batch of the prototxt is that of all devices (global) or of each (per-gpu)."""
     transport: str = links.AUTO
-    """How gradients travel between devices; see runtime/parallel/links.py."""
+    """How devices exchange gradients; see runtime/parallel/links.py."""
     patience: float = PATIENCE
-    """Seconds to wait for a replica that is late."""
+    """The timeout for replicas in seconds."""
     sigint: Action = Action.STOP
     sighup: Action = Action.SNAPSHOT
 
 
 @dataclass
 class TrainResult:
-    """What a run came to; seconds are those of this start."""
+    """The results of a run. Units: seconds, since this start."""
 
     iterations: int
     stopped: bool
     seconds: float
     files: tuple[Path, ...] = ()
-    """The last snapshot: weights, solver state, our state."""
+    """The last snapshot: weights, solver state, and the state that Caffe's files lack."""
     log_json: Path | None = None
     log_lost: bool = False
     """Whether lines of `log_json` could not be written."""
@@ -99,19 +99,19 @@ class TrainResult:
     interrupted: bool = False
     """Whether SIGINT stopped the run before its end."""
     test: dict[str, float] = field(default_factory=dict)
-    """Outputs of the last test of the first test net."""
+    """The outputs of the last test of the first test net."""
     best: dict[str, Any] | None = None
     not_finite: tuple[str, ...] = ()
-    """Blobs of test nets that had NaN or infinity in the last test: its scores mean nothing."""
+    """Blobs of test nets with NaN or infinity in the last test, which make its scores invalid."""
 
     @property
     def model(self) -> Path:
-        """The .caffemodel of the last snapshot, or of the one resumed from. See `solverstate`."""
+        """The .caffemodel of the last snapshot or of the one resumed from; see `solverstate`."""
         return self._file(0)
 
     @property
     def solverstate(self) -> Path:
-        """The .solverstate of the last snapshot.
+        """The .solverstate of the last snapshot or of the one resumed from.
 
         Raises:
             SnapshotError: the run took none.
@@ -126,7 +126,7 @@ class TrainResult:
         return INTERRUPTED if self.interrupted else 0
 
     def to_json(self) -> str:
-        """One JSON object."""
+        """The result as one JSON object."""
         values = {key: getattr(self, key) for key in ("iterations", "stopped", "seconds")}
         values |= {"files": [str(path) for path in self.files], "test": self.test}
         values |= {"best": self.best, "not_finite": list(self.not_finite)}
@@ -142,7 +142,7 @@ class TrainResult:
 
 
 class _Outcome(SolverHook):
-    """Remembers what happened last."""
+    """Records the last test, the last snapshot and the reason of the end."""
 
     def __init__(self) -> None:
         self.files: tuple[Path, ...] = ()
@@ -169,14 +169,14 @@ def train(
     open_replica: Callable[[Any, int], Backend] | None = None,
     start: StartReplicas | None = None,
 ) -> TrainResult:
-    """Train as the solver and the job specify; Ctrl-C and SIGTERM snapshot and stop.
+    """Train according to solver and job; Ctrl-C and SIGTERM take a snapshot and stop.
 
-    `open_backend` is given the SolverParameter, which may name the device; `open_replica` is given
-    the number of a further replica as well, in the thread in which it will run. `start` builds the
+    `open_backend` is called with the SolverParameter, which may specify the device; `open_replica`
+    is also called with the number of a replica, in the thread of that replica. `start` builds the
     replicas in another way, such as over MPI.
 
     Raises:
-        VerydeepError: see Solver; snapshots already taken stay.
+        VerydeepError: see Solver; snapshots already taken are kept.
         SnapshotError: another run writes the same snapshots or logs.
     """
     with lock_run(*_written_paths(job)):
@@ -184,7 +184,7 @@ def train(
 
 
 def _written_paths(job: TrainJob) -> list[str | os.PathLike[str]]:
-    """The prefix of the snapshots, and the logs that have names of their own."""
+    """The prefix of the snapshots, and the logs with other names."""
     prefix = str(text.read_solver(job.solver).snapshot_prefix)
     logs = [path for path in (job.log_json, job.log_file) if path is not None]
     # A device or a pipe may have several writers.
@@ -223,7 +223,7 @@ def _train(
         )
         stack.callback(solver.close)
         solver.requested_action = signals.poll
-        _say_batch(solver, plan)
+        _log_batch(solver, plan)
         expect_room(solver)
         if resume is not None:
             caffe_log("caffe.cpp:230", "Resuming from %s", resume)
@@ -263,16 +263,16 @@ def _engine_builder(
 
 def _no_replica(param: Any, rank: int) -> Backend:
     raise DeviceError(
-        f"replica {rank}: no device was named for it; expected one for each replica; train on one"
+        f"replica {rank}: it has no device; expected one for each replica; train on one device"
     )
 
 
 def prepare(job: TrainJob) -> tuple[Any, Path | None]:
-    """The SolverParameter with the job's changes, and the solverstate to go on from.
+    """The SolverParameter with the job's changes, and the solverstate to resume from.
 
     Raises:
-        ProtoError: the solver does not read, or snapshot and weights are both given.
-        SnapshotError: the snapshot is not there.
+        ProtoError: the solver cannot be read, or snapshot and weights are both given.
+        SnapshotError: the snapshot is missing.
     """
     if job.snapshot and job.weights:
         raise ProtoError(
@@ -291,14 +291,16 @@ def prepare(job: TrainJob) -> tuple[Any, Path | None]:
     if job.snapshot == AUTO:
         resume = newest_snapshot(param.snapshot_prefix)
         if resume is None:
-            log.info("No whole snapshot of %s: starting anew", param.snapshot_prefix)
+            log.info(
+                "No complete snapshot of %s: starting from the beginning", param.snapshot_prefix
+            )
             return param, None
     elif not exists(job.snapshot):
         raise SnapshotError(
             f"{job.snapshot}: the snapshot is missing; expected a .solverstate; check the "
-            "path, or say --snapshot auto for the newest one"
+            "path, or use --snapshot auto for the newest one"
         )
-    # The weights that the solver names would be read only to be overwritten.
+    # Weights from the solver's fields would be overwritten by the snapshot.
     del param.weights[:]
     return param, resume
 
@@ -331,7 +333,7 @@ def _json_path(job: TrainJob, param: Any) -> Path | None:
     return path
 
 
-def _say_batch(solver: Solver, plan: ShardPlan) -> None:
+def _log_batch(solver: Solver, plan: ShardPlan) -> None:
     shards, iter_size = solver.engine.shards, solver.param.iter_size
     batch, name = batch_of(solver.net) * shards, solver.net.backend.name
     log.info(

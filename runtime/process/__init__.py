@@ -1,1 +1,1 @@
-"""Objects that threads and forked processes share: locks, and refusals to be copied."""
+"""Base classes of objects in threads and forked processes: locks, and protection from copies."""

@@ -1,4 +1,4 @@
-"""Objects that hold device memory, files and threads: they are rebuilt, never copied."""
+"""Objects with device memory, files and threads, which cannot be copied."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class CopyError(UnsupportedError, TypeError):
 
 
 class NotCopyable:
-    """Base of classes whose objects `pickle` and `copy` refuse with a message.
+    """Base of classes whose objects cannot be pickled or copied.
 
-    `substitute` is the advice of the message.
+    `substitute` is the advice in the error message.
     """
 
     __slots__ = ()
@@ -23,7 +23,7 @@ class NotCopyable:
     )
 
     def __reduce_ex__(self, protocol: object) -> str:
-        """Refuse.
+        """Raise an error.
 
         Raises:
             CopyError: always.

@@ -9,11 +9,11 @@ from prototxt_gen.errors import DeviceError
 
 
 class ProcessLock:
-    """A re-entrant lock that is free again in a forked child.
+    """A re-entrant lock that is not locked in a forked child.
 
-    At a fork, another thread of the parent may hold the lock; that thread does not exist in the
-    child. `with lock.current(): ...` therefore takes a new lock in each process. An object that
-    cannot be used in a forked child gives the reason in `refusal`.
+    At a fork, another thread of the parent may hold the lock, and that thread does not exist in the
+    child. `with lock.current(): ...` therefore uses a new lock in each process. For an object that
+    cannot be used in a forked child, `refusal` is the error message.
     """
 
     __slots__ = ("_lock", "_process", "_refusal")

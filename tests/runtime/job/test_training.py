@@ -124,7 +124,7 @@ def test_auto_without_a_snapshot_starts_anew(
 ) -> None:
     caplog.set_level(logging.INFO, "verydeep")
     assert prepare(TrainJob(str(solver), AUTO))[1] is None
-    assert "No whole snapshot of" in caplog.text and "starting anew" in caplog.text
+    assert "No complete snapshot of" in caplog.text and "starting from the beginning" in caplog.text
 
 
 def test_weights_replace_the_solvers_and_a_snapshot_needs_none(

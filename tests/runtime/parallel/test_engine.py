@@ -195,7 +195,7 @@ def test_every_command_is_executed() -> None:
 
 
 def test_replicas_need_devices(case: Path) -> None:
-    with pytest.raises(DeviceError, match="replica 1: no device was named for it; expected one"):
+    with pytest.raises(DeviceError, match="replica 1: it has no device; expected one"):
         train(TrainJob(str(case), replicas=2), open_cpu)
 
 
