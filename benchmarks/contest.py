@@ -1,4 +1,4 @@
-"""Contestants in processes of their own, and rounds in which each runs once after the other."""
+"""Contestants in separate processes, and rounds in which each runs once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from types import TracebackType
 from typing import Any
 
 WORKERS = Path(__file__).resolve().parent / "workers"
-# Seconds before each run: the threads of OpenBLAS and of OpenMP go on spinning for a while.
+# Seconds of pause before each run: threads of OpenBLAS and OpenMP spin for a while after work.
 _REST = 0.15
-# Big blocks are kept by the process, not given back and faulted in again at every step: PyTorch
-# trains about a fifth faster so.
+# The process keeps large blocks instead of returning them to the system at every step, which makes
+# training in PyTorch about a fifth faster.
 TUNED = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
     "MALLOC_MMAP_THRESHOLD_": str(1 << 40),
@@ -27,7 +27,7 @@ TUNED = {
 
 @dataclass(frozen=True)
 class Entry:
-    """Who competes: a script of benchmarks/workers, its Python, and how it is started."""
+    """A contestant: a script of benchmarks/workers, its Python, and its options."""
 
     key: str
     python: str
@@ -38,7 +38,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Job:
-    """What all compute. `net` is a letter of Table 1; with /8 at an eighth of the width, 64x64."""
+    """The work of all contestants. `net` is a letter of Table 1; `/8`: an eighth as wide, 64x64."""
 
     work: str
     net: str
@@ -52,7 +52,7 @@ class Job:
 
 
 class Contestant:
-    """A started worker; see workers/serve.py for what is said."""
+    """A started worker; see workers/serve.py for the protocol."""
 
     def __init__(self, entry: Entry, job: Job) -> None:
         self.key = entry.key
@@ -69,11 +69,11 @@ class Contestant:
         self.description: dict[str, Any] = self._answer()
 
     def run(self, count: int = 1) -> float:
-        """Compute `count` times on end; the time of one. Units: ms."""
+        """Compute `count` times without a pause, and return the time of one. Units: ms."""
         return float(self._ask(str(count)))
 
     def peak_memory(self) -> float:
-        """The most memory that was resident so far. Units: MB of 2^20 bytes."""
+        """The peak of the resident memory. Units: MB of 2^20 bytes."""
         return float(self._ask("memory"))
 
     def _ask(self, line: str) -> Any:
@@ -104,7 +104,7 @@ class Contestant:
 
 @dataclass
 class Outcome:
-    """Times of each round (ms), peaks (MB), and who they are; rows go round by round."""
+    """Times of each round, peaks of memory, and descriptions, by contestant. Units: ms, MB."""
 
     times: dict[str, list[float]] = field(default_factory=dict)
     peaks: dict[str, float] = field(default_factory=dict)
@@ -114,19 +114,19 @@ class Outcome:
         return statistics.median(self.times[key])
 
     def best(self, keys: list[str]) -> str:
-        """The fastest of some contestants."""
+        """The fastest of these contestants."""
         return min(keys, key=self.median)
 
     def ratio(self, peer: str, ours: str) -> float:
-        """How many times longer the peer takes: the median of the rounds' own ratios."""
+        """The time of the peer over ours: the median of the ratios of the rounds."""
         pairs = zip(self.times[peer], self.times[ours], strict=True)
         return statistics.median(a / b for a, b in pairs)
 
 
 def compete(entries: list[Entry], job: Job, rounds: int, count: int = 1) -> Outcome:
-    """Start all, run one round that is not counted, then `rounds` that are.
+    """Start all contestants, run one round for warming up, then `rounds` that are measured.
 
-    In each, every contestant computes `count` times on end.
+    In each, every contestant computes `count` times without a pause.
     """
     outcome = Outcome()
     with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Nets of the paper on the CPU beside their peers: PyTorch, cv2.dnn, and original Caffe's figures.
+"""Nets of the paper on the CPU, compared with PyTorch, cv2.dnn and figures of original Caffe.
 
     make bench
 
@@ -7,7 +7,7 @@ or, with a Python that has PyTorch and OpenCV 4 (benchmarks/peers.txt):
     python benchmarks/cpu.py --peers PYTHON
 
 Every contestant is a process; in each round all run once, one after the other. A ratio is the
-median over rounds of (peer's time / ours), against the best of the peer's ways.
+median over rounds of (peer's time / ours), for the fastest settings of the peer.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from runtime.backend.cpu.lanes import default_threads
 
 OURS = "verydeep"
 CAFFE_TO_TORCH = (654 / 557, 761 / 557, 868 / 557)
-"""Original Caffe's time over that of PyTorch (channels last, malloc as it comes) for net D forward
-and backward at batch 8, measured together: at its best, in the middle, at its worst. Caffe cannot
-be run beside the others any more; PyTorch carries its figures over to the machine of today."""
+"""Original Caffe's time over that of PyTorch (channels last, default malloc) for net D forward and
+backward at batch 8, measured together: best, median and worst. Original Caffe can no longer be
+measured with the others; its times on this machine are derived from those of PyTorch."""
 CAFFE_JPEG = 1045.0
-"""Its Data layer on JPEGs of 20 kB, images a second: the best that was seen there."""
+"""The best rate of its Data layer on JPEGs of 20 kB there. Units: images/s."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What is to be reached. `peer` is torch, opencv or caffe; `measure` time or memory."""
+    """A target. `peer` is torch, opencv or caffe; `measure` is time or memory."""
 
     key: str
     title: str
@@ -49,7 +49,7 @@ class Bar:
     rounds: int
     measure: str = "time"
     on_end: int = 1
-    """Computations of a round: of short ones several, as in training."""
+    """Computations per round: several if they are short, as in training."""
 
 
 BARS = (
@@ -83,14 +83,14 @@ BARS = (
 
 
 def entries(bar: Bar, peers: str, nets: Path) -> list[Entry]:
-    """Who competes for a bar."""
+    """The contestants of a target."""
     ours = Entry(OURS, sys.executable, "verydeep_nets.py")
     if bar.peer == "opencv":
-        where = (("VERYDEEP_BENCH_NETS", str(nets)),)
-        return [ours, Entry("cv2.dnn", peers, "opencv_nets.py", (), where)]
+        environment = (("VERYDEEP_BENCH_NETS", str(nets)),)
+        return [ours, Entry("cv2.dnn", peers, "opencv_nets.py", (), environment)]
     if bar.peer == "caffe":
         return [ours, Entry("PyTorch nhwc", peers, "torch_nets.py", ("--layout", "nhwc"))]
-    # Tuning makes PyTorch faster and larger: each measure gets what is better for PyTorch.
+    # Tuning makes PyTorch faster and its memory larger: each measure uses what is better for it.
     tuned = tuple(TUNED.items()) if bar.measure == "time" else ()
     return [
         ours,
@@ -102,7 +102,7 @@ def entries(bar: Bar, peers: str, nets: Path) -> list[Entry]:
 
 
 def measure(bar: Bar, peers: str, nets: Path, threads: int) -> dict[str, Any]:
-    """One bar's row."""
+    """The results of one target."""
     job = Job(*bar.job, threads=threads)
     outcome = compete(entries(bar, peers, nets), job, bar.rounds, bar.on_end)
     ratio, against, values = judged(bar, outcome)
@@ -120,7 +120,7 @@ def measure(bar: Bar, peers: str, nets: Path, threads: int) -> dict[str, Any]:
 
 
 def judged(bar: Bar, outcome: Outcome) -> tuple[float, str, dict[str, float]]:
-    """The ratio, the peer that it is against, and every contestant's figure."""
+    """The ratio, the peer it refers to, and the value of every contestant."""
     others = [key for key in outcome.times if key != OURS]
     if bar.measure == "memory":
         peer = min(others, key=outcome.peaks.__getitem__)
@@ -137,7 +137,7 @@ def judged(bar: Bar, outcome: Outcome) -> tuple[float, str, dict[str, float]]:
 
 
 def jpeg_row(workers: int) -> dict[str, Any]:
-    """The data pipeline's row: images a second."""
+    """The results of the data pipeline. Units: images/s."""
     rates = jpeg_rate(workers)
     return {
         "key": "jpeg",

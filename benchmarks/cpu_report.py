@@ -1,6 +1,6 @@
-"""The CPU benchmarks' results as Markdown tables and as a plot.
+"""The results of the CPU benchmarks as Markdown tables and as a plot.
 
-Run as a program it updates docs/explanation/benchmarks.md and README.md.
+As a program it updates docs/explanation/benchmarks.md and README.md.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LMDB = RESULTS / "lmdb_open.json"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of ratios beside what is aimed at."""
+    """The ratios with their targets, one row each."""
     lines = [
         "| work | verydeep | best peer | ratio | aim |",
         "|---|---|---|---|---|",
@@ -45,7 +45,7 @@ def conv_table(results: dict[str, Any]) -> str:
     for layer in results["layers"]:
         forward, backward = layer["median"]["forward"], layer["median"]["backward"]
         gflop, sgemm = layer["gflop"], layer["sgemm_rate"]
-        # The first layer of a net owes nobody a gradient of its input.
+        # The first layer of a net needs no gradient of its input.
         passes = 1 if layer["geometry"].startswith(f"{results['batch']}x3x") else 2
         lines.append(
             f"| {layer['geometry']} | {layer['algorithm'].removeprefix('native:')} "
@@ -56,19 +56,19 @@ def conv_table(results: dict[str, Any]) -> str:
 
 
 def dense_table(results: dict[str, Any]) -> str:
-    """The cost of a multiply-add on whole images over its cost on crops."""
+    """The cost of a multiply-add on uncropped images relative to that on crops."""
     plain = list(next(iter(results["ratios"].values())))
     lines = [
         "| " + " | ".join(["whole images", *(f"cost, of {name}" for name in plain)]) + " |",
         "|---" * (1 + len(plain)) + "|",
     ]
-    for name, found in results["ratios"].items():
-        lines.append("| " + " | ".join([name, *(f"{found[p]:.2f}" for p in plain)]) + " |")
+    for name, ratios in results["ratios"].items():
+        lines.append("| " + " | ".join([name, *(f"{ratios[p]:.2f}" for p in plain)]) + " |")
     return "\n".join(lines)
 
 
 def parallel_table(results: dict[str, Any]) -> str:
-    """What replicas give, and what shards cost."""
+    """The speedup by replicas, and the cost of shards."""
     replicas, mpi, shards = results["replicas"], results.get("mpi"), results["shards"]
     title = f"net {replicas['net']}, batch {replicas['batch']}"
     rows = [("2 replicas of 1 thread against 1", title, _times(replicas))]
@@ -77,14 +77,14 @@ def parallel_table(results: dict[str, Any]) -> str:
     rows.append(("predicted by `verydeep plan`", title, f"{results['model']['speedup']:.2f} x"))
     low, high = (100 * value for value in shards["between"])
     cost = 100 * shards["cost_of_8_shards_at_batch_256"]
-    found = f"{cost:.1f} % ({low:.1f} to {high:.1f})"
-    rows.append(("8 shards on one device cost", f"net {shards['net']}, batch 256", found))
+    interval = f"{cost:.1f} % ({low:.1f} to {high:.1f})"
+    rows.append(("8 shards on one device cost", f"net {shards['net']}, batch 256", interval))
     lines = ["| | net | measured |", "|---|---|---|", *(f"| {' | '.join(row)} |" for row in rows)]
     return "\n".join(lines)
 
 
 def lmdb_table(results: dict[str, Any]) -> str:
-    """How opening a database grows with its records."""
+    """Time and memory for opening a database, by its number of records."""
     lines = [
         "| records | file | opened in | of the processor | memory | a record read in |",
         "|---|---|---|---|---|---|",
@@ -102,29 +102,29 @@ def lmdb_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _times(found: dict[str, Any]) -> str:
-    """A ratio, and between what the true median lies 19 times in 20."""
-    low, high = found["between"]
-    return f"{found['speedup']:.2f} x ({low:.2f} to {high:.2f})"
+def _times(result: dict[str, Any]) -> str:
+    """A ratio with the 95 % confidence interval of its median."""
+    low, high = result["between"]
+    return f"{result['speedup']:.2f} x ({low:.2f} to {high:.2f})"
 
 
 def with_section(text: str, name: str, content: str) -> str:
-    """The text with what stands between <!-- name --> and <!-- /name --> replaced."""
+    """The text with the part between <!-- name --> and <!-- /name --> replaced."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-    return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+    return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
 def sections() -> dict[str, str]:
-    """What the committed results say, by section of the documents."""
+    """The tables of the committed results, by section of the documents."""
     cpu, conv = (json.loads(path.read_text()) for path in (CPU, CONV))
     machine = cpu["machine"]
-    where = (
+    environment_text = (
         f"Measured on {machine['processor']}, {machine['cores']} cores, {cpu['threads']} threads, "
         f"commit {machine['revision']}, {cpu['date']}."
     )
     dense, parallel = (json.loads(path.read_text()) for path in (DENSE, PARALLEL))
     return {
-        "cpu": f"{where}\n\n{table(cpu['rows'])}",
+        "cpu": f"{environment_text}\n\n{table(cpu['rows'])}",
         "conv": conv_table(conv),
         "dense": dense_table(dense),
         "parallel": parallel_table(parallel),
@@ -137,7 +137,7 @@ def _figure(value: float) -> str:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw each ratio as a bar, with a mark at what was aimed at."""
+    """Draw each ratio as a bar, with a mark at its target."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -148,9 +148,9 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     colours = [mpl.colormaps["tab10"](0 if ok else 1) for ok in reached]
     axes.barh(places, [row["ratio"] for row in rows], color=colours, height=0.6)
     for place, row in zip(places, rows):
-        at = row["at_least"]
-        axes.plot([at, at], [place - 0.4, place + 0.4], color="black", linewidth=2)
-        axes.text(max(row["ratio"], at) + 0.03, place, f"{row['ratio']:.2f}", va="center")
+        target = row["at_least"]
+        axes.plot([target, target], [place - 0.4, place + 0.4], color="black", linewidth=2)
+        axes.text(max(row["ratio"], target) + 0.03, place, f"{row['ratio']:.2f}", va="center")
     axes.set_yticks(places, [f"{row['title']}\nagainst {row['against']}" for row in rows])
     axes.tick_params(axis="y", labelsize=8)
     axes.axvline(1.0, color="grey", linewidth=0.8, linestyle="--")
@@ -162,10 +162,10 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> int:
-    found = sections()
+    contents = sections()
     for path in (ROOT / "README.md", ROOT / "docs" / "explanation" / "benchmarks.md"):
         text = path.read_text()
-        for name, content in found.items():
+        for name, content in contents.items():
             text = with_section(text, name, content)
         atomic_write_text(path, text)
     return 0

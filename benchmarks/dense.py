@@ -1,10 +1,10 @@
-"""What dense evaluation costs: whole images through net D, beside its crops.
+"""The cost of dense evaluation: net D on uncropped images, compared with crops.
 
     python benchmarks/dense.py
 
-The cost of a multiply-add on whole images of short side Q (3:4), one by one and in the batches that
-`verydeep evaluate` makes of them, over its cost in a plain forward pass on crops: the median over
-rounds in which all run one after the other. Paper: section 3.2.
+The cost of a multiply-add on images of short side Q (3:4), one by one and in the batches of
+`verydeep evaluate`, relative to that in a plain forward pass on crops: the median over rounds in
+which all run one after the other. Paper: section 3.2.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ AIM = 1.15
 
 
 def multiply_adds(dense: bool, height: int, width: int) -> int:
-    """Of one image. The soft-max and the average over space count nothing."""
+    """The multiply-adds of one image, without soft-max and spatial average."""
     spec = specification(NET)
     param = heads.dense(spec) if dense else heads.deploy(spec)
     net = shape_net(param, proto.TEST, CpuBackend(), image=(heads.CHANNELS, height, width))
@@ -50,7 +50,7 @@ def work(net: ScoreNet, batch: int, height: int, width: int) -> Callable[[], obj
 
 
 def measure(rounds: int, threads: int) -> dict[str, Any]:
-    """Nanoseconds a multiply-add of every case in every round."""
+    """The time per multiply-add of every case in every round. Units: ns."""
     backend, param = CpuBackend(threads=threads), heads.deploy(specification(NET))
     runs: dict[str, tuple[Callable[[], object], int]] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -79,7 +79,7 @@ def measure(rounds: int, threads: int) -> dict[str, Any]:
 
 
 def ratios(spent: dict[str, list[float]]) -> dict[str, dict[str, float]]:
-    """Of every dense case to every crop case: the median of the rounds' own ratios."""
+    """Ratios of dense cases to crop cases: the medians of the ratios of the rounds."""
     plain = {name: values for name, values in spent.items() if name.startswith("crop")}
     return {
         name: {
@@ -99,8 +99,8 @@ def main() -> int:
     args = parser.parse_args()
     results = measure(args.rounds, args.threads)
     write_record(args.json, {"threads": args.threads} | results)
-    for name, found in results["ratios"].items():
-        print(f"{name}: " + ", ".join(f"{ratio:.2f} of {base}" for base, ratio in found.items()))
+    for name, by_base in results["ratios"].items():
+        print(f"{name}: " + ", ".join(f"{ratio:.2f} of {base}" for base, ratio in by_base.items()))
     return 0
 
 

@@ -1,10 +1,11 @@
-"""Benchmarks of a GPU's kernels: bandwidth, VGG's convolutions, whole steps, beside cuDNN's.
+"""Benchmarks of GPU kernels, compared with cuDNN: bandwidth, VGG's convolutions, complete steps.
 
-    python benchmarks/gpu.py steps --out steps.json          beside PyTorch, where it is installed
+    python benchmarks/gpu.py steps --out steps.json          with PyTorch, if it is installed
     python benchmarks/gpu.py layers --device emu --size tiny --out layers.json      a dry run
 
-Contestants take turns, round by round, so that a slow moment of the machine hits all of them;
-reported are medians. The file is written anew after every case: what is cut short keeps its part.
+Contestants run in turn, round by round, so that a slow period of the machine affects all of them;
+the results are medians. The file is written after every case, so that an interrupted run keeps the
+results so far.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from prototxt_gen.errors import DeviceError, VerydeepError
 
 Row = dict[str, Any]
 Contestants = dict[str, tuple[Callable[[], object], Callable[[], None]]]
-"""Work and how to wait for it, by name."""
+"""For each name the work and the function that waits for it."""
 OURS = "verydeep"
 ONE_BY_ONE = "launch by launch"
 
 
 def measure(contestants: Contestants, size: Size) -> dict[str, float]:
-    """Median time of a piece of work, in ms; the clock runs until the device is done."""
+    """The median time of each work, until the device is done. Units: ms."""
     repeats: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for name, (work, wait) in contestants.items():
-        # The first builds and allocates; after SETTLED of them what repeats is replayed.
+        # The first run builds and allocates; after SETTLED runs repeated work is replayed.
         _timed(work, wait, 1 if name.startswith("torch") else gpu_ours.SETTLED)
         repeats[name] = max(1, round(size.seconds / max(_timed(work, wait, 1), 1e-6)))
     for _ in range(size.rounds):
         for name, (work, wait) in contestants.items():
             times[name].append(_timed(work, wait, repeats[name]))
-    return {name: 1e3 * statistics.median(found) for name, found in times.items()}
+    return {name: 1e3 * statistics.median(durations) for name, durations in times.items()}
 
 
 def _timed(work: Callable[[], object], wait: Callable[[], None], repeats: int) -> float:
@@ -62,7 +63,7 @@ def _timed(work: Callable[[], object], wait: Callable[[], None], repeats: int) -
 
 
 def machine(device: str, size: Size) -> Iterator[Row]:
-    """What the device is, and whom it is measured against."""
+    """The device and the peers."""
     info = gpu_ours.open_device(device).driver.info
     row = {"gpu": info.name, "arch": info.arch, "memory_bytes": info.total_memory}
     row |= {"driver": info.driver_version, "multiprocessors": info.multiprocessors}
@@ -76,7 +77,7 @@ def machine(device: str, size: Size) -> Iterator[Row]:
 
 
 def build(device: str, size: Size) -> Iterator[Row]:
-    """Compile every kernel, for the device and for the emulator that checks it, all at once."""
+    """Compile all kernels concurrently, for the device and for the emulator that checks it."""
     drivers = [gpu_ours.open_device(name).driver for name in dict.fromkeys((device, "emu"))]
     sources = kernel_sources() if size is gpu_cases.FULL else kernel_sources()[:2]
 
@@ -89,7 +90,7 @@ def build(device: str, size: Size) -> Iterator[Row]:
                 target = choose_target(driver.info.arch, find_nvcc().architectures)
                 build_binary(read_manifest(source), target)
         except DeviceError as error:
-            # Tensor cores are not everywhere.
+            # The device may lack tensor cores.
             return {"source": source.name, "driver": driver.name, "left_out": str(error)}
         seconds = time.perf_counter() - start
         return {"source": source.name, "driver": driver.name, "seconds": seconds}
@@ -100,28 +101,28 @@ def build(device: str, size: Size) -> Iterator[Row]:
 
 
 def bandwidth(device: str, size: Size) -> Iterator[Row]:
-    """Bytes a second of what memory bounds, and their share of a copy's."""
+    """The bandwidth of ops that are bound by memory, and its share of a copy's."""
     backend = gpu_ours.open_device(device)
     copy = {OURS: (gpu_ours.copying(backend, size.elements), backend.memory.synchronize)}
     rate = 8 * size.elements / measure(copy, size)[OURS] / 1e6
     yield {"kernel": "copy", "gigabytes_per_second": rate, "share_of_copy": 1.0}
-    for name, each in gpu_cases.BANDWIDTH.items():
+    for name, bytes_per_element in gpu_cases.BANDWIDTH.items():
         work = gpu_ours.vector_work(backend, name, size.elements)
         elements = max(1, size.elements // 16384) * 16384
         ms = measure({OURS: (work, backend.memory.synchronize)}, size)[OURS]
-        found = each * elements / ms / 1e6
-        yield {"kernel": name, "gigabytes_per_second": found, "share_of_copy": found / rate}
+        bandwidth = bytes_per_element * elements / ms / 1e6
+        yield {"kernel": name, "gigabytes_per_second": bandwidth, "share_of_copy": bandwidth / rate}
 
 
 def layers(device: str, size: Size) -> Iterator[Row]:
-    """Every convolution of the paper's nets, forward and backward, in every precision."""
+    """The convolutions of the paper's nets, forward and backward, in every precision."""
     for precision in gpu_cases.PRECISIONS:
         backend, rivals = gpu_ours.open_device(device, precision), _rivals(device, precision)
         for layer in size.layers:
             for row in _layer(layer, size, backend, rivals):
                 yield row | {"precision": precision}
-            for each in rivals:
-                each.forget()
+            for rival in rivals:
+                rival.forget()
         backend.driver.close()
 
 
@@ -129,26 +130,26 @@ def _layer(
     layer: tuple[int, int, int], size: Size, backend: Any, rivals: list[Torch]
 ) -> Iterator[Row]:
     ours = gpu_ours.convolution(backend, layer, size.batch)
-    theirs = [(each, each.convolution(layer, size.batch)) for each in rivals]
+    theirs = [(rival, rival.convolution(layer, size.batch)) for rival in rivals]
     for step in gpu_cases.PASSES:
         entrants: Contestants = {OURS: (ours[step], backend.memory.synchronize)}
-        entrants |= {each.mode.name: (works[step], each.synchronize) for each, works in theirs}
-        found = _compared(measure(entrants, size))
-        rate = gpu_cases.gflop(layer, size.batch) / found["ms"][OURS]
-        yield {"layer": "{0}->{1} at {2}x{2}".format(*layer), "pass": step, "tflops": rate} | found
+        entrants |= {rival.mode.name: (works[step], rival.synchronize) for rival, works in theirs}
+        row = _compared(measure(entrants, size))
+        rate = gpu_cases.gflop(layer, size.batch) / row["ms"][OURS]
+        yield {"layer": "{0}->{1} at {2}x{2}".format(*layer), "pass": step, "tflops": rate} | row
 
 
 def steps(device: str, size: Size) -> Iterator[Row]:
-    """Training and inference of whole nets, in every precision."""
+    """Training and inference of complete nets, in every precision."""
     for net in size.nets:
         for precision in gpu_cases.PRECISIONS:
             for kind in gpu_cases.STEPS:
-                # What a case holds of the device's memory is gone before the next begins.
-                found = _step(device, size, net, precision, kind)
-                rate = 1e3 * size.batch / found["ms"][OURS]
+                # The memory of a case is freed before the next begins.
+                row = _step(device, size, net, precision, kind)
+                rate = 1e3 * size.batch / row["ms"][OURS]
                 yield {"net": net, "step": kind, "precision": precision} | {
                     "images_per_second": rate,
-                    **found,
+                    **row,
                 }
 
 
@@ -156,18 +157,18 @@ def _step(device: str, size: Size, net: str, precision: str, kind: str) -> Row:
     backend, rivals = gpu_ours.open_device(device, precision), _rivals(device, precision)
     work = gpu_ours.STEPS[kind](backend, net, size.batch)
     entrants: Contestants = {OURS: (work, backend.memory.synchronize)}
-    for each in rivals:
-        entrants[each.mode.name] = (each.step(kind, net, size.batch), each.synchronize)
-    found = _compared(measure(entrants, size))
+    for rival in rivals:
+        entrants[rival.mode.name] = (rival.step(kind, net, size.batch), rival.synchronize)
+    row = _compared(measure(entrants, size))
     entrants.clear()
     backend.driver.close()
-    for each in rivals:
-        each.forget()
-    return found
+    for rival in rivals:
+        rival.forget()
+    return row
 
 
 def launches(device: str, size: Size) -> Iterator[Row]:
-    """Whole steps with what repeats replayed as CUDA graphs, and launched one by one."""
+    """Complete steps, replayed as CUDA graphs and launched one by one."""
     for net in size.launched:
         for kind in gpu_cases.STEPS:
             backends = {
@@ -178,8 +179,8 @@ def launches(device: str, size: Size) -> Iterator[Row]:
                 name: (gpu_ours.STEPS[kind](backend, net, size.batch), backend.memory.synchronize)
                 for name, backend in backends.items()
             }
-            found = _compared(measure(entrants, size))
-            # What the repeats have left in the graphs is what one more step asks for by itself.
+            row = _compared(measure(entrants, size))
+            # The launches that are not in graphs are those of one further step.
             row = {"net": net, "step": kind, "replays": backends[OURS].recorder.replays}
             for name, backend in backends.items():
                 before = backend.launches
@@ -188,7 +189,7 @@ def launches(device: str, size: Size) -> Iterator[Row]:
             entrants.clear()
             for backend in backends.values():
                 backend.driver.close()
-            yield row | found
+            yield row | row
 
 
 def _rivals(device: str, precision: str) -> list[Torch]:
@@ -199,7 +200,7 @@ def _rivals(device: str, precision: str) -> list[Torch]:
 
 
 def _compared(ms: dict[str, float]) -> Row:
-    """With how many times as fast as the quickest of the others, and as each of them, ours is."""
+    """Times, and our speed relative to the fastest of the others and to each of them."""
     others = {name: value for name, value in ms.items() if name != OURS}
     ratio = {name: value / ms[OURS] for name, value in others.items()}
     return {"ms": ms, "times_as_fast": min(ratio.values(), default=None), "ratios": ratio}
@@ -216,7 +217,7 @@ STAGES: dict[str, Callable[[str, Size], Iterator[Row]]] = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Measure, print a line a case, and write JSON."""
+    """Measure, print one line per case, and write JSON."""
     parser = argparse.ArgumentParser(prog="benchmarks/gpu.py", description=__doc__)
     parser.add_argument("stage", choices=STAGES)
     parser.add_argument("--device", choices=("gpu", "emu"), default="gpu")

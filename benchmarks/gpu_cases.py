@@ -1,4 +1,4 @@
-"""What is measured on a GPU, as data: layers, nets, ways to compute, and sizes."""
+"""The cases that are measured on a GPU, as data: layers, nets, modes and sizes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 @dataclass(frozen=True)
 class Mode:
-    """One way in which PyTorch computes."""
+    """A mode in which PyTorch computes."""
 
     precision: str
     channels_last: bool
@@ -41,19 +41,19 @@ MODES = tuple(Mode(precision, last) for precision in PRECISIONS for last in (Fal
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured: on a GPU, or in a dry run whose numbers mean nothing."""
+    """The amount of work: on a GPU, or in a dry run whose times are meaningless."""
 
     layers: Sequence[tuple[int, int, int]]
     nets: Sequence[str]
     """See vgg_nets.specification; `D/8` is net D, narrow and on small images."""
     launched: Sequence[str]
-    """Of which replayed steps are measured beside steps launched one by one."""
+    """The nets of which replayed steps are compared with steps launched one by one."""
     batch: int
     elements: int
-    """Of the vectors whose bandwidth is measured."""
+    """The size of the vectors whose bandwidth is measured."""
     rounds: int
     seconds: float
-    """The least that a contestant's work of one round takes, so that clocks do not matter."""
+    """The least time of a contestant's work in one round, which makes timer errors negligible."""
 
 
 FULL = Size(VGG_LAYERS, ("D", "A", "E"), ("D/8", "A"), 64, 1 << 27, 5, 0.02)
@@ -68,13 +68,13 @@ def geometry(layer: tuple[int, int, int], batch: int) -> ConvGeometry:
 
 
 def gflop(layer: tuple[int, int, int], batch: int) -> float:
-    """Multiplies and adds of the direct algorithm, in any of the three passes."""
+    """Operations of the direct algorithm, the same in each of the three passes. Units: 10^9."""
     c, k, side = layer
     return 2e-9 * batch * k * c * 9 * side * side
 
 
-# Bytes that each element of the input costs, read and written, and the op's name: the gradient of
-# a 2x2 pooling, say, reads a quarter of the elements and their places, and writes all.
+# Bytes read and written per element of the input, by op: the gradient of a 2x2 pooling reads a
+# quarter of the elements and their positions, and writes all elements.
 BANDWIDTH = {
     "relu forward": 8,
     "relu backward": 12,

@@ -1,7 +1,7 @@
-"""Runs every stage of the GPU check, each within its time, and sums up.
+"""Runs every stage of the GPU check within its time limit, and prints a summary.
 
-Started by gpu_check.sh. A stage that fails or is late does not stop the others; the exit status is
-0 where none did, 1 where one did, 2 where there is no GPU.
+Started by gpu_check.sh. After a stage that fails or exceeds its limit the others run; the exit
+status is 0 if all succeed, 1 if one fails, 2 if there is no GPU.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from prototxt_gen.errors import DeviceError
 from prototxt_gen.files import atomic_write_text
 from runtime.backend.cuda import open_driver
 
-# Seconds, the installation included.
+# Seconds, including the installation.
 WHOLE = 530
 OK, LATE = "ok", "late"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command and its time in seconds; `needs` is a program without which it is left out."""
+    """A command and its time limit; `needs` is a program it requires. Units: seconds."""
 
     name: str
     limit: float
@@ -40,7 +40,7 @@ class Stage:
 
 @dataclass
 class Outcome:
-    """What became of a stage."""
+    """The result of a stage."""
 
     name: str
     status: str
@@ -49,16 +49,16 @@ class Outcome:
 
 
 def stages(device: str, size: str, out: Path) -> list[Stage]:
-    """What is done, the most telling first."""
+    """The stages, the most informative first."""
     python, gpu_tests = sys.executable, "tests/cuda_kernels/test_kernels_gpu.py"
     pytest = [python, "-m", "pytest", "-m", "gpu", "-rs", "--color=no"]
-    # A dry run tries the same drivers, launches and replays on the emulator.
+    # A dry run tests the same launches and replays on the emulator.
     emulated = [python, "-m", "pytest", "-m", "not gpu and not slow", "--color=no"]
     emulated += [
         "tests/runtime/backend/test_driver_emulator.py",
         "tests/runtime/net/test_replay.py",
     ]
-    # In pytest's words: the runs that the emulator does not slow down.
+    # An expression of pytest for the tests that are not slow on the emulator.
     sanitized = [*pytest, gpu_tests, "-k", "same_bits", "-x"]
     checker = ["compute-sanitizer", "--error-exitcode", "9", "--tool"]
     train = [python, "-m", "runtime.cli.main", "run", "--data", "demo", "--device", device]
@@ -85,7 +85,7 @@ def stages(device: str, size: str, out: Path) -> list[Stage]:
 
 
 def run_stage(stage: Stage, limit: float, log: Path) -> Outcome:
-    """Run a command with its words in a log; past its limit, it and its children are ended."""
+    """Run a command with its output in a log; at the limit it and its children are killed."""
     if stage.needs is not None and shutil.which(stage.needs) is None:
         return Outcome(stage.name, f"left out: no {stage.needs}", 0.0, "")
     if limit <= 0:
@@ -109,11 +109,11 @@ def run_stage(stage: Stage, limit: float, log: Path) -> Outcome:
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
-    """A line a stage."""
-    width = max(len(each.status) for each in outcomes)
+    """A table with one line per stage."""
+    width = max(len(outcome.status) for outcome in outcomes)
     return "\n".join(
-        f"{each.name:<10} {each.status:<{width}} {each.seconds:6.1f} s  {each.last_line}".rstrip()
-        for each in outcomes
+        f"{one.name:<10} {one.status:<{width}} {one.seconds:6.1f} s  {one.last_line}".rstrip()
+        for one in outcomes
     )
 
 
@@ -124,14 +124,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--started", type=float, default=time.time(), metavar="EPOCH")
     parser.add_argument("--device", choices=("gpu", "emu"), default="gpu")
     parser.add_argument("--size", choices=("full", "tiny"), default="full")
-    parser.add_argument("--stages", metavar="A,B", help="these alone")
+    parser.add_argument("--stages", metavar="A,B", help="run only these")
     args = parser.parse_args(argv)
     every = stages(args.device, args.size, args.out)
     names = args.stages.split(",") if args.stages else [stage.name for stage in every]
     unknown = set(names) - {stage.name for stage in every}
     if unknown:
-        known = ", ".join(stage.name for stage in every)
-        print(f"gpu_check: no stage {', '.join(sorted(unknown))}; expected {known}; correct it")
+        names = ", ".join(stage.name for stage in every)
+        print(f"gpu_check: no stage {', '.join(sorted(unknown))}; expected {names}; correct it")
         return 2
     try:
         open_driver(args.device).close()
@@ -147,12 +147,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             outcomes.append(run_stage(stage, min(stage.limit, left), log))
             print(table(outcomes[-1:]), flush=True)
             _write(args.out, outcomes)
-    return int(any(each.status != OK and "left out" not in each.status for each in outcomes))
+    return int(any(one.status != OK and "left out" not in one.status for one in outcomes))
 
 
 def _write(out: Path, outcomes: Sequence[Outcome]) -> None:
     atomic_write_text(out / "summary.txt", table(outcomes) + "\n")
-    write_record(out / "summary.json", {"stages": [asdict(each) for each in outcomes]})
+    write_record(out / "summary.json", {"stages": [asdict(outcome) for outcome in outcomes]})
 
 
 if __name__ == "__main__":

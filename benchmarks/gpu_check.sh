@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Everything there is to find out on a machine with an NVIDIA GPU, in nine minutes at most:
+# Runs all checks and benchmarks on a machine with an NVIDIA GPU, in nine minutes at most:
 #     benchmarks/gpu_check.sh [WHEELS] [OUT] [--device emu --size tiny] [--stages machine,layers]
 # WHEELS is a folder of wheels for a machine without a network ("" for none), OUT is where JSON,
 # logs and the summary go (build/gpu_check). The machine needs nvcc, g++ and Python 3.10 or later;
-# PyTorch, where it is installed, is measured against. What is missing is said, with how to
-# collect it (benchmarks/gpu_needs.py). PYTHON names another Python than python3.
+# PyTorch is a peer if it is installed. benchmarks/gpu_needs.py prints missing packages and how to
+# download them. PYTHON is the Python to use in place of python3.
 set -euo pipefail
 started=$(date +%s)
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,7 +18,7 @@ out=$(cd "$out" && pwd)
 venv=$out/venv
 python=$venv/bin/python
 
-# The environment sees what the machine has, also where its Python is itself an environment.
+# The environment includes the packages of the machine, even if its Python is itself an environment.
 if [ ! -x "$python" ]; then
     "$outer" -m venv --system-site-packages --without-pip "$venv"
 fi
@@ -28,7 +28,7 @@ import sys
 print(sys.argv[1], *(path for path in sys.path if path.endswith("-packages")), sep="\n")
 PATHS
 
-# pip itself may be the machine's; with --target it installs for whichever Python runs it.
+# pip may be that of the machine; with --target it installs for the Python that runs it.
 install() { timeout 60 "$python" -m pip install --quiet --no-cache-dir --target "$site" "$@"; }
 if [ -n "$("$python" "$root/benchmarks/gpu_needs.py" "$wheels" 2>&1)" ]; then
     if [ -n "$wheels" ]; then

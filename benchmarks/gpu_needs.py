@@ -1,4 +1,4 @@
-"""Says which packages a GPU machine lacks, and how to bring them there without a network.
+"""Prints the packages that a GPU machine lacks, and how to install them without a network.
 
     python benchmarks/gpu_needs.py [FOLDER OF WHEELS] [--device emu]
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Module to import, and what pip calls it. PyTorch is the machine's own.
+# Module to import, and its name for pip. PyTorch must be installed on the machine.
 NEEDS = {
     "numpy": "numpy",
     "google.protobuf": "protobuf",
@@ -25,7 +25,7 @@ NEEDS = {
     "pytest": "pytest",
     **({"tomli": "tomli"} if sys.version_info < (3, 11) else {}),
 }
-# Without these, training on the embedded data set fails, and all else runs.
+# Without these, only training on the embedded data set fails.
 FOR_TRAINING = {
     "h5py": "h5py",
     "skimage": "scikit-image",
@@ -36,7 +36,7 @@ FOR_TRAINING = {
 
 
 def missing(modules: Mapping[str, str]) -> list[str]:
-    """What pip calls those of the packages that cannot be imported here."""
+    """The names for pip of the packages that cannot be imported here."""
     return [name for module, name in modules.items() if not _is_there(module)]
 
 
@@ -48,7 +48,7 @@ def _is_there(module: str) -> bool:
 
 
 def advice(lacking: Sequence[str], folder: str = "") -> str:
-    """One sentence on what is missing, and the commands that collect it."""
+    """The message on missing packages, and the commands that download them."""
     version = ".".join(platform.python_version_tuple()[:2])
     there = sorted(path.name for path in Path(folder).glob("*.whl")) if folder else []
     seen = f"{folder} has {len(there)} wheels" if folder else "no folder of wheels was given"

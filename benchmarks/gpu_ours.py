@@ -1,4 +1,4 @@
-"""This project's contestants on a GPU: vector ops, convolutions, and whole steps of nets."""
+"""This project's contestants on a GPU: vector ops, convolutions, and steps of nets."""
 
 from __future__ import annotations
 
@@ -22,17 +22,20 @@ FLOAT = np.dtype(np.float32)
 _DRAWN = 1 << 20
 
 
-# Steps until what repeats is in graphs: inference keeps filters from its second pass on.
+# Steps until repeated work is in graphs: inference caches filters from its second pass on.
 SETTLED = 6
 
 
 def open_device(device: str, precision: str = "fp32", replay: bool = True) -> Any:
-    """A backend of its own, so that its memory goes when it does."""
+    """Open a separate backend, whose memory is freed with it."""
     return create_backend(device, precision=precision, replay=replay)
 
 
 def array(backend: Any, *shape: int, dtype: np.dtype[Any] = FLOAT) -> Any:
-    """Normally distributed numbers on the device; zeros where an op writes masks and places."""
+    """An array on the device: normally distributed floats, zeros for other types.
+
+    Shapes: `shape`.
+    """
     device = backend.memory.view(
         backend.memory.empty(int(np.prod(shape, dtype=np.int64)), dtype), 0, shape
     )
@@ -44,7 +47,7 @@ def array(backend: Any, *shape: int, dtype: np.dtype[Any] = FLOAT) -> Any:
 
 
 def spread(backend: Any, target: Any) -> None:
-    """Draw a million numbers and repeat them: a billion take longer than all measurements."""
+    """Fill an array of any shape with a million repeated numbers, to save time."""
     done = min(target.size, _DRAWN)
     numbers = np.random.default_rng(0).standard_normal(done, np.float32)
     backend.memory.upload(numbers, backend.memory.view(target, 0, (done,)))
@@ -57,7 +60,7 @@ def spread(backend: Any, target: Any) -> None:
 
 
 def fill(net: Net, classes: int) -> None:
-    """Weights of He's strength, images and labels."""
+    """Fill weights (with He's variance), images and labels."""
     for blob in net.params.learnable:
         if blob.num_axes > 1:
             weights = blob.data.mutable_dev()
@@ -72,7 +75,7 @@ def fill(net: Net, classes: int) -> None:
 
 
 def copying(backend: Any, elements: int) -> Work:
-    """A copy on the device: what the bandwidth of the others is measured by."""
+    """A copy on the device, the reference of all bandwidths."""
     x, y = array(backend, elements), array(backend, elements)
     return lambda: backend.memory.copy(x, y)
 
@@ -108,7 +111,7 @@ def vector_work(backend: Any, name: str, elements: int) -> Work:
 
 
 def convolution(backend: Any, layer: tuple[int, int, int], batch: int) -> dict[str, Work]:
-    """The three passes of a layer, its filters transformed anew as after an update."""
+    """The three passes of a layer, including the transform of its filters."""
     geom = gpu_cases.geometry(layer, batch)
     plan = backend.conv.plan(geom)
     x, dx = array(backend, *geom.in_shape), array(backend, *geom.in_shape)
@@ -123,7 +126,7 @@ def convolution(backend: Any, layer: tuple[int, int, int], batch: int) -> dict[s
 
 
 def training_step(backend: Any, net: str, batch: int) -> Work:
-    """An iteration of the solver, its update included."""
+    """An iteration of the solver, including its update."""
     spec = specification(net)
     param = proto.SolverParameter(base_lr=1e-5, lr_policy="fixed", momentum=0.9, random_seed=1)
     param.weight_decay, param.max_iter = 5e-4, 1 << 30
@@ -131,7 +134,7 @@ def training_step(backend: Any, net: str, batch: int) -> Work:
     trained = fed(heads.train_val(spec), batch, spec.crop)
     for layer in trained.layer:
         for kind in ("convolution_param", "inner_product_param"):
-            # `fill` is quicker than drawing from Caffe's own stream.
+            # `fill` is faster than drawing from Caffe's random stream.
             getattr(layer, kind).ClearField("weight_filler")
     param.net_param.CopyFrom(trained)
     solver = Solver(param, backend)

@@ -1,4 +1,4 @@
-"""PyTorch's contestants: the same layers and nets by cuDNN, as its users write them."""
+"""PyTorch's contestants: the same layers and nets with cuDNN, in usual PyTorch code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Work = Callable[[], object]
 
 
 def find_torch(device: str) -> Any | None:
-    """PyTorch, where it is installed and sees the device; the dry run takes its CPU."""
+    """PyTorch, if it is installed and supports the device; a dry run uses its CPU."""
     try:
         import torch
     except ImportError:
@@ -42,12 +42,12 @@ class Torch:
             self.torch.cuda.synchronize()
 
     def forget(self) -> None:
-        """Give back what PyTorch keeps of the device's memory."""
+        """Free the device memory that PyTorch caches."""
         if self.place == "cuda":
             self.torch.cuda.empty_cache()
 
     def convolution(self, layer: tuple[int, int, int], batch: int) -> dict[str, Work]:
-        """The three passes of a layer, alone; operands in bf16 where the mode is."""
+        """The three passes of a layer, separately; with operands in bf16 if the mode is bf16."""
         torch, geom = self.torch, gpu_cases.geometry(layer, batch)
         kind = torch.bfloat16 if self.mode.precision == "bf16" else torch.float32
         x, dy, w = (
@@ -57,8 +57,8 @@ class Torch:
         b = torch.randn(geom.k, device=self.place, dtype=kind)
 
         def backward(data: bool) -> Work:
-            wanted = [data, not data, False]
-            settings = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+            output_mask = [data, not data, False]
+            settings = ([1, 1], [1, 1], [1, 1], False, [0, 0], 1, output_mask)
             return lambda: torch.ops.aten.convolution_backward(dy, x, w, None, *settings)
 
         return {
@@ -68,7 +68,7 @@ class Torch:
         }
 
     def step(self, kind: str, net: str, batch: int) -> Work:
-        """A step of a whole net."""
+        """A step of a complete net."""
         return (self._training if kind == "training" else self._inference)(net, batch)
 
     def _training(self, net: str, batch: int) -> Work:
@@ -103,7 +103,7 @@ class Torch:
         return forward
 
     def _net(self, spec: Any, batch: int) -> tuple[Any, Any]:
-        # On the device from the beginning: a CPU takes seconds to draw the weights.
+        # The weights are drawn on the device, since a CPU takes seconds for them.
         with self.torch.device(self.place):
             return self._built(spec, batch)
 

@@ -1,7 +1,7 @@
-"""How long a database takes to open, and how much memory, by its number of records.
+"""Time and memory for opening a database, by its number of records.
 
-Databases of small records are written to a temporary folder, opened by a process of their own
-each, and deleted. Units: seconds, MiB. The file is in the cache of the system when it is opened.
+Databases of small records are written to a temporary folder, opened each in a separate process,
+and deleted. Units: seconds, MiB. The file is in the cache of the system when it is opened.
 
     python benchmarks/lmdb_open.py --records 1000 100000 1281167 14000000
 """
@@ -32,7 +32,7 @@ _PER_TRANSACTION = 1_000_000
 
 
 def write_database(path: Path, count: int) -> None:
-    """Write records of 30 bytes with keys as those of ILSVRC, in order."""
+    """Write records of 30 bytes with keys like those of ILSVRC, in order."""
     import lmdb
 
     with lmdb.open(str(path), map_size=(1 << 26) + 200 * count, sync=False) as environment:
@@ -48,7 +48,7 @@ def _records(start: int, stop: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def measure_open(path: Path) -> dict[str, float]:
-    """Open a database in this process, and read records of it at random."""
+    """Open a database in this process, and read random records."""
     before = _peak()
     start, processor = time.perf_counter(), time.process_time()
     reader = Reader(path)
@@ -67,7 +67,7 @@ def measure_open(path: Path) -> dict[str, float]:
 
 
 def _peak() -> float:
-    """The most memory that this process has held, in MiB."""
+    """The peak of the memory of this process. Units: MiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM"):
             return int(line.split()[1]) / 1024

@@ -1,8 +1,8 @@
-"""Times the compiled convolutions on VGG's layers, beside sgemm and, where installed, PyTorch.
+"""Times the compiled convolutions on VGG's layers, compared with sgemm and, if installed, PyTorch.
 
-Every round runs all contestants one after the other, so that a slow moment of the machine hits all
-of them; reported are medians, and medians of the ratios within a round. Rates count the multiplies
-and adds of the direct algorithm: Winograd's exceed sgemm's.
+Every round runs all contestants one after the other, so that a slow period of the machine affects
+all of them; the results are medians, and medians of the ratios within a round. Rates refer to the
+operations of the direct algorithm, so those of Winograd's exceed those of sgemm.
 
     python benchmarks/native_conv.py --batch 8 --threads 2 --against torch --json conv.json
 """
@@ -34,7 +34,7 @@ from runtime.backend.cpu.native_library import NativeLibrary
 
 Host = npt.NDArray[np.float32]
 Runs = dict[str, Callable[[], object]]
-# Inputs, outputs, size of the map, and how many such layers net D has (paper: Table 1).
+# Inputs, outputs, size of the map, and the number of such layers in net D (paper: Table 1).
 VGG_D = (
     (3, 64, 224, 1),
     (64, 64, 224, 1),
@@ -47,13 +47,13 @@ VGG_D = (
     (512, 512, 14, 3),
 )
 _SGEMM = 1024
-# Seconds before each run: the threads of OpenBLAS and of OpenMP go on spinning for a while.
+# Seconds of pause before each run: threads of OpenBLAS and OpenMP spin for a while after work.
 _REST = 0.1
 
 
 @dataclass
 class Result:
-    """One layer. Units: ms; rates in GFLOP/s of the direct algorithm."""
+    """The results of one layer. Units: ms; rates in GFLOP/s of the direct algorithm."""
 
     geometry: str
     algorithm: str
@@ -62,7 +62,7 @@ class Result:
     sgemm_rate: float
     median: dict[str, float]
     ratio: dict[str, float] = field(default_factory=dict)
-    """Of the others' times to ours, within a round."""
+    """The medians of the ratios of the others' times to ours within a round."""
 
 
 def normal(*shape: int) -> Host:
@@ -72,13 +72,13 @@ def normal(*shape: int) -> Host:
 
 
 def ours(library: NativeLibrary, geom: ConvGeometry, data: dict[str, Host]) -> Runs:
-    """A training step of one layer: the filters are transformed anew, for each direction."""
+    """A training step of one layer, which transforms the filters for each direction."""
     conv = NativeConvolution(library)
     plan = conv.plan(geom)
     x, w, b, y, dy, dx, dw = (data[name] for name in ("x", "w", "b", "y", "dy", "dx", "dw"))
 
     def backward() -> None:
-        if geom.c > 3:  # the first layer of a net owes nobody a gradient of its input
+        if geom.c > 3:  # the first layer of a net needs no gradient of its input
             conv.backward_data(plan, dy, w, dx, None)
         conv.backward_weight(plan, x, dy, dw)
 
@@ -89,7 +89,7 @@ def ours(library: NativeLibrary, geom: ConvGeometry, data: dict[str, Host]) -> R
 
 
 def torch_runs(geom: ConvGeometry, data: dict[str, Host], threads: int) -> Runs:
-    """PyTorch in both its layouts."""
+    """PyTorch in both of its layouts."""
     torch: Any = importlib.import_module("torch")
     torch.set_num_threads(threads)
     runs: Runs = {}
@@ -99,8 +99,8 @@ def torch_runs(geom: ConvGeometry, data: dict[str, Host], threads: int) -> Runs:
             torch.from_numpy(data[key]).contiguous(memory_format=layout) for key in ("x", "w", "dy")
         )
         bias = torch.from_numpy(data["b"])
-        wanted = [geom.c > 3, True, True]
-        shape = ([geom.k], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, wanted)
+        output_mask = [geom.c > 3, True, True]
+        shape = ([geom.k], [1, 1], [1, 1], [1, 1], False, [0, 0], 1, output_mask)
         runs[f"torch {name} forward"] = lambda x=x, w=w, bias=bias: torch.conv2d(
             x, w, bias, padding=1
         )
@@ -111,7 +111,7 @@ def torch_runs(geom: ConvGeometry, data: dict[str, Host], threads: int) -> Runs:
 
 
 def rounds(runs: Runs, count: int) -> dict[str, list[float]]:
-    """Times of each contestant in each round, after one that is not counted. Units: ms."""
+    """Times of each contestant in each round, after one round for warming up. Units: ms."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for number in range(count + 1):
         for name, run in runs.items():
@@ -165,7 +165,7 @@ def line(r: Result) -> str:
 
 
 def totals(results: list[Result]) -> dict[str, float]:
-    """The whole stack of layers. Units: ms."""
+    """The sums over all layers. Units: ms."""
     names = [name for name in results[0].median if name != "sgemm"]
     return {name: sum(r.layers * r.median[name] for r in results) for name in names}
 
@@ -176,7 +176,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=default_threads())
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--isa", help="instruction set (default: the best)")
-    parser.add_argument("--against", choices=("torch",), help="a peer to run beside")
+    parser.add_argument("--against", choices=("torch",), help="a peer to compare with")
     parser.add_argument("--json", metavar="FILE", help="write the results here")
     args = parser.parse_args()
     library = native_library.load(args.threads, args.isa)

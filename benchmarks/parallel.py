@@ -1,14 +1,15 @@
-"""Times what several replicas give, and what shards cost one device, on a net of the paper.
+"""Measures the speedup by several replicas, and the cost of shards on one device.
 
     python benchmarks/parallel.py                      replicas, shards and the model; 5 minutes
-    python benchmarks/parallel.py --mpi                the same replicas as processes as well
+    python benchmarks/parallel.py --mpi                the same, and replicas as processes
 
-Contestants take whole iterations in turn, in one order and then in the other, so that a slow moment
-of the machine hits all of them; reported are medians of times, and medians of the ratios within a
-round with the interval that holds the true median 19 times in 20. Each replica has one thread.
+Contestants run one iteration in turn, in one order and then in the reverse order, so that a slow
+period of the machine affects all of them. The results are medians of times, and medians of the
+ratios within a round with 95 % confidence intervals. Each replica has one thread.
 
-Shards: a batch of 64 whole, against two shards of 32, the size that the paper's batch of 256 in 8
-shards has; what the second shard costs is then taken seven times for four times the batch.
+Shards: a batch of 64 in one shard, compared with two shards of 32, the size of a shard of the
+paper's batch of 256 in 8 shards. The cost of 8 shards is seven times that of the second shard, for
+four times the batch.
 """
 
 from __future__ import annotations
@@ -51,11 +52,11 @@ from runtime.solvers.solver import Solver
 SHARD = 32
 PAPER_BATCH, PAPER_SHARDS = 256, 8
 _COPIED = 1 << 26
-"""Elements that the machine's memory is timed with."""
+"""The number of elements with which the machine's memory is measured."""
 
 
 def solver_param(letter: str, batch: int) -> Any:
-    """The paper's solver for a net of its own, fed with one image again and again."""
+    """The paper's solver for one of its nets, which reads the same image repeatedly."""
     spec = builtin_spec(letter)
     net = proto.NetParameter(name=spec.name)
     data = net.layer.add(name="data", type="DummyData", top=["data", "label"])
@@ -77,7 +78,7 @@ def solver_param(letter: str, batch: int) -> Any:
 
 
 class Contestant:
-    """A solver with so many shards and replicas, which takes an iteration when told to."""
+    """A solver with given numbers of shards and replicas."""
 
     def __init__(
         self,
@@ -87,7 +88,7 @@ class Contestant:
         threads: int = 1,
         world: World | None = None,
     ) -> None:
-        # The solver's own fillers take half a minute for a net of this size.
+        # The solver's fillers take half a minute for a net of this size.
         options = SolverOptions(sidecar=Sidecar(shards=shards), share_activations=True)
         plan = plan_shards(param, options, replicas)
         given = dataclasses.replace(options_for(options, plan), empty_weights=True)
@@ -102,11 +103,11 @@ class Contestant:
         fill_weights(self.solver)
 
     def close(self) -> None:
-        """Close the solver, so that its memory is free for the next one."""
+        """Close the solver, and free its memory."""
         self.solver.close()
 
     def run(self) -> float:
-        """Seconds of one iteration."""
+        """Run one iteration, and return its time. Units: s."""
         start = time.perf_counter()
         self.solver.step(1)
         return time.perf_counter() - start
@@ -117,7 +118,7 @@ def open_backend(threads: int) -> Backend:
 
 
 def fill_weights(solver: Solver) -> None:
-    """Weights that keep activations in range."""
+    """Fill weights such that activations stay in range."""
     random = np.random.default_rng(0)
     for blob in solver.net.params.learnable:
         if blob.num_axes > 1:
@@ -127,7 +128,7 @@ def fill_weights(solver: Solver) -> None:
 
 
 def rounds(contestants: dict[str, Contestant], count: int) -> dict[str, list[float]]:
-    """Times of each contestant in each round, after one that is not counted."""
+    """Times of each contestant in each round, after one round for warming up. Units: s."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(count + 1):
         turn = list(contestants) if number % 2 else list(reversed(contestants))
@@ -143,7 +144,7 @@ def rounds(contestants: dict[str, Contestant], count: int) -> dict[str, list[flo
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """The median of ratios, and two of them between which the true median lies 19 times in 20."""
+    """The median of ratios, and the bounds of its 95 % confidence interval."""
 
     median: float
     low: float
@@ -151,9 +152,9 @@ class Ratio:
 
     @classmethod
     def of(cls, times: dict[str, list[float]], over: str, under: str) -> Ratio:
-        found = sorted(a / b for a, b in zip(times[over], times[under], strict=True))
-        outside = max(0, int((len(found) - 1.96 * len(found) ** 0.5) / 2))
-        return cls(statistics.median(found), found[outside], found[-1 - outside])
+        ratios = sorted(a / b for a, b in zip(times[over], times[under], strict=True))
+        outside = max(0, int((len(ratios) - 1.96 * len(ratios) ** 0.5) / 2))
+        return cls(statistics.median(ratios), ratios[outside], ratios[-1 - outside])
 
 
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
@@ -161,15 +162,15 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
 
 
 def speedup_of(letter: str, batch: int, times: dict[str, list[float]]) -> dict[str, Any]:
-    """How much longer "1" takes than "2"."""
-    found = Ratio.of(times, "1", "2")
+    """The times, and the ratio of the time of "1" to that of "2"."""
+    ratio = Ratio.of(times, "1", "2")
     return {
         "net": letter,
         "batch": batch,
         "rounds": len(times["1"]),
         "seconds": medians(times),
-        "speedup": found.median,
-        "between": [found.low, found.high],
+        "speedup": ratio.median,
+        "between": [ratio.low, ratio.high],
     }
 
 
@@ -199,7 +200,7 @@ def shards_case(letter: str, count: int, threads: int) -> dict[str, Any]:
 
 
 def memory_gbs() -> float:
-    """Bytes a second that an addition of two long vectors reads and writes, by one thread."""
+    """The bandwidth of an addition of two long vectors by one thread. Units: GB/s."""
     backend = open_backend(1)
     x, y = (backend.memory.empty(_COPIED, backend.dtype) for _ in range(2))
     backend.memory.fill(x, 1.0)
@@ -213,7 +214,7 @@ def memory_gbs() -> float:
 
 
 def model_case(letter: str, batch: int, alone: float) -> dict[str, Any]:
-    """What the performance model says of two replicas on this machine.
+    """The speedup of two replicas on this machine that the performance model predicts.
 
     Its inputs: one replica's measured speed, and memory, which is also the link here.
     """
@@ -222,29 +223,29 @@ def model_case(letter: str, batch: int, alone: float) -> dict[str, Any]:
     net = shape_net(heads.deploy(builtin_spec(letter)), proto.TEST, backend, batch=1)
     layers = [LayerCost(row.multiply_adds, row.parameters) for row in summarize(net).rows]
     flops = 6 * batch * sum(layer.multiply_adds for layer in layers)
-    found = plan_step(layers, batch, 2, 2, Machine(flops / alone / 1e12, speed, speed))
-    return {"memory_gbs": speed, "predicted_speedup": found.speedup, **found.as_dict()}
+    estimate = plan_step(layers, batch, 2, 2, Machine(flops / alone / 1e12, speed, speed))
+    return {"memory_gbs": speed, "predicted_speedup": estimate.speedup, **estimate.as_dict()}
 
 
 def mpi_case(letter: str, batch: int, count: int) -> dict[str, Any]:
-    """Two processes of one thread under mpirun; see `as_rank`."""
+    """Measure two processes of one thread under mpirun; see `as_rank`."""
     command = [sys.executable, __file__, "--net", letter, "--batch", str(batch)]
     words = ["mpirun", "-n", "2", *command, "--rounds", str(count), "--as-rank"]
-    # Open MPI asks root whether that is meant.
+    # Open MPI requires a confirmation to run as root.
     allowed = ("ALLOW_RUN_AS_ROOT", "ALLOW_RUN_AS_ROOT_CONFIRM")
     environment = os.environ | {f"OMPI_{name}": "1" for name in allowed}
     done = subprocess.run(
         words, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    times: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return times
 
 
 def as_rank(letter: str, batch: int, count: int) -> int:
-    """What each process of `mpi_case` does; rank 0 prints the times."""
+    """Run a process of `mpi_case`; rank 0 prints the times."""
     world = find_world()
     if world is None:
-        print("--as-rank is for mpirun; expected it to start this", file=sys.stderr)
+        print("--as-rank is for processes that mpirun starts", file=sys.stderr)
         return 2
     if world.rank:
         return follow(world, lambda param: open_backend(1))
@@ -269,20 +270,20 @@ def main() -> int:
     logging.disable(logging.WARNING)
     if args.as_rank:
         return as_rank(args.net, args.batch, args.rounds)
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     if args.only != "shards":
-        found["replicas"] = replicas_case(args.net, args.batch, args.rounds)
-        print("2 replicas against 1:", json.dumps(found["replicas"]), flush=True)
-        found["model"] = model_case(args.net, args.batch, found["replicas"]["seconds"]["1"])
-        print(f"the model says {found['model']['predicted_speedup']:.2f} x", flush=True)
+        results["replicas"] = replicas_case(args.net, args.batch, args.rounds)
+        print("2 replicas against 1:", json.dumps(results["replicas"]), flush=True)
+        results["model"] = model_case(args.net, args.batch, results["replicas"]["seconds"]["1"])
+        print(f"predicted speedup: {results['model']['predicted_speedup']:.2f} x", flush=True)
         if args.mpi:
-            found["mpi"] = mpi_case(args.net, args.batch, args.rounds)
-            print("2 processes under mpirun:", json.dumps(found["mpi"]), flush=True)
+            results["mpi"] = mpi_case(args.net, args.batch, args.rounds)
+            print("2 processes under mpirun:", json.dumps(results["mpi"]), flush=True)
     gc.collect()
     if args.only != "replicas":
-        found["shards"] = shards_case(args.net, args.rounds, args.threads)
-        print("2 shards against 1:", json.dumps(found["shards"]), flush=True)
-    write_record(args.json, found)
+        results["shards"] = shards_case(args.net, args.rounds, args.threads)
+        print("2 shards against 1:", json.dumps(results["shards"]), flush=True)
+    write_record(args.json, results)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How many JPEGs a second the data pipeline decodes, crops and mirrors.
+"""The rate at which the data pipeline decodes, crops and mirrors JPEGs.
 
 python benchmarks/pipeline.py --workers 2
 """
@@ -28,7 +28,7 @@ _MEAN = (104.0, 117.0, 123.0)
 
 
 def picture(seed: int) -> bytes:
-    """A JPEG of about 20 kB: large shapes with noise of a photograph's strength."""
+    """A JPEG of about 20 kB: large shapes, with as much noise as a photograph."""
     random = np.random.default_rng(seed)
     shapes = random.integers(0, 256, (40, 40, 3), np.uint8)
     smooth = cv2.resize(shapes, (_SIDE, _SIDE), interpolation=cv2.INTER_CUBIC).astype(np.int16)
@@ -37,7 +37,7 @@ def picture(seed: int) -> bytes:
 
 
 def jpeg_rate(workers: int, rounds: int = 9) -> dict[str, Any]:
-    """Images a second in each round of eight batches, and their median."""
+    """The rate in each round of eight batches, and the median. Units: images/s."""
     transform = Transform((Crop(_CROP), Mirror(), MeanValues(_MEAN)))
     rates = []
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +60,7 @@ def jpeg_rate(workers: int, rounds: int = 9) -> dict[str, Any]:
 
 
 def _write(path: Path) -> float:
-    """Make the database; the mean size of its JPEGs."""
+    """Write the database, and return the mean size of its JPEGs in bytes."""
     sizes = []
     with Writer(path) as writer:
         for index in range(_IMAGES):

@@ -1,4 +1,4 @@
-"""What every benchmark writes beside its numbers: machine, versions, revision and command."""
+"""The context that every benchmark writes with its results: machine, versions, commit, command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def revision() -> str:
-    """The commit that was measured, with a + where the tree differs from it."""
+    """The commit that was measured, with a + if the tree differs from it."""
     try:
         head = _git("rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
@@ -43,7 +43,7 @@ def revision() -> str:
 
 
 def write_record(path: Path, results: dict[str, Any]) -> None:
-    """Write results with what produced them."""
+    """Write results with the command and the machine."""
     head = {
         "command": " ".join(["python", *_relative(sys.argv)]),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
@@ -80,10 +80,10 @@ def _memory_gib() -> float | None:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for name in _PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

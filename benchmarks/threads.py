@@ -1,7 +1,6 @@
 """Throughput of a net in each of several threads, compared with one net in one thread.
 
-Both use the same number of kernel threads: one thread's net has all of them, the nets of several
-threads share them.
+Both use the same number of kernel threads: a single net uses all of them, several nets share them.
 
 python benchmarks/threads.py --json benchmarks/results/threads.json
 """
@@ -63,7 +62,7 @@ def _thread_for_each(nets: list[Net], passes: int) -> float:
 
 
 def measure(name: str, batch: int, passes: int, count: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds for a pass in each round, and how much longer the single thread takes."""
+    """The time of a pass in each round, and the ratio of one thread to several. Units: ms."""
     nets = _nets(name, batch, count)
     times: dict[str, list[float]] = {"one_thread_ms": [], "thread_for_each_ms": []}
     for number in range(rounds + 1):
@@ -87,11 +86,11 @@ def main() -> int:
     for name, batch, passes in _JOBS:
         result = measure(name, batch, passes, args.threads, args.rounds)
         results.append(result)
-        one, each = (
+        one, several = (
             statistics.median(result[key]) for key in ("one_thread_ms", "thread_for_each_ms")
         )
         print(
-            f"{name} batch {batch}: {one:.2f} ms a pass in one thread, {each:.2f} ms in "
+            f"{name} batch {batch}: {one:.2f} ms a pass in one thread, {several:.2f} ms in "
             f"{args.threads} threads with a net each, {result['ratio']:.2f} x"
         )
     if args.json:

@@ -1,4 +1,4 @@
-"""Nets of the paper to be measured: fed without a database, with weights of He's strength."""
+"""Nets of the paper for benchmarks, without a database, with weights of He's variance."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NARROW_CROP = 64
 
 
 def fed(net: Any, batch: int, crop: int) -> Any:
-    """The net with Inputs in place of what reads a database."""
+    """The net with Input layers in place of the layers that read a database."""
     for layer in [item for item in net.layer if item.type in ("Data", "Accuracy", "Input")]:
         net.layer.remove(layer)
     images = proto.LayerParameter(name="data", type="Input", top=["data"])
@@ -37,7 +37,7 @@ def fed(net: Any, batch: int, crop: int) -> Any:
 
 
 def fill(net: Net, classes: int) -> None:
-    """Weights that keep activations in range, images, and labels."""
+    """Fill weights such that activations stay in range, images and labels."""
     random = np.random.default_rng(0)
     for blob in net.params.learnable:
         if blob.num_axes > 1:
@@ -52,14 +52,14 @@ def fill(net: Net, classes: int) -> None:
 
 
 def specification(name: str) -> NetSpecification:
-    """Net D as `D`; at an eighth of its width, on small images, as `D/8`."""
+    """The spec of a net such as `D`, or `D/8` for an eighth of its width on small images."""
     if name.endswith("/8"):
         return with_values(builtin_spec(name[:-2], NARROW_CROP), NARROW)
     return builtin_spec(name)
 
 
 def write_net(name: str, folder: Path) -> None:
-    """Write <name>.prototxt, as it is deployed, and <name>.caffemodel for other readers."""
+    """Write the deploy net <name>.prototxt, and <name>.caffemodel, for other programs."""
     spec = specification(name)
     param = heads.deploy(spec)
     text.write(folder / f"{name}.prototxt", param)

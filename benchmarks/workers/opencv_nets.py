@@ -1,4 +1,4 @@
-"""OpenCV 4's contestant: cv2.dnn runs the deploy prototxt with its Winograd convolutions."""
+"""The contestant of OpenCV 4: cv2.dnn runs the deploy prototxt with Winograd convolutions."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""One contestant in a process of its own: it prepares, says so, and computes once a line it reads.
+"""A contestant in a separate process, which computes on each line of the standard input.
 
-Stands alone: the peers' workers run where this project is not installed.
+Uses the standard library alone: workers of peers run where this project is not installed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Work = Callable[[], object]
 
 
 def arguments() -> argparse.Namespace:
-    """What to prepare: --work forward|step|iteration --net D --batch 8 --threads 2."""
+    """The flags: --work forward|step|iteration --net D --batch 8 --threads 2."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", required=True)
     parser.add_argument("--net", default="D")
@@ -29,13 +29,13 @@ def arguments() -> argparse.Namespace:
 
 
 def serve(work: Work, described: dict[str, Any]) -> None:
-    """Compute `work` as often as a line of the standard input says and answer with milliseconds.
+    """Answer requests: a line with a number runs `work` so often, and prints the mean time.
 
-    The time is that of one computation, on average. The first answer describes the contestant; the
-    line `memory` asks for the peak instead.
+    The first line of output describes the contestant. The line `memory` requests the peak of the
+    resident memory. Units: ms, MB.
     """
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever a library prints goes to the log
+    os.dup2(2, 1)  # output of libraries goes to the log
     print(json.dumps(described), file=answers)
     for line in sys.stdin:
         if line.strip() == "memory":

@@ -1,4 +1,4 @@
-"""PyTorch's contestant: the same nets, written as PyTorch's users write them."""
+"""The contestant of PyTorch: the same nets in usual PyTorch code."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def step(spec: NetSpecification, batch: int, backend: CpuBackend) -> Work:
 
 
 def iteration(spec: NetSpecification, batch: int, backend: CpuBackend) -> Work:
-    """A whole training iteration, its update included."""
+    """A training iteration, including its update."""
     param = proto.SolverParameter(base_lr=1e-3, lr_policy="fixed", momentum=0.9, random_seed=1)
     param.weight_decay, param.max_iter = 5e-4, 1 << 30
     param.net_param.CopyFrom(fed(heads.train_val(spec), batch, spec.crop))
