@@ -170,8 +170,8 @@ def test_advice_keeps_the_images_of_an_iteration() -> None:
     whole, part = (memory_estimate(net, batch, solver()).total / GIB for batch in (256, 64))
     assert budget_advice(net, budget, solver=solver(iter_size=2)) == (
         f"net 'VGG-D': a batch of 256 takes {whole:.2f} GiB; expected at most the 12.00 GiB there "
-        "are; set batch_size: 64 in the net and iter_size: 8 in the solver: the same 512 images an "
-        f"iteration in {part:.2f} GiB"
+        "are; set batch_size: 64 in the net and iter_size: 8 in the solver: the same 512 images "
+        f"per iteration in {part:.2f} GiB"
     )
     assert memory_estimate(net, 64, solver()).total <= budget
     assert memory_estimate(net, 128, solver()).total > budget
