@@ -1,4 +1,4 @@
-"""Damaged files given to the program: none may crash it, hang it or raise an untyped error.
+"""Reads damaged files: none may crash the program, hang it or raise an untyped error.
 
     python -m tests.mutants --format lmdb-append --count 100000 --seed 1 --jobs 2
     python -m tests.mutants --format lmdb-append --seed 1 --only 4711

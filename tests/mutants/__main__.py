@@ -1,4 +1,4 @@
-"""The command: see the package."""
+"""The command line; see the package."""
 
 from __future__ import annotations
 
@@ -15,24 +15,28 @@ from tests.mutants.formats import FORMATS
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.mutants",
-        description="Give damaged files to the program. Exit status 1 where one crashes it, hangs "
-        "it, makes it take memory, or raises an error outside of the typed family.",
+        description="Read damaged files. The exit status is 1 if one crashes the program, hangs "
+        "it, uses too much memory, or raises an error outside of the typed family.",
     )
     parser.add_argument(
-        "--format", default="all", help=f"all, or names with commas: {', '.join(FORMATS)}"
+        "--format", default="all", help=f"all, or names separated by commas: {', '.join(FORMATS)}"
     )
-    parser.add_argument("--count", type=int, default=1000, help="mutants of each format")
+    parser.add_argument("--count", type=int, default=1000, help="number of mutants of each format")
     parser.add_argument("--start", type=int, default=0, help="number of the first mutant")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=1, help="processes at once")
-    parser.add_argument("--only", type=int, metavar="N", help="mutant N alone, with its trace")
-    parser.add_argument("--save", metavar="FILE", help="with --only: write the mutant as well")
-    parser.add_argument("--json", metavar="FILE", help="write the results, format by format")
+    parser.add_argument("--jobs", type=int, default=1, help="number of concurrent processes")
+    parser.add_argument(
+        "--only", type=int, metavar="N", help="read only mutant N, and print its trace"
+    )
+    parser.add_argument("--save", metavar="FILE", help="with --only: write the mutant to this file")
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the results of each format to this file"
+    )
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the campaigns that were asked for; 1 where anything was found."""
+    """Run the campaigns; returns 1 if there are failures."""
     args = _arguments(argv)
     names = list(FORMATS) if args.format == "all" else args.format.split(",")
     unknown = [name for name in names if name not in FORMATS]
@@ -45,13 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         first, count = (args.only, 1) if alone else (args.start, args.count)
         save = Path(args.save) if alone and args.save else None
         indices = range(first, first + count)
-        found = campaign(FORMATS[name], args.seed, indices, args.jobs, save, loud=alone)
-        results.append(found)
-        print(report(found), flush=True)
+        result = campaign(FORMATS[name], args.seed, indices, args.jobs, save, loud=alone)
+        results.append(result)
+        print(report(result), flush=True)
         if args.json:
-            rows = [each.as_dict() for each in results]
+            rows = [result.as_dict() for result in results]
             Path(args.json).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    return int(any(found.failures for found in results))
+    return int(any(result.failures for result in results))
 
 
 def report(result: Result) -> str:

@@ -1,4 +1,4 @@
-"""Runs the mutants of a format in worker processes and gathers what they found."""
+"""Runs the mutants of a format in worker processes and collects the findings."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.mutants.case import Format
 from tests.mutants.worker import FINDINGS, MUTANT, TRACE, Board, product_place, run
 
 CHUNK = 1000
-"""Mutants a process, so that what one leaves behind reaches few others."""
+"""The mutants of one process; side effects of a mutant can affect only the following ones."""
 _FAILED = 70
 _TIMES = {signal.SIGPROF: "CPU time", signal.SIGALRM: "blocked"}
 
 
 @dataclass
 class Group:
-    """Findings of one kind at one place."""
+    """Findings of one kind at one line of the program."""
 
     kind: str
     error: str
@@ -39,7 +39,7 @@ class Group:
 
 @dataclass
 class Result:
-    """What became of the mutants of one format."""
+    """The results of the mutants of one format."""
 
     format: str
     seed: int
@@ -69,13 +69,13 @@ class Result:
         return sum(group.count for group in self.groups)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The results for JSON."""
         self.groups.sort(key=lambda group: (group.kind, group.place, group.error))
         return asdict(self)
 
 
 class _Job:
-    """A worker process over a range of mutants, begun again behind one that ended it."""
+    """A worker process for a range of mutants, restarted after a mutant that ends it."""
 
     def __init__(self, form: Format, seed: int, indices: Sequence[int], loud: bool) -> None:
         self.form, self.seed, self.loud = form, seed, loud
@@ -97,14 +97,14 @@ class _Job:
                 run(self.form, self.seed, self.left, self.folder, self.board, self.loud)
                 sys.stdout.flush()
                 status = 0
-            except BaseException:  # noqa: BLE001  the supervisor learns of it by the status
+            except BaseException:  # noqa: BLE001  reported by the exit status
                 traceback.print_exc()
             finally:
-                # Nothing of the supervisor's is to be flushed or closed here.
+                # Buffers and files of the supervisor must not be flushed or closed here.
                 os._exit(status)
 
     def poll(self, result: Result) -> bool:
-        """Whether all is done; a process that ended early is followed by another."""
+        """Whether all mutants are done; a process that ended early is restarted."""
         pid, status = os.waitpid(self.pid, os.WNOHANG)
         if pid == 0:
             return False
@@ -115,7 +115,9 @@ class _Job:
             self._gather(result)
             return True
         if index < 0:
-            raise RuntimeError(f"{self.form.name}: the samples could not be made (status {status})")
+            raise RuntimeError(
+                f"{self.form.name}: the samples could not be created (status {status})"
+            )
         result.add(self._ended(index, status))
         self.left = self.left[self.left.index(index) + 1 :]
         if not self.left:
@@ -164,13 +166,13 @@ def campaign(
     save: Path | None = None,
     loud: bool = False,
 ) -> Result:
-    """Give mutants to the program in `jobs` processes at once.
+    """Read mutants in `jobs` concurrent processes.
 
-    With `loud` mutants and errors are printed; with `save` the last mutant is written there.
+    With `loud` mutants and errors are printed; with `save` the last mutant is written to that file.
     """
-    wanted = list(indices)
-    chunks = [wanted[start : start + CHUNK] for start in range(0, len(wanted), CHUNK)]
-    result = Result(form.name, seed, wanted[0] if wanted else 0, len(wanted))
+    numbers = list(indices)
+    chunks = [numbers[start : start + CHUNK] for start in range(0, len(numbers), CHUNK)]
+    result = Result(form.name, seed, numbers[0] if numbers else 0, len(numbers))
     began = time.monotonic()
     running: list[_Job] = []
     try:
@@ -192,12 +194,12 @@ def campaign(
 
 
 def _fast_folder() -> str | None:
-    """Memory where there is a file system of it: mutants are many small files."""
+    """A folder in memory, if there is one, because mutants are many small files."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
 def _place_in(trace: str) -> str:
-    """The innermost line of the program in a trace of faulthandler, of the thread that failed."""
+    """The innermost line of the program in faulthandler's trace of the thread that failed."""
     head, _, current = trace.partition("Current thread")
     for part in (current, head):
         for line in part.splitlines():

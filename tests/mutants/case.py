@@ -1,4 +1,4 @@
-"""A format: valid samples, how they are damaged, and how the program reads them."""
+"""A format: valid samples, a function that damages them, and one that reads them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 Mutate = Callable[[random.Random, bytes, Sequence[bytes]], bytes]
-"""Damages a sample; the third argument holds all samples of the case, to splice from."""
+"""Damages a sample; the third argument contains all samples of the case, for splices."""
 Read = Callable[[bytes], None]
-"""Gives one mutant to the program. The working folder is the worker's own."""
+"""Reads one mutant, in the working folder of the worker."""
 
 
 @dataclass(frozen=True)
@@ -25,22 +25,22 @@ class Case:
 
 @dataclass(frozen=True)
 class Format:
-    """The cases of a format take turns: mutant i is of case i modulo their number.
+    """The cases of a format: mutant i belongs to case i modulo their number.
 
-    `prepare` is called in an empty working folder; the files it leaves there are those that the
-    cases read beside the mutant. A worker begins with a copy of that folder.
+    `prepare` is called in an empty working folder and writes the further files that the cases read.
+    A worker begins with a copy of that folder.
     """
 
     name: str
     prepare: Callable[[], list[Case]]
     seconds: float = 5.0
-    """CPU time that one mutant may take."""
+    """The limit of CPU time for one mutant. Units: s."""
     patience: float = 150.0
-    """Real time that one mutant may take, on a machine that does other things as well."""
+    """The limit of real time for one mutant on a busy machine. Units: s."""
     memory: int = 192 << 20
-    """Resident bytes that one mutant may add."""
+    """The limit of additional resident memory for one mutant. Units: bytes."""
     honest_memory: bool = False
-    """Whether a file may ask for more memory than there is, as a prototxt may."""
+    """Whether a valid file can require more memory than there is, such as a prototxt."""
 
 
 class Mutant(NamedTuple):

@@ -1,4 +1,4 @@
-"""Damage that needs no knowledge of the format: bits, bytes, integers, pieces."""
+"""Damage that does not depend on the format: bits, bytes, integers, pieces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LONGEST = 1 << 20
 
 
 def position(rng: random.Random, size: int) -> int:
-    """A byte's position; half of them are in the head, where the structure is."""
+    """A random position of a byte; half of them are in the head, which has most structure."""
     limit = min(size, _HEAD) if rng.random() < 0.5 else size
     return rng.randrange(max(limit, 1))
 
@@ -37,7 +37,7 @@ def _integer(rng: random.Random, data: bytearray, _: Sequence[bytes]) -> None:
 
 
 def put_integer(rng: random.Random, data: bytearray, start: int, width: int) -> None:
-    """Write a boundary value, or the old value and a little more or less, in either byte order."""
+    """Write a boundary value, or a value near the old one, in either byte order."""
     old = int.from_bytes(data[start : start + width], "little")
     value = rng.choice(BOUNDARIES) if rng.random() < 0.7 else old + rng.choice((-8, -1, 1, 8, 64))
     order = "big" if rng.random() < 0.3 else "little"
@@ -94,7 +94,7 @@ _STEPS: tuple[Step, ...] = (
 
 
 def damage(rng: random.Random, sample: bytes, others: Sequence[bytes]) -> bytes:
-    """A sample with one or a few faults."""
+    """Damage a sample in one or a few places."""
     data = bytearray(sample)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
         rng.choice(_STEPS)(rng, data, others)

@@ -30,7 +30,7 @@ _ARRAY_TEXT = text_damage(
 
 @functools.lru_cache(64)
 def _hdf5_places(data: bytes) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where addresses or sizes of 8 bytes seem to be, and where blocks begin."""
+    """Offsets of probable addresses or sizes of 8 bytes, and of the begins of blocks."""
     limits = (0, len(data))
     addresses = tuple(
         place
@@ -91,7 +91,7 @@ def _damage_page(rng: random.Random, data: bytearray) -> None:
 
 
 def _important_page(rng: random.Random, data: bytearray, pages: int) -> int:
-    """One of the two heads, or a root that a head names: of the free pages or of the records."""
+    """One of the two heads, or a root in a head: that of the free pages or of the records."""
     page = rng.randrange(_META_PAGES)
     root_at = page * PAGE + rng.choice((80, 128))
     if rng.random() < 0.3 or len(data) < root_at + 8:
@@ -101,7 +101,7 @@ def _important_page(rng: random.Random, data: bytearray, pages: int) -> int:
 
 
 def _damage_node(rng: random.Random, data: bytearray, start: int, pages: int) -> None:
-    """Change a pointer, the head of a node, or what follows it: keys, pages, free lists."""
+    """Change a pointer, the head of a node, or the data after it: keys, pages, free lists."""
     (lower,) = struct.unpack_from("<H", data, start + 12)
     nodes = min(max((lower - 16) // 2, 1), 200)
     slot = start + 16 + 2 * rng.randrange(nodes)
@@ -133,7 +133,7 @@ def members(data: bytes) -> tuple[tuple[str, bytes], ...]:
 
 
 def npz_damage(rng: random.Random, sample: bytes, others: Sequence[bytes]) -> bytes:
-    """A sound archive of damaged arrays, or an archive damaged as bytes."""
+    """A valid archive of damaged arrays, or an archive damaged as bytes."""
     if rng.random() < 0.4:
         return damage(rng, sample, others)
     parts = list(members(sample))
@@ -162,7 +162,7 @@ def npz_damage(rng: random.Random, sample: bytes, others: Sequence[bytes]) -> by
 
 
 def _array_header(rng: random.Random, content: bytes, others: Sequence[bytes]) -> bytes:
-    """An .npy file with changed words in its header, whose length is written as it is."""
+    """An .npy file with changed words in its header, and the correct length of the header."""
     if len(content) < 10:
         return content
     (size,) = struct.unpack_from("<H", content, 8)
@@ -174,7 +174,7 @@ def zipped(parts: Sequence[tuple[str, bytes]], compression: int) -> bytes:
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", compression) as file:
         for name, content in parts:
-            # Without a time the same members give the same bytes.
+            # Without a time, so that the same members give the same bytes.
             info = zipfile.ZipInfo(name)
             info.compress_type = compression
             file.writestr(info, content)
@@ -210,7 +210,7 @@ def _damage_jpeg(rng: random.Random, data: bytearray) -> None:
 
 
 def _damage_png(rng: random.Random, data: bytearray) -> None:
-    """Change a chunk and let its checksum fit again."""
+    """Change a chunk, and correct its checksum."""
     starts, start = [], 8
     while start + 12 <= len(data):
         starts.append(start)

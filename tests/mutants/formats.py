@@ -14,7 +14,7 @@ from tests.mutants import (
 from tests.mutants.case import Format
 
 FORMATS: dict[str, Format] = {
-    each.name: each
+    form.name: form
     for module in (
         read_nets,
         read_solvers,
@@ -24,5 +24,5 @@ FORMATS: dict[str, Format] = {
         read_texts,
         read_folders,
     )
-    for each in module.FORMATS
+    for form in module.FORMATS
 }

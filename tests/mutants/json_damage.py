@@ -1,4 +1,4 @@
-"""Damage to JSON: values of another type or size at any place of the tree."""
+"""Damage to JSON: values of another type or size anywhere in the tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sound databases of several kinds, and damage to their pages, nodes and records."""
+"""Valid databases of several kinds, and damage to their pages, nodes and records."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Patch = tuple[int, bytes]
 
 @dataclass
 class Base:
-    """A sound database: its bytes, its committed states, and the bytes of each record."""
+    """A valid database: its bytes, its committed states, and the bytes of each record."""
 
     content: bytes
     images: bool = False
     states: list[Records] = field(default_factory=list)
     own: dict[bytes, list[tuple[int, int]]] = field(default_factory=dict)
-    """Ranges of the file that no number elsewhere can check: node, key and value of a record."""
+    """Ranges of the file without redundancy: node, key and value of a record."""
     nodes: list[int] = field(default_factory=list)
-    """Where nodes of records begin."""
+    """The offsets of the nodes of records."""
 
     @property
     def pages(self) -> int:
@@ -41,7 +41,7 @@ class Base:
 
 
 def _small(put: Callable[[Records], None], chance: random.Random) -> None:
-    """Two levels of pages, keys added in random order."""
+    """Two levels of pages, with keys added in random order."""
     keys = [b"%08d_n%08d/%d.JPEG" % (n, n % 10, n) for n in range(600)]
     chance.shuffle(keys)
     for start in range(0, 600, 200):
@@ -49,7 +49,7 @@ def _small(put: Callable[[Records], None], chance: random.Random) -> None:
 
 
 def _deep(put: Callable[[Records], None], chance: random.Random) -> None:
-    """Four levels of pages, of long keys."""
+    """Four levels of pages, with long keys."""
     keys = [b"%04d" % n * chance.randrange(60, 125) for n in range(160)]
     chance.shuffle(keys)
     for start in range(0, 160, 80):
@@ -57,14 +57,14 @@ def _deep(put: Callable[[Records], None], chance: random.Random) -> None:
 
 
 def _mixed(put: Callable[[Records], None], chance: random.Random) -> None:
-    """Values in pages and on pages of their own, and some of them replaced, so pages are free."""
+    """Values in nodes and on separate pages, some of them replaced, which frees pages."""
     put({b"%08d_x" % n: bytes([n]) * (50 + 60 * n) for n in range(90)})
     put({b"%08d_x" % n: bytes([n]) * (90 + 100 * n) for n in range(0, 90, 3)})
     put({b"%08d_x" % n: bytes([n]) * 70 for n in range(0, 90, 9)})
 
 
 def _freed(put: Callable[[Records], None], chance: random.Random) -> None:
-    """A list of free pages that has pages of its own."""
+    """A list of free pages that occupies separate pages."""
     put({b"%08d_x" % n: bytes([n]) * 12_000 for n in range(130)})
     put({b"%08d_x" % n: bytes([n]) * 20 for n in range(125)})
     put({b"%08d_y" % n: bytes([n]) * 5000 for n in range(5)})
@@ -89,7 +89,7 @@ BASES = {"small": _small, "deep": _deep, "mixed": _mixed, "freed": _freed, "imag
 
 
 def make_base(name: str, folder: Path) -> Base:
-    """Write a sound database in several commits."""
+    """Write a valid database in several commits."""
     base = Base(b"", name == "images")
     records: Records = {}
 
@@ -119,7 +119,7 @@ def make_base(name: str, folder: Path) -> Base:
 
 
 def _number(chance: random.Random, base: Base, old: int, size: int) -> int:
-    """A number in place of another: near, of another page, or at a limit."""
+    """A replacement of a number: near it, the number of another page, or a limit."""
     limit = (1 << 8 * size) - 1
     choices = [
         0, 1, 2, 16, limit, limit >> 1, old + 1, old - 1, old + 2, old - 2, old * 2,
@@ -138,7 +138,7 @@ def _header_of_file(chance: random.Random, base: Base) -> list[Patch]:
     places = [(10, 2), (16, 4), (20, 4), (24, 8), (32, 8), (136, 8), (144, 8)]
     for table in (40, 88):
         places += [(table, 4), (table + 4, 2), (table + 6, 2)]
-        places += [(table + at, 8) for at in (8, 16, 24, 32, 40)]
+        places += [(table + field, 8) for field in (8, 16, 24, 32, 40)]
     offset, size = chance.choice(places)
     pages = chance.choice([(0,), (1,), (0, 1)])
     return [patch for page in pages for patch in _field(chance, base, page * PAGE + offset, size)]
@@ -173,7 +173,7 @@ def _any_number(chance: random.Random, base: Base) -> list[Patch]:
 
 
 def _tail_of_page(chance: random.Random, base: Base) -> list[Patch]:
-    """Nodes of any page: tables of free pages and branches as well."""
+    """Nodes of any page, including tables of free pages and branches."""
     end = (chance.randrange(2, base.pages) + 1) * PAGE
     offset = end - 2 * chance.randrange(1, 60)
     return _field(chance, base, offset, min(chance.choice([2, 4, 8]), end - offset))

@@ -1,4 +1,4 @@
-"""Damage to prototxt by its meaning: fields set, removed, doubled and moved; the text parses."""
+"""Damage to the fields of prototxt: set, removed, repeated and moved; the text still parses."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MESSAGE, _ENUM, _STRING, _BYTES, _BOOL = 11, 14, 9, 12, 8
 
 
 def message_damage(cls: Any, names: Sequence[str], words: Sequence[bytes]) -> Mutate:
-    """Damage for the text of a message class; `names` are strings that mean something in it."""
+    """Damage for the text of a message class; `names` are strings that the class uses."""
     as_text = text_damage(words)
     parsed = functools.lru_cache(256)(lambda sample: text_format.Parse(sample, cls()))
 
@@ -58,12 +58,12 @@ def _change(rng: random.Random, root: Any, names: Sequence[str]) -> None:
 
 
 def _messages(message: Any) -> list[Any]:
-    found = [message]
+    messages = [message]
     for field, value in message.ListFields():
         if field.type == _MESSAGE:
             for child in value if _is_repeated(value) else [value]:
-                found += _messages(child)
-    return found
+                messages += _messages(child)
+    return messages
 
 
 def _is_repeated(value: Any) -> bool:
@@ -71,7 +71,7 @@ def _is_repeated(value: Any) -> bool:
 
 
 def _unset_field(rng: random.Random, message: Any) -> Any:
-    """A field of the message's class; parameters of other layer types are seldom chosen."""
+    """A random field of the message's class, rarely of the parameters of other layer types."""
     fields = message.DESCRIPTOR.fields
     field = rng.choice(fields)
     for _ in range(8):
@@ -104,8 +104,8 @@ def _value(rng: random.Random, field: Any, old: Any, root: Any, names: Sequence[
     if field.type == _BOOL:
         return rng.random() < 0.5
     if field.type in (_STRING, _BYTES):
-        known = _strings(root)
-        text = rng.choice(rng.choice((known or names, names or known, _STRINGS)))
+        strings = _strings(root)
+        text = rng.choice(rng.choice((strings or names, names or strings, _STRINGS)))
         return text.encode() if field.type == _BYTES else text
     limits = _RANGES.get(field.type)
     if not limits:
@@ -117,7 +117,7 @@ def _value(rng: random.Random, field: Any, old: Any, root: Any, names: Sequence[
 
 
 def _strings(root: Any) -> list[str]:
-    """The names in the message: blobs and layers, mostly."""
+    """The strings in the message, mostly names of blobs and layers."""
     return [
         text
         for message in _messages(root)
@@ -128,9 +128,9 @@ def _strings(root: Any) -> list[str]:
 
 
 def _rearrange(rng: random.Random, message: Any, fields: Sequence[Any]) -> None:
-    """Remove, double or move one element of a repeated field."""
+    """Remove, repeat or move one element of a repeated field."""
     lists = [getattr(message, field.name) for field in fields]
-    lists = [each for each in lists if _is_repeated(each)]
+    lists = [item for item in lists if _is_repeated(item)]
     if not lists:
         return
     elements = rng.choice(lists)

@@ -1,4 +1,4 @@
-"""Damage to binary protobuf messages: fields of the tree, and lengths that lie."""
+"""Damage to binary protobuf messages: fields of the tree, and wrong lengths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Node:
     wire: int
     value: int | bytes | list[Node]
     lie: int = 0
-    """What is added to the length that is written."""
+    """The error of the length that is written."""
 
 
 def proto_damage(rng: random.Random, sample: bytes, others: Sequence[bytes]) -> bytes:
@@ -38,7 +38,7 @@ def proto_damage(rng: random.Random, sample: bytes, others: Sequence[bytes]) -> 
 
 @functools.lru_cache(64)
 def _parsed(data: bytes, depth: int = 0) -> list[Node] | None:
-    """The fields of a message; None where the bytes are none."""
+    """The fields of a message; None if the bytes are not a message."""
     nodes, position = [], 0
     while position < len(data):
         tag, position = _varint(data, position)
@@ -98,11 +98,11 @@ def _encoded(nodes: list[Node]) -> bytes:
 
 
 def _all_lists(nodes: list[Node]) -> list[list[Node]]:
-    found = [nodes]
+    lists = [nodes]
     for node in nodes:
         if isinstance(node.value, list):
-            found += _all_lists(node.value)
-    return found
+            lists += _all_lists(node.value)
+    return lists
 
 
 def _change(rng: random.Random, tree: list[Node], others: Sequence[bytes]) -> None:

@@ -64,7 +64,7 @@ def _record_samples() -> tuple[bytes, ...]:
 
 
 def _each(*calls: Callable[[], object]) -> None:
-    """Call all, each whatever came of the others; the first typed error is raised in the end."""
+    """Call all functions, even after errors; raises the first typed error at the end."""
     refused: VerydeepError | None = None
     for call in calls:
         try:
@@ -142,7 +142,7 @@ def _read_image(suffix: str) -> Callable[[bytes], None]:
 
 
 def _convert(name: str, suffix: str) -> None:
-    """Store the file in a database as it is; what is stored must be read again."""
+    """Store the file unchanged in a database; the stored record must be readable."""
     shutil.rmtree("converted", ignore_errors=True)
     options = ConvertOptions(encoded=True, encode_type="" if suffix != "gif" else "png", jobs=1)
     convert(Path(), [(name, 1)], "converted", options)
@@ -157,7 +157,7 @@ def _encoded_images() -> dict[str, tuple[bytes, ...]]:
     gray = image[:, :, 0]
     with_alpha = np.dstack([image, gray])
     deep = image.astype(np.uint16) * 257
-    wanted = {
+    encodings = {
         "jpg": (image, gray),
         "png": (image, gray, with_alpha, deep),
         "bmp": (image, gray),
@@ -167,7 +167,7 @@ def _encoded_images() -> dict[str, tuple[bytes, ...]]:
         "pgm": (gray, deep[:, :, 0]),
     }
     images = {}
-    for suffix, pictures in wanted.items():
+    for suffix, pictures in encodings.items():
         encoded = [cv2.imencode(f".{suffix}", picture)[1].tobytes() for picture in pictures]
         if suffix == "jpg":
             flags = [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
@@ -188,6 +188,6 @@ def prepare_images() -> list[Case]:
 
 FORMATS = (
     Format("lmdb-records", prepare_records),
-    # Three bytes a pixel, of as many pixels as an image may have, and copies of them.
+    # Three bytes per pixel of the largest image, and copies of them.
     Format("images", prepare_images, seconds=20.0, memory=1400 << 20),
 )

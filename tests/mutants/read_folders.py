@@ -32,7 +32,7 @@ def _read_setting(data: bytes) -> None:
 
 
 def prepare_notes() -> list[Case]:
-    """The notes of a finished run, and of the data behind all runs."""
+    """The notes of a finished run, and of the data of all runs."""
     folder = Path("runs/a")
     folder.mkdir(parents=True)
     (folder / "w").touch()
@@ -62,7 +62,7 @@ def prepare_mat() -> list[Case]:
     for compress in (False, True):
         stream = io.BytesIO()
         savemat(stream, {"synsets": rows}, do_compression=compress)
-        # The head holds the time at which the file was written.
+        # The head contains the time at which the file was written.
         files.append(b"MATLAB 5.0 MAT-file".ljust(116) + stream.getvalue()[116:])
     return [Case("meta.mat", tuple(files), damage, _read_mat)]
 

@@ -1,6 +1,6 @@
-"""Databases: damaged pages read and appended to.
+"""Databases with damaged pages: reading and appending.
 
-A record whose own bytes were left as they were must be read right, or not at all.
+A record whose bytes are not damaged must be read correctly, or not at all.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tests.mutants.file_damage import lmdb_damage
 from tests.mutants.lmdb_bases import BASES, PAGE, Base, Records, damage_base, make_base
 
 _NEW = {b"\xff%03d" % number: b"new" * 20 * number * number for number in range(12)}
-"""Records that are added; their keys are the greatest, some of their values have own pages."""
+"""Records to append: their keys are the greatest, and some of their values have separate pages."""
 _META = 152
-"""Bytes of a file's header that name its state."""
+"""Bytes of a file's header that identify its state."""
 
 
 def _place(data: bytes) -> Path:
-    """Make the database `mutant` of a data.mdb."""
+    """Create the database `mutant` from the bytes of a data.mdb."""
     folder = Path("mutant")
     folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
@@ -41,7 +41,7 @@ def _read(folder: Path) -> Records:
 
 
 def check_records(base: Base, content: bytes, read: Records) -> None:
-    """Every record is that of a committed state, unless its own bytes were damaged."""
+    """Check that every record is that of a committed state, unless its bytes were damaged."""
     if read in base.states:
         return
     length = min(len(content), len(base.content))
@@ -49,7 +49,7 @@ def check_records(base: Base, content: bytes, read: Records) -> None:
         base.content, np.uint8, length
     )
     headers = differs[:_META].any() or differs[PAGE : PAGE + _META].any()
-    # With the header, the table of free pages may be lost that shows which values are old.
+    # With the header, the table of free pages, which distinguishes old values, may be lost.
     place = 8 if headers else 0
     touched = {
         key
@@ -63,7 +63,7 @@ def check_records(base: Base, content: bytes, read: Records) -> None:
 
 
 def _others_are_right(state: Records, read: Records, touched: set[bytes]) -> bool:
-    """Whether all records but the touched are those of a state; a key may have become another."""
+    """Whether all records except the damaged ones are those of a state; keys may have changed."""
     strange = [key for key in read if key not in state]
     return len(strange) <= len(touched) and all(
         key in touched or read.get(key) == value for key, value in state.items()

@@ -1,4 +1,4 @@
-"""Nets and solvers: read, built, run for a few passes, written."""
+"""Nets: reading, building, running for a few passes, writing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.mutants.message_damage import message_damage
 
 MOST_VALUES = 1 << 20
 MOST_PRODUCTS = 1 << 25
-"""Nets above either limit are only built in their shapes: what they ask for is honest work."""
+"""Nets above either limit are built only for their shapes, because they need long computations."""
 _TYPES = (
     "AbsVal Accuracy ArgMax BatchNorm BatchReindex Bias BNLL Clip Concat ContrastiveLoss "
     "Convolution Crop Data Deconvolution Dropout DummyData Eltwise ELU Embed EuclideanLoss Exp "
@@ -141,7 +141,7 @@ layer { name: "l" type: "EuclideanLoss" bottom: "data" bottom: "label" top: "los
 
 
 def leave_data() -> None:
-    """Write what the sample nets read: a database, images with a list, HDF5, a mean."""
+    """Write the inputs of the sample nets: a database, images with a list, HDF5, a mean."""
     generator = np.random.default_rng(1)
     pixels = generator.integers(0, 256, (3, 8, 9, 3), np.uint8)
     with lmdb.open("db", map_size=1 << 20) as environment, environment.begin(write=True) as records:
@@ -159,7 +159,7 @@ def leave_data() -> None:
 
 
 def net_text(case: LayerCase) -> str:
-    """The net of a row of the conformance table."""
+    """The prototxt of a row of the conformance table."""
     lines = ["force_backward: true"] if case.gradients else []
     for place, shape in enumerate(case.bottoms):
         dims = " ".join(f"dim: {dim}" for dim in shape)
@@ -174,7 +174,7 @@ def net_text(case: LayerCase) -> str:
 
 @functools.cache
 def backend() -> Any:
-    """The backend of this process, of one thread."""
+    """The backend of this process, with one thread."""
     return create_backend("cpu", threads=1)
 
 
@@ -183,7 +183,7 @@ def _context() -> RunContext:
 
 
 def is_small(net: Net) -> bool:
-    """Whether passes of a net are a matter of milliseconds."""
+    """Whether passes of a net take only milliseconds."""
     values = sum(blob.count() for blob in net.blobs.values())
     values += sum(blob.count() for blob in net.params.learnable)
     return values <= MOST_VALUES and summarize(net).multiply_adds <= MOST_PRODUCTS

@@ -1,4 +1,4 @@
-"""Solvers: read, trained for a few iterations, saved and resumed."""
+"""Solvers: reading, training for a few iterations, saving and resuming."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _read_solver(data: bytes) -> None:
 
 
 def _spare(param: Any) -> None:
-    """Cut iterations that were asked for and would take long; the solver judges all others."""
+    """Reduce numbers of iterations that would take long; other values are left to the solver."""
     for key, most in (("max_iter", _MOST_ITERATIONS), ("iter_size", 2), ("average_loss", 100)):
         if getattr(param, key) > most:
             setattr(param, key, most)

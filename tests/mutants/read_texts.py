@@ -176,7 +176,7 @@ def _read_spec(path: Path) -> None:
 
 
 def prepare_toml() -> list[Case]:
-    """Specifications, sidecars, and the components that a sidecar names."""
+    """Specifications, sidecars, and the colour components of a sidecar."""
     pca = ColourPca((3.0, 2.0, 1.0), ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)))
     options = DataOptions((256, 512), 0.1, pca, True, 7, 4, 3)
     full = Sidecar(

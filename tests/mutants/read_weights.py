@@ -40,7 +40,7 @@ _SNAPSHOT = "s_iter_1"
 
 @functools.cache
 def _net() -> Net:
-    """The net that weights are copied into; each process makes one."""
+    """The net that weights are copied into; each process builds one."""
     return Net(text.parse(CHAIN, proto.NetParameter), proto.TEST, backend())
 
 
@@ -55,7 +55,7 @@ def _load(path: str) -> None:
 
 
 def _put(name: str, data: bytes) -> str:
-    """Write a new file: what was read before may still be mapped."""
+    """Write a new file, because the previous one may still be mapped."""
     path = Path(name)
     path.unlink(missing_ok=True)
     path.write_bytes(data)
@@ -93,7 +93,7 @@ def _double_weights() -> bytes:
 
 
 def prepare_caffemodels() -> list[Case]:
-    """The golden files that are small, and all older forms."""
+    """The small golden files, and all older forms."""
     save(_net(), "chain.caffemodel", write_diff=True)
     samples = (
         Path("chain.caffemodel").read_bytes(),
@@ -106,7 +106,7 @@ def prepare_caffemodels() -> list[Case]:
 
 
 def _leave_snapshot(hdf5: bool = False) -> tuple[bytes, bytes, bytes]:
-    """Write a snapshot of the toy solver; returns its three files."""
+    """Write a snapshot of the toy solver, and return its three files."""
     solver = toy_solver(SolverOptions(seed=1, sidecar=Sidecar(schedule=PlateauOptions("accuracy"))))
     solver.param.snapshot = 0
     if hdf5:
@@ -134,7 +134,7 @@ def _resume(name: str, sidecar: Sidecar) -> None:
 
 
 def _read_solverstate(data: bytes) -> None:
-    # Without our own file beside it, the state is original Caffe's.
+    # Without state.json in the same folder, the state is that of original Caffe.
     path = _put("mutant.solverstate", data)
     for array in read_solverstate(path).history:
         np.array(array)
@@ -181,7 +181,7 @@ def _read_hdf5_weights(data: bytes) -> None:
 
 
 def prepare_hdf5_weights() -> list[Case]:
-    """Weights of two nets, and a file with chunks that are compressed."""
+    """Weights of two nets, and a file with compressed chunks."""
     save(_net(), "chain.caffemodel.h5")
     stream = io.BytesIO()
     with h5py.File(stream, "w", libver="latest") as file:
@@ -244,7 +244,7 @@ def prepare_hdf5_states() -> list[Case]:
     with h5py.File(f"{_SNAPSHOT}.solverstate.h5") as file:
         history = {f"history__{name}": blob[()] for name, blob in file["history"].items()}
         numbers = {name: file[name][()] for name in ("iter", "current_step")}
-    # The file itself holds the time it was written.
+    # The file contains the time at which it was written.
     name = np.bytes_(f"{_SNAPSHOT}.caffemodel.h5")
     state = _hdf5(**numbers, **history, learned_net=name)
     return [Case("solverstate.h5", (state,), hdf5_damage, _read_hdf5_state)]
@@ -283,9 +283,9 @@ _KEY = {"net": "n", "scale": 256}
 def _read_posteriors(data: bytes) -> None:
     cache = PosteriorCache(Path("cache"))
     _put(str(cache.path(_KEY)), data)
-    found = cache.load(_KEY)
-    if found is not None:
-        found.error(1)
+    entry = cache.load(_KEY)
+    if entry is not None:
+        entry.error(1)
 
 
 def prepare_npz() -> list[Case]:

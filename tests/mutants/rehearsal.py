@@ -1,4 +1,4 @@
-"""Campaigns of readers that fail in known ways, and digests of mutants, for the tests."""
+"""Campaigns with readers that fail in known ways, and digests of mutants, for the tests."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _READERS = (
 
 
 def failures() -> dict[str, object]:
-    """What a campaign finds with each reader."""
+    """The findings of a campaign with each reader."""
     return {read.__name__[1:]: _campaign(read) for read in _READERS}
 
 

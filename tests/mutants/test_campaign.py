@@ -1,6 +1,7 @@
-"""The campaign itself: mutants are the same everywhere, and each kind of failure is noticed.
+"""The campaign: mutants are the same in every process, and each kind of failure is detected.
 
-Campaigns run in processes of their own: one that has computed has threads, and must not fork.
+Campaigns run in separate processes, because a process that has computed has threads, and must not
+fork.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from tests.mutants.formats import FORMATS
 ROOT = Path(__file__).parents[2]
 FAST, SLOW = 12, 2000
 _FIRST_SLOW = 100_000_000
-"""Slow tests read other mutants than a campaign of the same seed from 0."""
+"""Slow tests read other mutants than a campaign that starts at 0 with the same seed."""
 
 
 def _rehearse(part: str) -> Any:
@@ -68,7 +69,7 @@ def test_typed_errors_are_no_failures(noticed: Any) -> None:
 
 
 def _run(folder: Path, *arguments: str) -> dict[str, list[str]]:
-    """The failures of each format in a process of its own, which has no threads when it forks."""
+    """The failures of each format, in a separate process without threads, which can fork."""
     results = folder / "results.json"
     command = [sys.executable, "-m", "tests.mutants", "--json", str(results), *arguments]
     subprocess.run(command, cwd=ROOT, check=False, stdout=subprocess.DEVNULL)

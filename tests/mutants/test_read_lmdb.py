@@ -1,4 +1,4 @@
-"""The judgement of records that were read from a damaged database."""
+"""The check of records that were read from a damaged database."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _OPENERS = (b"{", b"[", b"(", b"<", b"{ a: ", b'{"a":', b"[{", b"<a>", b"a.", b"
 def _other_token(
     rng: random.Random, old: bytes, tokens: list[bytes], vocabulary: Sequence[bytes]
 ) -> bytes:
-    """A token for another; two thirds are of the same kind, so that the text still parses."""
+    """A replacement of a token; two thirds are of the same kind, so that the text still parses."""
     kind = rng.random()
     if kind < _RARE_CHANCE:
         return rng.choice(_RARE)
@@ -77,7 +77,7 @@ def _change_token(rng: random.Random, text: bytes, vocabulary: Sequence[bytes]) 
         other_place = rng.choice(words)
         tokens[place], tokens[other_place] = tokens[other_place], tokens[place]
     elif kind < 6 and vocabulary:
-        # Between two pairs of a key and a value, where a further one may stand.
+        # Between two pairs of a key and a value, where another pair is possible.
         tokens.insert(rng.choice(words), b" " + rng.choice(vocabulary) + b" ")
     else:
         tokens[place] = _other_token(rng, tokens[place], tokens, vocabulary)
@@ -132,7 +132,7 @@ _STEPS: tuple[Step, ...] = (*[_change_token] * 20, _change_line, _change_line, _
 
 
 def text_damage(vocabulary: Sequence[bytes] = ()) -> Mutate:
-    """Damage for text of a format whose words of interest are given."""
+    """Damage for text of a format with this vocabulary."""
 
     def mutate(rng: random.Random, sample: bytes, others: Sequence[bytes]) -> bytes:
         if rng.random() < 0.1:

@@ -1,4 +1,4 @@
-"""A process that gives mutants to the program, one after another, within limits."""
+"""A process that reads mutants one after another, within limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PAGE = resource.getpagesize()
 
 
 class Board:
-    """What a worker has done so far, in memory that its supervisor sees when the worker is gone."""
+    """The progress of a worker, in memory that its supervisor can read after it has ended."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _STATE.size)
@@ -49,13 +49,13 @@ class Board:
         self._memory[: _STATE.size] = _STATE.pack(index, accepted, refused)
 
     def read(self) -> tuple[int, int, int]:
-        """The mutant that was begun last, and how many were accepted and refused."""
+        """The last mutant that was begun, and the numbers of those accepted and refused."""
         index, accepted, refused = _STATE.unpack(self._memory[: _STATE.size])
         return index, accepted, refused
 
 
 class _Messages(logging.Handler):
-    """Forms every message, as a log would, and keeps none."""
+    """Formats every message, as a log does, and discards it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         record.getMessage()
@@ -64,10 +64,10 @@ class _Messages(logging.Handler):
 def run(
     form: Format, seed: int, indices: Iterable[int], notes: Path, board: Board, loud: bool = False
 ) -> None:
-    """Give mutants to the program; the working folder is empty and this process's own.
+    """Read mutants; the working folder belongs to this process.
 
-    Findings go to `notes` at once, so that they outlive the process. With `loud` each mutant is
-    printed and kept there as well, and errors are printed with their traces.
+    Findings are written to `notes` at once, so that they are kept if the process ends. With `loud`
+    each mutant is printed and stored too, and errors are printed with their traces.
     """
     signal.alarm(_LONGEST_START)
     cases = form.prepare()
@@ -97,9 +97,9 @@ def run(
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
         board.write(-1, accepted, refused)
-        for what, count in _open_things().items():
-            if count > opened[what] + _MOST_LEFT_OPEN:
-                leak = ("leak", f"{what} left open", "", f"{count - opened[what]} more than before")
+        for kind, count in _open_things().items():
+            if count > opened[kind] + _MOST_LEFT_OPEN:
+                leak = ("leak", f"{kind} left open", "", f"{count - opened[kind]} more than before")
                 _note(findings, index, "", leak)
 
 
@@ -115,7 +115,7 @@ def _note(findings: Any, index: int, case: str, finding: Finding) -> None:
 
 
 def _judge(form: Format, mutant: Mutant, loud: bool) -> tuple[bool, Finding | None]:
-    """Whether the mutant was refused by a typed error, and what is wrong."""
+    """Whether the mutant was refused with a typed error, and the finding if there is one."""
     before, peak = _resident(), _peak()
     try:
         mutant.case.read(mutant.data)
@@ -124,7 +124,7 @@ def _judge(form: Format, mutant: Mutant, loud: bool) -> tuple[bool, Finding | No
         refusal = error
         if loud:
             traceback.print_exc(file=sys.stdout)
-    except BaseException as error:  # noqa: BLE001  judged below
+    except BaseException as error:  # noqa: BLE001  examined below
         if loud:
             traceback.print_exc(file=sys.stdout)
         return False, untyped(error)
@@ -169,7 +169,7 @@ def place_of(error: BaseException) -> str:
 
 
 def product_place(filename: str, line: int) -> str:
-    """`file:line` for a file of the program, '' for any other."""
+    """`file:line` for a file of the program, '' for other files."""
     path = Path(filename)
     if not path.is_relative_to(ROOT):
         return ""
@@ -186,7 +186,7 @@ def _ran_out(error: BaseException | None) -> bool:
 
 
 class _Words:
-    """What libraries write to standard error, in a file: some say only there what failed."""
+    """The standard error in a file: some libraries report failed allocations only there."""
 
     def __init__(self, path: Path) -> None:
         self._stream = path.open("a+b", buffering=0)
@@ -207,7 +207,7 @@ class _Words:
 
 
 def _silence(notes: Path, loud: bool) -> _Words:
-    """Keep libraries from writing about each mutant."""
+    """Suppress the messages of libraries about each mutant."""
     import cv2
 
     cv2.setNumThreads(1)
@@ -223,7 +223,7 @@ def _silence(notes: Path, loud: bool) -> _Words:
 
 
 def _limit(form: Format, trace: Any) -> None:
-    """Limit memory, files and time; at the end of the time a trace is written."""
+    """Limit memory, files and time; a trace is written at the time limit."""
     room = _address_space() + max(_ADDRESS_SPACE, 2 * form.memory)
     resource.setrlimit(resource.RLIMIT_AS, (room, room))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
