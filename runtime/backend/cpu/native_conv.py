@@ -13,11 +13,20 @@ from runtime.backend.cpu.lanes import aligned_empty
 from runtime.backend.cpu.native_library import FLOAT, NativeLibrary, address, floats
 from runtime.backend.cpu.native_memory import NativeMemory
 from runtime.backend.cpu.native_neurons import NativeNeurons
-from runtime.backend.cpu.native_plan import DIRECT, ROWS, Calls, plan_native
+from runtime.backend.cpu.native_plan import DEPTHWISE, DIRECT, ROWS, Calls, plan_native
 from runtime.backend.cpu.native_products import NativeProducts
 
-_TERM_BY_TERM = {DIRECT: "conv_forward", ROWS: "conv_rows_forward"}
-_WEIGHT_TERM_BY_TERM = {DIRECT: "conv_backward_weight", ROWS: "conv_rows_weight"}
+_TERM_BY_TERM = {
+    DIRECT: "conv_forward",
+    ROWS: "conv_rows_forward",
+    DEPTHWISE: "depthwise_forward",
+}
+_DATA_TERM_BY_TERM = {DIRECT: "conv_backward_data", DEPTHWISE: "depthwise_backward_data"}
+_WEIGHT_TERM_BY_TERM = {
+    DIRECT: "conv_backward_weight",
+    ROWS: "conv_rows_weight",
+    DEPTHWISE: "depthwise_backward_weight",
+}
 
 
 @dataclass
@@ -99,8 +108,8 @@ class NativeConvolution(ConvOps):
         raw = floats(f"{op}: weight", weight, math.prod(geom.weight_shape))
         shape, m = ctypes.byref(calls.shape), calls.passes.backward_data
         with self._library.workspace(calls.backward_data.total) as space:
-            if m == DIRECT:
-                self._library.run("conv_backward_data", shape, source, raw, target, space)
+            if m in _DATA_TERM_BY_TERM:
+                self._library.run(_DATA_TERM_BY_TERM[m], shape, source, raw, target, space)
                 return
             spare = (space + calls.backward_data.scratch, calls.backward_data.filters)
             filters = self._filters(plan, m, spare, raw, weight_version, backward=True)

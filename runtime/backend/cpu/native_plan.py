@@ -10,11 +10,17 @@ from runtime.backend.base import ConvPlan
 from runtime.backend.cpu.native_library import NativeLibrary
 from runtime.backend.cpu.native_signatures import ConvShape
 
-DIRECT, ROWS = 0, 1
-"""Direct algorithms: from gathered columns, or row by row if there are few inputs. Other values m
-are Winograd's F(m x m, 3 x 3)."""
+DIRECT, ROWS, DEPTHWISE = 0, 1, 3
+"""Direct algorithms: from gathered columns, row by row if there are few inputs, or channel by
+channel if a filter reads one channel. Other values m are Winograd's F(m x m, 3 x 3)."""
 
-_NAMES = {DIRECT: "direct", ROWS: "rows", 2: "winograd_2x2", 4: "winograd_4x4"}
+_NAMES = {
+    DIRECT: "direct",
+    ROWS: "rows",
+    DEPTHWISE: "depthwise",
+    2: "winograd_2x2",
+    4: "winograd_4x4",
+}
 _PLANES = {2: 16, 4: 36}
 # With so few channels, copying rows is faster than gathering columns.
 _FEW_CHANNELS = 4
@@ -42,6 +48,8 @@ class Passes:
     @classmethod
     def of(cls, geom: ConvGeometry, exact: bool) -> Passes:
         """Choose for a geometry. `exact` excludes Winograd's algorithms."""
+        if geom.group == geom.c and geom.c > 1:
+            return cls(DEPTHWISE, DEPTHWISE, DEPTHWISE)
         if not geom.is_3x3_same or max(geom.pad) > 2:
             return cls(DIRECT, DIRECT, DIRECT)
         rows = geom.c <= _FEW_CHANNELS
@@ -114,6 +122,8 @@ def plan_native(
 def _memory(library: NativeLibrary, m: int, shape: ConvShape, backward: bool) -> Memory:
     if m == ROWS:
         return Memory(library.count("conv_rows_bytes", shape, False, library.threads), 0)
+    if m == DEPTHWISE:
+        return Memory(library.count("depthwise_bytes", shape, backward, library.threads), 0)
     if m == DIRECT:
         return Memory(library.count("conv_bytes", shape, backward, library.threads), 0)
     inputs, outputs = (shape.k, shape.c) if backward else (shape.c, shape.k)
@@ -126,6 +136,8 @@ def _memory(library: NativeLibrary, m: int, shape: ConvShape, backward: bool) ->
 def _weight_memory(library: NativeLibrary, m: int, shape: ConvShape) -> Memory:
     if m == ROWS:
         return Memory(library.count("conv_rows_bytes", shape, True, library.threads), 0)
+    if m == DEPTHWISE:
+        return Memory(library.count("depthwise_bytes", shape, False, library.threads), 0)
     if m == DIRECT:
         return Memory(library.count("conv_weight_bytes", shape, library.threads), 0)
     return Memory(library.count("winograd_weight_bytes", m, shape, library.threads), 0)

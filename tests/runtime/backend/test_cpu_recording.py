@@ -27,6 +27,7 @@ CONVOLUTIONS = {
     "rows": ConvGeometry(2, 3, 9, 9, 8, (3, 3), (1, 1)),
     "winograd": ConvGeometry(2, 64, 8, 8, 64, (3, 3), (1, 1)),
     "grouped": ConvGeometry(2, 4, 9, 9, 8, (3, 3), (1, 1), group=2),
+    "depthwise": ConvGeometry(2, 4, 9, 9, 8, (3, 3), (1, 1), (2, 2), group=4),
     "empty": ConvGeometry(0, 3, 9, 9, 8, (3, 3)),
 }
 # Ops that a program cannot repeat: they compute in NumPy, return a number, allocate, or take

@@ -12,7 +12,7 @@ from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvPlan, Epilogue
 from runtime.backend.cpu.native_conv import NativeConvolution
 from runtime.backend.cpu.native_library import NativeLibrary
-from runtime.backend.cpu.native_plan import DIRECT, ROWS, Passes, plan_native
+from runtime.backend.cpu.native_plan import DEPTHWISE, DIRECT, ROWS, Passes, plan_native
 from tests.oracle import conv as loops
 from tests.oracle.tolerance import assert_close
 from tests.runtime.backend.native_kernels import (
@@ -27,7 +27,7 @@ from tests.runtime.backend.native_kernels import (
 
 # Terms added one after another drift with the size of the partial sum, which outgrows its terms: 2.
 # Winograd's transforms enlarge rounding errors: measured up to 1.5 for F(2x2) and 5 for F(4x4).
-FACTOR = {DIRECT: 2.0, ROWS: 2.0, 2: 3.0, 4: 8.0}
+FACTOR = {DIRECT: 2.0, ROWS: 2.0, DEPTHWISE: 2.0, 2: 3.0, 4: 8.0}
 THREADS = (1, 2, 3)
 
 SAME = [
@@ -64,7 +64,23 @@ FEW = [
     ConvGeometry(5, 3, 3, 3, 33, (3, 3), (0, 0)),
     ConvGeometry(2, 2, 700, 5, 20, (3, 3), (1, 0)),
 ]
+BY_CHANNEL = [
+    ConvGeometry(2, 8, 10, 10, 8, (3, 3), (1, 1), group=8),
+    ConvGeometry(3, 37, 14, 14, 37, (3, 3), (1, 1), (2, 2), group=37),
+    ConvGeometry(1, 2, 112, 75, 2, (3, 3), (1, 1), group=2),
+    ConvGeometry(1, 2, 113, 131, 2, (3, 3), (0, 1), (2, 2), group=2),
+    ConvGeometry(2, 5, 7, 7, 15, (3, 3), (1, 1), group=5),
+    ConvGeometry(2, 3, 17, 19, 6, (5, 5), (2, 2), (2, 2), group=3),
+    ConvGeometry(1, 4, 12, 40, 4, (7, 3), (3, 0), (1, 3), (2, 1), 4),
+    ConvGeometry(2, 3, 9, 11, 3, (2, 4), (1, 5), (3, 2), (1, 2), 3),
+    ConvGeometry(1, 3, 8, 8, 3, (8, 8), group=3),
+    ConvGeometry(2, 4, 6, 6, 4, (1, 1), (0, 0), (4, 4), group=4),
+    ConvGeometry(1, 2, 3, 600, 2, (9, 9), (4, 4), group=2),
+    ConvGeometry(1, 2, 5, 5, 2, (3, 3), (4, 4), group=2),
+    ConvGeometry(1, 2, 4, 9001, 2, (3, 3), (1, 1), group=2),
+]
 CASES = [(g, m) for g in SAME for m in (2, 4)] + [(g, DIRECT) for g in SAME[:4] + ANY]
+CASES += [(g, DEPTHWISE) for g in BY_CHANNEL]
 CASES += [(g, ROWS) for g in SAME[:2] + FEW]
 
 
@@ -182,6 +198,16 @@ def test_the_table(geom: ConvGeometry, forward: int, data: int, weight: int) -> 
     assert Passes.of(geom, exact=False) == Passes(forward, data, weight)
     plain = ROWS if forward == ROWS else DIRECT
     assert Passes.of(geom, exact=True) == Passes(plain, DIRECT, plain)
+
+
+@needs_kernels
+@pytest.mark.parametrize("exact", [False, True])
+def test_filters_that_read_one_channel_are_depthwise(exact: bool) -> None:
+    everywhere = Passes(DEPTHWISE, DEPTHWISE, DEPTHWISE)
+    assert all(Passes.of(geom, exact) == everywhere for geom in BY_CHANNEL)
+    grouped = ConvGeometry(2, 8, 10, 10, 8, (3, 3), (1, 1), group=4)
+    single = ConvGeometry(2, 1, 10, 10, 8, (3, 3), (1, 1))
+    assert everywhere not in (Passes.of(grouped, exact), Passes.of(single, exact))
 
 
 @each_set
