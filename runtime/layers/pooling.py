@@ -114,11 +114,9 @@ class PoolingLayer(Layer):
         """See Layer.to_onnx.
 
         Raises:
-            UnsupportedError: there is a second top, or a window outside of the image.
+            UnsupportedError: a window is outside of the image.
         """
-        if len(step.top) > 1:
-            raise step.refuse("the second top, the index of the maximum,")
-        if self.param.pooling_param.global_pooling:
+        if self.param.pooling_param.global_pooling and len(step.top) == 1:
             return [
                 step.op("GlobalMaxPool" if self.is_max else "GlobalAveragePool", step.inputs[0])
             ]
@@ -136,6 +134,8 @@ class PoolingLayer(Layer):
             "strides": geom.stride,
             "pads": (*geom.pad, *ends),
         }
+        if len(step.top) == 2:
+            return _onnx_with_places(step, geom, shared)
         if self.is_max:
             return [step.op("MaxPool", step.inputs[0], **shared)]
         value = step.op("AveragePool", step.inputs[0], count_include_pad=1, **shared)
@@ -143,6 +143,19 @@ class PoolingLayer(Layer):
         if not np.all(correction == 1):
             value = step.op("Mul", value, step.constant(correction, "window"))
         return [value]
+
+
+def _onnx_with_places(
+    step: OnnxStep, geometry: PoolGeometry, attributes: dict[str, Any]
+) -> list[str]:
+    """A MaxPool with the maxima's places in their planes; ONNX counts over the whole input."""
+    value, places = step.ops("MaxPool", step.inputs[0], outputs=2, **attributes)
+    plane = step.constant(np.array(geometry.h * geometry.w, np.int64), "plane")
+    return [value, step.op("Cast", step.op("Mod", places, plane), to=_ONNX_FLOAT)]
+
+
+_ONNX_FLOAT = 1
+"""TensorProto.FLOAT."""
 
 
 def _average_correction(geometry: PoolGeometry) -> HostArray:

@@ -14,11 +14,21 @@ from runtime.backend.registry import create_backend
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom
 from runtime.net import Net
-from tests.conformance import layer_cases_loss, layer_cases_pointwise, layer_cases_spatial
+from tests.conformance import (
+    layer_cases_dialects,
+    layer_cases_loss,
+    layer_cases_pointwise,
+    layer_cases_spatial,
+)
 from tests.conformance.layer_case import Case
 from tests.oracle.gradcheck import check_gradient
 
-CASES = [*layer_cases_pointwise.CASES, *layer_cases_spatial.CASES, *layer_cases_loss.CASES]
+CASES = [
+    *layer_cases_pointwise.CASES,
+    *layer_cases_spatial.CASES,
+    *layer_cases_loss.CASES,
+    *layer_cases_dialects.CASES,
+]
 
 
 def build(case: Case, phase: int | None = None) -> Net:
@@ -85,8 +95,10 @@ def test_gradient_is_the_slope(case: Case) -> None:
             return float(sum((s * b.data.host()).sum() for s, b in zip(seeds, tops)))
 
         checked = {f"bottom {i}": net.blobs[f"b{i}"] for i in case.gradients}
-        if "BatchNorm" not in case.layer:
-            checked |= {f"weight {i}": blob for i, blob in enumerate(layer.blobs)}
+        learnt = [spec.lr_mult != 0 for spec in layer.param.param]
+        for i, blob in enumerate(layer.blobs):
+            if i >= len(learnt) or learnt[i]:
+                checked[f"weight {i}"] = blob
         values = {what: blob.data.host().copy() for what, blob in checked.items()}
         net.clear_param_diffs()
         for seed, blob in zip(seeds, tops):
@@ -134,6 +146,8 @@ IN_PLACE = [
     "Dropout",
     "Softmax",
     "BatchNorm",
+    "BN",
+    "ReLU6",
 ]
 
 

@@ -104,6 +104,28 @@ LAYERS = {
     "embed": "Embed(embed_param { input_dim: 9 num_output: 3 }) x -> y",
     "dropout": "Dropout() x -> y",
     "silence": "Silence() x -> ",
+    "permute": "Permute(permute_param { order: 0 order: 2 order: 3 order: 1 }) x -> y",
+    "normalize": "Normalize(norm_param { channel_shared: false }) x -> y",
+    "normalize_channels": "Normalize(norm_param { across_spatial: false eps: 0.1 }) x -> y",
+    "relu6": "ReLU6() x -> y",
+    "depthwise": f"DepthwiseConvolution({CONV.replace('6', '4')} kernel_size: 3 pad: 1 }}) x -> y",
+    "depthwise_no_count": (
+        "ConvolutionDepthwise(convolution_param { kernel_size: 3 stride: 2 bias_term: false }) "
+        "x -> y"
+    ),
+    "shuffle_channel": "ShuffleChannel(shuffle_channel_param { group: 2 }) x -> y",
+    "interp": "Interp(interp_param { height: 11 width: 5 }) x -> y",
+    "interp_zoom": "Interp(interp_param { zoom_factor: 2 pad_beg: -1 pad_end: -2 }) x -> y",
+    "interp_one": "Interp(interp_param { height: 1 width: 3 }) x -> y",
+    "crop_center": (
+        "CropCenter(crop_center_param { crop_size: 0 crop_size: 1 crop_size: 2 crop_size: 3 }) "
+        "x -> y"
+    ),
+    "flip": "Flip(flip_param { flip_height: true }) x -> y",
+    "flip_not": "Flip(flip_param { flip_width: false }) x -> y",
+    "bn": "BN(bn_param { momentum: 0.9 }) x -> y",
+    "bn_frozen": "BN(bn_param { frozen: true eps: 0.5 }) x -> y",
+    "bn_inference": "BN(bn_param { bn_mode: INFERENCE }) x -> y",
 }
 PAIRS = {
     "sum": "Eltwise(eltwise_param { coeff: 1 coeff: -0.5 }) x z -> y",
@@ -114,6 +136,8 @@ PAIRS = {
     "two_convs": f"Convolution({CONV} kernel_size: 3 }}) x z -> y w",
     "scale": "Scale(scale_param { axis: 0 }) x z -> y",
     "bias": "Bias(bias_param { axis: 0 }) x z -> y",
+    "interp": "Interp() x z -> y",
+    "prior_box": "PriorBox(prior_box_param { min_size: 3 aspect_ratio: 2 clip: true }) x z -> y",
 }
 
 
@@ -148,6 +172,45 @@ def test_crop_and_parameter() -> None:
     shape = " ".join(f"dim: {dim}" for dim in (2, 4, 7, 9))
     own = f"Parameter(parameter_param {{ shape {{ {shape} }} }}) -> w"
     check(net_of(own, "Eltwise() x w -> y"))
+
+
+@needs_runtime
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "kernel_size: 2 stride: 2",
+        "kernel_size: 3 stride: 2 pad: 1",
+        "kernel_size: 2 stride: 2 ceil_mode: false",
+        "global_pooling: true",
+    ],
+)
+def test_a_pooling_with_places_and_its_inverse(pool: str) -> None:
+    size = "upsample_param { upsample_h: 7 upsample_w: 9 }"
+    check(net_of(f"Pooling({POOL} {pool} }}) x -> p mask", f"Upsample({size}) p mask -> y"))
+
+
+@needs_runtime
+def test_a_squeeze_and_excitation_block() -> None:
+    pool = f"Pooling({POOL} pool: AVE global_pooling: true }}) x -> a"
+    check(net_of(pool, "Sigmoid() a -> s", "Axpy() s x z -> y", second=True))
+
+
+@needs_runtime
+def test_regions() -> None:
+    import onnxruntime
+
+    regions = np.array([[0, 0, 0, 8, 6], [1, 1, 2, 17, 9], [0, 3, 3, 3, 3], [1, 30, 30, 40, 40]])
+    given = net_of(shape=(4, 5)).replace('"x"', '"rois"')
+    pool = "ROIPooling(roi_pooling_param { pooled_h: 3 pooled_w: 2 spatial_scale: 0.5 })"
+    with build(given + net_of(f"{pool} x rois -> y"), seed=3) as net:
+        net.blobs["rois"].data.mutable_host()[...] = regions
+        net.forward()
+        model, values = to_onnx(net)
+        feeds = {name: net.blobs[name].data.host() for name in ("x", "rois")}
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        (got,) = session.run([values["y"]], feeds)
+        np.testing.assert_allclose(got, net.blobs["y"].data.host(), rtol=1e-6)
+        assert compare(net, model, values) == {"y": 0.0}
 
 
 @needs_runtime
@@ -222,7 +285,10 @@ def test_opencv_reads_the_model(tmp_path: Path) -> None:
     ("layer", "text"),
     [
         ("SoftmaxWithLoss() x z -> y", "no ONNX form here for layers of type SoftmaxWithLoss; exp"),
-        (f"Pooling({POOL} kernel_size: 2 }}) x -> y mask", "(Pooling): the second top, the place"),
+        (
+            "BN(bn_param { bn_mode: LEARN }) x -> y",
+            "(BN): the statistics of a batch has no ONNX form",
+        ),
         ("ArgMax(argmax_param { top_k: 2 }) x -> y", "top_k above 1, or the maximum beside its "),
         (
             "BatchNorm(batch_norm_param { use_global_stats: false }) x -> y",

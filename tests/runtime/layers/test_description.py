@@ -28,9 +28,10 @@ def types_with(name: str) -> set[str]:
 
 def test_layers_that_only_call_ops() -> None:
     assert types_with("only_ops") == {
-        *("BatchNorm", "Bias", "Concat", "Convolution", "Deconvolution", "Dropout", "Eltwise"),
-        *("Flatten", "InnerProduct", "LRN", "PReLU", "Pooling", "ReLU", "Reshape", "Scale"),
-        *("Silence", "Slice", "Softmax", "SoftmaxWithLoss", "Split"),
+        *("BatchNorm", "Bias", "Concat", "Convolution", "ConvolutionDepthwise", "Deconvolution"),
+        *("DepthwiseConvolution", "Dropout", "Eltwise", "Flatten", "InnerProduct", "LRN", "PReLU"),
+        *("Pooling", "ReLU", "Reshape", "Scale", "Silence", "Slice", "Softmax", "SoftmaxWithLoss"),
+        "Split",
     }
 
 
@@ -57,16 +58,18 @@ def test_an_update_rule_does_not_inherit_it_either() -> None:
 
 
 def test_layers_whose_tops_lie_over_their_bottoms() -> None:
-    """Original Caffe's list, coord_map.py, that scripts may read under its name there."""
+    """Original Caffe's list, coord_map.py, under its name there, and types of other builds."""
     same = {kind for kind in TYPES if REGISTERED[kind].places is Places.SAME}
     assert same == set(coord_map.PASS_THROUGH_LAYERS)
     assert same == {
         *("AbsVal", "BatchNorm", "Bias", "BNLL", "Clip", "Dropout", "Eltwise", "ELU", "Log"),
         *("LRN", "Exp", "MVN", "Power", "ReLU", "PReLU", "Scale", "Sigmoid", "Split", "Swish"),
         *("TanH", "Threshold"),
+        *("Axpy", "BN", "Normalize", "ReLU6", "ShuffleChannel"),
     }
     assert {kind for kind in types_with("places") if kind not in same} == {
         *("Concat", "Convolution", "Crop", "Deconvolution", "Pooling", "Python", "Slice"),
+        *("ConvolutionDepthwise", "DepthwiseConvolution"),
     }
 
 
@@ -157,6 +160,7 @@ def couplings(layers: str) -> list[str]:
 @pytest.mark.parametrize("kind", TYPES)
 def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
     expected = {
+        "BN": "computes statistics over its batch",
         "BatchNorm": "computes statistics over its batch",
         "BatchReindex": "may mix or drop samples of a batch",
         "Filter": "may mix or drop samples of a batch",
@@ -176,7 +180,7 @@ def test_statistics_of_the_whole_set_do_not_couple() -> None:
     assert (
         couplings(layer("BatchNorm", "b", "x", "batch_norm_param { use_global_stats: true }")) == []
     )
-    assert len(LOSSES) == 7
+    assert len(LOSSES) == 8
 
 
 def test_a_type_that_is_not_known_declares_nothing() -> None:
@@ -185,7 +189,11 @@ def test_a_type_that_is_not_known_declares_nothing() -> None:
 
 def test_weights_of_four_old_dimensions() -> None:
     axes = {kind: REGISTERED[kind].weight_axes for kind in types_with("weight_axes")}
-    assert axes == {"Convolution": 4, "Deconvolution": 4, "InnerProduct": 2}
+    assert axes == {
+        **dict.fromkeys(("Convolution", "Deconvolution"), 4),
+        **dict.fromkeys(("ConvolutionDepthwise", "DepthwiseConvolution"), 4),
+        "InnerProduct": 2,
+    }
     assert types_with("filters_are_rows") == {"Convolution"}
 
 
@@ -194,6 +202,7 @@ def test_layers_that_are_applied_densely() -> None:
         *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Concat", "Convolution", "Dropout"),
         *("ELU", "Eltwise", "Exp", "Input", "LRN", "Log", "PReLU", "Pooling", "Power", "ReLU"),
         *("Scale", "Sigmoid", "Swish", "TanH", "Threshold"),
+        *("BN", "ConvolutionDepthwise", "DepthwiseConvolution", "ReLU6", "ShuffleChannel"),
     }
     assert types_with("reads_scores") == {"Accuracy", "Softmax", "SoftmaxWithLoss"}
     assert types_with("fully_connected") == {"InnerProduct"}

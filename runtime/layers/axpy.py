@@ -1,0 +1,59 @@
+"""Axpy: scale the channels of a map and add another. Caffe: SENet's axpy_layer.cpp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from prototxt_gen.errors import ShapeError
+from runtime.core.description import OnnxStep, Places
+from runtime.core.layer import Blobs, Layer, exactly
+from runtime.core.layer_registry import register
+
+
+@register("Axpy")
+class AxpyLayer(Layer):
+    """top = a * x + y, for bottoms a, x and y.
+
+    Shapes: a (N,C) or (N,C,1,...); x, y and top (N,C,...).
+    """
+
+    num_bottom = exactly(3)
+    in_place = False
+    places = Places.SAME
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check that a has one number for each plane of x."""
+        a, x, y = bottom
+        fits = x.num_axes >= 2 and a.num_axes >= 2 and a.shape[:2] == x.shape[:2]
+        if not fits or a.count(2) != 1 or x.shape != y.shape:
+            raise ShapeError(
+                f"{self.label}: the bottoms do not fit; expected (N,C) or (N,C,1,1), and (N,C,...) "
+                f"twice, got {a.shape}, {x.shape} and {y.shape}; correct the bottoms or their order"
+            )
+        top[0].reshape_like(x)
+
+    def _factor(self, bottom: Blobs) -> Any:
+        shape = bottom[1].shape
+        return bottom[0].data.host().reshape(shape[:2] + (1,) * (len(shape) - 2))
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Multiply and add."""
+        product = self._factor(bottom) * bottom[1].data.host()
+        top[0].data.mutable_host()[...] = product + bottom[2].data.host()
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Gradients of the three bottoms."""
+        dy = top[0].diff.host()
+        if propagate_down[0]:
+            share = (dy * bottom[1].data.host()).sum(axis=tuple(range(2, dy.ndim)))
+            bottom[0].diff.mutable_host()[...] = share.reshape(bottom[0].shape)
+        if propagate_down[1]:
+            bottom[1].diff.mutable_host()[...] = self._factor(bottom) * dy
+        if propagate_down[2]:
+            bottom[2].diff.mutable_host()[...] = dy
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        shape = step.bottom[1].shape
+        factor = step.reshape(step.inputs[0], shape[:2] + (1,) * (len(shape) - 2))
+        return [step.op("Add", step.op("Mul", factor, step.inputs[1]), step.inputs[2])]

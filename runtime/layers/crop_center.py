@@ -1,0 +1,50 @@
+"""CropCenter: the middle of a blob. Caffe: crop_center_layer.cpp of face nets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prototxt_gen.errors import ProtoError
+from runtime.core.description import OnnxStep
+from runtime.core.layer import Blobs, Layer
+from runtime.core.layer_registry import register
+
+
+@register("CropCenter")
+class CropCenterLayer(Layer):
+    """The middle of a blob, without `crop_size` numbers at either end of each axis."""
+
+    in_place = False
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Place the window."""
+        crop, shape = [int(c) for c in self.param.crop_center_param.crop_size], bottom[0].shape
+        if len(crop) != len(shape) or any(2 * c >= size for c, size in zip(crop, shape)):
+            raise ProtoError(
+                f"{self.label}: crop_size {crop} does not suit shape {shape}; expected one number "
+                "for each axis, below half of its size; correct crop_center_param"
+            )
+        self.window = tuple(slice(c, size - c) for c, size in zip(crop, shape))
+        top[0].reshape([size - 2 * c for c, size in zip(crop, shape)])
+
+    def forward(self, bottom: Blobs, top: Blobs) -> None:
+        """Read the window."""
+        top[0].data.mutable_host()[...] = bottom[0].data.host()[self.window]
+
+    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
+        """Zero outside the window."""
+        if propagate_down[0]:
+            dx = bottom[0].diff.mutable_host()
+            dx[...] = 0
+            dx[self.window] = top[0].diff.host()
+
+    def to_onnx(self, step: OnnxStep) -> list[str]:
+        starts = [part.start for part in self.window]
+        stops = [part.stop for part in self.window]
+        bounds = [
+            step.constant(np.array(values, np.int64), name)
+            for values, name in ((starts, "starts"), (stops, "stops"))
+        ]
+        return [step.op("Slice", step.inputs[0], *bounds)]
