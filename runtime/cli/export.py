@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 from prototxt_gen import proto, text
-from prototxt_gen.errors import SnapshotError
+from prototxt_gen.dialects import BVLC
+from prototxt_gen.errors import SnapshotError, UsageError
+from prototxt_gen.proto import Message
 from runtime.backend.registry import create_backend
 from runtime.cli.console import beside
 from runtime.core.context import RunContext
+from runtime.export.bvlc_net import bvlc_net
 from runtime.export.onnx_model import export_onnx
 from runtime.net import Net
 from runtime.weights.caffemodel import V1
@@ -33,8 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        choices=(ONNX, *_FORMATS),
-        help="onnx needs the extra [onnx]; v1 is the .caffemodel of the released VGG nets' time",
+        choices=(ONNX, BVLC, *_FORMATS),
+        help="onnx needs the extra [onnx]; v1 is the .caffemodel of the released VGG nets' time; "
+        "bvlc is a .caffemodel, and its prototxt next to it, in which layers of other builds are "
+        "replaced by equivalent ones of BVLC Caffe",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="where to write")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
@@ -54,12 +59,29 @@ def run(args: argparse.Namespace) -> int:
         if args.to == ONNX:
             result["difference"] = export_onnx(net, args.out)
             print(_verdict(result["difference"]), file=sys.stderr)
+        elif args.to == BVLC:
+            result["prototxt"] = _save_bvlc(net, param, args)
         else:
             save(net, args.out, fmt=_FORMATS[args.to])
     result["bytes"] = Path(args.out).stat().st_size
     with beside(args.out):
         print(json.dumps(result) if args.json else args.out)
     return 0
+
+
+def _save_bvlc(net: Net, param: Message, args: argparse.Namespace) -> str:
+    """Write the net in layers of BVLC Caffe; returns the path of its prototxt."""
+    path = Path(args.out).with_suffix(".prototxt")
+    if path.exists() and path.samefile(args.model):
+        raise UsageError(
+            f"--out {args.out}: its prototxt would replace --model {args.model}; expected another "
+            "name; choose one"
+        )
+    result, plain = bvlc_net(net, param)
+    with plain:
+        save(plain, args.out, fmt=CAFFEMODEL)
+    text.write(path, result)
+    return str(path)
 
 
 def _verdict(difference: float | None) -> str:

@@ -52,6 +52,14 @@ class Window:
         return down, across
 
 
+@dataclass(frozen=True)
+class PlainLayer:
+    """A LayerParameter of BVLC Caffe and the arrays of its weight blobs."""
+
+    param: Any
+    weights: Sequence[Any] = ()
+
+
 class OnnxStep(Protocol):
     """A layer during conversion to ONNX: names of its values, blobs for their shapes."""
 

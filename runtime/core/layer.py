@@ -12,7 +12,7 @@ from prototxt_gen.errors import ProtoError, ShapeError, VerydeepError
 from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
-from runtime.core.description import OnnxStep, Places, Window
+from runtime.core.description import OnnxStep, Places, PlainLayer, Window
 from runtime.process.not_copyable import NotCopyable
 
 
@@ -367,6 +367,13 @@ class Layer(NotCopyable):
     def chance_loss(self, bottom: Blobs) -> float | None:
         """The unweighted loss if all classes have equal scores; None if it depends on the data."""
         return None
+
+    def bvlc_form(self, param: Any) -> list[PlainLayer]:
+        """The layer, in the phase TEST, as layers of BVLC Caffe; the layer itself by default.
+
+        `param` is a copy of its LayerParameter, which may be changed.
+        """
+        return [PlainLayer(param, [blob.data.host() for blob in self.blobs])]
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         """Add the layer, in the phase TEST, to an ONNX graph; returns the values of its tops.

@@ -6,19 +6,17 @@ import importlib.util
 import os
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen import proto
 from prototxt_gen.errors import SnapshotError, UnsupportedError
 from prototxt_gen.files import atomic_write
 from runtime.core.layer import Layer
+from runtime.export.comparison import TOLERANCE, random_input, relative_difference
 from runtime.export.onnx_graph import IR_VERSION, OPSET, Graph, Step, import_onnx
 from runtime.layers.factory import class_of, layer_type_list
 from runtime.net import Net
 
-TOLERANCE = 1e-4
-"""Largest difference over largest value. Winograd's transforms alone cause 1e-6 per layer."""
 _MAX_BYTES = 2**31 - 1
 
 Array = npt.NDArray[Any]
@@ -93,7 +91,7 @@ def compare(net: Net, model: Any, values: dict[str, str]) -> dict[str, float] | 
     """
     if importlib.util.find_spec("onnxruntime") is None:
         return None
-    inputs = {name: _random_input(net, name) for name in net.inputs}
+    inputs = {name: random_input(net, name) for name in net.inputs}
     for name, array in inputs.items():
         net.blobs[name].data.mutable_host()[...] = array
     net.forward()
@@ -105,7 +103,7 @@ def compare(net: Net, model: Any, values: dict[str, str]) -> dict[str, float] | 
     probe.graph.output.extend(_info(net, name, value) for value, name in blobs.items())
     results = _run(probe.SerializeToString(), list(blobs), inputs) if blobs else []
     return {
-        name: _difference(got, net.blobs[name].data.host())
+        name: relative_difference(got, net.blobs[name].data.host())
         for name, got in zip(blobs.values(), results)
     }
 
@@ -132,27 +130,6 @@ def _info(net: Net, name: str, value: str) -> Any:
     onnx = import_onnx()
     shape = net.blobs[name].shape
     return onnx.helper.make_tensor_value_info(value, onnx.TensorProto.FLOAT, shape)
-
-
-def _random_input(net: Net, name: str) -> Array:
-    rng = np.random.default_rng(0)
-    shape = net.blobs[name].shape
-    limits = [
-        layer.index_limit
-        for layer in net.layers
-        if layer.index_limit is not None and name in layer.param.bottom
-    ]
-    if limits:
-        return rng.integers(0, min(limits), shape).astype(np.float32)
-    return rng.standard_normal(shape).astype(np.float32)
-
-
-def _difference(got: Array, want: Array) -> float:
-    if got.shape != want.shape or not np.array_equal(np.isfinite(got), np.isfinite(want)):
-        return float("inf")
-    finite = np.isfinite(want)
-    scale = max(float(np.abs(want[finite]).max(initial=0.0)), 1e-30)
-    return float(np.abs(got[finite] - want[finite]).max(initial=0.0)) / scale
 
 
 def _check(net: Net) -> None:

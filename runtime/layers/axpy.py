@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
-from runtime.core.description import OnnxStep, Places
+from runtime.core.description import OnnxStep, Places, PlainLayer
 from runtime.core.layer import Blobs, Layer, exactly
 from runtime.core.layer_registry import register
 
@@ -52,6 +53,23 @@ class AxpyLayer(Layer):
             bottom[1].diff.mutable_host()[...] = self._factor(bottom) * dy
         if propagate_down[2]:
             bottom[2].diff.mutable_host()[...] = dy
+
+    def bvlc_form(self, param: Any) -> list[PlainLayer]:
+        """A Flatten of a, a Scale of x by it, and an Eltwise sum with y."""
+        a, x, y = param.bottom
+        factor, product = f"{param.name}/factor", f"{param.name}/product"
+        rules = {"include": param.include, "exclude": param.exclude}
+        flatten = proto.LayerParameter(
+            name=factor, type="Flatten", bottom=[a], top=[factor], **rules
+        )
+        scale = proto.LayerParameter(
+            name=product, type="Scale", bottom=[x, factor], top=[product], **rules
+        )
+        scale.scale_param.axis = 0
+        param.type = "Eltwise"
+        param.ClearField("propagate_down")
+        param.bottom[:] = [product, y]
+        return [PlainLayer(flatten), PlainLayer(scale), PlainLayer(param)]
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         shape = step.bottom[1].shape

@@ -12,7 +12,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry_limits import image_shape
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
-from runtime.core.description import OnnxStep, Places
+from runtime.core.description import OnnxStep, Places, PlainLayer
 from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
@@ -153,6 +153,30 @@ class BNLayer(Layer):
         if bn.frozen or bn.bn_mode == proto.BNParameter.INFERENCE:
             return None
         return "computes statistics over its batch"
+
+    def bvlc_form(self, param: Any) -> list[PlainLayer]:
+        """A BatchNorm, but for bn_mode: INFERENCE, and a Scale with a bias."""
+        channels = self.blobs[0].count()
+        weights = [blob.data.host().reshape(channels) for blob in self.blobs]
+        param.ClearField("bn_param")
+        scale = type(param)()
+        scale.CopyFrom(param)
+        del scale.param[2:]
+        scale.type = "Scale"
+        scale.scale_param.bias_term = True
+        if self.fixed:
+            return [PlainLayer(scale, weights)]
+        scale.name = f"{param.name}/scale"
+        scale.bottom[:] = scale.top
+        param.type = "BatchNorm"
+        param.ClearField("param")
+        param.ClearField("loss_weight")
+        param.batch_norm_param.eps = self.eps
+        param.batch_norm_param.use_global_stats = self._known()
+        param.batch_norm_param.moving_average_fraction = self.kept
+        statistics = weights[2:] if self.four else [np.zeros(channels)] * 2
+        divisor = np.full(1, float(self.four))
+        return [PlainLayer(param, [*statistics, divisor]), PlainLayer(scale, weights[:2])]
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         if not self._known():

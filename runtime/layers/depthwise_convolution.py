@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.geometry_limits import image_shape
-from runtime.core.description import OnnxStep
+from runtime.core.description import OnnxStep, PlainLayer
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.convolution import ConvolutionLayer
@@ -32,6 +34,14 @@ class _DepthwiseLayer(ConvolutionLayer):
                 )
             setattr(param, name, channels)
         super().layer_setup(bottom, top)
+
+    def bvlc_form(self, param: Any) -> list[PlainLayer]:
+        """A Convolution with a group for each channel."""
+        param.type = "Convolution"
+        own = self.param.convolution_param
+        param.convolution_param.num_output = own.num_output
+        param.convolution_param.group = own.group
+        return super().bvlc_form(param)
 
 
 @register("DepthwiseConvolution")

@@ -11,7 +11,7 @@ from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
 from prototxt_gen.geometry import PoolGeometry
 from runtime.backend.base import HostArray
-from runtime.core.description import OnnxStep, Places, Window
+from runtime.core.description import OnnxStep, Places, PlainLayer, Window
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -109,6 +109,15 @@ class PoolingLayer(Layer):
     @classmethod
     def pools_globally(cls, param: Any) -> bool:
         return bool(param.pooling_param.global_pooling)
+
+    def bvlc_form(self, param: Any) -> list[PlainLayer]:
+        """With round_mode for ceil_mode."""
+        pooling = param.pooling_param
+        if pooling.HasField("ceil_mode"):
+            if not pooling.ceil_mode:
+                pooling.round_mode = proto.PoolingParameter.FLOOR
+            pooling.ClearField("ceil_mode")
+        return super().bvlc_form(param)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         """See Layer.to_onnx.

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -105,3 +106,44 @@ def test_names_that_a_format_does_not_hold(
     assert export("named.caffemodel", "--to", form, "--out", "out") == 2
     assert complaint in capsys.readouterr().err
     assert Path("out").read_text() == "precious"
+
+
+BLOCKS = """
+layer { name: "x" type: "Input" top: "x" input_param { shape { dim: [1, 4, 9, 9] } } }
+layer { name: "dw" type: "DepthwiseConvolution" bottom: "x" top: "dw"
+  convolution_param { num_output: 4 kernel_size: 3 pad: 1 weight_filler { type: "xavier" } } }
+layer { name: "bn" type: "BN" bottom: "dw" top: "bn" bn_param { momentum: 0.9 } }
+layer { name: "gap" type: "Pooling" bottom: "bn" top: "gap"
+  pooling_param { pool: AVE global_pooling: true } }
+layer { name: "se" type: "Axpy" bottom: "gap" bottom: "bn" bottom: "x" top: "se" }
+layer { name: "pool" type: "Pooling" bottom: "se" top: "pool"
+  pooling_param { kernel_size: 2 stride: 2 ceil_mode: false } }
+"""
+
+
+def test_a_net_of_other_builds_as_bvlc_caffe_reads_it(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("deploy.prototxt").write_text(BLOCKS)
+    with build(BLOCKS, seed=2) as net:
+        for blob in net.params.learnable:
+            blob.data.mutable_host()[...] = np.abs(blob.data.host()) + 0.1
+        save(net, "blocks.caffemodel")
+        net.forward()
+        x, want = (net.blobs[name].data.host().copy() for name in ("x", "pool"))
+    assert export("blocks.caffemodel", "--to", "bvlc", "--out", "plain.caffemodel", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["prototxt"] == "plain.prototxt"
+    assert main(["upgrade", "--check", "bvlc", "plain.prototxt"]) == 0
+    assert main(["upgrade", "--check", "bvlc", "deploy.prototxt"]) == 1
+    if hasattr(cv2.dnn, "readNetFromCaffe"):
+        # OpenCV reads ceil_mode, but not round_mode.
+        plain = Path("plain.prototxt").read_text()
+        Path("opencv.prototxt").write_text(plain.replace("round_mode: FLOOR", "ceil_mode: false"))
+        other = cv2.dnn.readNetFromCaffe("opencv.prototxt", "plain.caffemodel")
+        other.setInput(x)
+        np.testing.assert_allclose(other.forward("pool"), want, rtol=1e-4)
+
+
+def test_the_model_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path("deploy.prototxt").read_text()
+    assert export("w.caffemodel", "--to", "bvlc", "--out", "deploy.caffemodel") == 2
+    assert "its prototxt would replace --model deploy.prototxt" in capsys.readouterr().err
+    assert Path("deploy.prototxt").read_text() == before
