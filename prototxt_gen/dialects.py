@@ -89,7 +89,7 @@ DIALECTS: dict[str, Dialect] = {
         ),
     ),
     "pspnet": Dialect(
-        "DeepLab and PSPNet",
+        "DeepLab/PSPNet",
         _names("BN BatchReduction ImageSegData Interp MatRead MatWrite SegAccuracy"),
         _names(
             "LayerParameter.bn_param LayerParameter.interp_param LayerParameter.seg_accuracy_param "
@@ -103,7 +103,7 @@ DIALECTS: dict[str, Dialect] = {
         _names("PoolingParameter.ceil_mode"),
     ),
     "mobilenet": Dialect(
-        "MobileNet and ShuffleNet",
+        "MobileNet/ShuffleNet",
         _names("ConvolutionDepthwise DepthwiseConvolution ReLU6 ShuffleChannel"),
         _names("LayerParameter.shuffle_channel_param"),
     ),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from prototxt_gen import proto
+from prototxt_gen.dialects import BVLC_TYPES, dialects_of_type, titles
 from runtime.core.layer import Layer
 from runtime.layers.factory import layer_class, layer_type_list
 
@@ -47,8 +48,8 @@ def page() -> str:
 _INTRODUCTION = (
     "# Layer types",
     "",
-    "`type` in a prototxt is one of the names below. Other types of original Caffe and its forks",
-    "are refused with an error.",
+    "`type` in a prototxt is one of the names below. Types that BVLC Caffe lacks have the names of",
+    "the builds that have them in their sections. Other types are refused with an error.",
     "",
     "**CPU**: *compiled* means ops of the C++ extension, which are computed in NumPy where no",
     "compiler was available at installation; *NumPy* means that the layer computes in NumPy.",
@@ -146,6 +147,8 @@ def _section(name: str, cls: type[Layer]) -> list[str]:
     cpu, gpu = places(work)
     lines = [f"## {name}", "", inspect.cleandoc(cls.__doc__ or ""), ""]
     lines.append(f"Bottoms: {cls.num_bottom}. Tops: {cls.num_top}. CPU: {cpu}. GPU: {gpu}.")
+    if name not in BVLC_TYPES:
+        lines += ["", f"Not in BVLC Caffe; from {titles(dialects_of_type(name))}."]
     if work.ops:
         ops = ", ".join(f"`{op}`" for op in sorted(work.ops))
         lines += ["", f"Backend ops: {ops}."]

@@ -49,6 +49,9 @@ def test_every_layer_has_a_section_with_its_fields() -> None:
     assert all(f"\n## {name}\n" in page for name in layer_type_list())
     convolution = page.partition("\n## Convolution\n")[2].partition("\n## ")[0]
     assert "| `num_output` | uint32 |" in convolution
+    assert "Not in BVLC Caffe" not in convolution
+    axpy = page.partition("\n## Axpy\n")[2].partition("\n## ")[0]
+    assert "Not in BVLC Caffe; from SENet, NVIDIA Caffe and Intel Caffe." in axpy
     assert "| `bias_term` | bool | true |" in convolution
 
 
