@@ -37,9 +37,7 @@ class ConvPlan:
     """The algorithm of a backend for one convolution, and its workspace.
 
     The choice depends only on the geometry, not on measured times. `cache` is private to the
-    backend, which stores filters transformed for a weight version there.
-
-    Units: workspace in bytes.
+    backend, which stores transformed filters there. Units: workspace in bytes.
     """
 
     geometry: ConvGeometry
@@ -63,8 +61,7 @@ class Epilogue:
 class Draw:
     """The random numbers of one op: sample n of the array uses sample number `first_sample + n`.
 
-    They are counter-based, so results do not depend on how a batch is split (see
-    data_prep/philox.py).
+    Results do not depend on how a batch is split: see data_prep/philox.py.
     """
 
     seed: int
@@ -76,17 +73,10 @@ class MemoryOps(Protocol):
     """Allocations, copies and fills."""
 
     def empty(self, count: int, dtype: np.dtype[Any]) -> Array:
-        """Allocate a flat array of unspecified contents. Shapes: (count,).
-
-        Raises:
-            DeviceError: the allocation fails.
-        """
+        """Allocate an array of unspecified contents. Shapes: (count,). Raises DeviceError."""
 
     def view(self, array: Array, offset: int, shape: tuple[int, ...]) -> Array:
-        """A view of a flat array from element `offset` on, without a copy.
-
-        Shapes: array (count,), the result `shape`.
-        """
+        """A view from element `offset` on. Shapes: array (n,), the result `shape`."""
 
     def upload(self, host: HostArray, device: Array) -> None:
         """Copy host to device. Shapes: any, of the same count and dtype."""
@@ -106,12 +96,7 @@ class MemoryOps(Protocol):
         src_at: tuple[int, int],
         dst_at: tuple[int, int],
     ) -> None:
-        """Copy `rows` runs of `cols` elements.
-
-        Shapes: any; the runs are within the arrays.
-
-        Units: `src_at` and `dst_at` are (offset, stride of the runs) in elements.
-        """
+        """Copy `rows` runs of `cols` elements; `*_at` is (offset, stride). Shapes: any."""
 
     def fill(self, x: Array, value: float) -> None:
         """x = value. Shapes: any."""
@@ -121,10 +106,7 @@ class MemoryOps(Protocol):
 
 
 class VectorOps(Protocol):
-    """Element-wise operations and sums.
-
-    Shapes: any; all arrays of an op have the same count.
-    """
+    """Element-wise operations and sums. Shapes: any, of the same count."""
 
     def axpy(self, alpha: float, x: Array, y: Array) -> None:
         """y += alpha * x."""
@@ -172,9 +154,7 @@ class ConvPasses(Protocol):
     """The passes of a convolution, by one algorithm or by the algorithm of the plan.
 
     `weight_version` changes whenever the weights may have changed: transformed filters may be
-    reused while the version is the same, and not at all if it is None.
-
-    Shapes: see ConvGeometry.
+    reused while the version is the same, and not at all if it is None. Shapes: see ConvGeometry.
     """
 
     def forward(
@@ -205,10 +185,7 @@ class ConvOps(ConvPasses, Protocol):
 
 
 class NeuronOps(Protocol):
-    """ReLU and dropout; y may be x, and dx may be dy.
-
-    Shapes: any; all arrays of an op have the same shape.
-    """
+    """ReLU and dropout; y may be x, and dx may be dy. Shapes: any, the same for all arrays."""
 
     def relu_forward(self, x: Array, y: Array, negative_slope: float) -> None:
         """y = x where x > 0, else negative_slope * x; a NaN stays a NaN."""
@@ -278,10 +255,7 @@ class PointwiseOps(Protocol):
 
 
 class PoolOps(Protocol):
-    """Pooling; dx is overwritten.
-
-    Shapes: x, dx (N,C,H,W); y, dy (N,C,P,Q).
-    """
+    """Pooling; dx is overwritten. Shapes: x, dx (N,C,H,W); y, dy (N,C,P,Q)."""
 
     def max_forward(self, geom: PoolGeometry, x: Array, y: Array, mask: Array) -> None:
         """Max over each window without its padding; the first maximum in row-major order wins.
@@ -300,10 +274,7 @@ class PoolOps(Protocol):
 
 
 class LRNOps(Protocol):
-    """Local response normalisation across channels.
-
-    Shapes: all arrays (N,C,H,W).
-    """
+    """Local response normalisation across channels. Shapes: (N,C,H,W)."""
 
     def forward(self, geom: LRNGeometry, x: Array, scale: Array, y: Array) -> None:
         """scale and y as defined by LRNGeometry; both overwritten."""
@@ -338,8 +309,8 @@ class SoftmaxOps(Protocol):
     ) -> None:
         """loss[0] = -sum log max(prob[label], FLT_MIN) / n over labels not ignored.
 
-        stats[0] = n, which is `normalizer`, or if that is None the number of labels not ignored, at
-        least 1. Labels are integers below `channels`, which the layer has checked.
+        stats[0] = n: `normalizer` or, if None, the number of labels not ignored, at least 1.
+        Labels are integers below `channels`, which the layer has checked.
         """
 
     def loss_backward(
@@ -441,8 +412,7 @@ class Backend(Protocol):
     """The format of the operands of convolutions: fp32, tf32 or bf16."""
 
     lock: ProcessLock | None
-    """Held by a net while it runs; None if any number of threads may call the backend at the same
-    time, also after a fork."""
+    """Held by a net while it runs; None if threads may call the backend at any time."""
     recorder: Recorder | None
     """Records ops and replays them; None if ops always run one by one."""
     input_batch: InputBatch

@@ -15,14 +15,9 @@ _MAX_SPAN = 1 << 59
 
 
 class Blob(NotCopyable):
-    """Data and diff of one shape, on one backend.
+    """Data and diff of one shape, on one backend. Raises ShapeError: see `reshape`.
 
-    Memory is allocated on first access.
-
-    Shapes: any; images are (N,C,H,W).
-
-    Raises:
-        ShapeError: see `reshape`.
+    Shapes: any; images are (N,C,H,W). Memory is allocated on first access.
     """
 
     substitute = "copy its values: blob.data.host().copy()"
@@ -90,11 +85,7 @@ class Blob(NotCopyable):
         self.reshape(other.shape)
 
     def canonical_axis(self, axis: int, label: str = "") -> int:
-        """The index of an axis that may be negative, counted from the end.
-
-        Raises:
-            ShapeError: the axis is out of range; the message starts with `label`.
-        """
+        """The index of an axis, which may count from the end; raises ShapeError if out of range."""
         if not -self.num_axes <= axis < self.num_axes:
             raise ShapeError(
                 f"{label or self.name}: axis {axis} is out of range; expected "
@@ -103,20 +94,12 @@ class Blob(NotCopyable):
         return axis + self.num_axes if axis < 0 else axis
 
     def layout(self, axis: int, label: str = "") -> Layout:
-        """The blob's shape as (outer, channels, inner) around an axis.
-
-        Raises:
-            ShapeError: the axis is out of range.
-        """
+        """The shape as (outer, channels, inner) around an axis; see `canonical_axis`."""
         axis = self.canonical_axis(axis, label)
         return Layout(self.count(0, axis), self._shape[axis], self.count(axis + 1))
 
     def legacy_shape(self, label: str = "") -> tuple[int, int, int, int]:
-        """The 4-D shape of old files: missing trailing axes are 1.
-
-        Raises:
-            ShapeError: the blob has more than 4 axes.
-        """
+        """The shape with trailing 1s up to 4 axes; raises ShapeError if it has more."""
         if self.num_axes > 4:
             raise ShapeError(
                 f"{label or self.name}: expected at most 4 axes, got shape {self._shape}"
@@ -125,20 +108,12 @@ class Blob(NotCopyable):
         return n, c, h, w
 
     def share_data(self, other: Blob) -> None:
-        """Use the other blob's data. Caffe: Blob::ShareData.
-
-        Raises:
-            ShapeError: the counts differ.
-        """
+        """Use another blob's data; raises ShapeError if counts differ. Caffe: Blob::ShareData."""
         self._check_count(other)
         self.data.share(other.data)
 
     def share_diff(self, other: Blob) -> None:
-        """Use the other blob's diff. Caffe: Blob::ShareDiff.
-
-        Raises:
-            ShapeError: the counts differ.
-        """
+        """Use another blob's diff; raises ShapeError if counts differ. Caffe: Blob::ShareDiff."""
         self._check_count(other)
         self.diff.share(other.diff)
 

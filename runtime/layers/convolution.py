@@ -43,11 +43,7 @@ class ConvolutionLayer(Layer):
     in_place = False
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Create and fill filters and bias.
-
-        Raises:
-            ProtoError, ShapeError: the parameters do not suit the bottom.
-        """
+        """Create and fill filters and bias; see `geometry` for errors."""
         param = self.param.convolution_param
         if is_image(param, bottom[0].shape):
             self.geom = self.geometry(bottom[0].shape)
@@ -63,11 +59,7 @@ class ConvolutionLayer(Layer):
             fill_weight(self, 1, param.bias_filler)
 
     def geometry(self, shape: Sequence[int]) -> ConvGeometry:
-        """The geometry for a bottom's shape; Deconvolution overrides it.
-
-        Raises:
-            ProtoError, ShapeError: the parameters do not suit the shape.
-        """
+        """The geometry for a bottom's shape; raises ProtoError or ShapeError if there is none."""
         return ConvGeometry.from_param(self.param.convolution_param, shape, self.label)
 
     def _general(self, shape: Sequence[int]) -> ConvolutionNd:
@@ -81,11 +73,7 @@ class ConvolutionLayer(Layer):
         return self.geom.macs if self.nd is None else self.nd.macs
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Update the plan if the shape of the bottoms has changed.
-
-        Raises:
-            ProtoError, ShapeError: the shapes differ, or do not suit the weights.
-        """
+        """Update the plan; raises ProtoError or ShapeError if a bottom has a wrong shape."""
         for blob in bottom[1:]:
             if blob.shape != bottom[0].shape:
                 raise ProtoError(
