@@ -206,7 +206,7 @@ class NeuronOps(Protocol):
 
 
 class PointwiseOps(Protocol):
-    """Functions of the numbers at one place; y may be any input, and dx may be dy."""
+    """Element-wise functions; y may be any input, and dx may be dy. Shapes: any, of equal count."""
 
     def affine(
         self,

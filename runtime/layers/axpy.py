@@ -24,7 +24,11 @@ class AxpyLayer(Layer):
     places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that a has one number for each plane of x."""
+        """Shape the top.
+
+        Raises:
+            ShapeError: a does not have one element per plane of x, or x and y differ.
+        """
         a, x, y = bottom
         fits = x.num_axes >= 2 and a.num_axes >= 2 and a.shape[:2] == x.shape[:2]
         if not fits or a.count(2) != 1 or x.shape != y.shape:

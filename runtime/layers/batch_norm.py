@@ -44,7 +44,7 @@ class BatchNormLayer(Layer):
         self.samples(bottom[0])
         self.mean, self.inverse_std = SyncedMemory(self.backend), SyncedMemory(self.backend)
         self.versions: tuple[int | None, ...] = ()
-        """Of the blobs that mean and inverse_std were computed from."""
+        """The versions of the blobs from which mean and inverse_std were computed."""
         channels = 1 if bottom[0].num_axes == 1 else bottom[0].shape[1]
         shapes = ((channels,), (channels,), (1,))
         self.blobs = [Blob(self.backend, shape, "statistics") for shape in shapes]
@@ -78,7 +78,7 @@ class BatchNormLayer(Layer):
         top[0].reshape_like(bottom[0])
 
     def _layout(self, bottom: Blobs) -> Layout:
-        """(N, C, everything else)."""
+        """The layout (N,C,rest) of the bottom."""
         images = 1 if bottom[0].num_axes == 1 else bottom[0].shape[0]
         inner = bottom[0].count() // max(1, images * self.channels)
         return Layout(images, self.channels, inner)
@@ -88,11 +88,11 @@ class BatchNormLayer(Layer):
         return x.reshape(layout.outer, layout.channels, layout.inner)
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Normalise; in TRAIN, add to the running sums."""
+        """Normalise; with the statistics of the batch, also update the running sums."""
         self._normalise(bottom, top, relu=False)
 
     def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
-        """Normalise, and apply a ReLU."""
+        """Normalise and apply a ReLU."""
         self._normalise(bottom, top, relu=True)
 
     def _normalise(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
@@ -122,7 +122,7 @@ class BatchNormLayer(Layer):
         self.versions = versions
 
     def _normalise_batch(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
-        """With the statistics of the batch, on the host."""
+        """Normalise with the statistics of the batch, on the host."""
         x = self._planes(bottom, bottom[0].data.host())
         mean = x.mean(axis=(0, 2))
         centred = x - mean[None, :, None]

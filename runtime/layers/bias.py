@@ -45,11 +45,11 @@ class BiasLayer(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Add."""
+        """Add the bias."""
         self._add(bottom, top, relu=False)
 
     def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
-        """Add, and apply a ReLU."""
+        """Add the bias and apply a ReLU."""
         self._add(bottom, top, relu=True)
 
     def _add(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:

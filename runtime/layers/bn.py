@@ -24,7 +24,7 @@ _SLOPES = ("slope_filler", "bias_filler", "momentum", "eps", "frozen", "engine")
 
 @register("BN")
 class BNLayer(Layer):
-    """y = scale * (x - mean) / sqrt(var + eps) + shift; the fields of bn_param tell the layout.
+    """y = scale * (x - mean) / sqrt(var + eps) + shift; the fields of bn_param select the layout.
 
     SegNet's: scale and shift; the statistics of the batch in both phases, or none of them with
     bn_mode: INFERENCE. PSPNet's: scale, shift, running mean and variance; TEST, and TRAIN with
@@ -37,7 +37,11 @@ class BNLayer(Layer):
     places = Places.SAME
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Make scale, shift and running statistics."""
+        """Create scale, shift and running statistics.
+
+        Raises:
+            ProtoError, ShapeError: bn_param mixes layouts, or does not suit the bottom.
+        """
         param = self.param.bn_param
         channels = image_shape(bottom[0].shape, self.label)[1]
         given = [field.name for field, _ in param.ListFields()]
@@ -85,7 +89,11 @@ class BNLayer(Layer):
             spec.lr_mult = spec.decay_mult = 0.0
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom."""
+        """Set the top to the shape of the bottom.
+
+        Raises:
+            ShapeError: the number of channels has changed.
+        """
         channels = image_shape(bottom[0].shape, self.label)[1]
         if channels != self.blobs[0].count():
             raise ShapeError(
@@ -179,6 +187,11 @@ class BNLayer(Layer):
         return [PlainLayer(param, [*statistics, divisor]), PlainLayer(scale, weights[:2])]
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
+        """See Layer.to_onnx.
+
+        Raises:
+            UnsupportedError: the layer uses the statistics of the batch.
+        """
         if not self._known():
             raise step.refuse("the statistics of a batch")
         channels = self.blobs[0].count()

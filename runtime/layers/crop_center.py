@@ -14,12 +14,16 @@ from runtime.core.layer_registry import register
 
 @register("CropCenter")
 class CropCenterLayer(Layer):
-    """The middle of a blob, without `crop_size` numbers at either end of each axis."""
+    """The centre of a blob, without `crop_size` elements at both ends of each axis."""
 
     in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Place the window."""
+        """Determine the window and shape the top.
+
+        Raises:
+            ProtoError: crop_size does not suit the shape.
+        """
         crop, shape = [int(c) for c in self.param.crop_center_param.crop_size], bottom[0].shape
         if len(crop) != len(shape) or any(2 * c >= size for c, size in zip(crop, shape)):
             raise ProtoError(

@@ -63,11 +63,11 @@ class EltwiseLayer(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Combine."""
+        """Combine the bottoms."""
         self._combine(bottom, top, relu=False)
 
     def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
-        """Combine, and apply a ReLU."""
+        """Combine the bottoms and apply a ReLU."""
         self._combine(bottom, top, relu=True)
 
     def _combine(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
@@ -100,7 +100,7 @@ class EltwiseLayer(Layer):
                 pointwise.eltwise_max_backward(dy, self.winner.dev(), i, dx)
 
     def _product_backward(self, index: int, top: Blobs, bottom: Blobs) -> None:
-        """dy times the other bottoms; by a division where stable_prod_grad is off, on the host."""
+        """dy times the other bottoms; if stable_prod_grad is false, by a division on the host."""
         if self.param.eltwise_param.stable_prod_grad:
             others = [blob.data.dev() for j, blob in enumerate(bottom) if j != index]
             dx = bottom[index].diff.mutable_dev()

@@ -54,7 +54,7 @@ def require_types(layers: Iterable[Any]) -> None:
     """Check that every LayerParameter has a known type.
 
     Raises:
-        UnsupportedError: lists all types that are not known.
+        UnsupportedError: there are unknown types; the message lists all.
     """
     _load_all()
     users: dict[str, list[str]] = {}
@@ -76,7 +76,7 @@ def require_types(layers: Iterable[Any]) -> None:
 
 
 def _described(type_name: str) -> str:
-    """A type that is not known, with its dialects, or with a known type that is spelt alike."""
+    """An unknown type, with its dialects, or with a known type of similar spelling."""
     dialects = dialects_of_type(type_name)
     if dialects:
         return f"'{type_name}' (of {titles(dialects)})"

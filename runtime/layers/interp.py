@@ -28,11 +28,16 @@ class InterpLayer(Layer):
     value_bottoms = 1
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """The second bottom gives its shape only."""
+        """Only the first: of the second bottom, only the shape is used."""
         return bottom_index == 0
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Compute the size and the weights of rows and columns."""
+        """Compute the size and the weights of rows and columns.
+
+        Raises:
+            ProtoError: a pad is positive.
+            ShapeError: the input or the output would have no pixels.
+        """
         n, c, h, w = image_shape(bottom[0].shape, self.label)
         param = self.param.interp_param
         if param.pad_beg > 0 or param.pad_end > 0:
@@ -103,8 +108,8 @@ class InterpLayer(Layer):
             starts = [self.part[2].start, self.part[3].start]
             stops = [self.part[2].stop, self.part[3].stop]
             bounds = [
-                step.constant(np.array(each, np.int64), name)
-                for each, name in ((starts, "starts"), (stops, "stops"), ([2, 3], "axes"))
+                step.constant(np.array(values, np.int64), name)
+                for values, name in ((starts, "starts"), (stops, "stops"), ([2, 3], "axes"))
             ]
             value = step.op("Slice", value, *bounds)
         sizes = step.constant(np.array(step.top[0].shape, np.int64), "sizes")

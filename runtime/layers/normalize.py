@@ -39,7 +39,11 @@ class NormalizeLayer(Layer):
         fill_weight(self, 0, filler)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Top as bottom."""
+        """Set the top to the shape of the bottom.
+
+        Raises:
+            ShapeError: the number of channels has changed.
+        """
         channels = image_shape(bottom[0].shape, self.label)[1]
         if self.blobs[0].num_axes and channels != self.blobs[0].count():
             raise ShapeError(

@@ -22,7 +22,11 @@ class PermuteLayer(Layer):
     in_place = False
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Complete the order."""
+        """Complete the order and shape the top.
+
+        Raises:
+            ProtoError: the order repeats an axis, or has one that does not exist.
+        """
         axes = bottom[0].num_axes
         order = [int(axis) for axis in self.param.permute_param.order]
         if len(set(order)) != len(order) or any(axis >= axes for axis in order):

@@ -157,7 +157,7 @@ class PoolingLayer(Layer):
 def _onnx_with_places(
     step: OnnxStep, geometry: PoolGeometry, attributes: dict[str, Any]
 ) -> list[str]:
-    """A MaxPool with the maxima's places in their planes; ONNX counts over the whole input."""
+    """A MaxPool with the indices of the maxima in their planes; ONNX counts over all planes."""
     value, places = step.ops("MaxPool", step.inputs[0], outputs=2, **attributes)
     plane = step.constant(np.array(geometry.h * geometry.w, np.int64), "plane")
     return [value, step.op("Cast", step.op("Mod", places, plane), to=_ONNX_FLOAT)]

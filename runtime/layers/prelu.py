@@ -66,7 +66,7 @@ class PReLULayer(Layer):
         return Layout(shape[0], shape[1], count // max(1, shape[0] * shape[1]))
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Rectify; in place, the input is kept for the gradient."""
+        """Apply the function; in place, keep the input for the gradient."""
         x = bottom[0].data.dev()
         if top[0] is bottom[0] and not self.context.never_backward(self.phase):
             self.kept_input.reshape(bottom[0].shape)

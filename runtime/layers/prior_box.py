@@ -32,11 +32,15 @@ class PriorBoxLayer(Layer):
     value_bottoms = 0
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """The bottoms give their shapes only."""
+        """False: only the shapes of the bottoms are used."""
         return False
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
-        """Compute the boxes' sizes."""
+        """Compute the sizes of the boxes.
+
+        Raises:
+            ProtoError: a size, ratio or variance is out of range.
+        """
         param = self.param.prior_box_param
         small, large = list(param.min_size), list(param.max_size)
         if not small or min(small) < 1 or (large and len(large) != len(small)):
@@ -48,7 +52,7 @@ class PriorBoxLayer(Layer):
             raise ProtoError(
                 f"{self.label}: max_size {large} is not above min_size {small}; correct it"
             )
-        self.variance = [float(each) for each in param.variance] or [0.1]
+        self.variance = [float(value) for value in param.variance] or [0.1]
         if len(self.variance) not in (1, 4) or min(self.variance) <= 0:
             raise ProtoError(
                 f"{self.label}: variance is {self.variance}; expected one or 4 numbers above 0; "
@@ -116,12 +120,12 @@ class PriorBoxLayer(Layer):
         return [step.constant(self.boxes, "boxes")]
 
 
-def _ratios(param: Any, where: str) -> list[float]:
-    """The aspect ratios other than 1, with their inverses where `flip` is on."""
+def _ratios(param: Any, label: str) -> list[float]:
+    """The aspect ratios other than 1, with their inverses if `flip` is set."""
     ratios = [1.0]
     for given in param.aspect_ratio:
         if not given > 0:
-            raise ProtoError(f"{where}: aspect_ratio is {given:g}; expected above 0; correct it")
+            raise ProtoError(f"{label}: aspect_ratio is {given:g}; expected above 0; correct it")
         if all(abs(given - ratio) >= _SAME_RATIO for ratio in ratios):
             ratios += [given, 1 / given] if param.flip else [given]
     return ratios[1:]

@@ -30,11 +30,15 @@ class ROIPoolingLayer(Layer):
     in_place = False
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """The regions have no gradient."""
+        """True except for the regions."""
         return bottom_index == 0
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check the regions' shape."""
+        """Check the shapes of the regions and shape the top.
+
+        Raises:
+            ProtoError, ShapeError: the parameters or the shapes are out of range.
+        """
         channels = image_shape(bottom[0].shape, self.label)[1]
         param = self.param.roi_pooling_param
         self.pooled = (int(param.pooled_h), int(param.pooled_w))

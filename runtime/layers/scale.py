@@ -58,11 +58,11 @@ class ScaleLayer(Layer):
         top[0].reshape_like(bottom[0])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Multiply and add; in place, the input is kept for the factor's gradient."""
+        """Multiply and add; in place, keep the input for the gradient of the factor."""
         self._apply(bottom, top, relu=False)
 
     def forward_relu(self, bottom: Blobs, top: Blobs) -> None:
-        """Multiply and add, and apply a ReLU."""
+        """Multiply, add, and apply a ReLU."""
         self._apply(bottom, top, relu=True)
 
     def _apply(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:

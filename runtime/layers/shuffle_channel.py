@@ -23,7 +23,11 @@ class ShuffleChannelLayer(Layer):
     places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that the group divides the channels."""
+        """Set the top to the shape of the bottom.
+
+        Raises:
+            ShapeError: the group does not divide the channels.
+        """
         self.group = int(self.param.shuffle_channel_param.group)
         shape = bottom[0].shape
         if len(shape) < 2 or self.group < 1 or shape[1] % self.group:

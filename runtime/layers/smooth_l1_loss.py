@@ -26,11 +26,15 @@ class SmoothL1LossLayer(Layer):
     auto_top_blobs = is_loss = True
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """The weights have no gradient."""
+        """True except for the weights."""
         return bottom_index < 2
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that the bottoms agree."""
+        """Check that the bottoms agree.
+
+        Raises:
+            ShapeError: their shapes differ.
+        """
         self.samples(bottom[0], least=1)
         for blob in bottom[1:]:
             if blob.shape[:1] != bottom[0].shape[:1] or blob.count() != bottom[0].count():

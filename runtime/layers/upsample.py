@@ -29,11 +29,15 @@ class UpsampleLayer(Layer):
     in_place = False
 
     def allow_force_backward(self, bottom_index: int) -> bool:
-        """The mask has no gradient."""
+        """True except for the mask."""
         return bottom_index == 0
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Compute the size."""
+        """Compute the size and shape the top.
+
+        Raises:
+            ShapeError, ProtoError: the mask or the size does not suit the bottom.
+        """
         n, c, h, w = image_shape(bottom[0].shape, self.label)
         if bottom[1].shape != bottom[0].shape:
             raise ShapeError(
@@ -72,7 +76,7 @@ class UpsampleLayer(Layer):
         return size
 
     def _index(self, bottom: Blobs) -> HostArray:
-        """The mask as whole numbers, a row for each plane."""
+        """The mask as integers, one row per plane."""
         n, c, h, w = bottom[1].shape
         mask = bottom[1].data.host().reshape(n * c, h * w)
         if mask.size and not (mask.min() >= 0 and mask.max() < self.plane_size):

@@ -23,7 +23,7 @@ def given_shapes(
     without a batch of their own get `batch`, or 1.
 
     Raises:
-        ProtoError: a name is not that of a source, or the shape of another top is not known.
+        ProtoError: a name is not that of a source, or the shape of another top is unknown.
         ShapeError: a dimension is below 1.
     """
     for name, shape in samples.items():
@@ -38,10 +38,10 @@ def given_shapes(
     for name, shape in samples.items():
         top = name if name in tops else first.get(name)
         if top is None:
-            known = ", ".join(tops) or "none"
+            names = ", ".join(tops) or "none"
             raise ProtoError(
                 f"net '{param.name}': no source has a top '{name}'; expected a blob that comes "
-                f"into the net ({known}); correct the name"
+                f"into the net ({names}); correct the name"
             )
         by_top[top] = shape
     named = [layer for layer in sources if any(str(top) in by_top for top in layer.top)]
