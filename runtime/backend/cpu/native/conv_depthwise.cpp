@@ -1,8 +1,8 @@
 // Depthwise convolution: every filter reads one channel (group == channels). All three passes.
 //
-// A band of input rows is copied with its padding, each row divided into `stride` phases: phase f has
-// the columns f, f + stride, ... So a tap reads neighbouring floats for neighbouring outputs, whatever
-// the stride. Each item is a whole channel, and the order of its sums depends on the geometry alone.
+// A band of input rows is copied with its padding; each row is divided into `stride` phases, where
+// phase f has the columns f, f + stride, ... So adjacent outputs read adjacent floats for any
+// stride. Each item is a complete channel, and the order of its sums depends only on the geometry.
 
 #include "arena.h"
 #include "program.h"
@@ -12,9 +12,9 @@
 namespace verydeep::VD_ISA {
 namespace {
 
-constexpr Index kBandFloats = 1 << 13;  // of input rows: they stay in the first or second cache
+constexpr Index kBandFloats = 1 << 13;  // of input rows: they fit in the L1 or L2 cache
 constexpr Index kItemFloats = 1 << 13;  // outputs of the channels that one item computes
-constexpr int kTogether = 4;            // output rows that share their loads
+constexpr int kTogether = 4;            // output rows that are computed together and share loads
 
 VD_INLINE Vec load_some(const float* p, Index count) {
     return count >= kLanes ? load(p) : load_part(p, count);
@@ -29,13 +29,13 @@ VD_INLINE void store_some(float* p, Vec v, Index count) {
 struct Plan {
     Index multiplier;           // filters of a channel
     Index phase_width, width;   // floats of a phase, and of all phases of a row
-    Index reach;                // input rows that one output row reads, with those between its taps
+    Index reach;                // input rows from the first to the last tap of an output row
     Index rows;                 // output rows of a band
     Index band_floats, plane_floats;
 
     explicit Plan(const ConvShape& g)
         : multiplier(g.k / g.group),
-          // Whole vectors of outputs read as far as the last tap beyond them.
+          // Full vectors of outputs are read up to the last tap beyond them.
           phase_width(round_up(g.q, kLanes) +
                       round_up((g.s - 1) * g.dilation_w / g.stride_w + 1, kLanes)),
           width(phase_width * g.stride_w),
@@ -50,13 +50,14 @@ struct Plan {
     }
 };
 
-// Where tap s of output column 0 is in a row of phases.
+// The position of tap s of output column 0 in a row of phases.
 VD_INLINE Index tap_offset(const ConvShape& g, const Plan& plan, Index s) {
     const Index column = s * g.dilation_w;
     return column % g.stride_w * plan.phase_width + column / g.stride_w;
 }
 
-// The padded input rows [first, first + count) of a plane as phases. Shapes: out [row][phase][column].
+// The padded input rows [first, first + count) of a plane as phases. Shapes: out
+// [row][phase][column].
 void copy_rows(const ConvShape& g, const Plan& plan, const float* x, Index first, Index count,
                float* out) {
     for (Index r = 0; r < count; ++r, out += plan.width) {
@@ -65,7 +66,7 @@ void copy_rows(const ConvShape& g, const Plan& plan, const float* x, Index first
         if (row < 0 || row >= g.h) continue;
         const float* from = x + row * g.w;
         for (Index phase = 0; phase < g.stride_w; ++phase) {
-            // Columns phase + i * stride - pad of the input, as far as they exist.
+            // Columns phase + i * stride - pad of the input that exist.
             const Index begin = most(0, ceil_div(g.pad_w - phase, g.stride_w));
             const Index end = least(plan.phase_width,
                                     ceil_div(g.w + g.pad_w - phase, g.stride_w));
@@ -81,8 +82,8 @@ void copy_rows(const ConvShape& g, const Plan& plan, const float* x, Index first
     }
 }
 
-// R output rows of a filter with Side x Side taps, from a band whose first row is theirs. The sum of
-// an output takes the taps column by column, as in `any_row`.
+// R output rows of a filter with Side x Side taps, from a band that starts with their first input
+// row. The sum of an output is over the taps column by column, as in `any_row`.
 template <int Side, int Stride, int R>
 VD_INLINE void some_rows(const ConvShape& g, const Plan& plan, const float* band, const float* w,
                          float bias, bool relu, float* y) {
@@ -159,7 +160,7 @@ VD_INLINE void add_row(float w, const float* x, Index count, float* y) {
     }
 }
 
-// Adds the outputs' gradients of one filter to a padded plane of phases.
+// Adds the gradients of the outputs of one filter to a padded plane of phases.
 void add_filter(const ConvShape& g, const Plan& plan, const float* dy, const float* w,
                 float* plane) {
     for (Index p = 0; p < g.p; ++p)
@@ -170,7 +171,7 @@ void add_filter(const ConvShape& g, const Plan& plan, const float* dy, const flo
         }
 }
 
-// What a plane of phases has inside the padding; inputs that no output reads are 0.
+// Copies a plane of phases without the padding; inputs that no output reads are 0.
 void copy_back(const ConvShape& g, const Plan& plan, const float* plane, float* dx) {
     const Index rows = plan.input_rows(g, g.p);
     for (Index h = 0; h < g.h; ++h, dx += g.w) {
@@ -221,10 +222,10 @@ Index channels_together(const ConvShape& g, const Plan& plan) {
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// Bytes of workspace for a pass with so many threads; `whole` for the gradient of the input.
-VD_EXPORT_COUNT(depthwise_bytes)(const ConvShape* g, std::int64_t whole, std::int64_t threads) {
+// Bytes of workspace for a pass with this number of threads; `plane` for the gradient of the input.
+VD_EXPORT_COUNT(depthwise_bytes)(const ConvShape* g, std::int64_t plane, std::int64_t threads) {
     const Plan plan(*g);
-    return threads * 4 * piece(whole ? plan.plane_floats : plan.band_floats);
+    return threads * 4 * piece(plane ? plan.plane_floats : plan.band_floats);
 }
 
 // y = conv(x, weight) + bias, then max(., 0) if `relu`.

@@ -58,7 +58,8 @@ using namespace verydeep::VD_ISA;
 
 // One image, in the calling thread, since readers are threads themselves.
 // Shapes: pixels (height, pitch), of which width * channels are read, uint8 or float; offsets
-// (channels,); mean (channels, ...) from the first pixel of the crop; out (channels, height, width).
+// (channels,); mean (channels, ...) from the first pixel of the crop; out (channels, height,
+// width).
 VD_EXPORT_ALONE(image_transform)(std::int64_t floating, std::int64_t channels, std::int64_t height,
                            std::int64_t width, std::int64_t pitch, std::int64_t mirror,
                            const float* offsets, const float* mean, std::int64_t mean_plane,

@@ -1,5 +1,5 @@
-// Functions of the numbers at one place: channel-wise affine maps and PReLU, element-wise sums,
-// products and maxima; and sums of products for their gradients.
+// Element-wise functions: channel-wise affine maps and PReLU, element-wise sums, products and
+// maxima; and sums of products for their gradients.
 
 #include "program.h"
 #include "shapes.h"
@@ -12,7 +12,7 @@ namespace {
 constexpr Index kPart = 1 << 14;     // elements of one item
 constexpr Index kStretch = 1 << 12;  // elements summed in float before they are added in double
 
-// Reads the vector at element i; with count < kLanes its first elements.
+// Read the vector at element i; if count < kLanes, only its first elements.
 VD_INLINE Vec load_some(const float* p, Index i, Index count) {
     return count >= kLanes ? load(p + i) : load_part(p + i, count);
 }
@@ -23,8 +23,8 @@ VD_INLINE void store_some(float* p, Index i, Index count, Vec v) {
         store_part(p + i, v, count);
 }
 
-// step(i, count) over vectors: the last one may be partial. An element's operations are the same in
-// both, so that results do not depend on its position.
+// step(i, count) over vectors, of which the last may be partial. The operations of an element are
+// the same in both cases, so that results do not depend on its position.
 template <class Step>
 VD_INLINE void each_vector(Index first, Index last, const Step& step) {
     Index i = first;
@@ -32,7 +32,7 @@ VD_INLINE void each_vector(Index first, Index last, const Step& step) {
     if (i < last) step(i, last - i);
 }
 
-// A part of a channel, or, where inner is 1, of the channels of one outer index.
+// A part of a channel or, if inner is 1, of the channels of one outer index.
 struct Run {
     Index channel, first, last;  // last - first elements of x
 };
@@ -54,7 +54,7 @@ void each_run(Team* team, Index outer, Index channels, Index inner, const Body& 
     });
 }
 
-// The vector of a per-channel parameter for element i of a run; `absent` without the parameter.
+// The vector of a per-channel parameter for element i of a run; `absent` if there is no parameter.
 template <bool Matrix>
 struct Channelwise {
     const float* values;
@@ -197,8 +197,8 @@ VD_EXPORT(eltwise_product)(Team* team, std::int64_t count, const EltwiseInputs* 
 }
 VD_REPEATABLE(eltwise_product)
 
-// y = the largest input, winner = its index: of the first two inputs the second, unless the first is
-// larger; a later one if it is larger than those before.
+// y = the largest input, winner = its index: of the first two inputs the second, unless the first
+// is larger; a later one if it is larger than those before.
 VD_EXPORT(eltwise_max)(Team* team, std::int64_t count, const EltwiseInputs* inputs, float* y,
                        std::int32_t* winner) {
     const EltwiseInputs e = *inputs;
@@ -223,9 +223,9 @@ VD_REPEATABLE(eltwise_max)
 // dx = dy where winner is `index`, else 0
 VD_EXPORT(eltwise_max_backward)(Team* team, std::int64_t count, std::int64_t index, const float* dy,
                                 const std::int32_t* winner, float* dx) {
-    const std::int32_t wanted = static_cast<std::int32_t>(index);
+    const std::int32_t expected = static_cast<std::int32_t>(index);
     parallel_parts(team, count, kPart, [=](Index first, Index last) {
-        for (Index i = first; i < last; ++i) dx[i] = winner[i] == wanted ? dy[i] : 0.f;
+        for (Index i = first; i < last; ++i) dx[i] = winner[i] == expected ? dy[i] : 0.f;
     });
 }
 VD_REPEATABLE(eltwise_max_backward)
