@@ -15,7 +15,7 @@ EXTRAS ?= test,lint
 # One stamp file per installed extra, updated when the packaging changes.
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
-# The libraries for comparison need another OpenCV, and so an environment of their own.
+# The peers of the benchmarks need another OpenCV, and so a separate environment.
 PEERS := $(VENV)-peers
 PEERS_STAMP := $(PEERS)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs

@@ -72,9 +72,9 @@ class BuildNative(build_ext):
         except (CCompilerError, BaseError, OSError) as cause:
             reason = str(cause).splitlines()[-1] if str(cause) else type(cause).__name__
             print(
-                f"verydeep: the CPU kernels were not built ({reason}); numpy will serve in their "
-                "place, several times slower. They need GCC 9 or Clang 10 or newer, and Python's "
-                "headers.",
+                f"verydeep: the CPU kernels were not built ({reason}); NumPy will be used in "
+                "their place, several times slower. They need GCC 9 or Clang 10 or newer, and "
+                "the headers of Python.",
                 file=sys.stderr,
             )
 

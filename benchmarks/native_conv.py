@@ -72,7 +72,10 @@ def normal(*shape: int) -> Host:
 
 
 def ours(library: NativeLibrary, geom: ConvGeometry, data: dict[str, Host]) -> Runs:
-    """A training step of one layer, which transforms the filters for each direction."""
+    """A training step of one layer, which transforms the filters for each direction.
+
+    Shapes: x (N,C,H,W), w (K,C,R,S), y and dy (N,K,P,Q) in `data`.
+    """
     conv = NativeConvolution(library)
     plan = conv.plan(geom)
     x, w, b, y, dy, dx, dw = (data[name] for name in ("x", "w", "b", "y", "dy", "dx", "dw"))

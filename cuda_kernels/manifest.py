@@ -171,7 +171,11 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def parse_manifest(text: str, path: Path) -> Manifest:
-    """Parse the text of a .cu file; see `read_manifest`."""
+    """Parse the text of a .cu file.
+
+    Raises:
+        KernelBuildError: a prototype is not in the form described above, or a name is repeated.
+    """
     required = _REQUIRES.search(text)
     code = _COMMENT.sub(lambda match: "\n" * match[0].count("\n") or " ", text)
     constants: dict[str, int] = {}

@@ -83,7 +83,11 @@ def atomic_write_text(
 
 @contextlib.contextmanager
 def typed_errors(path: str | os.PathLike[str], error: type[VerydeepError]) -> Iterator[None]:
-    """Convert an OSError of writing a file to `error`."""
+    """Convert an OSError of writing a file.
+
+    Raises:
+        error: the block raised an OSError; the message contains the path and the cause.
+    """
     try:
         yield
     except OSError as cause:
@@ -143,7 +147,7 @@ def remove_abandoned(folder: Path, stem: str, suffix: str = TEMPORARY) -> list[P
 
 
 def abandoned(folder: Path, stem: str, suffix: str = TEMPORARY) -> Iterator[Path]:
-    """Yield the temporary files and folders of killed processes; each is locked meanwhile."""
+    """Yield the temporary files and folders of killed processes; each is locked until the next."""
     pattern = re.compile(rf"\.{stem}\.{_TOKEN}{re.escape(suffix)}", re.DOTALL)
     try:
         with os.scandir(folder) as entries:

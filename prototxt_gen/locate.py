@@ -19,6 +19,9 @@ def located(path: str | os.PathLike[str]) -> Iterator[None]:
     """Prefix errors about a layer of this file with `file:line:column`.
 
     Errors about no layer of the file are prefixed with the file alone, unless they begin with it.
+
+    Raises:
+        VerydeepError: of the same type as the error of the block.
     """
     try:
         yield

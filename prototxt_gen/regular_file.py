@@ -46,7 +46,11 @@ class RegularFile:
     pipe: bool = False
 
     def check(self) -> None:
-        """Raise `error` if the path is missing or is not a regular file."""
+        """Check the path without opening it.
+
+        Raises:
+            VerydeepError: of type `error`: it is missing or is not a regular file.
+        """
         try:
             self._check_mode(os.stat(self.path).st_mode)  # noqa: PTH116
         except (OSError, ValueError) as cause:
@@ -75,7 +79,11 @@ class RegularFile:
         return stream
 
     def read(self) -> bytes:
-        """Read the file; see `open`."""
+        """Read the file.
+
+        Raises:
+            VerydeepError: of type `error`; see `open`.
+        """
         with self.open() as stream:
             try:
                 return stream.read()

@@ -117,7 +117,11 @@ class Table:
 
     @contextlib.contextmanager
     def located(self) -> Iterator[None]:
-        """Prefix errors of the block, which begin with a key, with the file and this table."""
+        """Prefix errors of the block, which begin with a key, with the file and this table.
+
+        Raises:
+            ProtoError: the block raised one.
+        """
         try:
             yield
         except ProtoError as error:
@@ -185,7 +189,11 @@ def read_toml(path: str | os.PathLike[str]) -> Table:
 
 
 def parse_toml(text: str, where: str) -> Table:
-    """Parse the root table of a TOML text; see `read_toml`."""
+    """Parse the root table of a TOML text.
+
+    Raises:
+        ProtoError: it is not TOML; the message has line and column.
+    """
     if sys.version_info >= (3, 11):
         import tomllib
     else:

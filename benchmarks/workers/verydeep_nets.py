@@ -36,7 +36,7 @@ def step(spec: NetSpecification, batch: int, backend: CpuBackend) -> Work:
 
     def work() -> None:
         for blob in net.params.learnable:
-            blob.data.mutable_dev()  # as after an update: transformed filters are of no more use
+            blob.data.mutable_dev()  # as after an update: transformed filters cannot be used again
         net.clear_param_diffs()
         net.forward()
         net.backward()

@@ -45,7 +45,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Flow:
-    """A value that goes from one node to others, by their indices."""
+    """A value that one node writes and others read, by their indices."""
 
     source: int
     targets: tuple[int, ...]

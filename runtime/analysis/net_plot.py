@@ -183,7 +183,7 @@ def _drawing(
     lr_mults: bool,
     channels: Channels,
 ) -> _Drawing:
-    """The boxes and the values between them. A phase has its own producers of blobs."""
+    """The boxes and the values between them. Phases may have different producers of blobs."""
     phases = (TRAIN, TEST) if phase is None else (phase,)
     makers: dict[int, dict[str, int]] = {one_phase: {} for one_phase in phases}
     boxes: list[_Box] = []

@@ -171,7 +171,11 @@ class _Kill(SolverHook):
 
 
 def killed_case(solver: Path, device: str) -> str:
-    """Train in processes that are killed, on different numbers of replicas; returns the SHA-256."""
+    """Train in processes that are killed, on different numbers of replicas; returns the SHA-256.
+
+    Raises:
+        TrainingError: a process was not killed as intended.
+    """
     shutil.rmtree(solver.parent / "run", ignore_errors=True)
     for replicas, iteration in ((2, 5), (4, 4)):
         given = ["--kill", str(solver), str(replicas), str(iteration)]
@@ -186,7 +190,11 @@ def killed_case(solver: Path, device: str) -> str:
 
 
 def mpi_case(solver: Path, device: str) -> str | None:
-    """Train on two processes under mpirun; returns the SHA-256, or None without an MPI."""
+    """Train on two processes under mpirun; returns the SHA-256, or None without an MPI.
+
+    Raises:
+        TrainingError: mpirun failed.
+    """
     places = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     mpirun = shutil.which("mpirun", path=places)
     if mpirun is None or importlib.util.find_spec("mpi4py") is None:

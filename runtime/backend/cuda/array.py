@@ -10,7 +10,7 @@ from prototxt_gen.errors import ShapeError
 
 
 class DeviceArray:
-    """A C-contiguous array on a device; `owner` is the memory, which stays alive with its views."""
+    """A C-contiguous array on a device; `owner` is its memory, which views also reference."""
 
     __slots__ = ("address", "dtype", "owner", "shape", "size")
 

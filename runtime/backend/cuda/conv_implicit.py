@@ -86,7 +86,7 @@ class ImplicitConvolution(ConvPasses):
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        """A convolution of dy with the filters rotated by 180 degrees."""
+        """See ConvPasses: a convolution of dy with the filters rotated by 180 degrees."""
         geom = plan.geometry
         holes = geom.stride != (1, 1)
         table = self._steps(plan, "steps back", geom.k, (geom.p, geom.q), holes)

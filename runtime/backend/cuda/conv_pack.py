@@ -111,5 +111,5 @@ class Packer:
 
 
 def as_words(array: DeviceArray) -> DeviceArray:
-    """View the memory of an array as 32-bit words."""
+    """View the memory of an array of any shape as 32-bit words. Shapes: (words,) uint32."""
     return DeviceArray(array.address, array.shape, _WORD, array.owner)

@@ -79,7 +79,7 @@ class TensorConvolution(ConvPasses):
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        """A convolution of dy with the filters rotated by 180 degrees."""
+        """See ConvPasses: a convolution of dy with the filters rotated by 180 degrees."""
         geom, reach = plan.geometry, _reach(plan.geometry)
         margin = (reach[0] - geom.pad[0], reach[1] - geom.pad[1])
         grid = Grid.with_margin(geom.k, (geom.p, geom.q), margin)

@@ -99,7 +99,7 @@ class WinogradConvolution(ConvPasses):
         dx: DeviceArray,
         weight_version: int | None,
     ) -> None:
-        """A convolution of dy with the filters rotated by 180 degrees."""
+        """See ConvPasses: a convolution of dy with the filters rotated by 180 degrees."""
         self._correlate(plan, "turned", weight, weight_version, dy, Epilogue(), dx)
 
     def _correlate(

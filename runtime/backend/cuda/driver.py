@@ -113,10 +113,16 @@ class Driver(Protocol):
     # Copies. Host arrays are C-contiguous, of any shape. With a stream they must be pinned and must
     # not change until the stream is synchronized.
     def upload(self, host: HostArray, address: int, stream: Stream = None) -> None:
-        """Copy the host array to the device; without a stream it may change after the return."""
+        """Copy a host array to the device; without a stream it may change after the return.
+
+        Shapes: any; `address` has room for the same number of bytes.
+        """
 
     def download(self, address: int, host: HostArray, stream: Stream = None) -> None:
-        """Fill the host array from the device; without a stream it is filled on return."""
+        """Fill a host array from the device; without a stream it is filled on return.
+
+        Shapes: any; `address` has the same number of bytes.
+        """
 
     def copy(self, src: int, dst: int, size: int, stream: Stream = None) -> None:
         """Copy on the device, or between two devices of one process."""

@@ -187,7 +187,7 @@ class PyCudaDriver:
             self._call("fill", self._cuda.memset_d8_async, address, value, size, queue)
 
     def load(self, source: str | Path) -> Mapping[str, Kernel]:
-        """See Driver.load. A path names a .cu that lies elsewhere."""
+        """See Driver.load. `source` may also be the path of a .cu in another folder."""
         path = _path(source)
         if path not in self._own.kernels:
             manifest = self._manifest(path)

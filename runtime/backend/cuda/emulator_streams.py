@@ -56,7 +56,7 @@ class EmulatedEvent:
 
 
 class EmulatedGraph:
-    """Recorded work, and the objects that it needs alive."""
+    """Recorded work, and references to the objects that it uses."""
 
     def __init__(self) -> None:
         self.work: list[Work] = []

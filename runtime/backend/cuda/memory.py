@@ -88,7 +88,7 @@ class DeviceMemory:
         return DeviceArray(self._workspace.address, (nbytes,), np.dtype(np.uint8), self._workspace)
 
     def owns(self, array: DeviceArray) -> bool:
-        """Whether the array is in memory of this pool."""
+        """Whether an array of any shape is in memory of this pool."""
         return isinstance(array.owner, Block) and array.owner.is_of(self._returned)
 
     @property

@@ -22,7 +22,7 @@ Call = tuple[Any, ...]
 
 
 class LaunchTape:
-    """See Tape. Keeps the arrays of its launches alive."""
+    """See Tape. References the arrays of its launches."""
 
     def __init__(self) -> None:
         self._done: list[tuple[str, Call]] = []

@@ -63,7 +63,7 @@ def test_a_compiler_that_fails_costs_one_line(tmp_path: Path) -> None:
     lines = [line for line in result.stderr.splitlines() if line.startswith("verydeep:")]
     assert len(lines) == 1
     assert "verydeep: the CPU kernels were not built (" in lines[0]
-    assert "); numpy will serve in their place, several times slower. They need GCC" in lines[0]
+    assert "); NumPy will be used in their place, several times slower. They need GCC" in lines[0]
     assert not list(tmp_path.rglob("*.so"))
 
 
