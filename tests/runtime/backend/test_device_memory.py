@@ -83,8 +83,8 @@ def test_out_of_memory_says_what_to_change(driver: Any) -> None:
         memory.empty((30, MIB), U8)
     assert str(caught.value) == (
         "gpu 1 (counter): out of memory; asked for 30.0 MiB, free are 24.0 MiB of 64.0 MiB, this "
-        "run holds 40.0 MiB; use a smaller batch_size, more GPUs (--gpu 0,1), or end what else "
-        "runs on the device"
+        "run holds 40.0 MiB; use a smaller batch_size, more GPUs (--gpu 0,1), or stop other "
+        "programs on the device"
     )
     assert held.nbytes == 40 * MIB
 
