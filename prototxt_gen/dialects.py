@@ -185,6 +185,11 @@ def dialects_of_field(message: str, name: str) -> list[str]:
     return [dialect for dialect, entry in DIALECTS.items() if key in entry.fields]
 
 
+def origin(layer_type: str) -> list[str]:
+    """The dialects that a type comes from: BVLC Caffe alone where it has it."""
+    return [BVLC] if layer_type in BVLC_TYPES else dialects_of_type(layer_type)
+
+
 def titles(names: list[str]) -> str:
     """The names of dialects as a sentence has them."""
     words = [DIALECTS[name].title for name in names]

@@ -9,7 +9,7 @@ import pkgutil
 from collections.abc import Iterable
 from typing import Any
 
-from prototxt_gen.dialects import dialects_of_type, titles
+from prototxt_gen.dialects import origin, titles
 from prototxt_gen.errors import UnsupportedError
 from runtime.backend.base import Backend
 from runtime.core.context import RunContext
@@ -77,7 +77,7 @@ def require_types(layers: Iterable[Any]) -> None:
 
 def _described(type_name: str) -> str:
     """An unknown type, with its dialects, or with a known type of similar spelling."""
-    dialects = dialects_of_type(type_name)
+    dialects = origin(type_name)
     if dialects:
         return f"'{type_name}' (of {titles(dialects)})"
     alike = [name for name in REGISTERED if abs(len(name) - len(type_name)) <= 1]

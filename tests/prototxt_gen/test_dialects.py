@@ -85,7 +85,12 @@ def test_all_missing_types_are_listed_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "hint"), [("Convolutoin", "did you mean Convolution"), ("MultiBoxLoss", "of SSD")]
+    ("kind", "hint"),
+    [
+        ("Convolutoin", "did you mean Convolution"),
+        ("MultiBoxLoss", "of SSD"),
+        ("LSTM", r"\(of BVLC Caffe\)"),
+    ],
 )
 def test_one_missing_type(kind: str, hint: str) -> None:
     with pytest.raises(UnsupportedError, match=f"layer 'a': unknown layer type '{kind}'.*{hint}"):
