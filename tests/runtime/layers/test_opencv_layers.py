@@ -33,13 +33,19 @@ LAYERS = {
         "variance: 0.2 step: 8 offset: 0.5 }"
     ),
     "prior_steps": 'type: "PriorBox" bottom: "z" prior_box_param { min_size: 5 variance: 0.1 }',
+    # OpenCV scales the third bottom in the place of the second, so that both are one here.
     "axpy": 'type: "Axpy" bottom: "x" bottom: "x"',
     "roi_pooling": (
         'type: "ROIPooling" bottom: "rois" roi_pooling_param { pooled_h: 3 pooled_w: 2 '
         "spatial_scale: 0.5 }"
     ),
 }
-SHAPES = {"x": (1, 4, 7, 9), "z": (1, 3, 50, 70), "s": (1, 4, 1, 1), "rois": (3, 5)}
+SHAPES = {
+    "x": (1, 4, 7, 9),
+    "z": (1, 3, 50, 70),
+    "s": (1, 4, 1, 1),
+    "rois": (3, 5),
+}
 ROIS = np.array([[0, 0, 0, 8, 6], [0, 1, 2, 17, 9], [0, 3, 3, 3, 3]], np.float32)
 
 
