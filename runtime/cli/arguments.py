@@ -19,6 +19,19 @@ _FLAG = re.compile(r"(--?)([A-Za-z][\w-]*)(=.*)?", re.DOTALL)
 _TRUE = ("true", "t", "yes", "y", "1")
 _FALSE = ("false", "f", "no", "n", "0")
 _MOST_SUGGESTIONS = 3
+_PATHS = (
+    "FILE",
+    "FILES",
+    "DIR",
+    "PROTOTXT",
+    "LOG",
+    "DB",
+    "IN",
+    "OUT",
+    "NET",
+    "WEIGHTS",
+    "LISTFILE",
+)
 
 _Flag = tuple[str, argparse.Action]
 """A flag as it is declared, and its action."""
@@ -53,7 +66,16 @@ class Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(words, namespace)
         if rest and not children(self):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
+        self._refuse_empty(found)
         return found, rest
+
+    def _refuse_empty(self, found: argparse.Namespace) -> None:
+        """Refuse an empty path that is required; an empty optional flag is one not given."""
+        for action in self._actions:
+            needed = action.required or not action.option_strings
+            if needed and action.metavar in _PATHS and getattr(found, action.dest, None) == "":
+                name = action.option_strings[0] if action.option_strings else action.metavar
+                self.error(f"argument {name}: expected a path, got an empty one")
 
     def error(self, message: str) -> NoReturn:
         name = self.prog.partition(" ")[2]

@@ -10,6 +10,7 @@ from pathlib import Path
 from prototxt_gen import proto, text
 from prototxt_gen.dialects import BVLC
 from prototxt_gen.errors import SnapshotError, UsageError
+from prototxt_gen.locate import located
 from prototxt_gen.proto import Message
 from runtime.backend.registry import create_backend
 from runtime.cli.console import beside
@@ -47,12 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     param = text.read_net(args.model)
-    with Net(param, proto.TEST, create_backend("cpu"), RunContext(fill_weights=False)) as net:
+    with located(args.model):
+        net = Net(param, proto.TEST, create_backend("cpu"), RunContext(fill_weights=False))
+    with net:
         report = copy_trained_layers(net, args.weights)
         if report.missing:
             raise SnapshotError(
-                f"{args.weights}: lacks weights of the net; expected every layer of {args.model} "
-                f"that has some; give the weights that belong to it\n{report.table()}"
+                f"{args.weights}: no weights for some layers; expected weights for every layer of "
+                f"{args.model} that has any; give the weights of this net\n{report.table()}"
             )
         print(report.summary(), file=sys.stderr)
         result = {"format": args.to, "output": args.out, "parameters": report.parameters}
@@ -87,10 +90,10 @@ def _save_bvlc(net: Net, param: Message, args: argparse.Namespace) -> str:
 def _verdict(difference: float | None) -> str:
     if difference is None:
         return (
-            "the model was not run: onnxruntime is missing; "
-            "`pip install 'verydeep[onnx]'` to have it compared with this net"
+            "the model was not checked: onnxruntime is not installed; to compare the model with "
+            "the net, pip install 'verydeep[onnx]'"
         )
     return (
-        "checked with onnxruntime on random input: the largest difference of any blob from this "
-        f"net's is {difference:.1e} of its largest value"
+        "checked with onnxruntime on random input: the outputs of the layers differ by at most "
+        f"{difference:.1e} of their largest values"
     )

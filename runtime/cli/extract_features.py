@@ -104,19 +104,23 @@ def _open(mode: str, device: int) -> Backend:
 def _check(args: argparse.Namespace, names: list[str], folders: list[str]) -> None:
     if len(names) != len(folders):
         raise ProtoError(
-            "extract_features: the number of blob names and dataset names must be equal; got "
-            f"{len(names)} and {len(folders)}"
+            "the number of blob names and dataset names must be equal; got "
+            f"{len(names)} and {len(folders)}; give one database for each blob"
         )
     if len(set(folders)) < len(folders) or len(set(names)) < len(names):
-        raise ProtoError("extract_features: expected each blob and each database once")
+        raise ProtoError(
+            f"blobs {','.join(names)}, databases {','.join(folders)}: expected each blob and each "
+            "database once; remove the repetition"
+        )
     if args.num_mini_batches < 1:
-        raise ProtoError(f"BATCHES: expected at least 1, got {args.num_mini_batches}")
+        raise ProtoError(f"BATCHES: expected at least 1, got {args.num_mini_batches}; correct it")
     if args.db_type != "lmdb":
         raise UnsupportedError(
-            f"extract_features: backend {args.db_type!r}; expected lmdb, the only database type"
+            f"database type {args.db_type!r}: expected lmdb, the only type that is written; write "
+            "lmdb instead"
         )
     if args.mode not in ("CPU", "GPU"):
-        raise ProtoError(f"extract_features: expected CPU or GPU, got {args.mode!r}")
+        raise ProtoError(f"device: expected CPU or GPU, got {args.mode!r}; correct it")
 
 
 def _extract(net: Net, writers: dict[str, Writer], batches: int) -> dict[str, int]:

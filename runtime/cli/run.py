@@ -54,7 +54,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
     from runtime.job.run import JobOptions, run_job
 
     out = args.out or Path("build", "demo" if args.data == "demo" else f"VGG-{args.net}")
-    setup_logging(log_file=out / "run.log", terse=True)
+    setup_logging(log_file=out / "run.log", terse=True, hold=True)
     beside = max(1, len(parse_gpus(args.gpu))) if world is None else world.local_size
     replicas = beside if world is None else world.size
     backend = open_backend(args, None, 0, beside)

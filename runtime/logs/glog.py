@@ -156,5 +156,5 @@ def _file_handler(path: Path, hold: bool) -> logging.Handler:
         reason = cause.strerror if isinstance(cause, OSError) else cause
         raise VerydeepError(
             f"{path}: the log cannot be written: {reason}; expected a file that can be appended "
-            "to; choose another with --log_file"
+            "to; choose another path"
         ) from cause

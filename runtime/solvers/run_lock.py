@@ -92,9 +92,12 @@ class _Lock:
         flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             return os.open(self._file, flags | os.O_RDWR | os.O_CREAT, 0o644)
-        except PermissionError:
+        except PermissionError as cause:
             # Another user's file: its lock is seen by a reader as well.
-            return os.open(self._file, flags | os.O_RDONLY)
+            try:
+                return os.open(self._file, flags | os.O_RDONLY)
+            except FileNotFoundError:
+                raise cause from None
 
     def _is_current(self, descriptor: int) -> bool:
         try:

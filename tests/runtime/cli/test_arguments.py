@@ -369,3 +369,26 @@ def test_invalid_values_of_flags_are_usage_errors(words: str) -> None:
     args = parser_of().parse_args(words.split())
     with pytest.raises(UsageError, match=r"^--"):
         args.run(args)
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["train", "--solver="], "--solver"),
+        (["train", "--solver", ""], "--solver"),
+        (["test", "--model=m", "--weights="], "--weights"),
+        (["summary", ""], "PROTOTXT"),
+        (["data", "info", ""], "DB"),
+        (["caffe-tools", ""], "DIR"),
+    ],
+)
+def test_an_empty_path_as_from_an_unset_variable(
+    words: list[str], name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown = usage_error(capsys, *words)
+    assert shown.endswith(f"argument {name}: expected a path, got an empty one\n")
+
+
+def test_an_empty_optional_flag_is_one_not_given() -> None:
+    values = parse("train", "--solver=s", "--snapshot=", "--gpu=", "--stage=")
+    assert (values["snapshot"], values["gpu"], values["stage"]) == ("", "", "")

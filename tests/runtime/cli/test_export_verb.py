@@ -61,7 +61,7 @@ def test_weights_that_do_not_suffice(capsys: pytest.CaptureFixture[str]) -> None
     Path("deploy.prototxt").write_text(SMALL.replace('"fc7"', '"fc8"'))
     assert export("w.caffemodel", "--to", "npz", "--out", "w.npz") == 2
     err = capsys.readouterr().err
-    assert "w.caffemodel: lacks weights of the net; expected every layer of deploy.prototxt" in err
+    assert "w.caffemodel: no weights for some layers; expected weights for every layer" in err
     assert "  missing  fc8" in err
     assert not Path("w.npz").exists()
 
@@ -73,10 +73,10 @@ def test_onnx_says_how_it_was_checked(capsys: pytest.CaptureFixture[str]) -> Non
     result = json.loads(out)
     assert result["bytes"] == Path("w.onnx").stat().st_size
     if result["difference"] is None:
-        assert "the model was not run: onnxruntime is missing" in err
+        assert "the model was not checked: onnxruntime is not installed" in err
     else:
         assert result["difference"] < 1e-5
-        assert "checked with onnxruntime on random input: the largest difference" in err
+        assert "checked with onnxruntime on random input: the outputs of the layers differ" in err
 
 
 @pytest.mark.skipif(HAS_ONNX, reason="onnx is installed")

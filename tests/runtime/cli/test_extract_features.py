@@ -74,7 +74,7 @@ def test_blobs_of_all_batches(capsys: Out) -> None:
         (["fc7,conv", "a,a", "1"], "expected each blob and each database once"),
         (["x", "a", "1"], "Unknown feature blob name x in the network net.prototxt; expected one"),
         (["fc7", "a", "0"], "BATCHES: expected at least 1, got 0"),
-        (["fc7", "a", "1", "leveldb"], "backend 'leveldb'; expected lmdb"),
+        (["fc7", "a", "1", "leveldb"], "database type 'leveldb': expected lmdb"),
         (["fc7", "a", "1", "lmdb", "TPU"], "expected CPU or GPU, got 'TPU'"),
         (["fc7", "a", "1", "lmdb", "GPU", "x"], "DEVICE_ID: expected a number such as 0, got 'x'"),
         (["fc7", "list.txt", "1"], "list.txt: exists already"),

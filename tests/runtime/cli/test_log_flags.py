@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from runtime.cli.main import main
+from runtime.logs.glog import start_log_files
 
 NET = """
 layer { name: "data" type: "DummyData" top: "data" dummy_data_param { shape { dim: 1 dim: 2 } } }
@@ -88,3 +90,25 @@ def test_the_log_is_closed_at_the_end(words: str, timed: list[str]) -> None:
     assert main([*timed, *words.split(), "-log_dir", "logs"]) in (0, 2)
     log = logging.getLogger("verydeep")
     assert log.propagate and not log.handlers and log.level == logging.NOTSET
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_log_of_a_fresh_run_does_not_continue_an_old_one(
+    fresh: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "run.log"
+    log.write_text("old\n")
+    result = tmp_path / "result.json"
+    values = {"net": "A", "top1_error": 0, "top5_error": 0, "held_out_images": 1}
+    result.write_text(json.dumps({**values, "iterations": 1, "seconds": 1}))
+
+    def run_job(*args: object) -> Path:
+        logging.getLogger("verydeep.job").info("prepared")
+        start_log_files(fresh)
+        return result
+
+    monkeypatch.setattr("runtime.job.run.run_job", run_job)
+    assert main(["run", "--out", str(tmp_path)]) == 0
+    assert log.read_text().startswith("old\n") is not fresh
+    assert "prepared" in log.read_text()
+    assert (tmp_path / "run.log.1").exists() is fresh

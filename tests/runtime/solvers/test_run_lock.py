@@ -128,3 +128,19 @@ def test_a_file_system_without_locks(
         pass
     assert "No locks available" in caplog.text
     assert run_lock.SUFFIX == ".run.lock"
+
+
+def test_a_read_only_folder_is_the_reason_that_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    opened = os.open
+
+    def refuse_creation(path: object, flags: int, *args: int) -> int:
+        if flags & os.O_CREAT:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, flags, *args)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "open", refuse_creation)
+    with lock_run(tmp_path / "s"):
+        pass
+    assert "cannot be locked: Permission denied" in caplog.text
