@@ -8,28 +8,21 @@ Where a contract names (outer, channels, inner), an array is read as that 3-D sh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
+from runtime.backend.abilities import DeviceCapacity as DeviceCapacity
+from runtime.backend.abilities import InputBatch as InputBatch
+from runtime.backend.abilities import LayerKernels as LayerKernels
+from runtime.backend.arrays import Array as Array
+from runtime.backend.arrays import HostArray as HostArray
+from runtime.backend.arrays import Layout as Layout
+from runtime.backend.pointwise import PointwiseOps as PointwiseOps
 from runtime.backend.recording import Recorder
 from runtime.process.process_lock import ProcessLock
-
-Array = Any
-HostArray = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a blob is read around one axis: (outer, channels, inner)."""
-
-    outer: int
-    channels: int
-    inner: int
 
 
 @dataclass
@@ -205,55 +198,6 @@ class NeuronOps(Protocol):
         """dx = dy * mask / (1 - ratio)."""
 
 
-class PointwiseOps(Protocol):
-    """Element-wise functions; y may be any input, and dx may be dy. Shapes: any, of equal count."""
-
-    def affine(
-        self,
-        layout: Layout,
-        x: Array,
-        centre: Array | None,
-        scale: Array | None,
-        shift: Array | None,
-        relu: bool,
-        y: Array,
-    ) -> None:
-        """y = (x - centre) * scale + shift along channels, then max(., 0) if `relu`.
-
-        Shapes: centre, scale, shift (channels,); None omits the operation.
-        """
-
-    def product_sums(self, layout: Layout, x: Array, y: Array, sums: Array) -> None:
-        """sums += sum of x * y over outer and inner: accumulates. Shapes: sums (channels,)."""
-
-    def eltwise_sum(
-        self, inputs: Sequence[Array], coefficients: Sequence[float], relu: bool, y: Array
-    ) -> None:
-        """y = the sum of coefficient * input, in order, then max(., 0) if `relu`."""
-
-    def eltwise_product(self, inputs: Sequence[Array], y: Array) -> None:
-        """y = the product of the inputs, in order."""
-
-    def eltwise_max(self, inputs: Sequence[Array], y: Array, winner: Array) -> None:
-        """y = the largest input; winner = its index.
-
-        Of the first two inputs, the second is taken unless the first is larger; a later one is
-        taken if it is larger than those before it, as in Caffe. Shapes: winner int32, as y.
-        """
-
-    def eltwise_max_backward(self, dy: Array, winner: Array, index: int, dx: Array) -> None:
-        """dx = dy where winner is `index`, else 0."""
-
-    def prelu_forward(self, layout: Layout, x: Array, slope: Array, y: Array) -> None:
-        """y = x where x > 0, else slope * x. Shapes: slope (channels,)."""
-
-    def prelu_backward(self, layout: Layout, x: Array, dy: Array, slope: Array, dx: Array) -> None:
-        """dx = dy where x > 0, else slope * dy."""
-
-    def prelu_backward_slope(self, layout: Layout, x: Array, dy: Array, dslope: Array) -> None:
-        """dslope += sum of dy * min(x, 0) over outer and inner: accumulates."""
-
-
 class PoolOps(Protocol):
     """Pooling; dx is overwritten. Shapes: x, dx (N,C,H,W); y, dy (N,C,P,Q)."""
 
@@ -335,57 +279,6 @@ class SoftmaxOps(Protocol):
         out: Array,
     ) -> None:
         """out[0] = fraction of labels whose score is among the top_k; a tie counts as a miss."""
-
-
-class InputBatch(Protocol):
-    """Writes a batch of cropped and mirrored images into the input blob."""
-
-    def __call__(
-        self, pixels: HostArray, offsets: HostArray | None, scale: float, y: Array
-    ) -> None:
-        """y = (pixel - offset) * scale; y = pixel if `offsets` is None.
-
-        Shapes: pixels and y (N,C,H,W), pixels uint8 if `offsets` is given; offsets (N,C).
-
-        Raises:
-            ShapeError: the shapes do not agree.
-        """
-
-
-class DeviceCapacity(Protocol):
-    """The memory of a device with memory of its own. Units: bytes."""
-
-    @property
-    def total_bytes(self) -> int:
-        """The total memory of the device."""
-
-    @property
-    def free_bytes(self) -> int:
-        """The memory that is not allocated."""
-
-    def expect_room(self, nbytes: int, purpose: str) -> None:
-        """Check before a run that `nbytes` of memory are free.
-
-        Raises:
-            OutOfMemoryError: less is free; the message contains `purpose`.
-        """
-
-
-class LayerKernels(Protocol):
-    """Launches kernels of layers that have no op of the backend."""
-
-    def elementwise(self, source: str, kernel: str, count: int, args: Sequence[Any]) -> None:
-        """Launch a kernel of cuda_kernels/<source>.cu; each thread computes 4 of `count` elements.
-
-        Args:
-            source: the name of the file, without its suffix.
-            kernel: the name of the function.
-            count: the number of elements.
-            args: device arrays and numbers, in the order of the kernel's parameters.
-
-        Raises:
-            DeviceError: an array belongs to another backend, or the launch fails.
-        """
 
 
 class Backend(Protocol):

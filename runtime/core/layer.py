@@ -127,7 +127,8 @@ class Layer(NotCopyable):
         self.blobs: list[Blob] = []
         self.param_propagate_down: list[bool] = []
         self.loss_weights: list[float] = []
-        self._shaped_for: tuple[tuple[int, ...], ...] = ()
+        self.shaped_for: tuple[tuple[int, ...], ...] = ()
+        """The shapes of the bottoms in the last `reshape` of a net."""
         self._seeded: dict[int, tuple[int, ...]] = {}
 
     @property
@@ -183,16 +184,6 @@ class Layer(NotCopyable):
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Set the shapes of tops and buffers from the bottoms. Runs before every forward pass."""
         raise NotImplementedError(f"{self.label}: a layer must define reshape")
-
-    def shape_for(self, bottom: Blobs, top: Blobs) -> None:
-        """Run `reshape`, and remember the shapes of the bottoms."""
-        self._shaped_for = ()
-        self.reshape(bottom, top)
-        self._shaped_for = tuple([blob.shape for blob in bottom])
-
-    def is_shaped_for(self, bottom: Blobs) -> bool:
-        """Whether the bottoms have the shapes that `shape_for` was last called with."""
-        return self._shaped_for == tuple([blob.shape for blob in bottom])
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Compute the tops' data."""

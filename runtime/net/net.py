@@ -29,6 +29,7 @@ from runtime.net.schedule import (
     run,
     run_with_hooks,
     schedule,
+    shape_layer,
 )
 from runtime.process.not_copyable import NotCopyable
 from runtime.process.process_lock import ProcessLock
@@ -344,7 +345,7 @@ class Net(NotCopyable):
         """
         with self.exclusive():
             for layer, bottom, top in zip(self.layers, self.bottoms, self.tops):
-                layer.shape_for(bottom, top)
+                shape_layer(layer, bottom, top)
 
     def clear_param_diffs(self) -> None:
         """Set the gradients of all weights to zero."""

@@ -42,6 +42,13 @@ class PassRange(NamedTuple):
         return range(self.first, self.last - 1, -1)
 
 
+def shape_layer(layer: Layer, bottom: Sequence[Blob], top: Sequence[Blob]) -> None:
+    """Run the layer's `reshape`, and record the shapes of the bottoms in the layer."""
+    layer.shaped_for = ()
+    layer.reshape(bottom, top)
+    layer.shaped_for = tuple([blob.shape for blob in bottom])
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """The work of one layer in a pass."""
@@ -80,7 +87,7 @@ class ForwardStep(Step):
 
     def run(self) -> float:
         layer, bottom, top = self.layer, self.bottom, self.top
-        layer.shape_for(bottom, top)
+        shape_layer(layer, bottom, top)
         if self.has_loss:
             layer.seed_loss_weights(top)
         if self.fused is None:
@@ -91,8 +98,8 @@ class ForwardStep(Step):
 
     def follow_replay(self) -> None:
         """Shape the layer for the bottoms that were replayed: its backward step may be launched."""
-        if not self.layer.is_shaped_for(self.bottom):
-            self.layer.shape_for(self.bottom, self.top)
+        if self.layer.shaped_for != tuple([blob.shape for blob in self.bottom]):
+            shape_layer(self.layer, self.bottom, self.top)
 
     @property
     def recordable(self) -> bool:

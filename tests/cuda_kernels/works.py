@@ -130,6 +130,45 @@ def neurons(backend: CudaBackend) -> list[Host]:
     return down(backend, y, dx, mask)
 
 
+def channels(layout: Layout) -> Work:
+    """Affine maps and PReLU; the sums of products over a channel."""
+
+    def work(backend: CudaBackend) -> list[Host]:
+        shape, ops = (layout.outer, layout.channels, layout.inner), backend.pointwise
+        x, dy, y = (
+            up(backend, normal(*shape)),
+            up(backend, normal(*shape) + 1),
+            junk(backend, shape),
+        )
+        per_channel = [up(backend, normal(layout.channels) + i) for i in range(3)]
+        sums, slopes = (up(backend, np.zeros(layout.channels, np.float32)) for _ in range(2))
+        ops.affine(layout, x, *per_channel, True, y)
+        ops.product_sums(layout, x, dy, sums)
+        ops.prelu_backward_slope(layout, x, dy, slopes)
+        ops.prelu_backward(layout, x, dy, per_channel[0], dy)
+        return down(backend, y, dy, sums, slopes)
+
+    return work
+
+
+def elements(count: int, shift: int) -> Work:
+    """Sums, products and maxima of several arrays."""
+
+    def work(backend: CudaBackend) -> list[Host]:
+        ops = backend.pointwise
+        inputs = [up(backend, normal(count) + i, shift) for i in range(3)]
+        outputs = [junk(backend, (count,)) for _ in range(5)]
+        winner = junk(backend, (count,), np.dtype(np.int32))
+        ops.eltwise_sum(inputs, [1.0, -2.0, 0.5], True, outputs[0])
+        ops.eltwise_sum(inputs[:1], [3.0], False, outputs[1])
+        ops.eltwise_product(inputs, outputs[2])
+        ops.eltwise_max(inputs, outputs[3], winner)
+        ops.eltwise_max_backward(inputs[0], winner, 1, outputs[4])
+        return down(backend, *outputs)
+
+    return work
+
+
 def bias(layout: Layout) -> Work:
     def work(backend: CudaBackend) -> list[Host]:
         y = up(backend, normal(layout.outer, layout.channels, layout.inner))
@@ -216,6 +255,10 @@ WORKS: dict[str, Work] = {
         )
     },
     "neurons": neurons,
+    "affine maps and PReLU": channels(Layout(3, 5, 409)),
+    "affine maps of rows": channels(Layout(19, 70, 1)),
+    "sums, products and maxima": elements(4099, 0),
+    "sums off the alignment": elements(1031, 1),
     "bias of maps": bias(Layout(3, 5, 4099)),
     "bias of rows": bias(Layout(19, 70, 1)),
     "pool": pool(PoolGeometry(2, 2, 7, 6, (3, 2), (2, 2), (1, 0))),

@@ -24,6 +24,7 @@ from runtime.backend.cpu.native_signatures import (
     KERNELS,
     SUMS,
     ConvShape,
+    EltwiseInputs,
     PoolShape,
 )
 from runtime.backend.cpu.native_vectors import NativeVectors
@@ -40,6 +41,7 @@ _SCALARS = {
     "float": ctypes.c_float,
     "const ConvShape*": ctypes.POINTER(ConvShape),
     "const PoolShape*": ctypes.POINTER(PoolShape),
+    "const EltwiseInputs*": ctypes.POINTER(EltwiseInputs),
 }
 
 

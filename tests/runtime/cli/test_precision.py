@@ -102,7 +102,7 @@ def test_a_cpu_computes_in_fp32_alone(flags: list[str], folder: Path, capsys: Ou
     assert main([*TRAIN, *flags]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
         "verydeep train: backend 'cpu': precision bf16; expected fp32, since a CPU has no tensor "
-        "cores; say --precision fp32, or name a GPU with --gpu"
+        "cores; use --precision fp32, or select a GPU with --gpu"
     )
 
 

@@ -16,7 +16,7 @@ from data_prep.datum import rescale_short_side
 from data_prep.lmdb_io import Reader
 from data_prep.transform import MeanValues
 from prototxt_gen import generate, proto, text
-from prototxt_gen.errors import DataError, ProtoError, ShapeError, SnapshotError
+from prototxt_gen.errors import DataError, ProtoError, ShapeError, SnapshotError, UsageError
 from prototxt_gen.sidecar import DataOptions
 from runtime.backend.registry import create_backend
 from runtime.cli.main import main
@@ -304,7 +304,7 @@ def test_an_impossible_protocol_is_refused(change: dict[str, Any], message: str)
 
 
 def test_other_errors(toy: Toy, tmp_path: Path) -> None:
-    with pytest.raises(ProtoError, match="--scales: expected integers"):
+    with pytest.raises(UsageError, match="--scales: expected integers"):
         parse_scales("256;384")
     with pytest.raises(ShapeError, match="fuse: nothing to average"):
         fuse([])

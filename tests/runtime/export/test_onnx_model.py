@@ -289,7 +289,7 @@ def test_opencv_reads_the_model(tmp_path: Path) -> None:
             "BN(bn_param { bn_mode: LEARN }) x -> y",
             "(BN): the statistics of a batch has no ONNX form",
         ),
-        ("ArgMax(argmax_param { top_k: 2 }) x -> y", "top_k above 1, or the maximum beside its "),
+        ("ArgMax(argmax_param { top_k: 2 }) x -> y", "top_k above 1, or both index and maximum"),
         (
             "BatchNorm(batch_norm_param { use_global_stats: false }) x -> y",
             "layer 'l0' (BatchNorm): use_global_stats: false has no ONNX form here; expected a net",

@@ -76,4 +76,4 @@ def test_a_batch_passes_through_few_files(
     with Net(param, proto.TRAIN, backend, context) as net:
         files = files_entered(net, Reader.get, type(backend.conv).forward)
     assert {"data_prep/transform.py", "runtime/layers/batch_layer.py"} < files
-    assert len(files) <= MOST_FILES, sorted(files)
+    assert len(files) <= MOST_FILES, "\n".join(sorted(files))

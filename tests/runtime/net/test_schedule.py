@@ -249,7 +249,7 @@ class Recorded:
     only_ops: bool = True
     loss_weights: tuple[float, ...] = ()
 
-    def shape_for(self, bottom: Any, top: Any) -> None:
+    def reshape(self, bottom: Any, top: Any) -> None:
         self.calls.append(f"reshape {self.name}")
 
     def forward(self, bottom: Any, top: Any) -> None:

@@ -109,7 +109,7 @@ def test_oversample() -> None:
         (lambda: io.blobproto_to_array(caffe_pb2.BlobProto(data=[1, 2])), "without a shape and 2"),
         (
             lambda: io.blobproto_to_array(caffe_pb2.BlobProto(num=2, data=[1])),
-            r"as many numbers as shape \(2, 0, 0, 0\) says, got 1",
+            r"as many numbers as shape \(2, 0, 0, 0\) has, got 1",
         ),
         (lambda: io.blobprotovector_str_to_arraylist(b"\xff"), "not a BlobProtoVector"),
     ],
