@@ -27,13 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "output_file", metavar="OUTPUT_FILE", nargs="?", help="the mean image (.binaryproto)"
     )
     parser.add_argument("--pca", metavar="FILE", help="write the colour components as JSON")
-    parser.add_argument("--backend", default="lmdb", help="lmdb, the only one")
+    parser.add_argument("--backend", default="lmdb", help="type of the database: only lmdb")
     parser.add_argument(
         "--short_side", type=int, default=0, help="rescale isotropically to this short side first"
     )
-    parser.add_argument("--crop", type=int, default=0, help="average the central square alone")
+    parser.add_argument(
+        "--crop", type=int, default=0, help="use only the central square of this side"
+    )
     parser.add_argument("--force_color", action="store_true", help="decode to three channels")
-    parser.add_argument("--jobs", type=int, default=None, help="threads (one for each core)")
+    parser.add_argument(
+        "--jobs", type=int, default=None, help="number of threads (default: one for each core)"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

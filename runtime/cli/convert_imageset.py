@@ -41,20 +41,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encode_type", default="", help="jpg, png, bmp, ppm, tiff or webp; implies --encoded"
     )
-    parser.add_argument("--backend", default="lmdb", help="lmdb is the only one")
+    parser.add_argument("--backend", default="lmdb", help="type of the database: only lmdb")
     parser.add_argument("--resize_width", type=int, default=0, help="warp to this width")
     parser.add_argument("--resize_height", type=int, default=0, help="warp to this height")
     parser.add_argument(
         "--short_side", type=int, default=0, help="rescale isotropically to this short side"
     )
-    parser.add_argument("--quality", type=int, default=95, help="JPEG quality, 1 to 100 (95)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of --shuffle (0)")
-    parser.add_argument("--jobs", type=int, default=None, help="threads (one per core)")
+    parser.add_argument(
+        "--quality", type=int, default=95, help="JPEG quality, 1 to 100 (default: 95)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of --shuffle (default: 0)")
+    parser.add_argument(
+        "--jobs", type=int, default=None, help="number of threads (default: one for each core)"
+    )
     parser.add_argument(
         "--on_error",
         choices=(FATAL, SKIP),
         default=FATAL,
-        help="for images that cannot be used: end, or skip them",
+        help="stop at an image that cannot be used, or skip it",
     )
     add_list_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")

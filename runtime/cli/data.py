@@ -27,7 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     info = actions.add_parser("info", help=SUMMARY, description=SUMMARY)
     info.add_argument("database", metavar="DB", help="an LMDB of Datums")
-    info.add_argument("--decode", action="store_true", help="decode every image, to find bad ones")
+    info.add_argument(
+        "--decode", action="store_true", help="decode every image, to find damaged ones"
+    )
     info.add_argument("--json", action="store_true", help="print the result as JSON")
 
 

@@ -21,7 +21,7 @@ EXAMPLE = "verydeep device_query --gpu all"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's flags."""
     parser.add_argument(
-        "--gpu", default="0", metavar="IDS", help="these GPUs: 0, or 0,1, or all (default: 0)"
+        "--gpu", default="0", metavar="IDS", help="GPUs to print: 0, or 0,1, or all (default: 0)"
     )
     parser.add_argument(
         "--json",
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print each device in Caffe's words, with a few more properties.
+    """Print each device in Caffe's format, with a few more properties.
 
     Raises:
         DeviceError: a device cannot be used; the message lists what is available and missing.

@@ -35,7 +35,7 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
         help="run on these GPUs: 0, or 0,1, or all (default: solver_mode)",
     )
     group.add_argument(
-        "--device", choices=DEVICES, help="cpu, gpu, or emu (the GPU's kernels on the CPU, slow)"
+        "--device", choices=DEVICES, help="cpu, gpu, or emu (GPU kernels run on the CPU, slowly)"
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: all cores)")
     group.add_argument(
@@ -95,7 +95,7 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
         "--confine-lists",
         action="store_true",
         help="refuse files outside of the root folder in lists of images or HDF5 files, after "
-        "resolving symbolic links: for untrusted lists",
+        "resolving symbolic links: use it for untrusted lists",
     )
 
 

@@ -1,4 +1,4 @@
-"""Give a trained net to other programs: ONNX, npz, HDF5, or a .caffemodel of either form."""
+"""Write a trained net for other programs: ONNX, npz, HDF5, or a .caffemodel of either form."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         required=True,
         choices=(ONNX, BVLC, *_FORMATS),
-        help="onnx needs the extra [onnx]; v1 is the .caffemodel of the released VGG nets' time; "
+        help="onnx needs the extra [onnx]; v1 is the older .caffemodel, as of the released VGG nets; "
         "bvlc is a .caffemodel, and its prototxt next to it, in which layers of other builds are "
         "replaced by equivalent ones of BVLC Caffe",
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="where to write")
+    parser.add_argument("--out", required=True, metavar="FILE", help="output file")
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
 

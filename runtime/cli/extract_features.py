@@ -35,8 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("blob_names", metavar="BLOBS", help="blobs to write: fc7 or fc7,fc8")
     parser.add_argument("dataset_names", metavar="DATABASES", help="a new database for each blob")
-    parser.add_argument("num_mini_batches", metavar="BATCHES", type=int, help="batches to run")
-    parser.add_argument("db_type", nargs="?", default="lmdb", help="lmdb is the only one")
+    parser.add_argument("num_mini_batches", metavar="BATCHES", type=int, help="number of batches")
+    parser.add_argument(
+        "db_type", nargs="?", default="lmdb", help="type of the databases: only lmdb"
+    )
     parser.add_argument("mode", nargs="?", default="CPU", metavar="CPU|GPU", help="device type")
     parser.add_argument(
         "device_id", nargs="?", default="0", metavar="DEVICE_ID", help="index of the GPU"

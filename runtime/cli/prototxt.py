@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--print-spec", action="store_true", help="print the spec and write nothing"
     )
     parser.add_argument("--json", action="store_true", help="print the paths written as JSON")
-    group = parser.add_argument_group("what replaces a value of the spec")
+    group = parser.add_argument_group("values that replace those of the spec")
     for override in OVERRIDES:
         group.add_argument(
             override.flag,
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def specification(args: Mapping[str, Any]) -> NetSpecification:
-    """The spec that parsed arguments stand for.
+    """The spec that parsed arguments describe.
 
     Raises:
         ProtoError: the spec file, or a value in it or in a flag, is at fault.

@@ -23,7 +23,7 @@ EXAMPLE = "verydeep run --net D --data /data/ilsvrc12 --gpu 0,1,2,3"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `verydeep run`."""
+    """Add the verb's arguments."""
     parser.add_argument("--net", choices=net_names(), default="A", help="built-in net (A)")
     parser.add_argument(
         "--data",
@@ -32,17 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder in ILSVRC-2012's layout, or 'demo': the embedded data set (default)",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="where everything goes (build/demo, build/NET)"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="output folder (default: build/demo or build/VGG-NET)",
     )
     add_device_arguments(parser)
-    parser.add_argument("--max-iter", type=int, metavar="N", help="train for N iterations instead")
+    parser.add_argument("--max-iter", type=int, metavar="N", help="train for N iterations")
     parser.add_argument(
-        "--fresh", action="store_true", help="train from the beginning, whatever is there already"
+        "--fresh", action="store_true", help="train from the beginning, even if there is a snapshot"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the job and say where everything is; under mpirun, rank 0 does all but the training."""
+    """Run the job and print its results; under mpirun, rank 0 does all but the training."""
     return run_ranks(
         NAME,
         lambda world: _run(args, world),
@@ -59,7 +62,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
     replicas = beside if world is None else world.size
     backend = open_backend(args, None, 0, beside)
     if args.data != "demo" and not args.gpu and args.device in (None, "cpu"):
-        log.warning("The paper's nets train for weeks on CPUs; GPUS=0 (or --gpu 0) names a GPU")
+        log.warning("Training a net of the paper takes weeks on a CPU; to use a GPU, give --gpu 0")
     options = JobOptions(
         args.net, args.data, out, args.threads, args.max_iter, replicas=replicas, fresh=args.fresh
     )
@@ -69,14 +72,14 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         lambda rank: open_backend(args, None, rank, beside),
         None if world is None else functools.partial(start_mpi, world),
     )
-    found = json.loads(result.read_text(encoding="utf-8"))
+    summary = json.loads(result.read_text(encoding="utf-8"))
     print(
-        f"\n{found['net']}: top-1 error {100 * found['top1_error']:.1f} %, top-5 error "
-        f"{100 * found['top5_error']:.1f} % on {found['held_out_images']} held-out images, "
-        f"{found['iterations']} iterations, {found['seconds']:.0f} s\n"
+        f"\n{summary['net']}: top-1 error {100 * summary['top1_error']:.1f} %, top-5 error "
+        f"{100 * summary['top5_error']:.1f} % on {summary['held_out_images']} held-out images, "
+        f"{summary['iterations']} iterations, {summary['seconds']:.0f} s\n"
     )
-    for key, value in found.items():
+    for key, value in summary.items():
         if isinstance(value, str) and key != "net":
             print(f"  {key.replace('_', ' '):16} {value}")
-    print(f"  {'all of this':16} {result}")
+    print(f"  {'summary':16} {result}")
     return 0

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     net.add_argument("model", nargs="?", metavar="PROTOTXT", help="a net of any kind")
     net.add_argument("--net", choices=net_names(), help="a built-in net")
     net.add_argument(
-        "--spec", metavar="FILE", help="a net of your own, in TOML: docs/reference/spec.md"
+        "--spec", metavar="FILE", help="your own net, in TOML: see docs/reference/spec.md"
     )
     net.add_argument(
         "--paper", action="store_true", help="print Tables 1 and 2 of the paper, for all its nets"

@@ -36,9 +36,18 @@ EXAMPLE = "verydeep test --model nets/D/train_val.prototxt --weights D.caffemode
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, metavar="FILE", help="the train_val prototxt")
-    parser.add_argument("--weights", required=True, metavar="FILES", help="weights: W, or W1,W2")
     parser.add_argument(
-        "--iterations", type=int, default=50, metavar="N", help="batches (default: %(default)s)"
+        "--weights",
+        required=True,
+        metavar="FILES",
+        help="weights: one file, or several with commas",
+    )
+    parser.add_argument(
+        "--iterations",
+        type=int,
+        default=50,
+        metavar="N",
+        help="number of batches (default: %(default)s)",
     )
     parser.add_argument(
         "--solver",
@@ -97,15 +106,16 @@ def test_data_options(model: str, solver: str | None) -> DataOptions:
         ProtoError: several sidecars are in the folder of the model.
     """
     if solver is None:
-        found = sorted(Path(model).parent.glob(f"*{SUFFIX}"))
-        if len(found) > 1:
+        sidecars = sorted(Path(model).parent.glob(f"*{SUFFIX}"))
+        if len(sidecars) > 1:
             raise ProtoError(
-                f"{model}: its folder has several sidecars ({', '.join(p.name for p in found)}); "
-                "expected one; name the solver with --solver"
+                f"{model}: several sidecars are in its folder "
+                f"({', '.join(p.name for p in sidecars)}); expected one; name the solver with "
+                "--solver"
             )
-        if not found:
+        if not sidecars:
             return DataOptions()
-        solver = str(found[0]).removesuffix(SUFFIX) + ".prototxt"
+        solver = str(sidecars[0]).removesuffix(SUFFIX) + ".prototxt"
         caffe_log(
             "caffe.cpp:275", "Images are read with the data options of the sidecar of %s", solver
         )

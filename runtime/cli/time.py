@@ -63,7 +63,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", metavar="FILE", help="weights (default: the values of the fillers)"
     )
     parser.add_argument(
-        "--iterations", type=int, default=50, metavar="N", help="passes (default: %(default)s)"
+        "--iterations",
+        type=int,
+        default=50,
+        metavar="N",
+        help="number of passes (default: %(default)s)",
     )
     parser.add_argument(
         "--phase",
@@ -71,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="TRAIN",
         help="the phase of the net (default: %(default)s)",
     )
-    parser.add_argument("--forward_only", action="store_true", help="leave out the backward pass")
+    parser.add_argument("--forward_only", action="store_true", help="time the forward pass only")
     add_device_arguments(parser)
     add_state_arguments(parser)
     add_list_arguments(parser)

@@ -1,4 +1,4 @@
-"""Train a net, or go on from a snapshot. Caffe: tools/caffe.cpp, train."""
+"""Train a net, or resume from a snapshot. Caffe: tools/caffe.cpp, train."""
 
 from __future__ import annotations
 
@@ -31,21 +31,25 @@ from runtime.parallel.shard_plan import GLOBAL, SEMANTICS
 from runtime.solvers.signals import Action, action_of
 
 NAME = "train"
-SUMMARY = "train a net as its solver prototxt says, or go on from a snapshot"
+SUMMARY = "train a net as its solver prototxt describes, or resume from a snapshot"
 EXAMPLE = "verydeep train --solver nets/D/solver.prototxt --snapshot auto"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--solver", required=True, metavar="FILE", help="the solver prototxt")
     parser.add_argument(
-        "--snapshot", metavar="FILE", help="a .solverstate to go on from, or auto: the newest whole"
+        "--snapshot",
+        metavar="FILE",
+        help="a .solverstate to resume from, or auto for the newest complete one",
     )
-    parser.add_argument("--weights", metavar="FILES", help="weights to start from: W, or W1,W2")
-    parser.add_argument("--log_file", metavar="FILE", help="Caffe's log lines go here as well")
     parser.add_argument(
-        "--log_json", metavar="FILE", help="JSON lines go here (default: PREFIX.log.jsonl)"
+        "--weights", metavar="FILES", help="initial weights: one file, or several with commas"
     )
-    parser.add_argument("--keep", type=int, metavar="N", help="keep the newest N snapshots only")
+    parser.add_argument("--log_file", metavar="FILE", help="write the log to this file as well")
+    parser.add_argument(
+        "--log_json", metavar="FILE", help="file of the log in JSON (default: PREFIX.log.jsonl)"
+    )
+    parser.add_argument("--keep", type=int, metavar="N", help="keep only the newest N snapshots")
     parser.add_argument(
         "--on_snapshot_error",
         choices=("continue", "stop"),
@@ -73,27 +77,28 @@ def _add_replica_arguments(parser: argparse.ArgumentParser) -> None:
         "--replicas",
         type=int,
         metavar="N",
-        help="copies of the net that share each batch (default: one a GPU)",
+        help="copies of the net that divide each batch (default: one for each GPU)",
     )
     replicas.add_argument(
         "--batch-semantics",
         choices=SEMANTICS,
         default=GLOBAL,
-        help="the prototxt's batch is the whole batch, or each replica's (default: %(default)s)",
+        help="whether the prototxt gives the batch size of all replicas together or of each "
+        "(default: %(default)s)",
     )
     replicas.add_argument(
         "--transport",
         choices=TRANSPORTS,
         default=AUTO,
-        help="how gradients travel between GPUs: from device to device, by NCCL, or staged in host "
-        "memory (default: peer where the devices can, else staged)",
+        help="how gradients are copied between GPUs: directly (peer), by NCCL, or through host "
+        "memory (staged) (default: peer where the devices support it, else staged)",
     )
     replicas.add_argument(
         "--watchdog",
         type=float,
         default=PATIENCE,
         metavar="SECONDS",
-        help="give up when a replica is this late (default: %(default)g)",
+        help="stop if a replica does not respond for this long (default: %(default)g)",
     )
 
 
@@ -108,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _name_faults() -> None:
-    """Print where the process is when a fault ends it, such as a database that is cut short."""
+    """Print the stack if a signal such as SIGBUS, from a truncated database, ends the process."""
     if faulthandler.is_enabled():
         return
     for stream in (sys.__stderr__, sys.stderr):

@@ -49,7 +49,7 @@ _SOLVER_WORD = re.compile(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "input", metavar="IN", help="a net or solver prototxt, or weights; the content decides"
+        "input", metavar="IN", help="a net or solver prototxt, or weights; the kind is detected"
     )
     parser.add_argument(
         "output", metavar="OUT", nargs="?", help="output file; may be IN; none with --check"

@@ -84,7 +84,7 @@ def read_log(path: str | os.PathLike[str]) -> LogTable:
     if not table.train and not table.test:
         raise DataError(
             f"{path}: no iteration in it; expected lines such as 'Iteration 0 (...), loss = 2.3' "
-            "or JSON lines; was display 0, or the run not begun?"
+            "or JSON lines; set display in the solver, or train longer"
         )
     if table.left_out:
         log.warning("%s: the last of %d runs is read", path, table.left_out + 1)

@@ -169,7 +169,7 @@ def test_images_are_read_as_in_training(folder: Path) -> None:
     assert options_beside("net.prototxt", None).short_side == 64
     (folder / "other.verydeep.toml").write_text("[data.test]\nshort_side = 32\n")
     assert options_beside("net.prototxt", "other.prototxt").short_side == 32
-    with pytest.raises(ProtoError, match=r"its folder has several sidecars .*--solver"):
+    with pytest.raises(ProtoError, match=r"several sidecars are in its folder .*--solver"):
         options_beside("net.prototxt", None)
 
 

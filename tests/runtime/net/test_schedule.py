@@ -6,6 +6,7 @@ import gc
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -285,7 +286,7 @@ class Chain:
             make("pool", can_gate_relu=True),
             make("loss", loss_weights=(1.0,), only_ops=False),
         ]
-        self.bottoms: list[Any] = [["x"], ["c"], ["c"], ["pool"]]
+        self.bottoms: list[Any] = [[SimpleNamespace(shape=(1,))] for _ in self.layers]
         self.tops: list[Any] = [["c"], ["c"], ["pool"], ["loss"]]
         self.layer_need_backward = [True] * 4
         self.bottom_need_backward = [[True]] * 4
