@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--to",
         required=True,
         choices=(ONNX, BVLC, *_FORMATS),
-        help="onnx needs the extra [onnx]; v1 is the older .caffemodel, as of the released VGG nets; "
+        help="onnx needs the extra [onnx]; v1 is the .caffemodel of older Caffe; "
         "bvlc is a .caffemodel, and its prototxt next to it, in which layers of other builds are "
         "replaced by equivalent ones of BVLC Caffe",
     )
