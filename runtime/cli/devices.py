@@ -53,8 +53,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--launch-by-launch",
         action="store_true",
-        help="on a GPU, launch every kernel of every pass separately; by default, repeated work is "
-        "recorded and replayed as CUDA graphs, with the same results",
+        help="call every kernel of every pass separately; by default, repeated work is recorded "
+        "and replayed, on a GPU as CUDA graphs, with the same results",
     )
 
 
@@ -180,7 +180,7 @@ def open_backend(
             options["threads"] = max(1, (args.threads or default_threads()) // replicas)
     elif name == "emu":
         device = 0
-    if getattr(args, "launch_by_launch", False) and name not in (None, "cpu"):
+    if getattr(args, "launch_by_launch", False):
         options["replay"] = False
     if getattr(args, "exact", False):
         if name not in (None, "cpu"):
