@@ -286,8 +286,9 @@ class Chain:
             make("pool", can_gate_relu=True),
             make("loss", loss_weights=(1.0,), only_ops=False),
         ]
-        self.bottoms: list[Any] = [[SimpleNamespace(shape=(1,))] for _ in self.layers]
-        self.tops: list[Any] = [["c"], ["c"], ["pool"], ["loss"]]
+        x, c, pool, loss = (SimpleNamespace(name=name, shape=(1,)) for name in "xcpl")
+        self.bottoms: list[Any] = [[x], [c], [c], [pool]]
+        self.tops: list[Any] = [[c], [c], [pool], [loss]]
         self.layer_need_backward = [True] * 4
         self.bottom_need_backward = [[True]] * 4
 
