@@ -183,9 +183,9 @@ def test_boxes_are_learnt(tmp_path: Path) -> None:
         truth = truth or read_truth(out.data / "images")
         classifier = out.run(run.name) / CLASSIFIER
         member = BoxMember(done.model, done.weights, classifier, weights.weights, (72,))
-        judge = BoxEvaluator(truth, BACKEND, flip=False)
+        judge = BoxEvaluator(truth, BACKEND)
         error[run.regression] = judge.central(member).error
         trained = training_boxes(*find_boxes(out.data))
-        centre = judge.fixed(centre_boxes(truth, trained))
+        centre = judge.error_of_fixed(centre_boxes(truth, trained))
     assert 0.4 < centre < 0.9
     assert max(error.values()) <= centre / 2, (error, centre)
