@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -98,6 +99,13 @@ class Passes:
         return b"".join(array.tobytes() for array in arrays)
 
 
+@pytest.fixture(autouse=True)
+def collecting() -> Iterator[None]:
+    """Enable garbage collection again after a test that disables it."""
+    yield
+    gc.enable()
+
+
 def check_interrupts(native: bool, phase: int, step: int) -> None:
     param = text.parse(NET, proto.NetParameter)
     with Net(param, phase, create_backend("cpu", native=native)) as net:
@@ -108,6 +116,9 @@ def check_interrupts(native: bool, phase: int, step: int) -> None:
         for kind in (0, 1, 0, 1):
             passes.run(kind)
             assert wanted.setdefault(kind, passes.state()) == passes.state()
+        # An interrupt within a __del__ of other tests' objects would be ignored.
+        gc.collect()
+        gc.disable()
         kind, line = 0, 1
         while interrupted(line, functools.partial(passes.run, kind)):
             # The last has the shape that the next one does not have.
@@ -148,6 +159,7 @@ def test_sigint_ends_a_long_pass_after_the_kernel_at_work() -> None:
         wanted = net.blobs["c39"].data.host().tobytes()
         begun: list[int] = []
         net.before_forward.append(begun.append)
+
         def forward_until_interrupted() -> None:
             timer = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
             timer.start()
