@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.core.description import OnnxStep, Places
-from runtime.core.layer import Blobs, Layer, exactly
+from runtime.core.layer import Blobs, exactly
 from runtime.core.layer_registry import register
+from runtime.layers.window import WindowLayer
 
 
 @register("Crop")
-class CropLayer(Layer):
+class CropLayer(WindowLayer):
     """From `axis` on, the top has the sizes of the second bottom, at the given offsets."""
 
     places = Places.CROPPED
@@ -60,17 +59,6 @@ class CropLayer(Layer):
             shape.append(length)
         self.window = tuple(window)
         top[0].reshape(shape)
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Copy the window."""
-        top[0].data.mutable_host()[...] = bottom[0].data.host()[self.window]
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Copy the gradient to the window; it is 0 elsewhere."""
-        if propagate_down[0]:
-            dx = bottom[0].diff.mutable_host()
-            dx[...] = 0
-            dx[self.window] = top[0].diff.host()
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param, source = self.param.crop_param, step.bottom[0]

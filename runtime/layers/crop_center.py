@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from prototxt_gen.errors import ProtoError
 from runtime.core.description import OnnxStep
-from runtime.core.layer import Blobs, Layer
+from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
+from runtime.layers.window import WindowLayer
 
 
 @register("CropCenter")
-class CropCenterLayer(Layer):
+class CropCenterLayer(WindowLayer):
     """The centre of a blob, without `crop_size` elements at both ends of each axis."""
 
     in_place = False
@@ -32,17 +31,6 @@ class CropCenterLayer(Layer):
             )
         self.window = tuple(slice(c, size - c) for c, size in zip(crop, shape))
         top[0].reshape([size - 2 * c for c, size in zip(crop, shape)])
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Read the window."""
-        top[0].data.mutable_host()[...] = bottom[0].data.host()[self.window]
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Zero outside the window."""
-        if propagate_down[0]:
-            dx = bottom[0].diff.mutable_host()
-            dx[...] = 0
-            dx[self.window] = top[0].diff.host()
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         starts = [part.start for part in self.window]

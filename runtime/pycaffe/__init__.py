@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from runtime.pycaffe import _caffe, coord_map, draw, io, net_spec, proto, pycaffe
-from runtime.pycaffe._caffe import __version__
-from runtime.pycaffe.alias import install_as_caffe
-from runtime.pycaffe.classifier import Classifier
-from runtime.pycaffe.detector import Detector
-from runtime.pycaffe.imagenet_mean import write_caffe_root
-from runtime.pycaffe.layer import Layer
-from runtime.pycaffe.nccl import NCCL
-from runtime.pycaffe.net import Net
-from runtime.pycaffe.net_spec import NetSpec, layers, params, to_proto
-from runtime.pycaffe.proto import caffe_pb2
-from runtime.pycaffe.settings import (
+from runtime.pycaffe._caffe import (
+    NCCL,
+    AdaDeltaSolver,
+    AdaGradSolver,
+    AdamSolver,
+    Layer,
+    NesterovSolver,
+    Net,
+    RMSPropSolver,
+    SGDSolver,
+    Solver,
     Timer,
+    __version__,
+    get_solver,
     has_nccl,
     init_log,
     layer_type_list,
     log,
     set_device,
-    set_dropout_stream,
     set_mode_cpu,
     set_mode_gpu,
     set_multiprocess,
@@ -30,16 +31,13 @@ from runtime.pycaffe.settings import (
     solver_count,
     solver_rank,
 )
-from runtime.pycaffe.solver import (
-    AdaDeltaSolver,
-    AdaGradSolver,
-    AdamSolver,
-    NesterovSolver,
-    RMSPropSolver,
-    SGDSolver,
-    Solver,
-    get_solver,
-)
+from runtime.pycaffe.alias import install_as_caffe
+from runtime.pycaffe.classifier import Classifier
+from runtime.pycaffe.detector import Detector
+from runtime.pycaffe.imagenet_mean import write_caffe_root
+from runtime.pycaffe.net_spec import NetSpec, layers, params, to_proto
+from runtime.pycaffe.proto import caffe_pb2
+from runtime.pycaffe.settings import set_dropout_stream
 
 TRAIN, TEST = 0, 1
 

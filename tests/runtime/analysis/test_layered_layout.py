@@ -52,7 +52,7 @@ def test_boxes_are_apart_and_inside_and_lines_avoid_them(seed: int) -> None:
         for target in flow.targets:
             assert ranks[flow.source] < ranks[target]
             points = layout.lines[index, target]
-            # From the source on, pairs of points are the straight parts beside other boxes.
+            # From the source on, each pair of points is a straight segment that passes other boxes.
             for (begin, side), (end, other_side) in zip(points[1:-1:2], points[2:-1:2]):
                 assert begin <= end and side == other_side
                 for node, (along, across) in zip(nodes, layout.centres):
