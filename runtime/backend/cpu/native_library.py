@@ -192,10 +192,9 @@ class NativeLibrary:
         """The address of the function that calls a kernel as part of a program."""
         return self._entries[name]
 
-    def run_program(self, calls: int, arguments: int, first: int, count: int, limit: int) -> int:
-        """See native/program.cpp; `calls` and `arguments` are addresses."""
-        run = self._functions["run_program"]
-        return int(run(self._team, calls, arguments, first, count, limit))
+    def run_program(self, *arguments: int) -> int:
+        """See native/program.cpp for the arguments after the team."""
+        return int(self._functions["run_program"](self._team, *arguments))
 
     def prevent_replay(self) -> None:
         """Mark the current recording as not repeatable, because an op computes in NumPy."""

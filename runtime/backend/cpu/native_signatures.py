@@ -140,5 +140,5 @@ COUNTS: dict[str, tuple[Any, ...]] = {
     "gemm_bytes": (I64, I64, I64, I64),
     "sum_bytes": (I64,),
     "lrn_bytes": (I64, I64),
-    "run_program": (POINTER, POINTER, POINTER, I64, I64, I64),
+    "run_program": (POINTER, POINTER, POINTER, I64, I64, I64, I64, POINTER),
 }

@@ -20,7 +20,9 @@ from runtime.backend.recording import Watch
 
 _WORD = (1 << 64) - 1
 # A program returns to the interpreter after this time, so that signals are handled.
-_LIMIT_MS = 20
+_LIMIT_US = 100_000
+# Programs that last as long take turns if several threads run programs.
+_TURN_US = 1000
 
 
 class KernelTape:
@@ -131,6 +133,7 @@ class KernelProgram:
         self._relative = np.array(relative, np.intp)
         self._offsets = self._words[self._relative]
         self._base = 0
+        self._spent = np.zeros(1, np.int64)
 
     def run(self, library: NativeLibrary) -> None:
         """Make all calls, with a workspace of the library."""
@@ -141,7 +144,13 @@ class KernelProgram:
             done = 0
             while done < self.count:
                 done = library.run_program(
-                    ctypes.addressof(self._calls), address(self._words), done, self.count, _LIMIT_MS
+                    ctypes.addressof(self._calls),
+                    address(self._words),
+                    done,
+                    self.count,
+                    _LIMIT_US,
+                    _TURN_US,
+                    address(self._spent),
                 )
 
 

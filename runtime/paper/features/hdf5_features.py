@@ -8,6 +8,7 @@ programs write, are read in a separate process.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,8 @@ def _read_in_other_process(path: Path) -> tuple[list[str], dict[str, Any]]:
     except subprocess.TimeoutExpired as cause:
         raise ValueError(f"its strings could not be read in {_TIMEOUT:g} seconds") from cause
     except subprocess.CalledProcessError as cause:
+        if cause.returncode == -signal.SIGXCPU:
+            raise ValueError("reading its strings does not end; the file is damaged") from cause
         lines = cause.stderr.decode(errors="replace").strip().splitlines()
         raise ValueError(lines[-1] if lines else "its strings cannot be read") from cause
     strings = json.loads(process.stdout)

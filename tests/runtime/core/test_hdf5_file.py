@@ -204,8 +204,15 @@ def test_strings_of_variable_length_are_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.values, features.values)
 
 
-def test_damaged_strings_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where an object of the global heap has length 0, HDF5 looks at it for ever."""
+@pytest.mark.parametrize(
+    ("limit", "message"),
+    [(0.75, "could not be read in 0"), (60, "reading its strings does not end")],
+    ids=["elapsed", "processor"],
+)
+def test_reading_of_damaged_strings_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, message: str
+) -> None:
+    """If an object of the global heap has length 0, HDF5 reads it again and again."""
     path = tmp_path / "f.h5"
     variable(path, features_of(("a", "b")))
     data = bytearray(path.read_bytes())
@@ -216,10 +223,8 @@ def test_damaged_strings_end_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
         end += 16 + -(-size // 8) * 8
     data[end + 8 : end + 16] = bytes(8)
     path.write_bytes(data)
-    monkeypatch.setattr(hdf5_features, "_TIMEOUT", 0.75)
-    with pytest.raises(
-        DataError, match=r"f\.h5: the features cannot be read: .*could not be read in 0"
-    ):
+    monkeypatch.setattr(hdf5_features, "_TIMEOUT", limit)
+    with pytest.raises(DataError, match=rf"f\.h5: the features cannot be read: .*{message}"):
         read_features(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -148,31 +149,86 @@ def test_parts_of_blobs_are_copied_by_programs() -> None:
         assert replays(net) > 0
 
 
-def test_nets_in_threads_share_a_backend_and_replay() -> None:
-    backend = CpuBackend(threads=2)
+@pytest.mark.parametrize("turn_us", [10**9, 0], ids=["at once", "in turns"])
+@pytest.mark.parametrize(("threads", "callers"), [(2, 2), (2, 5), (3, 4), (70, 3)])
+def test_nets_in_threads_share_a_backend_and_replay(
+    monkeypatch: pytest.MonkeyPatch, turn_us: int, threads: int, callers: int
+) -> None:
+    monkeypatch.setattr(recording, "_TURN_US", turn_us)
+    backend = CpuBackend(threads=threads)
 
-    def scores(seed: int, count: int) -> list[Any]:
+    def scores(seed: int) -> list[Any]:
         context = RunContext(seed=seed, rng=CaffeRandom(seed))
         with Net(net_param(WIDE), proto.TEST, backend, context) as net:
-            return scored(net, count, seed)
+            return scored(net, 40, seed)
 
-    expected = [scores(seed, 60) for seed in range(4)]
-    found: list[list[Any]] = [[] for _ in expected]
+    expected = [scores(seed) for seed in range(callers)]
+    with ThreadPoolExecutor(callers) as pool:
+        results = list(pool.map(scores, range(callers)))
+    assert all(same(one, other) for one, other in zip(results, expected, strict=True))
+    assert backend.recorder is not None and backend.recorder.replays > 30 * callers
+
+
+def test_programs_in_turns_are_in_the_order_of_their_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No thread that calls again and again keeps another one from its turn."""
+    monkeypatch.setattr(recording, "_TURN_US", 0)
+    backend = CpuBackend(threads=2)
+    counts = [0, 0]
+    stop = threading.Event()
 
     def work(seed: int) -> None:
-        found[seed] = scores(seed, 60)
+        context = RunContext(seed=seed, rng=CaffeRandom(seed))
+        with Net(net_param(WIDE), proto.TEST, backend, context) as net:
+            while not stop.is_set():
+                net.forward()
+                counts[seed] += 1
+                if min(counts) >= 50:
+                    stop.set()
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
-    assert backend.recorder is not None and backend.recorder.replays > 100
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    assert min(counts) >= 50
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_children_that_are_forked_during_turns_have_turns_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(recording, "_TURN_US", 0)
+    backend = CpuBackend(threads=2)
+
+    def wide(seed: int) -> Net:
+        context = RunContext(seed=seed, rng=CaffeRandom(seed))
+        return Net(net_param(WIDE), proto.TEST, backend, context)
+
+    stop = threading.Event()
+    with wide(0) as net, wide(1) as other, ThreadPoolExecutor(1) as pool:
+        scored(net, 6)
+        expected = [array.tobytes() for array in scored(net, 5, 20)]
+        scored(other, 6)
+
+        def work() -> None:
+            while not stop.is_set():
+                other.forward()
+
+        future = pool.submit(work)
+        statuses = []
+        for _ in range(12):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                result = [array.tobytes() for array in scored(net, 5, 20)]
+                os._exit(0 if result == expected else 1)
+            statuses.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        stop.set()
+        future.result()
+    assert statuses == [0] * 12
 
 
 def test_a_signal_is_handled_within_a_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "_LIMIT_MS", 0)
+    monkeypatch.setattr(recording, "_LIMIT_US", 0)
     with built(WIDE, proto.TEST, "cpu") as net:
         scored(net, 6)
         handled: list[int] = []

@@ -8,6 +8,7 @@ import pytest
 
 from prototxt_gen import proto
 from runtime.backend.base import Backend
+from runtime.backend.cpu import recording
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom
@@ -41,7 +42,9 @@ def output(net: Net) -> bytes:
     return net.blobs["prob"].data.host().tobytes()
 
 
-def test_passes_from_threads() -> None:
+@pytest.mark.parametrize("turn_us", [recording._TURN_US, 0], ids=["at once", "in turns"])
+def test_passes_from_threads(monkeypatch: pytest.MonkeyPatch, turn_us: int) -> None:
+    monkeypatch.setattr(recording, "_TURN_US", turn_us)
     backend = CpuBackend(threads=2)
     nets = [net_of(backend, seed) for seed in range(THREADS)]
     alone = [output(net) for net in nets]

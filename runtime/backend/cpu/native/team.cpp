@@ -35,6 +35,7 @@ constexpr int kYields = 400;  // hundreds more, in which other threads may use t
 constexpr std::uint64_t kItemBits = 32;
 constexpr std::uint64_t kItemMask = (std::uint64_t{1} << kItemBits) - 1;
 constexpr int kJobs = 16;  // loops that run at the same time; further callers run their loops alone
+constexpr int kPlaces = 63;  // callers that wait for a turn take the places of the first workers
 constexpr std::uint32_t kAllJobs = (std::uint32_t{1} << kJobs) - 1;
 
 int count_bits(std::uint32_t bits) { return __builtin_popcount(bits); }
@@ -72,6 +73,14 @@ struct Team {
     std::atomic<int> sleepers{0};
     std::atomic<bool> stop{false};
 
+    // Bit i: a thread runs as worker i, a worker of the team or a caller that waits for its turn.
+    std::atomic<std::uint64_t> places{0};
+    std::mutex turns;
+    std::condition_variable turn_changed;  // a turn has ended or a place is free
+    std::atomic<std::uint64_t> next_turn{0};
+    std::atomic<std::uint64_t> current_turn{0};
+    std::atomic<int> waiting{0};  // callers that wait for their turn without a place
+
     void start();
     void finish();
     void reset();
@@ -83,6 +92,12 @@ struct Team {
     bool take_items(Job& job, int worker);
     bool is_crowded(int worker) const;
     void wait_for_work(std::uint64_t seen, bool spin);
+    bool take_place(int worker);
+    void leave_place(int worker);
+    int find_place();
+    bool has_free_place() const;
+    void wait_for_turn(std::uint64_t number);
+    void help_until_turn(int worker, std::uint64_t number);
 };
 
 // All items of the last loop are claimed. Close it before its fields change: a worker that still
@@ -157,13 +172,73 @@ void Team::wait_for_work(std::uint64_t seen, bool spin) {
 void Team::work(int worker) {
     while (!stop.load(std::memory_order_acquire)) {
         const std::uint64_t seen = posted.load();
-        if (!help(worker)) wait_for_work(seen, !is_crowded(worker));
+        bool any = false;
+        const bool has_place = waiting.load(std::memory_order_relaxed) == 0 && take_place(worker);
+        if (has_place) {
+            any = help(worker);
+            leave_place(worker);
+        }
+        if (!any) wait_for_work(seen, has_place && !is_crowded(worker));
+    }
+}
+
+bool Team::take_place(int worker) {
+    if (worker > kPlaces) return true;
+    const std::uint64_t bit = std::uint64_t{1} << worker;
+    return (places.fetch_or(bit) & bit) == 0;
+}
+
+void Team::leave_place(int worker) {
+    if (worker > kPlaces) return;
+    places.fetch_and(~(std::uint64_t{1} << worker));
+    if (waiting.load() == 0) return;
+    std::lock_guard<std::mutex> lock(turns);
+    turn_changed.notify_all();
+}
+
+bool Team::has_free_place() const {
+    const int last = count - 1 < kPlaces ? count - 1 : kPlaces;
+    const std::uint64_t all = last < kPlaces ? (std::uint64_t{1} << (last + 1)) - 2 : ~std::uint64_t{1};
+    return (places.load() & all) != all;
+}
+
+// The number of a worker whose place this caller has taken, or 0.
+int Team::find_place() {
+    for (int worker = 1; worker < count && worker <= kPlaces; ++worker)
+        if (take_place(worker)) return worker;
+    return 0;
+}
+
+// Run items of the loops of the callers before this one. So no thread has to be woken when the turn
+// begins.
+void Team::help_until_turn(int worker, std::uint64_t number) {
+    for (int i = 0; current_turn.load() != number; ++i) {
+        if (help(worker)) i = 0;
+        if (i < kSpins)
+            VD_PAUSE();
+        else
+            std::this_thread::yield();
+    }
+}
+
+void Team::wait_for_turn(std::uint64_t number) {
+    while (current_turn.load() != number) {
+        const int place = find_place();
+        if (place > 0) {
+            help_until_turn(place, number);
+            leave_place(place);
+            return;
+        }
+        std::unique_lock<std::mutex> lock(turns);
+        waiting.fetch_add(1);
+        while (current_turn.load() != number && !has_free_place()) turn_changed.wait(lock);
+        waiting.fetch_sub(1);
     }
 }
 
 void Team::wake_workers() {
     posted.fetch_add(1);
-    if (sleepers.load() > 0 && !is_crowded(1)) {
+    if (sleepers.load() > 0 && !is_crowded(1) && has_free_place()) {
         std::lock_guard<std::mutex> lock(sleep);
         wake.notify_all();
     }
@@ -193,6 +268,12 @@ void Team::reset() {
     new (&workers) std::vector<std::thread>;
     new (&sleep) std::mutex;
     new (&wake) std::condition_variable;
+    new (&turns) std::mutex;
+    new (&turn_changed) std::condition_variable;
+    places.store(0);
+    next_turn.store(0);
+    current_turn.store(0);
+    waiting.store(0);
     sleepers.store(0);
     active.store(0);
     for (Job& job : jobs) job.reset();
@@ -228,6 +309,18 @@ void Team::finish() {
     }
     wake.notify_all();
     for (auto& worker : workers) worker.join();
+}
+
+void team_begin_turn(Team* team) {
+    if (team->owner.load(std::memory_order_acquire) != getpid()) team->start();
+    team->wait_for_turn(team->next_turn.fetch_add(1));
+}
+
+void team_end_turn(Team* team) {
+    team->current_turn.fetch_add(1);
+    if (team->waiting.load() == 0) return;
+    std::lock_guard<std::mutex> lock(team->turns);
+    team->turn_changed.notify_all();
 }
 
 int team_size(const Team* team) { return team->count; }

@@ -17,6 +17,12 @@ int team_size(const Team* team);
 void team_run(Team* team, std::ptrdiff_t items,
               void (*body)(void* context, std::ptrdiff_t item, int worker), void* context);
 
+// Long programs take turns, in the order of their calls: each then has all threads and the caches.
+// Two nets that run side by side evict each other's maps from the cache, which costs more than the
+// threads wait for each other.
+void team_begin_turn(Team* team);
+void team_end_turn(Team* team);
+
 // Static, so that every object file has its own copy: see vector.h on inline functions.
 template <class Body>
 static inline void parallel(Team* team, std::ptrdiff_t items, const Body& body) {
