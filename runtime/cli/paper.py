@@ -72,7 +72,7 @@ def _reproduce(args: argparse.Namespace) -> int:
     folder = RunFolder(args.out or Path("build/paper"))
     tables = TABLES if args.table is None else (args.table,)
     options = RecipeOptions(args.threads, args.max_iter)
-    report = reproduce(folder, Setting(args.data), open_backend(args), options, tables)
+    report = reproduce(folder, Setting(args.data, args.seed), open_backend(args), options, tables)
     if args.json:
         written = [json.loads((folder.tables / f"table{n}.json").read_text()) for n in tables]
         print(json.dumps({"report": str(report), "tables": written}, indent=2))

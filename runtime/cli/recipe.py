@@ -47,6 +47,13 @@ def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-iter", type=int, metavar="N", help="limit every run to N iterations, for a trial"
     )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seed of the embedded data set and of the trainings (default: %(default)s)",
+    )
     add_device_arguments(parser)
 
 
@@ -57,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     setup_logging(terse=True)
     options = RecipeOptions(args.threads, args.max_iter)
-    runs = run_recipe(RunFolder(args.out), Setting(args.data), steps, open_backend(args), options)
+    setting = Setting(args.data, args.seed)
+    runs = run_recipe(RunFolder(args.out), setting, steps, open_backend(args), options)
     print("\n".join(done.describe() for done in runs))
     return 0

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from prototxt_gen import text
 from prototxt_gen.errors import DataError
 from prototxt_gen.proto import Message
@@ -23,6 +26,7 @@ from runtime.evaluate.image_source import (
     preprocessing,
     preprocessing_words,
 )
+from runtime.evaluate.metrics import ranks
 from runtime.evaluate.multicrop import multicrop_posteriors
 from runtime.evaluate.pace import log_progress
 from runtime.evaluate.protocol import DENSE, EvaluationProtocol
@@ -53,9 +57,11 @@ class Measured:
     """The number of images with a score of NaN or infinity; the errors are invalid above 0."""
     confusion: Matrix | None = field(default=None, compare=False)
     """Images of every true class by predicted class, (C,C), if `measure` was asked for it."""
+    wrong: npt.NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
+    """Whether the top-1 result of each image is wrong, (N,)."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return all values but the confusion matrix; errors are fractions."""
+        """Return all values but those of single images and classes; errors are fractions."""
         return {
             "top1_error": self.top1,
             "top5_error": self.top5,
@@ -148,6 +154,7 @@ class Evaluator:
             round(time.monotonic() - started, 2),
             fused.not_finite,
             confusion_matrix(fused.values, fused.labels, fused.classes) if confusion else None,
+            ranks(fused.values, fused.labels) > 0,
         )
 
     def describe(self, member: Member) -> dict[str, Any]:

@@ -49,6 +49,7 @@ def prepare(
     jobs: int | None = None,
     demo_images: tuple[int, int] = DEMO_IMAGES,
     classes: int | None = None,
+    seed: int = 0,
 ) -> Prepared:
     """Create the databases of a data set in ILSVRC-2012's layout, unless they are complete.
 
@@ -59,11 +60,12 @@ def prepare(
         jobs: the number of threads; None for the number of cores.
         demo_images: the numbers of training and held-out images of the embedded data set.
         classes: use only the first classes; None for all.
+        seed: the seed of the embedded data set.
 
     Raises:
         DataError: the data set is incomplete, or the disk is full; written records are kept.
     """
-    opened = open_ilsvrc(_demo(out, demo_images) if data == DEMO else Path(data))
+    opened = open_ilsvrc(_demo(out, demo_images, seed) if data == DEMO else Path(data))
     synsets = opened.synsets[:classes]
     lists = {
         split: [entry for entry in entries if entry[1] < len(synsets)]
@@ -82,9 +84,9 @@ def prepare(
     return Prepared(opened.root, train, val, pca, mean, *counts, names)
 
 
-def _demo(out: Path, images: tuple[int, int]) -> Path:
+def _demo(out: Path, images: tuple[int, int], seed: int) -> Path:
     with show_progress("drawing the embedded data set") as progress:
-        made = make_demo(out / "images", *images, progress=progress)
+        made = make_demo(out / "images", *images, seed, progress=progress)
     log.info(
         "Embedded data set: %d training and %d held-out images in %s%s",
         made.train_images,

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from prototxt_gen.errors import ProtoError
-from prototxt_gen.vgg import initial_net_for
+from prototxt_gen.vgg import INITIAL_NET, initial_net_for
 
 Scale = int | tuple[int, int]
 """A training scale S, or the range from which it is drawn."""
@@ -20,6 +20,14 @@ SCALES: tuple[Scale, ...] = (256, 384, JITTER)
 """Each run starts from the run of the preceding scale."""
 FINE_TUNING_RATE = 0.1
 """The paper's 1e-3 divided by its 1e-2."""
+
+CONTROLS = {"A2": "A", "B-scratch": "B"}
+"""Runs that the paper lacks, by the net that they train.
+
+A2 is net A restarted from net A with the layers, the rate and the iterations of nets B to E: their
+differences from A2 do not contain the further training. B-scratch is net B from random weights, as
+B-shallow is trained.
+"""
 
 
 def scale_name(scale: Scale) -> str:
@@ -47,6 +55,11 @@ class Step:
     def name(self) -> str:
         """The name of the run."""
         return run_name(self.net, self.scale)
+
+    @property
+    def architecture(self) -> str:
+        """The net of the paper that is trained."""
+        return CONTROLS.get(self.net, self.net)
 
     @property
     def rate(self) -> float:
@@ -86,7 +99,7 @@ def parse_scale(words: str) -> Scale:
 
 def steps_to(net: str, scale: Scale) -> list[Step]:
     """Return the runs that lead to a net at a scale, in order; its own run is the last."""
-    initial = initial_net_for(net)
+    initial = INITIAL_NET if net == "A2" else initial_net_for(net)
     if initial is None:
         steps = [Step(net, SCALES[0])]
     else:

@@ -31,9 +31,13 @@ FILE = "setting.json"
 
 @dataclass(frozen=True)
 class Setting:
-    """`data` is "demo" or the folder of a data set in ILSVRC-2012's layout."""
+    """`data` is "demo" or the folder of a data set in ILSVRC-2012's layout.
+
+    `seed` is the seed of the embedded data set and is added to the seeds of all trainings.
+    """
 
     data: str = DEMO
+    seed: int = 0
 
     @property
     def demo(self) -> bool:
@@ -67,20 +71,21 @@ class Setting:
             "name": f"{name}-demo" if self.demo else name,
             "data.train.options.short_side": train,
             "data.test.options.short_side": paper_test_scale(train),
+            "solver.random_seed": 1 + self.seed,
         }
         if not self.demo:
             # The paper draws all weights that are not taken from net A from a normal distribution.
             values |= {"init.method": "gaussian", "solver.base_lr": 0.01 * step.rate}
-            return with_values(builtin_spec(step.net), values)
+            return with_values(builtin_spec(step.architecture), values)
         values |= {
             "solver.base_lr": _LEARNING_RATE * step.rate,
             "solver.max_iter": _ITERATIONS[step.kind],
             "solver.snapshot": _ITERATIONS[step.kind] // 2,
-            "solver.test_interval": 200,
+            "solver.test_interval": _ITERATIONS[step.kind] // 2,
         }
         if step.net == "B-shallow":
             values |= _SHALLOW
-        return with_values(base_spec(step.net, demo=True), values)
+        return with_values(base_spec(step.architecture, demo=True), values)
 
     def words(self) -> list[str]:
         """Return the sentences of a report about the setting."""
@@ -92,6 +97,9 @@ class Setting:
             "The embedded data set (handwritten digits over photographs, 10 classes); nets with an "
             "eighth of the paper's width, crops of 64 pixels for 224.",
             f"Short sides used for the paper's: {sides}; jitter is {jitter}.",
+            "Dense application is coarse: its stride of 32 pixels is half of a crop, in the paper "
+            "a seventh. Conclusions of sections 4.1, 4.2 and 4.4 are judged by crops.",
+            f"Seed of the data and the trainings: {self.seed}.",
             "Images are not mirrored, in training or testing: a mirrored digit is not a digit.",
         ]
 
@@ -105,11 +113,15 @@ class Setting:
             recorded = read_setting(root)
             if recorded != self:
                 raise DataError(
-                    f"{root}: contains runs on the data of {recorded.data!r}; expected "
-                    f"{self.data!r}; choose another folder with --out"
+                    f"{root}: contains runs on the data of {recorded}; expected {self}; choose "
+                    "another folder with --out"
                 )
             return
-        atomic_write_text(root / FILE, json.dumps({"data": self.data}, indent=2) + "\n", DataError)
+        content = {"data": self.data, "seed": self.seed}
+        atomic_write_text(root / FILE, json.dumps(content, indent=2) + "\n", DataError)
+
+    def __str__(self) -> str:
+        return f"{self.data!r} with seed {self.seed}"
 
 
 def read_setting(root: Path) -> Setting:
@@ -119,10 +131,10 @@ def read_setting(root: Path) -> Setting:
         DataError: the folder is not a run folder.
     """
     try:
-        data = read_json(root / FILE)["data"]
+        content = read_json(root / FILE)
+        return Setting(str(content["data"]), int(content.get("seed", 0)))
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise DataError(
             f"{root}: not a run folder: {FILE} cannot be read ({cause}); expected a folder that "
             "`verydeep recipe` or `verydeep paper --data` wrote; check the path"
         ) from cause
-    return Setting(str(data))

@@ -95,8 +95,10 @@ def test_finished_runs_are_skipped(folder: RunFolder, monkeypatch: pytest.Monkey
 def test_other_settings_do_not_mix_with_a_run(folder: RunFolder) -> None:
     with pytest.raises(TrainingError, match=r"A-256: contains a run with another spec; expected"):
         recipe(folder, steps_to("A", 256), max_iter=3)
-    with pytest.raises(DataError, match="runs on the data of 'demo'; expected '/elsewhere'"):
+    with pytest.raises(DataError, match="runs on the data of 'demo' with seed 0; expected '/els"):
         Setting("/elsewhere").write(folder.root)
+    with pytest.raises(DataError, match="'demo' with seed 0; expected 'demo' with seed 1"):
+        Setting(seed=1).write(folder.root)
 
 
 def test_a_stopped_run_is_resumed(folder: RunFolder, tmp_path: Path) -> None:
@@ -186,6 +188,8 @@ def test_the_whole_experiment(folder: RunFolder) -> None:
     assert "missing" not in shown
     assert "not measured" not in shown
     assert shown.count("![Table") == 5
-    assert shown.count("VGG-") == 13
+    assert shown.count("VGG-") == 15
+    verdicts = json.loads((folder.tables / "claims.json").read_text())
+    assert [sum(verdict["control"] == kind for verdict in verdicts) for kind in (0, 1)] == [27, 5]
     fusion = json.loads((folder.tables / "table6.json").read_text())["rows"]
     assert [len(row["measured"]["members"]) for row in fusion] == [7, 2, 2, 2]

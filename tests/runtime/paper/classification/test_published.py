@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from prototxt_gen.errors import ProtoError
 from runtime.cli.main import main
 from runtime.evaluate.evaluation import Measured
+from runtime.evaluate.protocol import DENSE
 from runtime.paper.classification.claims import (
-    AGREES,
-    DISAGREES,
+    AGAINST,
+    FOR,
     MISSING,
     UNDECIDED,
     claims,
+    controls,
     judge,
 )
-from runtime.paper.classification.experiment import steps_for_tables
-from runtime.paper.classification.published import TABLES, rows
+from runtime.paper.classification.experiment import steps_for_rows
+from runtime.paper.classification.published import TABLES, Row, rows
 from runtime.paper.classification.report import cells, row_title, table_json, text_table
 from runtime.paper.classification.tables import Result
 from runtime.paper.recipe import JITTER, parse_scale, steps_to
@@ -72,7 +75,7 @@ def test_recipes_follow_section_3_1() -> None:
 
 
 def test_the_tables_need_thirteen_runs_each_after_what_it_starts_from() -> None:
-    steps = steps_for_tables(TABLES)
+    steps = steps_for_rows(row for table in TABLES for row in rows(table))
     names = [step.name for step in steps]
     assert len(names) == len(set(names)) == 13
     for place, step in enumerate(steps):
@@ -118,22 +121,74 @@ def measured(top1: float) -> Measured:
     return Measured(top1, top1 / 2, 1000, "val", ({"net": "n"},), 0.0)
 
 
-def test_conclusions_are_judged_by_the_measured_errors() -> None:
-    single = {row.name: row for row in rows(3)}
-    low, high = single["A/256/256 (dense)"], single["A-LRN/256/256 (dense)"]
-    for first, second, outcome in (
-        (0.10, 0.20, AGREES),
-        (0.20, 0.10, DISAGREES),
-        (0.100, 0.105, UNDECIDED),
-        (0.1, None, MISSING),
-    ):
-        results = [Result(low, measured(first))]
-        results.append(Result(high, None if second is None else measured(second)))
-        verdict = judge(results)[0]
-        assert verdict.claim.sentence == "LRN does not improve on A"
-        assert verdict.outcome == outcome
-    noise = judge([Result(low, measured(0.1)), Result(high, measured(0.2))])[0].noise
-    assert noise == pytest.approx(100 * (0.09 / 1000 + 0.16 / 1000) ** 0.5)
+def results_of(row: Row, wrong: int | None, images: int = 1000, first: int = 0) -> Result:
+    """A row measured on `images` images, of which `wrong` from number `first` on are wrong."""
+    if wrong is None:
+        return Result(row)
+    flags = np.zeros(images, np.bool_)
+    flags[first : first + wrong] = True
+    error = wrong / images
+    return Result(row, Measured(error, error, images, "val", (), 0.0, wrong=flags))
+
+
+@pytest.mark.parametrize(
+    ("better", "worse", "outcome"),
+    [
+        (100, 120, FOR),
+        (120, 100, AGAINST),
+        (100, 105, UNDECIDED),
+        (100, 106, FOR),
+        (100, 100, UNDECIDED),
+        (100, None, MISSING),
+    ],
+)
+def test_conclusions_are_judged_image_by_image(
+    better: int, worse: int | None, outcome: str
+) -> None:
+    """Six images that only one of two nets gets wrong are significant, five are not."""
+    claim = claims()[0]
+    assert claim.sentence == "LRN does not improve on A"
+    verdict = judge([claim], [results_of(claim.better, better), results_of(claim.worse, worse)])[0]
+    assert verdict.outcome == outcome
+    if worse is not None and verdict.comparison is not None:
+        assert verdict.comparison.difference == pytest.approx((worse - better) / 1000)
+        assert verdict.to_json()["outcome"] == outcome
+
+
+def test_the_correction_is_for_the_number_of_conclusions() -> None:
+    claim = claims()[0]
+    pair = [results_of(claim.better, 100), results_of(claim.worse, 107)]
+    alone, many = judge([claim], pair)[0], judge([claim] * 27, pair)[0]
+    assert alone.outcome == many.outcome == FOR
+    assert alone.holds_corrected
+    assert not many.holds_corrected
+    assert many.corrected == pytest.approx(min(1.0, 27 * 2 / 2**7))
+
+
+def test_in_miniature_dense_rows_are_judged_only_where_the_claim_is_about_them() -> None:
+    miniature, full = claims(miniature=True), claims()
+    assert [claim.sentence for claim in miniature] == [claim.sentence for claim in full]
+    for claim in miniature:
+        kinds = {claim.better.kind, claim.worse.kind}
+        assert (DENSE in kinds) == ("multi-crop is better than dense" in claim.sentence)
+    assert len(full) == 27
+
+
+def test_controls_train_as_long_as_the_nets_they_are_compared_with() -> None:
+    setting = Setting()
+    by_name = {step.name: step for step in steps_for_rows(rows_of_controls())}
+    restarted, deeper = by_name["A2-256"], by_name["D-256"]
+    assert (restarted.start, restarted.layers) == (deeper.start, deeper.layers)
+    first, second = setting.spec(restarted), setting.spec(deeper)
+    assert first.solver == second.solver
+    assert first.stages == setting.spec(by_name["A-256"]).stages
+    scratch, shallow = by_name["B-scratch-256"], by_name["B-shallow-256"]
+    assert scratch.start is None
+    assert setting.spec(scratch).solver.max_iter == setting.spec(shallow).solver.max_iter
+
+
+def rows_of_controls() -> list[Row]:
+    return [row for claim in controls() for row in (claim.better, claim.worse)]
 
 
 def test_reports_list_missing_runs() -> None:

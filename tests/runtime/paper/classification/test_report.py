@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from runtime.backend.registry import create_backend
 from runtime.cli import paper
 from runtime.cli.main import main
 from runtime.evaluate.evaluation import Measured
+from runtime.paper.classification.claims import claims, controls, judge
 from runtime.paper.classification.experiment import report_lines, write_table
 from runtime.paper.classification.published import TABLES, rows
 from runtime.paper.classification.tables import Result, TableMaker
@@ -29,28 +31,30 @@ NOTE = {
 
 
 def measured(top1: float) -> Measured:
-    return Measured(top1, top1 / 2, 400, "val", ({"net": "n"},), 0.0)
+    wrong = np.arange(400) < round(400 * top1)
+    return Measured(top1, top1 / 2, 400, "val", ({"net": "n"},), 0.0, wrong=wrong)
 
 
 def test_a_report_shows_conclusions_tables_and_runs() -> None:
     table = [Result(row, measured(0.3 - 0.05 * i)) for i, row in enumerate(rows(5)[:3])]
     table += [Result(row, None, "", ("verydeep recipe --net E",)) for row in rows(5)[3:]]
     run = FinishedRun("D-256", Path("m"), Path("w"), NOTE)
-    lines = report_lines(Setting(), [run], {5: table}, (120.0, 30.0))
+    statements = [claim for claim in claims() if claim.section == "4.3"]
+    verdicts = judge([*statements, *controls()], table)
+    lines = report_lines(Setting(), [run], {5: table}, verdicts, (120.0, 30.0))
     shown = "\n".join(lines)
     assert "trained for 2.0 min and evaluated for 0.5 min" in shown
-    assert f"2 of {len(lines_with(lines, '| 4.'))} agree with the measured errors" in shown
-    agreeing = "| 4.3 | D: multi-crop is better than dense | 25.0 | 30.0 | 3.2 | agrees |"
-    assert agreeing in lines
-    assert "| 4.3 | E: multi-crop is better than dense | - | - | - | not measured |" in lines
+    assert "Of 4 conclusions, 2 are confirmed, 0 are contradicted and 2 are undecided." in shown
+    gain = "+5.0 (+2.8 to +7.2)"
+    claim = "D: multi-crop is better than dense | multicrop / dense"
+    assert f"| 4.3 | {claim} | 25.0 | 30.0 | {gain} | for * |" in lines
+    claim = "E: multi-crop is better than dense | multicrop / dense"
+    assert f"| 4.3 | {claim} | - | - | - | not measured |" in lines
+    assert sum("(A2)" in line for line in lines) == 4
     assert "![Table 5](tables/table5.png)" in lines
     assert lines.count("- missing: `verydeep recipe --net E`") == 1
     cells = "| D-256 | VGG-D-72-demo | D-256: from net A | 7 | 1.5 | 0123456789abcdef |"
     assert lines[-1] == cells
-
-
-def lines_with(lines: list[str], start: str) -> list[str]:
-    return [line for line in lines if line.startswith(start)]
 
 
 def test_a_table_without_runs_is_written(tmp_path: Path) -> None:
