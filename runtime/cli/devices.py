@@ -104,6 +104,20 @@ def stages(args: argparse.Namespace) -> list[str]:
     return [name for name in args.stage.split(",") if name]
 
 
+def weight_files(text: str) -> list[str]:
+    """The files that --weights lists.
+
+    Raises:
+        UsageError: the text has commas only.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if text and not names:
+        raise UsageError(
+            f"--weights: expected a file, or several with commas, got {text!r}; name the files"
+        )
+    return names
+
+
 def parse_gpus(text: str | None) -> tuple[int, ...]:
     """The GPUs that --gpu lists; empty without it.
 

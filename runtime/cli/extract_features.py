@@ -15,7 +15,7 @@ from prototxt_gen.errors import DeviceError, ProtoError, UnsupportedError
 from runtime.backend.base import Backend
 from runtime.backend.registry import create_backend
 from runtime.cli.devices import add_force_argument, add_list_arguments, add_missing_argument
-from runtime.cli.test import test_data_options
+from runtime.cli.test import test_data_options, warn_of_inputs
 from runtime.core.context import RunContext
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
@@ -81,6 +81,7 @@ def run(args: argparse.Namespace) -> int:
                 allow_missing=args.allow_missing,
             )
         )
+        warn_of_inputs(net)
         for name in names:
             if name not in net.blobs:
                 raise ProtoError(

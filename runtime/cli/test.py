@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from runtime.cli.devices import (
     add_state_arguments,
     open_backend,
     stages,
+    weight_files,
 )
 from runtime.core.context import RunContext
 from runtime.core.sharing import Sharing
@@ -32,6 +34,8 @@ from runtime.weights.net_file import open_net
 NAME = "test"
 SUMMARY = "score a model's weights on the data of its TEST phase"
 EXAMPLE = "verydeep test --model nets/D/train_val.prototxt --weights D.caffemodel --iterations 50"
+
+log = logging.getLogger("verydeep")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
     setup_logging()
     if args.iterations < 1:
         raise UsageError(f"--iterations: expected at least 1, got {args.iterations}; correct it")
+    weights = weight_files(args.weights)
     backend = open_backend(args)
     context = RunContext(
         data=test_data_options(args.model, args.solver),
@@ -74,7 +79,6 @@ def run(args: argparse.Namespace) -> int:
         confine_lists=args.confine_lists,
         force=args.force,
     )
-    weights = [name for name in args.weights.split(",") if name]
     with open_net(
         args.model,
         proto.TEST,
@@ -85,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         weights,
         args.allow_missing,
     ) as net:
+        warn_of_inputs(net)
         loss, scores, wrong = score(net, args.iterations)
     if args.json:
         outputs = {each.name: each.value for each in scores}
@@ -97,6 +102,17 @@ def run(args: argparse.Namespace) -> int:
     if wrong:
         print(f"verydeep test: {sentence(wrong)}", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def warn_of_inputs(net: Net) -> None:
+    """Log a warning for a net whose inputs a program fills; a verb leaves them at zero."""
+    if net.inputs:
+        log.warning(
+            "net '%s': nothing fills its inputs (%s), so they are all 0; expected data layers; "
+            "give the train_val prototxt for results on data",
+            net.name,
+            ", ".join(net.inputs),
+        )
 
 
 def test_data_options(model: str, solver: str | None) -> DataOptions:

@@ -17,6 +17,7 @@ from runtime.cli.devices import (
     open_backend,
     parse_gpus,
     stages,
+    weight_files,
 )
 from runtime.cli.ranks import run_ranks
 from runtime.cli.usage import flag_group
@@ -131,7 +132,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
     job = TrainJob(
         solver=args.solver,
         snapshot=args.snapshot,
-        weights=args.weights,
+        weights=",".join(weight_files(args.weights or "")),
         level=args.level,
         stages=stages(args),
         log_json=args.log_json,

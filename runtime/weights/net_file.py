@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -15,6 +16,8 @@ from runtime.core.context import RunContext
 from runtime.net import Net
 from runtime.weights.net_weights import CopyReport, copy_trained_layers
 from runtime.weights.weights_file import open_weights
+
+log = logging.getLogger("verydeep.weights")
 
 PathLike = str | os.PathLike[str]
 
@@ -70,7 +73,8 @@ def copy_weights(
 ) -> None:
     """Copy files of weights in their order; the net is closed if they do not fit.
 
-    Without `allow_missing`, every layer with weights must be in one of the files.
+    Without `allow_missing`, every layer with weights must be in one of the files, and weights that
+    are in a file only are logged as a warning.
 
     Raises:
         SnapshotError, ShapeError: see copy_trained_layers.
@@ -79,6 +83,7 @@ def copy_weights(
         reports = [copy_trained_layers(net, file, strict) for file in files]
         if not allow_missing:
             require_all(reports)
+            _warn_of_unused(reports)
     except BaseException:
         net.close()
         raise
@@ -92,9 +97,25 @@ def require_all(reports: Sequence[CopyReport], advice: str = "--allow-missing") 
     """
     missing = [n for n in reports[0].missing if all(n in r.missing for r in reports)]
     if missing:
-        names = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise SnapshotError(
             f"{', '.join(report.path for report in reports)}: no weights for {len(missing)} of "
-            f"the net's layers ({names}); expected weights for all of them; load the weights of "
-            f"this net, or accept the initial values with {advice}\n{reports[-1].table()}"
+            f"the net's layers ({_listed(missing)}); expected weights for all of them; load the "
+            f"weights of this net, or accept the initial values with {advice}\n"
+            f"{reports[-1].table()}"
         )
+
+
+def _warn_of_unused(reports: Sequence[CopyReport]) -> None:
+    for report in reports:
+        if report.loaded and report.unused:
+            log.warning(
+                "%s: %d layers of the file are not in the net (%s); their weights are not used",
+                report.path,
+                len(report.unused),
+                _listed(list(report.unused)),
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first five names."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

@@ -180,7 +180,7 @@ def copy_trained_layers(
         if strict and not report.complete:
             raise SnapshotError(
                 f"{path}: does not fit the net exactly; expected every layer with weights in both; "
-                f"rename layers or load without strict\n{report.table()}"
+                f"use the net that the weights were trained with\n{report.table()}"
             )
         for step in plan.steps:
             step.source.check()

@@ -223,3 +223,36 @@ def test_weights_that_lack_a_layer_are_refused(folder: Path, capsys: Out) -> Non
         save(net, "w2.caffemodel")
     both = [word.replace("w.caffemodel", "w.caffemodel,w2.caffemodel") for word in SCORE]
     assert main(both) == 0
+
+
+@pytest.mark.parametrize("files", [",", " , ,"])
+def test_weights_that_name_no_file(files: str, capsys: Out) -> None:
+    assert main(["test", "--model", "net.prototxt", "--weights", files]) == 2
+    Path("solver.prototxt").write_text('net: "net.prototxt" base_lr: 1 lr_policy: "fixed"\n')
+    assert main(["train", "--solver", "solver.prototxt", "--weights", files]) == 2
+    words = f"--weights: expected a file, or several with commas, got '{files}'"
+    assert capsys.readouterr().err.count(words) == 2
+
+
+def test_weights_that_the_net_lacks_are_named(capsys: Out) -> None:
+    extra = """layer { name: "extra" type: "InnerProduct" bottom: "data" top: "extra"
+      inner_product_param { num_output: 2 } }"""
+    with Net(text.parse(NET + extra, proto.NetParameter), proto.TEST, create_backend("cpu")) as net:
+        save(net, "w.caffemodel")
+    line = "w.caffemodel: 1 layers of the file are not in the net (extra); their weights are not"
+    assert main(SCORE) == 0
+    assert capsys.readouterr().err.count(line) == 1
+    assert main([*SCORE, "--allow-missing"]) == 0
+    assert line not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["test", "extract_features"])
+def test_inputs_without_data_are_named(verb: str, capsys: Out) -> None:
+    begin, end = NET.index('layer { name: "data"'), NET.index('layer { name: "conv"')
+    inputs = """layer { name: "data" type: "Input" top: "data" top: "label"
+      input_param { shape { dim: 4 dim: 3 dim: 8 dim: 8 } shape { dim: 4 } } }"""
+    Path("net.prototxt").write_text(NET[:begin] + inputs + NET[end:])
+    call = ["extract_features", "w.caffemodel", "net.prototxt", "ip", "ip_db", "1"]
+    assert main(SCORE if verb == "test" else call) == 0
+    words = "net 'scored': nothing fills its inputs (data, label), so they are all 0"
+    assert words in capsys.readouterr().err
