@@ -17,6 +17,7 @@ from runtime.pycaffe.ranks import build_solver
 from runtime.pycaffe.session import SESSION
 from runtime.solvers.hooks import RunView, SolverHook
 from runtime.solvers.options import SolverOptions
+from runtime.solvers.run_lock import lock_run
 
 
 class Solver(NotCopyable):
@@ -106,12 +107,19 @@ class Solver(NotCopyable):
     def solve(self, resume_file: PathLike | None = None) -> None:
         """Train up to max_iter; write a snapshot and test at the end.
 
+        The snapshot prefix is locked meanwhile, as by `verydeep train`.
+
         Raises:
             MissingFileError: the snapshot cannot be opened; also a RuntimeError.
+            SnapshotError: another run writes the same snapshots.
             TrainingError, DataError, SnapshotError: see the runtime's Solver.
         """
         resumed = None if resume_file is None else require_file(resume_file)
-        with self.core.net.exclusive():
+        param = self.core.param
+        # Rank 0 writes the snapshots.
+        writes = not self._rank.number and (param.snapshot or param.snapshot_after_train)
+        prefixes = [str(param.snapshot_prefix)] if writes and param.snapshot_prefix else []
+        with self.core.net.exclusive(), lock_run(*prefixes):
             self.core.solve(resumed)
 
     def snapshot(self) -> tuple[Path, ...]:

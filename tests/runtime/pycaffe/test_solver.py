@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import runtime.pycaffe as caffe
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, SnapshotError
 from runtime.pycaffe.session import SESSION
+from runtime.solvers.run_lock import lock_run
 from tests.runtime.pycaffe.conftest import Write
 from tests.runtime.pycaffe.small_nets import TRAINABLE, solver
 
@@ -146,3 +147,20 @@ def test_a_missing_solver(tmp_path: Path) -> None:
     for make in (caffe.get_solver, caffe.AdamSolver):
         with pytest.raises(RuntimeError, match=r"Could not open file .*none"):
             make(tmp_path / "none")
+
+
+def test_solve_locks_the_snapshot_prefix(write: Write) -> None:
+    path = write(solver(write(TRAINABLE)).replace("snapshot_after_train: false", ""))
+    with lock_run("snap"):
+        with pytest.raises(SnapshotError, match=r"snap: another run \(process \d+"):
+            caffe.get_solver(path).solve()
+        assert not list(Path().glob("snap_iter_*"))
+        quiet = caffe.get_solver(path)
+        quiet.param.snapshot_after_train = False
+        quiet.solve()
+    made = caffe.get_solver(path)
+    locked: list[bool] = []
+    made.add_callback(lambda: locked.append(Path("snap.run.lock").exists()), lambda: None)
+    made.solve()
+    assert locked == [True] * 6
+    assert not Path("snap.run.lock").exists()
