@@ -200,17 +200,14 @@ def _train(
     start: StartReplicas | None,
 ) -> TrainResult:
     param, resume = prepare(job)
-    start_log_files(fresh=resume is None)
     log_json = _json_path(job, param)
+    fresh = log_json is not None and not continues(log_json, resume, param.snapshot_prefix)
+    start_log_files(fresh=fresh or resume is None)
     outcome, started = _Outcome(), time.perf_counter()
     if resume is not None:
         outcome.files = files_of(resume)
     watchers = [LossGuard(), outcome, progress_hook(), *hooks]
-    json_log = (
-        None
-        if log_json is None
-        else JsonLog(log_json, not continues(log_json, resume, param.snapshot_prefix))
-    )
+    json_log = None if log_json is None else JsonLog(log_json, fresh)
     watchers += [] if json_log is None else [json_log]
     options, plan = _plan(job, param, resume)
     with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:

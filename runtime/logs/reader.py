@@ -12,6 +12,7 @@ import math
 import os
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from prototxt_gen.errors import DataError
@@ -30,8 +31,11 @@ _ITERATION = re.compile(rf"Iteration {_COUNT}", re.ASCII)
 _TRAIN = re.compile(rf"Train net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
 _TEST = re.compile(rf"Test net output #\d+: (\S+) = {_NUMBER}", re.ASCII)
 _TEST_NET = re.compile(rf"Testing net \(#{_COUNT}\)", re.ASCII)
-_RESUMING = re.compile(rf"Resuming from .*_iter_{_COUNT}\.solverstate", re.ASCII)
-_SNAPSHOT = re.compile(rf"Snapshotting solver state to .*_iter_{_COUNT}\.solverstate", re.ASCII)
+_STATE = r"(\S.*_iter_\d+\.solverstate(?:\.h5)?)"
+_RESUMING = re.compile(rf"Resuming from {_STATE}", re.ASCII)
+_SNAPSHOT = re.compile(
+    rf"Snapshotting solver state to (?:binary proto file|HDF5 file)? *{_STATE}", re.ASCII
+)
 _THREAD = re.compile(r"[IWEF](?:\d{8}|\d{4}) [\d:.]{1,18} +(\d{1,15}) ", re.ASCII)
 _RATE = re.compile(rf"lr = {_NUMBER}", re.ASCII)
 _MOST_BYTES = 1 << 30
@@ -45,22 +49,27 @@ class LogTable:
     test: list[Row] = field(default_factory=list)
     left_out: int = 0
     """Earlier runs of the log that have rows."""
-    snapshots: set[int] = field(default_factory=set)
-    """Iterations of the run's snapshots."""
+    snapshots: set[str] = field(default_factory=set)
+    """The run's snapshots: paths, or iterations in a JSON log."""
 
-    def begin(self, iteration: int, resumed_at: int | None = None) -> None:
+    def begin(self, iteration: int, resumed: str | None = None, continues: bool = True) -> None:
         """Start or continue a run at an iteration; drops the rows that the run computes again.
 
-        `resumed_at` is the iteration of the snapshot that the run resumes from, if it is known. It
-        must be one of this run's, unless the log records no snapshot.
+        `resumed` is the snapshot that the run resumes from, if it is known. It must be one of this
+        run's, unless the log records no snapshot. Without `continues` the run is a new one.
         """
-        foreign = resumed_at is not None and self.snapshots and resumed_at not in self.snapshots
-        if iteration and not foreign:
+        foreign = resumed is not None and self.snapshots and not self._has_snapshot(resumed)
+        if iteration and continues and not foreign:
             self.train = [row for row in self.train if row["NumIters"] < iteration]
             self.test = [row for row in self.test if row["NumIters"] < iteration]
             return
         self.left_out += bool(self.train or self.test)
         self.train, self.test, self.snapshots = [], [], set()
+
+    def _has_snapshot(self, path: str) -> bool:
+        """Whether the run wrote a snapshot; one of two paths may begin in an outer folder."""
+        parts = _parts(path)
+        return any(_ends_with(parts, _parts(own)) for own in self.snapshots)
 
 
 def read_log(path: str | os.PathLike[str]) -> LogTable:
@@ -97,10 +106,20 @@ def read_log(path: str | os.PathLike[str]) -> LogTable:
     return table
 
 
+def _parts(path: str) -> tuple[str, ...]:
+    return Path(os.path.normpath(path)).parts
+
+
+def _ends_with(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
+    """Whether the longer of two paths ends with the shorter one."""
+    count = min(len(first), len(second))
+    return first[-count:] == second[-count:]
+
+
 def _read_caffe(lines: list[str]) -> LogTable:
     table, rate, net = LogTable(), math.nan, 0
     iteration, seconds, begins = -1, 0.0, False
-    resumed_at: int | None = None
+    resumed: str | None = None
     start: datetime.datetime | None = None
     for line in _by_thread(lines):
         time = _time_of(line)
@@ -112,15 +131,15 @@ def _read_caffe(lines: list[str]) -> LogTable:
             seconds += 366 * 86400 if seconds < 0 else 0
         begins = begins or " Solving " in line
         if found := _RESUMING.search(line):
-            resumed_at = int(found.group(1))
+            resumed = found.group(1)
         if found := _SNAPSHOT.search(line):
-            table.snapshots.add(int(found.group(1)))
+            table.snapshots.add(found.group(1))
         if found := _ITERATION.search(line):
             before, iteration = iteration, int(found.group(1))
             # An iteration before the last one is a run of its own, with or without its first lines.
             if begins or iteration < before:
-                table.begin(iteration, resumed_at)
-                begins, resumed_at = False, None
+                table.begin(iteration, resumed)
+                begins, resumed = False, None
         if iteration < 0:
             continue
         if found := _RATE.search(line):
@@ -197,10 +216,10 @@ def _read_json(lines: list[str], path: str) -> LogTable:
         if iteration is None or event not in ("start", "train", "test", "snapshot"):
             continue
         if event == "start":
-            table.begin(iteration, iteration)
+            table.begin(iteration, str(iteration), record.get("continues") is not False)
             continue
         if event == "snapshot":
-            table.snapshots.add(iteration)
+            table.snapshots.add(str(iteration))
             continue
         rate = _number(record.get("lr")) if event == "train" else rate
         rows, net = table.train, 0

@@ -94,7 +94,8 @@ class JsonLog(SolverHook):
     """The numbers of the Caffe lines, and times, as one JSON object per line.
 
     `event` is start, train, test, snapshot or end. A resumed run appends: its start event replaces
-    the earlier lines from its iteration on. With `fresh`, an existing file is kept as PATH.1.
+    the earlier lines from its iteration on, if its `continues` is true. With `fresh`, an existing
+    file is kept as PATH.1.
     """
 
     def __init__(self, path: str | os.PathLike[str], fresh: bool = False) -> None:
@@ -116,7 +117,7 @@ class JsonLog(SolverHook):
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             kept = keep_old_log(self.path) if self._fresh else None
-            self._fresh = False
+            continues, self._fresh = not self._fresh and solver.iter > 0, False
             if kept is not None:
                 log.info("%s: the log of an earlier run is kept as %s", self.path, kept)
             self._stream = self.path.open("a", encoding="utf-8")
@@ -137,6 +138,7 @@ class JsonLog(SolverHook):
             max_iter=solver.param.max_iter,
             batch=batch_of(solver.net) * solver.engine.shards * solver.param.iter_size,
             seed=solver.seed,
+            continues=continues,
         )
 
     def on_rate(self, solver: RunView, iteration: int, rate: float) -> None:

@@ -19,6 +19,7 @@ from runtime.backend.registry import create_backend
 from runtime.cli.devices import parse_gpus
 from runtime.cli.main import main
 from runtime.logs.glog import close_logging
+from runtime.logs.reader import read_log
 from runtime.solvers.run_lock import lock_run
 
 NET = """
@@ -316,10 +317,18 @@ def test_a_run_that_resumes_another_run_has_a_log_of_its_own(folder: Path) -> No
     (folder / "other").mkdir()
     text = SOLVER.replace('"snap"', '"other/snap"').replace("max_iter: 4", "max_iter: 6")
     (folder / "other.prototxt").write_text(text)
-    assert main(["train", "--solver", "other.prototxt"]) == 0
-    state = "snap_iter_4.solverstate"
-    assert main(["train", "--solver", "other.prototxt", "--snapshot", state]) == 0
+    command = ["train", "--solver", "other.prototxt", "--log_file", "train.log"]
+    assert main(command) == 0
+    assert main([*command, "--snapshot", "snap_iter_4.solverstate"]) == 0
     assert _starts(folder / "other" / "snap.log.jsonl") == [4]
+    assert (folder / "train.log").read_text().count("Starting Optimization") == 1
+    # Logs that were joined by hand are still two runs.
+    for name in ("train.log", "other/snap.log.jsonl"):
+        joined = (folder / f"{name}.1").read_text() + (folder / name).read_text()
+        (folder / "joined").write_text(joined)
+        table = read_log(folder / "joined")
+        assert [row["NumIters"] for row in table.train] == [4], name
+        assert table.left_out == 1
 
 
 @pytest.mark.parametrize("flags", [[], ["--log_json", "b.jsonl"], ["--snapshot", "auto"]])

@@ -197,7 +197,9 @@ def test_lines_without_end(text: str, tmp_path: Path) -> None:
     assert len(str(caught.value)) < 1000
 
 
-def _caffe_run(thread: int, first: int, last: int, resumed: str = "", snapshot: int = 0) -> str:
+def _caffe_run(
+    thread: int, first: int, last: int, resumed: str = "", snapshot: int = 0, folder: str = ""
+) -> str:
     head = f"I0101 00:00:00.000000 {thread} "
     lines = [f"{head}caffe.cpp:230] Resuming from {resumed}.solverstate"] if resumed else []
     lines.append(f"{head}solver.cpp:289] Solving toy")
@@ -209,15 +211,18 @@ def _caffe_run(thread: int, first: int, last: int, resumed: str = "", snapshot: 
             f"{head}solver.cpp:258]     Train net output #0: loss = {thread} (* 1 = 1 loss)"
         )
     if snapshot:
-        path = f"p_iter_{snapshot}.solverstate"
+        path = f"{folder}p_iter_{snapshot}.solverstate"
         lines.append(
             f"{head}sgd_solver.cpp:284] Snapshotting solver state to binary proto file {path}"
         )
     return "\n".join(lines) + "\n"
 
 
-def _json_run(loss: int, first: int, last: int, snapshot: int = 0) -> str:
+def _json_run(
+    loss: int, first: int, last: int, snapshot: int = 0, continues: bool | None = None
+) -> str:
     records: list[dict[str, object]] = [{"event": "start", "iteration": first}]
+    records[0] |= {} if continues is None else {"continues": continues}
     records += [
         {**TRAIN, "iteration": n, "outputs": {"loss": loss}} for n in range(first, last, 10)
     ]
@@ -231,6 +236,16 @@ def _json_run(loss: int, first: int, last: int, snapshot: int = 0) -> str:
         (_caffe_run(1, 0, 40) + _caffe_run(2, 0, 20), [(0, 2), (10, 2)], 2),
         (_caffe_run(1, 0, 40, "", 35) + _caffe_run(2, 40, 50, "p_iter_35"), "joined", 1),
         (_caffe_run(1, 0, 40, "", 35) + _caffe_run(2, 40, 50, "q_iter_38"), [(40, 2)], 2),
+        (_caffe_run(1, 0, 40, "", 35) + _caffe_run(2, 40, 50, "/old/p_iter_35"), "joined", 1),
+        (_caffe_run(1, 0, 40, "", 35) + _caffe_run(2, 40, 50, "./p_iter_35"), "joined", 1),
+        (_caffe_run(1, 0, 40, "", 35) + _caffe_run(2, 40, 50, "q_iter_35"), [(40, 2)], 2),
+        (
+            _caffe_run(1, 0, 40, "", 35, "a/") + _caffe_run(2, 40, 50, "b/p_iter_35"),
+            [(40, 2)],
+            2,
+        ),
+        (_json_run(1, 0, 40, 40) + _json_run(2, 40, 50, 0, True), "joined", 1),
+        (_json_run(1, 0, 40, 40) + _json_run(2, 40, 50, 0, False), [(40, 2)], 2),
         (_json_run(1, 0, 40, 35) + _json_run(2, 0, 20), [(0, 2), (10, 2)], 2),
         (_json_run(1, 0, 40, 40) + _json_run(2, 40, 50), "joined", 1),
         (_json_run(1, 0, 40, 30) + _json_run(2, 40, 50), [(40, 2)], 2),
