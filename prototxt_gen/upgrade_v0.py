@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
-from prototxt_gen.proto import Message
+from prototxt_gen.proto import Message, copy_of
 
 V0_TYPES = {
     "accuracy": "ACCURACY",
@@ -127,16 +127,10 @@ def _fold_padding(net: Message, where: str) -> list[str]:
         if old.type != "padding":
             kept.append(layer)
         producer.update(dict.fromkeys(source_tops, layer))
-    copies = [_copy(layer) for layer in kept]
+    copies = [copy_of(layer) for layer in kept]
     del net.layers[:]
     net.layers.extend(copies)
     return sentences
-
-
-def _copy(layer: Message) -> Message:
-    result = proto.V1LayerParameter()
-    result.CopyFrom(layer)
-    return result
 
 
 def _check_padding(layer: Message, source: Message, where: str) -> None:
@@ -155,7 +149,7 @@ def _check_padding(layer: Message, source: Message, where: str) -> None:
 def _upgrade_layer(layer: Message, where: str, sentences: list[str]) -> Message:
     """The layer in the V1 form: the fields of its V0 part, and the V1 fields around it."""
     old = layer.layer
-    result = _copy(layer)
+    result = copy_of(layer)
     result.ClearField("layer")
     if old.HasField("type"):
         if old.type not in V0_TYPES:

@@ -47,6 +47,13 @@ def message_class(full_name: str) -> Any:
     return _class_of(descriptor)
 
 
+def copy_of(message: Message) -> Message:
+    """A copy of a message of any schema."""
+    result = type(message)()
+    result.CopyFrom(message)
+    return result
+
+
 def message_names() -> tuple[str, ...]:
     """The names of the schema's top-level messages, in the order of the schema."""
     return tuple(_file().message_types_by_name)

@@ -10,6 +10,7 @@ import numpy as np
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
 from prototxt_gen.geometry_limits import image_shape
+from prototxt_gen.proto import copy_of
 from runtime.backend.base import HostArray
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places, PlainLayer
@@ -167,8 +168,7 @@ class BNLayer(Layer):
         channels = self.blobs[0].count()
         weights = [blob.data.host().reshape(channels) for blob in self.blobs]
         param.ClearField("bn_param")
-        scale = type(param)()
-        scale.CopyFrom(param)
+        scale = copy_of(param)
         del scale.param[2:]
         scale.type = "Scale"
         scale.scale_param.bias_term = True

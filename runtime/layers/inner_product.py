@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError, UnsupportedError
+from prototxt_gen.proto import copy_of
 from runtime.backend.base import Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep
@@ -127,8 +128,7 @@ class InnerProductLayer(Layer):
                 f"got axis {old.axis}, transpose {bool(old.transpose)}; "
                 "evaluate with --protocol multicrop"
             )
-        dense = type(param)()
-        dense.CopyFrom(param)
+        dense = copy_of(param)
         dense.type = "Convolution"
         dense.ClearField("inner_product_param")
         new = dense.convolution_param

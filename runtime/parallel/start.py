@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from prototxt_gen.proto import copy_of
 from runtime.backend.base import Backend
 from runtime.net import Net
 from runtime.parallel.collective import PATIENCE, Collective
@@ -58,8 +59,7 @@ def further_replica(
     Raises:
         VerydeepError: the nets cannot be built on this device.
     """
-    param_without_weights = type(param)()
-    param_without_weights.CopyFrom(param)
+    param_without_weights = copy_of(param)
     del param_without_weights.weights[:]
     replica_options = options_for(options, plan, collective.rank)
     net, tests = build_nets(param_without_weights, backend, replica_options, seed)

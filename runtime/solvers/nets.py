@@ -12,6 +12,7 @@ from typing import Any
 
 from prototxt_gen import proto, text
 from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.proto import copy_of
 from prototxt_gen.upgrade import upgrade_net
 from runtime.net import Net
 
@@ -137,8 +138,7 @@ def share_trained_layers(target: Net, source: Net) -> list[str]:
 
 
 def _embedded(net: Any, key: str) -> Any:
-    copy = type(net)()
-    copy.CopyFrom(net)
+    copy = copy_of(net)
     for sentence in upgrade_net(copy, key):
         log.info("%s: %s", key, sentence)
     return copy

@@ -12,6 +12,7 @@ from typing import Any
 from prototxt_gen import text
 from prototxt_gen.errors import DataError, SnapshotError, TrainingError
 from prototxt_gen.number_limits import check_solver
+from prototxt_gen.proto import copy_of
 from runtime.backend.base import Backend
 from runtime.logs.glog import caffe_log, number
 from runtime.process.not_copyable import NotCopyable
@@ -59,8 +60,7 @@ class Solver(NotCopyable):
                 nets or its weights are invalid or do not fit together.
             DeviceError: a device of the engine is not available.
         """
-        self.param = type(param)()
-        self.param.CopyFrom(param)
+        self.param = copy_of(param)
         check_solver(self.param)
         self.options = options if options is not None else SolverOptions()
         caffe_log(

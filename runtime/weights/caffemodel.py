@@ -17,7 +17,7 @@ from prototxt_gen import proto
 from prototxt_gen.downgrade import downgrade_v1
 from prototxt_gen.errors import ProtoError, SnapshotError
 from prototxt_gen.files import atomic_write
-from prototxt_gen.proto import Message
+from prototxt_gen.proto import Message, copy_of
 from prototxt_gen.upgrade import V1_TYPE_NAMES, upgrade_net, v1_type_name
 from prototxt_gen.upgrade_v0 import V0_TYPES
 from runtime.layers.factory import class_of
@@ -293,16 +293,14 @@ def _skeleton(
 
 def _without_phases(net: Message) -> Message:
     """The net without phases, which V1 cannot store and readers of weights do not need."""
-    result = proto.NetParameter()
-    result.CopyFrom(net)
+    result = copy_of(net)
     for layer in result.layer:
         layer.ClearField("phase")
     return result
 
 
 def _without_layers(net: Message) -> bytes:
-    rest = proto.NetParameter()
-    rest.CopyFrom(net)
+    rest = copy_of(net)
     rest.ClearField("layer")
     rest.ClearField("layers")
     return bytes(rest.SerializeToString(deterministic=True))
