@@ -7,7 +7,7 @@ from typing import Any
 from prototxt_gen import proto
 from prototxt_gen.dialects import BVLC, refusals
 from prototxt_gen.errors import SnapshotError, UnsupportedError
-from prototxt_gen.proto import Message
+from prototxt_gen.proto import Message, copy_of
 from runtime.core.context import RunContext
 from runtime.core.description import PlainLayer
 from runtime.export.comparison import TOLERANCE, random_input, relative_difference
@@ -50,8 +50,7 @@ def _layers(net: Net, param: Message) -> list[PlainLayer]:
         own = net.layer_by_name(given.name)
         if own is None:
             raise UnsupportedError(f"net '{net.name}': has no layer '{given.name}'")
-        copy: Any = proto.LayerParameter()
-        copy.CopyFrom(given)
+        copy: Any = copy_of(given)
         layers += own.bvlc_form(copy)
     return layers
 

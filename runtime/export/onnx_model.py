@@ -11,6 +11,7 @@ import numpy.typing as npt
 from prototxt_gen import proto
 from prototxt_gen.errors import SnapshotError, UnsupportedError
 from prototxt_gen.files import atomic_write
+from prototxt_gen.proto import copy_of
 from runtime.core.layer import Layer
 from runtime.export.comparison import TOLERANCE, random_input, relative_difference
 from runtime.export.onnx_graph import IR_VERSION, OPSET, Graph, Step, import_onnx
@@ -97,8 +98,7 @@ def compare(net: Net, model: Any, values: dict[str, str]) -> dict[str, float] | 
     net.forward()
     # A soft-max hides differences of small scores, so all blobs are compared, not only outputs.
     blobs = {values[name]: name for name in net.blobs if values[name] not in inputs}
-    probe = type(model)()
-    probe.CopyFrom(model)
+    probe = copy_of(model)
     del probe.graph.output[:]
     probe.graph.output.extend(_info(net, name, value) for value, name in blobs.items())
     results = _run(probe.SerializeToString(), list(blobs), inputs) if blobs else []

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, UnsupportedError
+from prototxt_gen.proto import copy_of
 from runtime.layers.factory import class_of, layer_type_list
 from runtime.net.building import filter_net
 
@@ -54,8 +55,7 @@ def cut_batch(param: Any, state: Any, parts: int) -> Any:
             f"expected a multiple of {parts}, got {batch}; change batch_size, or the number of "
             "devices or shards"
         )
-    cut = type(param)()
-    cut.CopyFrom(filter_net(param, state))
+    cut = copy_of(filter_net(param, state))
     for layer in sources(cut):
         class_of(layer.type).set_batch(layer, batch // parts)
     return cut

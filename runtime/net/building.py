@@ -13,6 +13,7 @@ from typing import Any
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
+from prototxt_gen.proto import copy_of
 
 log = logging.getLogger("verydeep.net")
 
@@ -55,8 +56,7 @@ def filter_net(param: Any, state: Any) -> Any:
     Raises:
         ProtoError: a layer has both include and exclude rules.
     """
-    kept = type(param)()
-    kept.CopyFrom(param)
+    kept = copy_of(param)
     del kept.layer[:]
     kept.state.CopyFrom(state)
     for layer in param.layer:
@@ -127,8 +127,7 @@ def insert_splits(param: Any) -> Any:
         ProtoError: a bottom is not a top of an earlier layer.
     """
     usage = _Usage(param)
-    split = type(param)()
-    split.CopyFrom(param)
+    split = copy_of(param)
     del split.layer[:]
     next_copy: Counter[TopIndex] = Counter()
     for i, layer in enumerate(param.layer):

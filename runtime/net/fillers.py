@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from prototxt_gen.proto import copy_of
+
 
 def without_fillers(param: Any) -> Any:
     """A copy of a net without weight fillers, for weights that are replaced after it is built.
 
     Building it is fast and draws no random numbers.
     """
-    bare = type(param)()
-    bare.CopyFrom(param)
+    bare = copy_of(param)
     for layer in bare.layer:
         for settings, field in _weight_fillers(layer):
             settings.ClearField(field)

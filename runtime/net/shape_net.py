@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.proto import copy_of
 from runtime.backend.base import Backend
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom
@@ -152,8 +153,7 @@ def _image_shapes(layer: Any, image: Shape) -> list[Shape]:
 
 def _with_batch(param: Any, batch: int) -> Any:
     """The net with another batch in the sources whose prototxt has one."""
-    changed = type(param)()
-    changed.CopyFrom(param)
+    changed = copy_of(param)
     old = None
     for layer in filter(is_source, changed.layer):
         source = class_of(layer.type)
@@ -168,8 +168,7 @@ def _with_batch(param: Any, batch: int) -> Any:
 
 def _with_inputs(param: Any, shapes: dict[str, list[Shape]]) -> Any:
     """The net with an Input layer, of one shape per top, in place of each named source."""
-    changed = type(param)()
-    changed.CopyFrom(param)
+    changed = copy_of(param)
     for layer in changed.layer:
         if layer.name in shapes and is_source(layer):
             layer.type = "Input"

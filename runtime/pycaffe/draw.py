@@ -11,7 +11,7 @@ from prototxt_gen import draw as graphviz
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.files import atomic_write
-from prototxt_gen.proto import Message
+from prototxt_gen.proto import Message, copy_of
 from prototxt_gen.upgrade import upgrade_net
 from runtime.analysis.edge_channels import blob_channels
 from runtime.analysis.net_plot import SUFFIXES, plot_net
@@ -121,7 +121,6 @@ def draw_net_to_file(
 
 
 def _current_form(caffe_net: Message) -> Message:
-    net = type(caffe_net)()
-    net.CopyFrom(caffe_net)
+    net = copy_of(caffe_net)
     upgrade_net(net, "draw_net")
     return net

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.proto import copy_of
 from runtime.backend.base import Backend
 from runtime.core.context import PassWindow
 from runtime.parallel.collective import Collective
@@ -177,8 +178,7 @@ def build_solver(param: Any, backend: Backend, options: SolverOptions, rank: Ran
 def _following(
     param: Any, backend: Backend, options: SolverOptions, build_engine: BuildEngine
 ) -> Solver:
-    built = type(param)()
-    built.CopyFrom(param)
+    built = copy_of(param)
     for name in _TEST_FIELDS:
         built.ClearField(name)
     built.snapshot, built.snapshot_after_train = 0, False
