@@ -1,4 +1,4 @@
-"""NCCL as a transport (extra: nccl): it sends and receives arrays and adds nothing."""
+"""NCCL as a transport (extras: nccl, nccl13): it sends and receives arrays and adds nothing."""
 
 from __future__ import annotations
 
@@ -62,7 +62,8 @@ class NcclLibrary:
         except OSError as cause:
             raise DeviceError(
                 f"transport 'nccl': {path} cannot be loaded: {cause}; expected NVIDIA's NCCL; "
-                "install the extra: pip install 'verydeep[nccl]', or use --transport auto"
+                "install the extra: pip install 'verydeep[nccl]', or 'verydeep[nccl13]' with CUDA 13; "
+                "or use --transport auto"
             ) from cause
         self._dll.ncclGetErrorString.restype = ctypes.c_char_p
         self._dll.ncclGetErrorString.argtypes = [ctypes.c_int]
@@ -92,7 +93,13 @@ def load_nccl(path: str) -> NcclLibrary:
 
 
 class NcclLink(DeviceLink):
-    """See DeviceLink. The sends and receives of one post are one NCCL group, to avoid deadlock."""
+    """See DeviceLink. The sends and receives of one post are one NCCL group, to avoid deadlock.
+
+    A group runs on the device until all replicas have submitted theirs. A thread that waits for its
+    device meanwhile, for example in an allocation, may hold the interpreter's lock, which a replica
+    of the same process needs in order to submit. So the replicas meet on the host before a group,
+    and again after it: when `start` returns, no group waits for a host.
+    """
 
     def __init__(self, backend: Any, inner: Collective) -> None:
         super().__init__(backend, inner)
@@ -102,6 +109,16 @@ class NcclLink(DeviceLink):
         self.driver.native_stream(self.stream)
         name = self._exchange_id()
         self._nccl.call("ncclCommInitRank", ctypes.byref(self._comm), self.size, name, self.rank)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Exchange one number, so that NCCL connects and loads its kernels before training."""
+        empty = self.backend.memory.empty
+        sent, received = (empty(1, self.backend.dtype) for _ in range(2))
+        self.backend.memory.fill(sent, 0.0)
+        self.driver.synchronize()
+        self._post([[sent]] * self.size, [[received]] * self.size)
+        self.driver.synchronize(self.stream)
 
     def _exchange_id(self) -> _UniqueId:
         """The communicator's id, which the first replica creates."""
@@ -118,27 +135,41 @@ class NcclLink(DeviceLink):
     def start(
         self, outgoing: Sequence[Message], sizes: Sizes, incoming: list[Message], ready: Any
     ) -> Pending:
-        """See DeviceLink.start."""
+        """See DeviceLink.start.
+
+        Raises:
+            TrainingError, PeerFailedError: another replica has failed.
+        """
+        self._post(outgoing, incoming)
+        return _Posted(self, incoming)
+
+    def _post(self, outgoing: Sequence[Message], incoming: Sequence[Message]) -> None:
+        """Submit one group between two meetings."""
         stream = self.driver.native_stream(self.stream)
-        call = self._nccl.call
-        call("ncclGroupStart")
+        self.meet()
+        self._nccl.call("ncclGroupStart")
         for peer in range(self.size):
             if peer == self.rank:
                 continue
             for name, arrays in (("ncclSend", outgoing[peer]), ("ncclRecv", incoming[peer])):
                 for array in arrays:
-                    call(name, array.address, array.nbytes, _BYTES, peer, self._comm, stream)
-        call("ncclGroupEnd")
-        return _Grouped(self, incoming)
+                    place = array.address, array.nbytes, _BYTES, peer, self._comm, stream
+                    self._nccl.call(name, *place)
+        self._nccl.call("ncclGroupEnd")
+        self.meet()
 
     def meet(self) -> None:
-        """Wait on the host until all replicas have posted; on a device a wait would have no limit.
+        """Wait on the host until all replicas are here; on a device a wait would have no limit.
 
         Raises:
-            TrainingError, PeerFailedError: see Pending.finish.
+            TrainingError, PeerFailedError: see Pending.finish. The link is aborted.
         """
         marker = [np.zeros(1, self.backend.dtype)]
-        self.inner.exchange([marker] * self.size, [[1]] * self.size)
+        try:
+            self.inner.exchange([marker] * self.size, [[1]] * self.size)
+        except TrainingError:
+            self.abort()
+            raise
 
     def release(self) -> None:
         """See Collective. The arrays have been sent when `finish` returns."""
@@ -158,7 +189,7 @@ class NcclLink(DeviceLink):
             self._comm = _POINTER()
 
 
-class _Grouped:
+class _Posted:
     """See Pending."""
 
     def __init__(self, link: NcclLink, incoming: list[Message]) -> None:
@@ -166,10 +197,5 @@ class _Grouped:
 
     def finish(self) -> list[Message]:
         """See Pending.finish. The compute stream waits for the copies, the host does not."""
-        try:
-            self._link.meet()
-        except TrainingError:
-            self._link.abort()
-            raise
         self._link.passed()
         return self._incoming

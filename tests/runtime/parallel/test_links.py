@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from runtime.parallel import nccl
 from runtime.parallel.collective import ExchangeTable, PeerFailedError, ThreadCollective
 from runtime.parallel.group import first_cause
 from runtime.parallel.links import NCCL, PEER, STAGED, ChosenLink, PeerLink, StagedLink, link_for
+from tests.runtime.parallel.spinning_nccl import SpinningNccl
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="the emulator needs g++")
 
@@ -158,7 +160,9 @@ def test_without_nccl_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DeviceError) as caught:
         together(2, NCCL, two_turns)
     assert "transport 'nccl': /nowhere/libnccl.so.2 cannot be loaded" in str(caught.value)
-    assert "pip install 'verydeep[nccl]', or use --transport auto" in str(caught.value)
+    assert "pip install 'verydeep[nccl]', or 'verydeep[nccl13]' with CUDA 13; or use" in str(
+        caught.value
+    )
 
 
 def test_ncclss_own_words_are_passed_on(fake_nccl: Path) -> None:
@@ -191,6 +195,61 @@ def test_a_peers_failure_does_not_leave_the_device_waiting(
 
     together(2, NCCL, act)
     assert called.count("ncclCommAbort") == 2 and "ncclCommDestroy" not in called
+
+
+@pytest.mark.parametrize("slow", [0, 2])
+def test_no_group_runs_while_a_replica_holds_the_interpreter(
+    slow: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call of the driver that waits for its device would keep the other replicas from posting."""
+    library = SpinningNccl(3, slow)
+    monkeypatch.setattr(nccl, "load_nccl", lambda path: library)
+    allocate, synchronize = EmulatorDriver.allocate, EmulatorDriver.synchronize
+
+    def guarded_allocate(self: Any, size: int) -> int:
+        assert not library.runs()
+        return allocate(self, size)
+
+    def guarded_synchronize(self: Any, stream: Any = None) -> None:
+        assert not library.runs()
+        synchronize(self, stream)
+
+    def act(link: Any) -> list[list[float]]:
+        link.exchange([[]] * 3, [[]] * 3)  # creates the link
+        link.release()
+        return two_turns(link)
+
+    monkeypatch.setattr(EmulatorDriver, "allocate", guarded_allocate)
+    monkeypatch.setattr(EmulatorDriver, "synchronize", guarded_synchronize)
+
+    for rank, seen in enumerate(together(3, NCCL, act)):
+        assert seen[::2] == [[200.0 + rank], [210.0 + rank], [220.0 + rank]]
+    assert library.ends == [8] * 3  # the first, an empty one, and two of each of three turns
+
+
+@pytest.mark.parametrize("slow", [0, 1])
+def test_a_group_begins_when_all_replicas_post(slow: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = SpinningNccl(2, slow)
+    monkeypatch.setattr(nccl, "load_nccl", lambda path: library)
+    arrived = [0, 0]
+    start = SpinningNccl.ncclGroupStart
+
+    def checked(self: SpinningNccl) -> None:
+        assert min(arrived) > min(self.ends) - 1
+        start(self)
+
+    monkeypatch.setattr(SpinningNccl, "ncclGroupStart", checked)
+
+    def act(link: Any) -> None:
+        for turn in range(3):
+            if link.rank == slow:
+                time.sleep(0.02)
+            arrived[link.rank] = turn + 1
+            link.exchange([[]] * 2, [[]] * 2)
+            assert min(library.ends) == turn + 2
+            link.release()
+
+    together(2, NCCL, act)
 
 
 def test_host_memory_needs_no_link() -> None:
