@@ -137,6 +137,10 @@ CUresult cuGetErrorString(CUresult error, const char** text) {
         case CUDA_ERROR_OUT_OF_MEMORY: *text = "out of memory"; break;
         case CUDA_ERROR_INVALID_CONTEXT: *text = "invalid device context"; break;
         case CUDA_ERROR_LAUNCH_FAILED: *text = fake::failure.c_str(); break;
+        case CUDA_ERROR_NOT_INITIALIZED: *text = "the function is not loaded"; break;
+        case CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED:
+            *text = "asynchronous copy from pageable memory";
+            break;
         case CUDA_ERROR_PEER_ACCESS_ALREADY_ENABLED:
             *text = "peer access is already enabled";
             break;

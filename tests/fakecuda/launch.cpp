@@ -24,6 +24,8 @@ struct Function {
     std::string name;
     Entry entry;
     unsigned dynamic_limit = 48 << 10;
+    // With lazy loading the first launch would load it, and may wait for all work of the device.
+    bool loaded = false;
 };
 
 struct Event {
@@ -100,6 +102,13 @@ CUresult cuModuleGetFunction(CUfunction* function, CUmodule module, const char* 
     return CUDA_SUCCESS;
 }
 
+CUresult cuFuncGetAttribute(int* value, CUfunction_attribute, CUfunction function) {
+    FAKE_NEEDS_CONTEXT();
+    reinterpret_cast<Function*>(function)->loaded = true;
+    *value = 0;
+    return CUDA_SUCCESS;
+}
+
 CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute, int value) {
     if (attribute != CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES) {
         return CUDA_ERROR_NOT_SUPPORTED;
@@ -112,6 +121,7 @@ CUresult cuLaunchKernel(CUfunction handle, unsigned gx, unsigned gy, unsigned gz
                         unsigned by, unsigned bz, unsigned shared, CUstream stream, void** params,
                         void** extra) {
     const Function& function = *reinterpret_cast<Function*>(handle);
+    if (!function.loaded) return CUDA_ERROR_NOT_INITIALIZED;
     if (params != nullptr || extra == nullptr || gx * gy * gz == 0 ||
         shared > function.dynamic_limit) {
         return CUDA_ERROR_INVALID_VALUE;

@@ -1,6 +1,7 @@
 // Memory and copies. Every device allocation lies between the emulator's fences.
 #include <cstdlib>
 #include <cstring>
+#include <iterator>
 #include <map>
 #include <mutex>
 
@@ -19,7 +20,11 @@ struct Owned {
     size_t size;
 };
 
+// Free memory is reported in whole units, as a GPU does.
+constexpr size_t UNIT = size_t{2} << 20;
+
 std::map<CUdeviceptr, Owned> owned;
+std::map<const char*, size_t> pinned;
 std::mutex changing;
 
 bool within(CUdeviceptr address, size_t size) { return size <= emu_extent(address); }
@@ -27,6 +32,16 @@ bool within(CUdeviceptr address, size_t size) { return size <= emu_extent(addres
 CUresult copy(void* to, const void* from, size_t size) {
     memmove(to, from, size);
     return CUDA_SUCCESS;
+}
+
+// Whether a copy may read or write the host memory after the call has returned.
+bool is_pinned(const void* memory, size_t size) {
+    std::lock_guard<std::mutex> lock(changing);
+    const char* first = static_cast<const char*>(memory);
+    auto after = pinned.upper_bound(first);
+    if (after == pinned.begin()) return false;
+    const auto& [start, length] = *std::prev(after);
+    return first + size <= start + length;
 }
 
 // Host memory takes part in no capture here, as PyCUDA's callers do not keep it.
@@ -65,25 +80,32 @@ CUresult cuMemFree(CUdeviceptr address) {
 CUresult cuMemGetInfo(size_t* free_size, size_t* total) {
     FAKE_NEEDS_CONTEXT();
     *total = fake::device_memory();
-    *free_size = *total - fake::devices[fake::current()->device].used;
+    *free_size = (*total - fake::devices[fake::current()->device].used) / UNIT * UNIT;
     return CUDA_SUCCESS;
 }
 
 CUresult cuMemHostAlloc(void** memory, size_t size, unsigned) {
     FAKE_NEEDS_CONTEXT();
     *memory = malloc(size);
-    return *memory != nullptr ? CUDA_SUCCESS : CUDA_ERROR_OUT_OF_MEMORY;
+    if (*memory == nullptr) return CUDA_ERROR_OUT_OF_MEMORY;
+    std::lock_guard<std::mutex> lock(changing);
+    pinned[static_cast<char*>(*memory)] = size;
+    return CUDA_SUCCESS;
 }
 
 CUresult cuMemFreeHost(void* memory) {
     FAKE_NEEDS_CONTEXT();
+    std::lock_guard<std::mutex> lock(changing);
+    pinned.erase(static_cast<char*>(memory));
     free(memory);
     return CUDA_SUCCESS;
 }
 
+// CUDA does not define when it reads pageable memory, so that a program may not rely on a copy.
 CUresult cuMemcpyHtoDAsync(CUdeviceptr to, const void* from, size_t size, CUstream stream) {
     if (capturing(stream)) return CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED;
     if (!within(to, size)) return CUDA_ERROR_INVALID_VALUE;
+    if (!is_pinned(from, size)) return CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED;
     return fake::submit(stream, [=] { return copy(reinterpret_cast<void*>(to), from, size); });
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from runtime.backend.cuda.pycuda_resources import (
     PyCudaGraph,
     Resources,
 )
+from runtime.backend.cuda.upload_ring import UploadRing
 
 _NON_BLOCKING = 1  # no order with the default stream, which is not used here
 
@@ -55,6 +57,9 @@ def import_pycuda() -> Any:
             f"backend 'gpu': PyCUDA cannot be imported ({cause}); expected the extra [cuda]; "
             "install it: pip install 'verydeep[cuda]' (it needs the CUDA toolkit)"
         ) from cause
+    # The driver reads this when it is initialised: a module loaded lazily at its first launch may
+    # wait for all work of the device.
+    os.environ.setdefault("CUDA_MODULE_LOADING", "EAGER")
     try:
         cuda.init()
     except cuda.Error as cause:
@@ -103,6 +108,7 @@ class PyCudaDriver:
         self._manifests: dict[Path, Manifest] = {}
         self._granted: dict[tuple[str, str], int] = {}
         self._recorded: list[DeviceArray] | None = None
+        self._uploads = UploadRing(self._compute)
 
     def allocate(self, size: int) -> int:
         """See Driver.allocate."""
@@ -142,14 +148,15 @@ class PyCudaDriver:
         return array[:size]
 
     def upload(self, host: HostArray, address: int, stream: Any = None) -> None:
-        """See Driver.upload. CUDA has read memory that is not pinned when the call returns."""
+        """See Driver.upload. Without a stream the copy passes through pinned memory."""
         self._outside_capture("upload")
         expect_contiguous("upload", host)
-        if host.nbytes:
-            queue = stream or self._compute
-            self._call("upload", self._cuda.memcpy_htod_async, address, host, queue)
-            if stream is None and self._is_pinned(host):
-                self._call("upload", queue.synchronize)
+        if not host.nbytes:
+            return
+        if stream is None:
+            self._uploads.send(self, host, address)
+        else:
+            self._call("upload", self._cuda.memcpy_htod_async, address, host, stream)
 
     def download(self, address: int, host: HostArray, stream: Any = None) -> None:
         """See Driver.download."""
@@ -199,7 +206,7 @@ class PyCudaDriver:
             )
             self._own.modules.append(module)
             self._own.kernels[path] = {
-                name: Kernel(signature, path.stem, module.get_function(name))
+                name: Kernel(signature, path.stem, self._function(module, name))
                 for name, signature in manifest.kernels.items()
             }
         return self._own.kernels[path]
@@ -312,6 +319,16 @@ class PyCudaDriver:
             kernel.handle.set_attribute(attribute, shared_bytes)
             self._granted[key] = shared_bytes
 
+    def _function(self, module: Any, name: str) -> Any:
+        """A function that is loaded now, since a first launch may wait for all work of the device.
+
+        Reading an attribute loads it, also where the process loads modules lazily.
+        """
+        function = self._call(f"loading kernel '{name}'", module.get_function, name)
+        attribute = self._cuda.function_attribute.NUM_REGS
+        self._call(f"loading kernel '{name}'", function.get_attribute, attribute)
+        return function
+
     def _call(self, operation: str, function: Callable[..., Any], *args: Any) -> Any:
         self._context.attach()
         try:
@@ -333,9 +350,6 @@ class PyCudaDriver:
         if path not in self._manifests:
             self._manifests[path] = read_manifest(path)
         return self._manifests[path]
-
-    def _is_pinned(self, host: HostArray) -> bool:
-        return any(np.may_share_memory(host, pinned) for pinned in self._own.pinned)
 
 
 def _path(source: str | Path) -> Path:

@@ -50,9 +50,11 @@ def scale(
 @case
 def memory_is_aligned_and_keeps_what_is_written(driver: Driver) -> None:
     free = driver.free_memory()
-    addresses = [driver.allocate(size) for size in (1, 100, 4096)]
+    # A driver may count free memory in units of some megabytes.
+    addresses = [driver.allocate(size) for size in (1, 100, 4096, 8 << 20)]
     assert all(address % 256 == 0 for address in addresses)
-    assert driver.free_memory() < free
+    during = driver.free_memory()
+    assert during < free
     data = np.arange(100, dtype=np.uint8)
     driver.upload(data, addresses[1])
     driver.copy(addresses[1] + 10, addresses[2] + 7, 50)
@@ -62,7 +64,7 @@ def memory_is_aligned_and_keeps_what_is_written(driver: Driver) -> None:
     assert got.tolist() == [*range(10, 60), 9, 9, 9]
     for address in addresses:
         driver.free(address)
-    assert driver.free_memory() == free
+    assert driver.free_memory() > during
 
 
 @case
@@ -307,4 +309,19 @@ def the_pool_uses_memory_again(driver: Driver) -> None:
     free = driver.free_memory()
     memory.trim()
     assert (memory.held_bytes, memory.cached_bytes) == (0, 0)
-    assert driver.free_memory() == free + 1024
+    assert driver.free_memory() >= free
+
+
+@case
+def a_large_upload_may_change_after_the_return(driver: Driver) -> None:
+    memory = DeviceMemory(driver)
+    count = min(16 << 20 if driver.name == "gpu" else 1 << 14, driver.info.total_memory // 64)
+    x = memory.empty(count, F32)
+    for factor in (1.0, 2.0):
+        host = np.full(count, factor, np.float32)
+        busy = up(driver, memory, host)
+        for _ in range(3):
+            scale(driver, busy, busy, 1.0)
+        driver.upload(host, x.address)
+        host.fill(-1.0)
+        assert (down(driver, x) == factor).all()

@@ -103,14 +103,14 @@ def test_memory_comes_back_when_a_driver_is_closed_or_forgotten() -> None:
     kept.load(SOURCE)
     free = kept.free_memory()
     closed = PyCudaDriver(1)
-    closed.allocate(1 << 20)
+    closed.allocate(4 << 20)
     closed.pinned(100)
     closed.load(SOURCE)
-    assert kept.free_memory() == free - (1 << 20)
+    assert kept.free_memory() == free - (4 << 20)
     closed.close()
     assert kept.free_memory() == free
     forgotten = PyCudaDriver(1)
-    forgotten.allocate(1 << 20)
+    forgotten.allocate(4 << 20)
     del forgotten
     gc.collect()
     assert kept.free_memory() == free
