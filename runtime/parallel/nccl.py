@@ -62,8 +62,8 @@ class NcclLibrary:
         except OSError as cause:
             raise DeviceError(
                 f"transport 'nccl': {path} cannot be loaded: {cause}; expected NVIDIA's NCCL; "
-                "install the extra: pip install 'verydeep[nccl]', or 'verydeep[nccl13]' with CUDA 13; "
-                "or use --transport auto"
+                "install the extra: pip install 'verydeep[nccl]', or 'verydeep[nccl13]' with CUDA "
+                "13; or use --transport auto"
             ) from cause
         self._dll.ncclGetErrorString.restype = ctypes.c_char_p
         self._dll.ncclGetErrorString.argtypes = [ctypes.c_int]
