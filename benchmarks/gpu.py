@@ -11,6 +11,7 @@ results so far.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import sys
@@ -22,6 +23,7 @@ from typing import Any
 
 import gpu_cases
 import gpu_ours
+import gpu_probes
 from gpu_cases import Size
 from gpu_torch import Torch, find_torch
 from record import write_record
@@ -69,8 +71,10 @@ def machine(device: str, size: Size) -> Iterator[Row]:
     row |= {"driver": info.driver_version, "multiprocessors": info.multiprocessors}
     if device == "gpu":
         row["nvcc"] = find_nvcc().version
+    yield row
+    # A first import may take most of the time of the stage.
     torch = find_torch(device)
-    row["torch"] = None if torch is None else str(torch.__version__)
+    row = {"torch": None if torch is None else str(torch.__version__)}
     if torch is not None and device == "gpu":
         row["cuda of torch"], row["cudnn"] = torch.version.cuda, torch.backends.cudnn.version()
     yield row
@@ -116,14 +120,14 @@ def bandwidth(device: str, size: Size) -> Iterator[Row]:
 
 def layers(device: str, size: Size) -> Iterator[Row]:
     """The convolutions of the paper's nets, forward and backward, in every precision."""
-    for precision in gpu_cases.PRECISIONS:
-        backend, rivals = gpu_ours.open_device(device, precision), _rivals(device, precision)
-        for layer in size.layers:
+    for layer in size.layers:
+        for precision in gpu_cases.PRECISIONS:
+            backend, rivals = gpu_ours.open_device(device, precision), _rivals(device, precision)
             for row in _layer(layer, size, backend, rivals):
                 yield row | {"precision": precision}
             for rival in rivals:
                 rival.forget()
-        backend.driver.close()
+            backend.driver.close()
 
 
 def _layer(
@@ -137,6 +141,37 @@ def _layer(
         row = _compared(measure(entrants, size))
         rate = gpu_cases.gflop(layer, size.batch) / row["ms"][OURS]
         yield {"layer": "{0}->{1} at {2}x{2}".format(*layer), "pass": step, "tflops": rate} | row
+
+
+def step(device: str, size: Size) -> Iterator[Row]:
+    """Training of the first net in every precision, in one round."""
+    once = dataclasses.replace(size, rounds=1)
+    for precision in gpu_cases.PRECISIONS:
+        row = _step(device, once, size.nets[0], precision, "training")
+        yield {"net": size.nets[0], "step": "training", "precision": precision} | row
+
+
+def probes(device: str, size: Size) -> Iterator[Row]:
+    """Rates that the models of kernels assume."""
+    backend = gpu_ours.open_device(device)
+    yield from gpu_probes.probes(backend, size is gpu_cases.FULL)
+    backend.driver.close()
+
+
+def profile(device: str, size: Size) -> Iterator[Row]:
+    """The kernels that PyTorch launches for three layers, and their times."""
+    for layer in size.layers[1::3] or size.layers[:1]:
+        for precision in gpu_cases.PRECISIONS:
+            for rival in _rivals(device, precision):
+                works = rival.convolution(layer, size.batch)
+                for name, work in works.items():
+                    yield {
+                        "layer": "{0}->{1} at {2}x{2}".format(*layer),
+                        "pass": name,
+                        "torch": rival.mode.name,
+                        "kernels": rival.profiled(work),
+                    }
+                rival.forget()
 
 
 def steps(device: str, size: Size) -> Iterator[Row]:
@@ -210,6 +245,9 @@ STAGES: dict[str, Callable[[str, Size], Iterator[Row]]] = {
     "machine": machine,
     "build": build,
     "bandwidth": bandwidth,
+    "probes": probes,
+    "step": step,
+    "profile": profile,
     "layers": layers,
     "steps": steps,
     "launches": launches,

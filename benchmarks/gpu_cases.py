@@ -21,7 +21,8 @@ VGG_LAYERS = (
 )
 PASSES = ("forward", "backward data", "backward weight")
 STEPS = ("training", "inference")
-PRECISIONS = ("fp32", "tf32", "bf16")
+# The most informative first.
+PRECISIONS = ("bf16", "tf32", "fp32")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,18 @@ class Torch:
         if self.place == "cuda":
             self.torch.cuda.synchronize()
 
+    def profiled(self, work: Work) -> dict[str, float]:
+        """The device kernels of a work and their total times; on a CPU its ops. Units: us."""
+        profiler = self.torch.profiler
+        work()
+        self.synchronize()
+        with profiler.profile() as profile:
+            work()
+            self.synchronize()
+        device = "device_time_total" if self.place == "cuda" else "cpu_time_total"
+        times = {str(event.key): getattr(event, device, 0.0) for event in profile.key_averages()}
+        return {name: float(value) for name, value in times.items() if value}
+
     def forget(self) -> None:
         """Free the device memory that PyTorch caches."""
         if self.place == "cuda":
