@@ -18,6 +18,7 @@ from runtime.analysis.summary import summarize
 from runtime.analysis.summary_text import summary_text
 from runtime.backend.base import Backend, HostArray
 from runtime.backend.registry import create_backend
+from runtime.bundle.bundle import Bundle, is_bundle
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.net import Net
@@ -30,6 +31,9 @@ _DEVICE = re.compile(r"(cpu|gpu|emu)(?::(\d{1,4}))?")
 
 class Model(Net):
     """A net in phase TEST that predicts arrays. Several threads may use one model."""
+
+    bundle: Bundle | None = None
+    """The bundle that it was loaded from, with labels and preprocessing."""
 
     def predict(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, HostArray]:
         """Run the net on any number of samples, in batches of the prototxt's batch size.
@@ -137,8 +141,10 @@ def load(
     """Load a net with its weights, in phase TEST.
 
     Args:
-        net: a prototxt with an Input layer, such as deploy.prototxt, of any version of Caffe.
-        weights: .caffemodel, .caffemodel.h5 or .npz; None keeps the values of the fillers.
+        net: a prototxt with an Input layer, such as deploy.prototxt, of any version of Caffe, or a
+            bundle, which has its weights.
+        weights: .caffemodel, .caffemodel.h5 or .npz; None keeps the values of the fillers, or those
+            of the bundle.
         device: "cpu", "gpu" or "gpu:1", or "emu", the emulator of the GPU kernels.
         precision: "fp32", or "tf32" or "bf16", to which convolutions on a GPU round their operands.
         threads: number of CPU threads; None for all cores, or OMP_NUM_THREADS.
@@ -149,12 +155,16 @@ def load(
         SnapshotError: the weights cannot be read, or layers have no weights in the file.
         DeviceError: the device or the precision is not available.
     """
+    bundle = Bundle.load(net) if is_bundle(net) else None
+    if bundle is not None:
+        net, weights = bundle.model, weights or bundle.weights
     backend = _open(device, precision, threads)
     param = text.read_net(net)
     files = [] if weights is None else [weights]
     context = RunContext(replaced=replaced_layers(param, files))
     with located(net):
         model = Model(param, proto.TEST, backend, context)
+    model.bundle = bundle
     if weights is not None:
         try:
             report = copy_trained_layers(model, weights)

@@ -28,7 +28,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime/net",),
     ("runtime/export", "runtime/weights"),
     ("runtime/solvers",),
-    ("runtime/analysis",),
+    ("runtime/analysis", "runtime/bundle"),
     ("runtime/evaluate", "runtime/inference", "runtime/parallel"),
     ("runtime/job", "runtime/pycaffe"),
     ("runtime/paper",),

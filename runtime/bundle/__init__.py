@@ -1,0 +1,1 @@
+"""Bundles: weights with everything that is needed to use them."""
