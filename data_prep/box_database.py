@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import datum as datums
-from data_prep.boxes import Box, Corners, corners_of, read_boxes, to_centres, to_corners
+from data_prep.boxes import Box, Corners, corners_of, to_centres, to_corners
+from data_prep.data_set import DataSet, Entry
 from data_prep.datum import Floats
-from data_prep.ilsvrc import Entry, Ilsvrc
 from data_prep.image_file import read_header, read_image_file
 from data_prep.lmdb_io import Reader, Writer
 from data_prep.philox import Words
@@ -31,19 +31,18 @@ _KEY_DIGITS = 9
 """Keys are `%08d_name`, as convert_imageset writes them."""
 
 
-def class_boxes(opened: Ilsvrc, entry: Entry) -> list[Box]:
-    """The boxes of an image that are of its own class; empty if it has no box file.
+def class_boxes(opened: DataSet, entry: Entry) -> list[Box]:
+    """The boxes of an image that are of its own class; empty if it has no boxes.
 
     Raises:
         DataError: the data set has no boxes of that split, or the file is damaged.
     """
     name, label = entry
-    path = opened.boxes_path(name)
     wnid = opened.synsets[label].wnid
-    return [] if path is None else [box for box in read_boxes(path) if box.name == wnid]
+    return [box for box in opened.boxes(name) if box.name == wnid]
 
 
-def with_boxes(opened: Ilsvrc, entries: Sequence[Entry], split: str) -> list[Entry]:
+def with_boxes(opened: DataSet, entries: Sequence[Entry], split: str) -> list[Entry]:
     """The images of a list that have a box of their class; the number of the others is logged.
 
     `split` is the word for the images in messages.
@@ -112,7 +111,7 @@ def read_record(record: bytes, name: str) -> tuple[Corners, int]:
 
 
 def write_boxes(
-    images: Path, opened: Ilsvrc, database: Path, progress: Progress | None = None
+    images: Path, opened: DataSet, database: Path, progress: Progress | None = None
 ) -> int:
     """Write the boxes of a database of images of convert_imageset; returns their number.
 
@@ -132,7 +131,7 @@ def write_boxes(
         return len(reader)
 
 
-def _stored_box(opened: Ilsvrc, name: str, datum: proto.Message, label: str) -> Corners:
+def _stored_box(opened: DataSet, name: str, datum: proto.Message, label: str) -> Corners:
     """The box of a stored image, which may be smaller than the file that the XML is about."""
     boxes = class_boxes(opened, (name, int(datum.label)))
     if not boxes:

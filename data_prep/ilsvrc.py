@@ -23,13 +23,11 @@ from pathlib import Path
 
 from data_prep import ilsvrc_truth as truth
 from data_prep.boxes import Box, read_boxes
+from data_prep.data_set import Entry
 from data_prep.ilsvrc_truth import Synset, listed
 from prototxt_gen.errors import DataError
 
 __all__ = ["Box", "Entry", "Ilsvrc", "Synset", "open_ilsvrc", "read_boxes", "write_list"]
-
-Entry = tuple[str, int]
-"""Path below the root of the data set, with forward slashes, and label."""
 
 _SPLITS = {
     "train": ("train", "ILSVRC2012_img_train", "ILSVRC/Data/CLS-LOC/train"),
@@ -136,6 +134,15 @@ class Ilsvrc:
         path = folder / image.relative_to(base).with_suffix(".xml")
         return path if path.is_file() else None
 
+    def boxes(self, name: str) -> list[Box]:
+        """The boxes of an image of a list; empty if it has no box file.
+
+        Raises:
+            DataError: the data set has no folder of boxes for that split, or the file is damaged.
+        """
+        path = self.boxes_path(name)
+        return [] if path is None else read_boxes(path)
+
     def _relative(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
 
@@ -172,6 +179,20 @@ class Ilsvrc:
                 f"{self.val}; unpack the archive again"
             )
         return dict(zip(names, labels, strict=True)), kit
+
+
+def is_ilsvrc(root: Path) -> bool:
+    """Whether a folder has ILSVRC's own names or lists, or images without class folders.
+
+    A folder with `train` and `val` that have only class folders is a plain folder of images.
+    """
+    named = any((root / name).is_dir() for names in _SPLITS.values() for name in names[1:])
+    if named or truth.find_file(root, truth.SYNSET_FILES)[0] is not None:
+        return True
+    train, val = (root / names[0] for names in _SPLITS.values())
+    if train.is_dir() and not _subfolders(train):
+        return True
+    return val.is_dir() and bool(_images(val))
 
 
 def open_ilsvrc(root: str | Path) -> Ilsvrc:

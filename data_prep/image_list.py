@@ -12,6 +12,7 @@ from data_prep import datum as datums
 from data_prep.convert_imageset import read_list
 from data_prep.datum import warp
 from data_prep.image_file import read_image_file
+from data_prep.image_folder import class_entries
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,14 @@ class ImageList:
     def read(
         cls, source: str | Path, root: Path, color: bool, size: tuple[int, int] | None
     ) -> ImageList:
-        """Read the list of an ImageData layer.
+        """Read the list of an ImageData layer, or the names below a folder of class folders.
 
         Raises:
-            DataError: see `read_list`.
+            DataError: see `read_list` and `class_entries`.
         """
-        return cls(root, tuple(read_list(source)), color, size)
+        folder = Path(source)
+        entries = class_entries(folder) if folder.is_dir() else read_list(source)
+        return cls(root, tuple(entries), color, size)
 
     def from_record(self, first: int) -> ImageList:
         """The list rotated so that it begins with another record."""

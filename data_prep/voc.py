@@ -103,18 +103,26 @@ def open_voc(root: str | Path) -> Voc:
         DataError: there is no such folder, or there are several.
     """
     base = Path(root)
-    for folders in ([base], sorted(base.glob("VOC2*")), sorted(base.glob("VOCdevkit/VOC2*"))):
-        years = [path for path in folders if is_voc(path)]
-        if len(years) > 1:
-            raise DataError(
-                f"{base}: {len(years)} years, {listed(years)}; expected one; name its folder"
-            )
-        if years:
-            return Voc(years[0])
+    years = find_voc(base)
+    if len(years) > 1:
+        raise DataError(
+            f"{base}: {len(years)} years, {listed(years)}; expected one; name its folder"
+        )
+    if years:
+        return Voc(years[0])
     raise DataError(
         f"{base}: no PASCAL VOC; expected the folders JPEGImages and ImageSets there, in VOC<year> "
         "or in VOCdevkit/VOC<year>; unpack the archive, and name the year's folder"
     )
+
+
+def find_voc(base: Path) -> list[Path]:
+    """The folders of years: the folder itself, or those in it, or in its VOCdevkit."""
+    for folders in ([base], sorted(base.glob("VOC2*")), sorted(base.glob("VOCdevkit/VOC2*"))):
+        years = [path for path in folders if is_voc(path)]
+        if years:
+            return years
+    return []
 
 
 def is_voc(folder: Path) -> bool:

@@ -166,16 +166,16 @@ def _read(
     if LABELS in files:
         lines = read_lines(folder / LABELS, "the labels", keep_empty=True)
         labels = tuple(label for _, label in lines)
-    texts = {key: _text(index, key, place) for key in ("name", "licence")}
-    objects = {key: _object(index, key, place) for key in ("metrics", "provenance")}
     return Bundle(
         folder / MODEL,
         folder / weights[0],
         read_preprocessing(index.get("preprocessing"), f"{place}: {INDEX}"),
         labels,
-        unpacked=unpacked,
-        **texts,
-        **objects,
+        _text(index, "name", place),
+        _text(index, "licence", place),
+        _object(index, "metrics", place),
+        _object(index, "provenance", place),
+        unpacked,
     )
 
 

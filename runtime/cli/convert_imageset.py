@@ -6,30 +6,49 @@ import argparse
 import json
 import logging
 import sys
+from pathlib import Path
 
 from data_prep.convert_imageset import ConvertOptions, convert, read_list
+from data_prep.data_set import Entry, class_names
+from data_prep.open_data_set import open_data_set
 from data_prep.progress import show_progress
 from data_prep.read_plan import FATAL, SKIP
-from prototxt_gen.errors import UnsupportedError
+from prototxt_gen.errors import DataError, UnsupportedError, UsageError
+from prototxt_gen.files import atomic_write_text
+from runtime.cli.data_sets import add_split_arguments, split_of
 from runtime.cli.devices import add_list_arguments
 from runtime.logs.glog import setup_logging
 
 NAME = "convert_imageset"
-SUMMARY = "write a list of images and labels into an LMDB"
+SUMMARY = "write a list of images and labels, or a data set, into an LMDB"
 EXAMPLE = (
     "verydeep convert_imageset --encoded --short_side 512 --shrink_only "
     "ilsvrc12/train/ train.txt ilsvrc12_train_lmdb"
 )
+
+TRAIN, VAL, ALL = "train", "val", "all"
+SPLITS = (TRAIN, VAL, ALL)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "root_folder",
         metavar="ROOTFOLDER/",
-        help="folder that the names in LISTFILE are relative to",
+        help="folder that the names in LISTFILE are relative to; without LISTFILE, a data set such "
+        "as a folder with a folder for each class",
     )
-    parser.add_argument("list_file", metavar="LISTFILE", help="lines of `name label`")
+    parser.add_argument("list_file", metavar="LISTFILE", nargs="?", help="lines of `name label`")
     parser.add_argument("db_name", metavar="DB_NAME", help="folder of the new database")
+    parser.add_argument(
+        "--split",
+        choices=SPLITS,
+        default=ALL,
+        help="without LISTFILE: the images to convert (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="without LISTFILE: write the names of the classes here"
+    )
+    add_split_arguments(parser)
     _switch(parser, "gray", "store one channel")
     _switch(parser, "shuffle", "shuffle the list once, with --seed")
     _switch(parser, "check_size", "all images must have one size")
@@ -100,11 +119,10 @@ def run(args: argparse.Namespace) -> int:
         on_error=args.on_error,
         confine=args.confine_lists,
     )
-    # A shell's process substitution is a pipe.
-    entries = read_list(args.list_file, pipe=True)
+    root, entries = _entries(args)
     log.info("A total of %d images.", len(entries))
     with show_progress("converting") as progress:
-        result = convert(args.root_folder, entries, args.db_name, options, progress)
+        result = convert(root, entries, args.db_name, options, progress)
     log.info("Processed %d files.", len(entries) - result.resumed_at)
     if args.json:
         json.dump(
@@ -121,3 +139,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(f"{args.db_name}: {result.records} records, {len(result.skipped)} images skipped")
     return 0
+
+
+def _entries(args: argparse.Namespace) -> tuple[str | Path, list[Entry]]:
+    """The root and the images: those of LISTFILE, or of a split of the data set."""
+    if args.list_file is not None:
+        if args.split != ALL or args.labels is not None:
+            raise UsageError(
+                "--split, --labels: they apply to a data set; expected no LISTFILE with them, got "
+                f"{args.list_file}; omit the flags"
+            )
+        # A shell's process substitution is a pipe.
+        return args.root_folder, read_list(args.list_file, pipe=True)
+    data = open_data_set(args.root_folder, split_of(args))
+    lists = {TRAIN: data.train_list, VAL: data.val_list}
+    chosen = (TRAIN, VAL) if args.split == ALL else (args.split,)
+    if args.labels is not None:
+        names = "".join(f"{name}\n" for name in class_names(data))
+        atomic_write_text(args.labels, names, DataError)
+    return data.root, [entry for name in chosen for entry in lists[name]()]

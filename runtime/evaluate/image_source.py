@@ -1,4 +1,4 @@
-"""The images of an evaluation: an LMDB, or the validation list of a folder in ILSVRC's layout.
+"""The images of an evaluation: an LMDB, or the held-out images of a data set.
 
 Images are prepared as in training: BGR, rescaled by data_prep, with the mean of the net's
 transform_param subtracted.
@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_prep import data_set
 from data_prep import datum as datums
 from data_prep.datum import rescale_short_side
-from data_prep.ilsvrc import open_ilsvrc
-from data_prep.image_file import read_image_file
-from data_prep.lmdb_io import Reader
+from data_prep.image_files import ImageFiles as ImageFiles
+from data_prep.image_files import open_records
+from data_prep.open_data_set import is_data_set, open_data_set
 from data_prep.read_plan import RecordSource, default_workers
 from data_prep.transform import (
     Crop,
@@ -41,62 +42,24 @@ Floats = npt.NDArray[np.float32]
 Sample = tuple[int, Floats, int]
 """Index in the source, image (3,H,W), label."""
 _NO_WORDS = np.zeros(0, np.uint32)
-_LAYOUTS = ("val", "ILSVRC2012_img_val", "ILSVRC")
-"""A folder that contains one of these is a data set, not a database. See data_prep/ilsvrc.py."""
-
-
-@dataclass(frozen=True)
-class ImageFiles:
-    """The files and labels of a list, as a source of records."""
-
-    root: Path
-    entries: Sequence[tuple[str, int]]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.entries)
-
-    def key(self, index: int) -> str:
-        """Return the file name of a record."""
-        return self.entries[index][0]
-
-    def get(self, index: int) -> bytes:
-        """Read a file as a serialised encoded Datum.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        name, label = self.entries[index]
-        data = read_image_file(self.root / name)
-        return bytes(datums.from_encoded(data, label).SerializeToString())
 
 
 def open_source(path: str | os.PathLike[str]) -> RecordSource:
-    """Open an LMDB, or the validation list of a folder in ILSVRC-2012's layout.
+    """Open an LMDB, or the held-out images of a data set in any layout.
 
     Raises:
         DataError: neither exists.
     """
-    folder = Path(path)
-    if _is_data_set(folder):
-        opened = open_ilsvrc(folder)
-        return ImageFiles(opened.root, opened.val_list())
-    return Reader(folder)
+    return open_records(path, train=False)
 
 
 def class_names(path: str | Path) -> tuple[str, ...] | None:
-    """Return the names of the classes of a folder in ILSVRC-2012's layout; None for an LMDB.
+    """Return the names of the classes of a data set; None for an LMDB.
 
     Raises:
-        DataError: the folder is incomplete.
+        DataError: the data set is incomplete.
     """
-    if not _is_data_set(Path(path)):
-        return None
-    return tuple(synset.words or synset.wnid for synset in open_ilsvrc(path).synsets)
-
-
-def _is_data_set(folder: Path) -> bool:
-    return any((folder / name).is_dir() for name in _LAYOUTS)
+    return data_set.class_names(open_data_set(path)) if is_data_set(path) else None
 
 
 def fingerprint(source: RecordSource, count: int) -> str:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from data_prep.colour import write_pca
 from data_prep.convert_imageset import ConvertOptions, convert
+from data_prep.data_set import DataSet, Entry, Split
 from data_prep.demo import TRAIN_IMAGES, VAL_IMAGES, make_demo
-from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
 from data_prep.image_mean import compute_image_mean
 from data_prep.lmdb_io import Reader
+from data_prep.open_data_set import open_data_set
 from data_prep.progress import show_progress
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
@@ -50,22 +51,25 @@ def prepare(
     demo_images: tuple[int, int] = DEMO_IMAGES,
     classes: int | None = None,
     seed: int = 0,
+    split: Split | None = None,
 ) -> Prepared:
-    """Create the databases of a data set in ILSVRC-2012's layout, unless they are complete.
+    """Create the databases of a data set, unless they are complete.
 
     Args:
-        data: "demo" for the embedded data set, else its folder.
+        data: "demo" for the embedded data set, else the path of one.
         out: the folder of the databases; incomplete ones are continued.
         short_side: images with a larger short side are rescaled to it before they are stored.
         jobs: the number of threads; None for the number of cores.
         demo_images: the numbers of training and held-out images of the embedded data set.
         classes: use only the first classes; None for all.
         seed: the seed of the embedded data set.
+        split: how images are held out if the data set does not do so.
 
     Raises:
         DataError: the data set is incomplete, or the disk is full; written records are kept.
     """
-    opened = open_ilsvrc(_demo(out, demo_images, seed) if data == DEMO else Path(data))
+    root = _demo(out, demo_images, seed) if data == DEMO else Path(data)
+    opened = open_data_set(root, split)
     synsets = opened.synsets[:classes]
     lists = {
         split: [entry for entry in entries if entry[1] < len(synsets)]
@@ -99,7 +103,7 @@ def _demo(out: Path, images: tuple[int, int], seed: int) -> Path:
 
 def make_database(
     path: Path,
-    opened: Ilsvrc,
+    opened: DataSet,
     entries: list[Entry],
     short_side: int,
     jobs: int | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 
 from data_prep.image_list import ImageList
 from data_prep.prefetch import BatchReader
@@ -17,6 +18,8 @@ from runtime.layers.batch_layer import BatchLayer, take_thread_seed, take_transf
 @register("ImageData")
 class ImageDataLayer(BatchLayer):
     """Reads the images of the list `source`, whose lines are `path label`. See BatchLayer.
+
+    A `source` that is a folder with a folder for each class gives all its images, sorted by class.
 
     With `confine_lists` in the context, the images must be below the folder in `root_folder`, or
     below the working folder if it has none.
@@ -51,13 +54,16 @@ class ImageDataLayer(BatchLayer):
     def _list(self, size: tuple[int, int] | None) -> ImageList:
         """The images of the list, with `root_folder` in front of each name.
 
-        As in Caffe, the two strings are joined without a slash.
+        As in Caffe, the two strings are joined without a slash. If the source is a folder, it
+        replaces `root_folder`.
         """
         param, root = self.param.image_data_param, self.context.root
-        listed = ImageList.read(self.context.path(param.source), root, bool(param.is_color), size)
-        names = tuple((param.root_folder + name, label) for name, label in listed.entries)
+        source = self.context.path(param.source)
+        listed = ImageList.read(source, root, bool(param.is_color), size)
+        above = f"{param.source}/" if Path(source).is_dir() else param.root_folder
+        names = tuple((above + name, label) for name, label in listed.entries)
         if self.context.confine_lists:
-            folder = root / os.path.dirname(param.root_folder)  # noqa: PTH120
+            folder = root / os.path.dirname(above)  # noqa: PTH120
             check_below((root / name for name, _ in names), folder)
         return dataclasses.replace(listed, entries=names)
 

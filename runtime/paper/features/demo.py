@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
+from data_prep.data_set import DataSet, Entry
+from data_prep.open_data_set import open_data_set
 from prototxt_gen.spec import NetSpecification, with_values
 from runtime.backend.base import Backend
 from runtime.evaluate.flips import default_flip
@@ -67,7 +68,7 @@ def run_demo(options: DemoOptions, backend: Backend) -> Outcome:
     side = Setting(DEMO).stored_side
     data = prepare(DEMO, folder.data, side, options.jobs, options.images, LEARNT)
     runs = [_train(folder, net, data, backend, options.max_iter) for net in options.nets]
-    opened = open_ilsvrc(data.root)
+    opened = open_data_set(data.root)
     learnt, tested = (
         [entry for entry in entries if entry[1] >= LEARNT]
         for entries in (opened.train_list(), opened.val_list())
@@ -97,7 +98,7 @@ def _train(
     return train_run(folder, name, spec, backend, {"spec": spec_sha256(spec)}, "random weights")
 
 
-def _task(opened: Ilsvrc, learnt: Sequence[Entry], tested: Sequence[Entry]) -> Task:
+def _task(opened: DataSet, learnt: Sequence[Entry], tested: Sequence[Entry]) -> Task:
     names = [synset.words for synset in opened.synsets[LEARNT:]]
     split = Split(
         *(

@@ -11,14 +11,17 @@ import numpy as np
 from data_prep import datum as datums
 from data_prep.boxes import Box
 from data_prep.caltech import FOLDERS, open_caltech
+from data_prep.ilsvrc import is_ilsvrc
+from data_prep.image_files import ImageFiles
+from data_prep.open_data_set import is_data_set, open_data_set
 from data_prep.voc import ACTION, MAIN, Voc, open_voc
 from prototxt_gen.errors import DataError, ProtoError
-from runtime.evaluate.image_source import ImageFiles, open_source
+from runtime.evaluate.image_source import open_source
 from runtime.paper.features.extraction import BOXES, IMAGES, ImageSet
 
 SPLITS = ("train", "val", "trainval", "test")
-VOC, CALTECH, RECORDS = "voc", "caltech", "records"
-LAYOUTS = (VOC, CALTECH, RECORDS)
+VOC, CALTECH, FOLDER, RECORDS = "voc", "caltech", "folder", "records"
+LAYOUTS = (VOC, CALTECH, FOLDER, RECORDS)
 
 
 def region_name(image: str, person: int) -> str:
@@ -73,13 +76,15 @@ def layout_of(root: Path) -> str:
     if any(any(root.glob(f"{above}JPEGImages")) for above in ("", "VOC2*/", "VOCdevkit/VOC2*/")):
         return VOC
     named = any(any(root.glob(above + name)) for name in FOLDERS for above in ("", "*/"))
-    return CALTECH if named or root.name in FOLDERS else RECORDS
+    if named or root.name in FOLDERS:
+        return CALTECH
+    return FOLDER if is_data_set(root) and not is_ilsvrc(root) else RECORDS
 
 
 def open_images(
     root: Path, layout: str | None = None, kind: str = MAIN, boxes: bool = False
 ) -> ImageSet:
-    """Open the images of a data set: those of VOC's lists, all of Caltech's, or all records.
+    """Open the images of a data set: those of VOC's lists, or all images or records.
 
     Raises:
         DataError: the data is missing or incomplete.
@@ -97,6 +102,10 @@ def open_images(
         data = open_caltech(root)
         names = [name for files in data.images.values() for name in files]
         return ImageSet(ImageFiles(data.root, [(name, 0) for name in names]), str(data.root))
+    if layout == FOLDER:
+        opened = open_data_set(root)
+        entries = [*opened.train_list(), *opened.val_list()]
+        return ImageSet(ImageFiles(opened.root, entries), str(root))
     return ImageSet(open_source(root), str(root))
 
 

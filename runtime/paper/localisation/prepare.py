@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.box_database import with_boxes, write_boxes
-from data_prep.ilsvrc import Ilsvrc, open_ilsvrc
+from data_prep.data_set import DataSet
+from data_prep.open_data_set import open_data_set
 from data_prep.progress import show_progress
 from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write_text
@@ -41,7 +42,7 @@ def prepare_boxes(
     Raises:
         DataError: there are no boxes, or the disk is full.
     """
-    opened = open_ilsvrc(data.root)
+    opened = open_data_set(data.root)
     images, boxes = {}, {}
     for split, database in (("train", data.train), ("val", data.val)):
         entries = opened.train_list() if split == "train" else opened.val_list()
@@ -62,9 +63,9 @@ def require_boxes(root: Path) -> None:
     Raises:
         DataError: it has no folder of boxes.
     """
-    opened = open_ilsvrc(root)
+    opened = open_data_set(root)
     for entries in (opened.train_list(), opened.val_list()):
-        opened.boxes_path(entries[0][0])
+        opened.boxes(entries[0][0])
 
 
 def find_boxes(folder: Path) -> tuple[Path, Path]:
@@ -84,7 +85,7 @@ def find_boxes(folder: Path) -> tuple[Path, Path]:
     return images, boxes
 
 
-def _write(images: Path, opened: Ilsvrc, database: Path) -> None:
+def _write(images: Path, opened: DataSet, database: Path) -> None:
     """Write a database of boxes, unless its note shows that it is complete."""
     status = (images / "data.mdb").stat()
     expected = {"images": images.name, "bytes": status.st_size, "written": status.st_mtime_ns}

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from data_prep.box_database import class_boxes, file_size, with_boxes
 from data_prep.boxes import Corners, corners_of
-from data_prep.ilsvrc import Entry, Ilsvrc, open_ilsvrc
+from data_prep.data_set import DataSet, Entry, class_names
+from data_prep.image_files import ImageFiles
+from data_prep.open_data_set import open_data_set
 from prototxt_gen.errors import DataError
-from runtime.evaluate.image_source import ImageFiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +44,11 @@ def read_truth(root: Path, count: int | None = None) -> Truth:
     Raises:
         DataError: the data set has no boxes, or fewer than `count` images.
     """
-    opened = open_ilsvrc(root)
+    opened = open_data_set(root)
     return truth_of(opened, with_boxes(opened, opened.val_list(), "held-out"), count)
 
 
-def truth_of(opened: Ilsvrc, entries: Sequence[Entry], count: int | None = None) -> Truth:
+def truth_of(opened: DataSet, entries: Sequence[Entry], count: int | None = None) -> Truth:
     """Read the boxes of the first `count` images of a list, or of all.
 
     Raises:
@@ -66,5 +67,5 @@ def truth_of(opened: Ilsvrc, entries: Sequence[Entry], count: int | None = None)
         np.array([label for _, label in chosen], np.int64),
         np.array([file_size(opened.root / name) for name, _ in chosen], np.float64),
         tuple(corners_of(class_boxes(opened, entry)) for entry in chosen),
-        tuple(synset.words or synset.wnid for synset in opened.synsets),
+        class_names(opened),
     )
