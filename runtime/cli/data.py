@@ -1,4 +1,4 @@
-"""`verydeep data`: inspect databases."""
+"""`verydeep data`: inspect databases, and write a small data set of photographs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from typing import Any
 from data_prep.db_record import completion, read_record
 from data_prep.inspect_db import DatabaseInfo, inspect
 from data_prep.lmdb_io import Reader
+from data_prep.photo_set import CLASSES, TRAIN_IMAGES, VAL_IMAGES, write_photo_set
 from data_prep.progress import show_progress
-from prototxt_gen.errors import DataError
+from prototxt_gen.errors import DataError, UsageError
 from runtime.logs.glog import setup_logging
 
 NAME = "data"
-SUMMARY = "show what is in an LMDB: records, sizes, encodings, labels"
+SUMMARY = "show what is in an LMDB, or write a small data set of photographs"
 EXAMPLE = "verydeep data info ilsvrc12_train_lmdb"
 
 _BAR = 40
@@ -25,17 +26,42 @@ _MOST_LINES = 20
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    info = actions.add_parser("info", help=SUMMARY, description=SUMMARY)
+    summary = "show what is in an LMDB: records, sizes, encodings, labels"
+    info = actions.add_parser("info", help=summary, description=summary)
     info.add_argument("database", metavar="DB", help="an LMDB of Datums")
     info.add_argument(
         "--decode", action="store_true", help="decode every image, to find damaged ones"
     )
     info.add_argument("--json", action="store_true", help="print the result as JSON")
+    summary = "write five classes of crops of packaged photographs, to try fine-tuning on"
+    photos = actions.add_parser("photos", help=summary, description=summary)
+    photos.add_argument("folder", metavar="DIR", help="an absent or empty folder")
+    for split, count in (("train", TRAIN_IMAGES), ("val", VAL_IMAGES)):
+        photos.add_argument(
+            f"--{split}",
+            type=int,
+            default=count,
+            metavar="N",
+            help=f"{split} images of each class (default: %(default)s)",
+        )
+    photos.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Exit status 1 if a record cannot be used or the database is incomplete."""
     setup_logging()
+    return _info(args) if args.action == "info" else _photos(args)
+
+
+def _photos(args: argparse.Namespace) -> int:
+    if not 0 <= args.seed < 1 << 63:
+        raise UsageError(f"--seed: expected a number from 0, got {args.seed}; correct it")
+    folder = write_photo_set(args.folder, args.train, args.val, args.seed)
+    print(f"{folder}: {', '.join(CLASSES)}; {args.train} + {args.val} images each")
+    return 0
+
+
+def _info(args: argparse.Namespace) -> int:
+    """Exit status 1 if a record cannot be used or the database is incomplete."""
     record = read_record(Path(args.database))
     try:
         reader = Reader(args.database, incomplete=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import logging
 import os
@@ -10,27 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prototxt_gen import generate, proto, text
+from prototxt_gen import generate
 from prototxt_gen.errors import StoppedError
 from prototxt_gen.files import atomic_write_text
-from prototxt_gen.sidecar import read_sidecar
+from prototxt_gen.spec import NetSpecification
+from prototxt_gen.spec_toml import to_toml
 from runtime.backend.base import Backend
-from runtime.core.context import RunContext
-from runtime.core.sharing import Sharing
-from runtime.evaluate.central_crop import Evaluation, evaluate_central_crop
-from runtime.evaluate.confusion import confusion_csv, confusion_matrix, confusion_picture
-from runtime.job.pictures import draw_predictions
+from runtime.bundle.preprocessing import Preprocessing
+from runtime.evaluate.central_crop import Evaluation
 from runtime.job.plan import base_spec, fit_to_data, stored_side, within_memory
 from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
+from runtime.job.results import draw_results, evaluate_run, export_hdf5, write_bundle
 from runtime.job.training import AUTO, StartReplicas, TrainJob, TrainResult, train
 from runtime.logs.learning_curve import plot_learning_curve
-from runtime.net import Net
-from runtime.net.fillers import without_fillers
-from runtime.weights import net_weights
 
 log = logging.getLogger("verydeep.job")
 
-_KEEP = 3
+KEEP = 3
 """The number of snapshots to keep: a power failure may damage the newest, not the previous one."""
 
 
@@ -73,7 +70,7 @@ def run_job(
     on_host = backend.shares_host_memory
     spec = fit_to_data(spec, data, not on_host, options.max_iter)
     if on_host:
-        spec = within_memory(spec, backend, _host_memory() // 2)
+        spec = within_memory(spec, backend, host_memory() // 2)
     folder = options.out / "net"
     generate.write_all(spec, folder)
     log.info("Nets of %s written to %s", spec.name, folder)
@@ -82,17 +79,18 @@ def run_job(
         str(folder / generate.SOLVER),
         None if options.fresh else AUTO,
         log_json=str(train_log),
-        keep=_KEEP,
+        keep=KEEP,
         replicas=options.replicas,
     )
-    trained = _train(job, backend, open_replica, start)
-    evaluation = _evaluate(folder, trained.model, data, backend)
+    trained = train_to_end(job, backend, open_replica, start)
+    evaluation = evaluate_run(folder, trained.model, data.val_images, backend)
     files = _export(options.out, folder, trained, backend)
     files["log"] = train_log
     files["learning_curve"] = plot_learning_curve(
         train_log, options.out / "learning_curve.png", f"{spec.name}: learning curve"
     )
-    files |= _draw(spec.name, evaluation, data, options.out)
+    files |= draw_results(spec.name, evaluation, data, options.out)
+    files["bundle"] = _bundle(options, spec, trained, data, evaluation)
     result = {
         "net": spec.name,
         "iterations": trained.iterations,
@@ -107,12 +105,20 @@ def run_job(
     return path
 
 
-def _host_memory() -> int:
+def version() -> str:
+    """The version of this program; `unknown` for a folder of sources that is not installed."""
+    try:
+        return importlib.metadata.version("verydeep")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def host_memory() -> int:
     """The memory of this machine in bytes."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _train(
+def train_to_end(
     job: TrainJob,
     backend: Backend,
     open_replica: Callable[[int], Backend] | None,
@@ -130,43 +136,32 @@ def _train(
     return done
 
 
-def _evaluate(folder: Path, weights: Path, data: Prepared, backend: Backend) -> Evaluation:
-    """Evaluate the TEST net on every held-out image once."""
-    param = text.read_net(folder / generate.TRAIN_VAL)
-    scores, labels = next(
-        (layer.bottom[0], layer.bottom[1]) for layer in param.layer if layer.type == "Accuracy"
-    )
-    sharing = Sharing(keep=frozenset({scores, labels}))
-    context = RunContext(data=read_sidecar(folder / generate.SOLVER).test, sharing=sharing)
-    with Net(without_fillers(param), proto.TEST, backend, context) as net:
-        net_weights.copy_trained_layers(net, weights, strict=True)
-        return evaluate_central_crop(net, data.val_images, scores, labels)
-
-
-def _draw(net: str, evaluation: Evaluation, data: Prepared, out: Path) -> dict[str, Path]:
-    """Draw the predictions and the confusion matrix; write the errors of the classes as CSV."""
-    matrix = confusion_matrix(evaluation.scores, evaluation.labels, len(data.synsets))
-    title = f"{net} on held-out images: top-1 error {100 * evaluation.error(1):.1f} %"
-    picture = out / "predictions.png"
-    return {
-        "predictions": draw_predictions(data.val, evaluation, data.synsets, picture, title),
-        "confusion": confusion_picture(matrix, data.synsets, out / "confusion.png"),
-        "class_errors": confusion_csv(matrix, data.synsets, out / "confusion.csv"),
-    }
-
-
 def _export(out: Path, folder: Path, trained: TrainResult, backend: Backend) -> dict[str, Path]:
     """Export the trained net for original Caffe and others, with weights in both Caffe formats."""
-    deploy = folder / generate.DEPLOY
-    h5 = out / f"{trained.model.name}.h5"
-    with Net(without_fillers(text.read_net(deploy)), proto.TEST, backend) as net:
-        net_weights.copy_trained_layers(net, trained.model, strict=True)
-        net_weights.save(net, h5)
     return {
         "caffemodel": trained.model,
-        "caffemodel_h5": h5,
-        "deploy": deploy,
+        "caffemodel_h5": export_hdf5(out, folder, trained.model, backend),
+        "deploy": folder / generate.DEPLOY,
         "dense": folder / generate.DENSE,
         "solverstate": trained.solverstate,
         "synset_words": out / "data" / "synset_words.txt",
     }
+
+
+def _bundle(
+    options: JobOptions,
+    spec: NetSpecification,
+    trained: TrainResult,
+    data: Prepared,
+    evaluation: Evaluation,
+) -> Path:
+    """Write the bundle of the trained net."""
+    side = spec.data.test.options.short_side
+    preprocessing = Preprocessing(
+        (spec.crop, spec.crop),
+        short_side=side[0] if isinstance(side, tuple) else side,
+        mean_value=spec.data.mean_value,
+    )
+    provenance = {"spec": to_toml(spec), "seed": spec.solver.random_seed, "verydeep": version()}
+    folder = options.out / "net"
+    return write_bundle(options.out, folder, trained, preprocessing, data, evaluation, provenance)
