@@ -20,6 +20,8 @@ from runtime.backend.abilities import LayerKernels as LayerKernels
 from runtime.backend.arrays import Array as Array
 from runtime.backend.arrays import HostArray as HostArray
 from runtime.backend.arrays import Layout as Layout
+from runtime.backend.pointwise import Function as Function
+from runtime.backend.pointwise import FunctionKind as FunctionKind
 from runtime.backend.pointwise import PointwiseOps as PointwiseOps
 from runtime.backend.recording import Recorder
 from runtime.process.process_lock import ProcessLock

@@ -2,14 +2,67 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from runtime.backend.arrays import Array, Layout
 
 
+class FunctionKind(enum.IntEnum):
+    """Functions of one number, with parameters a, b and c; the numbers are those of the kernels."""
+
+    ABS = 0
+    """|x|; slope 0 at 0."""
+    CLIP = 1
+    """x limited to [a, b]; slope 1 at the limits."""
+    THRESHOLD = 2
+    """1 where x > a, else 0; slope 0."""
+    SIGMOID = 3
+    """1 / (1 + exp(-a x))."""
+    TANH = 4
+    """tanh(x)."""
+    ELU = 5
+    """x where x > 0, else a (exp(x) - 1)."""
+    EXP = 6
+    """b exp(a x)."""
+    LOG = 7
+    """c log(a x + b)."""
+    BNLL = 8
+    """log(1 + exp(x))."""
+    POWER = 9
+    """(b x + c) ^ a."""
+    CONSTANT = 10
+    """a, for every x; slope 0."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function of one number; see FunctionKind for its parameters."""
+
+    kind: FunctionKind
+    a: float = 0.0
+    b: float = 0.0
+    c: float = 0.0
+
+
 class PointwiseOps(Protocol):
     """Element-wise functions; y may be any input, and dx may be dy. Shapes: any, of equal count."""
+
+    def function_forward(self, function: Function, x: Array, y: Array) -> None:
+        """y = f(x)."""
+
+    def function_backward(
+        self, function: Function, x: Array, y: Array, dy: Array, dx: Array
+    ) -> None:
+        """dx = dy * f'(x), with y = f(x).
+
+        SIGMOID, TANH, EXP and ELU give the same if x has been overwritten by y.
+        """
+
+    def swish_backward(self, beta: float, gate: Array, y: Array, dy: Array, dx: Array) -> None:
+        """dx = dy * (beta y + gate (1 - beta y)), with gate = sigmoid(beta x) and y = x gate."""
 
     def affine(
         self,

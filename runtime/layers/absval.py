@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
@@ -16,12 +12,11 @@ from runtime.layers.neuron import NeuronLayer
 class AbsValLayer(NeuronLayer):
     """y = |x|."""
 
-    def value(self, x: HostArray) -> Any:
-        return np.abs(x)
+    only_ops = True
 
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        """0 at 0."""
-        return np.sign(x)
+    @property
+    def function(self) -> Function:
+        return Function(FunctionKind.ABS)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.op("Abs", step.inputs[0])]

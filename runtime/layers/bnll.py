@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
@@ -16,14 +12,11 @@ from runtime.layers.neuron import NeuronLayer
 class BNLLLayer(NeuronLayer):
     """y = log(1 + exp(x)), the binomial normal log likelihood."""
 
-    def value(self, x: HostArray) -> Any:
-        """A form that does not overflow."""
-        return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    only_ops = True
 
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        """x is limited to 50, above which the result is 1 in float32."""
-        e = np.exp(np.minimum(x, 50.0))
-        return e / (e + 1)
+    @property
+    def function(self) -> Function:
+        return Function(FunctionKind.BNLL)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.op("Softplus", step.inputs[0])]

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
@@ -16,12 +12,12 @@ from runtime.layers.neuron import NeuronLayer
 class ClipLayer(NeuronLayer):
     """y = x limited to min .. max."""
 
-    def value(self, x: HostArray) -> Any:
-        return np.clip(x, self.param.clip_param.min, self.param.clip_param.max)
+    only_ops = True
 
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        """1 inside the limits, including them, else 0."""
-        return (x >= self.param.clip_param.min) & (x <= self.param.clip_param.max)
+    @property
+    def function(self) -> Function:
+        param = self.param.clip_param
+        return Function(FunctionKind.CLIP, param.min, param.max)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param = self.param.clip_param

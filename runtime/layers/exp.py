@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import numpy as np
 
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.number_limits import FLOAT_MAX
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
@@ -19,6 +16,8 @@ from runtime.layers.neuron import NeuronLayer
 @register("Exp")
 class ExpLayer(NeuronLayer):
     """y = base ^ (scale * x + shift); base -1 means e."""
+
+    only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Combine base, scale and shift to two factors.
@@ -40,12 +39,9 @@ class ExpLayer(NeuronLayer):
             )
         self.outer = math.exp(param.shift) if base == -1 else base**param.shift
 
-    def value(self, x: HostArray) -> Any:
-        return self.outer * np.exp(self.inner * x)
-
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        """Computed from the output."""
-        return self.inner * y
+    @property
+    def function(self) -> Function:
+        return Function(FunctionKind.EXP, self.inner, self.outer)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param = self.param.exp_param

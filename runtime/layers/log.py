@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
-
-import numpy as np
 
 from prototxt_gen.errors import ProtoError
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
@@ -18,6 +15,8 @@ from runtime.layers.neuron import NeuronLayer
 @register("Log")
 class LogLayer(NeuronLayer):
     """y = log_base(scale * x + shift); base -1 means e."""
+
+    only_ops = True
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Convert the base to a factor.
@@ -32,14 +31,10 @@ class LogLayer(NeuronLayer):
             )
         self.factor = 1.0 if base == -1 else 1.0 / math.log(base)
 
-    def value(self, x: HostArray) -> Any:
-        return np.log(self._inner(x)) * self.factor
-
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        return self.param.log_param.scale * self.factor / self._inner(x)
-
-    def _inner(self, x: HostArray) -> Any:
-        return self.param.log_param.scale * x + self.param.log_param.shift
+    @property
+    def function(self) -> Function:
+        param = self.param.log_param
+        return Function(FunctionKind.LOG, param.scale, param.shift, self.factor)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param = self.param.log_param

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.number_limits import FLOAT_MAX
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
@@ -18,6 +16,8 @@ from runtime.layers.neuron import NeuronLayer
 @register("Power")
 class PowerLayer(NeuronLayer):
     """y = (shift + scale * x) ^ power."""
+
+    only_ops = True
 
     constant: float | None = None
     """y, if it does not depend on x."""
@@ -40,21 +40,12 @@ class PowerLayer(NeuronLayer):
             )
         self.constant = constant
 
-    def value(self, x: HostArray) -> Any:
+    @property
+    def function(self) -> Function:
         if self.constant is not None:
-            return np.full_like(x, self.constant)
+            return Function(FunctionKind.CONSTANT, self.constant)
         param = self.param.power_param
-        y = x * param.scale + param.shift
-        return y if param.power == 1 else y**param.power
-
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        """power * scale * (shift + scale * x)^(power - 1), by a division as in Caffe."""
-        param = self.param.power_param
-        factor = param.power * param.scale
-        if self.constant is not None or param.power == 1:
-            return factor
-        inner = x * param.scale + param.shift
-        return factor * inner if param.power == 2 else factor * (y / inner)
+        return Function(FunctionKind.POWER, param.power, param.scale, param.shift)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param = self.param.power_param

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
@@ -16,13 +12,11 @@ from runtime.layers.neuron import NeuronLayer
 class SigmoidLayer(NeuronLayer):
     """y = 1 / (1 + exp(-x)). May work in place."""
 
-    def value(self, x: HostArray) -> Any:
-        """Computed by tanh, which does not overflow."""
-        return 0.5 * np.tanh(0.5 * x) + 0.5
+    only_ops = True
 
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        """Computed from the output."""
-        return y * (1 - y)
+    @property
+    def function(self) -> Function:
+        return Function(FunctionKind.SIGMOID, 1.0)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.op("Sigmoid", step.inputs[0])]

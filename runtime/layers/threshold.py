@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from prototxt_gen.errors import ProtoError
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
@@ -17,8 +16,11 @@ from runtime.layers.neuron import NeuronLayer
 class ThresholdLayer(NeuronLayer):
     """y = 1 above the threshold, else 0; no gradient."""
 
-    def value(self, x: HostArray) -> Any:
-        return x > self.param.threshold_param.threshold
+    only_ops = True
+
+    @property
+    def function(self) -> Function:
+        return Function(FunctionKind.THRESHOLD, self.param.threshold_param.threshold)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Raise an error: a step function has no gradient.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
-from runtime.backend.base import Draw, Epilogue, Layout
+from runtime.backend.base import Draw, Epilogue, Function, FunctionKind, Layout
 from tests.conformance.device import Device
 
 SIZES = [(1, 1, 0), (4, 5, 0), (33, 70, 0), (0, 4, 4), (4, 0, 4), (0, 4, 0), (4, 0, 0), (0, 0, 0)]
@@ -121,6 +121,10 @@ def test_vectors_of_nothing(device: Device, shape: tuple[int, ...]) -> None:
     be.neurons.relu_forward(a, b, 0.0)
     be.neurons.relu_backward(a, b, c, 0.0)
     winner = device.junk(shape, np.int32)
+    for kind in FunctionKind:
+        be.pointwise.function_forward(Function(kind, 1.0, 1.0, 1.0), a, b)
+        be.pointwise.function_backward(Function(kind, 1.0, 1.0, 1.0), a, a, b, c)
+    be.pointwise.swish_backward(1.0, a, a, b, c)
     be.pointwise.eltwise_sum([a, b], [1.0, 2.0], True, c)
     be.pointwise.eltwise_product([a, b], c)
     be.pointwise.eltwise_max([a, b], c, winner)

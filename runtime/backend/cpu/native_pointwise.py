@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from runtime.backend.base import HostArray, Layout, PointwiseOps
+from runtime.backend.base import Function, HostArray, Layout, PointwiseOps
 from runtime.backend.cpu.lanes import Runner
 from runtime.backend.cpu.native_library import NativeLibrary, elements, floats
 from runtime.backend.cpu.native_signatures import EltwiseInputs
@@ -22,6 +22,23 @@ class NativePointwise(PointwiseOps):
     def __init__(self, runner: Runner, library: NativeLibrary) -> None:
         self._library = library
         self._numpy = NumpyPointwise(runner)
+
+    def function_forward(self, function: Function, x: HostArray, y: HostArray) -> None:
+        f, n = function, x.size
+        operands = (floats("function_forward: x", x, n), floats("function_forward: y", y, n))
+        self._library.run("function_forward", n, int(f.kind), f.a, f.b, f.c, *operands)
+
+    def function_backward(
+        self, function: Function, x: HostArray, y: HostArray, dy: HostArray, dx: HostArray
+    ) -> None:
+        f, operands = function, _same_size("function_backward", x, y, dy, dx)
+        self._library.run("function_backward", x.size, int(f.kind), f.a, f.b, f.c, *operands)
+
+    def swish_backward(
+        self, beta: float, gate: HostArray, y: HostArray, dy: HostArray, dx: HostArray
+    ) -> None:
+        operands = _same_size("swish_backward", gate, y, dy, dx)
+        self._library.run("swish_backward", gate.size, beta, *operands)
 
     def affine(
         self,
@@ -126,6 +143,11 @@ class NativePointwise(PointwiseOps):
         self, layout: Layout, x: HostArray, dy: HostArray, dslope: HostArray
     ) -> None:
         self._product_sums("prelu_backward_slope", layout, x, dy, dslope, below=True)
+
+
+def _same_size(op: str, *arrays: HostArray) -> list[int]:
+    """The addresses of arrays that have as many elements as the first."""
+    return [floats(f"{op}: operand {i}", array, arrays[0].size) for i, array in enumerate(arrays)]
 
 
 def _sizes(layout: Layout) -> tuple[tuple[int, int, int], int]:

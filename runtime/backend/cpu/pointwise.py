@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prototxt_gen.integers import ceil_div
-from runtime.backend.base import HostArray, Layout, PointwiseOps
+from runtime.backend.base import Function, HostArray, Layout, PointwiseOps
+from runtime.backend.cpu.functions import slope, value
 from runtime.backend.cpu.lanes import Lane, Runner
 
 _GRAIN = 1 << 15
@@ -22,6 +23,30 @@ class NumpyPointwise(PointwiseOps):
 
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
+
+    def function_forward(self, function: Function, x: HostArray, y: HostArray) -> None:
+        source, target = x.reshape(-1), y.reshape(-1)
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            target[start:stop] = value(function, source[start:stop])
+
+        self._runner.run(task, source.size, _GRAIN)
+
+    def function_backward(
+        self, function: Function, x: HostArray, y: HostArray, dy: HostArray, dx: HostArray
+    ) -> None:
+        source, result, top, bottom = (array.reshape(-1) for array in (x, y, dy, dx))
+
+        def task(lane: Lane, start: int, stop: int) -> None:
+            part = slice(start, stop)
+            bottom[part] = top[part] * slope(function, source[part], result[part])
+
+        self._runner.run(task, source.size, _GRAIN)
+
+    def swish_backward(
+        self, beta: float, gate: HostArray, y: HostArray, dy: HostArray, dx: HostArray
+    ) -> None:
+        dx[...] = dy * (beta * y + gate * (1 - beta * y))
 
     def affine(
         self,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runtime.backend.base import Layout, PointwiseOps
+from runtime.backend.base import Function, Layout, PointwiseOps
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.launcher import Launcher, expect_same_size, expect_size
 
-_SOURCE = "pointwise"
+_SOURCE, _FUNCTIONS = "pointwise", "functions"
 
 
 class CudaPointwise(PointwiseOps):
@@ -16,6 +16,35 @@ class CudaPointwise(PointwiseOps):
 
     def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
+
+    def function_forward(self, function: Function, x: DeviceArray, y: DeviceArray) -> None:
+        f, count = function, expect_same_size("function_forward", x, y)
+        args = (x, y, count, int(f.kind), f.a, f.b, f.c)
+        self._launcher.elementwise(_FUNCTIONS, "function_forward", count, args)
+
+    def function_backward(
+        self,
+        function: Function,
+        x: DeviceArray,
+        y: DeviceArray,
+        dy: DeviceArray,
+        dx: DeviceArray,
+    ) -> None:
+        f, count = function, expect_same_size("function_backward", x, y, dy, dx)
+        args = (x, y, dy, dx, count, int(f.kind), f.a, f.b, f.c)
+        self._launcher.elementwise(_FUNCTIONS, "function_backward", count, args)
+
+    def swish_backward(
+        self,
+        beta: float,
+        gate: DeviceArray,
+        y: DeviceArray,
+        dy: DeviceArray,
+        dx: DeviceArray,
+    ) -> None:
+        count = expect_same_size("swish_backward", gate, y, dy, dx)
+        args = (gate, y, dy, dx, count, beta)
+        self._launcher.elementwise(_FUNCTIONS, "swish_backward", count, args)
 
     def affine(
         self,

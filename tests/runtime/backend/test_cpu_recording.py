@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
-from runtime.backend.base import Draw, Epilogue, Layout
+from runtime.backend.base import Draw, Epilogue, Function, FunctionKind, Layout
 from runtime.backend.cpu.backend import CpuBackend
 from runtime.backend.cpu.native_library import why_not
 from runtime.backend.cpu.native_signatures import EltwiseInputs
@@ -78,7 +78,7 @@ def work_of(name: str, backend: CpuBackend, a: Arrays) -> Callable[[], object]:
     label = np.zeros((2, 5), np.float32)
     blobs = [a.real(LRN.n, LRN.c, LRN.h, LRN.w) for _ in range(5)]
     flags = a.flags(70)
-    index = np.zeros(70, np.int32)
+    index, tanh = np.zeros(70, np.int32), Function(FunctionKind.TANH)
     pointwise, inputs, slope = backend.pointwise, [x, y], x[:6]
     left, right, result = a.real(4, 6), a.real(6, 5), a.real(4, 5)
     draw, signed = Draw(1, 2, 3), np.full((2, 6, 5), -0.5, np.float32)
@@ -105,6 +105,9 @@ def work_of(name: str, backend: CpuBackend, a: Arrays) -> Callable[[], object]:
         "neurons.relu_backward": lambda: backend.neurons.relu_backward(x, y, z, 0.1),
         "neurons.dropout_forward": lambda: backend.neurons.dropout_forward(x, y, flags, 0.5, draw),
         "neurons.dropout_backward": lambda: backend.neurons.dropout_backward(y, flags, x, 0.5),
+        "pointwise.function_forward": lambda: pointwise.function_forward(tanh, x, z),
+        "pointwise.function_backward": lambda: pointwise.function_backward(tanh, x, x, y, z),
+        "pointwise.swish_backward": lambda: pointwise.swish_backward(0.5, x, x, y, z),
         "pointwise.affine": lambda: pointwise.affine(LAYOUT, scores, slope, y[:6], None, True, out),
         "pointwise.product_sums": lambda: pointwise.product_sums(LAYOUT, scores, prob, slope),
         "pointwise.eltwise_sum": lambda: pointwise.eltwise_sum(inputs, [0.5, 2.0], False, z),

@@ -28,10 +28,11 @@ def types_with(name: str) -> set[str]:
 
 def test_layers_that_only_call_ops() -> None:
     assert types_with("only_ops") == {
-        *("BatchNorm", "Bias", "Concat", "Convolution", "ConvolutionDepthwise", "Deconvolution"),
-        *("DepthwiseConvolution", "Dropout", "Eltwise", "Flatten", "InnerProduct", "LRN", "PReLU"),
-        *("Pooling", "ReLU", "Reshape", "Scale", "Silence", "Slice", "Softmax", "SoftmaxWithLoss"),
-        "Split",
+        *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Concat", "Convolution"),
+        *("ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Dropout", "ELU"),
+        *("Eltwise", "Exp", "Flatten", "InnerProduct", "LRN", "Log", "PReLU", "Pooling", "Power"),
+        *("ReLU", "Reshape", "Scale", "Sigmoid", "Silence", "Slice", "Softmax", "SoftmaxWithLoss"),
+        *("Split", "Swish", "TanH", "Threshold"),
     }
 
 

@@ -36,6 +36,13 @@
 #define VD_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+// Before a loop whose arrays are the same or do not overlap: no element depends on another one.
+#ifdef __clang__
+#define VD_ELEMENTWISE _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define VD_ELEMENTWISE _Pragma("GCC ivdep")
+#endif
+
 namespace verydeep::VD_ISA {
 
 using Index = std::ptrdiff_t;
