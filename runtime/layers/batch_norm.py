@@ -9,12 +9,14 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.backend.base import HostArray, Layout
+from runtime.backend.base import Array, Function, FunctionKind, Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
+
+POWER = FunctionKind.POWER
 
 
 @register("BatchNorm")
@@ -42,7 +44,8 @@ class BatchNormLayer(Layer):
         if param.HasField("use_global_stats"):
             self.global_stats = bool(param.use_global_stats)
         self.samples(bottom[0])
-        self.mean, self.inverse_std = SyncedMemory(self.backend), SyncedMemory(self.backend)
+        self.mean, self.variance, self.inverse_std = self._memories(3)
+        self.normal, self.part, self.slope_mean, self.slope_along = self._memories(4)
         self.versions: tuple[int | None, ...] = ()
         """The versions of the blobs from which mean and inverse_std were computed."""
         channels = 1 if bottom[0].num_axes == 1 else bottom[0].shape[1]
@@ -83,9 +86,8 @@ class BatchNormLayer(Layer):
         inner = bottom[0].count() // max(1, images * self.channels)
         return Layout(images, self.channels, inner)
 
-    def _planes(self, bottom: Blobs, x: HostArray) -> Any:
-        layout = self._layout(bottom)
-        return x.reshape(layout.outer, layout.channels, layout.inner)
+    def _memories(self, count: int) -> list[SyncedMemory]:
+        return [SyncedMemory(self.backend) for _ in range(count)]
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Normalise; with the statistics of the batch, also update the running sums."""
@@ -122,41 +124,65 @@ class BatchNormLayer(Layer):
         self.versions = versions
 
     def _normalise_batch(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
-        """Normalise with the statistics of the batch, on the host."""
-        x = self._planes(bottom, bottom[0].data.host())
-        mean = x.mean(axis=(0, 2))
-        centred = x - mean[None, :, None]
-        var = np.square(centred).mean(axis=(0, 2))
-        self._update_sums(mean, var, x.size // self.channels)
-        self.std = np.sqrt(var + self.param.batch_norm_param.eps)
-        self.normal = centred / self.std[None, :, None]
-        y = top[0].data.mutable_host()
-        y[...] = self.normal.reshape(y.shape)
-        if relu:
-            np.maximum(y, 0, out=y)
+        """Normalise with the statistics of the batch."""
+        layout, pointwise = self._layout(bottom), self.backend.pointwise
+        count, x = layout.outer * layout.inner, bottom[0].data.dev()
+        for memory in (self.mean, self.variance, self.inverse_std):
+            memory.reshape((self.channels,))
+        self.normal.reshape(bottom[0].shape)
+        mean, variance = self.mean.mutable_dev(), self.variance.mutable_dev()
+        factor, normal = self.inverse_std.mutable_dev(), self.normal.mutable_dev()
+        self._mean_of(layout, x, None, mean)
+        pointwise.affine(layout, x, mean, None, None, False, normal)
+        self._mean_of(layout, normal, normal, variance)
+        inverse_root = Function(POWER, -0.5, 1.0, self.param.batch_norm_param.eps)
+        pointwise.function_forward(inverse_root, variance, factor)
+        pointwise.affine(layout, normal, None, factor, None, False, normal)
+        pointwise.affine(layout, normal, None, None, None, relu, top[0].data.mutable_dev())
+        self._update_sums(mean, variance, count)
 
-    def _update_sums(self, mean: HostArray, var: HostArray, count: int) -> None:
+    def _mean_of(self, layout: Layout, x: Array, y: Array | None, mean: Array) -> None:
+        """mean = the mean of x, or of x * y, over outer and inner."""
+        self.backend.memory.fill(mean, 0.0)
+        if y is None:
+            self.backend.products.bias_backward(layout, x, mean)
+        else:
+            self.backend.pointwise.product_sums(layout, x, y, mean)
+        self.backend.vectors.scal(1.0 / (layout.outer * layout.inner), mean)
+
+    def _update_sums(self, mean: Array, variance: Array, count: int) -> None:
+        """Add the statistics of a batch of `count` numbers a channel to the running sums."""
         fraction = self.param.batch_norm_param.moving_average_fraction
         unbiased = count / (count - 1) if count > 1 else 1.0
-        for blob, fresh in zip(self.blobs, (mean, unbiased * var, 1.0)):
-            sums = blob.data.mutable_host()
-            sums[...] = sums * fraction + fresh
+        vectors = self.backend.vectors
+        for blob, values, weight in zip(self.blobs, (mean, variance), (1.0, unbiased)):
+            sums = blob.data.mutable_dev()
+            vectors.scal(fraction, sums)
+            vectors.axpy(weight, values, sums)
+        divisor = self.blobs[2].data.mutable_dev()
+        add_one = Function(POWER, 1.0, fraction, 1.0)
+        self.backend.pointwise.function_forward(add_one, divisor, divisor)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradient of the input, also through the statistics of the batch."""
         if not propagate_down[0]:
             return
+        layout, pointwise = self._layout(bottom), self.backend.pointwise
+        dy, factor = top[0].diff.dev(), self.inverse_std.dev()
+        dx = bottom[0].diff.mutable_dev()
         if self.global_stats:
-            dy, dx = top[0].diff.dev(), bottom[0].diff.mutable_dev()
-            factor, affine = self.inverse_std.dev(), self.backend.pointwise.affine
-            affine(self._layout(bottom), dy, None, factor, None, False, dx)
+            pointwise.affine(layout, dy, None, factor, None, False, dx)
             return
-        slope = self._planes(bottom, top[0].diff.host())
-        along = (slope * self.normal).mean(axis=(0, 2))[None, :, None]
-        result = slope - slope.mean(axis=(0, 2))[None, :, None] - self.normal * along
-        result /= self.std[None, :, None]
-        out = bottom[0].diff.mutable_host()
-        out[...] = result.reshape(out.shape)
+        for memory in (self.slope_mean, self.slope_along):
+            memory.reshape((self.channels,))
+        self.part.reshape(bottom[0].shape)
+        mean, along = self.slope_mean.mutable_dev(), self.slope_along.mutable_dev()
+        normal, part = self.normal.dev(), self.part.mutable_dev()
+        self._mean_of(layout, dy, None, mean)
+        self._mean_of(layout, normal, dy, along)
+        pointwise.affine(layout, normal, None, along, mean, False, part)
+        self.backend.vectors.sub(dy, part, dx)
+        pointwise.affine(layout, dx, None, factor, None, False, dx)
 
     @classmethod
     def coupling(cls, param: Any) -> str | None:
