@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tests.conformance.layer_case import BIAS, GAUSSIAN, NCHW, Array, Case
+from tests.conformance.layer_case import BIAS, GAUSSIAN, LABELS, NCHW, Array, Case
 
 CHANNELS = (1, 2, 3)
 SCALES = 'scale_filler { type: "constant" value: 2 } shift_filler { type: "constant" value: 0.5 }'
@@ -83,7 +83,62 @@ def batch_normal(x: Array, eps: float) -> Array:
     return np.asarray((x - mean) / np.sqrt(var + eps))
 
 
+def reorganised(x: Array, stride: int) -> Array:
+    """Darknet's loop, element by element."""
+    n, c, h, w = x.shape
+    rest = c // stride**2
+    flat, out = x.reshape(n, -1), np.zeros((n, x[0].size))
+    for k in range(c):
+        for j in range(h):
+            for i in range(w):
+                row = j * stride + k // rest // stride
+                column = i * stride + k // rest % stride
+                source = column + w * stride * (row + h * stride * (k % rest))
+                out[:, i + w * (j + h * k)] = flat[:, source]
+    return out.reshape(n, c * stride**2, h // stride, w // stride)
+
+
+def centre_loss(x: Array, label: Array) -> float:
+    return float(((x - 0.25) ** 2).sum() / (2 * len(label)))
+
+
+def with_margin(x: Array, label: Array) -> Array:
+    y = x.copy()
+    for row, true in enumerate(label.astype(int)):
+        y[row, true] -= 0.35 if y[row, true] > 0.35 else 0
+    return y
+
+
 CASES = [
+    Case('type: "Reorg" reorg_param { stride: 2 }', [(2, 8, 4, 6)], lambda x: reorganised(x, 2)),
+    Case(
+        'type: "Reorg" reorg_param { stride: 2 reverse: true }',
+        [(1, 8, 3, 2)],
+        lambda x: x.reshape(2, 2, 2, 3, 2).transpose(2, 3, 0, 4, 1).reshape(1, 2, 6, 4),
+        name="reverse",
+    ),
+    Case(
+        'type: "CenterLoss" param { lr_mult: 0 } center_loss_param { num_output: 4 '
+        'center_filler { type: "constant" value: 0.25 } }',
+        [(3, 2, 2), (3,)],
+        centre_loss,
+        given={1: LABELS},
+    ),
+    Case(
+        'type: "LabelSpecificAdd" label_specific_add_param { bias: -0.35 }',
+        [(3, 4), (3,)],
+        with_margin,
+        given={1: LABELS},
+        kink=0.35,
+    ),
+    Case(
+        'type: "LabelSpecificAdd" label_specific_add_param { bias: -0.35 }',
+        [(3, 4), (3,)],
+        lambda x, label: x,
+        given={1: LABELS},
+        phase=1,
+        name="test",
+    ),
     Case(
         'type: "Permute" permute_param { order: 0 order: 2 order: 3 order: 1 }',
         [NCHW],

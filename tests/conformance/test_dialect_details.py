@@ -151,3 +151,20 @@ def test_values_of_other_builds_that_are_refused(layer: str, second: Any, compla
         give(net, 1, second)
         with pytest.raises(ShapeError, match=complaint):
             net.forward()
+
+
+def test_a_centre_moves_to_the_mean_of_its_samples() -> None:
+    """The gradient of a centre is divided by one more than the number of its samples."""
+    layer = (
+        'type: "CenterLoss" center_loss_param { num_output: 4 '
+        'center_filler { type: "constant" value: 1 } }'
+    )
+    with build(layer, (3, 2), (3,)) as net:
+        give(net, [[2, 3], [4, 5], [6, 7]], [2, 0, 2])
+        net.forward()
+        net.blobs["t0"].diff.mutable_host()[...] = 1
+        net.bottom_need_backward[-1] = [True, False]
+        net.backward()
+        centres = net.layers[-1].blobs[0]
+        expected = [[-3 / 2, -4 / 2], [0, 0], [-6 / 3, -8 / 3], [0, 0]]
+        np.testing.assert_allclose(centres.diff.host(), expected, rtol=1e-6)

@@ -163,6 +163,7 @@ def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
     expected = {
         "BN": "computes statistics over its batch",
         "BatchNorm": "computes statistics over its batch",
+        "CenterLoss": "divides the gradient of a centre by the number of its samples in the batch",
         "BatchReindex": "may mix or drop samples of a batch",
         "Filter": "may mix or drop samples of a batch",
         "Python": "may mix or drop samples of a batch",
@@ -181,7 +182,7 @@ def test_statistics_of_the_whole_set_do_not_couple() -> None:
     assert (
         couplings(layer("BatchNorm", "b", "x", "batch_norm_param { use_global_stats: true }")) == []
     )
-    assert len(LOSSES) == 8
+    assert len(LOSSES) == 9
 
 
 def test_a_type_that_is_not_known_declares_nothing() -> None:
@@ -231,4 +232,5 @@ def test_layers_without_an_onnx_form() -> None:
         *LOSSES,
         *(kind for kind in SOURCES if kind not in ("Input", "Parameter")),
         *("Accuracy", "BatchReindex", "Filter", "HDF5Output", "Python", "SPP"),
+        *("YoloDetectionOutput", "Yolov3DetectionOutput"),
     }

@@ -35,6 +35,7 @@ LAYERS = {
     "prior_steps": 'type: "PriorBox" bottom: "z" prior_box_param { min_size: 5 variance: 0.1 }',
     # OpenCV scales the third bottom in the place of the second, so that both are one here.
     "axpy": 'type: "Axpy" bottom: "x" bottom: "x"',
+    "reorg": 'type: "Reorg" reorg_param { stride: 2 }',
     "roi_pooling": (
         'type: "ROIPooling" bottom: "rois" roi_pooling_param { pooled_h: 3 pooled_w: 2 '
         "spatial_scale: 0.5 }"
@@ -44,6 +45,7 @@ SHAPES = {
     "x": (1, 4, 7, 9),
     "z": (1, 3, 50, 70),
     "s": (1, 4, 1, 1),
+    "r": (1, 4, 6, 8),
     "rois": (3, 5),
 }
 ROIS = np.array([[0, 0, 0, 8, 6], [0, 1, 2, 17, 9], [0, 3, 3, 3, 3]], np.float32)
@@ -51,7 +53,7 @@ ROIS = np.array([[0, 0, 0, 8, 6], [0, 1, 2, 17, 9], [0, 3, 3, 3, 3]], np.float32
 
 def prototxt(layer: str) -> tuple[str, list[str]]:
     """A net of one layer, and its inputs."""
-    first = "s" if "Axpy" in layer else "x"
+    first = {"Axpy": "s", "Reorg": "r"}.get(layer.split('"')[1], "x")
     names = [name for name in SHAPES if f'"{name}"' in layer or name == first]
     content = ""
     for name in names:
