@@ -1,4 +1,4 @@
-"""Write a trained net for other programs: ONNX, npz, HDF5, or a .caffemodel of either form."""
+"""Write a trained net for other programs: ONNX, safetensors, npz, HDF5 or .caffemodel."""
 
 from __future__ import annotations
 
@@ -14,54 +14,60 @@ from prototxt_gen.locate import located
 from prototxt_gen.proto import Message
 from runtime.backend.registry import create_backend
 from runtime.cli.console import beside
+from runtime.cli.export_onnx import add_onnx_arguments, check_onnx_flags, save_onnx
+from runtime.cli.preparation_flags import add_net_arguments, bundle_of
 from runtime.core.context import RunContext
 from runtime.export.bvlc_net import bvlc_net
-from runtime.export.onnx_model import export_onnx
+from runtime.export.safetensors import tensors_of, write_safetensors
 from runtime.net import Net
 from runtime.weights.caffemodel import V1
 from runtime.weights.net_weights import CAFFEMODEL, HDF5, NPZ, copy_trained_layers, save
 
 NAME = "export"
-SUMMARY = "write a net's weights as ONNX, npz, HDF5 or .caffemodel"
+SUMMARY = "write a net as ONNX, or its weights as safetensors, npz, HDF5 or .caffemodel"
 EXAMPLE = "verydeep export --model deploy.prototxt --weights d.caffemodel --to onnx --out d.onnx"
 
-ONNX = "onnx"
+ONNX, SAFETENSORS = "onnx", "safetensors"
 _FORMATS = {NPZ: NPZ, HDF5: HDF5, CAFFEMODEL: CAFFEMODEL, "v1": V1}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", required=True, metavar="FILE", help="the deploy prototxt")
-    parser.add_argument(
-        "--weights", required=True, metavar="FILE", help=".caffemodel of any form, .h5 or .npz"
-    )
+    add_net_arguments(parser)
     parser.add_argument(
         "--to",
         required=True,
-        choices=(ONNX, BVLC, *_FORMATS),
+        choices=(ONNX, SAFETENSORS, BVLC, *_FORMATS),
         help="onnx needs the extra [onnx]; v1 is the .caffemodel of older Caffe; "
         "bvlc is a .caffemodel, and its prototxt next to it, in which layers of other builds are "
         "replaced by equivalent ones of BVLC Caffe",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="output file")
+    add_onnx_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print what was written as JSON")
 
 
 def run(args: argparse.Namespace) -> int:
-    param = text.read_net(args.model)
-    with located(args.model):
+    check_onnx_flags(args, ONNX)
+    bundle = bundle_of(args)
+    model, weights = args.model, args.weights
+    if bundle is not None:
+        model, weights = bundle.model, bundle.weights
+    param = text.read_net(model)
+    with located(model):
         net = Net(param, proto.TEST, create_backend("cpu"), RunContext(fill_weights=False))
     with net:
-        report = copy_trained_layers(net, args.weights)
+        report = copy_trained_layers(net, weights)
         if report.missing:
             raise SnapshotError(
-                f"{args.weights}: no weights for some layers; expected weights for every layer of "
-                f"{args.model} that has any; give the weights of this net\n{report.table()}"
+                f"{weights}: no weights for some layers; expected weights for every layer of "
+                f"{model} that has any; give the weights of this net\n{report.table()}"
             )
         print(report.summary(), file=sys.stderr)
         result = {"format": args.to, "output": args.out, "parameters": report.parameters}
         if args.to == ONNX:
-            result["difference"] = export_onnx(net, args.out)
-            print(_verdict(result["difference"]), file=sys.stderr)
+            result.update(save_onnx(net, args, bundle))
+        elif args.to == SAFETENSORS:
+            write_safetensors(args.out, tensors_of(net))
         elif args.to == BVLC:
             result["prototxt"] = _save_bvlc(net, param, args)
         else:
@@ -85,15 +91,3 @@ def _save_bvlc(net: Net, param: Message, args: argparse.Namespace) -> str:
         save(plain, args.out, fmt=CAFFEMODEL)
     text.write(path, result)
     return str(path)
-
-
-def _verdict(difference: float | None) -> str:
-    if difference is None:
-        return (
-            "the model was not checked: onnxruntime is not installed; to compare the model with "
-            "the net, pip install 'verydeep[onnx]'"
-        )
-    return (
-        "checked with onnxruntime on random input: the outputs of the layers differ by at most "
-        f"{difference:.1e} of their largest values"
-    )

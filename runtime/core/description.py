@@ -73,6 +73,13 @@ class OnnxStep(Protocol):
     @property
     def top(self) -> Sequence[Blob]: ...
 
+    @property
+    def any_size(self) -> bool:
+        """Whether the height and width of the inputs may differ from those of the bottoms."""
+
+    def reduce(self, op: str, value: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """Add a reduction over axes; returns the name of the output."""
+
     def op(self, op: str, *inputs: str, **attributes: Any) -> str:
         """Add a node with one output; returns the name of the output."""
 

@@ -15,8 +15,11 @@ from runtime.core.blob import Blob
 from runtime.core.layer import Layer
 
 OPSET = 13
-"""The operator set: supported by all readers in use, with a Softmax along one axis."""
-IR_VERSION = 7
+"""The default operator set: supported by all readers in use, with a Softmax along one axis."""
+OPSETS = range(OPSET, 22)
+"""The operator sets that can be written."""
+_AXES_AS_INPUT = 18
+"""From this operator set on, the axes of a reduction are an input instead of an attribute."""
 
 Array = npt.NDArray[Any]
 
@@ -43,16 +46,19 @@ class Graph:
     """Nodes and constants, in order. Values are identified by name."""
 
     nodes: list[Any] = field(default_factory=list)
-    constants: list[Any] = field(default_factory=list)
-    _taken: set[str] = field(default_factory=set)
+    constants: dict[str, Array] = field(default_factory=dict)
+    opset: int = OPSET
+    any_size: bool = False
+    """Whether the height and width of the inputs may differ from those of the net."""
+    taken: set[str] = field(default_factory=set)
 
     def fresh(self, stem: str) -> str:
         """A name that is not used yet."""
         name, number = stem, 1
-        while name in self._taken:
+        while name in self.taken:
             number += 1
             name = f"{stem}:{number}"
-        self._taken.add(name)
+        self.taken.add(name)
         return name
 
     def constant(self, array: Any, stem: str) -> str:
@@ -61,8 +67,7 @@ class Graph:
         if values.dtype.kind == "f":
             values = values.astype(np.float32)
         name = self.fresh(stem)
-        numpy_helper = import_onnx().numpy_helper
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        self.constants[name] = values
         return name
 
     def node(
@@ -96,6 +101,19 @@ class Step:
     def ops(self, op: str, *inputs: str, outputs: int, **attributes: Any) -> list[str]:
         """Add a node with several outputs, and return them."""
         return self.graph.node(op, inputs, self.name, outputs, **attributes)
+
+    @property
+    def any_size(self) -> bool:
+        """Whether the height and width of the inputs may differ from those of the bottoms."""
+        return self.graph.any_size
+
+    def reduce(self, op: str, value: str, axes: Sequence[int], keepdims: bool = True) -> str:
+        """Add a reduction over axes."""
+        attributes: dict[str, Any] = {"keepdims": int(keepdims)}
+        if op == "ReduceSum" or self.graph.opset >= _AXES_AS_INPUT:
+            constant = self.constant(np.array(axes, np.int64), "axes")
+            return self.op(op, value, constant, **attributes)
+        return self.op(op, value, axes=list(axes), **attributes)
 
     def constant(self, array: Any, name: str) -> str:
         return self.graph.constant(array, f"{self.name}/{name}")

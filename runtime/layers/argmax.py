@@ -88,6 +88,6 @@ class ArgMaxLayer(Layer):
         else:
             axis = self.axis
         if param.out_max_val:
-            return [step.op("ReduceMax", value, axes=[axis], keepdims=1)]
+            return [step.reduce("ReduceMax", value, [axis])]
         place = step.op("ArgMax", value, axis=axis, keepdims=1, select_last_index=1)
         return [step.reshape(step.op("Cast", place, to=1), step.top[0].shape)]

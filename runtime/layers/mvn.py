@@ -57,10 +57,10 @@ class MVNLayer(Layer):
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param, shape = self.param.mvn_param, step.bottom[0].shape
         axes = list(range(1 if param.across_channels else 2, len(shape)))
-        mean = step.op("ReduceMean", step.inputs[0], axes=axes, keepdims=1)
+        mean = step.reduce("ReduceMean", step.inputs[0], axes)
         value = step.op("Sub", step.inputs[0], mean)
         if param.normalize_variance:
-            variance = step.op("ReduceMean", step.op("Mul", value, value), axes=axes, keepdims=1)
+            variance = step.reduce("ReduceMean", step.op("Mul", value, value), axes)
             deviation = step.affine(step.op("Sqrt", variance), 1.0, float(param.eps))
             value = step.op("Div", value, deviation)
         return [value]

@@ -79,8 +79,7 @@ class NormalizeLayer(Layer):
     def to_onnx(self, step: OnnxStep) -> list[str]:
         value = step.inputs[0]
         square = step.op("Mul", value, value)
-        axes = step.constant(np.array(self.axes, np.int64), "axes")
-        total = step.op("ReduceSum", square, axes, keepdims=1)
+        total = step.reduce("ReduceSum", square, self.axes)
         norm = step.op("Sqrt", step.affine(total, 1.0, float(self.param.norm_param.eps)))
         unit = step.op("Div", value, norm)
         return [step.op("Mul", unit, step.weight(0, (1, self.blobs[0].count(), 1, 1)))]

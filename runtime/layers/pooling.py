@@ -130,6 +130,8 @@ class PoolingLayer(Layer):
                 step.op("GlobalMaxPool" if self.is_max else "GlobalAveragePool", step.inputs[0])
             ]
         geom = self.geom
+        if step.any_size:
+            return self._onnx_for_any_size(step)
         # Caffe rounds sizes up and ONNX rounds down: padding up to the end of the last window gives
         # the same size in all versions of ONNX.
         ends = [
@@ -152,6 +154,26 @@ class PoolingLayer(Layer):
         if not np.all(correction == 1):
             value = step.op("Mul", value, step.constant(correction, "window"))
         return [value]
+
+    def _onnx_for_any_size(self, step: OnnxStep) -> list[str]:
+        """A node that rounds the size of the top as the layer does."""
+        if len(step.top) == 2:
+            raise step.refuse("a mask for images of any size")
+        param = self.param.pooling_param
+        down = param.round_mode == proto.PoolingParameter.FLOOR
+        if param.HasField("ceil_mode"):
+            down = not param.ceil_mode
+        shared = {
+            "kernel_shape": self.geom.kernel,
+            "strides": self.geom.stride,
+            "pads": self.geom.pad * 2,
+            "ceil_mode": int(not down),
+        }
+        if self.is_max:
+            return [step.op("MaxPool", step.inputs[0], **shared)]
+        # Without padding, a window at the border has the pixels of the image alone.
+        padded = int(any(self.geom.pad))
+        return [step.op("AveragePool", step.inputs[0], count_include_pad=padded, **shared)]
 
 
 def _onnx_with_places(

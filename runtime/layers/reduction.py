@@ -69,9 +69,5 @@ class ReductionLayer(Layer):
             proto.ReductionParameter.SUMSQ: "ReduceSumSquare",
             proto.ReductionParameter.MEAN: "ReduceMean",
         }[param.operation]
-        if op == "ReduceSum":
-            axes = step.constant(np.array([1], np.int64), "axes")
-            value = step.op(op, value, axes, keepdims=0)
-        else:
-            value = step.op(op, value, axes=[1], keepdims=0)
+        value = step.reduce(op, value, [1], keepdims=False)
         return [step.reshape(step.affine(value, param.coeff, 0.0), step.top[0].shape)]

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 VERBS = verbs()
 HELPERS = {
     *("arguments", "caffe_programs", "completion", "console", "devices", "environment", "main"),
-    *("data_sets", "ranks", "shared_flags", "usage"),
+    *("data_sets", "export_onnx", "preparation_flags", "ranks", "shared_flags", "usage"),
 }
 """Modules of runtime/cli that are not verbs."""
 
