@@ -51,7 +51,9 @@ RANGES: dict[str, dict[str, Range]] = {
     "SolverParameter": {
         **dict.fromkeys(("base_lr", "gamma", "weight_decay", "delta"), _NOT_NEGATIVE),
         **dict.fromkeys(("max_iter", "display", "test_interval", "snapshot"), _NOT_NEGATIVE),
-        **dict.fromkeys(("stepsize", "stepvalue"), _NOT_NEGATIVE),
+        **dict.fromkeys(("stepsize", "stepvalue", "stageiter"), _NOT_NEGATIVE),
+        **dict.fromkeys(("rampup_interval", "rampup_lr"), _NOT_NEGATIVE),
+        **dict.fromkeys(("warmup_iter", "warmup_start_lr", "min_lr", "stagelr"), _NOT_NEGATIVE),
         **dict.fromkeys(("average_loss", "iter_size", "test_iter"), _POSITIVE),
         **dict.fromkeys(("momentum", "momentum2", "rms_decay"), _DECAY),
     },

@@ -55,14 +55,25 @@ def multistep(param: Any, iteration: int, current_step: int) -> tuple[float, int
 
 
 def poly(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
-    """base_lr * (1 - iteration / max_iter) ^ power."""
-    return param.base_lr * _pow(1 - iteration / param.max_iter, param.power), current_step
+    """base_lr * (1 - iteration / max_iter) ^ power; NVIDIA's min_lr is the rate at max_iter."""
+    decay = _pow(1 - iteration / param.max_iter, param.power)
+    if param.HasField("min_lr"):
+        return param.min_lr + (param.base_lr - param.min_lr) * decay, current_step
+    return param.base_lr * decay, current_step
 
 
 def sigmoid(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
     """base_lr / (1 + exp(-gamma * (iteration - stepsize)))."""
     growth = _pow(math.e, -param.gamma * (iteration - param.stepsize))
     return param.base_lr / (1 + growth), current_step
+
+
+def multifixed(param: Any, iteration: int, current_step: int) -> tuple[float, int]:
+    """The stagelr of the first stage whose stageiter is not exceeded, or of the last. Intel."""
+    for rate, last in zip(param.stagelr, param.stageiter):
+        if iteration <= last:
+            return rate, current_step
+    return param.stagelr[-1], current_step
 
 
 POLICIES: dict[str, Policy] = {
@@ -73,6 +84,7 @@ POLICIES: dict[str, Policy] = {
     "multistep": multistep,
     "poly": poly,
     "sigmoid": sigmoid,
+    "multifixed": multifixed,
 }
 _GAMMA = ("step", "exp", "inv", "multistep", "sigmoid")
 _STEPSIZE = ("step", "sigmoid")
@@ -85,7 +97,27 @@ def learning_rate(param: Any, iteration: int, current_step: int) -> tuple[float,
         ProtoError: see check_policy.
     """
     check_policy(param)
+    rate = warm_up(param, iteration)
+    if rate is not None:
+        return rate, current_step
     return POLICIES[param.lr_policy](param, iteration, current_step)
+
+
+def warm_up(param: Any, iteration: int) -> float | None:
+    """The rate of an iteration in which the rate grows to base_lr; None after them.
+
+    Sources: NVIDIA Caffe (rampup_interval) and Intel Caffe (warmup_iter), GetLearningRate.
+    """
+    length, start = _warm_up_fields(param)
+    if iteration >= length:
+        return None
+    return float(start + (param.base_lr - start) * iteration / length)
+
+
+def _warm_up_fields(param: Any) -> tuple[int, float]:
+    if param.warmup_iter > 0:
+        return param.warmup_iter, param.warmup_start_lr
+    return param.rampup_interval, param.rampup_lr
 
 
 def check_policy(param: Any) -> None:
@@ -105,6 +137,17 @@ def check_policy(param: Any) -> None:
         raise ProtoError(
             f"solver: Unknown learning rate policy: '{policy}'; expected one of "
             f"{', '.join(POLICIES)}; set lr_policy"
+        )
+    if param.warmup_iter > 0 and param.rampup_interval > 0:
+        raise ProtoError(
+            f"solver: warmup_iter {param.warmup_iter} and rampup_interval {param.rampup_interval} "
+            "are both set; expected one of them, as they have the same meaning; remove one"
+        )
+    stages = len(param.stagelr)
+    if policy == "multifixed" and not 1 <= stages == len(param.stageiter):
+        raise ProtoError(
+            "solver: lr_policy 'multifixed' expects as many stagelr as stageiter, at least one, "
+            f"got {stages} and {len(param.stageiter)}; correct them"
         )
     checks = []
     if policy in _GAMMA:

@@ -24,7 +24,7 @@ from runtime.solvers.display import CaffeLines, LossSmoother
 from runtime.solvers.engine import BuildEngine, Engine, EngineSetup
 from runtime.solvers.hooks import Progress, SolverHook, TestResult
 from runtime.solvers.local_engine import LocalEngine
-from runtime.solvers.lr_policy import check_policy, learning_rate
+from runtime.solvers.lr_policy import check_policy, learning_rate, warm_up
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.plateau import Plateau, PlateauState
 from runtime.solvers.resume_state import ResumeState
@@ -234,7 +234,9 @@ class Solver(NotCopyable):
             TrainingError: the policy gives NaN or infinity.
         """
         if self.plateau is not None:
-            rate, step = self.plateau.rate, self.plateau.state.drops
+            warm = warm_up(self.param, self.iter)
+            rate = self.plateau.rate if warm is None else warm
+            step = self.plateau.state.drops
         else:
             rate, step = learning_rate(self.param, self.iter, self.current_step)
             if self.param.lr_policy == "multistep" and step > self.current_step:

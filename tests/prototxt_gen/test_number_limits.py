@@ -77,7 +77,7 @@ def test_no_number_of_a_solver_is_infinite_or_nan(names: tuple[str, ...], value:
 
 def test_there_are_many_such_fields() -> None:
     assert len(fields_of(proto.LayerParameter, FLOATS)) > 100
-    assert len(fields_of(proto.SolverParameter, FLOATS)) == 9
+    assert len(fields_of(proto.SolverParameter, FLOATS)) == 13
 
 
 @pytest.mark.parametrize("names", fields_of(proto.LayerParameter, ("uint32",)), ids=".".join)
