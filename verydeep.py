@@ -17,6 +17,6 @@ def __getattr__(name: str) -> Any:
 
 
 if __name__ == "__main__":
-    from runtime.cli.main import main
+    from runtime.cli.entry import main
 
     sys.exit(main())

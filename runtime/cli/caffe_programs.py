@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from runtime.cli.main import main as run_verb
+from runtime.cli.entry import main as run_verb
 
 _VERBS: dict[str, tuple[str, ...]] = {
     "caffe": (),

@@ -21,8 +21,9 @@ from runtime.cli.main import main, verb_parsers, verbs
 ROOT = Path(__file__).resolve().parents[2]
 VERBS = verbs()
 HELPERS = {
-    *("arguments", "caffe_programs", "completion", "console", "devices", "environment", "main"),
-    *("data_sets", "export_onnx", "preparation_flags", "ranks", "shared_flags", "usage"),
+    *("arguments", "caffe_programs", "completion", "console", "data_sets", "devices", "entry"),
+    *("environment", "export_onnx", "main", "preparation_flags", "ranks", "shared_flags"),
+    "usage",
 }
 """Modules of runtime/cli that are not verbs."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 
 import runtime
 import verydeep
+from runtime.cli import entry
 from runtime.cli.arguments import Parser, children
 from runtime.cli.completion import VARIABLE, answer_completion
 from runtime.cli.main import main
@@ -97,3 +99,51 @@ def test_completions_of_the_real_package() -> None:
             check=False,
         )
         assert {word.strip() for word in done.stdout.split()} == words
+
+
+IMPORT_FOREVER = """
+import sys, time, types
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "runtime.cli.main":
+            print("importing", flush=True)
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                print("lost", flush=True)
+                time.sleep(60)
+sys.meta_path.insert(0, Finder())
+sys.argv = ["verydeep", "train"]
+from runtime.cli.entry import main
+sys.exit(main())
+"""
+
+
+def test_ctrl_c_during_the_imports_ends_the_process() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", IMPORT_FOREVER],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "importing\n"
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, out, err) == (130, "", "verydeep: interrupted\n")
+
+
+def test_the_handler_of_sigint_is_that_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for handler in (signal.default_int_handler, signal.SIG_IGN, lambda number, frame: None):
+        before = signal.signal(signal.SIGINT, handler)
+        try:
+            assert entry.main(["data", "info", "--help"]) == 0
+        except SystemExit as ended:
+            assert ended.code == 0
+        finally:
+            after = signal.signal(signal.SIGINT, before)
+        assert after == handler
