@@ -27,13 +27,14 @@ from runtime.parallel import links
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.shard_plan import GLOBAL, ShardPlan, plan_shards
 from runtime.parallel.start import OpenReplica, options_for, start_threads
+from runtime.solvers.build import weight_files
 from runtime.solvers.display import JsonLog, finite_json
 from runtime.solvers.engine import BuildEngine, Engine, EngineSetup
 from runtime.solvers.guard import LossGuard
 from runtime.solvers.hooks import RunView, Score, SolverHook, TestResult
 from runtime.solvers.local_engine import LocalEngine
 from runtime.solvers.options import SolverOptions
-from runtime.solvers.ownership import continues, log_path, refuse_foreign_log
+from runtime.solvers.ownership import continues, log_path, refuse_foreign_log, refuse_inputs
 from runtime.solvers.run_lock import lock_run
 from runtime.solvers.signals import INTERRUPTED, TERMINATED, Action, SignalHandler
 from runtime.solvers.snapshot import files_of, newest_snapshot, seed_of, shards_of
@@ -179,8 +180,23 @@ def train(
         VerydeepError: see Solver; snapshots already taken are kept.
         SnapshotError: another run writes the same snapshots or logs.
     """
+    _check_logs(job)
     with lock_run(*_written_paths(job)):
         return _train(job, open_backend, hooks, open_replica, start)
+
+
+def _check_logs(job: TrainJob) -> None:
+    """Refuse logs that would replace a file that the run reads, or one another."""
+    param = text.read_solver(job.solver)
+    logs = {"--log_file": job.log_file, "--log_json": job.log_json}
+    if job.log_json is None and param.snapshot_prefix:
+        logs = {"the JSON log": log_path(param.snapshot_prefix), "--log_file": job.log_file}
+    inputs = [job.solver, locate_sidecar(job.solver), param.net, param.train_net, *param.test_net]
+    inputs += [*weight_files(param), *(job.weights or "").split(","), job.snapshot]
+    refuse_inputs(
+        {flag: path for flag, path in logs.items() if path is not None},
+        [path for path in inputs if path],
+    )
 
 
 def _written_paths(job: TrainJob) -> list[str | os.PathLike[str]]:

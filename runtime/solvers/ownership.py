@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prototxt_gen.destination import is_file
-from prototxt_gen.errors import SnapshotError, VerydeepError
+from prototxt_gen.errors import SnapshotError, UsageError, VerydeepError
 from prototxt_gen.reading import parse_json
 from runtime.logs.rotation import with_old_logs
 from runtime.solvers.resume_state import ResumeState
@@ -58,6 +58,26 @@ def refuse_foreign_log(path: Path) -> None:
         "JSON objects with the key 'event'; name another with --log_json, choose another "
         "snapshot_prefix, or have it renamed with --force"
     )
+
+
+def refuse_inputs(
+    logs: Mapping[str, str | os.PathLike[str]], inputs: Iterable[str | os.PathLike[str]]
+) -> None:
+    """Check that logs, by the names of their flags, are different files that the run does not read.
+
+    Raises:
+        UsageError: a log is an input of the run, or another log.
+    """
+    users = {os.path.realpath(path): "the run reads" for path in inputs}
+    for flag, path in logs.items():
+        real = os.path.realpath(path)
+        # A device may have several writers.
+        if real in users and (not os.path.lexists(path) or is_file(Path(path))):
+            raise UsageError(
+                f"{flag} {os.fspath(path)}: is a file that {users[real]}; expected a file of its "
+                "own for the log; choose another name"
+            )
+        users[real] = f"{flag} names"
 
 
 def recorded(log: Path) -> set[str]:

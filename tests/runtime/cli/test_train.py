@@ -371,3 +371,30 @@ def test_the_sidecar_is_read_and_named(folder: Path, capsys: Out) -> None:
     assert "copy.prototxt:1: the sidecar nets/s.verydeep.toml is missing" in capsys.readouterr().err
     assert main(["train", "--solver", "solver.prototxt"]) == 0
     assert "Sidecar" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--log_file", "--log_json"])
+@pytest.mark.parametrize("name", ["net.prototxt", "solver.prototxt", "w.caffemodel", "link"])
+def test_a_log_does_not_replace_what_the_run_reads(
+    flag: str, name: str, folder: Path, capsys: Out
+) -> None:
+    assert main(["train", "--solver", "solver.prototxt"]) == 0
+    (folder / "snap_iter_4.caffemodel").rename(folder / "w.caffemodel")
+    (folder / "link").symlink_to("net.prototxt")
+    before = (folder / name).read_bytes()
+    command = ["train", "--solver", "solver.prototxt", "--weights", "w.caffemodel"]
+    assert main([*command, flag, name]) == 2
+    assert f"{flag} {name}: is a file that the run reads" in capsys.readouterr().err
+    assert (folder / name).read_bytes() == before
+    assert not (folder / f"{name}.1").exists()
+
+
+@pytest.mark.parametrize("other", [["--log_json", "./a.log"], []])
+def test_two_logs_in_one_file_are_refused(other: list[str], folder: Path, capsys: Out) -> None:
+    name = "a.log" if other else "snap.log.jsonl"
+    command = ["train", "--solver", "solver.prototxt", "--log_file", name]
+    assert main([*command, *other]) == 2
+    assert "is a file that " in capsys.readouterr().err
+    assert main(["train", "--solver", "solver.prototxt", "--log_file", "/dev/null"]) == 0
+    both = ["--log_file", "/dev/null", "--log_json", "/dev/null"]
+    assert main(["train", "--solver", "solver.prototxt", *both]) == 0
