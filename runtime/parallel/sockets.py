@@ -26,6 +26,9 @@ from runtime.parallel.collective import PATIENCE, Collective, Message, PeerFaile
 
 log = logging.getLogger("verydeep.parallel")
 
+CONNECT_PATIENCE = 300.0
+"""Seconds to wait for the connection to all ranks before the run ends with an error."""
+
 _NONCE_BYTES = 32
 _RANK_BYTES = 4
 _RETRY_SECONDS = 0.02
@@ -49,10 +52,12 @@ class SocketCollective(Collective):
         size: int,
         dtype: npt.DTypeLike = np.float32,
         patience: float = PATIENCE,
+        connect_patience: float = CONNECT_PATIENCE,
     ) -> None:
         """Connect to all other ranks of the session; returns when all are connected.
 
-        Units: `patience` in seconds, the longest wait for another rank.
+        Units: `patience` in seconds, the longest wait for another rank; for the connection to all
+        of them, it is the smaller one of `patience` and `connect_patience`.
 
         Raises:
             TrainingError: a rank is missing, or two processes have the same rank.
@@ -60,9 +65,10 @@ class SocketCollective(Collective):
         self.rank, self.size, self.patience = rank, size, patience
         self.dtype = np.dtype(dtype)
         self._session = session
+        self._connect_patience = min(connect_patience, patience)
         self._posted: deque[_Posted] = deque()
         self._peers: dict[int, socket.socket] = {}
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + self._connect_patience
         notice = threading.Timer(_NOTICE_SECONDS, self._log_missing)
         notice.daemon = True
         notice.start()
@@ -110,9 +116,9 @@ class SocketCollective(Collective):
                 connection.close()
             except TimeoutError:
                 connection.close()
-                raise self._late({peer}) from None
+                raise self._absent({peer}) from None
             if time.monotonic() > deadline:
-                raise self._late({peer})
+                raise self._absent({peer})
             time.sleep(_RETRY_SECONDS)
 
     def _accept(self, listener: socket.socket, deadline: float) -> None:
@@ -121,7 +127,7 @@ class SocketCollective(Collective):
         try:
             connection, _ = listener.accept()
         except (TimeoutError, BlockingIOError):
-            raise self._late(self._missing()) from None
+            raise self._absent(self._missing()) from None
         try:
             connection.settimeout(_HANDSHAKE_SECONDS)
             nonce = secrets.token_bytes(_NONCE_BYTES)
@@ -142,7 +148,12 @@ class SocketCollective(Collective):
 
     def _log_missing(self) -> None:
         missing = ", ".join(map(str, sorted(self._missing())))
-        log.warning("rank %d: waiting for rank(s) %s to connect", self.rank, missing)
+        log.warning(
+            "rank %d: waiting for rank(s) %s to connect, for at most %g s",
+            self.rank,
+            missing,
+            self._connect_patience,
+        )
 
     def post(self, outgoing: Sequence[Message], sizes: Sequence[Sequence[int]]) -> Pending:
         """See Collective. What comes has the dtype of what is sent, else the collective's."""
@@ -215,6 +226,14 @@ class SocketCollective(Collective):
             raise PeerFailedError(f"rank {self.rank}: the connection to rank {peer} is closed")
         self._peers[peer].setblocking(False)
         return self._peers[peer]
+
+    def _absent(self, ranks: set[int]) -> TrainingError:
+        return TrainingError(
+            f"rank {self.rank}: waited {self._connect_patience:g} s for rank(s) "
+            f"{', '.join(map(str, sorted(ranks)))}; expected {self.size} processes with the same "
+            "uid to connect within that time; see whether they have ended, or allow more time: set "
+            "NCCL.connect_patience in pycaffe"
+        )
 
     def _late(self, ranks: set[int]) -> TrainingError:
         return TrainingError(

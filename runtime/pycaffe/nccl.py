@@ -20,7 +20,7 @@ from runtime.parallel.links import AUTO, link_for
 from runtime.parallel.links import NCCL as NVIDIA_LIBRARY
 from runtime.parallel.nccl import find_library, load_nccl
 from runtime.parallel.reduction import buckets_of
-from runtime.parallel.sockets import SocketCollective, new_session
+from runtime.parallel.sockets import CONNECT_PATIENCE, SocketCollective, new_session
 from runtime.parallel.tree import Node, evaluate
 from runtime.pycaffe.errors import CallError
 from runtime.pycaffe.ranks import RankEngine
@@ -37,16 +37,18 @@ class NCCL(SolverHook):
     `NCCL(solver, uid)` with one uid, then calls `bcast`, `solver.add_callback(nccl)` and, to reduce
     gradients layer by layer, `solver.net.after_backward(nccl)`.
 
-    Units: `patience` in seconds, the longest wait for another rank.
+    Units: `connect_patience` and `patience` in seconds, the longest waits for the connection to all
+    ranks and, after that, for another rank.
     """
 
+    connect_patience: ClassVar[float] = CONNECT_PATIENCE
     patience: ClassVar[float] = PATIENCE
 
     def __init__(self, solver: Solver, uid: bytes | str) -> None:
         """Connect to the other ranks; returns when all are connected.
 
         Raises:
-            CallError: not a solver of this module; also a RuntimeError.
+            CallError: not a solver of this module, or no uid; also a RuntimeError.
             TrainingError: a rank is missing, or two processes have the same rank.
         """
         if not isinstance(solver, Solver):
@@ -54,6 +56,7 @@ class NCCL(SolverHook):
                 f"NCCL: a {type(solver).__name__} is not a solver; expected NCCL(solver, uid) with "
                 "a solver such as SGDSolver and the uid of NCCL.new_uid()"
             )
+        session = _session(uid)
         self._net = solver.core.net
         self._backend = self._net.backend
         self._params: list[Blob] = self._net.params.learnable
@@ -67,9 +70,13 @@ class NCCL(SolverHook):
         engine = solver.core.engine
         if isinstance(engine, RankEngine):
             rank = engine.rank
-            session = uid.decode("latin-1") if isinstance(uid, bytes) else str(uid)
             collective = SocketCollective(
-                session, rank.number, rank.count, self._backend.dtype, self.patience
+                session,
+                rank.number,
+                rank.count,
+                self._backend.dtype,
+                self.patience,
+                self.connect_patience,
             )
             self._link = link_for(self._backend, collective, _transport(self._backend))
             engine.collective = collective
@@ -174,6 +181,16 @@ class NCCL(SolverHook):
                 "differ and some records may be read twice in an epoch; set random_seed in the "
                 "solver's prototxt"
             )
+
+
+def _session(uid: object) -> str:
+    name = uid.decode("latin-1") if isinstance(uid, (bytes, bytearray)) else uid
+    if not isinstance(name, str) or not name:
+        raise CallError(
+            f"NCCL: uid {uid!r}; expected the value of NCCL.new_uid(), which all ranks of a run "
+            "share; call new_uid() once and give its result to all processes"
+        )
+    return name
 
 
 def _transport(backend: Backend) -> str:

@@ -238,7 +238,7 @@ def test_the_command_lines(toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_scores_of_nan_are_reported(
     toy: Toy, tmp_path: Path, protocol: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """NaN scores count as correct, as in Caffe's Accuracy, so the error is invalid."""
+    """An image whose true class scores NaN is an error, unlike in Caffe's Accuracy."""
     deploy = text.read_net(toy.model.parent / generate.DEPLOY)
     with Net(deploy, proto.TEST, create_backend("cpu")) as net:
         copy_trained_layers(net, toy.weights)
@@ -249,10 +249,10 @@ def test_scores_of_nan_are_reported(
     words += ["--protocol", protocol, "--grid", "2"]
     assert main([*words, "--json"]) == 1
     out, err = capsys.readouterr()
-    assert json.loads(out)["not_finite"] == 3 and json.loads(out)["top1_error"] == 0
+    assert json.loads(out)["not_finite"] == 3 and json.loads(out)["top1_error"] == 1
     assert "verydeep evaluate: not finite: the scores of 3 of 3 images; expected finite" in err
     assert main(words) == 1
-    assert "top-1 error: 0.00 %" in capsys.readouterr().out
+    assert "top-1 error: 100.00 %" in capsys.readouterr().out
 
 
 def test_a_folder_of_images_is_evaluated_by_its_list(toy: Toy, tmp_path: Path) -> None:

@@ -35,3 +35,11 @@ def test_against_sorting() -> None:
 def test_shapes_that_do_not_fit() -> None:
     with pytest.raises(ShapeError, match=r"error rate: scores \(2, 3\) and labels \(3,\)"):
         topk_error(np.zeros((2, 3)), np.zeros(3, int), 1)
+
+
+def test_a_true_class_that_scores_nan_is_wrong_for_every_k() -> None:
+    scores = np.array([[np.nan, 1, 2], [np.nan, np.nan, np.nan], [np.nan, 1, 0], [np.inf, 1, 0]])
+    labels = np.array([0, 1, 1, 0])
+    assert (ranks(scores, labels) > 0).tolist() == [True, True, False, False]
+    for k in (1, 3, 5):
+        assert topk_error(scores, labels, k) == 0.5

@@ -293,6 +293,12 @@ def test_calls_that_are_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(caffe.NCCL, "patience", 0.05)
     with pytest.raises(TrainingError, match=r"rank 1: waited 0.05 s for rank\(s\) 0"):
         caffe.NCCL(follower, caffe.NCCL.new_uid())
+    monkeypatch.setattr(caffe.NCCL, "patience", 1800)
+    monkeypatch.setattr(caffe.NCCL, "connect_patience", 0.06)
+    with pytest.raises(
+        TrainingError, match=r"rank 1: waited 0.06 s for rank\(s\) 0; .* NCCL.connect_patience"
+    ):
+        caffe.NCCL(follower, caffe.NCCL.new_uid())
     Path(path).with_suffix(".verydeep.toml").write_text(
         '[schedule]\nmetric = "loss"\nmode = "min"\n'
     )
@@ -300,6 +306,15 @@ def test_calls_that_are_refused(write: Write, monkeypatch: pytest.MonkeyPatch) -
     Path(path).write_text(re.sub(r'lr_policy: "\w+"', 'lr_policy: "multistep"', written))
     with pytest.raises(UnsupportedError, match="the sidecar's schedule depends on tests"):
         caffe.SGDSolver(path)
+
+
+@pytest.mark.parametrize("uid", ["", b"", bytearray(), None, 7])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_uid_is_needed(uid: Any, count: int, write: Write) -> None:
+    caffe.set_solver_count(count)
+    made = caffe.SGDSolver(write(solver(write(TRAINABLE))))
+    with pytest.raises(RuntimeError, match=r"NCCL: uid .*; expected the value of NCCL.new_uid\(\)"):
+        caffe.NCCL(made, uid)
 
 
 def test_a_rank_without_nccl_trains_alone_on_its_part(write: Write) -> None:
