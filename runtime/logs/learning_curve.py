@@ -19,6 +19,7 @@ _SMOOTH_FROM = 60
 _MOST = 1e30
 """Larger values, for example of a run that diverged, are not drawn; they would hide the others."""
 _RATE_COLOUR = "0.3"
+_LEGEND_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def learning_curve_figure(log: str | os.PathLike[str], title: str = "") -> Any:
     losses = [line for line in series if line.is_loss]
     scores = [line for line in series if not line.is_loss]
     heights = [3.0, 3.0, 1.2] if scores else [3.0, 1.2]
-    figure = Figure(figsize=(9.0, 1.2 + sum(heights)), layout="constrained")
+    figure = Figure(figsize=(12.0, 1.2 + sum(heights)), layout="constrained")
     axes = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights, squeeze=False)[:, 0]
     _draw_losses(axes[0], losses)
     if scores:
@@ -114,7 +115,7 @@ def _draw_losses(axis: Any, losses: list[_Series]) -> None:
         axis.set_yscale("log")
     axis.set_ylabel("loss")
     if values:
-        _draw_legend(axis, "upper right")
+        _draw_legend(axis)
 
 
 def _draw_scores(axis: Any, scores: list[_Series]) -> None:
@@ -125,13 +126,20 @@ def _draw_scores(axis: Any, scores: list[_Series]) -> None:
     low, high = axis.get_ylim()
     if low >= -0.1 and high <= 1.1:
         axis.set_ylim(min(low, 0.0), 1.02)
-    _draw_legend(axis, "lower right")
+    _draw_legend(axis)
 
 
-def _draw_legend(axis: Any, corner: str) -> None:
+def _draw_legend(axis: Any) -> None:
+    """Draw the legend to the right of the axes, where it covers no curve."""
     count = len(axis.lines)
-    size = 10 if count <= 8 else 7
-    axis.legend(loc=corner, frameon=False, ncols=1 + count // 9, fontsize=size)
+    size = 9 if count <= _LEGEND_ROWS else 6
+    axis.legend(
+        loc="upper left",
+        bbox_to_anchor=(1.0, 1.0),
+        frameon=False,
+        ncols=1 + (count - 1) // (2 * _LEGEND_ROWS),
+        fontsize=size,
+    )
 
 
 def _draw(axis: Any, line: _Series, label: str) -> None:

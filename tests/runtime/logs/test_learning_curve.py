@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from prototxt_gen.errors import DataError
 from runtime.logs.learning_curve import learning_curve_figure, plot_learning_curve
@@ -118,3 +119,23 @@ def test_a_short_run_has_no_running_mean(tmp_path: Path) -> None:
     figure = learning_curve_figure(_log(tmp_path / "log", 1, points=59))
     labels = [line.get_label() for line in figure.axes[0].lines]
     assert labels == ["train loss0", "test loss0"]
+
+
+@pytest.mark.parametrize("outputs", [1, 3, 12, 25])
+def test_a_legend_covers_no_axes(outputs: int, tmp_path: Path) -> None:
+    values = {f"{kind}/{i}": 1.0 for kind in ("loss", "accuracy") for i in range(outputs)}
+    records = [
+        {"event": event, "iteration": n, "lr": 0.1, "outputs": values}
+        for n in range(70)
+        for event in ("train", "test")
+    ]
+    (tmp_path / "log").write_text("".join(json.dumps(record) + "\n" for record in records))
+    figure = learning_curve_figure(tmp_path / "log")
+    FigureCanvasAgg(figure).draw()
+    panels = [axis.get_window_extent() for axis in figure.axes]
+    legends = [axis.get_legend().get_window_extent() for axis in figure.axes[:2]]
+    for legend in legends:
+        assert not any(legend.overlaps(panel) for panel in panels)
+        assert legend.x1 <= figure.bbox.x1
+    assert not legends[0].overlaps(legends[1])
+    assert min(panel.width for panel in panels) > 250
