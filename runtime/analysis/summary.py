@@ -32,6 +32,8 @@ class LayerRow:
     multiply_adds: int
     memory: int
     in_place: bool
+    host_only: bool
+    """On a GPU, the layer computes on the host."""
     field: Field | None
     """The receptive field of the first top."""
 
@@ -45,6 +47,7 @@ class LayerRow:
             "multiply_adds": self.multiply_adds,
             "memory": self.memory,
             "in_place": self.in_place,
+            "host_only": self.host_only,
             "receptive_field": _field_dict(self.field),
         }
 
@@ -114,6 +117,7 @@ def summarize(net: Net, solver: Any = None, types: Mapping[str, str] | None = No
                 multiply_adds=layer.multiply_adds(len(net.bottoms[i])) // batch,
                 memory=memory,
                 in_place=any(top is bottom for top in net.tops[i] for bottom in net.bottoms[i]),
+                host_only=layer.host_only,
                 field=fields[0] if fields else None,
             )
         )

@@ -35,7 +35,8 @@ def summary_text(summary: Summary) -> str:
 def layer_lines(summary: Summary) -> list[str]:
     """A line for each layer, and one for each further top.
 
-    The receptive field is printed as its size and its stride in pixels.
+    The receptive field is printed as its size and its stride in pixels. The column `on a GPU` names
+    the layers that compute on the host; it is omitted if there are none.
     """
     macs = _scale([row.multiply_adds for row in summary.rows], _SCALES)
     memory = _scale([row.memory for row in summary.rows], _SIZES)
@@ -43,8 +44,17 @@ def layer_lines(summary: Summary) -> list[str]:
         ["layer", "type", "output", "parameters", "mult-adds", "memory", "field", "stride"],
         ["", "", "", "", macs[1], memory[1], "pixels", "pixels"],
     ]
+    host_only = any(row.host_only for row in summary.rows)
+    if host_only:
+        table[0].append("on a GPU")
+        table[1].append("")
     for row in summary.rows:
-        table += _cells(row, macs[0], memory[0])
+        cells = _cells(row, macs[0], memory[0])
+        if host_only:
+            cells = [
+                [*line, "on host" if row.host_only and line is cells[0] else ""] for line in cells
+            ]
+        table += cells
     lines = align(table, _LEFT, WIDTH)
     return [*lines[:_HEAD], "-" * max(map(len, lines)), *lines[_HEAD:]]
 

@@ -74,6 +74,10 @@ class Layer(NotCopyable):
     replayed. A pass that computes on the host writes its results by `mutable_host`, which prevents
     a replay. Not inherited.
     """
+    host_only: bool = True
+    """On a device, a pass computes on the host, so that blobs are copied. A class with bottoms is
+    host_only if it is not `only_ops`; an instance may set it for its settings.
+    """
     places: ClassVar[Places] = Places.UNDEFINED
     """The map from top positions to bottom positions."""
     value_bottoms: ClassVar[int | None] = None
@@ -118,6 +122,8 @@ class Layer(NotCopyable):
         for name in _NOT_INHERITED:
             if name not in vars(cls):
                 setattr(cls, name, vars(Layer)[name])
+        if "host_only" not in vars(cls):
+            cls.host_only = not cls.only_ops and cls.num_bottom.high != 0
 
     def __init__(self, param: Any, phase: int, backend: Backend, context: RunContext) -> None:
         self.param = param

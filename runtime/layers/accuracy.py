@@ -31,6 +31,7 @@ class AccuracyLayer(Layer):
             ProtoError: top_k is larger than the number of classes.
         """
         param = self.param.accuracy_param
+        self.host_only = len(top) == 2
         self.layout = bottom[0].layout(param.axis, self.label)
         self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
         if self.layout.outer * self.layout.inner != bottom[1].count():

@@ -45,6 +45,8 @@ class EltwiseLayer(Layer):
             )
         if coeff and self.operation == proto.EltwiseParameter.PROD:
             raise ProtoError(f"{self.label}: coeff is for SUM; remove it")
+        is_product = self.operation == proto.EltwiseParameter.PROD
+        self.host_only = is_product and not param.stable_prod_grad
         self.coeff = coeff or [1.0] * len(bottom)
         self.winner = SyncedMemory(self.backend, np.dtype(np.int32))
 

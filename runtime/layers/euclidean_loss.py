@@ -19,6 +19,7 @@ class EuclideanLossLayer(Layer):
 
     num_bottom = exactly(2)
     auto_top_blobs = is_loss = True
+    host_only = False
 
     def allow_force_backward(self, bottom_index: int) -> bool:
         """True for both bottoms."""

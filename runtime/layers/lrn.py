@@ -29,6 +29,7 @@ class LRNLayer(Layer):
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read the region."""
         self.within = self.param.lrn_param.norm_region == proto.LRNParameter.WITHIN_CHANNEL
+        self.host_only = self.within
         self.scale = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:

@@ -22,6 +22,8 @@ class SPPLayer(Layer):
     Shapes: bottom (N,C,H,W); top (N, C * (4^levels - 1) / 3), or (N,C,1,1) for one level.
     """
 
+    host_only = False
+
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Read height and method.
 

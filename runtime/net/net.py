@@ -109,11 +109,22 @@ class Net(NotCopyable):
         sharing = self.context.sharing
         self._shared = None if sharing is None else SharedActivations(self, sharing)
         self._replay = None if backend.recorder is None else NetReplay(backend.recorder)
+        self._report()
+
+    # Building.
+
+    def _report(self) -> None:
+        """Log the outputs, and a warning that names the layers that copy blobs to the host."""
+        named = [f"{layer.param.name} ({layer.type})" for layer in self.layers if layer.host_only]
+        if named and not self.backend.shares_host_memory:
+            log.warning(
+                "%d layer(s) compute on the host, so that their blobs are copied in each pass: %s",
+                len(named),
+                ", ".join(named),
+            )
         for output in self.outputs:
             log.info("This network produces output %s", output)
         log.info("Network initialization done.")
-
-    # Building.
 
     def _append(self, param: Any) -> None:
         if not param.HasField("phase"):
