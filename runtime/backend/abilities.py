@@ -57,3 +57,16 @@ class LayerKernels(Protocol):
         Raises:
             DeviceError: an array belongs to another backend, or the launch fails.
         """
+
+    def run(self, source: str, kernel: str, grid: int, args: Sequence[Any]) -> None:
+        """Launch a kernel of cuda_kernels/<source>.cu with `grid` of its largest blocks.
+
+        Raises:
+            DeviceError: see elementwise.
+        """
+
+    def replayed_rate(self, rate: float) -> Array | None:
+        """The array from which replays read the learning rate of an update, while it is recorded.
+
+        None if the launch is not recorded with this rate. Shapes: (1,).
+        """

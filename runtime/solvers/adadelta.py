@@ -20,10 +20,15 @@ class AdaDeltaRule(UpdateRule):
 
     type = "AdaDelta"
     histories = 2
+    kernel = "adadelta"
 
     def check(self, param: Any) -> None:
         """See UpdateRule.check."""
         self.delta = self.scalar(param.delta)
+
+    def kernel_constants(self) -> Sequence[Any]:
+        """See UpdateRule.kernel_constants."""
+        return self.delta, self.momentum, self.scalar(1) - self.momentum
 
     def compute(
         self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int

@@ -16,11 +16,16 @@ class AdaGradRule(UpdateRule):
     """The rate of each weight is divided by the root of the sum of its squared gradients."""
 
     type = "AdaGrad"
+    kernel = "adagrad"
 
     def check(self, param: Any) -> None:
         """See UpdateRule.check."""
         refuse_momentum(param, self.type)
         self.delta = self.scalar(param.delta)
+
+    def kernel_constants(self) -> Sequence[Any]:
+        """See UpdateRule.kernel_constants."""
+        return (self.delta,)
 
     def compute(
         self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int

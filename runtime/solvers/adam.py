@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from runtime.backend.base import HostArray
-from runtime.solvers.update_rule import UpdateRule, register_rule
+from runtime.solvers.update_rule import ParamSlot, UpdateRule, register_rule
 
 
 @register_rule
@@ -21,11 +21,22 @@ class AdamRule(UpdateRule):
 
     type = "Adam"
     histories = 2
+    kernel = "adam"
 
     def check(self, param: Any) -> None:
         """See UpdateRule.check."""
         self.delta = self.scalar(param.delta)
         self.momentum2 = self.scalar(param.momentum2)
+
+    def kernel_constants(self) -> Sequence[Any]:
+        """See UpdateRule.kernel_constants."""
+        one, first, second = self.scalar(1), self.momentum, self.momentum2
+        return self.delta, first, one - first, second, one - second
+
+    def step_rate(self, slot: ParamSlot, rate: float, iteration: int) -> float:
+        """See UpdateRule.step_rate: the local rate times the correction of the biases."""
+        correction = self.scalar(self._correction(iteration + 1))
+        return float(self.local_rate(slot, rate) * correction)
 
     def compute(
         self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int

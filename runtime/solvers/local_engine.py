@@ -78,7 +78,7 @@ class LocalEngine:
         if self._replay is None or not self.rule.only_ops or param.debug_info:
             update()
             return
-        rates = [float(self.rule.local_rate(slot, rate)) for slot in self.slots]
+        rates = [self.rule.step_rate(slot, rate, iteration) for slot in self.slots]
         self._replay.begin((param.iter_size, self.rule.leaves_update), rates=rates)
         if not self._replay.replayed(0):
             self._replay.do(0, update)

@@ -19,6 +19,11 @@ class NesterovRule(UpdateRule):
     """
 
     type = "Nesterov"
+    kernel = "nesterov"
+
+    def kernel_constants(self) -> Sequence[Any]:
+        """See UpdateRule.kernel_constants."""
+        return self.momentum, self.scalar(1) + self.momentum
 
     def compute(
         self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int

@@ -16,12 +16,17 @@ class RMSPropRule(UpdateRule):
     """The rate of each weight is divided by the root of the moving mean of squared gradients."""
 
     type = "RMSProp"
+    kernel = "rmsprop"
 
     def check(self, param: Any) -> None:
         """See UpdateRule.check."""
         refuse_momentum(param, self.type)
         self.delta = self.scalar(param.delta)
         self.rms_decay = self.scalar(param.rms_decay)
+
+    def kernel_constants(self) -> Sequence[Any]:
+        """See UpdateRule.kernel_constants."""
+        return self.delta, self.rms_decay, self.scalar(1) - self.rms_decay
 
     def compute(
         self, gradient: HostArray, history: Sequence[HostArray], rate: Any, iteration: int

@@ -20,7 +20,7 @@ class SGDRule(UpdateRule):
         """Compute the update on the device, as one op. See UpdateRule."""
         decay = self.weight_decay * slot.decay_mult
         if decay and self.regularization_type == "L1":
-            self.regularize(slot.diff.mutable_host(), slot.data.host(), decay)
+            self._add_l1(slot, decay)
             decay = 0.0
         history = slot.history[0].mutable_dev()
         self.backend.vectors.sgd_update(
@@ -33,3 +33,11 @@ class SGDRule(UpdateRule):
         )
         if self.leaves_update:
             self.backend.memory.copy(history, slot.diff.mutable_dev())
+
+    def _add_l1(self, slot: ParamSlot, decay: float) -> None:
+        kernels, count = self.backend.kernels, slot.data.count
+        if kernels is None:
+            self.regularize(slot.diff.mutable_host(), slot.data.host(), decay)
+            return
+        args = (slot.data.dev(), slot.diff.mutable_dev(), count, float(self.scalar(decay)))
+        kernels.elementwise("solver_updates", "l1_decay", count, args)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from prototxt_gen.errors import ProtoError
-from runtime.backend.base import Backend, HostArray
+from runtime.backend.base import Backend, HostArray, LayerKernels
 from runtime.core.synced_memory import SyncedMemory
 
 _REGISTRY: dict[str, type[UpdateRule]] = {}
@@ -45,14 +45,17 @@ class UpdateRule:
     """The type in a SolverParameter."""
     histories: ClassVar[int] = 1
     """History blobs for each weight blob. See History for their order."""
-    only_ops: ClassVar[bool] = False
+    only_ops: bool = False
     """Whether an update only calls ops, the same ones in every iteration. Not inherited."""
+    kernel: ClassVar[str] = ""
+    """The kernel of solver_updates.cu for `compute` on a device. Not inherited."""
 
     def __init_subclass__(cls) -> None:
-        """Reset `only_ops`, because a subclass may override the update."""
+        """Reset `only_ops` and `kernel`, because a subclass may override the update."""
         super().__init_subclass__()
-        if "only_ops" not in vars(cls):
-            cls.only_ops = False
+        for name in ("only_ops", "kernel"):
+            if name not in vars(cls):
+                setattr(cls, name, vars(UpdateRule)[name])
 
     def __init__(self, param: Any, backend: Backend) -> None:
         """Read the constants of a SolverParameter, rounded to the backend's dtype.
@@ -73,6 +76,8 @@ class UpdateRule:
                 "expected 'L1' or 'L2'; change regularization_type"
             )
         self.check(param)
+        if self.kernel and backend.kernels is not None:
+            self.only_ops = True
 
     def check(self, param: Any) -> None:
         """Check the settings of the type and read its own constants.
@@ -86,6 +91,10 @@ class UpdateRule:
 
         `iteration` is the number of earlier updates.
         """
+        kernels = self.backend.kernels
+        if self.kernel and kernels is not None:
+            self._launch(kernels, slot, self.step_rate(slot, rate, iteration))
+            return
         weights, gradient = slot.data.mutable_host(), slot.diff.mutable_host()
         self.regularize(gradient, weights, self.weight_decay * slot.decay_mult)
         history = [memory.mutable_host() for memory in slot.history]
@@ -100,6 +109,30 @@ class UpdateRule:
         Shapes: gradient, each history and the result are equal.
         """
         raise NotImplementedError
+
+    def _launch(self, kernels: LayerKernels, slot: ParamSlot, rate: float) -> None:
+        """Update on the device, by one kernel."""
+        arrays = [memory.mutable_dev() for memory in (slot.diff, slot.data, *slot.history)]
+        place = kernels.replayed_rate(rate)
+        args = (
+            *arrays,
+            slot.data.count,
+            rate if place is None else 0.0,
+            place,
+            float(self.scalar(self.weight_decay * slot.decay_mult)),
+            int(self.regularization_type == "L1"),
+            int(self.leaves_update),
+            *(float(value) for value in self.kernel_constants()),
+        )
+        kernels.elementwise("solver_updates", self.kernel, slot.data.count, args)
+
+    def kernel_constants(self) -> Sequence[Any]:
+        """The last arguments of the kernel, scalars of the backend's dtype."""
+        raise NotImplementedError
+
+    def step_rate(self, slot: ParamSlot, rate: float, iteration: int) -> float:
+        """The factor of a step: the local rate, with corrections that depend on the iteration."""
+        return float(self.local_rate(slot, rate))
 
     def local_rate(self, slot: ParamSlot, rate: float) -> Any:
         """The learning rate of a weight blob, a scalar of the backend's dtype."""

@@ -95,6 +95,31 @@ def vectors(count: int, shift: int) -> Work:
     return work
 
 
+def updates(count: int, shift: int) -> Work:
+    """Every solver type's update, with the values that were subtracted."""
+
+    def work(backend: CudaBackend) -> list[Host]:
+        results = []
+        for kernel, histories, constants in (
+            ("nesterov", 1, (0.9, 1.9)),
+            ("adagrad", 1, (1e-8,)),
+            ("rmsprop", 1, (1e-8, 0.99, 0.01)),
+            ("adadelta", 2, (1e-6, 0.9, 0.1)),
+            ("adam", 2, (1e-8, 0.9, 0.1, 0.999, 0.001)),
+        ):
+            dw, w, *past = (up(backend, normal(count) + i, shift) for i in range(2 + histories))
+            past = [up(backend, normal(count) ** 2, shift) for _ in past]
+            settings = (count, 0.1, None, 0.01, 1, 1, *constants)
+            args = (dw, w, *past, *settings)
+            backend.kernels.elementwise("solver_updates", kernel, count, args)
+            results += [dw, w, *past]
+        args = (results[1], results[0], count, 0.5)
+        backend.kernels.elementwise("solver_updates", "l1_decay", count, args)
+        return down(backend, *results)
+
+    return work
+
+
 def gemm(m: int, n: int, k: int, trans_a: bool, trans_b: bool, beta: float) -> Work:
     def work(backend: CudaBackend) -> list[Host]:
         a = up(backend, normal(k, m) if trans_a else normal(m, k))
@@ -235,6 +260,8 @@ def augment(backend: CudaBackend) -> list[Host]:
 WORKS: dict[str, Work] = {
     "vectors": vectors(4099, 0),
     "vectors off the alignment": vectors(1031, 1),
+    "updates": updates(1031, 0),
+    "updates off the alignment": updates(517, 1),
     "gemm 64x64, splits": gemm(70, 33, 520, False, True, 1.0),
     "gemm 64x128": gemm(9, 70, 12, True, False, 0.0),
     "gemm 128x128": gemm(130, 131, 17, True, True, 0.5),

@@ -77,6 +77,10 @@ class Launcher:
         threads = self._kernel(source, kernel).signature.max_threads
         self.run(source, kernel, blocks(count, threads * per_thread), args)
 
+    def replayed_rate(self, rate: float) -> DeviceArray | None:
+        """See LayerKernels.replayed_rate."""
+        return None if self.block is None else self.block.take_rate(rate)
+
     def constant(self, source: str, name: str) -> int:
         """The value of a `constexpr int` of a kernel file."""
         constant = self._constants.get((source, name))

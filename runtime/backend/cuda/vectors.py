@@ -56,8 +56,8 @@ class CudaVectors(VectorOps):
         momentum: float,
         decay: float,
     ) -> None:
-        count, block = expect_same_size("sgd_update", w, dw, history), self._launcher.block
-        place = None if block is None else block.take_rate(lr)
+        count = expect_same_size("sgd_update", w, dw, history)
+        place = self._launcher.replayed_rate(lr)
         argument = lr if place is None else 0.0
         args = (dw, w, history, count, argument, momentum, decay, place)
         self._launcher.elementwise("sgd_update", "sgd_update", count, args)
