@@ -16,6 +16,7 @@ class CropLayer(WindowLayer):
     """From `axis` on, the top has the sizes of the second bottom, at the given offsets."""
 
     places = Places.CROPPED
+    only_ops = True
     value_bottoms = 1
 
     num_bottom = exactly(2)

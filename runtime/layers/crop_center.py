@@ -16,6 +16,7 @@ class CropCenterLayer(WindowLayer):
     """The centre of a blob, without `crop_size` elements at both ends of each axis."""
 
     in_place = False
+    only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Determine the window and shape the top.

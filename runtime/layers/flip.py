@@ -10,6 +10,8 @@ from prototxt_gen.geometry_limits import image_shape
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
+from runtime.layers.strided import StridedCopy, Strides
 
 
 @register("Flip")
@@ -20,6 +22,7 @@ class FlipLayer(Layer):
     """
 
     in_place = False
+    only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Top as bottom."""
@@ -31,12 +34,18 @@ class FlipLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Mirror."""
-        top[0].data.mutable_host()[...] = np.flip(bottom[0].data.host(), self.axes)
+        self._mirror(bottom[0].data, top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Mirror back."""
         if propagate_down[0]:
-            bottom[0].diff.mutable_host()[...] = np.flip(top[0].diff.host(), self.axes)
+            self._mirror(top[0].diff, bottom[0].diff)
+
+    def _mirror(self, source: SyncedMemory, target: SyncedMemory) -> None:
+        shape = source.shape
+        places = Strides.of(shape)
+        copy = StridedCopy(shape, places.mirrored(shape, self.axes), places)
+        copy.run(self.backend, source, target)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         if not self.axes:

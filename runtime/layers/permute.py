@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from prototxt_gen.errors import ProtoError
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
+from runtime.layers.strided import StridedCopy, Strides
 
 
 @register("Permute")
@@ -20,6 +19,7 @@ class PermuteLayer(Layer):
     """
 
     in_place = False
+    only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Complete the order and shape the top.
@@ -39,13 +39,17 @@ class PermuteLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Transpose."""
-        top[0].data.mutable_host()[...] = bottom[0].data.host().transpose(self.order)
+        source = Strides.of(bottom[0].shape).permuted(self.order)
+        copy = StridedCopy(top[0].shape, source, Strides.of(top[0].shape))
+        copy.run(self.backend, bottom[0].data, top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Transpose back."""
         if propagate_down[0]:
-            back = tuple(int(axis) for axis in np.argsort(self.order))
-            bottom[0].diff.mutable_host()[...] = top[0].diff.host().transpose(back)
+            back = [self.order.index(axis) for axis in range(len(self.order))]
+            source = Strides.of(top[0].shape).permuted(back)
+            copy = StridedCopy(bottom[0].shape, source, Strides.of(bottom[0].shape))
+            copy.run(self.backend, top[0].diff, bottom[0].diff)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.op("Transpose", step.inputs[0], perm=list(self.order))]

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prototxt_gen.errors import ShapeError
-from runtime.backend.base import HostArray
 from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
+from runtime.layers.strided import StridedCopy, Strides
 
 
 @register("ShuffleChannel")
@@ -20,6 +21,7 @@ class ShuffleChannelLayer(Layer):
 
     applies_densely = True
     in_place = False
+    only_ops = True
     places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -39,22 +41,23 @@ class ShuffleChannelLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Transpose the channels."""
-        _transpose(bottom[0].data.host(), top[0].data.mutable_host(), self.group)
+        self._transpose(bottom[0].data, top[0].data, self.group)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Transpose back."""
         if propagate_down[0]:
             rest = max(1, bottom[0].shape[1] // self.group)
-            _transpose(top[0].diff.host(), bottom[0].diff.mutable_host(), rest)
+            self._transpose(top[0].diff, bottom[0].diff, rest)
+
+    def _transpose(self, source: SyncedMemory, target: SyncedMemory, rows: int) -> None:
+        n, c, *rest = source.shape
+        shape = (n, c // rows, rows, *rest)
+        swapped = [0, 2, 1, *range(3, len(shape))]
+        places = Strides.of((n, rows, c // rows, *rest)).permuted(swapped)
+        StridedCopy(shape, places, Strides.of(shape)).run(self.backend, source, target)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         n, c, *rest = step.bottom[0].shape
         value = step.reshape(step.inputs[0], (n, self.group, c // self.group, *rest))
         perm = [0, 2, 1, *range(3, 3 + len(rest))]
         return [step.reshape(step.op("Transpose", value, perm=perm), step.top[0].shape)]
-
-
-def _transpose(source: HostArray, target: HostArray, rows: int) -> None:
-    n, c, *rest = source.shape
-    groups = source.reshape(n, rows, c // rows, *rest)
-    target[...] = groups.swapaxes(1, 2).reshape(target.shape)

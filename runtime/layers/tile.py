@@ -10,11 +10,14 @@ from prototxt_gen.errors import ProtoError
 from runtime.core.description import OnnxStep
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
+from runtime.layers.strided import StridedCopy, Strides
 
 
 @register("Tile")
 class TileLayer(Layer):
     """Concatenates `tiles` copies of the bottom along `axis`."""
+
+    only_ops = True
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Shape the top.
@@ -32,17 +35,21 @@ class TileLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Copy the bottom `tiles` times."""
-        x = bottom[0].data.host()
-        tiles = int(self.param.tile_param.tiles)
-        top[0].data.mutable_host()[...] = np.concatenate([x] * tiles, axis=self.axis)
+        tiles, axis, shape = int(self.param.tile_param.tiles), self.axis, bottom[0].shape
+        repeated = (*shape[:axis], tiles, *shape[axis:])
+        source = Strides.of(shape).inserted(axis, 0)
+        copy = StridedCopy(repeated, source, Strides.of(repeated))
+        copy.run(self.backend, bottom[0].data, top[0].data)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Add the gradients of the copies."""
         if propagate_down[0]:
-            tiles, shape = int(self.param.tile_param.tiles), bottom[0].shape
-            axis = self.axis
-            dy = top[0].diff.host().reshape((*shape[:axis], tiles, *shape[axis:]))
-            bottom[0].diff.mutable_host()[...] = dy.sum(axis=axis)
+            tiles, axis, shape = int(self.param.tile_param.tiles), self.axis, bottom[0].shape
+            steps = list(Strides.of((*shape[:axis], tiles, *shape[axis:])).steps)
+            repeat = steps.pop(axis)
+            source = Strides(0, tuple(steps))
+            copy = StridedCopy(shape, source, Strides.of(shape), tiles, repeat)
+            copy.run(self.backend, top[0].diff, bottom[0].diff)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         repeats = np.ones(step.bottom[0].num_axes, np.int64)

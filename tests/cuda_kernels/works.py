@@ -120,6 +120,23 @@ def updates(count: int, shift: int) -> Work:
     return work
 
 
+def strided(backend: CudaBackend) -> list[Host]:
+    """A transposition of a mirrored window, and a sum of repeated elements."""
+    x, y = up(backend, normal(3, 40, 29)), junk(backend, (40, 29, 3))
+    total = junk(backend, (3, 29))
+    kernels, count = backend.kernels, 3 * 40 * 29
+    sizes, steps = (1, 1, 1, 40, 29, 3), (0, 0, 0, 87, 3, 1)
+    mirrored = (0, 0, 0, 29, -1, 40 * 29)
+    kernels.elementwise(
+        "strided", "strided", count, (x, y, count, 28, 0, 1, 0, *sizes, *mirrored, *steps)
+    )
+    sizes, steps, rows = (1, 1, 1, 1, 3, 29), (0, 0, 0, 0, 40 * 29, 1), (0, 0, 0, 0, 29, 1)
+    kernels.elementwise(
+        "strided", "strided", 87, (x, total, 87, 0, 0, 40, 29, *sizes, *steps, *rows)
+    )
+    return down(backend, y, total)
+
+
 def gemm(m: int, n: int, k: int, trans_a: bool, trans_b: bool, beta: float) -> Work:
     def work(backend: CudaBackend) -> list[Host]:
         a = up(backend, normal(k, m) if trans_a else normal(m, k))
@@ -262,6 +279,7 @@ WORKS: dict[str, Work] = {
     "vectors off the alignment": vectors(1031, 1),
     "updates": updates(1031, 0),
     "updates off the alignment": updates(517, 1),
+    "strided copies": strided,
     "gemm 64x64, splits": gemm(70, 33, 520, False, True, 1.0),
     "gemm 64x128": gemm(9, 70, 12, True, False, 0.0),
     "gemm 128x128": gemm(130, 131, 17, True, True, 0.5),

@@ -33,6 +33,7 @@ def test_layers_that_only_call_ops() -> None:
         *("Eltwise", "Exp", "Flatten", "InnerProduct", "LRN", "Log", "PReLU", "Pooling", "Power"),
         *("ReLU", "Reshape", "Scale", "Sigmoid", "Silence", "Slice", "Softmax", "SoftmaxWithLoss"),
         *("Split", "Swish", "TanH", "Threshold"),
+        *("Crop", "CropCenter", "Flip", "Permute", "ShuffleChannel", "Tile"),
     }
 
 
