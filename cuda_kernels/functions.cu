@@ -5,7 +5,7 @@
 #include "quads.cuh"
 
 constexpr int BLOCK = 256;
-// FunctionKind in runtime/backend/base.py, with the parameters of each.
+// FunctionKind in runtime/backend/pointwise.py, with the parameters of each.
 constexpr int ABS = 0;
 constexpr int CLIP = 1;
 constexpr int THRESHOLD = 2;
@@ -17,6 +17,7 @@ constexpr int LOG = 7;
 constexpr int BNLL = 8;
 constexpr int POWER = 9;
 constexpr int CONSTANT = 10;
+constexpr int RELU6 = 11;
 
 __device__ __forceinline__ float sigmoid(float x) {
     const float e = expf(-fabsf(x));
@@ -41,6 +42,10 @@ __device__ __forceinline__ float value_of(int kind, float a, float b, float c, f
             const float inner = x * b + c;
             return a == 1.0f ? inner : a == 2.0f ? inner * inner : powf(inner, a);
         }
+        case RELU6: {
+            const float raised = x < 0.0f ? 0.0f : x;
+            return raised > 6.0f ? 6.0f : raised;
+        }
         default: return a;
     }
 }
@@ -59,6 +64,7 @@ __device__ __forceinline__ float slope_of(int kind, float a, float b, float c, f
             const float inner = x * b + c;
             return a == 1.0f ? b : a == 2.0f ? a * b * inner : a * b * (y / inner);
         }
+        case RELU6: return y > 0.0f && y < 6.0f ? 1.0f : 0.0f;
         default: return 0.0f;
     }
 }

@@ -16,7 +16,7 @@ from prototxt_gen.dialects import BVLC_TYPES, dialects_of_type, titles
 from runtime.core.layer import Layer
 from runtime.layers.factory import layer_class, layer_type_list
 
-_GROUPS = ("vectors", "products", "conv", "neurons", "pool", "lrn", "softmax")
+_GROUPS = ("vectors", "products", "conv", "neurons", "pointwise", "pool", "lrn", "softmax")
 """The groups of ops that compute; a layer that calls `memory` only computes nothing."""
 _NOT_OPS = {"conv.plan"}
 _HOST_READS = {"host", "mutable_host", "overwritten_host"}
@@ -88,23 +88,25 @@ def work_of(cls: type[Layer]) -> Work:
     trees = [ast.parse(inspect.getsource(module)) for module in _modules(cls)]
     nodes = [node for tree in trees for node in ast.walk(tree)]
     calls = [n.func for n in nodes if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)]
-    ops = frozenset(_op(function) for function in calls) - {""} - _NOT_OPS
-    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    attribute_nodes = [node for node in nodes if isinstance(node, ast.Attribute)]
+    ops = frozenset(_op(node) for node in attribute_nodes) - {""} - _NOT_OPS
+    attributes = {node.attr for node in attribute_nodes}
     on_host = any(f.attr in _HOST_READS and not _is_scalar_read(f, nodes) for f in calls)
     fields = {field.name for field in proto.LayerParameter.DESCRIPTOR.fields}
     params = frozenset(a for a in attributes & fields if a.endswith("_param"))
     return Work(ops, on_host, params)
 
 
-def _op(function: ast.Attribute) -> str:
-    """`GROUP.OP` for a call of `self.backend.GROUP.OP(...)` that computes, else nothing."""
-    names = [function.attr]
-    value = function.value
-    while isinstance(value, ast.Attribute):
-        names.insert(0, value.attr)
-        value = value.value
-    names = names[-3:]
-    return ".".join(names[1:]) if names[0] == "backend" and names[1] in _GROUPS else ""
+def _op(attribute: ast.Attribute) -> str:
+    """`GROUP.OP` for `backend.GROUP.OP` or `GROUP.OP` with a local name, else nothing."""
+    group = attribute.value
+    if isinstance(group, ast.Name):
+        return f"{group.id}.{attribute.attr}" if group.id in _GROUPS else ""
+    if not isinstance(group, ast.Attribute) or group.attr not in _GROUPS:
+        return ""
+    owner = group.value
+    owner_name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+    return f"{group.attr}.{attribute.attr}" if owner_name == "backend" else ""
 
 
 def _is_scalar_read(function: ast.Attribute, nodes: list[ast.AST]) -> bool:

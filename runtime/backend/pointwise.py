@@ -35,6 +35,8 @@ class FunctionKind(enum.IntEnum):
     """(b x + c) ^ a."""
     CONSTANT = 10
     """a, for every x; slope 0."""
+    RELU6 = 11
+    """x limited to [0, 6]; slope 0 at the limits."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class PointwiseOps(Protocol):
     ) -> None:
         """dx = dy * f'(x), with y = f(x).
 
-        SIGMOID, TANH, EXP and ELU give the same if x has been overwritten by y.
+        SIGMOID, TANH, EXP, ELU and RELU6 give the same if x has been overwritten by y.
         """
 
     def swish_backward(self, beta: float, gate: Array, y: Array, dy: Array, dx: Array) -> None:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-
-from runtime.backend.base import HostArray
+from runtime.backend.base import Function, FunctionKind
 from runtime.core.description import OnnxStep
 from runtime.core.layer_registry import register
 from runtime.layers.neuron import NeuronLayer
-
-_LIMIT = 6.0
 
 
 @register("ReLU6")
 class ReLU6Layer(NeuronLayer):
     """y = min(max(x, 0), 6). May work in place."""
 
-    def value(self, x: HostArray) -> Any:
-        return np.clip(x, 0.0, _LIMIT)
+    only_ops = True
 
-    def slope(self, x: HostArray, y: HostArray) -> Any:
-        """1 between the limits, both excluded, so that the output is enough in place."""
-        return (y > 0) & (y < _LIMIT)
+    @property
+    def function(self) -> Function:
+        return Function(FunctionKind.RELU6)
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
-        low, high = step.scalar(0.0, "min"), step.scalar(_LIMIT, "max")
+        low, high = step.scalar(0.0, "min"), step.scalar(6.0, "max")
         return [step.op("Clip", step.inputs[0], low, high)]

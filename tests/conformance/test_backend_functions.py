@@ -70,6 +70,12 @@ CASES: list[tuple[Function, tuple[float, float], Map, Map]] = [
         lambda x: (1 + 2 * x) ** 2,
         lambda x: 4 * (1 + 2 * x),
     ),
+    (
+        Function(FunctionKind.RELU6),
+        (-3, 9),
+        lambda x: np.clip(x, 0, 6),
+        lambda x: (x > 0) & (x < 6),
+    ),
     (Function(FunctionKind.CONSTANT, 1.5), (-3, 3), lambda x: 0 * x + 1.5, lambda x: 0 * x),
 ]
 
@@ -119,6 +125,16 @@ def test_edges(device: Device) -> None:
             device.backend.pointwise.function_forward(function, device.up(np.array(x)), y)
         got = device.down(y, (5,))
         np.testing.assert_allclose(got, want, rtol=1e-6, err_msg=str(function))
+
+
+def test_relu6_has_slope_0_at_its_limits(device: Device) -> None:
+    x = device.up(np.array([0.0, 6.0, 3.0]))
+    y, dx = device.junk((3,)), device.up(np.ones(3))
+    function = Function(FunctionKind.RELU6)
+    device.backend.pointwise.function_forward(function, x, y)
+    device.backend.pointwise.function_backward(function, x, y, dx, dx)
+    assert device.down(y, (3,)).tolist() == [0, 6, 3]
+    assert device.down(dx, (3,)).tolist() == [0, 0, 1]
 
 
 def test_swish(device: Device) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.geometry import ConvGeometry, LRNGeometry, PoolGeometry
-from runtime.backend.base import Draw, Epilogue, Layout
+from runtime.backend.base import Draw, Epilogue, Function, FunctionKind, Layout
 from runtime.backend.cuda import open_driver
 from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.backend import CudaBackend
@@ -211,6 +211,25 @@ def elements(count: int, shift: int) -> Work:
     return work
 
 
+def functions(count: int, shift: int) -> Work:
+    """Every function of one number and its derivative; Swish."""
+
+    def work(backend: CudaBackend) -> list[Host]:
+        ops = backend.pointwise
+        x, dy = (up(backend, normal(count) + i, shift) for i in range(2))
+        y, dx = junk(backend, (count,)), junk(backend, (count,))
+        results = []
+        for kind in FunctionKind:
+            function = Function(kind, 0.5, 4.0, 20.0)
+            ops.function_forward(function, x, y)
+            ops.function_backward(function, x, y, dy, dx)
+            results += down(backend, y, dx)
+        ops.swish_backward(0.5, x, y, dy, dx)
+        return [*results, *down(backend, dx)]
+
+    return work
+
+
 def bias(layout: Layout) -> Work:
     def work(backend: CudaBackend) -> list[Host]:
         y = up(backend, normal(layout.outer, layout.channels, layout.inner))
@@ -304,6 +323,8 @@ WORKS: dict[str, Work] = {
     "affine maps of rows": channels(Layout(19, 70, 1)),
     "sums, products and maxima": elements(4099, 0),
     "sums off the alignment": elements(1031, 1),
+    "functions of one number": functions(4099, 0),
+    "functions off the alignment": functions(1031, 1),
     "bias of maps": bias(Layout(3, 5, 4099)),
     "bias of rows": bias(Layout(19, 70, 1)),
     "pool": pool(PoolGeometry(2, 2, 7, 6, (3, 2), (2, 2), (1, 0))),

@@ -34,7 +34,9 @@ def test_every_verb_has_a_page_with_its_flags() -> None:
         ("ReLU", ("compiled", "kernel")),
         ("Softmax", ("compiled", "kernel")),
         ("Convolution", ("compiled, NumPy", "kernel, host")),  # N-dimensional ones use the host
-        ("Sigmoid", ("NumPy", "host")),
+        ("Sigmoid", ("compiled", "kernel")),
+        ("Scale", ("compiled", "kernel")),
+        ("MVN", ("NumPy", "host")),
         ("Data", ("NumPy", "host")),
         ("Flatten", ("memory", "memory")),
     ],

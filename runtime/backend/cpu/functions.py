@@ -61,6 +61,7 @@ _VALUES: dict[FunctionKind, Callable[[Function, HostArray], Any]] = {
     FunctionKind.BNLL: _bnll,
     FunctionKind.POWER: _power,
     FunctionKind.CONSTANT: lambda f, x: np.full_like(x, f.a),
+    FunctionKind.RELU6: lambda f, x: np.clip(x, 0, 6),
 }
 _SLOPES: dict[FunctionKind, Callable[[Function, HostArray, HostArray], Any]] = {
     FunctionKind.ABS: lambda f, x, y: np.sign(x),
@@ -74,4 +75,5 @@ _SLOPES: dict[FunctionKind, Callable[[Function, HostArray, HostArray], Any]] = {
     FunctionKind.BNLL: lambda f, x, y: _sigmoid(x),
     FunctionKind.POWER: _power_slope,
     FunctionKind.CONSTANT: lambda f, x, y: 0,
+    FunctionKind.RELU6: lambda f, x, y: (y > 0) & (y < 6),
 }

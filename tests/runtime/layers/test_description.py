@@ -31,7 +31,17 @@ def test_layers_that_only_call_ops() -> None:
         *("AbsVal", "BNLL", "BatchNorm", "Bias", "Clip", "Concat", "Convolution"),
         *("ConvolutionDepthwise", "Deconvolution", "DepthwiseConvolution", "Dropout", "ELU"),
         *("Eltwise", "Exp", "Flatten", "InnerProduct", "LRN", "Log", "PReLU", "Pooling", "Power"),
-        *("ReLU", "Reshape", "Scale", "Sigmoid", "Silence", "Slice", "Softmax", "SoftmaxWithLoss"),
+        *(
+            "ReLU",
+            "ReLU6",
+            "Reshape",
+            "Scale",
+            "Sigmoid",
+            "Silence",
+            "Slice",
+            "Softmax",
+            "SoftmaxWithLoss",
+        ),
         *("Split", "Swish", "TanH", "Threshold"),
         *("Crop", "CropCenter", "Flip", "Permute", "ShuffleChannel", "Tile"),
     }

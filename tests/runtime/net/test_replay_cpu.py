@@ -118,14 +118,14 @@ def test_shapes_that_change_and_come_back() -> None:
 
 
 def test_layers_that_compute_in_numpy_are_outside() -> None:
-    head, tail = LAYERS.replace('bottom: "norm1"', 'bottom: "abs"').split('layer { name: "pool1"')
-    text = INPUTS + head + layer("AbsVal", "abs", "norm1") + 'layer { name: "pool1"' + tail + LOSS
+    head, tail = LAYERS.replace('bottom: "norm1"', 'bottom: "mvn"').split('layer { name: "pool1"')
+    text = INPUTS + head + layer("MVN", "mvn", "norm1") + 'layer { name: "pool1"' + tail + LOSS
     results = []
     for on in (True, False):
         with built(text, device="cpu", replay=on) as net:
             results.append(passes(net, 7))
             if on:
-                assert net.layer_names.index("abs") not in net.replayed[0] | net.replayed[1]
+                assert net.layer_names.index("mvn") not in net.replayed[0] | net.replayed[1]
                 assert replays(net) > 0
     assert same(*results)
 

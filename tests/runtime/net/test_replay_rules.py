@@ -93,14 +93,14 @@ def test_who_takes_factors_gets_them() -> None:
 
 
 def test_host_layers_are_never_in_a_graph() -> None:
-    absolute = layer("AbsVal", "abs", "norm1")
+    mvn = layer("MVN", "mvn", "norm1")
     within = LAYERS.replace("alpha: 0.1", "alpha: 0.1 norm_region: WITHIN_CHANNEL")
     for layers, outside in (
-        (LAYERS.replace('bottom: "norm1"', 'bottom: "abs"'), "abs"),
+        (LAYERS.replace('bottom: "norm1"', 'bottom: "mvn"'), "mvn"),
         (within, "norm1"),
     ):
         head, tail = layers.split('layer { name: "pool1"')
-        text = INPUTS + head + (absolute if outside == "abs" else "") + 'layer { name: "pool1"'
+        text = INPUTS + head + (mvn if outside == "mvn" else "") + 'layer { name: "pool1"'
         results = []
         for on in (True, False):
             with built(text + tail + LOSS, replay=on) as net:

@@ -9,7 +9,20 @@ namespace {
 
 constexpr Index kPart = 1 << 13;  // elements of one item
 
-enum Kind { kAbs, kClip, kThreshold, kSigmoid, kTanh, kElu, kExp, kLog, kBnll, kPower, kConstant };
+enum Kind {
+    kAbs,
+    kClip,
+    kThreshold,
+    kSigmoid,
+    kTanh,
+    kElu,
+    kExp,
+    kLog,
+    kBnll,
+    kPower,
+    kConstant,
+    kRelu6
+};
 
 // x = n log 2 + r; returns e^r - 1.
 VD_INLINE float reduced(float x, float* n) {
@@ -137,7 +150,7 @@ void power(Team* team, Index count, float a, float b, float c, const float* x, f
 using namespace verydeep;
 using namespace verydeep::VD_ISA;
 
-// y = f(x); see FunctionKind in runtime/backend/base.py for the kinds and their parameters.
+// y = f(x); see FunctionKind in runtime/backend/pointwise.py for the kinds and their parameters.
 VD_EXPORT(function_forward)(Team* team, std::int64_t count, std::int64_t kind, float a, float b,
                             float c, const float* x, float* y) {
     switch (kind) {
@@ -155,6 +168,7 @@ VD_EXPORT(function_forward)(Team* team, std::int64_t count, std::int64_t kind, f
         case kLog: return map(team, count, x, y, [=](float v) { return c * logarithm(a * v + b); });
         case kBnll: return map(team, count, x, y, [=](float v) { return softplus(v); });
         case kPower: return power(team, count, a, b, c, x, y);
+        case kRelu6: return map(team, count, x, y, [=](float v) { return clip(v, 0.f, 6.f); });
         default: return map(team, count, x, y, [=](float) { return a; });
     }
 }
@@ -178,6 +192,8 @@ VD_EXPORT(function_backward)(Team* team, std::int64_t count, std::int64_t kind, 
             if (a == 1.f) return by([=](float, float) { return b; });
             if (a == 2.f) return by([=](float v, float) { return a * b * (v * b + c); });
             return by([=](float v, float f) { return a * b * (f / (v * b + c)); });
+        case kRelu6:
+            return by([=](float, float f) { return f > 0.f && f < 6.f ? 1.f : 0.f; });
         default: return by([=](float, float) { return 0.f; });
     }
 }
