@@ -20,11 +20,11 @@ from prototxt_gen.errors import DataError
 from prototxt_gen.files import atomic_write
 
 CLASSES = {
-    "brick": "brick.png",
-    "cat": "chelsea.png",
-    "coffee": "coffee.png",
-    "gravel": "gravel.png",
-    "motorcycle": "motorcycle_left.png",
+    "bricks": "brick.png",
+    "coins": "coins.png",
+    "galaxies": "hubble_deep_field.jpg",
+    "grass": "grass.png",
+    "text": "page.png",
 }
 TRAIN_IMAGES, VAL_IMAGES = 30, 10
 """The images of each class."""

@@ -15,6 +15,8 @@ from data_prep.mean_file import read_mean
 from data_prep.text_lines import read_lines
 from prototxt_gen import proto
 from prototxt_gen.errors import DataError, ShapeError, UsageError
+from runtime.bundle.preprocessing import Preprocessing
+from runtime.cli.bundles import open_bundle, propose
 from runtime.cli.devices import add_device_arguments, add_missing_argument, open_backend
 from runtime.logs.glog import setup_logging
 from runtime.net import Net
@@ -36,8 +38,13 @@ _CROPS = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
-    parser.add_argument("--model", required=True, metavar="FILE", help="the deploy prototxt")
-    parser.add_argument("--weights", required=True, metavar="FILE", help="the net's weights")
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="FILE",
+        help="the deploy prototxt, or a bundle, which has weights, labels, mean and size",
+    )
+    parser.add_argument("--weights", metavar="FILE", help="the net's weights")
     parser.add_argument("--labels", metavar="FILE", help="names of the classes, one per line")
     mean = parser.add_mutually_exclusive_group()
     mean.add_argument("--mean-value", type=_numbers, metavar="B,G,R", help="mean pixel, 0 to 255")
@@ -70,6 +77,11 @@ def run(args: argparse.Namespace) -> int:
     setup_logging(logging.WARNING)
     if args.top < 1:
         raise UsageError(f"--top: expected at least 1, got {args.top}; correct it")
+    bundle = open_bundle(args)
+    if bundle is not None:
+        _take(args, bundle.preprocessing)
+    elif args.mean_value is None and args.mean is None:
+        propose(args.weights)
     with open_net(
         args.model,
         proto.TEST,
@@ -79,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     ) as net:
         classifier = _classifier(net, args)
         labels = _read_labels(args.labels, classifier)
+        if labels is None and bundle is not None and bundle.labels:
+            labels = list(bundle.labels)
         results = []
         for path in args.images:
             predictions = _classify(classifier, path, labels, args)
@@ -88,6 +102,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(results, indent=2))
     return 0
+
+
+def _take(args: argparse.Namespace, prepared: Preprocessing) -> None:
+    """Set the flags that are not given to the values of a bundle."""
+    if args.mean_value is None and args.mean is None:
+        args.mean_value = prepared.mean_value or (0.0,)
+    if args.short_side is None and args.images_dim is None:
+        args.short_side = prepared.short_side
+        args.images_dim = prepared.warp and tuple(map(float, prepared.warp))
+    if args.input_scale is None:
+        args.input_scale = prepared.scale
 
 
 def _classifier(net: Net, args: argparse.Namespace) -> Classifier:

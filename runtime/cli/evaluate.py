@@ -12,6 +12,8 @@ from typing import Any
 
 from data_prep.text_lines import read_lines
 from prototxt_gen.errors import DataError, UsageError
+from runtime.cli.bundles import MODEL_HELP, take_evaluation_settings
+from runtime.cli.data_sets import DATA_HELP
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.evaluate.cache import PosteriorCache
 from runtime.evaluate.confusion import (
@@ -48,17 +50,19 @@ _WORST = 5
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", required=True, type=Path, metavar="FILE", help="train_val or deploy prototxt"
-    )
-    parser.add_argument(
-        "--weights",
+        "--model",
         required=True,
         type=Path,
         metavar="FILE",
-        help="the net's weights, in any format",
+        help=f"train_val or deploy prototxt, {MODEL_HELP}",
     )
     parser.add_argument(
-        "--scales", required=True, metavar="Q,Q", help="test scales: short sides in pixels"
+        "--weights", type=Path, metavar="FILE", help="the net's weights, in any format"
+    )
+    parser.add_argument(
+        "--scales",
+        metavar="Q,Q",
+        help="test scales: short sides in pixels (default: that of the bundle)",
     )
     parser.add_argument(
         "--protocol",
@@ -80,7 +84,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=Path,
         metavar="DIR",
-        help="an LMDB, or a folder in ILSVRC-2012's layout (its validation images are used)",
+        help=f"an LMDB, or a data set, whose held-out images are used: {DATA_HELP}",
     )
     parser.add_argument(
         "--average-after",
@@ -129,8 +133,9 @@ def add_flip_argument(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     setup_logging(terse=True)
+    bundle = take_evaluation_settings(args)
     member = member_of(args, args.model, args.weights, args.scales, args.protocol, args.grid)
-    return print_measured(args, [member])
+    return print_measured(args, [member], bundle.labels if bundle is not None else ())
 
 
 def member_of(
@@ -143,8 +148,13 @@ def member_of(
     return Member(model, weights, protocol)
 
 
-def print_measured(args: argparse.Namespace, members: Sequence[Member]) -> int:
-    """Evaluate, print the errors with everything they depend on, and write --confusion."""
+def print_measured(
+    args: argparse.Namespace, members: Sequence[Member], labels: Sequence[str] = ()
+) -> int:
+    """Evaluate, print the errors with everything they depend on, and write --confusion.
+
+    `labels` are names of the classes for a source without names.
+    """
     for path in args.confusion:
         check_suffix(path)
     names = None if args.labels is None else _read_names(args.labels)
@@ -155,7 +165,7 @@ def print_measured(args: argparse.Namespace, members: Sequence[Member]) -> int:
     values, lines = measured.to_json(), measured.lines()
     matrix = measured.confusion
     if matrix is not None:
-        names = _names_for(args, names, len(matrix))
+        names = _names_for(args, names, len(matrix), labels)
         values |= {"classes": _class_values(matrix, names), "files": list(map(str, args.confusion))}
         lines += _class_lines(matrix, names)
         lines += [f"confusion matrix: {path}" for path in args.confusion]
@@ -178,8 +188,10 @@ def _read_names(path: Path) -> list[str]:
     return [name for _, name in read_lines(path, "the labels", keep_empty=True)]
 
 
-def _names_for(args: argparse.Namespace, names: Sequence[str] | None, classes: int) -> list[str]:
-    """Return the names of --labels, of the source, or the numbers of the classes.
+def _names_for(
+    args: argparse.Namespace, names: Sequence[str] | None, classes: int, labels: Sequence[str]
+) -> list[str]:
+    """Return the names of --labels, of the source, of the bundle, or the numbers of the classes.
 
     Raises:
         DataError: --labels has another number of names.
@@ -189,7 +201,7 @@ def _names_for(args: argparse.Namespace, names: Sequence[str] | None, classes: i
             f"{args.labels}: {len(names)} labels for a net of {classes} classes; expected a line "
             "for each class; use the list that belongs to these weights"
         )
-    names = names or class_names(args.source)
+    names = names or class_names(args.source) or labels
     return list(names) if names and len(names) == classes else list(map(str, range(classes)))
 
 

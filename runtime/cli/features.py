@@ -9,6 +9,8 @@ from pathlib import Path
 
 from data_prep.voc import ACTION, MAIN
 from prototxt_gen.errors import UsageError
+from runtime.cli.bundles import MODEL_HELP, take_evaluation_settings
+from runtime.cli.data_sets import DATA_HELP
 from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.cli.evaluate import add_flip_argument, mean_values
 from runtime.evaluate.flips import choose_flip
@@ -45,21 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", required=True, type=Path, metavar="FILE", help="train_val or deploy prototxt"
-    )
-    parser.add_argument(
-        "--weights",
+        "--model",
         required=True,
         type=Path,
         metavar="FILE",
-        help="the net's weights, in any format",
+        help=f"train_val or deploy prototxt, {MODEL_HELP}",
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the net's weights, in any format"
     )
     parser.add_argument(
         "--data",
         required=True,
         type=Path,
         metavar="DIR",
-        help="a year of VOC, Caltech-101 or -256, an LMDB, or a folder in ILSVRC-2012's layout",
+        help=f"an LMDB, Caltech-101 or -256, or a data set: {DATA_HELP}",
     )
     parser.add_argument("--layout", choices=LAYOUTS, help="layout of --data (default: detected)")
     parser.add_argument(
@@ -72,7 +74,9 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         "--boxes", action="store_true", help="use the boxes of people in VOC's Action lists"
     )
     parser.add_argument(
-        "--scales", required=True, metavar="Q,Q", help="scales: short sides in pixels"
+        "--scales",
+        metavar="Q,Q",
+        help="scales: short sides in pixels (default: that of the bundle)",
     )
     parser.add_argument(
         "--aggregate",
@@ -162,6 +166,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _extract(args: argparse.Namespace) -> int:
     check_feature_path(args.out)
+    bundle = take_evaluation_settings(args)
     protocol = FeatureProtocol(parse_scales(args.scales), args.aggregate, layer=args.layer)
     protocol = dataclasses.replace(protocol, flip=choose_flip(args.model, args.flip))
     images = open_images(args.data, args.layout, args.set, args.boxes)
@@ -169,6 +174,8 @@ def _extract(args: argparse.Namespace) -> int:
     mean = None if args.mean_value is None else mean_values(args.mean_value)
     extractor = Extractor(images, open_backend(args), cache, mean)
     features = extractor.extract(args.model, args.weights, protocol)
+    if bundle is not None:
+        features.attributes["bundle"] = bundle.name
     write_features(args.out, features)
     if args.json:
         print(json.dumps({"out": str(args.out)} | features.attributes, indent=2))

@@ -90,9 +90,8 @@ def _add_training_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--epochs",
         type=float,
-        default=_DEFAULT.epochs,
         metavar="N",
-        help="passes over the training images (default: %(default)g)",
+        help="passes over the training images (default: 10, in at least 200 iterations)",
     )
     group.add_argument("--max-iter", type=int, metavar="N", help="iterations, instead of --epochs")
     group.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,8 +16,16 @@ from data_prep.data_set import Split
 from data_prep.mean_file import read_mean
 from prototxt_gen import generate, proto, text
 from prototxt_gen.destination import utf8_path
-from prototxt_gen.errors import DataError, DeviceError, SnapshotError, UnsupportedError, UsageError
+from prototxt_gen.errors import (
+    DataError,
+    DeviceError,
+    ShapeError,
+    SnapshotError,
+    UnsupportedError,
+    UsageError,
+)
 from prototxt_gen.files import atomic_write_text
+from prototxt_gen.heads import DENSE_SUFFIX
 from prototxt_gen.integers import ceil_div
 from prototxt_gen.proto import Message
 from prototxt_gen.reading import read_json
@@ -55,7 +64,11 @@ SETTINGS = "finetune.json"
 RESULT = "result.json"
 _TEST_BATCH = 50
 _TRIAL_BATCH = 4
+_TRIAL_PASSES = 3
+_TESTS = 20
+"""The most tests of a training."""
 _SHOWN = 5
+_EPOCHS, _LEAST_ITERATIONS = 10, 200
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,8 @@ class FinetuneOptions:
     rate: float = 10.0
     """The factor of the learning rate of the new classifier."""
     base_lr: float = 0.001
-    epochs: float = 10.0
+    epochs: float | None = None
+    """Passes over the training images; None for 10, in at least 200 iterations."""
     max_iter: int | None = None
     batch_size: int = 32
     mean_value: tuple[float, ...] | None = None
@@ -219,16 +233,18 @@ def check_weights(weights: Path, nets: FinetuneNet, backend: Backend) -> None:
     """Refuse weights of another net: every layer but the new classifiers must be in the file.
 
     Raises:
-        SnapshotError: layers are missing, or have other shapes.
+        SnapshotError: layers are missing.
+        ShapeError: a layer has another shape.
     """
     shapes = learnt_shapes(nets.deploy, backend)
-    expected = {name for name in shapes if name not in nets.replaced.values()}
+    expected = {name: sizes for name, sizes in shapes.items() if name not in nets.replaced.values()}
     with open_weights(weights) as layers:
         present = {str(layer.name): layer.blobs for layer in layers if layer.blobs}
-    dense = {name.removesuffix("-conv") for name in expected}
-    missing = sorted(name for name in expected if name not in present)
-    if dense <= set(present):
-        return
+    missing = [
+        name
+        for name in expected
+        if name not in present and name.removesuffix(DENSE_SUFFIX) not in present
+    ]
     if missing:
         shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
         raise SnapshotError(
@@ -236,6 +252,15 @@ def check_weights(weights: Path, nets: FinetuneNet, backend: Backend) -> None:
             f"({shown}); expected weights of this net; its layers are "
             f"{', '.join(list(present)[:_SHOWN])}, ...; give the net of these weights by --model"
         )
+    for name, sizes in expected.items():
+        blobs = present.get(name, {})
+        for index, size in enumerate(sizes):
+            # The weights of a fully connected layer may become those of a convolution.
+            if index in blobs and blobs[index].count != math.prod(size):
+                raise ShapeError(
+                    f"{weights}: layer '{name}', blob {index}: expected shape {size}, as the net "
+                    f"has, got {blobs[index].shape}; give the net of these weights by --model"
+                )
 
 
 def _heads(options: FinetuneOptions, classes: int) -> Heads:
@@ -373,7 +398,7 @@ def _solver(
     backend: Backend,
 ) -> Message:
     epoch = ceil_div(data.train_images, batch)
-    last = options.max_iter or max(1, round(options.epochs * data.train_images / batch))
+    last = options.max_iter or _iterations(options.epochs, data.train_images, batch)
     solver = proto.SolverParameter(
         net=(folder / generate.TRAIN_VAL).as_posix(),
         snapshot_prefix=utf8_path(folder / str(nets.train_val.name).replace("/", "_")),
@@ -384,14 +409,20 @@ def _solver(
         weight_decay=5e-4,
         max_iter=last,
         display=max(1, min(20, last // 20)),
-        test_interval=min(last, epoch),
-        snapshot=min(last, max(1, 2 * epoch)),
+        test_interval=min(last, max(epoch, last // _TESTS)),
+        snapshot=min(last, max(2 * epoch, last // _TESTS)),
         random_seed=options.seed,
     )
     solver.test_iter.append(ceil_div(data.val_images, test_batch))
     solver.solver_mode = solver.CPU if backend.shares_host_memory else solver.GPU
     solver.weights.append(utf8_path(begin.weights))
     return solver
+
+
+def _iterations(epochs: float | None, images: int, batch: int) -> int:
+    if epochs is None:
+        return max(_LEAST_ITERATIONS, ceil_div(_EPOCHS * images, batch))
+    return max(1, round(epochs * images / batch))
 
 
 def _passes(nets: FinetuneNet, solver: Message, batch: int, backend: Backend) -> int:
@@ -428,11 +459,14 @@ def _estimate(nets: FinetuneNet, begin: Start, solver: Message, backend: Backend
         data=DataOptions(int(nets.crop[0])), sharing=Sharing(), replaced=frozenset()
     )
     with Net(without_fillers(param), proto.TRAIN, backend, context) as net:
-        for _ in range(2):
+        times = []
+        for _ in range(_TRIAL_PASSES):
             before = time.monotonic()
             net.forward()
             net.backward()
-        seconds = (time.monotonic() - before) / min(_TRIAL_BATCH, batch)
+            times.append(time.monotonic() - before)
+        # The first pass allocates memory.
+        seconds = min(times) / min(_TRIAL_BATCH, batch)
     images = batch * int(solver.iter_size)
     total = seconds * images * int(solver.max_iter)
     log.info(
