@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prototxt_gen import proto, text
-from prototxt_gen.errors import DeviceError, ProtoError, ShapeError
+from prototxt_gen.errors import DeviceError, ProtoError, ShapeError, UsageError
 from prototxt_gen.locate import located
 from runtime.analysis.net_table import net_html, net_text
 from runtime.analysis.summary import summarize
@@ -19,13 +19,15 @@ from runtime.analysis.summary_text import summary_text
 from runtime.backend.base import Backend, HostArray
 from runtime.backend.registry import create_backend
 from runtime.bundle.bundle import Bundle, is_bundle
+from runtime.bundle.preprocessing import Preprocessing
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
+from runtime.inference.images import ImageLike, are_images, prepare
 from runtime.net import Net
 from runtime.weights.net_file import replaced_layers, require_all
 from runtime.weights.net_weights import copy_trained_layers
 
-Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike]
+Inputs = npt.ArrayLike | Mapping[str, npt.ArrayLike] | Sequence[ImageLike]
 _DEVICE = re.compile(r"(cpu|gpu|emu)(?::(\d{1,4}))?")
 
 
@@ -34,11 +36,15 @@ class Model(Net):
 
     bundle: Bundle | None = None
     """The bundle that it was loaded from, with labels and preprocessing."""
+    preprocessing: Preprocessing | None = None
+    """How images are prepared; that of the bundle, or of `load`."""
 
     def predict(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> dict[str, HostArray]:
         """Run the net on any number of samples, in batches of the prototxt's batch size.
 
-        `inputs` is the array of the net's input blob, or a dictionary of arrays for several inputs.
+        `inputs` is the array of the net's input blob, a dictionary of arrays for several inputs, or
+        a list of images: paths, the bytes of image files, or arrays (H,W,C) of uint8 in RGB. Images
+        are prepared as `preprocessing` describes.
 
         Shapes: inputs (N, ...) with the input blob's axes; the height and width may differ from the
             prototxt's if the net has no fully-connected layer. Results (N, ...), float32, by the
@@ -48,7 +54,11 @@ class Model(Net):
         Raises:
             ProtoError: the net has no Input layer, or has no blob of a given name.
             ShapeError: an array does not have the shape of its input, or is empty.
+            DataError: an image cannot be read or decoded.
+            UsageError: images are given, and their preparation is unknown.
         """
+        if are_images(inputs):
+            return self._predict_images(inputs, outputs)
         arrays = self._arrays(inputs)
         names = self.outputs if outputs is None else list(outputs)
         for name in names:
@@ -71,6 +81,27 @@ class Model(Net):
                     self.blobs[name].reshape(shape)
                 self.reshape()
         return {name: np.concatenate([part[name] for part in parts]) for name in names}
+
+    def _predict_images(
+        self, images: Sequence[ImageLike], outputs: Sequence[str] | None
+    ) -> dict[str, HostArray]:
+        """Prepare and predict one batch after the other, so that few images are in memory."""
+        if self.preprocessing is None:
+            raise UsageError(
+                f"net '{self.name}': the preparation of images is unknown; expected a bundle, or "
+                "`preprocessing` in runtime.load; give one, or prepared arrays"
+            )
+        shape = self.blobs[self.inputs[0]].shape if self.inputs else ()
+        size = max(1, shape[0] if shape else 1)
+        parts = []
+        for first in range(0, len(images), size):
+            batch = images[first : first + size]
+            arrays = [
+                prepare(image, self.preprocessing, f"image {first + place}")
+                for place, image in enumerate(batch)
+            ]
+            parts.append(self.predict(np.stack(arrays), outputs))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _batch(self, arrays: dict[str, HostArray], names: Sequence[str]) -> dict[str, HostArray]:
         for name, array in arrays.items():
@@ -137,6 +168,7 @@ def load(
     precision: str = "fp32",
     threads: int | None = None,
     allow_missing: bool = False,
+    preprocessing: Preprocessing | None = None,
 ) -> Model:
     """Load a net with its weights, in phase TEST.
 
@@ -149,6 +181,7 @@ def load(
         precision: "fp32", or "tf32" or "bf16", to which convolutions on a GPU round their operands.
         threads: number of CPU threads; None for all cores, or OMP_NUM_THREADS.
         allow_missing: accept layers without weights in the file; they keep the fillers' values.
+        preprocessing: how images are prepared; None for that of the bundle.
 
     Raises:
         ProtoError, ShapeError, UnsupportedError: the net cannot be built; names the line.
@@ -165,6 +198,9 @@ def load(
     with located(net):
         model = Model(param, proto.TEST, backend, context)
     model.bundle = bundle
+    if preprocessing is None and bundle is not None:
+        preprocessing = bundle.preprocessing
+    model.preprocessing = preprocessing
     if weights is not None:
         try:
             report = copy_trained_layers(model, weights)
