@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime/solvers",),
     ("runtime/analysis", "runtime/bundle"),
     ("runtime/evaluate", "runtime/export", "runtime/inference", "runtime/parallel"),
-    ("runtime/job", "runtime/pycaffe"),
+    ("runtime/job", "runtime/pycaffe", "runtime/serving"),
     ("runtime/paper",),
     ("runtime/paper/classification", "runtime/paper/features", "runtime/paper/localisation"),
     ("runtime/cli",),
@@ -280,7 +280,9 @@ for name in {names}:
 """
 
 
-@pytest.mark.parametrize("blocked", [{"pycuda", "lmdb", "matplotlib", "sklearn", "h5py", "onnx"}])
+@pytest.mark.parametrize(
+    "blocked", [{"pycuda", "lmdb", "matplotlib", "sklearn", "h5py", "onnx", "fastapi"}]
+)
 def test_every_module_imports_without_optional_packages(blocked: set[str]) -> None:
     names = [name for name in sources() if not name.endswith("__main__")]
     script = _BLOCKED.format(blocked=blocked, names=names)
