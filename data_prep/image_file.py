@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prototxt_gen.errors import DataError
+from prototxt_gen.integers import ceil_div
 
 FORMATS = "JPEG, PNG, BMP, PBM, PGM, PPM, TIFF or WebP"
 MAX_PIXELS = 1 << 27
@@ -305,7 +306,7 @@ def _check_tiff_pieces(directory: _TiffDirectory, height: int, width: int) -> No
     if min(rows, columns) < 1 or rows * columns > MAX_PIXELS:
         raise ValueError(f"a TIFF file in tiles or strips of {rows}x{columns}")
     # The directory holds an offset of two bytes or more for each piece.
-    if -(-height // rows) * -(-width // columns) * 2 > len(directory.data):
+    if ceil_div(height, rows) * ceil_div(width, columns) * 2 > len(directory.data):
         raise ValueError(f"{TIFF} header of {height}x{width}, truncated or corrupt")
 
 

@@ -50,6 +50,7 @@ from data_prep.lmdb_tree import (
     read_chunks,
     root_page,
 )
+from prototxt_gen.integers import ceil_div
 
 _ATTEMPTS = 20
 
@@ -115,7 +116,7 @@ def check_replaced(folder: Path, keys: list[bytes], pages: Bits) -> None:
 
 def _any_bit(bits: Bits, start: int, stop: int) -> bool:
     first = start // 8 * 8
-    part = np.unpackbits(bits[first // 8 : -(-stop // 8)])
+    part = np.unpackbits(bits[first // 8 : ceil_div(stop, 8)])
     return bool(part[start - first : stop - first].any())
 
 
@@ -125,7 +126,7 @@ class _Check:
     def __init__(self, file: PageFile, meta: Meta) -> None:
         self._file, self._meta = file, meta
         self._length = file.length()
-        pages = min(meta.last_page + 1, -(-self._length // file.page_size))
+        pages = min(meta.last_page + 1, ceil_div(self._length, file.page_size))
         self._used: npt.NDArray[np.bool_] = np.zeros(pages, np.bool_)
         self._uses = 2
         self._used[:2] = True

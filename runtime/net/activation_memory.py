@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from prototxt_gen.integers import round_up
 from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.sharing import Sharing
@@ -132,15 +133,11 @@ def pack(spans: Sequence[Span]) -> tuple[list[int], int]:
         for other in sorted(taken, key=lambda i: offsets[i]):
             if offset + span.count <= offsets[other]:
                 break
-            offset = max(offset, _aligned(offsets[other] + spans[other].count))
+            offset = max(offset, round_up(offsets[other] + spans[other].count, _ALIGNMENT))
         offsets[index] = offset
         placed.append(index)
         total = max(total, offset + span.count)
     return offsets, total
-
-
-def _aligned(count: int) -> int:
-    return -(-count // _ALIGNMENT) * _ALIGNMENT
 
 
 def _data_spans(net: SharedWiring, keep: set[str]) -> Iterator[Span]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import HostArray
 from runtime.parallel.flat_params import Layout, Segment
 from runtime.parallel.group import ReplicaGroup
@@ -134,7 +135,7 @@ class ReplicaEngine:
         net, size = self.test_nets[net_id], self.group.size
         if share_trained_layers(net, self.net) or size == 1:
             return run_test_batches(net, batches, should_continue)
-        start, per_replica = net.context.pass_number, -(-batches // size)
+        start, per_replica = net.context.pass_number, ceil_div(batches, size)
         outcomes: dict[int, Outcome] = {}
         for turn in range(per_replica):
             if not should_continue():

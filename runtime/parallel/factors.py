@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from prototxt_gen.integers import ceil_div
 from runtime.backend.base import Array
 from runtime.core.layer import Layer
 from runtime.net import Net
@@ -94,7 +95,7 @@ class Factors:
         depth = left.size // self.rows
         left = self.backend.memory.view(left, 0, (depth, self.rows))
         right = self.backend.memory.view(right, 0, (depth, self.cols))
-        for first, last in self._blocks(low // self.cols, -(-high // self.cols)):
+        for first, last in self._blocks(low // self.cols, ceil_div(high, self.cols)):
             block = np.ascontiguousarray(left[:, first:last])
             to = self.backend.memory.view(out, first * self.cols, (last - first, self.cols))
             self.backend.products.gemm(True, False, self._scale, block, right, 0.0, to)

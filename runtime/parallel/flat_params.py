@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from prototxt_gen.integers import round_up
 from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.synced_memory import Storage, SyncedMemory
@@ -63,7 +64,7 @@ class Layout:
 
 def _chunk_at(position: int, count: int) -> int:
     """The chunk boundary of a blob at or after a position; 0 and `count` are boundaries."""
-    return min(count, -(-max(0, position) // CHUNK) * CHUNK)
+    return min(count, round_up(max(0, position), CHUNK))
 
 
 class GradientBuffers:

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from prototxt_gen.destination import current_folder
 from prototxt_gen.errors import SnapshotError
+from prototxt_gen.integers import round_up
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 _FIXED_SIZE = {FIXED64: 8, FIXED32: 4}
@@ -124,7 +125,7 @@ class WireReader:
     def release(self, start: int, stop: int) -> None:
         """Free the memory of the mapped bytes start..stop-1; a later read loads them again."""
         if isinstance(self._data, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+            first = round_up(start, mmap.PAGESIZE)
             last = stop // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first:
                 self._data.madvise(mmap.MADV_DONTNEED, first, last - first)

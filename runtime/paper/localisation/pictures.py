@@ -12,6 +12,7 @@ import numpy.typing as npt
 from data_prep import datum as datums
 from data_prep.boxes import Corners
 from data_prep.sampler import permutation
+from prototxt_gen.integers import ceil_div
 from runtime.evaluate.figures import new_figure, plain_text, save_figure
 from runtime.paper.localisation.merging import box_distance
 from runtime.paper.localisation.overlap import Correct, iou, is_correct
@@ -41,7 +42,7 @@ def draw_boxes(
     """
     sample = random_sample(correct, _SAMPLE_ROWS * _COLUMNS, seed)
     worst = worst_errors(truth, boxes, correct, _WORST_ROWS * _COLUMNS)
-    rows = [-(-len(part) // _COLUMNS) for part in (sample, worst)]
+    rows = [ceil_div(len(part), _COLUMNS) for part in (sample, worst)]
     figure = new_figure(1.35 * _COLUMNS, 1.55 * sum(rows) + 1.4)
     shown = [count for count in rows if count]
     parts = figure.subfigures(len(shown), 1, height_ratios=shown, squeeze=False)[:, 0]
@@ -93,7 +94,7 @@ def _draw_part(
     part: Any, truth: Truth, boxes: Corners, correct: Correct, chosen: Sequence[int], head: str
 ) -> None:
     part.suptitle(head, fontsize=9.5, fontweight="bold")
-    axes = part.subplots(-(-len(chosen) // _COLUMNS), _COLUMNS, squeeze=False).ravel()
+    axes = part.subplots(ceil_div(len(chosen), _COLUMNS), _COLUMNS, squeeze=False).ravel()
     for axis in axes:
         axis.axis("off")
     for axis, index in zip(axes, chosen):
