@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,15 +128,6 @@ def build_module(
         )
 
     return cached(f"emu-{manifest.path.stem}-{key}.so", build)
-
-
-def check_warnings(path: Path) -> str:
-    """The warnings of g++ about a .cu; empty if there are none."""
-    flags = [*FLAGS, *WARNINGS, f"-I{SOURCE_DIR}", f"-I{HOST_DIR}", "-fsyntax-only", "-x", "c++"]
-    done = subprocess.run(
-        [find_compiler().path, *flags, str(path)], capture_output=True, text=True, check=False
-    )
-    return done.stderr
 
 
 def sanitizer_environment(sanitizer: str) -> dict[str, str]:

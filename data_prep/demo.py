@@ -44,7 +44,7 @@ _REPLACED = ".old"
 class DemoSet:
     """The paths of a complete data set, and its numbers of images.
 
-    `val_list` has lines `name label`, `ground_truth` the labels of the development kit, from 1.
+    `val_list` has lines `name label`.
     """
 
     root: Path
@@ -64,10 +64,6 @@ class DemoSet:
     @property
     def val_list(self) -> Path:
         return self.root / "val.txt"
-
-    @property
-    def ground_truth(self) -> Path:
-        return self.root / "ILSVRC2012_validation_ground_truth.txt"
 
     @property
     def synset_words(self) -> Path:

@@ -85,7 +85,6 @@ class Sources:
 
     sheets: Floats
     labels: npt.NDArray[np.int64]
-    digit_index: npt.NDArray[np.int64]
     photographs: tuple[Bytes, ...]
 
 
@@ -124,7 +123,7 @@ def load_sources(split: int) -> Sources:
     ]
     digits = np.asarray(bunch.images, np.float32)[keep] / np.float32(16)
     sheets = np.stack([_enlarge(digit) for digit in digits])
-    return Sources(sheets, labels[keep], keep, tuple(photographs))
+    return Sources(sheets, labels[keep], tuple(photographs))
 
 
 def _read_photograph(package: str, name: str) -> Bytes:

@@ -109,11 +109,6 @@ def words(seed: int, stream: int, upper: IntLike, lower: IntLike, count: int) ->
     return drawn.reshape(*lowers.shape, 4 * blocks)[..., :count]
 
 
-def to_uniform(drawn: Words) -> npt.NDArray[np.float32]:
-    """Map words to [0, 1): the upper 24 bits, which float32 holds exactly."""
-    return (drawn >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-
-
 def to_integers(drawn: Words, high: IntLike) -> npt.NDArray[np.int64]:
     """Map words to [0, high) by the upper half of a 64-bit product: no division, no rejection.
 

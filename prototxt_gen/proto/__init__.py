@@ -14,14 +14,12 @@ from typing import Any, TypeAlias
 
 from google.protobuf import descriptor_pool, message_factory
 
-from prototxt_gen.errors import ProtoError
 from prototxt_gen.proto.schema import SCALARS, parse_schema
 
 Message: TypeAlias = Any
 """A message of Caffe's schema; its fields are defined at run time."""
 
 SCHEMA_FILE = "caffe.proto"
-PACKAGE = "caffe"
 _LOCK = threading.Lock()
 _TYPE_NAMES = {number: name for name, number in SCALARS.items()}
 
@@ -29,22 +27,6 @@ _TYPE_NAMES = {number: name for name, number in SCALARS.items()}
 def schema_text() -> str:
     """The text of the installed caffe.proto."""
     return (importlib.resources.files(__name__) / SCHEMA_FILE).read_text(encoding="utf-8")
-
-
-def message_class(full_name: str) -> Any:
-    """The class of a message by its full name, such as "caffe.NetParameter".
-
-    Raises:
-        ProtoError: the schema has no such message.
-    """
-    try:
-        descriptor = _pool().FindMessageTypeByName(full_name)
-    except KeyError:
-        raise ProtoError(
-            f"{SCHEMA_FILE}: no message {full_name!r}; expected a full name such as "
-            f"'caffe.NetParameter', got {full_name!r}; see the schema for the names"
-        ) from None
-    return _class_of(descriptor)
 
 
 def copy_of(message: Message) -> Message:

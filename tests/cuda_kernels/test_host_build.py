@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cuda_kernels import HOST_DIR, host_build, kernel_sources
+from cuda_kernels import HOST_DIR, SOURCE_DIR, host_build, kernel_sources
 from cuda_kernels.cache import cache_folder
-from cuda_kernels.host_build import build_module, build_runtime, check_warnings, find_compiler
+from cuda_kernels.host_build import build_module, build_runtime, find_compiler
 from cuda_kernels.manifest import read_manifest
 from prototxt_gen.errors import DeviceError, KernelBuildError
 from runtime.backend.cuda.driver_emulator import EmulatorDriver
@@ -77,6 +77,14 @@ def test_without_a_compiler_the_emulator_says_so(monkeypatch: pytest.MonkeyPatch
         "backend 'emu': it builds the kernels with g++, and there is no g++ on PATH; expected "
         "GCC 9 or newer; install it (Debian, Ubuntu: apt install g++), or use the backend 'cpu'"
     )
+
+
+def check_warnings(path: Path) -> str:
+    """The warnings of g++ about a .cu; empty if there are none."""
+    folders = [f"-I{SOURCE_DIR}", f"-I{HOST_DIR}"]
+    flags = [*host_build.FLAGS, *host_build.WARNINGS, *folders, "-fsyntax-only", "-x", "c++"]
+    command = [find_compiler().path, *flags, str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stderr
 
 
 @pytest.mark.parametrize("path", kernel_sources(), ids=lambda path: path.stem)

@@ -52,7 +52,7 @@ def val_sources() -> Sources:
 def over_grey(real: Sources, value: int) -> Sources:
     """The digits of `real` over a photograph of one grey."""
     grey = np.full((300, 400, 3), value, np.uint8)
-    return Sources(real.sheets, real.labels, real.digit_index, (grey,))
+    return Sources(real.sheets, real.labels, (grey,))
 
 
 # The layout ---------------------------------------------------------------------------------
@@ -76,7 +76,8 @@ def test_the_tree_opens_as_ilsvrc_with_every_image_labelled_and_boxed(small: Dem
 def test_paths_and_lists_are_where_the_data_set_says(small: DemoSet) -> None:
     lines = small.val_list.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("ILSVRC2012_val_00000001.JPEG ")
-    truth = small.ground_truth.read_text(encoding="utf-8").split()
+    path = small.root / "ILSVRC2012_validation_ground_truth.txt"
+    truth = path.read_text(encoding="utf-8").split()
     assert [int(line.split()[1]) + 1 for line in lines] == [int(number) for number in truth]
     assert small.synset_words.read_text(encoding="utf-8").splitlines()[3] == "n00000003 three"
     assert (small.train / "n00000003" / "n00000003_1.JPEG").is_file()
@@ -123,9 +124,10 @@ def test_no_digit_is_in_both_splits_and_none_is_lost(
     train_sources: Sources, val_sources: Sources
 ) -> None:
     train, val = train_sources, val_sources
-    assert len(val.digit_index) == demo_scene.VAL_DIGITS
-    both = np.concatenate([train.digit_index, val.digit_index])
-    assert np.array_equal(np.sort(both), np.arange(1797))
+    digits = np.concatenate([train.labels, val.labels])
+    parts = [demo_scene.split_digits(digits, split) for split in (TRAIN, VAL)]
+    assert [len(part) for part in parts] == [len(train.labels), demo_scene.VAL_DIGITS]
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(1797))
     assert not {sheet.tobytes() for sheet in train.sheets} & {s.tobytes() for s in val.sheets}
     assert np.bincount(val.labels, minlength=10).min() >= 25
 

@@ -22,10 +22,6 @@ def _hex(text: str) -> np.ndarray:
     return np.array([int(word, 16) for word in text.split()], dtype=np.uint32)
 
 
-def uniform(*named: object) -> np.ndarray:
-    return philox.to_uniform(philox.words(*named))
-
-
 @pytest.mark.parametrize(("counter", "key", "answer"), KNOWN_ANSWERS)
 def test_known_answers(counter: str, key: str, answer: str) -> None:
     np.testing.assert_array_equal(philox.philox4x32(_hex(counter), _hex(key)), _hex(answer))
@@ -57,24 +53,17 @@ def test_many_blocks_equal_block_by_block() -> None:
 
 
 def test_a_sample_does_not_depend_on_the_batch_it_is_drawn_in() -> None:
-    whole = uniform(3, 4, 5, np.arange(16), 7)
-    parts = [uniform(3, 4, 5, np.arange(a, a + 4), 7) for a in range(0, 16, 4)]
+    whole = philox.words(3, 4, 5, np.arange(16), 7)
+    parts = [philox.words(3, 4, 5, np.arange(a, a + 4), 7) for a in range(0, 16, 4)]
     np.testing.assert_array_equal(whole, np.concatenate(parts))
-    np.testing.assert_array_equal(whole[9], uniform(3, 4, 5, 9, 7))
-    np.testing.assert_array_equal(whole[:, :3], uniform(3, 4, 5, np.arange(16), 3))
+    np.testing.assert_array_equal(whole[9], philox.words(3, 4, 5, 9, 7))
+    np.testing.assert_array_equal(whole[:, :3], philox.words(3, 4, 5, np.arange(16), 3))
 
 
 @pytest.mark.parametrize("other", [(4, 4, 5, 9), (3, 5, 5, 9), (3, 4, 6, 9), (3, 4, 5, 10)])
 def test_each_part_of_the_name_changes_the_numbers(other: tuple[int, int, int, int]) -> None:
-    same = uniform(3, 4, 5, 9, 64) == uniform(*other, 64)
+    same = philox.words(3, 4, 5, 9, 64) == philox.words(*other, 64)
     assert same.sum() < 3
-
-
-def test_uniform_mapping() -> None:
-    drawn = np.array([0, 255, 256, 2**31, 2**32 - 1], dtype=np.uint32)
-    unit = philox.to_uniform(drawn)
-    assert unit.dtype == np.float32
-    assert unit.tolist() == [0.0, 0.0, 2.0**-24, 0.5, 1.0 - 2.0**-24]
 
 
 def test_integer_mapping() -> None:

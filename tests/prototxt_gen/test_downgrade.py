@@ -72,13 +72,19 @@ def test_the_phase_a_net_was_built_in_is_left_out() -> None:
         downgrade_v1(net)
 
 
+def message_of(message: Any, field: Any) -> Any:
+    """A new message of the type of a field."""
+    value = getattr(type(message)(), field.name)
+    return value.add() if proto.is_repeated(field) else value
+
+
 def settable(message: Any, depth: int = 3) -> list[tuple[Any, Any]]:
-    """Values for every field of a message, one field a time; messages to some depth."""
+    """Values for every field of a message, one field at a time; messages to some depth."""
     found = []
     for field in message.DESCRIPTOR.fields:
         if field.message_type is not None:
-            inner = proto.message_class(field.message_type.full_name)
-            values = [value for value, _ in settable(inner(), depth - 1)] if depth else []
+            inner = message_of(message, field)
+            values = [value for value, _ in settable(inner, depth - 1)] if depth else []
         elif field.enum_type is not None:
             values = [value.number for value in field.enum_type.values]
         else:

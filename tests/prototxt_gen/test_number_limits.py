@@ -25,20 +25,19 @@ OWN = ("BlobProto", "NetParameter", "LayerParameter")
 
 
 def number_fields(
-    message: Any, names: tuple[str, ...] = ()
+    descriptor: Any, names: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """The way to each number in a message: names of fields, and the last field."""
-    for field in message.DESCRIPTOR.fields:
+    """The path to each number in a message: names of fields, and the last field."""
+    for field in descriptor.fields:
         if field.message_type is not None:
             if field.message_type.name not in OWN:
-                inner = proto.message_class(field.message_type.full_name)
-                yield from number_fields(inner, (*names, field.name))
+                yield from number_fields(field.message_type, (*names, field.name))
         elif field.enum_type is None and proto.type_name(field) not in ("string", "bool", "bytes"):
             yield (*names, field.name), field
 
 
 def with_number(message: Any, names: tuple[str, ...], value: float) -> Any:
-    """The message with one number in it, and what Clip requires beside it."""
+    """The message with one number in it, and what Clip also requires."""
     target = message
     for name in names[:-1]:
         field = target.DESCRIPTOR.fields_by_name[name]
@@ -53,7 +52,11 @@ def with_number(message: Any, names: tuple[str, ...], value: float) -> Any:
 
 
 def fields_of(message: Any, kinds: tuple[str, ...]) -> list[tuple[str, ...]]:
-    return [names for names, field in number_fields(message) if proto.type_name(field) in kinds]
+    return [
+        names
+        for names, field in number_fields(message.DESCRIPTOR)
+        if proto.type_name(field) in kinds
+    ]
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)

@@ -26,7 +26,7 @@ HEAD = 'syntax = "proto2";\npackage caffe;\n'
 def enum_of(name: str) -> Any:
     message, _, nested = name.rpartition(".")
     if not message:
-        return proto.message_class("caffe.NetState").DESCRIPTOR.file.enum_types_by_name[name]
+        return proto.NetState.DESCRIPTOR.file.enum_types_by_name[name]
     return getattr(proto, message).DESCRIPTOR.enum_types_by_name[nested]
 
 
@@ -99,15 +99,12 @@ def test_required_fields_are_caffes() -> None:
 
 def test_module_gives_messages_phases_and_names() -> None:
     assert (proto.TRAIN, proto.TEST) == (0, 1)
-    assert proto.NetParameter is proto.message_class("caffe.NetParameter")
     assert proto.SolverParameter.GPU == 1
-    assert {"NetParameter", "TRAIN", "message_class"} <= set(dir(proto))
+    assert {"NetParameter", "TRAIN", "message_names"} <= set(dir(proto))
     with pytest.raises(AttributeError, match="no message or phase 'NetParameters'"):
         _ = proto.NetParameters
     with pytest.raises(AttributeError, match="has no attribute '_absent'"):
         _ = proto._absent
-    with pytest.raises(ProtoError, match=r"no message 'NetParameter'; expected a full name"):
-        proto.message_class("NetParameter")
 
 
 def test_wire_bytes_are_caffes() -> None:
@@ -182,7 +179,7 @@ from prototxt_gen import proto
 barrier, seen = threading.Barrier(8), []
 def work():
     barrier.wait()
-    net = proto.message_class("caffe.NetParameter")()
+    net = proto.NetParameter()
     seen.append(net)
 threads = [threading.Thread(target=work) for _ in range(8)]
 [thread.start() for thread in threads]; [thread.join() for thread in threads]

@@ -50,6 +50,8 @@ class DeviceMemory:
 
     def __init__(self, driver: Driver) -> None:
         self.driver = driver
+        self.held_bytes = 0
+        """The bytes that the pool has allocated on the device, in use or not."""
         self.peak_bytes = 0
         self.given = 0
         """The number of arrays allocated so far."""
@@ -57,7 +59,6 @@ class DeviceMemory:
         """The number of times the workspace was replaced by a larger one."""
         self._returned: deque[tuple[int, int]] = deque()
         self._cached: dict[int, list[int]] = {}  # capacity -> addresses
-        self._held = 0
         self._workspace: Block | None = None
 
     def empty(self, shape: int | tuple[int, ...], dtype: np.dtype[Any]) -> DeviceArray:
@@ -92,17 +93,6 @@ class DeviceMemory:
         return isinstance(array.owner, Block) and array.owner.is_of(self._returned)
 
     @property
-    def held_bytes(self) -> int:
-        """The bytes that the pool has allocated on the device, in use or not."""
-        return self._held
-
-    @property
-    def cached_bytes(self) -> int:
-        """The bytes of the pool that are not in use."""
-        self._collect()
-        return sum(capacity * len(addresses) for capacity, addresses in self._cached.items())
-
-    @property
     def total_bytes(self) -> int:
         """See DeviceCapacity."""
         return self.driver.info.total_memory
@@ -129,7 +119,7 @@ class DeviceMemory:
         for capacity, addresses in self._cached.items():
             for address in addresses:
                 self.driver.free(address)
-                self._held -= capacity
+                self.held_bytes -= capacity
         self._cached.clear()
 
     def _block(self, nbytes: int) -> Block:
@@ -161,8 +151,8 @@ class DeviceMemory:
                 address = self.driver.allocate(capacity)
             except OutOfMemoryError as cause:
                 raise self._exhausted(capacity) from cause
-        self._held += capacity
-        self.peak_bytes = max(self.peak_bytes, self._held)
+        self.held_bytes += capacity
+        self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         return address
 
     def _exhausted(self, nbytes: int, purpose: str = "") -> DeviceError:
@@ -170,8 +160,8 @@ class DeviceMemory:
         return OutOfMemoryError(
             f"{driver.name} {driver.device_id} ({driver.info.name}): out of memory; asked for "
             f"{_size(nbytes)}{purpose}, free are {_size(driver.free_memory())} of "
-            f"{_size(driver.info.total_memory)}, this run holds {_size(self._held)}; use a smaller "
-            "batch_size, more GPUs (--gpu 0,1), or stop other programs on the device"
+            f"{_size(driver.info.total_memory)}, this run holds {_size(self.held_bytes)}; use a "
+            "smaller batch_size, more GPUs (--gpu 0,1), or stop other programs on the device"
         )
 
     def _collect(self) -> None:

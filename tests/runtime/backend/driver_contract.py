@@ -301,14 +301,12 @@ def the_pool_uses_memory_again(driver: Driver) -> None:
     address = first.address
     del first
     assert memory.empty(100, F32).address != address
-    assert memory.cached_bytes == 512
     del view
-    assert memory.cached_bytes == 1024
     assert memory.empty(128, F32).address in (address, address)
     assert memory.held_bytes == memory.peak_bytes == 1024
     free = driver.free_memory()
     memory.trim()
-    assert (memory.held_bytes, memory.cached_bytes) == (0, 0)
+    assert memory.held_bytes == 0
     assert driver.free_memory() >= free
 
 
