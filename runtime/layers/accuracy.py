@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prototxt_gen.errors import ProtoError, ShapeError
+from prototxt_gen.errors import ProtoError
 from runtime.core.layer import Blobs, Layer, between, exactly
 from runtime.core.layer_registry import register
-from runtime.layers.labels import check_labels
+from runtime.layers.labels import check_label_count, check_labels
 
 
 @register("Accuracy")
@@ -34,11 +34,7 @@ class AccuracyLayer(Layer):
         self.host_only = len(top) == 2
         self.layout = bottom[0].layout(param.axis, self.label)
         self.ignore = int(param.ignore_label) if param.HasField("ignore_label") else None
-        if self.layout.outer * self.layout.inner != bottom[1].count():
-            raise ShapeError(
-                f"{self.label}: expected {self.layout.outer * self.layout.inner} labels for scores "
-                f"{bottom[0].shape}, got {bottom[1].count()}"
-            )
+        check_label_count(bottom[0], bottom[1], self.layout, self.label)
         if param.top_k > self.layout.channels:
             raise ProtoError(
                 f"{self.label}: top_k is {param.top_k}; expected at most the "

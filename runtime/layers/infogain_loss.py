@@ -12,7 +12,7 @@ from runtime.backend.base import HostArray
 from runtime.core.layer import Blobs, between
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
-from runtime.layers.labels import check_labels
+from runtime.layers.labels import check_label_count, check_labels
 from runtime.layers.loss import LossLayer
 from runtime.layers.multinomial_logistic_loss import LOG_THRESHOLD
 from runtime.layers.normalization import fixed_normalizer
@@ -59,11 +59,7 @@ class InfogainLossLayer(LossLayer):
         """
         self.layout = bottom[0].layout(self.param.infogain_loss_param.axis, self.label)
         classes = self.layout.channels
-        if self.layout.outer * self.layout.inner != bottom[1].count():
-            raise ShapeError(
-                f"{self.label}: expected {self.layout.outer * self.layout.inner} labels for scores "
-                f"{bottom[0].shape}, got {bottom[1].count()}"
-            )
+        check_label_count(bottom[0], bottom[1], self.layout, self.label)
         size = bottom[2].count() if self.matrix is None else self.matrix.size
         if size != classes * classes:
             raise ShapeError(

@@ -1,11 +1,26 @@
-"""Checking labels: integers below the number of classes."""
+"""Checking labels: one per position of the scores, integers below the number of classes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from prototxt_gen.errors import DataError
+from prototxt_gen.errors import DataError, ShapeError
+from runtime.backend.base import Layout
 from runtime.core.blob import Blob
+
+
+def check_label_count(scores: Blob, labels: Blob, layout: Layout, name: str) -> None:
+    """Check that there is a label for each position of the scores.
+
+    Raises:
+        ShapeError: their numbers differ.
+    """
+    expected = layout.outer * layout.inner
+    if labels.count() != expected:
+        raise ShapeError(
+            f"{name}: expected {expected} labels for scores {scores.shape}, got {labels.count()}; "
+            "one label per soft-max, without the class axis"
+        )
 
 
 def check_labels(label: Blob, classes: int, ignore: int | None, name: str) -> None:

@@ -39,3 +39,20 @@ class LossLayer(Layer):
         """
         if len(propagate_down) > index and propagate_down[index]:
             raise ProtoError(f"{self.label}: labels have no gradient; set propagate_down: false")
+
+
+class ClassLossLayer(LossLayer):
+    """A loss of the scores of classes, with one class label per sample."""
+
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check that there is at least one sample, and a label for each.
+
+        Raises:
+            ShapeError: the shapes do not agree.
+        """
+        super().reshape(bottom, top)
+        if bottom[1].count() != self.samples(bottom[0], least=1):
+            raise ShapeError(
+                f"{self.label}: expected one label for each of {bottom[0].shape[0]} samples, got "
+                f"labels of shape {bottom[1].shape}; change the labels' shape"
+            )

@@ -6,35 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from prototxt_gen.errors import ShapeError
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
 from runtime.layers.labels import check_labels
-from runtime.layers.loss import LossLayer
+from runtime.layers.loss import ClassLossLayer
 
 LOG_THRESHOLD = 1e-20
 """The lower limit of probabilities before the logarithm. Caffe: kLOG_THRESHOLD."""
 
 
 @register("MultinomialLogisticLoss")
-class MultinomialLogisticLossLayer(LossLayer):
+class MultinomialLogisticLossLayer(ClassLossLayer):
     """The mean of -log p(label). SoftmaxWithLoss is numerically more stable.
 
     Shapes: probabilities (N,C), labels (N,); top scalar.
     """
-
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Check that there is at least one sample, and a label for each.
-
-        Raises:
-            ShapeError: the shapes do not agree.
-        """
-        super().reshape(bottom, top)
-        if bottom[1].count() != self.samples(bottom[0], least=1):
-            raise ShapeError(
-                f"{self.label}: expected one label for each of {bottom[0].shape[0]} samples, got "
-                f"labels of shape {bottom[1].shape}; change the labels' shape"
-            )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Compute the loss from the probability of each label.

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.core.description import OnnxStep
-from runtime.core.layer import Blobs, Layer
+from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
+from runtime.layers.view import ViewLayer
 
 
 @register("Reshape")
-class ReshapeLayer(Layer):
+class ReshapeLayer(ViewLayer):
     """In `shape`, 0 copies the dimension of the bottom and -1 is inferred. Memory is shared."""
 
     only_ops = True
-    in_place = False
 
-    def reshape(self, bottom: Blobs, top: Blobs) -> None:
-        """Compute the shape.
+    def top_shape(self, bottom: Blobs) -> list[int]:
+        """The shape by `shape`, `axis` and `num_axes`.
 
         Raises:
             ProtoError: the dimensions are invalid.
@@ -46,31 +46,20 @@ class ReshapeLayer(Layer):
                 dims[i] = old[start + i]
         shape = [*old[:start], *dims, *old[end:]]
         if -1 in shape:
-            product = 1
-            for d in shape:
-                product *= d if d != -1 else 1
+            product = math.prod(d for d in shape if d != -1)
             if product == 0 or bottom[0].count() % product:
                 raise ShapeError(
                     f"{self.label}: {bottom[0].count()} elements of {old} do not fill "
                     f"{shape}; expected a multiple of {product}"
                 )
             shape[shape.index(-1)] = bottom[0].count() // product
-        top[0].reshape(shape)
-        if top[0].count() != bottom[0].count():
+        count = math.prod(shape)
+        if count != bottom[0].count():
             raise ShapeError(
-                f"{self.label}: shape {tuple(shape)} has {top[0].count()} elements; expected the "
+                f"{self.label}: shape {tuple(shape)} has {count} elements; expected the "
                 f"{bottom[0].count()} of {old}"
             )
-        top[0].share_data(bottom[0])
-        top[0].share_diff(bottom[0])
-
-    def forward(self, bottom: Blobs, top: Blobs) -> None:
-        """Share again: a reshaped bottom may have new memory."""
-        top[0].share_data(bottom[0])
-
-    def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
-        """Share the gradient."""
-        bottom[0].share_diff(top[0])
+        return shape
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.reshape(step.inputs[0], step.top[0].shape)]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from prototxt_gen.errors import ProtoError, ShapeError
-from runtime.core.layer import Blobs, Layer, between, exactly
+from prototxt_gen.errors import ShapeError
+from runtime.core.layer import Blobs, between
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
-from runtime.layers.labels import check_labels
+from runtime.layers.labels import check_label_count, check_labels
+from runtime.layers.loss import LossLayer
 from runtime.layers.normalization import fixed_normalizer
 
 
 @register("SoftmaxWithLoss")
-class SoftmaxWithLossLayer(Layer):
+class SoftmaxWithLossLayer(LossLayer):
     """The mean of -log p(label); a second top has the probabilities. Paper: 3.1.
 
     Shapes: bottoms scores (N,C,...) and labels (N,...); tops scalar and (N,C,...).
@@ -23,8 +24,7 @@ class SoftmaxWithLossLayer(Layer):
     reads_scores = True
     only_ops = True
 
-    num_bottom, num_top = exactly(2), between(1, 2)
-    auto_top_blobs = is_loss = True
+    num_top = between(1, 2)
 
     def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
         """Create the memory of the probabilities."""
@@ -46,12 +46,7 @@ class SoftmaxWithLossLayer(Layer):
                 f"{self.label}: scores without classes; expected at least 1 along axis "
                 f"{self.param.softmax_param.axis}, got shape {bottom[0].shape}; change the input"
             )
-        if self.layout.outer * self.layout.inner != bottom[1].count():
-            raise ShapeError(
-                f"{self.label}: expected {self.layout.outer * self.layout.inner} labels for scores "
-                f"{bottom[0].shape}, got {bottom[1].count()}; one label per soft-max, without the "
-                "class axis"
-            )
+        check_label_count(bottom[0], bottom[1], self.layout, self.label)
         top[0].reshape(())
         self.prob.reshape(bottom[0].shape)
         if len(top) == 2:
@@ -84,15 +79,14 @@ class SoftmaxWithLossLayer(Layer):
         Raises:
             ProtoError: a gradient of the labels is requested.
         """
-        if len(propagate_down) > 1 and propagate_down[1]:
-            raise ProtoError(f"{self.label}: labels have no gradient; set propagate_down: false")
+        self.refuse_label_gradient(propagate_down)
         if propagate_down[0]:
             self.backend.softmax.loss_backward(
                 self.layout,
                 self.prob.dev(),
                 bottom[1].data.dev(),
                 self.ignore,
-                float(top[0].diff.host().ravel()[0]),
+                self.loss_weight_of(top),
                 self.stats.dev(),
                 bottom[0].diff.mutable_dev(),
             )
