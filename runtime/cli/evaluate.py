@@ -49,16 +49,7 @@ _WORST = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help=f"train_val or deploy prototxt, {MODEL_HELP}",
-    )
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="the net's weights, in any format"
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--scales",
         metavar="Q,Q",
@@ -92,9 +83,7 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         help="average the class map after the softmax instead of before it",
     )
     add_flip_argument(parser)
-    parser.add_argument(
-        "--mean-value", metavar="B,G,R", help="mean pixel, if the prototxt does not contain it"
-    )
+    add_mean_argument(parser)
     parser.add_argument("--images", type=int, metavar="N", help="use the first N images only")
     parser.add_argument(
         "--confusion",
@@ -110,16 +99,42 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="names of the classes for --confusion, one per line (default: those of the source)",
     )
+    add_cache_arguments(parser, CACHE, "posteriors")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add --model and --weights; a bundle as --model has weights of its own."""
+    parser.add_argument(
+        "--model",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help=f"train_val or deploy prototxt, {MODEL_HELP}",
+    )
+    parser.add_argument(
+        "--weights", type=Path, metavar="FILE", help="the net's weights, in any format"
+    )
+
+
+def add_mean_argument(parser: argparse.ArgumentParser) -> None:
+    """Add --mean-value."""
+    parser.add_argument(
+        "--mean-value", metavar="B,G,R", help="mean pixel, if the prototxt does not contain it"
+    )
+
+
+def add_cache_arguments(parser: argparse.ArgumentParser, folder: Path, content: str) -> None:
+    """Add --cache, with `folder` as its default, and --no-cache."""
     cache = parser.add_mutually_exclusive_group()
     cache.add_argument(
         "--cache",
         type=Path,
-        default=CACHE,
+        default=folder,
         metavar="DIR",
-        help="folder of cached posteriors (default: %(default)s)",
+        help=f"folder of cached {content} (default: %(default)s)",
     )
-    cache.add_argument("--no-cache", action="store_true", help="do not cache posteriors")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    cache.add_argument("--no-cache", action="store_true", help=f"do not cache {content}")
 
 
 def add_flip_argument(parser: argparse.ArgumentParser) -> None:

@@ -9,10 +9,16 @@ from pathlib import Path
 
 from data_prep.voc import ACTION, MAIN
 from prototxt_gen.errors import UsageError
-from runtime.cli.bundles import MODEL_HELP, take_evaluation_settings
+from runtime.cli.bundles import take_evaluation_settings
 from runtime.cli.data_sets import DATA_HELP
 from runtime.cli.devices import add_device_arguments, open_backend
-from runtime.cli.evaluate import add_flip_argument, mean_values
+from runtime.cli.evaluate import (
+    add_cache_arguments,
+    add_flip_argument,
+    add_mean_argument,
+    add_model_arguments,
+    mean_values,
+)
 from runtime.evaluate.flips import choose_flip
 from runtime.evaluate.protocol import parse_scales
 from runtime.logs.glog import setup_logging
@@ -46,16 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_extract(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        required=True,
-        type=Path,
-        metavar="FILE",
-        help=f"train_val or deploy prototxt, {MODEL_HELP}",
-    )
-    parser.add_argument(
-        "--weights", type=Path, metavar="FILE", help="the net's weights, in any format"
-    )
+    add_model_arguments(parser)
     parser.add_argument(
         "--data",
         required=True,
@@ -90,21 +87,11 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
         metavar="BLOB",
         help="blob of the activations (default: the last but one FC layer)",
     )
-    parser.add_argument(
-        "--mean-value", metavar="B,G,R", help="mean pixel, if the prototxt does not contain it"
-    )
+    add_mean_argument(parser)
     parser.add_argument(
         "--out", required=True, type=Path, metavar="FILE", help="file of features: .h5 or .npz"
     )
-    cache = parser.add_mutually_exclusive_group()
-    cache.add_argument(
-        "--cache",
-        type=Path,
-        default=CACHE,
-        metavar="DIR",
-        help="folder of cached single scales (default: %(default)s)",
-    )
-    cache.add_argument("--no-cache", action="store_true", help="do not cache single scales")
+    add_cache_arguments(parser, CACHE, "single scales")
     _add_output(parser)
     add_device_arguments(parser)
 
