@@ -133,7 +133,7 @@ class Model(Net):
             )
         return arrays
 
-    def _array(self, blob: Blob, values: npt.ArrayLike) -> HostArray:
+    def _array(self, blob: Blob, values: Any) -> HostArray:
         try:
             array = np.asarray(values, self.backend.dtype)
         except (TypeError, ValueError) as cause:
