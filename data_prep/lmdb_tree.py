@@ -36,6 +36,7 @@ from data_prep.lmdb_pages import (
     leaf_node,
     read_nodes,
 )
+from prototxt_gen.integers import ceil_div
 
 _CHUNK = 256
 _MASK = (1 << 64) - 1
@@ -275,7 +276,11 @@ def free_lists(file: PageFile, meta: Meta, nodes: Nodes) -> Iterator[tuple[Ints,
         if nodes.flags[node] & BIG_VALUE:
             number, least = next(places)
             data = file.read(number * file.page_size, HEADER + size)
-            pages = np.arange(number, number + check_value_header(data, number, least))
+            stop = number + check_value_header(data, number, least)
+            # Pages that the list does not need are in the file too, as they were written with it.
+            if stop > max(number + least, ceil_div(file.length(), file.page_size)):
+                raise DamageError(f"page {number} is overwritten")
+            pages = np.arange(number, stop)
             data = data[HEADER:]
         else:
             start = int(nodes.starts[node] + nodes.key_sizes[node])

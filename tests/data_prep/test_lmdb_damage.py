@@ -324,3 +324,25 @@ def test_sound_databases_of_other_programs_are_accepted(tmp_path: Path) -> None:
         records[b"\xff" * 20] = b""
         with Reader(tmp_path / str(seed)) as reader:
             assert list(reader) == sorted(records.items())
+
+
+@pytest.mark.parametrize("count", [4_000, 1 << 24, (1 << 32) - 1])
+def test_a_list_of_free_pages_that_claims_more_pages_than_the_file_has(
+    tmp_path: Path, count: int
+) -> None:
+    """It allocated as much memory as the page claimed."""
+    with lmdb.open(str(tmp_path / "db"), map_size=64 << 20) as environment:
+        with environment.begin(write=True) as transaction:
+            for number in range(600):
+                transaction.put(b"%08d_x" % number, bytes(5000))
+        with environment.begin(write=True) as transaction:
+            for number in range(1, 600):
+                transaction.delete(b"%08d_x" % number)
+    content = (tmp_path / "db" / "data.mdb").read_bytes()
+    heads = [struct.unpack_from("<Q2xHI", content, start) for start in range(0, len(content), PAGE)]
+    # Values have two pages, the list of 1,198 pages has three.
+    (page,) = [number for number, flags, pages in heads if (flags, pages) == (4, 3)]
+    Writer(tmp_path / "db", append=True).close()
+    _change(tmp_path / "db", page * PAGE + 12, "<I", count)
+    with pytest.raises(DataError, match=f"page {page} is overwritten"):
+        Writer(tmp_path / "db", append=True)
