@@ -108,7 +108,7 @@ def test_inline_commands_use_existing_verbs_and_flags(path: Path) -> None:
 
 @every_page
 def test_inline_flags_belong_to_a_verb(path: Path) -> None:
-    flags = {"size", "save", "start"}  # of benchmarks/gpu_check.sh and tests.mutants
+    flags = {"size", "part", "save", "start"}  # of benchmarks/gpu_check.sh and tests.mutants
     flags.update(*(flags_of(parser) for parser in verb_parsers().values()))
     for code in inline_code(path.read_text()):
         if re.match(r"--?[a-z]", code):
