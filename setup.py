@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,16 @@ INSTRUCTION_SETS: dict[str, list[str]] = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512vl", "-mavx512bw", "-mavx512dq", "-mavx2", "-mfma"],
 }
+# Sets that older compilers or assemblers do not support: built only if this program compiles.
+OPTIONAL_SETS: dict[str, list[str]] = {
+    "amx": [*INSTRUCTION_SETS["avx512"], "-mamx-tile", "-mamx-bf16"],
+}
+AMX_TRIAL = """
+#ifndef __AMX_BF16__
+#error "no AMX"
+#endif
+void trial() { __asm__ volatile("tdpbf16ps %tmm2, %tmm1, %tmm0\\n\\ttilerelease"); }
+"""
 # Not -ffast-math, which would flush denormals in the entire process and assume that there are no
 # NaN. -Wno-psabi: GCC warns that vectors passed to functions depend on the instruction set, but all
 # such functions are inlined.
@@ -66,7 +78,7 @@ class BuildNative(build_ext):
         ext.sources = [source for source in ext.sources if Path(source).name in COMMON]
         ext.depends += kernels
         try:
-            for name, flags in instruction_sets().items():
+            for name, flags in {**self.optional_sets(), **instruction_sets()}.items():
                 ext.extra_objects += self._compile(ext, kernels, name, flags)
             super().build_extension(ext)
         except (CCompilerError, BaseError, OSError) as cause:
@@ -77,6 +89,25 @@ class BuildNative(build_ext):
                 "the headers of Python.",
                 file=sys.stderr,
             )
+
+    def optional_sets(self) -> dict[str, list[str]]:
+        """The sets of OPTIONAL_SETS that the compiler supports on this machine's architecture."""
+        if "avx512" not in instruction_sets():
+            return {}
+        return {name: flags for name, flags in OPTIONAL_SETS.items() if self._accepts(flags)}
+
+    def _accepts(self, flags: list[str]) -> bool:
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "trial.cpp")
+            source.write_text(AMX_TRIAL)
+            command = [self.compiler.compiler_so[0], "-c", *flags, str(source), "-o"]
+            try:
+                trial = subprocess.run(
+                    [*command, str(source.with_suffix(".o"))], capture_output=True, check=False
+                )
+            except OSError:
+                return False
+            return trial.returncode == 0
 
     def _compile(
         self, ext: Extension, sources: list[str], name: str, flags: list[str]

@@ -33,7 +33,8 @@ MAX_SIDE = 65535
 MOST_AHEAD = 1 << 10
 """Threads that decode, and batches that are prepared ahead."""
 FP32 = "fp32"
-PRECISIONS = (FP32, "tf32", "bf16")
+BF16 = "bf16"
+PRECISIONS = (FP32, "tf32", BF16)
 """What convolutions on a GPU round their operands to; sums stay in fp32."""
 Scale = int | tuple[int, int] | None
 """A short side S in pixels, a range [Smin, Smax] to draw it from, or None: as stored."""
@@ -154,7 +155,7 @@ class Sidecar:
     weights_layers: tuple[str, ...] = ()
     """The layers to copy from the solver's `weights`; empty for every layer of equal name."""
     precision: str = FP32
-    """One of PRECISIONS. A CPU computes in fp32 alone."""
+    """One of PRECISIONS. tf32 is for GPUs only."""
 
     def __post_init__(self) -> None:
         require_count("parallel.shards", self.shards, 1)

@@ -7,7 +7,6 @@ import importlib.util
 from typing import Any
 
 from prototxt_gen.errors import DeviceError
-from prototxt_gen.sidecar import FP32
 from runtime.backend.base import Backend
 
 _CUDA = "runtime.backend.cuda"
@@ -16,12 +15,6 @@ _CUDA = "runtime.backend.cuda"
 def _cpu(device_id: int, **options: Any) -> Backend:
     from runtime.backend.cpu.backend import CpuBackend
 
-    precision = options.pop("precision", FP32)
-    if precision != FP32:
-        raise DeviceError(
-            f"backend 'cpu': precision {precision}; expected {FP32}, since a CPU has no tensor "
-            f"cores; use --precision {FP32}, or select a GPU with --gpu"
-        )
     if device_id != 0:
         raise DeviceError(
             f"backend 'cpu': there is one CPU, number 0; expected device_id 0, got {device_id}; "
@@ -44,7 +37,7 @@ def _cuda(name: str, device_id: int, **options: Any) -> Backend:
 def create_backend(name: str, device_id: int = 0, **options: Any) -> Backend:
     """Open a backend: 'cpu' (options dtype, threads, exact), 'gpu' or its emulation 'emu'.
 
-    All take the option `precision`: fp32, and with tensor cores also tf32 or bf16.
+    All take the option `precision`: fp32 or bf16, and GPUs with tensor cores also tf32.
 
     Raises:
         DeviceError: the name is unknown, or the backend cannot run on this machine.

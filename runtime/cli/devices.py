@@ -47,8 +47,8 @@ def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--precision",
         choices=PRECISIONS,
-        help="the precision of the operands of a GPU's convolutions (default: that of the "
-        "solver's sidecar, or fp32)",
+        help="the precision of the operands of convolutions, and on the CPU of all products and "
+        "maps: fp32, bf16, or on a GPU tf32 (default: that of the solver's sidecar, or fp32)",
     )
     group.add_argument(
         "--launch-by-launch",
@@ -216,6 +216,7 @@ def open_backend(
         caffe_log("caffe.cpp:197", "Use CPU.")
     else:
         caffe_log("caffe.cpp:200", "Using GPUs %d", device)
+    if name in ("gpu", "emu") or precision != FP32:
         log.info("Convolutions compute in %s", precision)
     return backend
 

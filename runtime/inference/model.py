@@ -178,7 +178,7 @@ def load(
         weights: .caffemodel, .caffemodel.h5 or .npz; None keeps the values of the fillers, or those
             of the bundle.
         device: "cpu", "gpu" or "gpu:1", or "emu", the emulator of the GPU kernels.
-        precision: "fp32", or "tf32" or "bf16", to which convolutions on a GPU round their operands.
+        precision: "fp32"; "bf16", or on a GPU "tf32", to which operands are rounded.
         threads: number of CPU threads; None for all cores, or OMP_NUM_THREADS.
         allow_missing: accept layers without weights in the file; they keep the fillers' values.
         preprocessing: how images are prepared; None for that of the bundle.

@@ -31,7 +31,7 @@ from runtime.backend.cpu.native_signatures import (
 
 MODULE = "runtime.backend.cpu._native"
 # Best first. On machines other than x86-64 there is one set, the compiler's default.
-INSTRUCTION_SETS = ("avx512", "avx2", "sse4", "generic")
+INSTRUCTION_SETS = ("amx", "avx512", "avx2", "sse4", "generic")
 FLOAT = np.dtype(np.float32)
 _HUGE_PAGE = 2 << 20
 

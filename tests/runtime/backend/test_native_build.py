@@ -9,7 +9,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -79,6 +79,23 @@ def test_other_architectures_have_one_instruction_set(monkeypatch: pytest.Monkey
     assert script.instruction_sets() == {"generic": []}
 
 
+@needs_compiler
+def test_amx_needs_a_compiler_that_has_it(tmp_path: Path) -> None:
+    """A compiler without AMX still builds the other sets."""
+    setuptools = pytest.importorskip("setuptools")
+    script = setup_script()
+    if "avx512" not in script.instruction_sets():
+        pytest.skip("AMX is part of x86-64")
+    command = script.BuildNative(setuptools.Distribution())
+    old = tmp_path / "old"
+    old.write_text(f'#!/bin/sh\ncase "$*" in *amx*) exit 1;; esac\nexec {COMPILER} "$@"\n')
+    old.chmod(0o755)
+    command.compiler = SimpleNamespace(compiler_so=[str(old)])
+    assert command.optional_sets() == {}
+    command.compiler.compiler_so = ["/does/not/exist"]
+    assert command.optional_sets() == {}
+
+
 def build(target: Path, sanitizers: str, sets: dict[str, list[str]]) -> Path:
     """Compile the kernels with sanitizers; no Python header is needed for that."""
     flags = [*setup_script().FLAGS, "-O1", "-g", "-fPIC", f"-fsanitize={sanitizers}"]
@@ -130,7 +147,7 @@ def run_tests(library: Path, preload: list[str], tests: list[str]) -> None:
     assert " passed" in result.stdout
 
 
-TESTS = [f"tests/runtime/backend/test_native_{name}.py" for name in ("conv", "ops")]
+TESTS = [f"tests/runtime/backend/test_native_{name}.py" for name in ("conv", "ops", "bf16")]
 
 
 @pytest.mark.slow

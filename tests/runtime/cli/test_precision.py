@@ -96,14 +96,31 @@ def test_a_snapshot_without_a_word_of_it_was_in_fp32(capsys: Out) -> None:
     assert "--precision" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags", [["--precision", "bf16"], ["--device", "cpu"]])
-def test_a_cpu_computes_in_fp32_alone(flags: list[str], folder: Path, capsys: Out) -> None:
-    (folder / "solver.verydeep.toml").write_text('[compute]\nprecision = "bf16"\n')
+@pytest.mark.parametrize("flags", [["--precision", "tf32"], ["--device", "cpu"]])
+def test_a_cpu_refuses_tf32(flags: list[str], folder: Path, capsys: Out) -> None:
+    (folder / "solver.verydeep.toml").write_text('[compute]\nprecision = "tf32"\n')
     assert main([*TRAIN, *flags]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == (
-        "verydeep train: backend 'cpu': precision bf16; expected fp32, since a CPU has no tensor "
-        "cores; use --precision fp32, or select a GPU with --gpu"
+        "verydeep train: backend 'cpu': precision tf32; expected fp32 or bf16, since a CPU has no "
+        "tensor cores; use --precision fp32 or bf16, or select a GPU with --gpu"
     )
+
+
+def test_a_cpu_computes_in_bf16(folder: Path, capsys: Out) -> None:
+    assert main([*TRAIN, "--device", "cpu"]) == 0
+    plain = weights()
+    capsys.readouterr()
+    assert main([*TRAIN, "--device", "cpu", "--precision", "bf16"]) == 0
+    assert "Convolutions compute in bf16" in capsys.readouterr().err
+    assert noted() == "bf16"
+    rounded = weights()
+    assert 0 < np.abs(plain - rounded).max() < 0.05
+    # The weights themselves are in fp32.
+    assert (rounded.view(np.uint32) & 0xFFFF).any()
+    (folder / "solver.verydeep.toml").write_text('[compute]\nprecision = "bf16"\n')
+    assert main([*TRAIN, "--device", "cpu", "--threads", "1", "--launch-by-launch"]) == 0
+    assert noted() == "bf16"
+    assert weights().tobytes() == rounded.tobytes()
 
 
 def test_a_device_without_tensor_cores(monkeypatch: pytest.MonkeyPatch, capsys: Out) -> None:
@@ -116,23 +133,31 @@ def test_a_device_without_tensor_cores(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.parametrize("verb", ["time", "test"])
-def test_the_verbs_that_compute_take_it(verb: str, capsys: Out) -> None:
+@pytest.mark.parametrize(
+    ("device", "precision", "algorithm"), [("emu", "tf32", "tensor_tf32"), ("cpu", "bf16", "bf16")]
+)
+def test_the_verbs_that_compute_take_it(
+    verb: str, device: str, precision: str, algorithm: str, capsys: Out
+) -> None:
     assert main(TRAIN) == 0
     capsys.readouterr()
     words = ["--model", "net.prototxt", "--weights", "snap_iter_2.caffemodel", "--iterations", "1"]
-    assert main([verb, *words, "--device", "emu", "--precision", "tf32"]) == 0
+    assert main([verb, *words, "--device", device, "--precision", precision]) == 0
     out, err = capsys.readouterr()
-    assert "Convolutions compute in tf32" in err
-    assert verb == "test" or "tensor_tf32" in out
+    assert f"Convolutions compute in {precision}" in err
+    assert verb == "test" or algorithm in out
 
 
 def test_a_backend_says_what_it_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert create_backend("cpu", precision="fp32").precision == "fp32"
+    for precision in ("fp32", "bf16"):
+        assert create_backend("cpu", precision=precision).precision == precision
     backend = create_backend("emu", precision="bf16")
     assert backend.precision == "bf16"
     assert isinstance(backend.driver, EmulatorDriver)  # type: ignore[attr-defined]  # CUDA's own
-    with pytest.raises(DeviceError, match="backend 'cpu': precision tf32; expected fp32"):
+    with pytest.raises(DeviceError, match="backend 'cpu': precision tf32; expected fp32 or bf16"):
         create_backend("cpu", precision="tf32")
+    with pytest.raises(DeviceError, match="precision bf16; expected fp32 with dtype float64"):
+        create_backend("cpu", precision="bf16", dtype="float64")
 
 
 def test_an_unreadable_sidecar_is_an_error(folder: Path) -> None:

@@ -7,6 +7,7 @@
 
 #include "finish.h"
 #include "gather.h"
+#include "phase_axis.h"
 #include "product.h"
 #include "program.h"
 
@@ -82,28 +83,6 @@ struct Forward : Convolution {
         const Index line = gather.depth();
         pack_transposed(weight + (group * target.group_channels + row) * line + k, line, rows, depth,
                     weight_end, out, kRows);
-    }
-};
-
-// One axis of a phase: the taps r = first + j * step that contribute to outputs phase + i * stride.
-struct PhaseAxis {
-    Axis axis;
-    Index first, step, outputs;
-
-    PhaseAxis(Index phase, Index in, Index out, Index pad, Index stride, Index dilation, Index taps)
-        : axis{out, 1, 0, 0, 0}, first(0), step(1), outputs(ceil_div(in - phase, stride)) {
-        for (Index r = 0; r < taps; ++r) {
-            const Index reach = phase + pad - r * dilation;
-            if (reach % stride != 0) continue;
-            if (axis.taps == 0) {
-                first = r;
-                axis.base = reach / stride;
-            } else if (axis.taps == 1) {
-                step = r - first;
-                axis.slope = reach / stride - axis.base;
-            }
-            ++axis.taps;
-        }
     }
 };
 

@@ -10,6 +10,13 @@
 
 #include <unistd.h>
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#endif
+#endif
+
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
@@ -382,4 +389,24 @@ VD_RUNS(avx2, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
 VD_RUNS(avx512, __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+
+// AMX with bf16: the processor has it, the operating system saves its tiles, and this process gets
+// permission to use them.
+VD_PUBLIC int verydeep_cpu_runs_amx() {
+#if defined(__linux__)
+    constexpr unsigned kSavesState = 1u << 27, kTiles = 1u << 24, kBf16 = 1u << 22;
+    constexpr unsigned kTileState = 3u << 17;
+    constexpr long kRequestPermission = 0x1023, kTileData = 18;
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (!verydeep_cpu_runs_avx512()) return 0;
+    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & kSavesState)) return 0;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & kTiles) || !(d & kBf16)) return 0;
+    unsigned low = 0, high = 0;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    if ((low & kTileState) != kTileState) return 0;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 ? 1 : 0;
+#else
+    return 0;
+#endif
+}
 #endif

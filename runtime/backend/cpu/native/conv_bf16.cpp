@@ -1,0 +1,343 @@
+// Convolution with operands rounded to bf16: forward, backward to the data and to the weights.
+//
+// The depth of a sum over channels and taps is cut into steps as struct Depth says; the gradient of
+// the weights takes the outputs (n, p, q) in order, in parts that depend only on the geometry.
+
+#include "bf16_product.h"
+#include "gather.h"
+#include "phase_axis.h"
+#include "program.h"
+
+namespace verydeep::VD_ISA {
+namespace {
+
+constexpr Index kFewChannels = 16;
+constexpr Index kLargeWeights = 1 << 18;  // elements: with as many, all outputs are one part
+constexpr Index kMostParts = 16, kPartSteps = 64;
+
+// The order of the channels and taps of a sum: blocks of 32 channels, in each the taps column by
+// column, in each the channels. With few channels, the taps follow each other without padding.
+struct Depth {
+    Index channels, down, across;
+
+    bool is_flat() const { return channels <= kFewChannels; }
+    Index steps() const {
+        const Index taps = down * across;
+        return is_flat() ? ceil_div(channels * taps, kStep) : ceil_div(channels, kStep) * taps;
+    }
+    // False for padding.
+    bool at(Index step, Index k, TapIndex& to) const {
+        const Index taps = down * across, flat = step * kStep + k;
+        const Index tap = is_flat() ? flat / channels : step % taps;
+        to.channel = is_flat() ? flat % channels : step / taps * kStep + k;
+        to.across = tap / most(down, 1);
+        to.down = tap % most(down, 1);
+        return tap < taps && to.channel < channels;
+    }
+};
+
+// The output planes: column (n, i, j) is element (first + i * step) of each axis.
+struct Planes {
+    float* y;
+    Index channels, group_channels, height, width;
+    Index first_row, row_step, first_col, col_step;
+    const float* bias;
+    bool relu;
+};
+
+struct Convolution {
+    Gather gather;
+    Depth depth;
+    Planes planes;
+
+    Index begin(Index) const { return 0; }
+    Index end(Index) const { return depth.steps(); }
+
+    void columns(Index group, Index col, Index count, Index step, float* out, Index stride) const {
+        for (Index from = 0; from < count; from += kPanel) {
+            const Runs runs(gather, col + from, least(kPanel, count - from));
+            for (Index k = 0; k < kStep; ++k) {
+                TapIndex tap(gather, 0);
+                float* to = out + k * stride + from;
+                if (!depth.at(step, k, tap)) {
+                    zero(to, least(kPanel, count - from));
+                    continue;
+                }
+                for (Index r = 0; r < runs.count; ++r)
+                    gather_run(gather, group, tap, runs.list[r], to + runs.list[r].offset);
+            }
+        }
+    }
+    // use(sums, y) for each element of row i of a block.
+    template <class Use>
+    __attribute__((always_inline)) void each(const Bf16Block& t, Index i, const Use& use) const {
+        const Index size = gather.columns_of_image();
+        const Index channel = t.batch * planes.group_channels + t.row + i;
+        float* sums = t.sums + i * t.stride;
+        for (Index j = 0; j < t.cols;) {
+            const Index image = (t.col + j) / size, pixel = (t.col + j) % size;
+            const Index row = pixel / gather.out_width, col = pixel % gather.out_width;
+            const Index count = least(t.cols - j, gather.out_width - col);
+            float* y = planes.y +
+                       ((image * planes.channels + channel) * planes.height + planes.first_row +
+                        row * planes.row_step) * planes.width +
+                       planes.first_col + col * planes.col_step;
+            for (Index e = 0; e < count; ++e) use(sums[j + e], y[e * planes.col_step]);
+            j += count;
+        }
+    }
+    void start(const Bf16Block& t) const {
+        if (t.first) return;
+        for (Index i = 0; i < t.rows; ++i) each(t, i, [](float& sum, float& y) { sum = y; });
+    }
+    void put(const Bf16Block& t) const {
+        for (Index i = 0; i < t.rows; ++i) {
+            if (!t.last) {
+                each(t, i, [](float& sum, float& y) { y = sum; });
+                continue;
+            }
+            const Index channel = t.batch * planes.group_channels + t.row + i;
+            const float bias = planes.bias ? planes.bias[channel] : 0.f;
+            const bool relu = planes.relu;
+            each(t, i, [bias, relu](float& sum, float& y) {
+                const float value = sum + bias;
+                y = round_bf16(relu && value < 0.f ? 0.f : value);
+            });
+        }
+    }
+};
+
+struct Forward : Convolution {
+    const float* weight;
+
+    Forward(const ConvShape& g, const float* x, const float* w, const float* bias, bool relu,
+            float* y)
+        : Convolution{{x, g.c, g.c / g.group,
+                       forward_axis(g.h, g.pad_h, g.stride_h, g.dilation_h, g.r),
+                       forward_axis(g.w, g.pad_w, g.stride_w, g.dilation_w, g.s), g.p, g.q},
+                      {g.c / g.group, g.r, g.s},
+                      {y, g.k, g.k / g.group, g.p, g.q, 0, 1, 0, 1, bias, relu}},
+          weight(w) {}
+
+    template <class Unit>
+    Bf16Plan<Unit> plan(const ConvShape& g, Index threads) const {
+        return {g.group, g.k / g.group, g.n * g.p * g.q, threads};
+    }
+    void rows(Index group, Index row, Index count, Index step, float* out) const {
+        const Index taps = depth.down * depth.across;
+        const float* from = weight + (group * planes.group_channels + row) * depth.channels * taps;
+        for (Index k = 0; k < kStep; ++k) {
+            TapIndex tap(gather, 0);
+            const bool used = depth.at(step, k, tap);
+            const Index place = tap.channel * taps + tap.down * depth.across + tap.across;
+            for (Index i = 0; i < count; ++i)
+                out[i * kStep + k] = used ? from[i * depth.channels * taps + place] : 0.f;
+        }
+    }
+};
+
+// The outputs of one phase of the gradient of the input. The taps are those of the phase, in the
+// order of the filter turned by 180 degrees.
+struct Phase : Convolution {
+    PhaseAxis down, across;
+    const float* weight;
+    Index kernel_h, kernel_w;
+
+    static Axis turned(const Axis& axis) {
+        return {axis.size, axis.step, axis.base + (axis.taps - 1) * axis.slope, -axis.slope,
+                axis.taps};
+    }
+    Phase(const ConvShape& g, const PhaseAxis& rows, const PhaseAxis& cols, Index phase_h,
+          Index phase_w, const float* dy, const float* w, float* dx)
+        : Convolution{{dy, g.k, g.k / g.group, turned(rows.axis), turned(cols.axis), rows.outputs,
+                       cols.outputs},
+                      {g.k / g.group, rows.axis.taps, cols.axis.taps},
+                      {dx, g.c, g.c / g.group, g.h, g.w, phase_h, g.stride_h, phase_w, g.stride_w,
+                       nullptr, false}},
+          down(rows),
+          across(cols),
+          weight(w),
+          kernel_h(g.r),
+          kernel_w(g.s) {}
+
+    template <class Unit>
+    Bf16Plan<Unit> plan(const ConvShape& g, Index threads) const {
+        return {g.group, g.c / g.group, g.n * down.outputs * across.outputs, threads};
+    }
+    void rows(Index group, Index row, Index count, Index step, float* out) const {
+        const Index taps = kernel_h * kernel_w;
+        for (Index k = 0; k < kStep; ++k) {
+            TapIndex tap(gather, 0);
+            const bool used = depth.at(step, k, tap);
+            const Index r = down.first + (depth.down - 1 - tap.down) * down.step;
+            const Index s = across.first + (depth.across - 1 - tap.across) * across.step;
+            const Index filter = (group * depth.channels + tap.channel) * planes.group_channels + row;
+            const Index place = filter * taps + r * kernel_w + s;
+            for (Index i = 0; i < count; ++i)
+                out[i * kStep + k] = used ? weight[place + i * taps] : 0.f;
+        }
+    }
+};
+
+template <class Use>
+void each_phase(const ConvShape& g, const float* dy, const float* w, float* dx, const Use& use) {
+    for (Index h = 0; h < least(g.stride_h, g.h); ++h)
+        for (Index v = 0; v < least(g.stride_w, g.w); ++v) {
+            const PhaseAxis down(h, g.h, g.p, g.pad_h, g.stride_h, g.dilation_h, g.r);
+            const PhaseAxis across(v, g.w, g.q, g.pad_w, g.stride_w, g.dilation_w, g.s);
+            use(Phase(g, down, across, h, v, dy, w, dx));
+        }
+}
+
+// The gradient of the weights; batch: a group and a part of the outputs.
+struct Weight {
+    const ConvShape& g;
+    Gather gather;
+    const float* dy;
+    float* sums;  // of all parts
+    Index parts, steps;
+    bool adds;  // to the present values
+
+    Weight(const ConvShape& shape, const float* x, const float* dy)
+        : g(shape),
+          gather{x, g.c, g.c / g.group, forward_axis(g.h, g.pad_h, g.stride_h, g.dilation_h, g.r),
+                 forward_axis(g.w, g.pad_w, g.stride_w, g.dilation_w, g.s), g.p, g.q},
+          dy(dy),
+          sums(nullptr),
+          steps(ceil_div(g.n * g.p * g.q, kStep)),
+          adds(false) {
+        parts = size() >= kLargeWeights ? 1 : least(kMostParts, ceil_div(steps, kPartSteps));
+    }
+    Index size() const { return g.k * gather.depth(); }
+    Index sum_floats() const { return parts > 1 ? piece(parts * size()) : 0; }
+    template <class Unit>
+    Bf16Plan<Unit> plan(Index threads) const {
+        return {g.group * parts, g.k / g.group, gather.depth(), threads};
+    }
+    Index begin(Index batch) const { return steps * (batch % parts) / parts; }
+    Index end(Index batch) const { return steps * (batch % parts + 1) / parts; }
+
+    void rows(Index batch, Index row, Index count, Index step, float* out) const {
+        const Index size = g.p * g.q, outputs = g.n * size;
+        const Index channel = batch / parts * (g.k / g.group) + row;
+        for (Index k = 0; k < kStep;) {
+            const Index place = step * kStep + k;
+            if (place >= outputs) {
+                for (Index i = 0; i < count; ++i) zero(out + i * kStep + k, kStep - k);
+                return;
+            }
+            const Index image = place / size, pixel = place % size;
+            const Index length = least(kStep - k, size - pixel);
+            for (Index i = 0; i < count; ++i)
+                std::memcpy(out + i * kStep + k, dy + (image * g.k + channel + i) * size + pixel,
+                            static_cast<std::size_t>(length) * sizeof(float));
+            k += length;
+        }
+    }
+    void columns(Index batch, Index col, Index count, Index step, float* out, Index stride) const {
+        const Index first = step * kStep, used = least(kStep, g.n * g.p * g.q - first);
+        if (used < kStep) zero(out, kStep * stride);
+        for (Index from = 0; from < used; from += kPanel) {
+            const Runs runs(gather, first + from, least(kPanel, used - from));
+            TapIndex tap(gather, col);
+            for (Index j = 0; j < count; ++j, tap.next(gather)) {
+                float line[kPanel];
+                for (Index r = 0; r < runs.count; ++r)
+                    gather_run(gather, batch / parts, tap, runs.list[r], line + runs.list[r].offset);
+                for (Index i = 0; i < least(kPanel, used - from); ++i)
+                    out[(from + i) * stride + j] = line[i];
+            }
+        }
+    }
+    float* place(const Bf16Block& t, Index i) const {
+        const Index row = t.batch / parts * (g.k / g.group) + t.row + i;
+        return sums + t.batch % parts * size() + row * gather.depth() + t.col;
+    }
+    void start(const Bf16Block& t) const {
+        if (t.first && !adds) return;
+        for (Index i = 0; i < t.rows; ++i)
+            std::memcpy(t.sums + i * t.stride, place(t, i),
+                        static_cast<std::size_t>(t.cols) * sizeof(float));
+    }
+    void put(const Bf16Block& t) const {
+        for (Index i = 0; i < t.rows; ++i)
+            std::memcpy(place(t, i), t.sums + i * t.stride,
+                        static_cast<std::size_t>(t.cols) * sizeof(float));
+    }
+};
+
+}  // namespace
+}  // namespace verydeep::VD_ISA
+
+using namespace verydeep;
+using namespace verydeep::VD_ISA;
+
+// Bytes of workspace of a pass: 0 forward, 1 to the data, 2 to the weights.
+VD_EXPORT_COUNT(conv_bf16_bytes)(const ConvShape* g, std::int64_t pass, std::int64_t tiles,
+                                 std::int64_t threads) {
+    Index floats = 0, shared = 0;
+    with_unit(tiles != 0, [&](auto unit) {
+        using Unit = decltype(unit);
+        if (pass == 0) {
+            const Forward forward(*g, nullptr, nullptr, nullptr, false, nullptr);
+            floats = forward.template plan<Unit>(*g, threads).worker_floats();
+        } else if (pass == 1) {
+            each_phase(*g, nullptr, nullptr, nullptr, [&](const Phase& phase) {
+                floats = most(floats, phase.template plan<Unit>(*g, threads).worker_floats());
+            });
+        } else {
+            const Weight weight(*g, nullptr, nullptr);
+            shared = weight.sum_floats();
+            floats = weight.template plan<Unit>(threads).worker_floats();
+        }
+    });
+    return 4 * (shared + threads * floats);
+}
+
+// y = conv(x, weight) + bias, then max(., 0) if `relu`, rounded to bf16. `tiles`: see gemm_bf16.
+VD_EXPORT(conv_bf16_forward)(Team* team, std::int64_t tiles, const ConvShape* g, const float* x,
+                             const float* weight, const float* bias, std::int64_t relu, float* y,
+                             void* workspace) {
+    const Forward forward(*g, x, weight, bias, relu != 0, y);
+    with_unit(tiles != 0, [&](auto unit) {
+        using Unit = decltype(unit);
+        bf16_product<Unit>(team, forward, forward.template plan<Unit>(*g, team_size(team)),
+                           workspace);
+    });
+}
+VD_REPEATABLE(conv_bf16_forward)
+
+// dx = the gradient of the input, rounded to bf16.
+VD_EXPORT(conv_bf16_backward_data)(Team* team, std::int64_t tiles, const ConvShape* g,
+                                   const float* dy, const float* weight, float* dx,
+                                   void* workspace) {
+    with_unit(tiles != 0, [&](auto unit) {
+        using Unit = decltype(unit);
+        each_phase(*g, dy, weight, dx, [&](const Phase& phase) {
+            bf16_product<Unit>(team, phase, phase.template plan<Unit>(*g, team_size(team)),
+                               workspace);
+        });
+    });
+}
+VD_REPEATABLE(conv_bf16_backward_data)
+
+// dw += the gradient of the weights.
+VD_EXPORT(conv_bf16_backward_weight)(Team* team, std::int64_t tiles, const ConvShape* g,
+                                     const float* x, const float* dy, float* dw, void* workspace) {
+    Weight weight(*g, x, dy);
+    const Index parts = weight.parts, size = weight.size();
+    float* partial = static_cast<float*>(workspace);
+    weight.sums = parts > 1 ? partial : dw;
+    weight.adds = parts == 1;
+    with_unit(tiles != 0, [&](auto unit) {
+        using Unit = decltype(unit);
+        bf16_product<Unit>(team, weight, weight.template plan<Unit>(team_size(team)),
+                           partial + weight.sum_floats());
+    });
+    if (parts == 1) return;
+    parallel_parts(team, size, 4096, [=](Index first, Index last) {
+        for (Index part = 0; part < parts; ++part)
+            for (Index i = first; i < last; ++i) dw[i] += partial[part * size + i];
+    });
+}
+VD_REPEATABLE(conv_bf16_backward_weight)
