@@ -21,6 +21,7 @@ from runtime.cli.devices import (
 )
 from runtime.cli.ranks import run_ranks
 from runtime.cli.usage import flag_group
+from runtime.cli.watch_flags import add_watch_arguments, watch_hooks
 from runtime.job.training import TrainJob, TrainResult, train
 from runtime.logs.glog import setup_logging
 from runtime.net.finite import sentence
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             help=f"on {name.upper()}: stop, snapshot or none (default: %(default)s)",
         )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    add_watch_arguments(parser)
     add_device_arguments(parser)
     _add_replica_arguments(parser)
     add_state_arguments(parser)
@@ -145,6 +147,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         batch_semantics=args.batch_semantics,
         transport=args.transport,
         patience=args.watchdog,
+        test_only=args.eval_only,
         sigint=action_of(args.sigint_effect, "--sigint_effect"),
         sighup=action_of(args.sighup_effect, "--sighup_effect"),
     )
@@ -152,6 +155,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
     result = train(
         job,
         lambda param: open_backend(args, param, 0, beside),
+        watch_hooks(args),
         open_replica=lambda param, rank: open_backend(args, param, rank, beside),
         start=None if world is None else functools.partial(start_mpi, world),
     )

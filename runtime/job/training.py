@@ -16,7 +16,7 @@ from typing import Any
 
 from prototxt_gen import text
 from prototxt_gen.destination import exists, is_file, utf8_path
-from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError
+from prototxt_gen.errors import DeviceError, ProtoError, SnapshotError, UsageError
 from prototxt_gen.sidecar import describe_sidecar, locate_sidecar, read_sidecar
 from runtime.backend.base import Backend
 from runtime.job.device_memory import expect_room
@@ -79,6 +79,8 @@ class TrainJob:
     """How devices exchange gradients; see runtime/parallel/links.py."""
     patience: float = PATIENCE
     """The timeout for replicas in seconds."""
+    test_only: bool = False
+    """Run the tests with the weights or the snapshot, without training or writing anything."""
     sigint: Action = Action.STOP
     sighup: Action = Action.SNAPSHOT
 
@@ -216,7 +218,9 @@ def _train(
     start: StartReplicas | None,
 ) -> TrainResult:
     param, resume = prepare(job)
-    log_json = _json_path(job, param)
+    if job.test_only:
+        _check_test_only(job, param, resume)
+    log_json = None if job.test_only else _json_path(job, param)
     fresh = log_json is not None and not continues(log_json, resume, param.snapshot_prefix)
     start_log_files(fresh=fresh or resume is None)
     outcome, started = _Outcome(), time.perf_counter()
@@ -242,7 +246,11 @@ def _train(
             caffe_log("caffe.cpp:230", "Resuming from %s", resume)
             solver.restore(resume, strict=True)
         caffe_log("caffe.cpp:239", "Starting Optimization")
-        solver.solve()
+        if job.test_only:
+            solver.test_all()
+            outcome.reason = "done" if outcome.scores else "stopped"
+        else:
+            solver.solve()
         caffe_log("caffe.cpp:250", "Optimization Done.")
     return TrainResult(
         iterations=solver.iter,
@@ -257,6 +265,24 @@ def _train(
         best=solver.best.to_json(),
         not_finite=tuple(dict.fromkeys(n for names in outcome.not_finite.values() for n in names)),
     )
+
+
+def _check_test_only(job: TrainJob, param: Any, resume: Path | None) -> None:
+    """Check that there is something to test.
+
+    Raises:
+        UsageError: there are no weights, or no test net.
+    """
+    if resume is None and not param.weights:
+        raise UsageError(
+            f"--eval-only: no weights; expected those of --weights or --snapshot, got "
+            f"--snapshot {job.snapshot or 'none'}; give one of them"
+        )
+    if not param.test_iter:
+        raise UsageError(
+            f"--eval-only: {job.solver} has no test_iter; expected a test net; add test_iter and "
+            "test_interval to the solver"
+        )
 
 
 def _plan(job: TrainJob, param: Any, resume: Path | None) -> tuple[SolverOptions, ShardPlan]:

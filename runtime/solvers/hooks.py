@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -67,6 +68,10 @@ class RunView(Protocol):
         """The train net."""
 
     @property
+    def test_nets(self) -> Sequence[Net]:
+        """The test nets, in the order of the solver."""
+
+    @property
     def rule(self) -> UpdateRule:
         """The update rule of the solver type."""
 
@@ -96,6 +101,11 @@ class SolverHook:
 
     Hooks are called in the order in which they were added. An exception from a hook ends the run.
     """
+
+    @property
+    def wants_stop(self) -> bool:
+        """Whether the run is to stop with a snapshot; read after tests and after iterations."""
+        return False
 
     def on_solve(self, solver: RunView) -> None:
         """Called at the start of `solve`, before the first iteration."""

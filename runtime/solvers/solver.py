@@ -179,6 +179,7 @@ class Solver(NotCopyable):
         while self.iter < stop:
             if self._due(param.test_interval) and (self.iter > 0 or param.test_initialization):
                 self.test_all()
+                self._early_exit = self._early_exit or self._hook_stops()
                 if self._early_exit or self._plateau_finished():
                     break
             with self.net.exclusive():
@@ -189,7 +190,7 @@ class Solver(NotCopyable):
             if action is Action.SNAPSHOT or self._due(param.snapshot):
                 self._try_snapshot()
             self._notify(lambda hook: hook.on_iteration_end(self))
-            if action is Action.STOP:
+            if action is Action.STOP or self._hook_stops():
                 self._early_exit = True
                 break
 
@@ -218,6 +219,9 @@ class Solver(NotCopyable):
             self._notify(lambda hook: hook.on_rate(self, self.iter, self.rate))
             self.engine.apply_update(self.param, self.rate, self.iter)
             self.iter += 1
+
+    def _hook_stops(self) -> bool:
+        return any(hook.wants_stop for hook in self.hooks)
 
     def _due(self, interval: int) -> bool:
         return bool(interval) and self.iter % interval == 0

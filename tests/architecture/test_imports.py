@@ -281,7 +281,8 @@ for name in {names}:
 
 
 @pytest.mark.parametrize(
-    "blocked", [{"pycuda", "lmdb", "matplotlib", "sklearn", "h5py", "onnx", "fastapi"}]
+    "blocked",
+    [{"pycuda", "lmdb", "matplotlib", "sklearn", "h5py", "onnx", "fastapi", "tensorboardX"}],
 )
 def test_every_module_imports_without_optional_packages(blocked: set[str]) -> None:
     names = [name for name in sources() if not name.endswith("__main__")]
