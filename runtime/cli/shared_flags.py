@@ -17,8 +17,8 @@ from runtime.core.python_layers import FLAG, VARIABLE
 from runtime.logs.glog_settings import LOG_FLAGS, PREFIX
 
 NET_VERBS = (
-    *("classify", "draw", "evaluate", "export", "extract_features", "features", "fuse", "localise"),
-    *("paper", "plan", "recipe", "run", "summary", "test", "time", "train"),
+    *("classify", "draw", "evaluate", "export", "extract_features", "features", "finetune", "fuse"),
+    *("localise", "paper", "plan", "recipe", "run", "summary", "test", "time", "train"),
 )
 """The verbs that read nets."""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,19 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.data_set import Split
-from data_prep.mean_file import read_mean
 from prototxt_gen import generate, proto, text
 from prototxt_gen.destination import utf8_path
 from prototxt_gen.errors import (
     DataError,
     DeviceError,
-    ShapeError,
-    SnapshotError,
-    UnsupportedError,
     UsageError,
 )
 from prototxt_gen.files import atomic_write_text
-from prototxt_gen.heads import DENSE_SUFFIX
 from prototxt_gen.integers import ceil_div
 from prototxt_gen.proto import Message
 from prototxt_gen.reading import read_json
@@ -33,9 +27,7 @@ from prototxt_gen.sidecar import DataOptions, Sidecar, sidecar_path, sidecar_tex
 from prototxt_gen.solver import solver_text
 from runtime.analysis.memory_estimate import in_gib, passes_within
 from runtime.backend.base import Backend
-from runtime.bundle.bundle import Bundle, is_bundle
-from runtime.bundle.preprocessing import BGR, Preprocessing
-from runtime.bundle.recognise import Recognised, recognise_file
+from runtime.bundle.preprocessing import Preprocessing
 from runtime.core.context import RunContext
 from runtime.core.sharing import Sharing
 from runtime.job.finetune_net import (
@@ -43,9 +35,8 @@ from runtime.job.finetune_net import (
     FinetuneNet,
     Heads,
     finetune_net,
-    learnt_shapes,
-    net_of_weights,
 )
+from runtime.job.finetune_start import Start, check_weights, starting_point
 from runtime.job.prepare import Prepared, prepare
 from runtime.job.results import draw_results, evaluate_run, export_hdf5, write_bundle
 from runtime.job.run import KEEP, host_memory, train_to_end, version
@@ -56,7 +47,6 @@ from runtime.net import Net
 from runtime.net.fillers import without_fillers
 from runtime.net.shape_net import shape_net
 from runtime.solvers.resume_state import sha256_of
-from runtime.weights.weights_file import open_weights
 
 log = logging.getLogger("verydeep.job")
 
@@ -101,20 +91,6 @@ class FinetuneOptions:
     fresh: bool = False
 
 
-@dataclass(frozen=True)
-class Start:
-    """The net and the weights that a fine-tuning starts from, and how its images are prepared."""
-
-    model: Message
-    weights: Path
-    preprocessing: Preprocessing | None
-    """Without the crop, which the net decides; None if nothing is known."""
-    origin: str
-    """Where the preprocessing comes from, for the log."""
-    licence: str = ""
-    recognised: Recognised | None = None
-
-
 def run_finetune(
     options: FinetuneOptions,
     backend: Backend,
@@ -127,25 +103,14 @@ def run_finetune(
         VerydeepError: a step failed; the next run continues from the files written so far.
     """
     started = time.monotonic()
-    bundle = Bundle.load(options.weights) if is_bundle(options.weights) else None
-    begin = starting_point(options, bundle)
-    # The nets are made twice: first for the crop, so that wrong input fails before the data.
-    probe = finetune_net(begin.model, _heads(options, 2), DataLayers("", "", 1, 1), backend)
-    check_weights(begin.weights, probe, backend)
-    side = options.short_side or _short_side(begin, probe.crop[0])
-    if side < probe.crop[0]:
-        raise UsageError(
-            f"--short-side: expected at least the net's input of {probe.crop[0]} pixels, got {side}"
-        )
-    data = prepare(options.data, options.out / "data", side, options.jobs, split=options.split)
-    preprocessing = _preprocessing(options, begin, data, side, probe.crop)
-    log.info("Images: %s (%s)", preprocessing.describe(), begin.origin)
+    begin = starting_point(options.weights, options.model)
+    data, preprocessing = _prepare(options, begin, backend)
     folder = options.out / "net"
     nets, solver = _write(options, begin, data, preprocessing, folder, backend)
     log.info("New classifier: %s, %d classes", ", ".join(nets.replaced.values()), len(data.synsets))
     if nets.frozen:
         log.info("Not trained: %s", ", ".join(nets.frozen))
-    _estimate(nets, begin, solver, backend)
+    _estimate(nets, solver, backend)
     train_log = options.out / "train.jsonl"
     job = TrainJob(
         str(folder / generate.SOLVER),
@@ -189,78 +154,22 @@ def run_finetune(
     return path
 
 
-def starting_point(options: FinetuneOptions, bundle: Bundle | None) -> Start:
-    """Find the net, the weights and their preprocessing.
-
-    The preprocessing is that of the bundle, of the net's transform_param, or of the public model
-    that has these layers.
-
-    Raises:
-        UsageError: the file of weights has no net, and none is given.
-        UnsupportedError: the weights are for images in RGB or gray.
-    """
-    weights = bundle.weights if bundle is not None else options.weights
-    path = options.model or (bundle.model if bundle is not None else None)
-    model = text.read_net(path) if path is not None else net_of_weights(weights)
-    if model is None:
+def _prepare(
+    options: FinetuneOptions, begin: Start, backend: Backend
+) -> tuple[Prepared, Preprocessing]:
+    """Check the net and the weights, then convert the images."""
+    probe = finetune_net(begin.model, _heads(options, 2), DataLayers("", "", 1, 1), backend)
+    check_weights(begin.weights, probe, backend)
+    side = options.short_side or _short_side(begin, probe.crop[0])
+    if side < probe.crop[0]:
         raise UsageError(
-            f"{weights}: has weights without a net; expected the net's prototxt; give it by --model"
+            f"--short-side: expected at least the net's input of {probe.crop[0]} pixels, got {side}"
         )
-    recognised = recognise_file(weights, str(model.name))
-    if recognised is not None:
-        log.info("%s: %s", options.weights, recognised.describe())
-    if bundle is not None:
-        if bundle.preprocessing.channel_order != BGR:
-            raise UnsupportedError(
-                f"{options.weights}: images in {bundle.preprocessing.channel_order}; expected BGR, "
-                "which data layers read; convert the first layer's weights"
-            )
-        return Start(
-            model, weights, bundle.preprocessing, "from the bundle", bundle.licence, recognised
-        )
-    licence = recognised.model.licence if recognised is not None else ""
-    own = _own_preprocessing(model)
-    if own is not None:
-        return Start(model, weights, own, "from the net's transform_param", licence, recognised)
-    if recognised is not None:
-        published = recognised.model.preprocessing
-        origin = f"published for {recognised.model.name}"
-        return Start(model, weights, published, origin, licence, recognised)
-    return Start(model, weights, None, "mean of the training images", licence)
-
-
-def check_weights(weights: Path, nets: FinetuneNet, backend: Backend) -> None:
-    """Refuse weights of another net: every layer but the new classifiers must be in the file.
-
-    Raises:
-        SnapshotError: layers are missing.
-        ShapeError: a layer has another shape.
-    """
-    shapes = learnt_shapes(nets.deploy, backend)
-    expected = {name: sizes for name, sizes in shapes.items() if name not in nets.replaced.values()}
-    with open_weights(weights) as layers:
-        present = {str(layer.name): layer.blobs for layer in layers if layer.blobs}
-    missing = [
-        name
-        for name in expected
-        if name not in present and name.removesuffix(DENSE_SUFFIX) not in present
-    ]
-    if missing:
-        shown = ", ".join(missing[:_SHOWN]) + (", ..." if len(missing) > _SHOWN else "")
-        raise SnapshotError(
-            f"{weights}: no weights for {len(missing)} of the net's {len(expected)} layers "
-            f"({shown}); expected weights of this net; its layers are "
-            f"{', '.join(list(present)[:_SHOWN])}, ...; give the net of these weights by --model"
-        )
-    for name, sizes in expected.items():
-        blobs = present.get(name, {})
-        for index, size in enumerate(sizes):
-            # The weights of a fully connected layer may become those of a convolution.
-            if index in blobs and blobs[index].count != math.prod(size):
-                raise ShapeError(
-                    f"{weights}: layer '{name}', blob {index}: expected shape {size}, as the net "
-                    f"has, got {blobs[index].shape}; give the net of these weights by --model"
-                )
+    data = prepare(options.data, options.out / "data", side, options.jobs, split=options.split)
+    preprocessing = _preprocessing(options, begin, data, side, probe.crop)
+    origin = begin.origin if options.mean_value is None else "mean from --mean-value"
+    log.info("Images: %s (%s)", preprocessing.describe(), origin)
+    return data, preprocessing
 
 
 def _heads(options: FinetuneOptions, classes: int) -> Heads:
@@ -274,19 +183,6 @@ def _short_side(begin: Start, crop: int) -> int:
     if known is not None and known.warp is not None:
         return max(min(known.warp), crop)
     return crop * 8 // 7
-
-
-def _own_preprocessing(model: Message) -> Preprocessing | None:
-    """The mean and the scale of a net's transform_param; None without a mean."""
-    for layer in model.layer:
-        param = layer.transform_param
-        mean = tuple(float(value) for value in param.mean_value)
-        if param.mean_file:
-            mean = tuple(float(value) for value in read_mean(param.mean_file).mean(axis=(1, 2)))
-        if mean:
-            side = int(param.crop_size) or 1
-            return Preprocessing((side, side), None, None, mean, float(param.scale))
-    return None
 
 
 def _preprocessing(
@@ -446,13 +342,13 @@ def _passes(nets: FinetuneNet, solver: Message, batch: int, backend: Backend) ->
     return passes
 
 
-def _estimate(nets: FinetuneNet, begin: Start, solver: Message, backend: Backend) -> None:
+def _estimate(nets: FinetuneNet, solver: Message, backend: Backend) -> None:
     """Time a small batch and log how long the whole training will take."""
     param = proto.NetParameter()
     param.CopyFrom(nets.train_val)
     batch = 0
     for layer in param.layer:
-        if layer.type == "Data":
+        if layer.HasField("data_param"):
             batch = batch or int(layer.data_param.batch_size)
             layer.data_param.batch_size = min(_TRIAL_BATCH, batch)
     context = RunContext(

@@ -318,9 +318,18 @@ def _freeze(
             del layer.param[:]
             for _ in range(counts[str(layer.name)]):
                 layer.param.add(lr_mult=0, decay_mult=0)
-            if layer.type == "BatchNorm":
-                layer.batch_norm_param.use_global_stats = True
+            _use_stored_statistics(layer)
     return tuple(name for name in names if name in chosen)
+
+
+def _use_stored_statistics(layer: Message) -> None:
+    """Let a normalisation by the statistics of the batch use those that are stored."""
+    stored = proto.LayerParameter()
+    stored.CopyFrom(layer)
+    stored.batch_norm_param.use_global_stats = True
+    kind = class_of(layer.type)
+    if kind.coupling(layer) is not None and kind.coupling(stored) is None:
+        layer.CopyFrom(stored)
 
 
 def _matches(word: str, names: Sequence[str]) -> Iterator[str]:
@@ -389,7 +398,7 @@ def _deploy(net: Message, scores: str) -> Message:
         added: Any = deploy.layer.add()
         added.CopyFrom(layer)
         del added.param[:]
-        if layer.type == "Input":
+        if class_of(layer.type).is_input:
             added.input_param.shape[0].dim[0] = DEPLOY_BATCH
     deploy.layer.add(name="prob", type="Softmax", bottom=[scores], top=["prob"])
     return deploy

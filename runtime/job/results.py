@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from prototxt_gen import generate, proto, text
+from prototxt_gen.errors import VerydeepError
 from prototxt_gen.sidecar import read_sidecar
 from runtime.backend.base import Backend
 from runtime.bundle.bundle import SUFFIX, Bundle
@@ -21,6 +23,7 @@ from runtime.job.prepare import Prepared
 from runtime.job.training import TrainResult
 from runtime.net import Net
 from runtime.net.fillers import without_fillers
+from runtime.solvers.resume_state import sha256_of
 from runtime.weights import net_weights
 from runtime.weights.weights_file import open_weights
 
@@ -89,7 +92,27 @@ def write_bundle(
         metrics_of(evaluation),
         {"iterations": trained.iterations, "data": str(data.root)} | dict(provenance),
     )
-    return bundle.write(out / f"{name}{SUFFIX}")
+    path = out / f"{name}{SUFFIX}"
+    return path if _is_written(bundle, path) else bundle.write(path)
+
+
+def _is_written(bundle: Bundle, path: Path) -> bool:
+    """Whether a path has a bundle with the same content."""
+    try:
+        written = Bundle.load(path)
+    except VerydeepError:
+        return False
+    files = ("model", "weights")
+    same_files = all(
+        sha256_of(getattr(bundle, part)) == sha256_of(getattr(written, part)) for part in files
+    )
+    return same_files and json.dumps(_facts(bundle)) == json.dumps(_facts(written))
+
+
+def _facts(bundle: Bundle) -> dict[str, Any]:
+    return {
+        key: getattr(bundle, key) for key in ("labels", "name", "licence", "metrics", "provenance")
+    } | {"preprocessing": bundle.preprocessing.to_json()}
 
 
 def metrics_of(evaluation: Evaluation) -> dict[str, Any]:

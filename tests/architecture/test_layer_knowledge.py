@@ -15,7 +15,7 @@ TYPES = frozenset(layer_type_list())
 
 COMPARED = {
     "runtime/export/onnx_sizes.py": {"Reshape", "Slice"},  # operators of ONNX
-    "runtime/job/run.py": {"Accuracy"},  # in a net that the job itself generates
+    "runtime/job/results.py": {"Accuracy"},  # in a net that the job itself generates
     "runtime/paper/localisation/box_net.py": {"Pooling"},  # in the paper's nets
     "runtime/weights/caffemodel.py": {"Input"},  # what the V1 format has as fields of the net
 }

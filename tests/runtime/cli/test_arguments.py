@@ -312,7 +312,7 @@ def test_help_as_a_verb(capsys: pytest.CaptureFixture[str]) -> None:
         ("train", "train --solver FILE [options]"),
         ("test", "test --model FILE --weights FILES [options]"),
         ("summary", "summary (PROTOTXT | --net NET | --spec FILE | --paper) [options]"),
-        ("classify", "classify --model FILE --weights FILE [options] IMAGE [IMAGE ...]"),
+        ("classify", "classify --model FILE [options] IMAGE [IMAGE ...]"),
         ("data", "data [options] ACTION ..."),
         ("caffe-tools", "caffe-tools [options] DIR"),
     ],

@@ -54,6 +54,7 @@ COMMANDS = {
     "export": f"export {MODEL} --to npz --out OUT",
     "extract_features": "extract_features w.caffemodel net.prototxt fc OUT 1",
     "features": "features extract --help",
+    "finetune": "finetune --help",
     "fuse": "fuse --help",
     "localise": "localise train --help",
     "paper": "paper --help",
@@ -68,6 +69,7 @@ COMMANDS = {
     "time": f"time {MODEL} --iterations 1",
     "train": "train --solver solver.prototxt --force",
     "upgrade": "upgrade net.prototxt OUT",
+    "zoo": "zoo",
 }
 WRITERS = {
     **{verb: command for verb, command in COMMANDS.items() if "OUT" in command},
