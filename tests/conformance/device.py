@@ -19,6 +19,8 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "cpu64": ("cpu", {"dtype": np.float64}),
     "numpy": ("cpu", {"native": False}),
     "cpu-exact": ("cpu", {"exact": True}),
+    "cpu-bf16": ("cpu", {"precision": "bf16"}),
+    "numpy-bf16": ("cpu", {"precision": "bf16", "native": False}),
     "cpu-1": ("cpu", {"threads": 1}),
     "emu-exact": ("emu", {"exact": True}),
     "gpu-exact": ("gpu", {"exact": True}),

@@ -1,7 +1,6 @@
 """Groups of ops whose results are rounded to bf16: the maps of a net and their gradients.
 
-The ops compute in float32 by another group. Results that only select elements of rounded maps are
-rounded as well, since a map may come from a layer that does not round.
+The ops compute in float32 by another group.
 """
 
 from __future__ import annotations
@@ -99,14 +98,16 @@ class RoundedPointwise(PointwiseOps):
 
 
 class RoundedPool(PoolOps):
-    """PoolOps with rounded results."""
+    """PoolOps with rounded results.
+
+    A maximum is an element of the map, or -FLT_MAX, which must not become -infinity.
+    """
 
     def __init__(self, ops: PoolOps, round_map: Round) -> None:
         self._ops, self._round = ops, round_map
 
     def max_forward(self, geom: PoolGeometry, x: Array, y: Array, mask: Array) -> None:
         self._ops.max_forward(geom, x, y, mask)
-        self._round(y)
 
     def max_backward(self, geom: PoolGeometry, dy: Array, mask: Array, dx: Array) -> None:
         self._ops.max_backward(geom, dy, mask, dx)

@@ -171,9 +171,10 @@ OPS = sorted(
 )
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", OPS)
-def test_an_op_is_repeated(name: str) -> None:
-    backend, arrays = CpuBackend(threads=2), Arrays()
+def test_an_op_is_repeated(name: str, precision: str) -> None:
+    backend, arrays = CpuBackend(threads=2, precision=precision), Arrays()
     check(name, backend, arrays, work_of(name, backend, arrays))
 
 

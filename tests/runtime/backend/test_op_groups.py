@@ -24,7 +24,7 @@ GROUPS = {
 }
 
 
-@pytest.fixture(params=default_backends())
+@pytest.fixture(params=[*default_backends(), "cpu-bf16", "numpy-bf16"])
 def backend(request: pytest.FixtureRequest) -> Iterator[Any]:
     name, options = VARIANTS.get(request.param, (request.param, {}))
     made: Any = create_backend(name, **options)
