@@ -118,7 +118,9 @@ class Model(Net):
                 f"net '{self.name}': the net has no Input layer; expected a net that takes arrays, "
                 "such as a deploy.prototxt; load that one"
             )
-        given = inputs if isinstance(inputs, Mapping) else {self.inputs[0]: inputs}
+        given: Mapping[str, Any] = (
+            inputs if isinstance(inputs, Mapping) else {self.inputs[0]: inputs}
+        )
         if set(given) != set(self.inputs):
             raise ProtoError(
                 f"net '{self.name}': expected an array for each of {', '.join(self.inputs)}, got "
@@ -169,6 +171,7 @@ def load(
     threads: int | None = None,
     allow_missing: bool = False,
     preprocessing: Preprocessing | None = None,
+    gradients: bool = False,
 ) -> Model:
     """Load a net with its weights, in phase TEST.
 
@@ -182,6 +185,7 @@ def load(
         threads: number of CPU threads; None for all cores, or OMP_NUM_THREADS.
         allow_missing: accept layers without weights in the file; they keep the fillers' values.
         preprocessing: how images are prepared; None for that of the bundle.
+        gradients: let `backward` compute the gradients of the inputs as well.
 
     Raises:
         ProtoError, ShapeError, UnsupportedError: the net cannot be built; names the line.
@@ -193,6 +197,7 @@ def load(
         net, weights = bundle.model, weights or bundle.weights
     backend = _open(device, precision, threads)
     param = text.read_net(net)
+    param.force_backward = param.force_backward or gradients
     files = [] if weights is None else [weights]
     context = RunContext(replaced=replaced_layers(param, files))
     with located(net):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.errors import UnsupportedError, VerydeepError
+from runtime.analysis.filter_tiles import first_filters, tiles
 from runtime.backend.base import HostArray
 from runtime.net import Net
 from runtime.net.shape_net import batch_of
@@ -17,8 +18,6 @@ from runtime.solvers.display import data_wait_seconds
 from runtime.solvers.hooks import Progress, RunView, Score, SolverHook, TestResult
 
 _MOST_FILTERS = 64
-_MOST_TILES = 8
-_GAP = 1
 
 
 def import_writer() -> Any:
@@ -131,7 +130,7 @@ class TensorBoard(SolverHook):
                 self._writer.add_histogram(f"weights/{name}", finite, iteration)
         filters = first_filters(net)
         if filters is not None:
-            picture = filter_grid(filters)
+            picture = tiles(filters[:_MOST_FILTERS])
             self._writer.add_image(
                 "filters of the first layer", picture, iteration, dataformats="HWC"
             )
@@ -142,39 +141,6 @@ class TensorBoard(SolverHook):
 
     def _scalar(self, name: str, value: float, iteration: int) -> None:
         self._writer.add_scalar(name, value, iteration)
-
-
-def first_filters(net: Net) -> HostArray | None:
-    """The filters of the first layer that has filters of 1 or 3 channels.
-
-    Shapes: (K,C,R,S).
-    """
-    for layer in net.layers:
-        shape = layer.blobs[0].shape if layer.blobs else ()
-        if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 1:
-            filters: HostArray = layer.blobs[0].data.host()
-            return filters
-    return None
-
-
-def filter_grid(filters: HostArray, most: int = _MOST_FILTERS) -> HostArray:
-    """A picture of filters, each scaled to its own range; BGR becomes RGB.
-
-    Shapes: filters (K,C,R,S) with C of 1 or 3; result (H,W,3) uint8.
-    """
-    chosen = np.nan_to_num(filters[:most].astype(np.float32))
-    low = chosen.min(axis=(1, 2, 3), keepdims=True)
-    span = chosen.max(axis=(1, 2, 3), keepdims=True) - low
-    scaled = np.where(span > 0, (chosen - low) / np.where(span > 0, span, 1), 0.5)
-    pixels = np.repeat(scaled, 3 // scaled.shape[1], axis=1)[:, ::-1].transpose(0, 2, 3, 1)
-    columns = min(_MOST_TILES, len(pixels))
-    rows = -(-len(pixels) // columns)
-    height, width = (side + _GAP for side in pixels.shape[1:3])
-    grid = np.ones((rows * height - _GAP, columns * width - _GAP, 3), np.float32)
-    for place, tile in enumerate(pixels):
-        top, left = place // columns * height, place % columns * width
-        grid[top : top + tile.shape[0], left : left + tile.shape[1]] = tile
-    return np.asarray(np.rint(255 * grid), np.uint8)
 
 
 def _norm(values: HostArray) -> float:

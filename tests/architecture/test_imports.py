@@ -30,7 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("runtime/solvers",),
     ("runtime/analysis", "runtime/bundle"),
     ("runtime/evaluate", "runtime/export", "runtime/inference", "runtime/parallel"),
-    ("runtime/job", "runtime/pycaffe", "runtime/serving"),
+    ("runtime/job", "runtime/pycaffe", "runtime/serving", "runtime/visual"),
     ("runtime/paper",),
     ("runtime/paper/classification", "runtime/paper/features", "runtime/paper/localisation"),
     ("runtime/cli",),

@@ -14,7 +14,7 @@ import pytest
 
 from prototxt_gen.errors import UnsupportedError, VerydeepError
 from runtime.cli.main import main
-from runtime.job.tensorboard import TensorBoard, filter_grid, import_writer
+from runtime.job.tensorboard import TensorBoard, import_writer
 from runtime.logs.glog import close_logging
 
 HAS_WRITER = importlib.util.find_spec("tensorboardX") is not None
@@ -127,15 +127,3 @@ def test_a_folder_that_cannot_be_written(capsys: pytest.CaptureFixture[str]) -> 
 def test_without_the_package() -> None:
     with pytest.raises(UnsupportedError, match=r"pip install 'verydeep\[tensorboard\]'"):
         import_writer()
-
-
-def test_the_picture_of_filters() -> None:
-    filters = np.zeros((9, 3, 2, 2), np.float32)
-    filters[0, 0] = 1  # blue
-    filters[8] = np.nan
-    grid = filter_grid(filters)
-    assert grid.shape == (5, 23, 3)
-    assert grid[0, 0].tolist() == [0, 0, 255]
-    assert grid[0, 3].tolist() == [128, 128, 128]
-    assert grid[3, 3].tolist() == [255, 255, 255]
-    assert filter_grid(np.ones((2, 1, 3, 3), np.float32)).shape == (3, 7, 3)
