@@ -303,6 +303,8 @@ class Backend(Protocol):
     """Device arrays are NumPy arrays, so SyncedMemory has one copy."""
     rows_independent: bool
     """`products.gemm` computes a row of c with the same bits for any set of other rows."""
+    folds: bool
+    """Whether layers may be folded into the filters before them, with other rounding errors."""
     precision: str
     """The format of the operands of convolutions: fp32, tf32 or bf16."""
 

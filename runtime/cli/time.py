@@ -119,7 +119,7 @@ def measure(net: Net, iterations: int, forward_only: bool) -> Timing:
 
     for iteration in range(iterations):
         start = time.perf_counter()
-        timing.forward += _measure_forward(net, timing.layer_forward, clock)
+        timing.forward += _measure_forward(net, timing.layer_forward, clock, not forward_only)
         if not forward_only:
             timing.backward += _measure_backward(net, timing.layer_backward, clock)
         lapse = 1e3 * (time.perf_counter() - start)
@@ -149,7 +149,7 @@ def _launches(net: Net, forward_only: bool) -> list[tuple[int, int]] | None:
     if backend.launches is None:
         return None
     forward, backward = ([0.0] * len(net.layers) for _ in range(2))
-    _measure_forward(net, forward, lambda: backend.launches or 0)
+    _measure_forward(net, forward, lambda: backend.launches or 0, not forward_only)
     if not forward_only:
         _measure_backward(net, backward, lambda: backend.launches or 0)
     return [(int(ahead), int(back)) for ahead, back in zip(forward, backward)]
@@ -170,10 +170,10 @@ def _measure_replayed(net: Net, iterations: int, forward_only: bool) -> float:
     return 1e3 * (time.perf_counter() - start) / iterations
 
 
-def _measure_forward(net: Net, layers: list[float], meter: Meter) -> float:
+def _measure_forward(net: Net, layers: list[float], meter: Meter, every_layer: bool) -> float:
     """Add the meter's increase in each layer to `layers`; returns the increase in all of them."""
     lap = _Laps(layers, meter)
-    net.forward(after_layer=lap)
+    net.forward(after_layer=lap, every_layer=every_layer)
     return lap.total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,6 +14,7 @@ from runtime.backend.base import Array, Backend
 from runtime.core.blob import Blob
 from runtime.core.context import RunContext
 from runtime.core.description import OnnxStep, Places, PlainLayer, Window
+from runtime.core.folding import Foldable
 from runtime.process.not_copyable import NotCopyable
 
 
@@ -47,10 +49,13 @@ def between(low: int, high: int) -> Arity:
 
 Blobs = Sequence[Blob]
 
-_NOT_INHERITED = ("only_ops", "can_rectify", "rectifies", "can_gate_relu", "to_onnx")
+_NOT_INHERITED = (
+    *("only_ops", "can_rectify", "rectifies", "can_gate_relu", "to_onnx"),
+    *("can_fold", "maps_channels"),
+)
 
 
-class Layer(NotCopyable):
+class Layer(Foldable, NotCopyable):
     """Base class of layers. Subclasses define `layer_setup`, `reshape`, `forward` and `backward`.
 
     The constructor only stores its arguments. `setup` calls `layer_setup` once, then `reshape`;
@@ -121,7 +126,7 @@ class Layer(NotCopyable):
         super().__init_subclass__()
         for name in _NOT_INHERITED:
             if name not in vars(cls):
-                setattr(cls, name, vars(Layer)[name])
+                setattr(cls, name, inspect.getattr_static(Layer, name))
         if "host_only" not in vars(cls):
             cls.host_only = not cls.only_ops and cls.num_bottom.high != 0
 

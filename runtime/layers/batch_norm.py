@@ -12,6 +12,7 @@ from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.backend.base import Array, Function, FunctionKind, Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
+from runtime.core.folding import ChannelMap, Foldable, FoldedMap, exact_values
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -40,13 +41,14 @@ class BatchNormLayer(Layer):
             ProtoError: a param has a lr_mult other than 0.
         """
         param = self.param.batch_norm_param
-        self.global_stats = self.phase == proto.TEST
+        self.global_stats: bool = self.phase == proto.TEST
         if param.HasField("use_global_stats"):
             self.global_stats = bool(param.use_global_stats)
         self.host_only = not self.global_stats
         self.samples(bottom[0])
         self.mean, self.variance, self.inverse_std = self._memories(3)
         self.normal, self.part, self.slope_mean, self.slope_along = self._memories(4)
+        self.folded = FoldedMap(self.backend)
         self.versions: tuple[int | None, ...] = ()
         """The versions of the blobs from which mean and inverse_std were computed."""
         channels = 1 if bottom[0].num_axes == 1 else bottom[0].shape[1]
@@ -113,16 +115,43 @@ class BatchNormLayer(Layer):
         versions = tuple(blob.data.version for blob in self.blobs)
         if versions == self.versions and None not in versions:
             return
-        divisor = float(self.blobs[2].data.host().ravel()[0])
-        factor = 0.0 if divisor == 0 else 1.0 / divisor
-        variance = self.blobs[1].data.host() * np.float64(factor)
+        statistics = self.channel_map()
         for memory in (self.mean, self.inverse_std):
             memory.reshape((self.channels,))
-        self.mean.mutable_host()[...] = self.blobs[0].data.host() * np.float64(factor)
+        self.mean.mutable_host()[...] = statistics.centre
+        self.inverse_std.mutable_host()[...] = statistics.factor
+        self.versions = versions
+
+    @property
+    def can_fold(self) -> bool:
+        """Whether the statistics are those of the blobs."""
+        return self.global_stats
+
+    @property
+    def maps_channels(self) -> bool:
+        """Whether the statistics are those of the blobs."""
+        return self.global_stats
+
+    def channel_map(self) -> ChannelMap:
+        """See Layer.channel_map."""
+        mean, variance, divisor = (exact_values(blob) for blob in self.blobs)
+        factor = 0.0 if divisor[0] == 0 else 1.0 / divisor[0]
+        mean, variance = mean * factor, variance * factor
         with np.errstate(divide="ignore", invalid="ignore"):
             inverse = 1.0 / np.sqrt(variance + self.param.batch_norm_param.eps)
-        self.inverse_std.mutable_host()[...] = inverse
-        self.versions = versions
+        return ChannelMap(mean, inverse, np.zeros_like(mean))
+
+    def forward_folded(
+        self, followers: Sequence[Foldable], bottom: Blobs, top: Blobs, relu: bool
+    ) -> bool:
+        """See Layer.forward_folded."""
+        if not self.folded.update([self, *followers]):
+            return False
+        centre, factor, shift = (memory.dev() for memory in self.folded.memories)
+        x, y = bottom[0].data.dev(), top[0].data.mutable_dev()
+        affine = self.backend.pointwise.affine
+        affine(self._layout(bottom), x, centre, factor, shift, relu, y)
+        return True
 
     def _normalise_batch(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
         """Normalise with the statistics of the batch."""

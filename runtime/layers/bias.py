@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
 from runtime.core.filler import fill_weight
+from runtime.core.folding import ChannelMap, exact_values
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
 from runtime.layers.broadcast import broadcast_axes, factor_shape, onnx_factor
@@ -57,6 +60,16 @@ class BiasLayer(Layer):
         x, y = bottom[0].data.dev(), top[0].data.mutable_dev()
         affine = self.backend.pointwise.affine
         affine(self.axes.layout, x, None, None, bias.data.dev(), relu, y)
+
+    @property
+    def maps_channels(self) -> bool:
+        """Whether the bias is a weight of axis 1."""
+        return bool(self.blobs) and self.axes.start == 1 and self.blobs[0].num_axes == 1
+
+    def channel_map(self) -> ChannelMap:
+        """See Layer.channel_map."""
+        shift = exact_values(self.blobs[0])
+        return ChannelMap(np.zeros_like(shift), np.ones_like(shift), shift)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of bias and input."""

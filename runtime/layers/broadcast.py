@@ -13,8 +13,12 @@ from runtime.core.description import OnnxStep
 
 @dataclass(frozen=True)
 class BroadcastAxes:
-    """`shape` broadcasts the small blob over the large one; its axes are the layout's channels."""
+    """`shape` broadcasts the small blob over the large one; its axes are the layout's channels.
 
+    `start` is the first of these axes.
+    """
+
+    start: int
     shape: tuple[int, ...]
     layout: Layout
 
@@ -49,7 +53,7 @@ def broadcast_axes(large: Blob, small: Blob, axis: int, label: str) -> Broadcast
         )
     shape = (1,) * start + small.shape + (1,) * (large.num_axes - end)
     sizes = large.shape[:start], small.shape, large.shape[end:]
-    return BroadcastAxes(shape, Layout(*(math.prod(part) for part in sizes)))
+    return BroadcastAxes(start, shape, Layout(*(math.prod(part) for part in sizes)))
 
 
 def onnx_factor(step: OnnxStep, shape: tuple[int, ...]) -> str:

@@ -12,8 +12,10 @@ from runtime.backend.base import ConvPlan, Epilogue, Layout
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places, Window
 from runtime.core.filler import fill_weight
+from runtime.core.folding import Foldable, FoldedFilters
 from runtime.core.layer import Blobs, Layer, at_least
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 from runtime.layers.convolution_nd import ConvolutionNd, is_image
 
 
@@ -38,6 +40,8 @@ class ConvolutionLayer(Layer):
     plan: ConvPlan
     nd: ConvolutionNd | None = None
     """The convolution if the bottoms are not (N,C,H,W); `geom` and `plan` are unset then."""
+    folded: FoldedFilters | None = None
+    """The filters with the layers after this one, if these were folded."""
     transposed: ClassVar[bool] = False
     can_rectify = True
     in_place = False
@@ -116,6 +120,23 @@ class ConvolutionLayer(Layer):
         """Convolve every bottom and apply a ReLU to the tops."""
         self._convolve(bottom, top, relu=True)
 
+    @property
+    def can_fold(self) -> bool:
+        """Whether the bottoms are (N,C,H,W)."""
+        return self.nd is None
+
+    def forward_folded(
+        self, followers: Sequence[Foldable], bottom: Blobs, top: Blobs, relu: bool
+    ) -> bool:
+        """Convolve with private filters that include the followers; see Layer.forward_folded."""
+        if self.folded is None:
+            self.folded = FoldedFilters(self.backend)
+        if not self.folded.update(self.blobs, followers):
+            return False
+        bias = self.folded.bias.dev()
+        self._convolve_images(bottom, top, self.folded.weight, Epilogue(bias, relu))
+        return True
+
     def _convolve(self, bottom: Blobs, top: Blobs, *, relu: bool) -> None:
         if self.nd is not None:
             self._forward_nd(self.nd, bottom, top)
@@ -123,9 +144,12 @@ class ConvolutionLayer(Layer):
                 for y in top:
                     self.backend.neurons.relu_forward(y.data.dev(), y.data.mutable_dev(), 0.0)
             return
-        weight = self.blobs[0].data
         bias = self.blobs[1].data.dev() if len(self.blobs) > 1 else None
-        epilogue = Epilogue(bias, relu)
+        self._convolve_images(bottom, top, self.blobs[0].data, Epilogue(bias, relu))
+
+    def _convolve_images(
+        self, bottom: Blobs, top: Blobs, weight: SyncedMemory, epilogue: Epilogue
+    ) -> None:
         for x, y in zip(bottom, top):
             self.backend.conv.forward(
                 self.plan,

@@ -49,6 +49,7 @@ class DepthwiseConvolutionLayer(_DepthwiseLayer):
     """One filter a channel, under the name of MobileNet's builds."""
 
     only_ops = can_rectify = True
+    can_fold = ConvolutionLayer.can_fold
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return self._onnx_nodes(step, "Conv")
@@ -59,6 +60,7 @@ class ConvolutionDepthwiseLayer(_DepthwiseLayer):
     """One filter a channel, under the name of ShuffleNet's builds."""
 
     only_ops = can_rectify = True
+    can_fold = ConvolutionLayer.can_fold
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return self._onnx_nodes(step, "Conv")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from prototxt_gen import proto
 from runtime.core.blob import Blob
 from runtime.core.description import OnnxStep, Places
 from runtime.core.filler import fill_weight
+from runtime.core.folding import ChannelMap, exact_values
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
 from runtime.core.synced_memory import SyncedMemory
@@ -74,6 +77,19 @@ class ScaleLayer(Layer):
         bias = self.blobs[-1].data.dev() if self.param.scale_param.bias_term else None
         affine, y = self.backend.pointwise.affine, top[0].data.mutable_dev()
         affine(self.axes.layout, x, None, factor, bias, relu, y)
+
+    @property
+    def maps_channels(self) -> bool:
+        """Whether the factor is a weight of axis 1."""
+        own = len(self.blobs) == 1 + self.param.scale_param.bias_term
+        return own and self.axes.start == 1 and self.blobs[0].num_axes == 1
+
+    def channel_map(self) -> ChannelMap:
+        """See Layer.channel_map."""
+        factor = exact_values(self.blobs[0])
+        has_bias = self.param.scale_param.bias_term
+        shift = exact_values(self.blobs[1]) if has_bias else np.zeros_like(factor)
+        return ChannelMap(np.zeros_like(factor), factor, shift)
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of bias, factor and input."""

@@ -247,14 +247,20 @@ class Net(NotCopyable):
         return self._lock.current()
 
     def forward(
-        self, start: int = 0, end: int | None = None, after_layer: Hook | None = None
+        self,
+        start: int = 0,
+        end: int | None = None,
+        after_layer: Hook | None = None,
+        every_layer: bool = False,
     ) -> float:
         """Run the layers start..end (inclusive) and return the weighted sum of their losses.
 
         A pass that starts at the first layer reads the next batch and increments
-        `context.pass_number`. A convolution computes the ReLU after it in place, unless
+        `context.pass_number`. A convolution computes the ReLU after it in place, and in phase TEST
+        the BatchNorm, Scale and Bias layers after it in place if they need no gradient, unless
         `before_forward` or `after_forward` has hooks. `after_layer` is called after each layer,
-        does not prevent this, and makes the backend launch layer by layer.
+        does not prevent this, and makes the backend launch layer by layer. With `every_layer`,
+        `backward` with `every_layer` may follow.
 
         Raises:
             DataError: a source cannot be read, or a label is out of range.
@@ -266,7 +272,7 @@ class Net(NotCopyable):
             if start == 0:
                 self._read_batch()
             span = PassRange(Direction.FORWARD, start, last)
-            loss = self._run(span, self.schedule(span), after_layer)
+            loss = self._run(span, self.schedule(span, every_layer), after_layer)
             if start == 0:
                 self.context.pass_number += 1
             return loss
@@ -301,11 +307,10 @@ class Net(NotCopyable):
     def schedule(self, span: PassRange, every_layer: bool = False) -> tuple[Step, ...]:
         """The steps of a pass over these layers with the current hooks; see `schedule.schedule`."""
         observed = bool(self.before_forward or self.after_forward)
-        needed: tuple[bool, ...] = ()
+        needed: tuple[bool, ...] = (every_layer, *self.layer_need_backward)
         if span.direction is Direction.BACKWARD:
             # Without shared memory, callers can read the diffs between layers.
             observed = observed or self._shared is None
-            needed = (every_layer, *self.layer_need_backward)
         key = span, observed, needed
         if key not in self._schedules:
             self._schedules[key] = schedule(self, span, observed, every_layer)

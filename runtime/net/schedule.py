@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from runtime.core.blob import Blob
 from runtime.core.layer import Layer
+from runtime.net.folded_layers import chains
 from runtime.net.wiring import Wiring
 
 Hook = Callable[[int], None]
@@ -60,6 +61,8 @@ class Step:
     fused: int | None
     """The in-place ReLU that the step also computes: forward the next layer, backward the previous
     one."""
+    folded: tuple[int, ...]
+    """The next layers, which map channels in place and are folded into this one; forward only."""
 
     def run(self) -> float:
         """Compute the step; returns its part of the weighted sum of the losses."""
@@ -76,7 +79,8 @@ class Step:
     @property
     def layers(self) -> tuple[int, ...]:
         """The layers that the step computes."""
-        return (self.index,) if self.fused is None else (self.index, self.fused)
+        fused = () if self.fused is None else (self.fused,)
+        return (self.index, *self.folded, *fused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +88,44 @@ class ForwardStep(Step):
     """Shape the tops of a layer and compute their data."""
 
     has_loss: bool
+    followers: tuple[Layer, ...]
+    """The layers of `folded`."""
 
     def run(self) -> float:
         layer, bottom, top = self.layer, self.bottom, self.top
-        shape_layer(layer, bottom, top)
+        self._shape()
         if self.has_loss:
             layer.seed_loss_weights(top)
-        if self.fused is None:
-            layer.forward(bottom, top)
-        else:
-            layer.forward_relu(bottom, top)
+        relu = self.fused is not None
+        if not (self.followers and layer.forward_folded(self.followers, bottom, top, relu)):
+            self._run_separately(relu)
         return layer.weighted_loss(top) if self.has_loss else 0.0
+
+    def _shape(self) -> None:
+        shape_layer(self.layer, self.bottom, self.top)
+        for layer in self.followers:
+            shape_layer(layer, self.top, self.top)
+
+    def _run_separately(self, relu: bool) -> None:
+        """Run the layer and its followers; the last one also computes the ReLU."""
+        *calls, last = ((self.layer, self.bottom), *((layer, self.top) for layer in self.followers))
+        for layer, bottom in calls:
+            layer.forward(bottom, self.top)
+        if relu:
+            last[0].forward_relu(last[1], self.top)
+        else:
+            last[0].forward(last[1], self.top)
 
     def follow_replay(self) -> None:
         """Shape the layer for the bottoms that were replayed: its backward step may be launched."""
         if self.layer.shaped_for != tuple([blob.shape for blob in self.bottom]):
-            shape_layer(self.layer, self.bottom, self.top)
+            self._shape()
 
     @property
     def recordable(self) -> bool:
         """False with a loss, which is read on the host."""
-        return self.layer.only_ops and not self.has_loss
+        layers = (self.layer, *self.followers)
+        return all(layer.only_ops for layer in layers) and not self.has_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,23 +154,29 @@ def schedule(
 ) -> tuple[Step, ...]:
     """The steps of a pass, in the order in which they run.
 
-    In a pass that is `observed`, blobs may be read between two layers, so no layers are fused.
-    Backward, layers without a needed gradient have no step, except with `every_layer`.
+    In a pass that is `observed`, blobs may be read between two layers, so no layers are fused or
+    folded. Backward, layers without a needed gradient have no step, except with `every_layer`;
+    forward, no layers are folded with `every_layer`, since their backward steps may follow.
     """
     forward, needed = span.direction is Direction.FORWARD, wiring.bottom_need_backward
     layers = [i for i in span.layers if forward or every_layer or wiring.layer_need_backward[i]]
     pairs = _forward_pairs if forward else _backward_pairs
     fused = {} if observed else dict(pairs(wiring, layers))
+    may_fold = forward and not (observed or every_layer)
+    folded = dict(chains(wiring, span.first, span.last)) if may_fold else {}
+    inside = {i for chain in folded.values() for i in chain} | set(fused.values())
     steps: list[Step] = []
     for i in layers:
         layer, bottom, top = wiring.layers[i], wiring.bottoms[i], wiring.tops[i]
-        if i in fused.values():
+        if i in inside:
             continue
         if forward:
             loss = any(layer.loss_weights)
-            steps.append(ForwardStep(i, layer, bottom, top, fused.get(i), loss))
+            chain = folded.get(i, ())
+            relu, followers = fused.get((i, *chain)[-1]), tuple(wiring.layers[j] for j in chain)
+            steps.append(ForwardStep(i, layer, bottom, top, relu, chain, loss, followers))
         else:
-            steps.append(BackwardStep(i, layer, bottom, top, fused.get(i), needed))
+            steps.append(BackwardStep(i, layer, bottom, top, fused.get(i), (), needed))
     return tuple(steps)
 
 

@@ -7,10 +7,10 @@ import re
 from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs/explanation/ten-files.md"
-MOST_LINES = 2000
+MOST_LINES = 2100
 
 
-def test_ten_files_of_at_most_2000_lines() -> None:
+def test_the_ten_files_are_short() -> None:
     names = re.findall(r"^## \d+\. `([^`]+)`", PAGE.read_text(), re.MULTILINE)
     assert len(names) == len(set(names)) == 10
     lines = {name: len((ROOT / name).read_text().splitlines()) for name in names}

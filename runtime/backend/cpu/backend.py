@@ -124,6 +124,7 @@ class CpuBackend(NotCopyable, Backend):
         limit_blas_threads()
         library = self._library(native)
         self.rows_independent = library is not None or precision == BF16
+        self.folds = self.dtype == np.float32 and not exact and precision != BF16
         self.recorder = KernelRecorder(library) if library is not None and replay else None
         if library is None:
             self._compute_in_numpy(exact)

@@ -48,6 +48,7 @@ class CudaBackend(NotCopyable, Backend):
     ) -> None:
         _expect_precision(driver, precision)
         self.precision = precision
+        self.folds = not exact
         self.driver = driver
         self.name = driver.name
         self.lock = ProcessLock(

@@ -247,6 +247,7 @@ class Recorded:
     can_rectify: bool = False
     rectifies: bool = False
     can_gate_relu: bool = False
+    can_fold: bool = False
     only_ops: bool = True
     loss_weights: tuple[float, ...] = ()
 
