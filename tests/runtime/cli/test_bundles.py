@@ -81,7 +81,7 @@ def test_weights_are_required_without_a_bundle(
     verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*verb.split(), "--model", str(small_bundle(tmp_path).model)]) == 2
-    assert "--weights: missing; expected a file of weights, or a bundle" in capsys.readouterr().err
+    assert "--weights: missing; expected" in capsys.readouterr().err
 
 
 def test_scales_are_required_without_a_bundle(

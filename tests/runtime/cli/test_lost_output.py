@@ -64,6 +64,7 @@ COMMANDS = {
     "prototxt": "prototxt --net A --out OUT",
     "recipe": "recipe --help",
     "run": "run --help",
+    "serve": "serve --help",
     "summary": "summary deploy.prototxt",
     "test": "test --model net.prototxt --weights w.caffemodel --iterations 1",
     "time": f"time {MODEL} --iterations 1",
