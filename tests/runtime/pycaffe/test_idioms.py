@@ -15,6 +15,9 @@ from data_prep.datum import from_array
 from data_prep.lmdb_io import Writer
 from runtime.logs.glog import close_logging
 from tests.runtime.pycaffe.idioms import IDIOMS
+from tests.runtime.pycaffe.more_idioms import MORE_IDIOMS
+
+PROGRAMS = IDIOMS | MORE_IDIOMS
 
 INPUT = """
 layer { name: "data" type: "Input" top: "data"
@@ -102,6 +105,47 @@ class Source(caffe.Layer):
 
     def backward(self, top, propagate_down, bottom):
         pass
+
+
+class Sum(caffe.Layer):
+    def setup(self, bottom, top):
+        if len(bottom) != 1:
+            raise Exception("one bottom is needed")
+
+    def reshape(self, bottom, top):
+        top[0].reshape(1)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data.sum() / bottom[0].num
+
+    def backward(self, top, propagate_down, bottom):
+        if propagate_down[0]:
+            bottom[0].diff[...] = top[0].diff[0] / bottom[0].num
+
+
+class Gain(caffe.Layer):
+    def setup(self, bottom, top):
+        self.blobs.add_blob(3)
+        self.blobs.add_blob(1, 2)
+        self.blobs[0].data[...] = 2
+
+    def reshape(self, bottom, top):
+        if bottom[0].shape[1] != 3:
+            raise ValueError("expected 3 columns")
+        top[0].reshape(*bottom[0].shape)
+
+    def forward(self, bottom, top):
+        top[0].data[...] = bottom[0].data * self.blobs[0].data
+
+    def backward(self, top, propagate_down, bottom):
+        self.blobs[0].diff[...] += (top[0].diff * bottom[0].data).sum(axis=0)
+        bottom[0].diff[...] = top[0].diff * self.blobs[0].data
+"""
+GAIN = """
+force_backward: true
+layer { name: "data" type: "Input" top: "data" input_param { shape { dim: 2 dim: 3 } } }
+layer { name: "gain" type: "Python" bottom: "data" top: "gain"
+  python_param { module: "idiom_layers" layer: "Gain" } }
 """
 
 
@@ -120,6 +164,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("solver.prototxt", SOLVER),
         ("memory.prototxt", MEMORY),
         ("python.prototxt", PYTHON),
+        ("gain.prototxt", GAIN),
         ("idiom_layers.py", LAYERS),
     ):
         (folder / name).write_text(text)
@@ -148,7 +193,7 @@ def caffe_name(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", IDIOMS)
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_idiom(name: str) -> None:
     names = {
         "caffe": caffe,
@@ -157,8 +202,8 @@ def test_idiom(name: str) -> None:
         "P": caffe.params,
         "close": np.testing.assert_allclose,
     }
-    exec(compile(IDIOMS[name], name, "exec"), names)
+    exec(compile(PROGRAMS[name], name, "exec"), names)
 
 
-def test_there_are_about_ninety() -> None:
-    assert len(IDIOMS) >= 90
+def test_there_are_more_than_a_hundred() -> None:
+    assert len(PROGRAMS) == len(IDIOMS) + len(MORE_IDIOMS) >= 120
