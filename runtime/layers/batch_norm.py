@@ -44,7 +44,6 @@ class BatchNormLayer(Layer):
         self.global_stats: bool = self.phase == proto.TEST
         if param.HasField("use_global_stats"):
             self.global_stats = bool(param.use_global_stats)
-        self.host_only = not self.global_stats
         self.samples(bottom[0])
         self.mean, self.variance, self.inverse_std = self._memories(3)
         self.normal, self.part, self.slope_mean, self.slope_along = self._memories(4)
