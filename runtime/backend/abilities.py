@@ -34,6 +34,9 @@ class DeviceCapacity(Protocol):
     def free_bytes(self) -> int:
         """The memory that is not allocated."""
 
+    def close(self) -> None:
+        """Free the memory that no array uses, with the workspace of the ops."""
+
     def expect_room(self, nbytes: int, purpose: str) -> None:
         """Check before a run that `nbytes` of memory are free.
 

@@ -10,6 +10,7 @@ from prototxt_gen.errors import DeviceError
 from runtime.backend.base import Backend
 
 _CUDA = "runtime.backend.cuda"
+_GPU = "gpu"
 
 
 def _cpu(device_id: int, **options: Any) -> Backend:
@@ -30,8 +31,15 @@ def _cuda(name: str, device_id: int, **options: Any) -> Backend:
             f"backend '{name}': GPU support is not part of this build; expected the package "
             f"{_CUDA}, which is missing; use the backend 'cpu' (solver_mode: CPU, no --gpu)"
         )
+    if options.pop("self_check", name == _GPU):
+        options["reference"] = _reference
     backend: Backend = importlib.import_module(_CUDA).create_backend(name, device_id, **options)
     return backend
+
+
+def _reference() -> Backend:
+    """The backend whose results a GPU's kernels are checked against."""
+    return _cpu(0, native=False, threads=1)
 
 
 def create_backend(name: str, device_id: int = 0, **options: Any) -> Backend:

@@ -7,10 +7,13 @@ import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from prototxt_gen.errors import DeviceError, UsageError
 from runtime.backend.cuda.driver import DeviceInfo
+from runtime.backend.cuda.known_answers import next_rung
 from runtime.backend.cuda.requirements import Requirement, gpu_requirements
+from runtime.backend.registry import create_backend
 from runtime.cli.devices import parse_gpus
 
 NAME = "device_query"
@@ -28,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print the devices, and the state of driver, GPU, CUDA toolkit and PyCUDA, as JSON",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check every kernel family against known answers, and print those that fail; exit "
+        "status 1 if one fails",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -41,18 +50,52 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--gpu: expected a number, a list or all, got nothing; name a GPU")
     devices, failure = _query(wanted)
     requirements = gpu_requirements()
+    faults = {number: _check(number) for number in devices} if args.check else {}
     if args.json:
-        print(json.dumps(_as_dict(devices, requirements, failure), indent=1))
+        result = _as_dict(devices, requirements, failure)
+        if args.check:
+            result["self_check"] = {str(number): found for number, found in faults.items()}
+        print(json.dumps(result, indent=1))
     if failure is not None:
         states = "\n".join(f"  {requirement}" for requirement in requirements.values())
         raise DeviceError(f"{failure}\n{states}") from failure
     if not args.json:
         print(f"Querying GPUs {args.gpu}", file=sys.stderr)
         print("\n\n".join(_lines(number, info) for number, info in devices.items()))
+        for number, found in faults.items():
+            print("\n".join(check_lines(number, found)))
     for requirement in requirements.values():
         if not requirement.available:
             print(f"verydeep {NAME}: {requirement}", file=sys.stderr)
-    return 0
+    return int(any(fault for found in faults.values() for fault in found.values()))
+
+
+def _check(number: int) -> Mapping[str, str]:
+    """The fault of each kernel family of a GPU, empty where it gives the known answers.
+
+    Raises:
+        DeviceError: the device cannot be opened, or a kernel cannot be built.
+    """
+    from runtime.backend.cuda.backend import CudaBackend
+
+    backend = create_backend("gpu", number)
+    assert isinstance(backend, CudaBackend) and backend.self_check is not None
+    try:
+        return backend.self_check.run()
+    finally:
+        backend.driver.close()
+
+
+def check_lines(number: int, faults: Mapping[str, str]) -> list[str]:
+    """The result of a self-check: a line for each family that failed, and a total."""
+    failed = {rung: fault for rung, fault in faults.items() if fault}
+    lines = [
+        f"Self-check of GPU {number}: {rung} failed ({fault}); "
+        f"{next_rung(rung) or 'nothing'} is used instead"
+        for rung, fault in failed.items()
+    ]
+    right = len(faults) - len(failed)
+    return [*lines, f"Self-check of GPU {number}: {right} of {len(faults)} kernel families passed"]
 
 
 def _query(wanted: tuple[int, ...] | None) -> tuple[dict[int, DeviceInfo], DeviceError | None]:
@@ -68,7 +111,7 @@ def _as_dict(
     devices: Mapping[int, DeviceInfo],
     requirements: Mapping[str, Requirement],
     failure: DeviceError | None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "devices": [{"device_id": number, **asdict(info)} for number, info in devices.items()],
         "error": None if failure is None else str(failure),

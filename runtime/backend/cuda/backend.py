@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prototxt_gen.errors import DeviceError
 from prototxt_gen.sidecar import FP32
 from runtime.backend.base import Backend
@@ -19,6 +21,7 @@ from runtime.backend.cuda.pointwise import CudaPointwise
 from runtime.backend.cuda.pool import CudaPool
 from runtime.backend.cuda.products import CudaProducts
 from runtime.backend.cuda.recording import LaunchRecorder
+from runtime.backend.cuda.self_check import SelfCheck, store_of
 from runtime.backend.cuda.softmax import CudaSoftmax
 from runtime.backend.cuda.vectors import CudaVectors
 from runtime.process.not_copyable import NotCopyable
@@ -35,6 +38,8 @@ class CudaBackend(NotCopyable, Backend):
         operands (sums are in fp32).
     exact: convolutions in fp32 add their products term by term, without Winograd's transforms.
     replay: repeated launches may be recorded and replayed as a graph; see runtime/net/replay.py.
+    reference: opens the backend that gives the answers of the self-check (self_check.py); None to
+        use the kernels unchecked.
 
     Raises:
         DeviceError: the precision is unknown, or this device has no tensor cores for it.
@@ -44,7 +49,12 @@ class CudaBackend(NotCopyable, Backend):
     rows_independent = False
 
     def __init__(
-        self, driver: Driver, precision: str = FP32, exact: bool = False, replay: bool = True
+        self,
+        driver: Driver,
+        precision: str = FP32,
+        exact: bool = False,
+        replay: bool = True,
+        reference: Callable[[], Backend] | None = None,
     ) -> None:
         _expect_precision(driver, precision)
         self.precision = precision
@@ -73,11 +83,24 @@ class CudaBackend(NotCopyable, Backend):
         self.pool = CudaPool(launcher)
         self.lrn = CudaLRN(launcher)
         self.softmax = CudaSoftmax(launcher)
+        if reference is not None:
+            launcher.check = _check(driver, reference)
+
+    @property
+    def self_check(self) -> SelfCheck | None:
+        """The check of the kernels; None if they are used unchecked."""
+        return self._launcher.check
 
     @property
     def launches(self) -> int:
         """See Backend.launches."""
         return self._launcher.launches
+
+
+def _check(driver: Driver, reference: Callable[[], Backend]) -> SelfCheck:
+    store = store_of(driver.info, driver.device_id)
+    name = f"{driver.name} {driver.device_id} ({driver.info.name})"
+    return SelfCheck(name, lambda: CudaBackend(driver, replay=False), reference, store)
 
 
 def _expect_precision(driver: Driver, precision: str) -> None:

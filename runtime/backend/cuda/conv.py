@@ -15,6 +15,7 @@ from runtime.backend.cuda.conv_implicit import ImplicitConvolution
 from runtime.backend.cuda.conv_pack import PRECISIONS
 from runtime.backend.cuda.conv_tensor import TensorConvolution
 from runtime.backend.cuda.conv_winograd import WinogradConvolution
+from runtime.backend.cuda.known_answers import next_rung
 from runtime.backend.cuda.launcher import Launcher, expect_size
 from runtime.backend.cuda.products import CudaProducts
 
@@ -47,6 +48,7 @@ class CudaConvolution(ConvOps):
         exact: bool,
     ) -> None:
         self._precision, self._exact = precision, exact
+        self._launcher = launcher
         self._algorithms: dict[str, Algorithm] = {
             EMPTY: empty,
             IMPLICIT: ImplicitConvolution(launcher, products),
@@ -58,6 +60,8 @@ class CudaConvolution(ConvOps):
 
     def plan(self, geom: ConvGeometry) -> ConvPlan:
         name = choose_algorithm(geom, self._precision, self._exact)
+        while name not in (EMPTY, IMPLICIT) and not self._launcher.usable(name):
+            name = next_rung(name) or IMPLICIT
         return ConvPlan(geom, name, self._algorithms[name].workspace_bytes(geom), {})
 
     def forward(

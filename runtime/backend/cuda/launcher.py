@@ -14,6 +14,7 @@ from runtime.backend.cuda.array import DeviceArray
 from runtime.backend.cuda.driver import Argument, Driver, Extent, Kernel
 from runtime.backend.cuda.memory import DeviceMemory
 from runtime.backend.cuda.pass_block import PassBlock
+from runtime.backend.cuda.self_check import SelfCheck
 
 Arguments = tuple[Argument, ...]
 FLOAT = np.dtype(np.float32)
@@ -33,6 +34,8 @@ class Launcher:
         """The number of kernels, fills and copies on the device submitted so far."""
         self.block: PassBlock | None = None
         """The values that change from pass to pass, while launches are recorded."""
+        self.check: SelfCheck | None = None
+        """The check of the kernels before their first use; None to use them unchecked."""
         self._kernels: dict[tuple[str, str], Kernel] = {}
         self._constants: dict[tuple[str, str], int] = {}
 
@@ -81,6 +84,10 @@ class Launcher:
         """See LayerKernels.replayed_rate."""
         return None if self.block is None else self.block.take_rate(rate)
 
+    def usable(self, rung: str) -> bool:
+        """Whether a way to compute an op gives the known answers; see known_answers.py."""
+        return self.check is None or self.check.usable(rung)
+
     def constant(self, source: str, name: str) -> int:
         """The value of a `constexpr int` of a kernel file."""
         constant = self._constants.get((source, name))
@@ -92,6 +99,8 @@ class Launcher:
         """A loaded kernel; cached, because it is looked up hundreds of times an iteration."""
         loaded = self._kernels.get((source, name))
         if loaded is None:
+            if self.check is not None:
+                self.check.require(source)
             loaded = self._kernels[source, name] = self.driver.load(source)[name]
         return loaded
 

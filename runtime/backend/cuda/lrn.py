@@ -5,6 +5,7 @@ from __future__ import annotations
 from prototxt_gen.geometry import LRNGeometry
 from runtime.backend.base import LRNOps
 from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.known_answers import LRN_OF_5
 from runtime.backend.cuda.launcher import Arguments, Launcher, blocks, expect_size
 
 _MOST_SEGMENTS = 65535
@@ -45,7 +46,8 @@ class CudaLRN(LRNOps):
     ) -> None:
         launcher, inner, count = self._launcher, geom.h * geom.w, arrays[0].size
         segments = geom.n * blocks(geom.c, launcher.constant("lrn", "WALK"))
-        if geom.size == launcher.constant("lrn", "WINDOW") and segments <= _MOST_SEGMENTS:
+        walks = geom.size == launcher.constant("lrn", "WINDOW") and segments <= _MOST_SEGMENTS
+        if walks and launcher.usable(LRN_OF_5):
             grid = (blocks(inner, launcher.constant("lrn", "BLOCK")), segments, 1)
             launcher.run("lrn", f"lrn_5_{which}", grid, (*arrays, geom.c, inner, *values))
             return

@@ -113,6 +113,11 @@ class DeviceMemory:
         if nbytes > self.driver.free_memory():
             raise self._exhausted(nbytes, f" for {purpose}")
 
+    def close(self) -> None:
+        """Drop the workspace, and free the blocks that are not in use."""
+        self._workspace = None
+        self.trim()
+
     def trim(self) -> None:
         """Free the blocks that are not in use."""
         self._collect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from prototxt_gen.geometry import PoolGeometry
 from runtime.backend.base import PoolOps
 from runtime.backend.cuda.array import DeviceArray
+from runtime.backend.cuda.known_answers import POOL_BY_HALF
 from runtime.backend.cuda.launcher import Arguments, Launcher, expect_size
 
 # A thread computes two neighbouring outputs.
@@ -21,7 +22,7 @@ class CudaPool(PoolOps):
         self, geom: PoolGeometry, x: DeviceArray, y: DeviceArray, mask: DeviceArray
     ) -> None:
         _expect("max_pool_forward", geom, (x,), (y, mask))
-        if _is_halving(geom):
+        if self._halves(geom):
             args: Arguments = (x, y, mask, y.size // _PAIR, geom.p, geom.q)
             self._launcher.elementwise("max_pool", "max_pool_2x2_forward", y.size, args, _PAIR)
             return
@@ -32,12 +33,15 @@ class CudaPool(PoolOps):
         self, geom: PoolGeometry, dy: DeviceArray, mask: DeviceArray, dx: DeviceArray
     ) -> None:
         _expect("max_pool_backward", geom, (dx,), (dy, mask))
-        if _is_halving(geom):
+        if self._halves(geom):
             args: Arguments = (dy, mask, dx, dy.size // _PAIR, geom.p, geom.q)
             self._launcher.elementwise("max_pool", "max_pool_2x2_backward", dy.size, args, _PAIR)
             return
         args = (dy, mask, dx, dx.size, *_sizes(geom))
         self._launcher.elementwise("max_pool", "max_pool_backward", dx.size, args, 1)
+
+    def _halves(self, geom: PoolGeometry) -> bool:
+        return _is_halving(geom) and self._launcher.usable(POOL_BY_HALF)
 
     def ave_forward(self, geom: PoolGeometry, x: DeviceArray, y: DeviceArray) -> None:
         _expect("ave_pool_forward", geom, (x,), (y,))

@@ -192,6 +192,12 @@ def test_device_query(capsys: pytest.CaptureFixture[str]) -> None:
     described = json.loads(capsys.readouterr().out)["devices"]
     assert [entry["device_id"] for entry in described] == [1]
     assert described[0]["multiprocessors"] == 132
+    assert main(["device_query", "--gpu", "1", "--check"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].startswith("Self-check of GPU 1: ") and "families passed" in lines[-1]
+    assert main(["device_query", "--gpu", "1", "--check", "--json"]) == 0
+    (faults,) = json.loads(capsys.readouterr().out)["self_check"].values()
+    assert len(faults) > 20 and not any(faults.values())
     assert main(["device_query", "--gpu", "2"]) == 2
     assert "gpu 2: no such GPU; there are 2, from 0 to 1" in capsys.readouterr().err
 
