@@ -15,24 +15,40 @@ constexpr Index kFewChannels = 16;
 constexpr Index kLargeWeights = 1 << 18;  // elements: with as many, all outputs are one part
 constexpr Index kMostParts = 16, kPartSteps = 64;
 
+// The channels and taps of the places of a step; the places from `used` on are padding.
+struct Places {
+    TapIndex taps[kStep];
+    Index used;
+};
+
 // The order of the channels and taps of a sum: blocks of 32 channels, in each the taps column by
 // column, in each the channels. With few channels, the taps follow each other without padding.
 struct Depth {
     Index channels, down, across;
 
     bool is_flat() const { return channels <= kFewChannels; }
+    Index taps() const { return down * across; }
     Index steps() const {
-        const Index taps = down * across;
-        return is_flat() ? ceil_div(channels * taps, kStep) : ceil_div(channels, kStep) * taps;
+        return is_flat() ? ceil_div(channels * taps(), kStep)
+                         : ceil_div(channels, kStep) * taps();
     }
-    // False for padding.
-    bool at(Index step, Index k, TapIndex& to) const {
-        const Index taps = down * across, flat = step * kStep + k;
-        const Index tap = is_flat() ? flat / channels : step % taps;
-        to.channel = is_flat() ? flat % channels : step / taps * kStep + k;
-        to.across = tap / most(down, 1);
-        to.down = tap % most(down, 1);
-        return tap < taps && to.channel < channels;
+    Places at(Index step) const {
+        Places places;
+        const Index first = step * kStep;
+        Index channel = is_flat() ? first % channels : step / taps() * kStep;
+        const Index tap = is_flat() ? first / channels : step % taps();
+        Index row = tap % down, col = tap / down;
+        const Index left = is_flat() ? channels * taps() - first : channels - channel;
+        places.used = least(kStep, left);
+        for (Index k = 0; k < places.used; ++k) {
+            places.taps[k] = {channel, row, col};
+            if (++channel < channels || !is_flat()) continue;
+            channel = 0;
+            if (++row < down) continue;
+            row = 0;
+            ++col;
+        }
+        return places;
     }
 };
 
@@ -54,56 +70,67 @@ struct Convolution {
     Index end(Index) const { return depth.steps(); }
 
     void columns(Index group, Index col, Index count, Index step, float* out, Index stride) const {
+        const Places places = depth.at(step);
         for (Index from = 0; from < count; from += kPanel) {
             const Runs runs(gather, col + from, least(kPanel, count - from));
-            for (Index k = 0; k < kStep; ++k) {
-                TapIndex tap(gather, 0);
-                float* to = out + k * stride + from;
-                if (!depth.at(step, k, tap)) {
-                    zero(to, least(kPanel, count - from));
-                    continue;
-                }
+            for (Index k = 0; k < places.used; ++k)
                 for (Index r = 0; r < runs.count; ++r)
-                    gather_run(gather, group, tap, runs.list[r], to + runs.list[r].offset);
-            }
+                    gather_run(gather, group, places.taps[k], runs.list[r],
+                               out + k * stride + from + runs.list[r].offset);
         }
+        zero(out + places.used * stride, (kStep - places.used) * stride);
     }
-    // use(sums, y) for each element of row i of a block.
+    // use(row of the block, sums, y, count) for runs of elements that are col_step apart in y.
     template <class Use>
-    __attribute__((always_inline)) void each(const Bf16Block& t, Index i, const Use& use) const {
-        const Index size = gather.columns_of_image();
-        const Index channel = t.batch * planes.group_channels + t.row + i;
-        float* sums = t.sums + i * t.stride;
+    __attribute__((always_inline)) void each(const Bf16Block& t, const Use& use) const {
+        const Index size = gather.columns_of_image(), plane = planes.height * planes.width;
+        const bool contiguous = planes.row_step == 1 && planes.col_step == 1;
         for (Index j = 0; j < t.cols;) {
             const Index image = (t.col + j) / size, pixel = (t.col + j) % size;
             const Index row = pixel / gather.out_width, col = pixel % gather.out_width;
-            const Index count = least(t.cols - j, gather.out_width - col);
-            float* y = planes.y +
-                       ((image * planes.channels + channel) * planes.height + planes.first_row +
-                        row * planes.row_step) * planes.width +
+            const Index count =
+                least(t.cols - j, contiguous ? size - pixel : gather.out_width - col);
+            const Index channel = t.batch * planes.group_channels + t.row;
+            float* y = planes.y + (image * planes.channels + channel) * plane +
+                       (planes.first_row + row * planes.row_step) * planes.width +
                        planes.first_col + col * planes.col_step;
-            for (Index e = 0; e < count; ++e) use(sums[j + e], y[e * planes.col_step]);
+            for (Index i = 0; i < t.rows; ++i)
+                use(i, t.sums + i * t.stride + j, y + i * plane, count);
             j += count;
         }
     }
     void start(const Bf16Block& t) const {
         if (t.first) return;
-        for (Index i = 0; i < t.rows; ++i) each(t, i, [](float& sum, float& y) { sum = y; });
+        const Index step = planes.col_step;
+        each(t, [step](Index, float* sums, const float* y, Index count) {
+            if (step == 1)
+                std::memcpy(sums, y, static_cast<std::size_t>(count) * sizeof(float));
+            else
+                for (Index e = 0; e < count; ++e) sums[e] = y[e * step];
+        });
     }
     void put(const Bf16Block& t) const {
-        for (Index i = 0; i < t.rows; ++i) {
-            if (!t.last) {
-                each(t, i, [](float& sum, float& y) { y = sum; });
-                continue;
-            }
-            const Index channel = t.batch * planes.group_channels + t.row + i;
-            const float bias = planes.bias ? planes.bias[channel] : 0.f;
-            const bool relu = planes.relu;
-            each(t, i, [bias, relu](float& sum, float& y) {
-                const float value = sum + bias;
-                y = round_bf16(relu && value < 0.f ? 0.f : value);
+        const Index step = planes.col_step;
+        if (!t.last) {
+            each(t, [step](Index, const float* sums, float* y, Index count) {
+                if (step == 1)
+                    std::memcpy(y, sums, static_cast<std::size_t>(count) * sizeof(float));
+                else
+                    for (Index e = 0; e < count; ++e) y[e * step] = sums[e];
             });
+            return;
         }
+        const Index channel = t.batch * planes.group_channels + t.row;
+        const float* bias = planes.bias ? planes.bias + channel : nullptr;
+        const bool relu = planes.relu;
+        each(t, [=](Index i, float* sums, float* y, Index count) {
+            const float offset = bias ? bias[i] : 0.f;
+            for (Index e = 0; e < count; ++e) {
+                const float value = sums[e] + offset;
+                sums[e] = round_bf16(relu && value < 0.f ? 0.f : value);
+            }
+            for (Index e = 0; e < count; ++e) y[e * step] = sums[e];
+        });
     }
 };
 
@@ -124,14 +151,17 @@ struct Forward : Convolution {
         return {g.group, g.k / g.group, g.n * g.p * g.q, threads};
     }
     void rows(Index group, Index row, Index count, Index step, float* out) const {
-        const Index taps = depth.down * depth.across;
-        const float* from = weight + (group * planes.group_channels + row) * depth.channels * taps;
-        for (Index k = 0; k < kStep; ++k) {
-            TapIndex tap(gather, 0);
-            const bool used = depth.at(step, k, tap);
-            const Index place = tap.channel * taps + tap.down * depth.across + tap.across;
-            for (Index i = 0; i < count; ++i)
-                out[i * kStep + k] = used ? from[i * depth.channels * taps + place] : 0.f;
+        const Places places = depth.at(step);
+        const Index taps = depth.taps(), filter = depth.channels * taps;
+        const float* from = weight + (group * planes.group_channels + row) * filter;
+        Index offset[kStep];
+        for (Index k = 0; k < places.used; ++k) {
+            const TapIndex& tap = places.taps[k];
+            offset[k] = tap.channel * taps + tap.down * depth.across + tap.across;
+        }
+        for (Index i = 0; i < count; ++i, from += filter, out += kStep) {
+            for (Index k = 0; k < places.used; ++k) out[k] = from[offset[k]];
+            zero(out + places.used, kStep - places.used);
         }
     }
 };
@@ -165,16 +195,19 @@ struct Phase : Convolution {
         return {g.group, g.c / g.group, g.n * down.outputs * across.outputs, threads};
     }
     void rows(Index group, Index row, Index count, Index step, float* out) const {
+        const Places places = depth.at(step);
         const Index taps = kernel_h * kernel_w;
         for (Index k = 0; k < kStep; ++k) {
-            TapIndex tap(gather, 0);
-            const bool used = depth.at(step, k, tap);
+            if (k >= places.used) {
+                for (Index i = 0; i < count; ++i) out[i * kStep + k] = 0.f;
+                continue;
+            }
+            const TapIndex& tap = places.taps[k];
             const Index r = down.first + (depth.down - 1 - tap.down) * down.step;
             const Index s = across.first + (depth.across - 1 - tap.across) * across.step;
             const Index filter = (group * depth.channels + tap.channel) * planes.group_channels + row;
-            const Index place = filter * taps + r * kernel_w + s;
-            for (Index i = 0; i < count; ++i)
-                out[i * kStep + k] = used ? weight[place + i * taps] : 0.f;
+            const float* from = weight + filter * taps + r * kernel_w + s;
+            for (Index i = 0; i < count; ++i) out[i * kStep + k] = from[i * taps];
         }
     }
 };

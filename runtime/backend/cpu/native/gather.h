@@ -64,6 +64,9 @@ struct Runs {
 struct TapIndex {
     Index channel, down, across;
 
+    TapIndex() = default;
+    TapIndex(Index channel, Index down, Index across)
+        : channel(channel), down(down), across(across) {}
     TapIndex(const Gather& g, Index k)
         : channel(k / (g.down.taps * g.across.taps)),
           down(k / g.across.taps % g.down.taps),
