@@ -24,6 +24,7 @@ from runtime.job.prepare import DEMO, DEMO_IMAGES, Prepared, prepare
 from runtime.job.results import draw_results, evaluate_run, export_hdf5, write_bundle
 from runtime.job.training import AUTO, StartReplicas, TrainJob, TrainResult, train
 from runtime.logs.learning_curve import plot_learning_curve
+from runtime.solvers.run_lock import lock_run
 
 log = logging.getLogger("verydeep.job")
 
@@ -61,7 +62,18 @@ def run_job(
 
     Raises:
         VerydeepError: a step failed; the next run continues from the files written so far.
+        SnapshotError: another job writes to the folder.
     """
+    with lock_run(options.out / "job", advice="another folder"):
+        return _run_job(options, backend, open_replica, start)
+
+
+def _run_job(
+    options: JobOptions,
+    backend: Backend,
+    open_replica: Callable[[int], Backend] | None,
+    start: StartReplicas | None,
+) -> Path:
     started = time.monotonic()
     demo = options.data == DEMO
     spec = base_spec(options.net, demo)

@@ -11,6 +11,7 @@ import platform
 import sys
 from pathlib import Path
 
+from prototxt_gen.destination import is_file
 from prototxt_gen.errors import VerydeepError
 from runtime.logs.glog_settings import LEVELS, SEVERITIES
 from runtime.logs.rotation import keep_old_log
@@ -23,6 +24,7 @@ class LogFile(logging.FileHandler):
     """A log file; when the disk is full it ends, and the run continues.
 
     With `hold`, records wait until `start`, which decides whether an existing file is continued.
+    Without a `start`, as of a run that is refused, they are written to an empty file only.
     """
 
     def __init__(self, path: Path, delay: bool = False, hold: bool = False) -> None:
@@ -62,6 +64,9 @@ class LogFile(logging.FileHandler):
         )
 
     def close(self) -> None:
+        path = Path(self.baseFilename)
+        if is_file(path) and path.stat().st_size:
+            self._held = None
         self.start(fresh=False)
         with contextlib.suppress(OSError):
             super().close()

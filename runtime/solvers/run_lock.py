@@ -24,11 +24,14 @@ log = logging.getLogger("verydeep.solver")
 
 SUFFIX = ".run.lock"
 _MOST_BYTES = 4096
+_ADVICE = "another snapshot_prefix (and another --log_json and --log_file)"
 
 
 @contextlib.contextmanager
-def lock_run(*paths: str | os.PathLike[str]) -> Iterator[None]:
+def lock_run(*paths: str | os.PathLike[str], advice: str = _ADVICE) -> Iterator[None]:
     """Lock the files that a run writes, given by its snapshot_prefix and the paths of its logs.
+
+    `advice` names what to choose for a second run at the same time.
 
     Where locks are not available, such as on some network file systems, a warning is logged and the
     run is not locked.
@@ -38,15 +41,16 @@ def lock_run(*paths: str | os.PathLike[str]) -> Iterator[None]:
     """
     with contextlib.ExitStack() as stack:
         for path in dict.fromkeys(os.fspath(path) for path in paths):
-            stack.callback(_Lock(path).release)
+            stack.callback(_Lock(path, advice).release)
         yield
 
 
 class _Lock:
     """The lock of one path, held until `release`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, advice: str) -> None:
         self._path = path
+        self._advice = advice
         self._file = Path(path + SUFFIX)
         self._owner = os.getpid()
         self._descriptor: int | None = None
@@ -117,8 +121,8 @@ class _Lock:
     def _refusal(self, owner: str | None) -> SnapshotError:
         return SnapshotError(
             f"{self._path}: another run ({owner or 'an unknown process'}) writes these snapshots "
-            f"and logs; expected one run at a time; wait for its end, stop it, or choose another "
-            "snapshot_prefix (and another --log_json and --log_file)"
+            "and logs; expected one run at a time; wait for its end, stop it, or choose "
+            f"{self._advice}"
         )
 
     def release(self) -> None:

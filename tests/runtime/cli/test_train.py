@@ -398,3 +398,16 @@ def test_two_logs_in_one_file_are_refused(other: list[str], folder: Path, capsys
     assert main(["train", "--solver", "solver.prototxt", "--log_file", "/dev/null"]) == 0
     both = ["--log_file", "/dev/null", "--log_json", "/dev/null"]
     assert main(["train", "--solver", "solver.prototxt", *both]) == 0
+
+
+def test_a_run_that_does_not_start_adds_nothing_to_an_old_log(folder: Path) -> None:
+    command = ["train", "--solver", "solver.prototxt", "--log_file", "train.log"]
+    assert main(command) == 0
+    before = (folder / "train.log").read_text()
+    with lock_run(folder / "snap"):
+        assert main(command) == 2
+    assert main([*command, "--snapshot", "none_iter_1.solverstate"]) == 2
+    assert (folder / "train.log").read_text() == before
+    (folder / "solver.prototxt").write_text(SOLVER.replace("net.prototxt", "none.prototxt"))
+    assert main(command) == 2
+    assert (folder / "train.log.1").read_text() == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from runtime.core.context import RunContext
 from runtime.job.plan import base_spec, within_memory
 from runtime.job.run import JobOptions, run_job
 from runtime.net import Net
+from runtime.solvers.run_lock import lock_run
 from runtime.weights.net_weights import copy_trained_layers
 from runtime.weights.solverstate import read_solverstate
 
@@ -101,6 +103,19 @@ def test_a_second_start_finds_everything_done(out: Path, result: dict[str, Any])
         k: result[k] for k in ("iterations", "top1_error")
     }
     assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_second_job_in_the_folder_is_refused_before_it_writes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run.log").write_text("of the job that runs\n")
+    with lock_run(tmp_path / "job"):
+        before = sorted(tmp_path.rglob("*"))
+        assert main(["run", "--net", "B", "--out", str(tmp_path), "--max-iter", "1"]) == 2
+        assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "run.log").read_text() == "of the job that runs\n"
+    error = capsys.readouterr().err
+    assert f"another run (process {os.getpid()} on " in error and "another folder" in error
 
 
 def test_an_incomplete_data_set_is_said_at_once(tmp_path: Path) -> None:
