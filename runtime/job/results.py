@@ -92,7 +92,7 @@ def write_bundle(
         metrics_of(evaluation),
         {"iterations": trained.iterations, "data": str(data.root)} | dict(provenance),
     )
-    path = out / f"{name}{SUFFIX}"
+    path = out / f"model{SUFFIX}"
     return path if _is_written(bundle, path) else bundle.write(path)
 
 
