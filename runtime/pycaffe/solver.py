@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
 from prototxt_gen import text
-from prototxt_gen.sidecar import read_sidecar
+from prototxt_gen.sidecar import describe_sidecar, locate_sidecar, read_sidecar
 from runtime.process.not_copyable import NotCopyable
 from runtime.pycaffe.errors import CallError
 from runtime.pycaffe.files import PathLike, require_file
@@ -18,6 +19,8 @@ from runtime.pycaffe.session import SESSION
 from runtime.solvers.hooks import RunView, SolverHook
 from runtime.solvers.options import SolverOptions
 from runtime.solvers.run_lock import lock_run
+
+log = logging.getLogger("verydeep.solver")
 
 
 class Solver(NotCopyable):
@@ -51,8 +54,11 @@ class Solver(NotCopyable):
         self._rank = SESSION.rank()
         if param.random_seed >= 0:
             SESSION.start_stream(int(param.random_seed), self._rank.number)
+        sidecar, sidecar_file = read_sidecar(path, param), locate_sidecar(path)
+        if sidecar_file is not None:
+            log.info("%s", describe_sidecar(sidecar_file, sidecar))
         options = SolverOptions(
-            sidecar=read_sidecar(path, param),
+            sidecar=sidecar,
             seed=SESSION.seed,
             rng=SESSION.random(),
             allow_python_layers=True,

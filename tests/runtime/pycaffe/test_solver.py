@@ -164,3 +164,13 @@ def test_solve_locks_the_snapshot_prefix(write: Write) -> None:
     made.solve()
     assert locked == [True] * 6
     assert not Path("snap.run.lock").exists()
+
+
+def test_the_sidecar_of_a_solver_is_logged(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    path = Path(write(solver(write(TRAINABLE))))
+    caplog.set_level("INFO", "verydeep.solver")
+    caffe.get_solver(path)
+    assert "Sidecar" not in caplog.text
+    path.with_suffix(".verydeep.toml").write_text("[data.train]\nshuffle = true\n")
+    caffe.get_solver(path)
+    assert f"Sidecar {path.with_suffix('.verydeep.toml')}: data.train.shuffle = true" in caplog.text
