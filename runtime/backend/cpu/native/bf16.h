@@ -113,6 +113,7 @@ struct VectorUnit {
 #endif
     static constexpr Index kCols = kPanel;
     using Element = float;
+    struct Session {};  // what a thread keeps between products
 
     // in: [kRows][kStep]
     static void pack_a(const float* in, Index step, Index, Element* out) {
@@ -145,7 +146,8 @@ struct VectorUnit {
             }
         }
     }
-    static void multiply(const Element* a, const Element* b, Index steps, Index cols, float* sums) {
+    static void multiply(Session&, const Element* a, const Element* b, Index steps, Index cols,
+                         float* sums) {
         const FlushDenormals flush;
         if (cols > kLanes)
             multiply_by<2>(a, b, steps, sums);

@@ -104,13 +104,14 @@ class Bf16Item {
     void multiply(const Bf16Block& block, const Element* a, const Element* b, Index steps) {
         zero(sums_, Unit::kRows * Unit::kCols);
         problem_.start(block);
-        Unit::multiply(a, b, steps, block.cols, sums_);
+        Unit::multiply(session_, a, b, steps, block.cols, sums_);
         problem_.put(block);
     }
 
     const Problem& problem_;
     float *rows_, *cols_, *sums_;
     Element *a_, *b_;
+    typename Unit::Session session_;
 };
 
 // `problem` gives the steps [begin, end) of a batch; rows and columns of one step (rows: into

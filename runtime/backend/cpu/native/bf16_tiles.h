@@ -97,6 +97,7 @@ template <class Tiles>
 struct TileUnit {
     static constexpr Index kRows = 2 * kTileRows, kCols = 2 * kTileCols;
     using Element = Bf16;
+    using Session = Tiles;
 
     // in: [kRows][kStep]
     static void pack_a(const float* in, Index step, Index steps, Element* out) {
@@ -113,11 +114,11 @@ struct TileUnit {
                 tile[(k / 2 * kTileCols + j % kTileCols) * 2 + k % 2] = half(in[k * kCols + j]);
             }
     }
-    static void multiply(const Element* a, const Element* b, Index steps, Index, float* sums) {
+    static void multiply(Session& tiles, const Element* a, const Element* b, Index steps, Index,
+                         float* sums) {
         constexpr Index kStride = kCols * 4;
         const Element *a1 = a + steps * kTileElements, *b1 = b + steps * kTileElements;
         float *low = sums, *high = sums + kTileRows * kCols;
-        Tiles tiles;
         tiles.template load<0>(low, kStride);
         tiles.template load<1>(low + kTileCols, kStride);
         tiles.template load<2>(high, kStride);
