@@ -107,10 +107,10 @@ def _header(path: str, content: bytes, size: int, magic: int) -> tuple[int, ...]
     whole = min(size, len(content)) // 4 * 4
     values = tuple(int(value) for value in np.frombuffer(content[:whole], ">u4"))
     if len(content) < size or values[0] != magic:
-        found = values[0] if values else "an empty file"
+        got = values[0] if values else "an empty file"
         raise DataError(
             f"{path}: not an IDX file of this kind; expected the magic number {magic}, got "
-            f"{found}; uncompress the file (gunzip), and give images before labels"
+            f"{got}; uncompress the file (gunzip), and give images before labels"
         )
     return values
 

@@ -83,8 +83,8 @@ class ConvertOptions:
         elif self.short_side and max(sizes):
             problem = "resize_height and resize_width with short_side; expected one of the two ways"
         elif self.encode_type and self.encode_type.lower().lstrip(".") not in datums.ENCODINGS:
-            known = ", ".join(sorted(datums.ENCODINGS))
-            problem = f"encode_type {self.encode_type!r}; expected one of {known}"
+            expected = ", ".join(sorted(datums.ENCODINGS))
+            problem = f"encode_type {self.encode_type!r}; expected one of {expected}"
         elif self.on_error not in (FATAL, SKIP):
             problem = f"on_error {self.on_error!r}; expected {FATAL!r} or {SKIP!r}"
         elif not 1 <= self.quality <= 100:
@@ -155,7 +155,7 @@ def convert(
     """Write the images of a list to a new LMDB, in the order of the list.
 
     The key is `%08d_name` with the line's number, from 0. The same list, options and library
-    versions give the same records, whatever the number of threads.
+    versions give the same records with any number of threads.
 
     Raises:
         DataError: the database exists, the disk is full, the list or the options are not those of
@@ -277,8 +277,8 @@ def _last_shape(writer: Writer) -> tuple[int, ...] | None:
         return None
     with Reader(writer.path, incomplete=True) as reader:
         last = len(reader) - 1
-        where = f"{writer.path}: record {reader.key(last)}"
-        return datums.image_of(datums.parse(reader.get(last), where), where).shape
+        label = f"{writer.path}: record {reader.key(last)}"
+        return datums.image_of(datums.parse(reader.get(last), label), label).shape
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ def _record_or_reason(
         if options.on_error == SKIP:
             return str(error)
         raise DataError(
-            f"{error}; what was committed is kept: go on with {options.resuming}, "
+            f"{error}; the committed records are kept; continue with {options.resuming}, "
             "and with --on_error skip to leave such images out"
         ) from error
     return record
@@ -364,6 +364,6 @@ def _is_stored_so(header: ImageHeader, extension: str, channels: int) -> bool:
     training, as would 16 bits or transparency. The content decides, not the name: ILSVRC has a PNG
     named JPEG.
     """
-    wanted = extension.lower().lstrip(".")
-    wanted = "jpeg" if wanted in _JPEG_NAMES else wanted
-    return header.plain and header.format == wanted and header.channels == channels
+    expected = extension.lower().lstrip(".")
+    expected = "jpeg" if expected in _JPEG_NAMES else expected
+    return header.plain and header.format == expected and header.channels == channels

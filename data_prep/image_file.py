@@ -281,7 +281,7 @@ def _tiff_directory(data: bytes) -> _TiffDirectory:
 
 
 def read_tiff(data: bytes) -> ImageHeader:
-    """Read the size of the first image, and check what the decoder allocates besides it.
+    """Read the size of the first image, and check the sizes of what else the decoder allocates.
 
     Raises:
         ValueError, struct.error: see above.

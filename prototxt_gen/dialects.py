@@ -204,22 +204,22 @@ def refusals(message: Message, dialect: str) -> list[str]:
     return list(dict.fromkeys(_refusals(message, dialect, "")))
 
 
-def _refusals(message: Message, dialect: str, where: str) -> Iterator[str]:
+def _refusals(message: Message, dialect: str, label: str) -> Iterator[str]:
     name = message.DESCRIPTOR.name
     if name == "LayerParameter":
-        where = f"layer '{message.name}' ({message.type}): "
-        known = dialects_of_type(message.type)
-        if dialect not in known:
-            yield f"{where}the layer type is unknown; {_origin(known)}"
+        label = f"layer '{message.name}' ({message.type}): "
+        dialects = dialects_of_type(message.type)
+        if dialect not in dialects:
+            yield f"{label}the layer type is unknown; {_origin(dialects)}"
     for entry, value in message.ListFields():
         if entry.number >= FIRST_NUMBER:
-            known = dialects_of_field(name, entry.name)
-            if dialect not in known:
-                yield f"{where}{name} has no field {entry.name!r}; {_origin(known)}"
+            dialects = dialects_of_field(name, entry.name)
+            if dialect not in dialects:
+                yield f"{label}{name} has no field {entry.name!r}; {_origin(dialects)}"
                 continue
         if entry.message_type is not None:
             for child in value if is_repeated(entry) else [value]:
-                yield from _refusals(child, dialect, where)
+                yield from _refusals(child, dialect, label)
 
 
 def _origin(names: list[str]) -> str:

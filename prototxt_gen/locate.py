@@ -31,8 +31,8 @@ def located(path: str | os.PathLike[str]) -> Iterator[None]:
             raise
         name = _LAYER.search(message)
         place = layer_place(_text(path), name[1]) if name else None
-        where = f"{path}:{place[0]}:{place[1]}" if place else f"{path}"
-        raise type(error)(f"{where}: {message}") from error
+        label = f"{path}:{place[0]}:{place[1]}" if place else f"{path}"
+        raise type(error)(f"{label}: {message}") from error
 
 
 def layer_place(text: str, layer: str) -> tuple[int, int] | None:

@@ -100,8 +100,8 @@ class Function:
         own = getattr(layer, field) if field else layer
         for key, value in self.params.items():
             general = key.endswith("param") or (_has(layer, key) and not _has(own, key))
-            where = f"layer {layer.name!r} ({self.type_name}), {key}"
-            assign_proto(layer if general else own, key, value, where)
+            label = f"layer {layer.name!r} ({self.type_name}), {key}"
+            assign_proto(layer if general else own, key, value, label)
         check_layer(layer)
         return layer
 

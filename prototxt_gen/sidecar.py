@@ -109,8 +109,8 @@ class DataOptions:
         require_count("prefetch", self.prefetch, 1, MOST_AHEAD)
         if self.boxes and self.on_error != "fatal":
             raise ProtoError(
-                "on_error: boxes must stay beside their images; expected 'fatal' with boxes = "
-                f"{shown(self.boxes)}, got {shown(self.on_error)}; make the databases anew without "
+                "on_error: boxes must keep their images; expected 'fatal' with boxes = "
+                f"{shown(self.boxes)}, got {shown(self.on_error)}; recreate the databases without "
                 "the records that cannot be used"
             )
 
@@ -323,7 +323,7 @@ def plateau_pairs(options: PlateauOptions) -> list[tuple[str, object]]:
 
 
 def data_options(table: Table, default: DataOptions) -> DataOptions:
-    """The keys of DataOptions in a table, which may have others that its reader knows."""
+    """The keys of DataOptions in a table, which may have other keys for its reader."""
     values = (
         scale_of(table, default.short_side),
         table.number("colour_shift", default.colour_shift),

@@ -114,14 +114,14 @@ def _is_near(got: object, expected: object) -> bool:
 
 def toml_line(text: str, table: str, key: str) -> int | None:
     """The line of a key in a table of a TOML text, or of the table if the key is not written."""
-    current, found = "", None
+    current, table_line = "", None
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[\s*([^\[\]]+?)\s*\]", line):
             current = header[1]
-            found = number if current == table and found is None else found
+            table_line = number if current == table and table_line is None else table_line
         elif key and current == table and re.match(rf"\s*{re.escape(key)}\s*=", line):
             return number
-    return found
+    return table_line
 
 
 def _line(path: Path, find: Any) -> str:

@@ -60,8 +60,9 @@ def solver_text(param: Message, sidecar: Path) -> str:
 def stepvalues(spec: NetSpecification) -> tuple[int, ...]:
     """The iterations at which multistep drops the rate: the spec's own, or evenly spread ones.
 
-    The paper does not say when its rate dropped. The first rate, which takes the longest to stop
-    improving, has two fifths of the iterations; the drops, 10,000 at most, share the rest.
+    The paper does not give the iterations at which its rate dropped. The first rate, which takes
+    the longest to stop improving, has two fifths of the iterations; the drops, 10,000 at most,
+    share the rest.
     """
     if spec.solver.stepvalue:
         return spec.solver.stepvalue

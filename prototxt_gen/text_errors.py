@@ -100,9 +100,9 @@ def _unknown_field(message: Any, name: str) -> str:
             f"{message.name} has no field {name!r} here; expected fields of the reference, got one "
             f"of {titles(dialects)}, which is not supported; remove it if the net does not need it"
         )
-    known = [field.name for field in message.fields]
-    nearest = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    expected = " or ".join(repr(near) for near in nearest) or "one of " + ", ".join(known[:12])
+    fields = [field.name for field in message.fields]
+    nearest = difflib.get_close_matches(name, fields, n=3, cutoff=0.5)
+    expected = " or ".join(repr(near) for near in nearest) or "one of " + ", ".join(fields[:12])
     return (
         f"{message.name} has no field {_shown(name)!r}; expected {expected}, "
         f"got {_shown(name)!r}; correct the name or remove it"

@@ -128,7 +128,7 @@ def _modules(cls: type[Layer]) -> Iterator[ModuleType]:
     seen = set()
     while queue:
         name = queue.pop()
-        # Labels are checked on the host, whatever computes with them.
+        # Labels are checked on the host, also if a device computes with them.
         if name in seen or name == "runtime.layers.labels":
             continue
         seen.add(name)

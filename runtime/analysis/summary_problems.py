@@ -26,12 +26,12 @@ def missing_parts(
     stages: Sequence[str] = (),
 ) -> list[tuple[str, VerydeepError]]:
     """The layers whose type or data is missing, with the error of each."""
-    known = layer_type_list()
+    types = layer_type_list()
     problems: list[tuple[str, VerydeepError]] = []
     for layer in filter_net(param, net_state(phase, level, stages)).layer:
         name, kind = str(layer.name), str(layer.type)
-        if kind not in known:
-            near = difflib.get_close_matches(kind, known, n=1)
+        if kind not in types:
+            near = difflib.get_close_matches(kind, types, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             message = f"layer '{name}': unknown layer type '{kind}'{hint}"
             problems.append((name, UnsupportedError(message)))

@@ -1,4 +1,4 @@
-"""Abilities of a backend besides its ops."""
+"""Abilities of a backend that are not ops."""
 
 from __future__ import annotations
 

@@ -63,17 +63,17 @@ class Parser(argparse.ArgumentParser):
         words = args
         if args is not None and self.rewrites:
             words = _in_argparse_form(self, list(args))
-        found, rest = super().parse_known_args(words, namespace)
+        parsed, rest = super().parse_known_args(words, namespace)
         if rest and not children(self):
             self.error(f"unrecognized arguments: {' '.join(rest)}")
-        self._refuse_empty(found)
-        return found, rest
+        self._refuse_empty(parsed)
+        return parsed, rest
 
-    def _refuse_empty(self, found: argparse.Namespace) -> None:
+    def _refuse_empty(self, parsed: argparse.Namespace) -> None:
         """Refuse an empty path that is required; an empty optional flag is one not given."""
         for action in self._actions:
             needed = action.required or not action.option_strings
-            if needed and action.metavar in _PATHS and getattr(found, action.dest, None) == "":
+            if needed and action.metavar in _PATHS and getattr(parsed, action.dest, None) == "":
                 name = action.option_strings[0] if action.option_strings else action.metavar
                 self.error(f"argument {name}: expected a path, got an empty one")
 
@@ -141,13 +141,13 @@ def _verb_first(parser: Parser, below: dict[str, Parser], words: list[str]) -> l
     plain = [i for i, word in enumerate(words[:end]) if not _FLAG.fullmatch(word)]
     own = set(parser._option_string_actions)
     words = [_own_flag(parser, word) for word in words[:end]] + words[end:]
-    known = [i for i in plain if canonical(words[i]) in names]
+    verb_indices = [i for i in plain if canonical(words[i]) in names]
 
     def before(index: int) -> list[str]:
         return [word for word in words[:index] if word not in own]
 
     for fits in (_only_flags, _perhaps_only_flags):
-        for index in known:
+        for index in verb_indices:
             name = names[canonical(words[index])]
             if fits(below[name], before(index)):
                 kept = [word for word in words[:index] if word in own]
@@ -291,7 +291,7 @@ class _Rewriter:
             on = on != option.startswith("--no-")
             self.output.append((action, [positive if on else negative]))
             return
-        self.output = [each for each in self.output if each[0] is not action]
+        self.output = [entry for entry in self.output if entry[0] is not action]
         if on:
             self.output.append((action, [option]))
 

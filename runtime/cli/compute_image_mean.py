@@ -52,33 +52,33 @@ def run(args: argparse.Namespace) -> int:
         args.short_side, args.crop, COLOR if args.force_color else NATIVE, args.jobs
     )
     with Reader(args.input_db) as reader, show_progress("averaging") as progress:
-        found = compute_image_mean(reader, options, progress)
+        result = compute_image_mean(reader, options, progress)
     if args.output_file is not None:
-        if found.mean is None:
+        if result.mean is None:
             raise DataError(
                 f"{args.input_db}: the images differ in size; expected one size for a mean image; "
                 "use --short_side and --crop, or leave OUTPUT_FILE out for the mean pixel alone"
             )
-        write_mean(args.output_file, found.mean)
+        write_mean(args.output_file, result.mean)
     if args.pca is not None:
-        write_pca(args.pca, found.pca(), mean_bgr=found.pixel.tolist(), pixels=found.pixels)
+        write_pca(args.pca, result.pca(), mean_bgr=result.pixel.tolist(), pixels=result.pixels)
     with beside(args.output_file or ""):
-        _print(found, args.json)
+        _print(result, args.json)
     return 0
 
 
-def _print(found: ImageMean, as_json: bool) -> None:
+def _print(result: ImageMean, as_json: bool) -> None:
     if as_json:
-        shape = None if found.mean is None else list(found.mean.shape)
+        shape = None if result.mean is None else list(result.mean.shape)
         content = {
-            "records": found.records,
-            "pixels": found.pixels,
-            "mean_value": found.pixel.tolist(),
+            "records": result.records,
+            "pixels": result.pixels,
+            "mean_value": result.pixel.tolist(),
             "mean_image_shape": shape,
         }
         json.dump(content, sys.stdout, indent=2)
         print()
         return
-    print(f"Number of channels: {len(found.pixel)}")
-    for channel, value in enumerate(found.pixel):
+    print(f"Number of channels: {len(result.pixel)}")
+    for channel, value in enumerate(result.pixel):
         print(f"mean_value channel [{channel}]: {value:g}")

@@ -40,7 +40,7 @@ class Console:
     """The standard streams of a command line.
 
     A closed descriptor is opened on the null device, so that no file of the run gets its number. A
-    character that a stream cannot encode is written as the byte of a file name that it stands for,
+    character that a stream cannot encode is written as the byte of a file name that it represents,
     or otherwise as an escape. Messages go to standard error, or to standard output if standard
     error is closed.
     """

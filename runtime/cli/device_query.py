@@ -45,10 +45,10 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         DeviceError: a device cannot be used; the message lists what is available and missing.
     """
-    wanted = None if args.gpu == "all" else parse_gpus(args.gpu)
-    if wanted == ():
+    numbers = None if args.gpu == "all" else parse_gpus(args.gpu)
+    if numbers == ():
         raise UsageError("--gpu: expected a number, a list or all, got nothing; name a GPU")
-    devices, failure = _query(wanted)
+    devices, failure = _query(numbers)
     requirements = gpu_requirements()
     faults = {number: _check(number) for number in devices} if args.check else {}
     if args.json:

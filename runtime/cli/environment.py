@@ -92,8 +92,8 @@ def _working_folder() -> str | None:
         folder = str(Path.cwd())
     except OSError:
         return None
-    known = {folder if entry == "" else os.path.realpath(entry) for entry in sys.path}
-    return None if os.path.realpath(folder) in known else folder
+    search_path = {folder if entry == "" else os.path.realpath(entry) for entry in sys.path}
+    return None if os.path.realpath(folder) in search_path else folder
 
 
 def _forget_modules(folder: str, before: set[str]) -> None:

@@ -43,8 +43,8 @@ def verbs() -> dict[str, ModuleType]:
         importlib.import_module(f"runtime.cli.{m.name}")
         for m in pkgutil.iter_modules(package.__path__)
     ]
-    found = {m.NAME: m for m in modules if hasattr(m, "NAME")}
-    return dict(sorted(found.items()))
+    named = {m.NAME: m for m in modules if hasattr(m, "NAME")}
+    return dict(sorted(named.items()))
 
 
 def verb_parsers() -> dict[str, Parser]:
@@ -166,8 +166,8 @@ def _require_folder() -> None:
 
 def _described(error: Exception) -> str:
     if isinstance(error, OSError):
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{where}{error.strerror or error}; expected to read or write it; check the path"
+        label = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{label}{error.strerror or error}; expected to read or write it; check the path"
     if isinstance(error, UnicodeEncodeError):
         return (
             f"{error.object!r}: has no form in the encoding {error.encoding} of file names; "

@@ -171,9 +171,9 @@ def _explained(
 ) -> VerydeepError:
     """The error, or one that lists all problems, with advice for data that is missing."""
     if len(problems) > 1:
-        known = ", ".join(layer_type_list())
-        where = str(args.model or param.name)
-        result = joined(problems, _content(args.model), where, known)
+        types = ", ".join(layer_type_list())
+        label = str(args.model or param.name)
+        result = joined(problems, _content(args.model), label, types)
     else:
         result = error
     faults = [fault for _, fault in problems] if len(problems) > 1 else [error]
@@ -191,9 +191,9 @@ def _is_named(param: Any, name: str, named: Collection[str | None]) -> bool:
 def _advice(param: Any, problems: Sequence[tuple[str, VerydeepError]]) -> str:
     names = {name for name, fault in problems if isinstance(fault, DataError)}
     tops = [str(layer.top[0]) for layer in param.layer if layer.name in names and layer.top]
-    each = " ".join(f"--shape {top}=channels,height,width" for top in dict.fromkeys(tops))
+    shapes = " ".join(f"--shape {top}=channels,height,width" for top in dict.fromkeys(tops))
     first = "or give the shape of the images instead: --shape channels,height,width"
-    return f"\n{first}; of each source: {each}" if len(tops) > 1 else f"; {first}"
+    return f"\n{first}; of each source: {shapes}" if len(tops) > 1 else f"; {first}"
 
 
 def _content(path: str | None) -> str | None:

@@ -63,8 +63,8 @@ def log_flags_line() -> str:
 
 
 def _choice(actions: Iterable[argparse.Action]) -> str:
-    each = [_flag(action) if action.option_strings else str(action.metavar) for action in actions]
-    return f"({' | '.join(each)})"
+    forms = [_flag(action) if action.option_strings else str(action.metavar) for action in actions]
+    return f"({' | '.join(forms)})"
 
 
 def _flag(action: argparse.Action) -> str:

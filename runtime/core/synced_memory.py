@@ -17,7 +17,7 @@ _VERSIONS = itertools.count(1)
 
 
 class Head(enum.Enum):
-    """Which copy is up to date. Caffe: SyncedHead."""
+    """Which copy is current. Caffe: SyncedHead."""
 
     UNINITIALIZED = 0
     AT_HOST = 1

@@ -19,7 +19,7 @@ GRID = 5
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """Everything that determines an image's posterior besides the net and the image.
+    """Everything that determines an image's posterior, except the net and the image.
 
     Units: `scales` are short sides Q in pixels.
     """

@@ -1,4 +1,4 @@
-"""A net as layers of BVLC Caffe, held against the net's own results."""
+"""A net as layers of BVLC Caffe, checked by the net's own results."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ class GlogFormatter(logging.Formatter):
         """Put glog's prefix before the message; further lines of a message stay bare."""
         time = datetime.datetime.fromtimestamp(record.created)
         letter = _LETTERS.get(record.levelno, "I")
-        at = getattr(record, "caffe_at", f"{record.filename}:{record.lineno}")
-        text = f"{letter}{time:%m%d %H:%M:%S.%f} {record.process or 0:5d} {at}] "
+        location = getattr(record, "caffe_at", f"{record.filename}:{record.lineno}")
+        text = f"{letter}{time:%m%d %H:%M:%S.%f} {record.process or 0:5d} {location}] "
         text += printable(record.getMessage(), most_lines=None)
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)

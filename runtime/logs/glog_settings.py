@@ -101,7 +101,7 @@ def settings_from_environment() -> GlogSettings:
 
 
 def _switch(values: dict[str, str], name: str, default: bool) -> bool:
-    # glog looks at the first character.
+    # glog reads only the first character.
     return values[name][0] in "tTyY1" if name in values else default
 
 

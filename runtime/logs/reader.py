@@ -183,13 +183,13 @@ def _add(
 
 
 def _time_of(line: str) -> datetime.datetime | None:
-    found = _TIME.match(line)
-    if found is None:
+    match = _TIME.match(line)
+    if match is None:
         return None
-    date, (hour, minute, second) = found.group(1), (int(found.group(i)) for i in (2, 3, 4))
+    date, (hour, minute, second) = match.group(1), (int(match.group(i)) for i in (2, 3, 4))
     # 2000 takes the place of a missing year: it has a 29th of February.
     year = int(date[:4]) if len(date) == 8 else 2000
-    micro = int(found.group(5).ljust(6, "0")[:6])
+    micro = int(match.group(5).ljust(6, "0")[:6])
     try:
         return datetime.datetime(
             year, int(date[-4:-2]), int(date[-2:]), hour, minute, second, micro

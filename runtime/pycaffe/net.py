@@ -383,7 +383,7 @@ class Net(NotCopyable):
             share_trained_layers(self.core, other.core)
 
     def save(self, path: PathLike) -> None:
-        """Write the weights as .caffemodel, whatever the file's name, as pycaffe does.
+        """Write the weights as .caffemodel, under any file name, as pycaffe does.
 
         Raises:
             SnapshotError: the file cannot be written.

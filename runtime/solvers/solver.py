@@ -353,7 +353,7 @@ class Solver(NotCopyable):
             if self.options.stop_on_snapshot_error:
                 raise
             self._snapshot_failed = True
-            log.error("The run goes on without this snapshot: %s", error)
+            log.error("The run continues without this snapshot: %s", error)
 
     def _save_before_error(self) -> None:
         """Take a snapshot before an error in the data ends the run."""

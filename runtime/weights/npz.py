@@ -80,7 +80,7 @@ def read_npz_weights(path: str | os.PathLike[str]) -> dict[str, dict[int, ArrayB
 
 
 def check_layer_names(names: Sequence[str], label: str) -> None:
-    """Check that the arrays of these layers can be named and told apart.
+    """Check that the arrays of these layers have valid and distinct names.
 
     Raises:
         SnapshotError: a name cannot be written, or occurs twice.

@@ -182,7 +182,7 @@ def test_a_corrupt_image_is_fatal_or_skipped(
     whole = (root / "2.JPEG").read_bytes()
     (root / "2.JPEG").write_bytes(whole[: len(whole) // 2])
     entries = [*ENTRIES, ("absent.JPEG", 0)]
-    words = r"2.JPEG: the image does not decode .*go on with --resume, and with --on_error skip"
+    words = r"2.JPEG: the image does not decode .*continue with --resume, and with --on_error skip"
     with pytest.raises(DataError, match=words):
         convert(root, entries, tmp_path / "fatal")
     with caplog.at_level(logging.WARNING, "verydeep.data"):

@@ -201,8 +201,8 @@ def test_boxes_do_not_allow_skipped_records() -> None:
     with pytest.raises(ProtoError) as caught:
         dataclasses.replace(options, on_error="skip")
     assert str(caught.value) == (
-        "on_error: boxes must stay beside their images; expected 'fatal' with boxes = 'box', got "
-        "'skip'; make the databases anew without the records that cannot be used"
+        "on_error: boxes must keep their images; expected 'fatal' with boxes = 'box', got "
+        "'skip'; recreate the databases without the records that cannot be used"
     )
 
 

@@ -25,7 +25,7 @@ AGGREGATES = (AVERAGE, STACK, MAX)
 
 @dataclass(frozen=True)
 class FeatureProtocol:
-    """Everything that determines an image's features besides the net and the image.
+    """Everything that determines an image's features, except the net and the image.
 
     Units: `scales` are short sides Q in pixels.
     """

@@ -177,7 +177,7 @@ class BoxEvaluator:
         return error_of(correct_guesses(classes, same, self.truth.labels, self.truth.boxes))
 
     def describe(self, member: BoxMember) -> dict[str, Any]:
-        """Return everything that an error depends on besides the protocol."""
+        """Return everything that an error depends on, except the protocol."""
         model = text.read_net(member.model)
         return {
             "net": str(model.name),

@@ -169,7 +169,7 @@ def test_a_conversion_that_was_killed_at_its_start_is_begun_again(images: Path) 
 def test_an_interrupted_database(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("images/4.jpg").rename("images/moved.jpg")
     assert main(CONVERT) == 2
-    assert "go on with --resume" in capsys.readouterr().err
+    assert "continue with --resume" in capsys.readouterr().err
     for command in (["data", "info", "db"], ["compute_image_mean", "db", "mean.binaryproto"]):
         assert main(command) == 2
         err = capsys.readouterr().err

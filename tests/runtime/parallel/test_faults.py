@@ -115,7 +115,7 @@ def test_a_full_disk_for_a_while(
         At(3, lambda: monkeypatch.setattr(files.os, "fsync", sync)),
     )
     assert digest(run(case, 2, *hooks).files[:2]) == expected
-    assert "The run goes on without this snapshot" in caplog.text
+    assert "The run continues without this snapshot" in caplog.text
     assert "No space left on device" in caplog.text
     shutil.rmtree(case.parent / "run")
     with pytest.raises(SnapshotError, match="cannot be written: No space left on device"):

@@ -247,7 +247,7 @@ def test_a_disk_that_takes_no_snapshot(tmp_path: Path, caplog: pytest.LogCapture
                 solver.step(2)
         else:
             solver.step(3)
-            assert "The run goes on without this snapshot" in caplog.text
+            assert "The run continues without this snapshot" in caplog.text
             with pytest.raises(SnapshotError, match="cannot be written"):
                 solver.solve()
         folder.unlink()
