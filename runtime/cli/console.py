@@ -67,7 +67,7 @@ class Console:
         finally:
             sys.stderr, self._stderr = self._stderr, None
 
-    def say(self, message: str) -> None:
+    def report(self, message: str) -> None:
         """Print a message that is not part of the result."""
         streams = (self._stderr or sys.stderr, sys.stdout)
         for stream in streams[self._stderr_closed :]:

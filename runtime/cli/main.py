@@ -108,21 +108,21 @@ def _run(argv: Sequence[str], console: Console) -> int:
             return 0
         verb = f"verydeep {args.verb}"
         for note in children(parser)[args.verb].notes:
-            console.say(f"{verb}: {note}")
+            console.report(f"{verb}: {note}")
         _require_folder()
         with shared_settings(args):
             return int(args.run(args))
     except VerydeepError as error:
-        console.say(f"{verb}: {error}")
+        console.report(f"{verb}: {error}")
         return error.status
     except KeyboardInterrupt:
-        console.say(f"{verb}: interrupted")
+        console.report(f"{verb}: interrupted")
         return 130
     except (OSError, UnicodeEncodeError, MemoryError) as error:
         if isinstance(error, OSError) and error.errno in _OUTPUT_ERRORS and not error.filename:
             console.lose(error)
             return 1
-        console.say(f"{verb}: {_described(error)}")
+        console.report(f"{verb}: {_described(error)}")
         return VerydeepError.status
 
 
@@ -131,7 +131,7 @@ def _parsed(parser: Parser, words: Sequence[str], console: Console) -> argparse.
     try:
         return parser.parse_args(words)
     except UsageError as error:
-        console.say(str(error))
+        console.report(str(error))
         raise SystemExit(UsageError.status) from None
 
 
@@ -146,7 +146,7 @@ def _finish(console: Console, status: int) -> int:
     """Flush standard output, and return the exit status."""
     console.flush()
     if console.lost:
-        console.say(
+        console.report(
             f"verydeep: standard output cannot be written: {console.lost}; expected room for the "
             "results; free some space, or redirect the output to another file"
         )

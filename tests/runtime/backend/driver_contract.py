@@ -1,4 +1,4 @@
-"""What every Driver must do, whatever the hardware: each case takes an open driver."""
+"""What every Driver must do, on any hardware: each case takes an open driver."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def copies_of_nothing_are_nothing(driver: Driver) -> None:
 
 
 @case
-def out_of_memory_says_what_was_asked_and_what_is_free(driver: Driver) -> None:
+def out_of_memory_names_the_sizes_requested_and_free(driver: Driver) -> None:
     size = driver.info.total_memory + 1
     with pytest.raises(OutOfMemoryError, match=f"out of memory; asked for {size} bytes, free are "):
         driver.allocate(size)

@@ -39,9 +39,9 @@ def normal(*shape: int, seed: int = 0) -> Host:
 
 
 def fenced(values: npt.ArrayLike) -> Host:
-    """A copy that ends where its last page ends, with a page behind it that nobody may touch.
+    """A copy that ends where its last page ends, followed by a page that is protected.
 
-    A kernel that reads or writes beyond the end does not live to tell.
+    A kernel that reads or writes beyond the end crashes the process.
     """
     array = np.ascontiguousarray(values)
     page = mmap.PAGESIZE

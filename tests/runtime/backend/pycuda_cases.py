@@ -40,7 +40,7 @@ def test_contract(contract: Case, driver: PyCudaDriver) -> None:
     contract(driver)
 
 
-def test_what_the_device_says_of_itself(driver: PyCudaDriver) -> None:
+def test_the_properties_of_the_device(driver: PyCudaDriver) -> None:
     info = driver.info
     assert (info.name, info.arch, info.multiprocessors) == ("fake GPU", 90, 132)
     assert (info.total_memory, info.shared_per_block) == (1 << 24, 227 << 10)
@@ -213,7 +213,7 @@ def test_the_backend_is_opened_over_it() -> None:
     assert host.tolist() == [2.5] * 4
 
 
-def test_graphs_that_nobody_holds_are_destroyed(driver: PyCudaDriver) -> None:
+def test_graphs_without_references_are_destroyed(driver: PyCudaDriver) -> None:
     memory = DeviceMemory(driver)
     x = up(driver, memory, np.ones(10, np.float32))
     driver.load(SOURCE)

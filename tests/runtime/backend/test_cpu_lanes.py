@@ -1,4 +1,4 @@
-"""Lanes: every piece once, whatever the number of threads; errors and memory."""
+"""Lanes: every piece once, with any number of threads; errors and memory."""
 
 from __future__ import annotations
 

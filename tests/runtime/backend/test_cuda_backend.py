@@ -44,7 +44,7 @@ def test_synced_memory_moves_bytes_only_when_it_must(backend: CudaBackend) -> No
     np.testing.assert_array_equal(memory.host(), 3.0)
     fresh = SyncedMemory(backend, np.dtype(np.int32))
     fresh.reshape((4,))
-    fresh.dev()  # fresh memory reads as zeros, whatever its dtype
+    fresh.dev()  # fresh memory reads as zeros in every dtype
     np.testing.assert_array_equal(fresh.host(), 0)
 
 
@@ -132,7 +132,7 @@ def test_filters_are_transformed_once_for_a_version_that_stays() -> None:
         assert len(bits) == 1
 
 
-def test_the_plan_says_what_the_workspace_will_be() -> None:
+def test_the_plan_has_the_size_of_the_workspace() -> None:
     for geom in (GEOM, ConvGeometry(2, 4, 9, 9, 5, (5, 5))):
         with emulated() as (backend, _):
             plan = backend.conv.plan(geom)
@@ -143,7 +143,7 @@ def test_the_plan_says_what_the_workspace_will_be() -> None:
 
 
 def test_one_workspace_serves_all_works() -> None:
-    """Ops of all sizes one after another, as in a net: none leans on what another left behind."""
+    """Ops of all sizes one after another, as in a net: none depends on the data of another."""
     with emulated() as (backend, _):
         first = [a.tobytes() for work in WORKS.values() for a in work(backend)]
         again = [a.tobytes() for work in reversed(WORKS.values()) for a in work(backend)]

@@ -66,7 +66,7 @@ def test_a_block_serves_again_where_little_lies_idle(driver: Any) -> None:
     assert memory.held_bytes == 36 * MIB
 
 
-def test_what_nobody_uses_is_given_back_before_memory_runs_out(driver: Any) -> None:
+def test_unused_memory_is_freed_before_memory_runs_out(driver: Any) -> None:
     memory = DeviceMemory(driver)
     memory.empty(40 * MIB, U8)
     kept = memory.empty(8 * MIB, U8)
@@ -76,7 +76,7 @@ def test_what_nobody_uses_is_given_back_before_memory_runs_out(driver: Any) -> N
     assert memory.peak_bytes == 58 * MIB
 
 
-def test_out_of_memory_says_what_to_change(driver: Any) -> None:
+def test_out_of_memory_advises_what_to_change(driver: Any) -> None:
     memory = DeviceMemory(driver)
     held = memory.empty(40 * MIB, U8)
     with pytest.raises(OutOfMemoryError) as caught:

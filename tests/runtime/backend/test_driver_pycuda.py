@@ -42,7 +42,7 @@ def failing(message: str) -> Any:
     return fail
 
 
-def test_without_pycuda_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pycuda_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pycuda", None)
     with pytest.raises(DeviceError) as caught:
         open_driver("gpu")
@@ -53,7 +53,7 @@ def test_without_pycuda_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
-def test_without_a_driver_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_driver_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, None)
     message = "libcuda.so.1: cannot open shared object file: No such file or directory"
 
@@ -72,7 +72,7 @@ def test_without_a_driver_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) 
     )
 
 
-def test_without_a_device_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_device_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, SimpleNamespace(init=failing("no CUDA-capable device"), Error=CudaError))
     with pytest.raises(DeviceError) as caught:
         open_driver("gpu")

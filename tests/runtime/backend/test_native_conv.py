@@ -85,7 +85,7 @@ CASES += [(g, ROWS) for g in SAME[:2] + FEW]
 
 
 def forced(library: NativeLibrary, geom: ConvGeometry, m: int) -> ConvPlan:
-    """A plan that takes one algorithm for every pass, whatever the table says."""
+    """A plan with one algorithm for every pass, without the table."""
     data = DIRECT if m == ROWS else m
     return plan_native(library, geom, exact=False, passes=Passes(m, data, m))
 
@@ -135,9 +135,7 @@ def passes(library: NativeLibrary, plan: ConvPlan, *operands: Host) -> list[Host
 
 @each_set
 @pytest.mark.parametrize(("geom", "m"), CASES, ids=str)
-def test_passes_agree_with_float64_whatever_the_threads(
-    isa: str, geom: ConvGeometry, m: int
-) -> None:
+def test_passes_agree_with_float64_for_any_threads(isa: str, geom: ConvGeometry, m: int) -> None:
     operands = [
         fenced(normal(*shape, seed=seed))
         for seed, shape in enumerate(
@@ -277,7 +275,7 @@ def test_a_batch_without_images(isa: str, geom: ConvGeometry) -> None:
 
 
 @each_set
-def test_a_wrong_array_is_told_by_name(isa: str) -> None:
+def test_a_wrong_array_is_named(isa: str) -> None:
     geom = ConvGeometry(1, 16, 8, 8, 16, (3, 3), (1, 1))
     library = opened(isa, 1)
     conv, plan = NativeConvolution(library), plan_native(library, geom, False)

@@ -1,4 +1,4 @@
-"""The loader of the compiled kernels: what it finds, what it says, threads and forks."""
+"""The loader of the compiled kernels: what it finds, its errors, threads and forks."""
 
 from __future__ import annotations
 
@@ -102,7 +102,9 @@ def test_a_library_for_another_processor_gives_none(monkeypatch: pytest.MonkeyPa
     assert "has no code for this processor; NumPy is used" in str(native_library.why_not())
 
 
-def test_a_file_that_is_no_library_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_no_library_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(native_library, "find_library", lambda: broken)
@@ -124,7 +126,7 @@ def test_a_library_of_other_sources_is_refused(monkeypatch: pytest.MonkeyPatch) 
         load(1)
 
 
-def test_the_digest_tells_sources_apart(tmp_path: Path) -> None:
+def test_the_digest_differs_between_sources(tmp_path: Path) -> None:
     assert source_digest(tmp_path) == ""
     (tmp_path / "a.cpp").write_text("int a;")
     first = source_digest(tmp_path)

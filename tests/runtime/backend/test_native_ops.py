@@ -25,7 +25,7 @@ THREADS = (1, 2, 3)
 Op = Callable[[NativeLibrary], list[Host]]
 
 
-def whatever_the_threads(isa: str, op: Op) -> list[Host]:
+def for_any_threads(isa: str, op: Op) -> list[Host]:
     """Run an op with 1, 2 and 3 threads: the bits must be the same."""
     first, *others = (op(opened(isa, threads)) for threads in THREADS)
     for other in others:
@@ -67,7 +67,7 @@ def test_gemm(isa: str, rows: int, cols: int, depth: int, trans_a: bool, trans_b
             NativeProducts(library).gemm(trans_a, trans_b, alpha, a, b, beta, c)
             return [c]
 
-        (c,) = whatever_the_threads(isa, op)
+        (c,) = for_any_threads(isa, op)
         want = alpha * (left.astype(np.float64) @ right.astype(np.float64))
         want += beta * before if beta else 0.0
         assert_close("c", c, want, depth + 1, max(scale * abs(alpha), 4 * beta), 2.0)
@@ -76,7 +76,7 @@ def test_gemm(isa: str, rows: int, cols: int, depth: int, trans_a: bool, trans_b
 @each_set
 @pytest.mark.parametrize("depth", [1, 16, 32, 33, 257, 600])
 @pytest.mark.parametrize("threads", THREADS)
-def test_a_row_of_a_product_stands_alone(isa: str, threads: int, depth: int) -> None:
+def test_a_row_of_a_product_does_not_depend_on_others(isa: str, threads: int, depth: int) -> None:
     """CpuBackend.rows_independent: replicas compute only the rows that they own."""
     a, b = normal(depth, 70), normal(depth, 130, seed=1)
     gemm = NativeProducts(opened(isa, threads)).gemm
@@ -116,7 +116,7 @@ def test_a_product_without_depth_scales_c(isa: str) -> None:
 
 
 @each_set
-def test_gemm_tells_sizes_that_do_not_fit(isa: str) -> None:
+def test_gemm_rejects_sizes_that_do_not_fit(isa: str) -> None:
     a, b, c = normal(2, 3), normal(4, 5), normal(2, 5)
     with pytest.raises(
         ShapeError, match=r"gemm: op\(a\) is 2x3, op\(b\) 4x5, c \(2, 5\); expected \(M,K\), "
@@ -136,7 +136,7 @@ def test_bias(isa: str, layout: Layout) -> None:
         products.bias_backward(layout, fenced(y), gathered)
         return [added, gathered]
 
-    added, gathered = whatever_the_threads(isa, op)
+    added, gathered = for_any_threads(isa, op)
     np.testing.assert_array_equal(added, y + bias[:, None])
     want = bias + y.astype(np.float64).sum(axis=(0, 2))
     assert_close("db", gathered, want, layout.outer * layout.inner, float(np.abs(y).max()))
@@ -160,7 +160,7 @@ def test_vectors(isa: str, count: int) -> None:
         sums = [ops.asum(fenced(x)), ops.sumsq(fenced(x)), ops.dot(fenced(x), fenced(y))]
         return [added, scaled, less, filled, copied, w, history, np.array(sums)]
 
-    added, scaled, less, filled, copied, w, history, sums = whatever_the_threads(isa, op)
+    added, scaled, less, filled, copied, w, history, sums = for_any_threads(isa, op)
     assert_close("axpy", added, y + 0.5 * x.astype(np.float64), 2, 5.0)
     np.testing.assert_array_equal(scaled, np.float32(-3) * x)
     np.testing.assert_array_equal(less, x - y)
@@ -198,7 +198,7 @@ def test_relu_passes_nan_and_keeps_infinity_out_of_zeros(isa: str, slope: float)
         ops.relu_backward(fenced(x), fenced(dy), dx, slope)
         return [y, dx, place]
 
-    y, dx, place = whatever_the_threads(isa, op)
+    y, dx, place = for_any_threads(isa, op)
     assert y.tobytes() == place.tobytes()
     want = np.where(x < 0, 0.0 if slope == 0 else np.float32(slope) * x, x)
     np.testing.assert_array_equal(y, want)
@@ -219,7 +219,7 @@ def test_dropout_draws_the_contract_s_numbers(isa: str, ratio: float, first: int
         ops.dropout_backward(fenced(x), mask, dx, ratio)
         return [y, mask, dx]
 
-    y, mask, dx = whatever_the_threads(isa, op)
+    y, mask, dx = for_any_threads(isa, op)
     want = neurons.dropout_mask(shape, ratio, draw.seed, draw.stream, first)
     np.testing.assert_array_equal(mask, want)
     scaled = x * want * np.float32(1.0 if ratio == 1.0 else 1.0 / (1.0 - ratio))
@@ -259,7 +259,7 @@ def test_max_pool(isa: str, geom: PoolGeometry, kind: str) -> None:
         ops.max_backward(geom, fenced(dy), mask, dx)
         return [y, mask, dx]
 
-    y, mask, dx = whatever_the_threads(isa, op)
+    y, mask, dx = for_any_threads(isa, op)
     want_y, want_mask = pool.max_forward(geom, x)
     np.testing.assert_array_equal(mask, want_mask)
     np.testing.assert_array_equal(y, want_y.astype(np.float32))
@@ -278,7 +278,7 @@ def test_ave_pool(isa: str, geom: PoolGeometry) -> None:
         NativePool(library).ave_backward(geom, fenced(dy), dx)
         return [y, dx]
 
-    y, dx = whatever_the_threads(isa, op)
+    y, dx = for_any_threads(isa, op)
     covers = geom.kernel[0] * geom.kernel[1]
     assert_close("y", y, pool.ave_forward(geom, x), covers, 4.0)
     assert_close("dx", dx, pool.ave_backward(geom, dy), covers, 4.0)
@@ -302,7 +302,7 @@ def test_lrn(isa: str, geom: LRNGeometry, beta: float) -> None:
         NativeLRN(library).backward(geom, fenced(x), y, scale, fenced(dy), dx)
         return [scale, y, dx]
 
-    scale, y, dx = whatever_the_threads(isa, op)
+    scale, y, dx = for_any_threads(isa, op)
     want_scale, want_y = lrn.forward(geom, x.astype(np.float64))
     assert_close("scale", scale, want_scale, geom.size + 2, float(want_scale.max()))
     # A power of a rounded scale loses a digit or so.

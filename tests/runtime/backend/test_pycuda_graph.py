@@ -1,4 +1,4 @@
-"""What the driver library says of graphs, in sentences."""
+"""The driver library's errors of graphs, in sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def library(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> GraphLibrary:
     return GraphLibrary()
 
 
-def test_an_old_driver_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_driver_is_recognised(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(DeviceError) as caught:
         library(monkeypatch).begin(0)
     assert str(caught.value) == (

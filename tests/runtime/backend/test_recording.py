@@ -106,7 +106,7 @@ def test_what_fails_is_recorded_no_more() -> None:
 
 @pytest.mark.parametrize("ahead", [0, 5, -3])
 def test_a_graph_draws_by_the_clock(ahead: int) -> None:
-    """Also where somebody's first sample is not the pass's first."""
+    """Also if the first sample of a layer is not the first of the pass."""
     shape, masks = (3, 50), []
     with emulated() as (backend, _):
         x, y = up(backend, normal(*shape)), junk(backend, shape)

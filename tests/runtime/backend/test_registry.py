@@ -1,4 +1,4 @@
-"""Backends by name, and what is said of the ones that are not there."""
+"""Backends by name, and the errors of those that are not available."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_an_unknown_name() -> None:
 
 
 @pytest.mark.parametrize("name", ["gpu", "emu"])
-def test_a_build_without_gpu_support_says_so(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_without_gpu_support_is_an_error(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(registry, "_CUDA", "runtime.backend.absent")
     with pytest.raises(
         DeviceError, match=f"backend '{name}': GPU support is not part of this build; expected the"

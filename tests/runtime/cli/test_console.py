@@ -152,7 +152,7 @@ def test_other_errors_of_the_system_are_one_line(
         assert shown.startswith(f"verydeep summary: {words}") and shown.count("\n") == 1
 
 
-def test_what_goes_beside_a_file_on_standard_output(
+def test_messages_while_a_file_goes_to_standard_output(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for path in ("/dev/stdout", tmp_path / "file"):
@@ -166,7 +166,7 @@ import os, sys
 from runtime.cli.console import Console
 console = Console()
 handles = [os.open(sys.argv[1], os.O_RDONLY) for _ in range(2)]
-console.say("message")
+console.report("message")
 print("result")
 os._exit(0 if min(handles) > 2 and all(map(os.get_inheritable, range(3))) else 1)
 """

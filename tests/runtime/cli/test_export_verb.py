@@ -67,7 +67,7 @@ def test_weights_that_do_not_suffice(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.skipif(not HAS_ONNX, reason="onnx is not installed: extra [onnx]")
-def test_onnx_says_how_it_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_onnx_prints_how_it_was_checked(capsys: pytest.CaptureFixture[str]) -> None:
     assert export("w.caffemodel", "--to", "onnx", "--out", "w.onnx", "--json") == 0
     out, err = capsys.readouterr()
     result = json.loads(out)

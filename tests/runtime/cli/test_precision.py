@@ -1,4 +1,4 @@
-"""`--precision`: what convolutions round to, where it may be said, and where it is remembered."""
+"""`--precision`: what convolutions round to, where it is accepted, and where it is stored."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_the_flag_the_sidecar_and_the_default(folder: Path, capsys: Out) -> None
     assert weights().tobytes() == found["fp32"].tobytes()
 
 
-def test_a_run_that_goes_on_otherwise_is_told(folder: Path, capsys: Out) -> None:
+def test_a_resumed_run_with_another_precision_is_logged(folder: Path, capsys: Out) -> None:
     assert main([*TRAIN, "--device", "emu", "--precision", "tf32"]) == 0
     (folder / "solver.prototxt").write_text(f"{SOLVER} max_iter: 3")
     capsys.readouterr()
@@ -148,7 +148,7 @@ def test_the_verbs_that_compute_take_it(
     assert verb == "test" or algorithm in out
 
 
-def test_a_backend_says_what_it_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backend_has_its_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     for precision in ("fp32", "bf16"):
         assert create_backend("cpu", precision=precision).precision == precision
     backend = create_backend("emu", precision="bf16")

@@ -111,7 +111,7 @@ def test_times_as_json_forward_only(capsys: Out) -> None:
 
 
 def test_exact_convolutions_on_request(folder: Path, capsys: Out) -> None:
-    """The table of times says which algorithm served."""
+    """The table of times names the algorithm that was used."""
     wide = NET.replace("num_output: 4 kernel_size: 3", "num_output: 64 kernel_size: 3 pad: 1")
     (folder / "net.prototxt").write_text(wide)
     time = ["time", "--model", "net.prototxt", "--iterations", "1", "--json", "--forward_only"]
@@ -185,7 +185,7 @@ NOT_FINITE = "verydeep test: not finite: {}; expected finite numbers, got NaN or
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_scores_that_are_no_numbers_are_said(value: float, capsys: Out) -> None:
+def test_scores_that_are_no_numbers_are_reported(value: float, capsys: Out) -> None:
     """The accuracy of NaN scores is 1, as in Caffe; that alone would look well."""
     give_bias(value)
     assert main(SCORE) == 1

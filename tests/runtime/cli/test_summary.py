@@ -86,7 +86,7 @@ def test_long_names_give_way(capsys: Captured) -> None:
     assert re.fullmatch(r"incep\w*\.\.[\w/]*/it", cells(text, "incep")[0])
 
 
-def test_small_nets_are_told_in_small_units(capsys: Captured) -> None:
+def test_small_nets_are_printed_in_small_units(capsys: Captured) -> None:
     Path("n.prototxt").write_text(LENET)
     text = summary("n.prototxt --shape 1,28,28", capsys)
     assert cells(text, "mnist")[:3] == ["mnist", "Data", "64x1x28x28"]
@@ -98,7 +98,7 @@ def test_small_nets_are_told_in_small_units(capsys: Captured) -> None:
     assert cells(tiny, "conv1")[4:6] == ["500", "80"]
 
 
-def test_shared_weights_are_said(capsys: Captured) -> None:
+def test_shared_weights_are_printed(capsys: Captured) -> None:
     shared = 'param { name: "w" } inner_product_param { num_output: 3 bias_term: false } }\n'
     Path("n.prototxt").write_text(
         'input: "x" input_shape { dim: 1 dim: 3 }\n'

@@ -189,7 +189,7 @@ def test_a_log_on_a_full_disk_is_one_line_and_status_1(
     assert err.count("No space left on device") == 1 and "Traceback" not in err
 
 
-def test_what_the_prototxt_names_is_no_file_of_somebody_else(folder: Path, capsys: Out) -> None:
+def test_what_the_prototxt_names_is_no_file_of_another_program(folder: Path, capsys: Out) -> None:
     log = folder / "snap.log.jsonl"
     command = ["train", "--solver", "solver.prototxt"]
     for name in ("snap_iter_4.caffemodel", "snap_iter_4.state.json", "snap.log.jsonl"):
@@ -225,7 +225,7 @@ def test_a_solver_in_a_folder_whose_name_is_not_utf8(folder: Path, capsys: Out) 
     assert "not UTF-8" in capsys.readouterr().err
 
 
-def test_a_gpu_where_there_is_none_is_said(folder: Path, capsys: Out) -> None:
+def test_a_gpu_where_there_is_none_is_an_error(folder: Path, capsys: Out) -> None:
     try:
         create_backend("gpu")
     except DeviceError as error:
@@ -263,7 +263,7 @@ layer { name: "worse" type: "Accuracy" bottom: "bad" bottom: "label" top: "worse
 
 
 @pytest.mark.parametrize("replicas", ["1", "2"])
-def test_a_last_test_of_nan_scores_is_said(folder: Path, replicas: str, capsys: Out) -> None:
+def test_a_last_test_of_nan_scores_is_reported(folder: Path, replicas: str, capsys: Out) -> None:
     """The accuracy of NaN scores is 1, as in Caffe."""
     with h5py.File(folder / "data.h5", "w") as file:
         file["data"], file["label"] = np.ones((64, 5), np.float32), np.ones(64, np.float32)

@@ -366,7 +366,7 @@ def test_damaged_zips_are_refused(tmp_path: Path, old: bytes, new: bytes) -> Non
     ],
 )
 def test_damaged_headers_of_arrays_are_refused(tmp_path: Path, old: bytes, new: bytes) -> None:
-    """Whatever numpy's parser of them raises."""
+    """For every exception of numpy's parser."""
     path, member = tmp_path / "w.npz", io.BytesIO()
     np.save(member, np.ones((2, 3), np.float32))
     data = member.getvalue().replace(old, new)

@@ -125,7 +125,7 @@ def test_a_test_net_keeps_outputs_and_what_was_asked_for() -> None:
         assert plan.total < sum(span.count for span in plan.spans)
 
 
-def test_new_shapes_are_planned_anew() -> None:
+def test_new_shapes_are_planned_again() -> None:
     layers = input_layer(1, 3, 12, 12) + conv("c1", "data", 8, 3) + conv("c2", "c1", 4, 3)
     with build(layers, proto.TEST, None) as own, build(layers, proto.TEST, Poisoned()) as shared:
         for shape in ((2, 3, 20, 16), (1, 3, 8, 8), (3, 3, 20, 30)):
@@ -164,7 +164,7 @@ def test_the_gradient_of_a_net_that_cannot_learn_is_refused() -> None:
             net.backward()
 
 
-def test_a_diff_that_nobody_writes_stays_zero() -> None:
+def test_a_diff_that_is_not_written_stays_zero() -> None:
     """Split adds up the diffs of all its tops, also of one whose reader has no gradient."""
     with build(TRAIN, proto.TRAIN, Poisoned()) as net:
         net.forward()
@@ -191,7 +191,7 @@ def test_the_paper_s_deepest_net_takes_a_fraction() -> None:
 def test_a_pooling_takes_the_gradient_of_the_relu_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Not where its maxima are written over, nor where blobs are looked at."""
+    """Not where its maxima are overwritten, nor where blobs are observed."""
     for sharing, expected in ((Sharing(), ["r2"]), (None, ["r2", "r1"])):
         with build(POOLED, proto.TRAIN, sharing) as net:
             relus = [each for each in net.layers if each.type == "ReLU"]

@@ -1,4 +1,4 @@
-"""A trace knows what a piece of work went through, and when it would do otherwise."""
+"""A trace records the states that a step used, and detects when they differ."""
 
 from __future__ import annotations
 

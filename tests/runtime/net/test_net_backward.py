@@ -32,7 +32,7 @@ def needed(net: Net) -> dict[str, bool]:
 
 
 def test_propagate_down_does_not_make_data_need_a_gradient() -> None:
-    """A layer runs backward for weights, or for blobs that need it, whatever it is asked."""
+    """A layer runs backward for weights, or for blobs that need it, in every call."""
     sigmoid = 'layer { name: "s" type: "Sigmoid" bottom: "data" top: "top" propagate_down: true }'
     with build(DATA, sigmoid, SUM) as net:
         assert needed(net) == {"data": False, "s": False, "sum": False}

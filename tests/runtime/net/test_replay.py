@@ -67,7 +67,7 @@ def test_order_on_the_device_does_not_matter(streams: str) -> None:
     assert same(weights(one), weights(other))
 
 
-def test_a_step_in_three_replays_and_what_looks_at_labels() -> None:
+def test_a_step_in_three_replays_and_what_reads_labels() -> None:
     solver = trained("emu", 'lr_policy: "poly" power: 1')
     assert solver.net.replayed == (frozenset(range(1, 9)), frozenset(range(1, 10)))
     before = launches(solver.net), replays(solver.net)
@@ -140,7 +140,7 @@ def test_a_driver_that_makes_no_graphs(
 
     def refused(*_: Any) -> Any:
         tried.append(1)
-        raise DeviceError("gpu: cuStreamEndCapture failed: invalid; say --launch-by-launch")
+        raise DeviceError("gpu: cuStreamEndCapture failed: invalid; use --launch-by-launch")
 
     monkeypatch.setattr(EmulatorDriver, "capture", refused)
     with caplog.at_level(logging.WARNING, "verydeep.replay"):

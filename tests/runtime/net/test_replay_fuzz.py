@@ -1,4 +1,4 @@
-"""Whatever happens to a net between its passes: the bits are those of launches one by one."""
+"""Any change of a net between its passes: the bits are those of single launches."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def rewrite(net: Net, rng: Random, found: list[Any]) -> None:
 
 
 def look(net: Net, rng: Random, found: list[Any]) -> None:
-    """Somebody watches a pass, and then no more."""
+    """A hook observes a pass, and is removed."""
     hooks = (net.before_forward, net.after_forward, net.before_backward, net.after_backward)
     hook = hooks[int(rng.integers(4))]
     hook.append(found.append)
@@ -73,7 +73,7 @@ def part(net: Net, rng: Random, found: list[Any]) -> None:
 
 
 def expose(net: Net, rng: Random, found: list[Any]) -> None:
-    """Somebody takes an array to keep, and writes into it."""
+    """A caller keeps an array, and writes into it."""
     blob = net.params.learnable[0] if rng.random() < 0.3 else net.blobs["fc2"]
     memory = blob.data if rng.random() < 0.5 else blob.diff
     memory.exposed_host()[...] += 0.125
@@ -88,7 +88,7 @@ def rebind(net: Net, rng: Random, found: list[Any]) -> None:
 
 
 def jump(net: Net, rng: Random, found: list[Any]) -> None:
-    """The run goes on at another pass, or with another seed."""
+    """The run continues at another pass, or with another seed."""
     net.context.pass_number = int(rng.integers(1 << 40))
     net.context.seed = int(rng.integers(3))
 

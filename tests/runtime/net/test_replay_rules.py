@@ -1,4 +1,4 @@
-"""What a replay leans on is looked at before it: where that does not hold, all is launched."""
+"""The state that a replay needs is checked before it; if it differs, all is launched."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_hooks_see_every_layer() -> None:
         before = replays(net)
         passes(net, 1)
         assert seen == list(range(len(net.layers)))
-        # Someone who looks at a pass forward also looks at what it leaves for the way back.
+        # A hook of the forward pass also reads what the backward pass uses.
         assert replays(net) == before
         net.after_forward.clear()
         seen.clear()
@@ -57,7 +57,7 @@ def test_hooks_see_every_layer() -> None:
         assert replays(net) == before + 3
 
 
-def test_debug_info_looks_at_every_layer(caplog: pytest.LogCaptureFixture) -> None:
+def test_debug_info_observes_every_layer(caplog: pytest.LogCaptureFixture) -> None:
     with built(TRAINED) as net:
         settled(net)
         debug, before = DebugInfo(net, True), replays(net)
@@ -114,7 +114,7 @@ def test_host_layers_are_never_in_a_graph() -> None:
 
 @pytest.mark.parametrize("weight", [1, 0])
 def test_wrong_labels_are_found_in_every_pass(weight: int) -> None:
-    """Also where the loss counts for nothing, so that nobody reads it."""
+    """Also if the weight of the loss is 0, so that it is not read."""
     with built(INPUTS + LAYERS + LOSS.replace("}\n", f"loss_weight: {weight} }}\n")) as net:
         passes(net, 6)
         assert net.replayed[0] == ALL
@@ -143,7 +143,7 @@ def test_changed_weights_are_seen() -> None:
     assert same(*outcomes)
 
 
-def test_new_shapes_are_launched_and_then_replayed_anew() -> None:
+def test_new_shapes_are_launched_and_then_replayed_again() -> None:
     results = []
     for on in (True, False):
         with built(INPUTS + LAYERS, proto.TEST, replay=on) as net:
@@ -177,7 +177,7 @@ def test_arrays_that_a_user_keeps_are_read_in_every_pass() -> None:
     assert same(*results)
 
 
-def test_memory_that_is_bound_anew_is_noticed() -> None:
+def test_memory_that_is_bound_again_is_detected() -> None:
     results = []
     for on in (True, False):
         with built(TRAINED, replay=on) as net:
@@ -232,7 +232,7 @@ def test_nothing_is_recorded_for_ever() -> None:
 
 
 def test_graphs_go_when_the_workspace_grows() -> None:
-    """They would keep the old one beside it."""
+    """They would keep the old one in addition to it."""
     results = []
     for on in (True, False):
         with built(TRAINED, replay=on) as net:

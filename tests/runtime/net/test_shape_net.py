@@ -17,7 +17,7 @@ DATA = (
 SCORES = product("scores", "data", 3) + layer("SoftmaxWithLoss", "loss", "scores label")
 
 
-def test_a_source_is_not_opened_where_the_shape_is_said() -> None:
+def test_a_source_is_not_opened_if_the_shape_is_given() -> None:
     net = shapes_of(DATA + SCORES, image=(1, 28, 20))
     assert net.blobs["data"].shape == (7, 1, 28, 20)
     assert net.blobs["label"].shape == (7,)

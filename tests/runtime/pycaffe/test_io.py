@@ -44,7 +44,7 @@ def test_grey_and_transparent_files(
     cv2.imwrite(str(tmp_path / "a.png"), stored.astype(np.uint8))
     image = io.load_image(tmp_path / "a.png", color)
     assert image[0].tolist() == expected
-    image[...] = 0  # writable, whatever the file was
+    image[...] = 0  # writable, also if the file is read-only
 
 
 def test_a_file_that_is_no_image(tmp_path: Path) -> None:

@@ -261,7 +261,7 @@ def test_hooks_see_each_layer(net: caffe.Net) -> None:
 
 
 def test_save_forms_and_share(write: Write, net: caffe.Net) -> None:
-    net.save("weights.h5")  # a .caffemodel whatever its name, as pycaffe writes it
+    net.save("weights.h5")  # a .caffemodel under any name, as pycaffe writes it
     net.save_hdf5("weights.hdf5")
     assert Path("weights.hdf5").read_bytes()[:4] == b"\x89HDF"
     assert Path("weights.h5").read_bytes()[:4] != b"\x89HDF"

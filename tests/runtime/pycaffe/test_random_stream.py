@@ -42,7 +42,7 @@ def weights(net: caffe.Net) -> np.ndarray:
     return net.params["ip"][0].data.copy()
 
 
-def test_the_stream_goes_on_from_net_to_net(write: Write) -> None:
+def test_the_stream_continues_from_net_to_net(write: Write) -> None:
     path = write(DEPLOY)
     caffe.set_random_seed(5)
     first, second = (weights(caffe.Net(path, caffe.TEST)) for _ in range(2))
@@ -52,7 +52,7 @@ def test_the_stream_goes_on_from_net_to_net(write: Write) -> None:
     assert np.array_equal(weights(caffe.Net(path, caffe.TEST)), second)
 
 
-def test_a_solver_takes_the_stream_or_starts_it_anew(write: Write) -> None:
+def test_a_solver_continues_the_stream_or_restarts_it(write: Write) -> None:
     net = write(TRAINABLE)
     caffe.set_random_seed(5)
     alone, next_alone = (weights(caffe.Net(net, caffe.TRAIN)) for _ in range(2))
@@ -86,7 +86,7 @@ def test_dropout_by_counter_does_not_take_from_the_stream(write: Write) -> None:
     caffe.set_random_seed(2)
     net = caffe.Net(path, caffe.TRAIN)
     net.blobs["x"].data[...] = 1
-    assert np.array_equal(net.forward()["y"] > 0, counted[0])  # whatever was drawn in between
+    assert np.array_equal(net.forward()["y"] > 0, counted[0])  # with any draws in between
     caffe.set_dropout_stream("caffe")
     SESSION.set_random_seed(2)
     net = caffe.Net(path, caffe.TRAIN)

@@ -118,7 +118,7 @@ def test_trace(trace: Expected) -> None:
     } <= (names)
 
 
-def test_caffes_own_snapshot_goes_on_as_ours(trace: Expected) -> None:
+def test_caffes_own_snapshot_resumes_as_ours(trace: Expected) -> None:
     straight, resumed = (caffe.get_solver("solver.prototxt") for _ in range(2))
     resumed.restore("snap_iter_25.solverstate")
     assert resumed.iter == 25
