@@ -113,7 +113,7 @@ def test_ctrl_c_is_no_traceback(
     assert capsys.readouterr().err == "verydeep summary: interrupted\n"
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--version"])
     assert caught.value.code == 0

@@ -25,7 +25,7 @@ IMPORTED = {
     "runtime/pycaffe/layer.py": {"python_layer"},  # hands out the user's own object
     "runtime/pycaffe/net.py": {"memory_data"},  # set_input_arrays is for this type in Caffe
 }
-"""Layer modules that a module may import by name, besides the factory."""
+"""Layer modules that a module may import by name, except the factory."""
 
 
 def sources() -> dict[str, ast.Module]:

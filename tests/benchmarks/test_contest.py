@@ -22,7 +22,7 @@ serve(lambda: time.sleep(args.batch / 1000), {"name": args.work, "net": args.net
 
 @pytest.fixture
 def module(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Import one of the benchmarks' scripts, which stand outside the packages."""
+    """Import one of the benchmarks' scripts, which are outside the packages."""
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     names: list[str] = []
 
@@ -51,7 +51,7 @@ def test_contestants_run_round_by_round(
     assert outcome.descriptions["one"] == {"name": "forward", "net": "D"}
 
 
-def test_a_worker_that_dies_is_told(
+def test_a_worker_that_dies_is_reported(
     module: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     contest = module("contest")
@@ -83,7 +83,7 @@ def test_the_best_of_the_peer_s_ways_is_judged(module: Any) -> None:
 
 
 def test_caffes_figures_are_carried_over(module: Any) -> None:
-    """By the peer that was measured beside Caffe then, and beside this project now."""
+    """By the peer that was measured with Caffe then, and with this project now."""
     cpu, contest = module("cpu"), module("contest")
     bar = next(bar for bar in cpu.BARS if bar.key == "caffe D 8")
     outcome = contest.Outcome(times={"verydeep": [1000.0], "PyTorch nhwc": [2 * 557.0]})
@@ -103,7 +103,7 @@ def test_the_documents_show_the_results(module: Any) -> None:
     assert "<!-- cpu -->" in (ROOT / "README.md").read_text()
 
 
-def test_the_results_say_what_made_them(module: Any) -> None:
+def test_the_results_record_their_command_and_machine(module: Any) -> None:
     record = module("record")
     for path in sorted(record.RESULTS.glob("*.json")):
         head = json.loads(path.read_text())

@@ -101,7 +101,7 @@ def test_gemm(
 
 
 def test_gemm_large_enough_to_be_cut(device: Device) -> None:
-    """Rows and columns of the product are told apart by construction: c[i, j] = i + 1000 j."""
+    """Rows and columns of the product differ by construction: c[i, j] = i + 1000 j."""
     m, n, k = 300, 270, 40
     a, b = np.zeros((m, k)), np.zeros((k, n))
     a[:, 0], b[0] = np.arange(m), 1.0

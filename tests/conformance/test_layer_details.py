@@ -55,7 +55,7 @@ def test_a_tied_maximum_sends_its_gradient_to_one_bottom() -> None:
         assert found == [[0, 1, 0], [1, 0, 0], [0, 0, 1]]
 
 
-def test_old_dimensions_of_dummy_data_are_said_once_or_once_a_top() -> None:
+def test_old_dimensions_of_dummy_data_are_given_once_or_once_per_top() -> None:
     old = "num: 5 channels: 2 channels: 3 height: 1 width: 4 width: 6"
     with build(f'type: "DummyData" dummy_data_param {{ {old} }}', tops=2) as net:
         assert [net.blobs[t].shape for t in ("t0", "t1")] == [(5, 2, 1, 4), (5, 3, 1, 6)]

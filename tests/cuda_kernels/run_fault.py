@@ -13,7 +13,7 @@ if __name__ == "__main__":
     n = 128
     x = np.arange(4 * n, dtype=np.float32)
     y = np.zeros(n, np.float32)
-    # As many elements as the kernel is told of, where one too many is the fault.
+    # The number of elements that the kernel gets; one too many is the fault.
     rows = {"reuse": 2, "write_after_read": 2}.get(kernel, 4 if source == "tensor" else 1)
     count = 4 if source == "tensor" else n
     Bench(sanitizer=sanitizer).run(source, kernel, (x[: rows * n], y, count), block=(n, 1, 1))

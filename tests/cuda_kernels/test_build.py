@@ -108,7 +108,7 @@ def test_the_target_that_a_device_runs(device: int, target: Target) -> None:
     assert choose_target(device, (75, 80, 86, 89, 90, 100)) == target
 
 
-def test_a_device_older_than_all_that_the_compiler_knows() -> None:
+def test_a_device_older_than_all_architectures_of_the_compiler() -> None:
     with pytest.raises(DeviceError) as caught:
         choose_target(70, (75, 80, 90))
     assert str(caught.value) == (
@@ -117,7 +117,7 @@ def test_a_device_older_than_all_that_the_compiler_knows() -> None:
     )
 
 
-def test_without_nvcc_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nvcc_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build.shutil, "which", lambda name, path=None: None)
     find_nvcc.cache_clear()
     try:

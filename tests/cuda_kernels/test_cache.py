@@ -42,7 +42,7 @@ def test_a_folder_that_anybody_may_write_is_not_trusted(
     assert cache_folder().parent == home / "tmp"
 
 
-def test_without_any_folder_the_error_says_which_were_tried(
+def test_without_any_folder_the_error_lists_those_tried(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (home / "file").write_text("")
@@ -78,6 +78,6 @@ def test_a_build_that_fails_leaves_nothing(home: Path) -> None:
     assert list(cache_folder().iterdir()) == []
 
 
-def test_a_digest_tells_where_its_parts_end() -> None:
+def test_a_digest_depends_on_the_borders_of_its_parts() -> None:
     assert digest("ab", "c") != digest("a", "bc")
     assert digest("ab") == digest(b"ab")

@@ -68,7 +68,7 @@ def test_shuffled_order_finds_a_missing_barrier_for_any_seed() -> None:
         ("shared_not_written", [0]),
     ],
 )
-def test_what_nobody_wrote_is_nan(kernel: str, nan_at: list[int]) -> None:
+def test_memory_that_was_not_written_is_nan(kernel: str, nan_at: list[int]) -> None:
     for order in ORDERS:
         y = launch(kernel, order)
         assert np.flatnonzero(np.isnan(y)).tolist() == nan_at

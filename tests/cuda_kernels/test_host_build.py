@@ -64,7 +64,7 @@ def test_a_sum_of_floats_by_atomics_is_refused(tmp_path: Path) -> None:
         EmulatorDriver().load(source)
 
 
-def test_without_a_compiler_the_emulator_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_the_emulator_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host_build.shutil, "which", lambda name: None)
     find_compiler.cache_clear()
     try:

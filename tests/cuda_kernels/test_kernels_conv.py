@@ -104,7 +104,7 @@ def test_the_algorithm_is_the_one_with_fewest_multiplications() -> None:
     assert choose_algorithm(exact, exact=True) == "implicit_gemm"
 
 
-def test_steps_say_where_a_tap_lies() -> None:
+def test_steps_give_the_place_of_a_tap() -> None:
     table = steps(2, (5, 7), (2, 3), (2, 1), in_holes=False)
     assert table.shape == (128, 2)
     assert table.dtype == np.int32

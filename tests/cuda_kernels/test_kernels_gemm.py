@@ -28,7 +28,7 @@ def product(m: int, n: int, k: int) -> Product:
 
 @pytest.mark.parametrize("trans", [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("mnk", SIZES, ids=str)
-def test_rows_columns_and_depths_are_told_apart(
+def test_rows_columns_and_depths_are_distinguished(
     emulator: CudaBackend, mnk: tuple[int, int, int], trans: tuple[bool, bool]
 ) -> None:
     """c[i, j] = i + 1024 j + k - 1: whole numbers, exact in float32."""

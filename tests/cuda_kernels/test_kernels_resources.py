@@ -1,4 +1,4 @@
-"""What the compiler says of the kernels, on every architecture that it knows."""
+"""The compiler's report of the kernels, on every architecture that it supports."""
 
 from __future__ import annotations
 

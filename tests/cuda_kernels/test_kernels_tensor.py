@@ -80,7 +80,7 @@ def test_other_numbers_are_rounded_once(emulator: CudaBackend, precision: str) -
 
 
 @pytest.mark.parametrize("precision", ROUNDING)
-def test_packed_images_stand_in_a_margin_of_zeros(emulator: CudaBackend, precision: str) -> None:
+def test_packed_images_have_a_margin_of_zeros(emulator: CudaBackend, precision: str) -> None:
     kind = PRECISIONS[precision]
     grid = Grid.with_margin(3, (4, 5), (1, 2))
     packer = Packer(Launcher(emulator.driver, emulator.device_memory), kind)
@@ -114,7 +114,7 @@ def test_chunks_of_images_are_the_whole(
     np.testing.assert_allclose(parts[2], whole[2], rtol=0, atol=1e-4)
 
 
-def test_the_workspace_is_what_the_plan_says() -> None:
+def test_the_workspace_has_the_size_of_the_plan() -> None:
     geom = ConvGeometry(2, 32, 20, 20, 32, (3, 3), (1, 1))
     with emulated() as (backend, _):
         plan = dataclasses.replace(CudaBackend(backend.driver, "bf16").conv.plan(geom))

@@ -37,7 +37,7 @@ def test_sums_of_whole_numbers_are_exact(emulator: CudaBackend, count: int) -> N
     assert emulator.vectors.dot(x, ones) == host.sum(dtype=np.float64)
 
 
-def test_many_small_terms_beside_a_large_one(emulator: CudaBackend) -> None:
+def test_many_small_terms_and_a_large_one(emulator: CudaBackend) -> None:
     """Pieces are added in float64: in float32 every later piece would vanish."""
     pieces = 2 * 256 + 1  # the thread that has the large one adds two more
     host = np.full(pieces * 4096, 2.0**-12, np.float32)

@@ -1,4 +1,4 @@
-"""Databases, made anew for every test."""
+"""Databases, created for every test."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def write_voc(root: Path, counts: dict[str, int], seed: int = 0) -> Path:
 
 
 def write_actions(root: Path, counts: dict[str, int], seed: int = 1) -> Path:
-    """Images of two people side by side, each in the colour of what they do; boxes say where."""
+    """Images of two people side by side, in the colours of their actions, and their boxes."""
     rng = np.random.default_rng(seed)
     lists: dict[str, list[str]] = {}
     number = 0
@@ -93,7 +93,7 @@ def write_annotation(root: Path, name: str, boxes: list[tuple[int, int, int, int
 def write_caltech(
     root: Path, count: int, seed: int = 2, folder: str = "101_ObjectCategories"
 ) -> Path:
-    """A folder a class with `count` images, and what Caltech-256 has among its pictures besides."""
+    """A folder per class with `count` images, and the other files of Caltech-256."""
     rng = np.random.default_rng(seed)
     for label, colour in COLOURS.items():
         for index in range(count):

@@ -1,4 +1,4 @@
-"""Databases of boxes beside those of images, and the reader that moves boxes as their images."""
+"""Databases of boxes for those of images, and the reader that moves boxes with their images."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_a_box_of_another_class_is_none(tree: Ilsvrc) -> None:
     assert class_boxes(tree, ("train/n02/d.png", 1)) == []
 
 
-def test_the_largest_box_is_taught() -> None:
+def test_the_largest_box_is_the_target() -> None:
     small, large, equal = Box("n", 0, 0, 2, 9), Box("n", 0, 0, 4, 5), Box("n", 1, 1, 6, 5)
     assert largest([small, large, equal]) == large
 
@@ -119,7 +119,7 @@ def test_boxes_are_stored_in_pixels_of_the_stored_images(tree: Ilsvrc, tmp_path:
 
 
 def test_sizes_are_those_of_the_stored_pixels(tmp_path: Path) -> None:
-    """Whatever the format and the orientation tag."""
+    """For every format and orientation tag."""
     files = {**{name: content for name, (content, _) in accepted().items()}, **oriented(6)}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)

@@ -52,7 +52,7 @@ def test_up_to_so_many_tests(root: Path) -> None:
     assert len(open_caltech(root).split(0, 6, 50).test["cat"]) == 3
 
 
-def test_mistakes_are_said(root: Path, tmp_path: Path) -> None:
+def test_mistakes_are_reported(root: Path, tmp_path: Path) -> None:
     data = open_caltech(root)
     with pytest.raises(DataError, match="cat: 9 images; expected more than the 9 to train on"):
         data.split(0, 9, None)

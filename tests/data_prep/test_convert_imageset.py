@@ -59,7 +59,7 @@ def test_jpeg_bytes_stay_as_they_are(root: Path, tmp_path: Path) -> None:
         assert data == (root / f"{number}.JPEG").read_bytes()
 
 
-def test_files_that_caffe_would_misread_are_encoded_anew(root: Path, tmp_path: Path) -> None:
+def test_files_that_caffe_would_misread_are_encoded_again(root: Path, tmp_path: Path) -> None:
     (root / "gray.JPEG").write_bytes(jpeg(photograph(20, 20)[:, :, 0]))
     (root / "png.JPEG").write_bytes(datum.encode(photograph(20, 20), "png", 95, "x"))
     entries = [("gray.JPEG", 0), ("png.JPEG", 1)]
@@ -170,7 +170,7 @@ def test_shuffling_keeps_every_image(root: Path, tmp_path: Path) -> None:
     assert all(int(key[9]) == label % 5 for key, (_, label, _) in records.items())
 
 
-def test_progress_is_told(root: Path, tmp_path: Path) -> None:
+def test_progress_is_reported(root: Path, tmp_path: Path) -> None:
     told: list[tuple[int, int]] = []
     convert(root, ENTRIES, tmp_path / "db", progress=lambda done, total: told.append((done, total)))
     assert told == [(number, 5) for number in range(1, 6)]
@@ -198,7 +198,7 @@ def test_a_corrupt_image_is_fatal_or_skipped(
         convert(root, entries[-1:], tmp_path / "none", ConvertOptions(on_error="skip"))
 
 
-def test_an_interrupted_conversion_goes_on(
+def test_an_interrupted_conversion_is_continued(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entries = ENTRIES * 30

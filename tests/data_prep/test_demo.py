@@ -73,7 +73,7 @@ def test_the_tree_opens_as_ilsvrc_with_every_image_labelled_and_boxed(small: Dem
         assert [box.name for box in read_boxes(path)] == [WNIDS[label]]
 
 
-def test_paths_and_lists_are_where_the_data_set_says(small: DemoSet) -> None:
+def test_the_data_set_has_its_paths_and_lists(small: DemoSet) -> None:
     lines = small.val_list.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("ILSVRC2012_val_00000001.JPEG ")
     path = small.root / "ILSVRC2012_validation_ground_truth.txt"
@@ -287,7 +287,7 @@ def test_a_rename_that_fails_puts_the_old_set_back(
 # Bad input ----------------------------------------------------------------------------------
 
 
-def test_a_folder_or_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_or_file_of_another_program_is_kept(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     (tmp_path / "file").write_text("a file")
@@ -298,7 +298,7 @@ def test_a_folder_or_file_of_somebody_else_is_left_alone(tmp_path: Path) -> None
     assert (tmp_path / "file").read_text() == "a file"
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(DataError, match="choose a folder you may write to"):
         make_demo(tmp_path / "file" / "set", train=10, val=10)

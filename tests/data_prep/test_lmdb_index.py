@@ -132,7 +132,7 @@ def test_memory_for_each_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_index_of_a_database_that_changes_meanwhile(
     tmp_path: Path, stale: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading goes on from the last key in the newer state."""
+    """Reading continues from the last key in the newer state."""
     monkeypatch.setattr(lmdb_tree, "_CHUNK", 2)
     records = {b"%08d" % number: b"x" * (number % 90) for number in range(900)}
     _write(tmp_path / "db", records)

@@ -140,7 +140,7 @@ except DataError as error:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the size of a file as Linux does")
-def test_a_full_disk_is_said_and_what_was_committed_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_error_and_committed_records_stay(tmp_path: Path) -> None:
     path = tmp_path / "db"
     done = subprocess.run(
         [sys.executable, "-c", FILL_A_SMALL_DISK, str(path)],

@@ -104,7 +104,7 @@ def test_liblmdb_opens_a_database_that_is_read(database: Path) -> None:
         assert dict(iter(reader)) == _records(300)
 
 
-def test_a_writer_beside_an_environment_of_the_script(
+def test_a_writer_and_an_environment_of_the_script(
     environment: lmdb.Environment, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=r"cannot be opened for writing: .* this process has it"):
@@ -214,7 +214,7 @@ put({b"zz": b""})
 """
 
 
-def test_a_database_that_another_program_goes_on_writing(database: Path) -> None:
+def test_a_database_that_another_program_writes_meanwhile(database: Path) -> None:
     """Keys are those of the beginning, values those of now: pages move when they are written."""
     with Reader(database) as reader:
         before = list(reader)

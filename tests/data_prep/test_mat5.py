@@ -1,4 +1,4 @@
-"""The reader of meta.mat, held against SciPy's writer."""
+"""The reader of meta.mat, compared with SciPy's writer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _element(kind: int, data: bytes) -> bytes:
     return struct.pack("<II", kind, len(data)) + data + b"\0" * (-len(data) % 8)
 
 
-def test_sizes_are_held_against_what_is_there(tmp_path: Path) -> None:
+def test_sizes_are_compared_with_the_bytes_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "m.mat"
     flags, name = _element(6, struct.pack("<II", 2, 0)), _element(1, b"rows")
     names = _element(5, struct.pack("<i", 8)) + _element(1, b"number\0\0text\0\0\0\0")

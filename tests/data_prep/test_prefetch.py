@@ -1,4 +1,4 @@
-"""Batches read ahead: the same whatever the workers, the split and the order of asking."""
+"""Batches read ahead: the same for any workers, split and order of requests."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_returned_arrays_belong_to_the_caller(
     np.testing.assert_array_equal(np.stack(kept), straight[0])
 
 
-def test_work_goes_on_ahead_of_the_consumer(source: Records) -> None:
+def test_work_is_done_ahead_of_the_consumer(source: Records) -> None:
     made = threading.Event()
 
     class Watched(Records):
@@ -171,7 +171,7 @@ def test_work_goes_on_ahead_of_the_consumer(source: Records) -> None:
         ReadPlan(Watched(source.values), AUGMENTED, 2, workers=1, prefetch=4)
     ) as reader:
         reader.read(0, 0, 2)
-        assert made.wait(timeout=30), "record 7 belongs to iteration 3, which nobody asked for yet"
+        assert made.wait(timeout=30), "record 7 belongs to iteration 3, which was not requested yet"
 
 
 def test_no_number_of_batches_ahead_takes_all_memory(source: Records) -> None:
@@ -223,7 +223,7 @@ def _sequential(source: Records, batch: int = 5, **more: object):
 
 
 @pytest.mark.parametrize("workers", [0, 1, 4])
-def test_a_bad_record_is_named_and_the_reader_goes_on(source: Records, workers: int) -> None:
+def test_a_bad_record_is_named_and_the_reader_continues(source: Records, workers: int) -> None:
     with _sequential(_broken(source, 7, 8), workers=workers) as reader:
         reader.read(0, 0, 5)
         with pytest.raises(DataError, match=r"record 00000007_image7.jpg: the image does not deco"):
@@ -246,7 +246,7 @@ def test_bad_records_may_be_skipped(
     assert "skipped: record 00000007_image7.jpg: the image does not decode" in caplog.text
 
 
-def test_nothing_but_bad_records() -> None:
+def test_bad_records_only() -> None:
     bad = Records([b"\xff\xff"] * 3)
     with pytest.raises(DataError, match=r"image0.jpg: neither it nor the 2 records after it can"):
         _sequential(bad, on_error="skip")

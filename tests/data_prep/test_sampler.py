@@ -45,7 +45,7 @@ def test_places_are_uniform() -> None:
 
 
 def test_the_order_is_fixed_for_good() -> None:
-    """Resumed runs of other versions must go on with the same records."""
+    """Resumed runs of other versions must continue with the same records."""
     assert permutation(10, 1, 0).tolist() == [0, 8, 4, 6, 1, 3, 9, 5, 2, 7]
 
 

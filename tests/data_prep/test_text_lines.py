@@ -260,7 +260,7 @@ def test_files_below_a_folder(tmp_path: Path) -> None:
 
 
 def test_names_in_a_locale_that_is_not_utf8(tmp_path: Path) -> None:
-    """The bytes of a name open its file, whatever characters the locale makes of them."""
+    """The bytes of a name open its file, in every locale."""
     name = b"caf\xc3\xa9 \xe9.txt"
     written(tmp_path, name + b" 3\n")
     code = (

@@ -116,7 +116,7 @@ def test_every_crop_is_drawn_equally_often() -> None:
     spec = transform(train=True, crop_size=2, mirror=True)
     drawn = spec.draw(3, 9, 0, np.arange(4800))
     corners = np.array([_apply(spec, image, words)[0, 0] for words in drawn]).astype(int)
-    # A crop at (r, c) begins with 5 r + c and goes on upwards, or downwards when mirrored.
+    # A crop at (r, c) begins with 5 r + c and continues upwards, or downwards when mirrored.
     cells = np.zeros((3, 4, 2))
     for first, second in corners:
         row, column = divmod(min(first, second), 5)

@@ -1,4 +1,4 @@
-// Devices, contexts, and what the library says of itself.
+// Devices, contexts, and the versions of the library.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -77,7 +77,7 @@ CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute attribute, CUdevice
     return CUDA_SUCCESS;
 }
 
-// The last device stands alone where there are more than two.
+// If there are more than two devices, the last one has no peer.
 CUresult cuDeviceCanAccessPeer(int* can, CUdevice device, CUdevice peer) {
     const int last = fake::device_count() - 1;
     *can = device != peer && (last < 2 || (device != last && peer != last));

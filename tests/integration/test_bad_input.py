@@ -20,7 +20,7 @@ Edit = Callable[[str], str]
 def fails(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Run a verb in a folder of its own and hold the last thing it says to a pattern."""
+    """Run a verb in a folder of its own and compare its last message with a pattern."""
     monkeypatch.chdir(tmp_path)
 
     def run(pattern: str, *argv: str) -> None:
@@ -158,7 +158,7 @@ def test_a_full_disk_at_the_last_snapshot(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_file_of_somebody_else_where_a_snapshot_is_due(
+def test_a_file_of_another_program_in_the_place_of_a_snapshot(
     fails: Callable[..., None], tmp_path: Path, finished: Path
 ) -> None:
     solver = solver_in(tmp_path, finished)

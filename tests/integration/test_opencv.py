@@ -24,7 +24,7 @@ READS_CAFFE = hasattr(cv2.dnn, "readNetFromCaffe")
 @pytest.mark.skipif(not READS_CAFFE, reason="this OpenCV does not read Caffe nets; 4.x does")
 @pytest.mark.parametrize("name", list(NETS))
 def test_opencv_computes_what_this_runtime_does(name: str, tmp_path: Path) -> None:
-    # OpenCV takes LRN's k for 1, whatever the prototxt says.
+    # OpenCV uses 1 for LRN's k and ignores the prototxt's value.
     values = {"width": Fraction(1, 8), "classes": 17, "lrn.k": 1.0}
     spec = with_values(builtin_spec(name, 64), values)
     deploy = tmp_path / "deploy.prototxt"

@@ -26,7 +26,7 @@ def forward(geom: LRNGeometry, x: Array) -> tuple[Array, Array]:
 
 
 def backward(geom: LRNGeometry, x: Array, dy: Array) -> Array:
-    """Sum over c of dy[c] * dy[c]/dx[other], with scale derived anew."""
+    """Sum over c of dy[c] * dy[c]/dx[other], with scale derived separately."""
     scale, _ = forward(geom, x)
     dx = np.zeros(x.shape)
     for c in range(geom.c):

@@ -13,7 +13,7 @@ def tolerance(dtype: npt.DTypeLike, length: int, scale: float, factor: float = 1
 
     `length` counts the terms of the longest sum behind a result, `scale` is the size of its largest
     term: rounding errors of n terms add up like a random walk. `factor` is 1 unless the algorithm
-    itself loses digits, and then the test says why.
+    itself loses digits, and then the test gives the reason.
     """
     return factor * float(np.finfo(dtype).eps) * math.sqrt(max(1, length)) * scale
 

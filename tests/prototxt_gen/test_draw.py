@@ -95,7 +95,7 @@ def test_labels(text: str, label: str) -> None:
 
 
 def test_layers_of_one_phase_are_marked_where_all_are_drawn() -> None:
-    """TRAIN and TEST can be told apart in one drawing, and drawn apart with `phase`."""
+    """TRAIN and TEST differ in one drawing, and drawn apart with `phase`."""
     text = net_to_dot(NET)
     marked = 'shape=box, style="filled,dashed"'
     assert f'layer0 [label="data\\n(Data)\\nTRAIN only", {marked}' in text
@@ -135,7 +135,7 @@ def test_channels_on_edges() -> None:
     assert 'layer2 -> "blob z" [label="7"];' in text
 
 
-def test_edges_say_how_many_outputs() -> None:
+def test_edges_have_the_number_of_outputs() -> None:
     net = parse(
         'layer { type: "InnerProduct" top: "a" inner_product_param { num_output: 7 } }',
         proto.NetParameter,
@@ -169,7 +169,7 @@ def stand_in(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None
     monkeypatch.setenv("PATH", str(folder), prepend=":")
 
 
-def test_image_is_what_graphviz_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_is_drawn_by_graphviz(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(tmp_path, monkeypatch, 'echo "$1"; cat')
     path = tmp_path / "net.svg"
     draw_net_to_file(NET, path)

@@ -177,7 +177,7 @@ def test_a_replaced_file_keeps_its_permissions(mode: int, tmp_path: Path) -> Non
     with atomic_write(path) as stream:
         stream.write(b"new")
         (temporary,) = (each for each in tmp_path.iterdir() if each != path)
-        assert permissions(temporary) & ~mode == 0, "nobody may read it who could not before"
+        assert permissions(temporary) & ~mode == 0, "the file gains no readers"
     assert path.read_text() == "new" and permissions(path) == mode
 
 
@@ -393,7 +393,7 @@ def test_a_group_that_was_complete_is_put_in_place_later(
     assert names(tmp_path) == ["a", "b", "c"] and (tmp_path / "b").read_text() == "new"
 
 
-def test_a_destination_tells_what_is_there(tmp_path: Path) -> None:
+def test_a_destination_describes_the_file_that_exists(tmp_path: Path) -> None:
     assert find_destination(tmp_path / "none").status is None
     assert not find_destination("/dev/null").replaceable
     assert find_destination("/dev/stderr").descriptor == 2

@@ -28,7 +28,7 @@ def narrow(net: str, **values: Any) -> NetSpecification:
 
 
 def weight_shapes(net: Any, crop: int) -> dict[str, tuple[int, ...]]:
-    """The weights' shapes, from a walk through the layers that knows nothing of the generator."""
+    """The weights' shapes, computed layer by layer, independently of the generator."""
     shapes, channels, side = {}, 3, crop
     for layer in net.layer:
         if layer.type == "Convolution":

@@ -82,7 +82,7 @@ def test_what_is_not_assigned_is_named_by_type_and_number() -> None:
     )
     same(to_proto(second), expected)
     same(second.to_proto(), expected)
-    # What a layer needs comes once, and before it, whatever is asked for first.
+    # The inputs of a layer come once, before it, in any order of requests.
     same(to_proto(second, first, x), expected)
 
 

@@ -89,7 +89,7 @@ def test_strings_come_back(text: str) -> None:
     assert parse(printed, proto.NetParameter) == net
 
 
-def test_escapes_are_the_shortest_that_every_reader_knows() -> None:
+def test_escapes_are_the_shortest_that_every_reader_accepts() -> None:
     net = proto.NetParameter(name='a\t\n\r"\\\x01' + "1\x7fü'")
     assert to_text(net) == 'name: "a\\t\\n\\r\\"\\\\\\0011\\177ü\'"\n'
 

@@ -1,4 +1,4 @@
-"""The schema against a list of Caffe's own fields, and its life beside other schemas."""
+"""The schema against a list of Caffe's own fields, and other schemas in the process."""
 
 from __future__ import annotations
 

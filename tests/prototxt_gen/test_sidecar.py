@@ -29,7 +29,7 @@ FULL = Sidecar(
 )
 
 
-def test_it_stands_beside_the_solver() -> None:
+def test_it_is_next_to_the_solver() -> None:
     assert sidecar_path("a/b/solver.prototxt") == Path("a/b/solver.verydeep.toml")
     assert sidecar_path("a.b/my.solver.prototxt") == Path("a.b/my.solver.verydeep.toml")
 
@@ -192,7 +192,7 @@ def test_errors_name_the_file_and_the_key(tmp_path: Path, text: str, message: st
     assert str(caught.value).startswith(f"{path}: {message}")
 
 
-def test_the_file_says_what_it_is(tmp_path: Path) -> None:
+def test_the_file_begins_with_its_description(tmp_path: Path) -> None:
     text = write_sidecar(tmp_path / "my_solver.prototxt", Sidecar()).read_text()
     assert text.startswith(
         "# What original Caffe has no field for; verydeep reads it with my_solver"

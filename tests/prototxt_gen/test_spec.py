@@ -26,7 +26,7 @@ OWN = 'name = "own"\nstages = [["conv3-8"], ["conv3-16"]]\n'
 
 
 @pytest.mark.parametrize("net", list(vgg.NETS))
-def test_a_built_in_spec_trains_as_section_3_1_says(net: str) -> None:
+def test_a_built_in_spec_trains_as_in_section_3_1(net: str) -> None:
     spec = builtin_spec(net)
     assert (spec.fc, spec.classes, spec.crop, spec.dropout) == ((4096, 4096), 1000, 224, 0.5)
     solver, train = spec.solver, spec.data.train
@@ -114,7 +114,7 @@ def test_width_multiplies_and_rounds(form: str) -> None:
     assert [spec.scaled(width) for width in (64, 512, 20, 1)] == [8, 64, 2, 1]
 
 
-def test_components_may_stand_in_the_spec_itself() -> None:
+def test_components_may_be_in_the_spec_itself() -> None:
     rows = "[[1, 0, 0], [0, 1, 0], [0, 0, 1]]"
     spec = parse_spec(f"{OWN}[data.train]\npca.eigenvalues = [3, 2, 1]\npca.eigenvectors = {rows}")
     assert spec.data.train.options.pca == ColourPca((3, 2, 1), ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
@@ -281,7 +281,7 @@ def test_specs_are_values() -> None:
     assert builtin_spec("D") == builtin_spec("D")
     assert isinstance(hash(builtin_spec("D")), int)
     with pytest.raises(AttributeError):
-        setattr(builtin_spec("D"), "crop", 3)  # noqa: B010 (mypy knows that it cannot be set)
+        setattr(builtin_spec("D"), "crop", 3)  # noqa: B010 (mypy reports that it cannot be set)
     assert isinstance(builtin_spec("D"), NetSpecification)
 
 

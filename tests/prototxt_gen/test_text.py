@@ -1,4 +1,4 @@
-"""Prototxt read as Caffe reads it, and what a person is told where it does not parse."""
+"""Prototxt read as Caffe reads it, and the errors where it does not parse."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_files_of_any_size(tmp_path: Path) -> None:
     assert [layer.name for layer in read_net(path).layer] == ["ü"] * 1000
 
 
-def test_read_net_upgrades_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_read_net_upgrades_and_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "net.prototxt"
     path.write_text('layers { name: "r" type: RELU bottom: "a" top: "a" }', encoding="utf-8")
     with caplog.at_level(logging.INFO, "verydeep"):

@@ -86,7 +86,7 @@ def test_batch_norm_keeps_its_three_params_with_rates_of_zero() -> None:
         check(text, text)
 
 
-def test_batch_norm_says_what_was_done() -> None:
+def test_batch_norm_logs_its_changes() -> None:
     net = parse('layer { name: "b" type: "BatchNorm" param {} param {} param {} }', NET)
     assert upgrade_net(net, "n") == [
         "layer 'b': lr_mult and decay_mult of BatchNorm's three statistics set to 0"

@@ -74,7 +74,7 @@ def test_v0_net_with_padding_layers() -> None:
     )
 
 
-def test_v0_says_what_it_did() -> None:
+def test_v0_logs_its_changes() -> None:
     assert upgrade_net(parse(V0, proto.NetParameter), "n") == [
         "9 layers of the V0 form (layers { layer { } }) upgraded",
         "padding layer 'pad1' folded into 'conv1': pad 2",
@@ -115,7 +115,7 @@ def test_v0_data_layers() -> None:
     )
 
 
-def test_v0_field_without_a_place_is_left_out_and_said() -> None:
+def test_v0_field_without_a_place_is_left_out_and_logged() -> None:
     net = parse('layers { layer { name: "r" type: "relu" num_output: 3 } }', proto.NetParameter)
     assert "layer 'r': num_output has no place in type 'relu', left out" in upgrade_net(net, "n")
     assert to_text(net) == 'layer {\n  name: "r"\n  type: "ReLU"\n}\n'

@@ -168,7 +168,7 @@ def contents(files: dict[str, tuple[bytes, np.ndarray]]) -> dict[str, bytes]:
     return {name: content for name, (content, _) in files.items()}
 
 
-# Written anew in their own format, JPEG, which changes them a little.
+# Encoded again in their own format, JPEG, which changes them a little.
 CHANGED = {"cmyk.jpg", "gray.jpg", "png_named.JPEG"}
 
 
@@ -198,7 +198,7 @@ def test_the_same_files_are_refused(tmp_path: Path, entry: Entry) -> None:
 
 @every_entry
 def test_pixels_stay_as_stored(tmp_path: Path, entry: Entry) -> None:
-    """Whatever the orientation tag: 1 to 8, and values that mean nothing."""
+    """For every orientation tag: 1 to 8, and values without a meaning."""
     plain = datum.decode(oriented(1)["turned.jpg"], "jpeg", COLOR)
     files = {
         f"{orientation}{name}": content

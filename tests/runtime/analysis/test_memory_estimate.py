@@ -44,7 +44,7 @@ def vgg(name: str, phase: int = proto.TRAIN, batch: int | None = None) -> Net:
 
 
 def touched(memories: Iterable[SyncedMemory]) -> int:
-    """Bytes of the storages that somebody has written or read."""
+    """Bytes of the storages that were written or read."""
     storages: dict[int, Storage] = {id(memory.storage): memory.storage for memory in memories}
     return sum(
         storage.count * storage.dtype.itemsize

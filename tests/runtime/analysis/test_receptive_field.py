@@ -34,7 +34,7 @@ def pool(name: str, bottom: str, kernel: int, stride: int = 1, method: str = "AV
 
 
 @pytest.mark.parametrize(("stack", "size"), [(1, 3), (2, 5), (3, 7)])
-def test_stacks_of_3x3_see_as_the_paper_says(stack: int, size: int) -> None:
+def test_stacks_of_3x3_have_the_receptive_fields_of_the_paper(stack: int, size: int) -> None:
     names = ["data", *(f"c{i}" for i in range(stack))]
     layers = "".join(conv(top, bottom, 2, 3, "pad: 1") for bottom, top in itertools.pairwise(names))
     assert fields_of(shapes_of(input_layer(1, 2, 9, 9) + layers))[names[-1]] == square(size, 1)

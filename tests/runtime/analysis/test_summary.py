@@ -93,7 +93,7 @@ def test_other_forms_of_a_net_have_its_size(head: str) -> None:
     assert other.multiply_adds == train.multiply_adds
 
 
-def test_a_row_says_all_of_a_layer() -> None:
+def test_a_row_describes_a_layer() -> None:
     summary = summary_of("D")
     found = row(summary, "conv3_1")
     assert found.tops == (("conv3_1", (1, 256, 56, 56)),)

@@ -32,7 +32,7 @@ def test_what_is_written_is_the_blobs() -> None:
     view.diff[...] = 1
     assert blob.data.host().tolist() == [[4, 4], [0, 0]]
     assert blob.diff.host().sum() == 4
-    assert blob.data.version is None  # whoever holds the array may write at any time
+    assert blob.data.version is None  # an array that is held may be written at any time
 
 
 def test_shapes() -> None:

@@ -1,4 +1,4 @@
-"""HDF5 files from strangers: weights, solver states and features read nothing but the file."""
+"""Untrusted HDF5 files: weights, solver states and features read only the file."""
 
 from __future__ import annotations
 

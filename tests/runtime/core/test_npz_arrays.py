@@ -1,4 +1,4 @@
-"""Arrays from .npz files: what they claim is held against what they hold."""
+"""Arrays from .npz files: their headers are compared with their contents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SyncedMemory: what is copied, when, and what its version tells."""
+"""SyncedMemory: what is copied, when, and the meaning of its version."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_versions_of_two_storages_never_meet(far: FarBackend) -> None:
     assert one.version != before
 
 
-def test_sharing_looks_at_the_same_bytes_in_the_own_shape(far: FarBackend) -> None:
+def test_sharing_views_the_same_bytes_in_the_own_shape(far: FarBackend) -> None:
     one, two = memory(far, 6), memory(far, 2, 3)
     one.share(two)
     two.mutable_dev()[...] = 9.0
@@ -166,7 +166,7 @@ def test_storage_around_an_array_on_the_host_is_that_array() -> None:
 
 
 @pytest.mark.parametrize("far_away", [False, True])
-def test_what_is_cleared_reads_zero_and_is_written_when_somebody_looks(far_away: bool) -> None:
+def test_cleared_memory_reads_zero_and_is_written_when_read(far_away: bool) -> None:
     backend = FarBackend() if far_away else CpuBackend(threads=1)
     synced = memory(backend, 3)
     assert synced.reads_zero
@@ -197,7 +197,7 @@ def test_who_overwrites_need_not_have_zeros_first(far_away: bool) -> None:
     np.testing.assert_array_equal(synced.dev(), 5.0)
 
 
-def test_an_array_that_somebody_keeps_is_cleared_at_once() -> None:
+def test_an_array_that_is_referenced_is_cleared_at_once() -> None:
     synced = memory(CpuBackend(threads=1), 3)
     kept = synced.exposed_host()
     kept[...] = 7.0

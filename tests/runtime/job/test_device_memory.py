@@ -35,7 +35,7 @@ def trained(folder: Path, backend: Backend) -> TrainResult:
     return train(TrainJob(solver), lambda param: backend)
 
 
-def test_too_little_memory_is_said_before_the_first_pass(tmp_path: Path) -> None:
+def test_too_little_memory_is_an_error_before_the_first_pass(tmp_path: Path) -> None:
     backend = CudaBackend(EmulatorDriver(memory=200 << 10))
     with pytest.raises(OutOfMemoryError) as caught:
         trained(tmp_path, backend)

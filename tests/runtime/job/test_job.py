@@ -42,7 +42,7 @@ def result(out: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_result_says_what_was_asked_for(result: dict[str, Any]) -> None:
+def test_the_result_records_the_options(result: dict[str, Any]) -> None:
     assert result["net"] == "VGG-A-demo"
     assert result["iterations"] == ITERATIONS
     assert 0 <= result["top5_error"] <= result["top1_error"] <= 1
@@ -118,13 +118,13 @@ def test_a_second_job_in_the_folder_is_refused_before_it_writes(
     assert f"another run (process {os.getpid()} on " in error and "another folder" in error
 
 
-def test_an_incomplete_data_set_is_said_at_once(tmp_path: Path) -> None:
+def test_an_incomplete_data_set_is_an_error_at_once(tmp_path: Path) -> None:
     (tmp_path / "set" / "train").mkdir(parents=True)
     with pytest.raises(DataError, match=r"set: no val images; looked for"):
         run_job(JobOptions(data=str(tmp_path / "set"), out=tmp_path / "o"), create_backend("cpu"))
 
 
-def test_a_gpu_that_is_not_there_is_said_before_any_work(
+def test_a_missing_gpu_is_an_error_before_any_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "o"

@@ -103,7 +103,7 @@ def test_both_parts_are_labelled(tmp_path: Path) -> None:
     assert texts(worst)[0][0] == "class 0 100 %\nis class 4"
 
 
-def test_without_errors_the_second_part_says_so(tmp_path: Path) -> None:
+def test_without_errors_the_second_part_has_a_note(tmp_path: Path) -> None:
     with Reader(database(tmp_path / "db", 3)) as reader:
         figure = predictions_figure(reader, Predictions.of(evaluation(3, 0)), NAMES, "A title")
     assert figure.subfigs[1].get_suptitle() == "Worst errors: no prediction is wrong"

@@ -119,7 +119,7 @@ def test_a_finished_run_gives_its_files_again(solver: Path) -> None:
     assert again.test.keys() == first.test.keys()
 
 
-def test_auto_without_a_snapshot_starts_anew(
+def test_auto_without_a_snapshot_starts_at_the_beginning(
     solver: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "verydeep")

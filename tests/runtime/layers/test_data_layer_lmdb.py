@@ -100,7 +100,7 @@ for number in range(100, 160):
 """
 
 
-def test_training_goes_on_while_another_program_enlarges_the_database(folder: Path) -> None:
+def test_training_continues_while_another_program_enlarges_the_database(folder: Path) -> None:
     with _net(folder) as net:
         _check_batches(net, 0, 2)
         subprocess.run([sys.executable, "-c", GROW, str(folder / "db")], check=True)

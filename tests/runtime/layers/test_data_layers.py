@@ -1,4 +1,4 @@
-"""Layers that read and write files, beside Data: what they give and what they take."""
+"""Layers that read and write files, except Data: their outputs and inputs."""
 
 from __future__ import annotations
 

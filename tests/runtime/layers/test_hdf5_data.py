@@ -294,7 +294,7 @@ def test_one_file_stays_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("start", [1, 3, 7, 15, 70, 77, FAR])
-def test_the_data_goes_on_at_any_pass(
+def test_the_data_continues_at_any_pass(
     tmp_path: Path, start: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Far passes are reached without reading all that lies before them."""
@@ -308,7 +308,7 @@ def test_the_data_goes_on_at_any_pass(
 
 
 @pytest.mark.parametrize("start", [1, 7, 15, 30])
-def test_shuffled_data_goes_on_at_any_pass(tmp_path: Path, start: int) -> None:
+def test_shuffled_data_continues_at_any_pass(tmp_path: Path, start: int) -> None:
     write(tmp_path, {"x": np.arange(4)}, {"x": np.arange(4, 7)})
     with build(tmp_path, batch=2, more="shuffle: true") as net:
         wanted = rows(net, start + 10)[-20:]
@@ -374,7 +374,7 @@ def test_links_that_lead_nowhere(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", FORGED)
 @pytest.mark.parametrize("shuffle", ["", "shuffle: true"])
-def test_sizes_are_held_against_the_file(tmp_path: Path, name: str, shuffle: str) -> None:
+def test_sizes_are_compared_with_the_file(tmp_path: Path, name: str, shuffle: str) -> None:
     (path,) = write(tmp_path, {"y": np.zeros(3)})
     with h5py.File(path, "w") as file:
         FORGED[name](file, "x", tmp_path)

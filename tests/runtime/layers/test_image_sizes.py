@@ -156,7 +156,7 @@ def test_a_device_computes_the_same(tmp_path: Path, options: dict[str, bool]) ->
 
 
 def test_the_clock_chooses_the_size(tmp_path: Path) -> None:
-    """A net that goes on at pass 3 sees what a net that came there by itself sees."""
+    """A net that continues at pass 3 reads the same as a net that ran all passes."""
     write_images(tmp_path)
     backend = create_backend("cpu")
     whole = passes(tmp_path, 6, backend)
@@ -417,7 +417,7 @@ def test_products_over_rows_of_images(tmp_path: Path) -> None:
 
 
 def test_means_of_outputs_that_follow_the_images(tmp_path: Path) -> None:
-    """Outputs of several sizes have no mean; a test says so."""
+    """Outputs of several sizes have no mean; a test reports it."""
     solver = write_solver(tmp_path, 1, 1)
     net = (tmp_path / "net.prototxt").read_text()
     net += 'layer { name: "copy" type: "Power" bottom: "side" top: "copy" include {phase: TEST} }'

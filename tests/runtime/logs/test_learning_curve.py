@@ -61,7 +61,7 @@ def test_errors(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("loss", ["1e308", "1e999", "-1e308", "5e-324", "nan", "0"])
 def test_losses_that_no_axis_has_room_for(loss: str, tmp_path: Path) -> None:
-    """A run that diverged is what a curve is looked at for."""
+    """A curve has to show a run that diverged."""
     line = "I1231 23:59:55.000000 7 solver.cpp:258]     "
     text = "".join(
         f"{line}Iteration {n}\n{line}Train net output #0: loss = {value}\n"

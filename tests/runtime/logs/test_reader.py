@@ -57,7 +57,7 @@ def test_caffes_lines(tmp_path: Path) -> None:
         }
     ]
     assert train[0] == {"NumIters": 0.0, "Seconds": 5.0, "LearningRate": 0.1, "loss": 2.75}
-    # The year is not said, and it passed.
+    # The line has no year, and the year ended.
     assert train[1] == {"NumIters": 5.0, "Seconds": 20.0, "LearningRate": 0.01, "loss": 1e-5}
     assert math.isnan(train[2]["loss"]) and train[2]["LearningRate"] == 0.01
 

@@ -36,7 +36,7 @@ def test_everybody_gets_what_was_meant_for_them() -> None:
     assert together(3, act)[1] == [4901.0, 4911.0, 4921.0]
 
 
-def test_alone_there_is_nobody_to_wait_for() -> None:
+def test_a_single_rank_waits_for_none() -> None:
     collective = ThreadCollective(ExchangeTable(1), 0)
     assert collective.exchange([[np.ones(2)]], [[2]])[0][0].tolist() == [1, 1]
     collective.release()
@@ -99,7 +99,7 @@ def test_the_failure_of_one_is_the_failure_of_all(group: ThreadGroup, rank: int)
     assert group.run("meet") == [0, 1, 2], "what is left can still be saved"
 
 
-def test_a_bug_in_a_replica_is_told_as_such(group: ThreadGroup) -> None:
+def test_a_bug_in_a_replica_is_reported_as_such(group: ThreadGroup) -> None:
     with pytest.raises(TrainingError) as caught:
         group.run("fail", 1, ZeroDivisionError("oh"))
     assert "replica 1: ZeroDivisionError('oh'); expected it to compute as the" in str(caught.value)

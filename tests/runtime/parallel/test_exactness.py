@@ -136,7 +136,7 @@ def test_the_script_prints_one_sum(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(sums.values()) == {last} and len(last) == 64
 
 
-def test_the_script_says_where_bytes_differ(
+def test_the_script_prints_where_bytes_differ(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exactness, "train_case", lambda solver, replicas, *rest: f"{replicas}")

@@ -87,7 +87,7 @@ def test_a_corrupt_record_stops_the_run_and_what_was_learnt_is_saved(case: Path)
         shutil.rmtree(case.parent / "run")
 
 
-def test_a_corrupt_record_is_skipped_where_the_option_says_so(
+def test_a_corrupt_record_is_skipped_with_the_option(
     case: Path, fresh: Trained, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil(case, 50)

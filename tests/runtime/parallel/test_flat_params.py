@@ -46,7 +46,7 @@ def test_owners_share_evenly() -> None:
     assert max(sizes) - min(sizes) <= 2 * flat_params.CHUNK
 
 
-def test_the_net_adds_to_the_gradient_at_hand() -> None:
+def test_the_net_adds_to_the_present_gradient() -> None:
     with build(SHARED, proto.TRAIN, seed=3) as net:
         buffers = GradientBuffers(net, Layout([b.count() for b in net.params.learnable]))
         net.forward()

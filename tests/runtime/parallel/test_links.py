@@ -154,7 +154,7 @@ def test_where_peers_cannot_be_read_the_way_is_named(caplog: pytest.LogCaptureFi
         together(2, PEER, lambda link: link.exchange([[]] * 2, [[]] * 2), peers=False)
 
 
-def test_without_nccl_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nccl_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     assert nccl.find_library().endswith("libnccl.so.2")
     monkeypatch.setattr(nccl, "find_library", lambda: "/nowhere/libnccl.so.2")
     with pytest.raises(DeviceError) as caught:

@@ -129,7 +129,7 @@ def test_the_main_job_trains_on_all_ranks(tmp_path: Path) -> None:
     assert done.stdout.count("held-out images, 2 iterations") == 1
 
 
-def test_mpirun_without_mpi4py_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mpirun_without_mpi4py_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PMI_SIZE", raising=False)
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "1")
     assert find_world() is None

@@ -99,7 +99,7 @@ def test_the_sidecar_and_then_the_snapshot_decide() -> None:
     assert plan(net, 1, resumed=1).shards == 1
 
 
-def test_another_number_than_on_one_device_is_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_another_number_than_on_one_device_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "verydeep")
     plan(DATA.format(256) + LOSS, 4)
     assert caplog.text == ""
@@ -167,7 +167,7 @@ def test_nets_that_are_not_the_mean_of_their_shards(net: str, message: str) -> N
         assert message in str(caught.value)
 
 
-def test_debug_info_wants_one_pass() -> None:
+def test_debug_info_needs_one_pass() -> None:
     assert plan(DATA.format(256) + LOSS, more="debug_info: true").shards == 1
     with pytest.raises(UnsupportedError, match="debug_info logs one pass of one net; expected"):
         plan(DATA.format(256) + LOSS, 2, more="debug_info: true")

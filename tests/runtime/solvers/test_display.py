@@ -63,7 +63,7 @@ def test_the_lines_of_a_run(caplog: pytest.LogCaptureFixture, tmp_path: Path) ->
         assert re.fullmatch(pattern, line), (line, pattern)
 
 
-def test_test_loss_and_clipping_are_said(caplog: pytest.LogCaptureFixture) -> None:
+def test_test_loss_and_clipping_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     lines = _run(
         caplog,
         "max_iter: 1 display: 0 test_iter: 1 test_interval: 1 test_compute_loss: true "

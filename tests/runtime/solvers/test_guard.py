@@ -76,7 +76,7 @@ def test_a_loss_at_ln_classes_is_warned_about(caplog: pytest.LogCaptureFixture) 
     assert caplog.text == ""
 
 
-def test_what_a_net_that_knows_nothing_loses() -> None:
+def test_the_loss_of_a_net_at_chance() -> None:
     assert chance_loss(make_solver("", CLASSIFIER).net) == pytest.approx(math.log(3))
     assert chance_loss(make_solver("").net) is None
 

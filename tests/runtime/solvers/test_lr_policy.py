@@ -52,7 +52,7 @@ def test_rates(fields: str, rates: dict[int, float]) -> None:
         assert learning_rate(_param(fields), iteration, 0)[0] == pytest.approx(rate, rel=1e-7)
 
 
-def test_step_says_its_step() -> None:
+def test_step_logs_its_step() -> None:
     param = _param("lr_policy: 'step' gamma: 0.5 stepsize: 10")
     assert [learning_rate(param, i, 7)[1] for i in (0, 9, 10, 35)] == [0, 0, 1, 3]
 

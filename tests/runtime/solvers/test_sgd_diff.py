@@ -47,6 +47,6 @@ def test_the_diff_is_what_was_taken_off(
     np.testing.assert_allclose(diff, step, rtol=1e-5, atol=1e-7)
 
 
-def test_nobody_looks_nothing_is_copied() -> None:
+def test_without_a_reader_nothing_is_copied() -> None:
     step, diff = trained(SolverOptions(share_activations=True))
     assert step.any() and not np.allclose(diff, step, rtol=1e-2)

@@ -50,7 +50,7 @@ def test_sigint_snapshots_and_stops(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert caplog.messages[-1] == "Optimization stopped early."
 
 
-def test_sighup_snapshots_and_goes_on(tmp_path: Path) -> None:
+def test_sighup_snapshots_and_continues(tmp_path: Path) -> None:
     solver = _solve(tmp_path, signal.SIGHUP, 2)
     assert solver.iter == 6
     assert _snapshots(tmp_path) == ["toy_iter_3.caffemodel", "toy_iter_6.caffemodel"]
@@ -96,7 +96,9 @@ def test_a_test_is_broken_off_and_run_again_on_resume(
 
 
 @pytest.mark.parametrize("sigint", list(Action))
-def test_sigterm_snapshots_and_stops_whatever_sigint_does(sigint: Action, tmp_path: Path) -> None:
+def test_sigterm_snapshots_and_stops_with_any_action_of_sigint(
+    sigint: Action, tmp_path: Path
+) -> None:
     hook = _Send(signal.SIGTERM, 2)
     solver = make_solver(f"{FIELDS} {prefix(tmp_path)}", CLASSIFIER, hooks=(hook,))
     with SignalHandler(sigint, Action.NONE) as signals:

@@ -89,7 +89,7 @@ def test_a_snapshot_at_a_test_comes_before_it(tmp_path: Path) -> None:
     assert straight.tests.passes == second.tests.passes
 
 
-def test_the_plateau_goes_on(tmp_path: Path) -> None:
+def test_the_plateau_continues(tmp_path: Path) -> None:
     schedule = PlateauOptions(metric="accuracy", patience=1, factor=0.5, min_delta=0.2)
     options = SolverOptions(sidecar=Sidecar(schedule=schedule))
     straight = _make(tmp_path / "a", "", options=options)
@@ -134,7 +134,7 @@ def test_what_original_caffe_reads(tmp_path: Path) -> None:
     assert [len(layer.blobs) for layer in net.layer if layer.blobs] == [2, 2]
 
 
-def test_weights_are_found_beside_the_state_when_moved(tmp_path: Path) -> None:
+def test_weights_are_found_next_to_the_state_when_moved(tmp_path: Path) -> None:
     solver = _make(tmp_path / "a", "")
     solver.step(1)
     _, path, _ = solver.snapshot()
@@ -182,7 +182,7 @@ DAMAGES: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("what", DAMAGES)
-def test_auto_passes_over_a_damaged_one_and_says_so(
+def test_auto_skips_a_damaged_one_and_logs_it(
     what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, stem = _three_snapshots(tmp_path)
@@ -387,7 +387,7 @@ CAREFUL = SolverOptions(force=False)
 
 @pytest.mark.parametrize("name", ["caffemodel", "solverstate", "state.json"])
 @pytest.mark.parametrize("iteration", [4, 12])
-def test_a_file_of_somebody_else_is_refused_before_the_first_iteration(
+def test_a_file_of_another_program_is_refused_before_the_first_iteration(
     name: str, iteration: int, tmp_path: Path
 ) -> None:
     path = tmp_path / f"toy_iter_{iteration}.{name}"

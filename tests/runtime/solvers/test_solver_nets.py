@@ -148,7 +148,7 @@ def test_the_solvers_weights_are_read_in_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(solver.net.params.learnable[0].data.host(), wanted)
 
 
-def test_the_sidecar_says_which_layers_of_the_weights(tmp_path: Path) -> None:
+def test_the_sidecar_names_the_layers_of_the_weights(tmp_path: Path) -> None:
     path = tmp_path / "a.caffemodel"
     source = make_solver("random_seed: 1", CLASSIFIER)
     save(source.net, path)

@@ -65,7 +65,7 @@ def test_the_order_of_things(tmp_path: Path) -> None:
     assert diary.lines == [*wanted, "snapshot 3", "testing 0", "test 2", "done"]
 
 
-def test_a_run_that_fails_says_so() -> None:
+def test_a_run_that_fails_logs_it() -> None:
     class Fail(SolverHook):
         def on_gradients_ready(self, solver: Solver) -> None:
             raise RuntimeError("replica 1 is gone")

@@ -189,7 +189,7 @@ def test_gradients_doubles_and_old_dimensions_are_written(tmp_path: Path) -> Non
     assert (old.name, old.type, blob.HasField("shape")) == ("ip", 14, False)
 
 
-def test_what_v1_cannot_say_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
+def test_what_v1_cannot_store_is_refused_and_the_old_file_stays(tmp_path: Path) -> None:
     path = write(tmp_path / "net", b"old")
     net = proto.NetParameter()
     net.layer.add(name="bn", type="BatchNorm")

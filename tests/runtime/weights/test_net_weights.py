@@ -170,7 +170,9 @@ def test_chosen_layers_only(tmp_path: Path) -> None:
         assert same_weights(other, expected)
 
 
-def test_a_file_of_another_net_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_file_of_another_net_is_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with build(SMALL) as net:
         report = copy_trained_layers(net, GOLDEN / "conv.caffemodel")
     assert not report.loaded

@@ -51,7 +51,7 @@ def test_state_comes_back(tmp_path: Path, name: str, learned_net: str) -> None:
     state = SolverState(7, learned_net, 2, history())
     write(tmp_path / name, state)
     assert same(read_solverstate(tmp_path / name), state)
-    # What a file is, is told by its content.
+    # The content determines the kind of a file.
     (tmp_path / name).rename(tmp_path / "other")
     assert same(read_solverstate(tmp_path / "other"), state)
 

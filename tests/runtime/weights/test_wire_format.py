@@ -108,7 +108,7 @@ def test_an_overlong_length_inside_a_message_is_damage() -> None:
         (b'name: "VGG"\nlayer {', "this is text, such as a prototxt; give the binary file"),
     ],
 )
-def test_errors_say_what_the_bytes_are(data: bytes, text: str) -> None:
+def test_errors_describe_the_bytes(data: bytes, text: str) -> None:
     with pytest.raises(SnapshotError) as caught:
         fields(data)
     assert text in str(caught.value)

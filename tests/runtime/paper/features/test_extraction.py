@@ -184,7 +184,7 @@ def test_another_layer_can_be_named(toy: Toy) -> None:
     assert toy.extract(CROP, layer="pool2").values.shape == (COUNT, 12)
 
 
-def test_what_they_depend_on_is_told(toy: Toy) -> None:
+def test_what_they_depend_on_is_described(toy: Toy) -> None:
     found = toy.extract(18, 20, flip=False)
     assert found.names == tuple(f"{index:08d}" for index in range(COUNT))
     wanted = {"net": "toy", "layer": "fc4", "crop": "16x16", "scales": [18, 20], "flip": False}

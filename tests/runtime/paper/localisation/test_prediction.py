@@ -153,7 +153,7 @@ def test_a_grid_of_one_crop_is_the_central_crop(root: Path, truth: Truth) -> Non
         found = crop_candidates(net, rated, images, 20, 1, truth.labels[:, None], truth.sizes)
         np.testing.assert_allclose(merged_boxes([found])[:, 0], wanted, atol=1e-3)
         nine = crop_candidates(net, rated, images, 20, 3, truth.labels[:, None], truth.sizes)
-        # An image that is wider than high tells rows from columns.
+        # An image that is wider than high distinguishes rows and columns.
         image = images.load(1, 20)[1]
         rows, columns = image.shape[1] - CROP, image.shape[2] - CROP
         assert (rows, columns) == (4, 11)
