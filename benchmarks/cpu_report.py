@@ -18,6 +18,7 @@ from prototxt_gen.files import atomic_write, atomic_write_text
 CPU, CONV = RESULTS / "cpu.json", RESULTS / "conv.json"
 DENSE, PARALLEL = RESULTS / "dense.json", RESULTS / "parallel.json"
 LMDB = RESULTS / "lmdb_open.json"
+ARCHITECTURE = RESULTS / "architecture.json"
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -102,6 +103,49 @@ def lmdb_table(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+_FIGURES = (
+    ("files at the top level of `runtime`", "files_at_the_top_of_runtime"),
+    ("folders of `runtime`; a file at its top level counts as one", "folders_of_runtime"),
+    ("longest chain of imports between them", "floors"),
+    ("imports between them, each pair once", "arrows"),
+    ("groups of files that import each other", "cycles"),
+    ("Python files", "files"),
+    ("functions", "functions"),
+    ("lines of Python without blank lines, comments and docstrings", "lines_of_code"),
+    ("functions with a complexity above 15", "complex_functions"),
+    ("methods that only forward to another object", "forwarding_methods"),
+    ("pairs of places with 6 or more equal lines of code", "duplicate_pairs"),
+    ("mannerisms in the product", "mannerisms product"),
+    ("mannerisms in the documentation", "mannerisms documentation"),
+    ("mannerisms in tests", "mannerisms tests"),
+    ("files between a record and the first convolution", "hops batch files"),
+    ("functions between a record and the first convolution", "hops batch functions"),
+    ("calls from `Net.backward` to the gradient of a convolution", "hops gradient calls"),
+)
+
+
+def architecture_table(results: dict[str, Any]) -> str:
+    """Figures of the source code in two revisions."""
+    before, after = results["before"], results["after"]
+    return "\n".join(
+        [
+            f"| figure | {before['revision'][:7]} | {after['revision'][:7]} |",
+            "|---|---|---|",
+            *(
+                f"| {title} | {_at(before, key):,} | {_at(after, key):,} |"
+                for title, key in _FIGURES
+            ),
+        ]
+    )
+
+
+def _at(figures: dict[str, Any], path: str) -> int:
+    value: Any = figures
+    for key in path.split():
+        value = value[key]
+    return int(value)
+
+
 def _times(result: dict[str, Any]) -> str:
     """A ratio with the 95 % confidence interval of its median."""
     low, high = result["between"]
@@ -129,6 +173,7 @@ def sections() -> dict[str, str]:
         "dense": dense_table(dense),
         "parallel": parallel_table(parallel),
         "lmdb": lmdb_table(json.loads(LMDB.read_text())),
+        "architecture": architecture_table(json.loads(ARCHITECTURE.read_text())),
     }
 
 
