@@ -139,27 +139,32 @@ def _verb_first(parser: Parser, below: dict[str, Parser], words: list[str]) -> l
     names = {canonical(name): name for name in below}
     end = words.index("--") if "--" in words else len(words)
     plain = [i for i, word in enumerate(words[:end]) if not _FLAG.fullmatch(word)]
-    own = set(parser._option_string_actions)
     words = [_own_flag(parser, word) for word in words[:end]] + words[end:]
     verb_indices = [i for i in plain if canonical(words[i]) in names]
-
-    def before(index: int) -> list[str]:
-        return [word for word in words[:index] if word not in own]
-
+    own = parser._option_string_actions
     for fits in (_only_flags, _perhaps_only_flags):
         for index in verb_indices:
             name = names[canonical(words[index])]
-            if fits(below[name], before(index)):
+            flags = [word for word in words[:index] if word not in own]
+            if fits(below[name], flags):
                 kept = [word for word in words[:index] if word in own]
-                return [*kept, name, *before(index), *words[index + 1 :]]
+                return [*kept, name, *flags, *words[index + 1 :]]
+    _refuse_without_verb(parser, below, words, plain)
+    return words
+
+
+def _refuse_without_verb(
+    parser: Parser, below: dict[str, Parser], words: list[str], plain: list[int]
+) -> None:
+    """Report words without a verb; `plain` has the indices of those that are no flags."""
     if plain:
         wrong = next((i for i in plain if not _may_be_value(words, i)), plain[-1])
         parser.error(_unknown(parser, words[wrong], [*below, *_long_flags(parser)], list(below)))
+    own = parser._option_string_actions
     flag = next((word for word in words if word not in own), None)
     if flag is not None:
         hint = suggestion(flag.partition("=")[0], _long_flags(parser))
         parser.error(f"{flag} without a {_kind(parser)}{hint or _list(below)}")
-    return words
 
 
 def _unknown(

@@ -161,6 +161,46 @@ def gpu_count() -> int:
     return max(1, len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
 
+def _device(args: argparse.Namespace, solver: Any, rank: int) -> tuple[str, int]:
+    """The name and the number of the device of a replica."""
+    name, gpus = args.device, parse_gpus(args.gpu)
+    if gpus and name == "cpu":
+        raise UsageError(
+            f"--device cpu and --gpu {args.gpu} contradict each other; expected one of them; "
+            "remove the other"
+        )
+    device = rank
+    if gpus:
+        name = name or "gpu"
+        device = gpus[rank] if rank < len(gpus) else gpus[0] + rank
+    elif name is None and solver is not None and solver.HasField("solver_mode"):
+        name = "gpu" if solver.solver_mode == solver.GPU else "cpu"
+        device = int(solver.device_id) + rank
+    name = name or "cpu"
+    return name, device if name == "gpu" else 0
+
+
+def _backend_options(args: argparse.Namespace, name: str, replicas: int) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    if args.threads is not None and args.threads < 1:
+        raise UsageError(f"--threads: expected at least 1, got {args.threads}; correct it")
+    if name == "cpu" and (args.threads is not None or replicas > 1):
+        options["threads"] = max(1, (args.threads or default_threads()) // replicas)
+    if getattr(args, "launch_by_launch", False):
+        options["replay"] = False
+    if getattr(args, "exact", False):
+        if name != "cpu":
+            raise UsageError(
+                f"--exact: the device is {name}; expected the CPU, the one that offers this; "
+                "remove --exact, or give --device cpu"
+            )
+        options["exact"] = True
+    precision = precision_of(args)
+    if precision != FP32:
+        options["precision"] = precision
+    return options
+
+
 def open_backend(
     args: argparse.Namespace, solver: Any = None, rank: int = 0, replicas: int = 1
 ) -> Backend:
@@ -172,52 +212,20 @@ def open_backend(
         UsageError: the flags contradict each other.
         DeviceError: the device is not available.
     """
-    name, device = args.device, rank
-    gpus = parse_gpus(args.gpu)
-    if gpus and name == "cpu":
-        raise UsageError(
-            f"--device cpu and --gpu {args.gpu} contradict each other; expected one of them; "
-            "remove the other"
-        )
-    if gpus:
-        name = name or "gpu"
-        device = gpus[rank] if rank < len(gpus) else gpus[0] + rank
-    elif name is None and solver is not None and solver.HasField("solver_mode"):
-        name = "gpu" if solver.solver_mode == solver.GPU else "cpu"
-        device = int(solver.device_id) + rank if name == "gpu" else 0
-    options: dict[str, Any] = {}
-    if args.threads is not None and args.threads < 1:
-        raise UsageError(f"--threads: expected at least 1, got {args.threads}; correct it")
-    if name in (None, "cpu"):
-        device = 0
-        if args.threads is not None or replicas > 1:
-            options["threads"] = max(1, (args.threads or default_threads()) // replicas)
-    elif name == "emu":
-        device = 0
-    if getattr(args, "launch_by_launch", False):
-        options["replay"] = False
-    if getattr(args, "exact", False):
-        if name not in (None, "cpu"):
-            raise UsageError(
-                f"--exact: the device is {name}; expected the CPU, the one that offers this; "
-                "remove --exact, or give --device cpu"
-            )
-        options["exact"] = True
-    precision = precision_of(args)
-    if precision != FP32:
-        options["precision"] = precision
+    name, device = _device(args, solver, rank)
+    options = _backend_options(args, name, replicas)
     try:
-        backend = create_backend(name or "cpu", device, **options)
+        backend = create_backend(name, device, **options)
     except DeviceError as error:
         if name != "gpu" or isinstance(error, OutOfMemoryError):
             raise
         raise type(error)(f"{error}; {_cpu_advice(args)}") from error
-    if name in (None, "cpu"):
+    if name == "cpu":
         caffe_log("caffe.cpp:197", "Use CPU.")
     else:
         caffe_log("caffe.cpp:200", "Using GPUs %d", device)
-    if name in ("gpu", "emu") or precision != FP32:
-        log.info("Convolutions compute in %s", precision)
+    if name in ("gpu", "emu") or "precision" in options:
+        log.info("Convolutions compute in %s", options.get("precision", FP32))
     return backend
 
 

@@ -148,19 +148,32 @@ def _net(args: argparse.Namespace, param: Any) -> Net:
         )
     except VerydeepError as error:
         problems = missing_parts(param, phase, backend, context, args.level, stages(args))
-        names = {name for name, _ in given}
         # Data is not missing where its shape is given, or where the net fails for another reason.
         without_data = bool(images) or not isinstance(error, (DataError, UnsupportedError))
-        problems = [
-            (layer, fault)
-            for layer, fault in problems
-            if not _is_named(param, layer, names)
-            and not (without_data and isinstance(fault, DataError))
-        ]
+        names = {name for name, _ in given}
+        problems = _unexplained(param, problems, names, without_data)
         result = _explained(error, problems, args, param)
         if result is error:
             raise
         raise result from error
+
+
+def _unexplained(
+    param: Any,
+    problems: Sequence[tuple[str, VerydeepError]],
+    names: Collection[str | None],
+    without_data: bool,
+) -> list[tuple[str, VerydeepError]]:
+    """The problems of layers that --shape does not name.
+
+    With `without_data`, problems of missing data are left out.
+    """
+    return [
+        (layer, fault)
+        for layer, fault in problems
+        if not _is_named(param, layer, names)
+        and not (without_data and isinstance(fault, DataError))
+    ]
 
 
 def _explained(

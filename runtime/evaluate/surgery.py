@@ -7,6 +7,7 @@ it reads, the others 1x1. It takes images of the crop's size or larger. Paper: s
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,12 +68,14 @@ def crop_form(model: Message, top: str | None = None) -> ScoreParam:
         for layer in param.layer
         if layer.name.endswith(DENSE_SUFFIX)
     }
-    left_out: set[str] = set()
-    if top is not None:
-        left_out = {str(layer.name) for layer in tested.layer}
-        left_out -= {str(layer.name) for layer in kept}
-        left_out |= {name.removesuffix(DENSE_SUFFIX) for name in left_out}
-    return ScoreParam(param, scores, crop, names, frozenset(left_out))
+    left_out = frozenset() if top is None else _left_out(tested.layer, kept)
+    return ScoreParam(param, scores, crop, names, left_out)
+
+
+def _left_out(layers: Iterable[Message], kept: Iterable[Message]) -> frozenset[str]:
+    """The names of the layers that are not kept, also as layers of a net that is not dense."""
+    names = {str(layer.name) for layer in layers} - {str(layer.name) for layer in kept}
+    return frozenset(names | {name.removesuffix(DENSE_SUFFIX) for name in names})
 
 
 def dense_form(model: Message, backend: Backend, top: str | None = None) -> ScoreParam:

@@ -45,17 +45,7 @@ class BNLayer(Layer):
         """
         param = self.param.bn_param
         channels = image_shape(bottom[0].shape, self.label)[1]
-        given = [field.name for field, _ in param.ListFields()]
-        slopes = [name for name in given if name in _SLOPES]
-        if slopes and len(slopes) != len(given):
-            other = next(name for name in given if name not in _SLOPES)
-            raise ProtoError(
-                f"{self.label}: {slopes[0]} and {other} belong to different layouts; expected "
-                "the fields of one; correct bn_param"
-            )
-        self.four = bool(slopes) or any(name in _DECAYING for name in given)
-        if not given:
-            self._layout_by_params()
+        slopes = self._find_layout()
         self.fixed = bool(param.bn_mode == proto.BNParameter.INFERENCE)
         self.frozen = self.four and bool(param.frozen)
         names = ("scale", "shift", "mean", "variance")[: 4 if self.four else 2]
@@ -69,6 +59,21 @@ class BNLayer(Layer):
             self.eps, self.kept = float(param.var_eps), 1.0 - float(param.decay)
         if self.four:
             self._fix_statistics()
+
+    def _find_layout(self) -> bool:
+        """Determine the number of blobs; returns whether bn_param has the fields of slopes."""
+        given = [field.name for field, _ in self.param.bn_param.ListFields()]
+        slopes = [name for name in given if name in _SLOPES]
+        if slopes and len(slopes) != len(given):
+            other = next(name for name in given if name not in _SLOPES)
+            raise ProtoError(
+                f"{self.label}: {slopes[0]} and {other} belong to different layouts; expected "
+                "the fields of one; correct bn_param"
+            )
+        self.four = bool(slopes) or any(name in _DECAYING for name in given)
+        if not given:
+            self._layout_by_params()
+        return bool(slopes)
 
     def _layout_by_params(self) -> None:
         """Take the layout from the number of param entries, as bn_param has no field."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.core.description import OnnxStep
@@ -33,18 +34,7 @@ class ReshapeLayer(ViewLayer):
                 f"{self.label}: axis {param.axis} and num_axes {param.num_axes} are out of range; "
                 f"expected axes of shape {old}"
             )
-        dims = [int(d) for d in param.shape.dim]
-        if dims.count(-1) > 1 or any(d < -1 for d in dims):
-            raise ProtoError(f"{self.label}: shape {dims}; expected at most one -1, none below")
-        for i, d in enumerate(dims):
-            if d == 0:
-                if start + i >= axes:
-                    raise ProtoError(
-                        f"{self.label}: shape {dims} copies dimension {start + i}; "
-                        f"expected a dimension of {old}"
-                    )
-                dims[i] = old[start + i]
-        shape = [*old[:start], *dims, *old[end:]]
+        shape = [*old[:start], *self._dims(old, start), *old[end:]]
         if -1 in shape:
             product = math.prod(d for d in shape if d != -1)
             if product == 0 or bottom[0].count() % product:
@@ -60,6 +50,21 @@ class ReshapeLayer(ViewLayer):
                 f"{bottom[0].count()} of {old}"
             )
         return shape
+
+    def _dims(self, old: Sequence[int], start: int) -> list[int]:
+        """The dimensions of `shape`, with those of the bottom from axis `start` in place of 0."""
+        dims = [int(d) for d in self.param.reshape_param.shape.dim]
+        if dims.count(-1) > 1 or any(d < -1 for d in dims):
+            raise ProtoError(f"{self.label}: shape {dims}; expected at most one -1, none below")
+        for i, d in enumerate(dims):
+            if d == 0:
+                if start + i >= len(old):
+                    raise ProtoError(
+                        f"{self.label}: shape {dims} copies dimension {start + i}; "
+                        f"expected a dimension of {old}"
+                    )
+                dims[i] = old[start + i]
+        return dims
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.reshape(step.inputs[0], step.top[0].shape)]

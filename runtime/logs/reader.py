@@ -117,43 +117,67 @@ def _ends_with(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
 
 
 def _read_caffe(lines: list[str]) -> LogTable:
-    table, rate, net = LogTable(), math.nan, 0
-    iteration, seconds, begins = -1, 0.0, False
-    resumed: str | None = None
-    start: datetime.datetime | None = None
+    reader = _CaffeLog()
     for line in _by_thread(lines):
+        reader.read_line(line)
+    return reader.table
+
+
+class _CaffeLog:
+    """The table of a Caffe log, and the values that later lines refer to."""
+
+    def __init__(self) -> None:
+        self.table = LogTable()
+        self._iteration, self._rate, self._net = -1, math.nan, 0
+        self._begins = False
+        self._resumed: str | None = None
+        self._start: datetime.datetime | None = None
+        self._seconds = 0.0
+
+    def read_line(self, line: str) -> None:
+        """Read a line; lines before the first iteration have no values."""
         time = _time_of(line)
         if time is not None:
-            if start is None or (iteration < 0 and "Solving" in line):
-                start = time
-            seconds = (time - start).total_seconds()
-            # A log without the year that passes New Year's Eve.
-            seconds += 366 * 86400 if seconds < 0 else 0
-        begins = begins or " Solving " in line
-        if found := _RESUMING.search(line):
-            resumed = found.group(1)
-        if found := _SNAPSHOT.search(line):
-            table.snapshots.add(found.group(1))
-        if found := _ITERATION.search(line):
-            before, iteration = iteration, int(found.group(1))
+            self._set_clock(time, line)
+        self._read_run(line)
+        if self._iteration >= 0:
+            self._read_values(line)
+
+    def _set_clock(self, time: datetime.datetime, line: str) -> None:
+        if self._start is None or (self._iteration < 0 and "Solving" in line):
+            self._start = time
+        seconds = (time - self._start).total_seconds()
+        # A log without the year that passes New Year's Eve.
+        self._seconds = seconds + (366 * 86400 if seconds < 0 else 0)
+
+    def _read_run(self, line: str) -> None:
+        """Read what begins a run or an iteration."""
+        self._begins = self._begins or " Solving " in line
+        if match := _RESUMING.search(line):
+            self._resumed = match[1]
+        if match := _SNAPSHOT.search(line):
+            self.table.snapshots.add(match[1])
+        if match := _ITERATION.search(line):
+            before, self._iteration = self._iteration, int(match[1])
             # An iteration before the last one is a run of its own, with or without its first lines.
-            if begins or iteration < before:
-                table.begin(iteration, resumed)
-                begins, resumed = False, None
-        if iteration < 0:
-            continue
-        if found := _RATE.search(line):
-            rate = float(found.group(1))
+            if self._begins or self._iteration < before:
+                self.table.begin(self._iteration, self._resumed)
+                self._begins, self._resumed = False, None
+
+    def _read_values(self, line: str) -> None:
+        """Read a learning rate, the number of a test net, or outputs."""
+        train, test = self.table.train, self.table.test
+        if match := _RATE.search(line):
+            self._rate = float(match[1])
             # The rate of an iteration is logged after its outputs.
-            if table.train and table.train[-1]["NumIters"] == iteration:
-                table.train[-1]["LearningRate"] = rate
-        if found := _TEST_NET.search(line):
-            net = int(found.group(1))
-        for pattern, rows, net_id in ((_TRAIN, table.train, 0), (_TEST, table.test, net)):
-            if found := pattern.search(line):
-                outputs = {found.group(1): float(found.group(2))}
-                _add(rows, iteration, seconds, rate, outputs, net_id)
-    return table
+            if train and train[-1]["NumIters"] == self._iteration:
+                train[-1]["LearningRate"] = self._rate
+        if match := _TEST_NET.search(line):
+            self._net = int(match[1])
+        for pattern, rows, net in ((_TRAIN, train, 0), (_TEST, test, self._net)):
+            if match := pattern.search(line):
+                outputs = {match[1]: float(match[2])}
+                _add(rows, self._iteration, self._seconds, self._rate, outputs, net)
 
 
 def _by_thread(lines: list[str]) -> list[str]:

@@ -26,26 +26,31 @@ def given_shapes(
         ProtoError: a name is not that of a source, or the shape of another top is unknown.
         ShapeError: a dimension is below 1.
     """
+    sources = [layer for layer in param.layer if not len(layer.bottom) and len(layer.top)]
+    by_top = _by_top(param, sources, samples)
+    named = [layer for layer in sources if any(str(top) in by_top for top in layer.top)]
+    return {str(layer.name): _shapes(layer, by_top, batch or 1) for layer in named}
+
+
+def _by_top(param: Any, sources: list[Any], samples: Mapping[str, Shape]) -> dict[str, Shape]:
+    """The shapes of `samples` by the names of tops."""
+    tops = [str(top) for layer in sources for top in layer.top]
+    first = {str(layer.name): str(layer.top[0]) for layer in sources}
+    by_top: dict[str, Shape] = {}
     for name, shape in samples.items():
         if any(dim < 1 for dim in shape):
             raise ShapeError(
                 f"shape of '{name}': expected dimensions of at least 1, got {shape}; correct them"
             )
-    sources = [layer for layer in param.layer if not len(layer.bottom) and len(layer.top)]
-    tops = {str(top): layer for layer in sources for top in layer.top}
-    first = {str(layer.name): str(layer.top[0]) for layer in sources}
-    by_top: dict[str, Shape] = {}
-    for name, shape in samples.items():
         top = name if name in tops else first.get(name)
         if top is None:
-            names = ", ".join(tops) or "none"
+            names = ", ".join(dict.fromkeys(tops)) or "none"
             raise ProtoError(
                 f"net '{param.name}': no source has a top '{name}'; expected a blob that comes "
                 f"into the net ({names}); correct the name"
             )
         by_top[top] = shape
-    named = [layer for layer in sources if any(str(top) in by_top for top in layer.top)]
-    return {str(layer.name): _shapes(layer, by_top, batch or 1) for layer in named}
+    return by_top
 
 
 def _shapes(layer: Any, by_top: Mapping[str, Shape], batch: int) -> list[Shape]:

@@ -137,29 +137,28 @@ class NCCL(SolverHook):
             return
         blobs = [self._params[index] for index in indices]
         layout = Layout([blob.count() for blob in blobs])
-        arrays: list[Array] = []
-        for blob in blobs:
-            blob.diff.mutable_dev()
-            arrays.append(blob.diff.storage.device(write=True))
+        arrays = [_gradient_memory(blob) for blob in blobs]
         shares = [layout.segments(peer, link.size) for peer in range(link.size)]
         own = shares[link.rank]
-        outgoing = [[self._segment(arrays, part) for part in share] for share in shares]
+        outgoing = [self._segments(arrays, share) for share in shares]
         incoming = link.exchange(outgoing, [[part.count for part in own]] * link.size)
-        for position in range(len(own)):
-            leaves: dict[Node, tuple[Array, bool]] = {
-                (peer, peer + 1): (parcel[position], peer == link.rank)
-                for peer, parcel in enumerate(incoming)
-            }
-            total, _ = evaluate((0, link.size), leaves, self._add)
-            self._backend.vectors.scal(1.0 / link.size, total)
+        for addends in zip(*incoming):
+            self._replace_by_mean(addends, link.rank)
         link.release()
-        means = [self._segment(arrays, part) for part in own]
+        means = self._segments(arrays, own)
         sizes = [[part.count for part in share] for share in shares]
         for peer, parcel in enumerate(link.exchange([means] * link.size, sizes)):
             if peer != link.rank:
-                for part, values in zip(shares[peer], parcel):
-                    self._backend.memory.copy(values, self._segment(arrays, part))
+                self._write(arrays, shares[peer], parcel)
         link.release()
+
+    def _replace_by_mean(self, addends: Sequence[Array], rank: int) -> None:
+        """Compute the mean of the addends of all ranks in that of the own rank."""
+        leaves: dict[Node, tuple[Array, bool]] = {
+            (peer, peer + 1): (addend, peer == rank) for peer, addend in enumerate(addends)
+        }
+        total, _ = evaluate((0, len(addends)), leaves, self._add)
+        self._backend.vectors.scal(1.0 / len(addends), total)
 
     def _add(self, left: tuple[Array, bool], right: tuple[Array, bool]) -> tuple[Array, bool]:
         """Add in place, in the own gradient if it is one of the two."""
@@ -167,8 +166,14 @@ class NCCL(SolverHook):
         self._backend.vectors.axpy(1.0, other[0], target[0])
         return target
 
-    def _segment(self, arrays: Sequence[Array], part: Segment) -> Array:
-        return self._view(arrays[part.index], part.start, part.count)
+    def _write(
+        self, arrays: Sequence[Array], parts: Sequence[Segment], parcel: Sequence[Array]
+    ) -> None:
+        for segment, values in zip(self._segments(arrays, parts), parcel):
+            self._backend.memory.copy(values, segment)
+
+    def _segments(self, arrays: Sequence[Array], parts: Sequence[Segment]) -> list[Array]:
+        return [self._view(arrays[part.index], part.start, part.count) for part in parts]
 
     def _view(self, array: Array, start: int, count: int) -> Array:
         return self._backend.memory.view(array, start, (count,))
@@ -191,6 +196,12 @@ def _session(uid: object) -> str:
             "share; call new_uid() once and give its result to all processes"
         )
     return name
+
+
+def _gradient_memory(blob: Blob) -> Array:
+    """The memory of the gradient of a blob and of those that share it, on the device."""
+    blob.diff.mutable_dev()
+    return blob.diff.storage.device(write=True)
 
 
 def _transport(backend: Backend) -> str:

@@ -66,6 +66,29 @@ def test_net_sources(param: Any, root: Path) -> list[NetSource]:
     Raises:
         ProtoError: the number of test_iter or test_state is wrong, or test_interval is missing.
     """
+    _check_test_fields(param)
+    further = len(param.test_iter) - len(param.test_net_param) - len(param.test_net)
+    nets: list[tuple[Any, str, Path | None]] = [
+        (_embedded(net, "test_net_param"), "test_net_param", None) for net in param.test_net_param
+    ]
+    files = [("test_net", path) for path in param.test_net]
+    if param.HasField("net_param"):
+        shared = _embedded(param.net_param, "net_param")
+        nets += [(shared, "net_param", None)] * further
+    else:
+        files += [("net", param.net)] * further
+    nets += [
+        (text.read_net(root / path), f"{key} file: {path}", root / path) for key, path in files
+    ]
+    states = list(param.test_state) or [proto.NetState() for _ in nets]
+    return [
+        NetSource(net, _state(proto.TEST, net, state), source, path)
+        for (net, source, path), state in zip(nets, states)
+    ]
+
+
+def _check_test_fields(param: Any) -> None:
+    """Check the numbers of test_iter and test_state, and test_interval."""
     named = len(param.test_net_param) + len(param.test_net)
     generic = param.HasField("net") or param.HasField("net_param")
     count = len(param.test_iter)
@@ -84,23 +107,6 @@ def test_net_sources(param: Any, root: Path) -> list[NetSource]:
             "solver: test_interval must be positive where there is a test net; expected at least "
             f"1, got {param.test_interval}; set test_interval, or remove test_iter"
         )
-    nets: list[tuple[Any, str, Path | None]] = [
-        (_embedded(net, "test_net_param"), "test_net_param", None) for net in param.test_net_param
-    ]
-    files = [("test_net", path) for path in param.test_net]
-    if param.HasField("net_param"):
-        shared = _embedded(param.net_param, "net_param")
-        nets += [(shared, "net_param", None)] * (count - named)
-    else:
-        files += [("net", param.net)] * (count - named)
-    nets += [
-        (text.read_net(root / path), f"{key} file: {path}", root / path) for key, path in files
-    ]
-    states = list(param.test_state) or [proto.NetState() for _ in nets]
-    return [
-        NetSource(net, _state(proto.TEST, net, state), source, path)
-        for (net, source, path), state in zip(nets, states)
-    ]
 
 
 def share_trained_layers(target: Net, source: Net) -> list[str]:

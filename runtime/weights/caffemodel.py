@@ -221,11 +221,7 @@ def _entries(reader: WireReader) -> Iterator[Field]:
 
 
 def _read_entry(reader: WireReader, entry: Field) -> LayerWeights:
-    form = CURRENT if entry.number == _LAYER else V1
-    if form == V1:
-        for field in reader.fields(entry.start, entry.stop):
-            if field.number == _V0_LAYER and field.wire == BYTES:
-                entry, form = field, V0
+    entry, form = _form_of(reader, entry)
     places = _PLACES[form]
     name, kind, blobs, nvidia, transposed = "", "", [], False, False
     for field in reader.fields(entry.start, entry.stop):
@@ -244,6 +240,17 @@ def _read_entry(reader: WireReader, entry: Field) -> LayerWeights:
     weights = tuple(_read_blobs(reader, blobs, name))
     nvidia = nvidia or any(blob.nvidia for blob in weights)
     return LayerWeights(name, kind, form, weights, nvidia, transposed)
+
+
+def _form_of(reader: WireReader, entry: Field) -> tuple[Field, str]:
+    """The field of the layer, which is within its entry for V0, and its form."""
+    if entry.number == _LAYER:
+        return entry, CURRENT
+    form = V1
+    for field in reader.fields(entry.start, entry.stop):
+        if field.number == _V0_LAYER and field.wire == BYTES:
+            entry, form = field, V0
+    return entry, form
 
 
 def _is_transposed(reader: WireReader, param: Field) -> bool:

@@ -168,19 +168,23 @@ def text_table(table: BoxTable, notes: Sequence[str] = ()) -> str:
     lines = report.text_table(table.number, head, body, title)
     lines += ["", f"images: {table.images}; classes: {table.classes}", *notes]
     lines += missing_lines(command for result in table.results for command in result.missing)
+    return "\n".join(lines + _measured_lines(table))
+
+
+def _measured_lines(table: BoxTable) -> list[str]:
+    """The weights and protocols of the measured errors."""
     measured = [one for result in table.results for one in result.measured.values()]
+    if not measured:
+        return []
     members = {
         f"  {member['net']}: weights sha256 {member['weights_sha256'][:16]}, started from "
         f"{member['classifier_sha256'][:16]}"
         for localised in measured
         for member in localised.members
     }
-    if measured:
-        lines += ["", "Measured with:", *sorted(members), "", "Protocols:"]
-        lines += [
-            f"  {words}" for words in dict.fromkeys(localised.protocol for localised in measured)
-        ]
-    return "\n".join(lines)
+    protocols = dict.fromkeys(localised.protocol for localised in measured)
+    protocol_lines = [f"  {protocol}" for protocol in protocols]
+    return ["", "Measured with:", *sorted(members), "", "Protocols:", *protocol_lines]
 
 
 def _cells(result: BoxResult, methods: Sequence[str]) -> list[str]:
