@@ -48,14 +48,17 @@ class DeviceCapacity(Protocol):
 class LayerKernels(Protocol):
     """Launches kernels of layers that have no op of the backend."""
 
-    def elementwise(self, source: str, kernel: str, count: int, args: Sequence[Any]) -> None:
-        """Launch a kernel of cuda_kernels/<source>.cu; each thread computes 4 of `count` elements.
+    def elementwise(
+        self, source: str, kernel: str, count: int, args: Sequence[Any], per_thread: int = 4
+    ) -> None:
+        """Launch a kernel of cuda_kernels/<source>.cu for `count` elements.
 
         Args:
             source: the name of the file, without its suffix.
             kernel: the name of the function.
             count: the number of elements.
             args: device arrays and numbers, in the order of the kernel's parameters.
+            per_thread: the number of elements that a thread computes.
 
         Raises:
             DeviceError: an array belongs to another backend, or the launch fails.

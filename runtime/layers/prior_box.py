@@ -29,6 +29,7 @@ class PriorBoxLayer(Layer):
 
     num_bottom = exactly(2)
     in_place = False
+    host_only = False
     value_bottoms = 0
 
     def allow_force_backward(self, bottom_index: int) -> bool:
@@ -82,6 +83,8 @@ class PriorBoxLayer(Layer):
         if shapes != self._shapes:
             count = shapes[0][2] * shapes[0][3] * len(self.sizes) * 4
             check_count("the result", (1, 2, count), self.label)
+            self._version: int | None = None
+            """The version of the top's data after the boxes were written."""
             self.boxes = self._boxes(shapes[0][2:], self._image(shapes[1][2:]))
             self._shapes = shapes
         top[0].reshape(self.boxes.shape)
@@ -114,7 +117,10 @@ class PriorBoxLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Copy the boxes."""
-        top[0].data.mutable_host()[...] = self.boxes
+        top_data = top[0].data
+        if self._version is None or self._version != top_data.version:
+            top_data.mutable_host()[...] = self.boxes
+            self._version = top_data.version
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         return [step.constant(self.boxes, "boxes")]

@@ -120,6 +120,16 @@ def updates(count: int, shift: int) -> Work:
     return work
 
 
+def normalize(backend: CudaBackend) -> list[Host]:
+    x, dy, scale = (up(backend, normal(*shape)) for shape in ((2, 5, 300), (3, 5, 200), (5,)))
+    norm, y, dx, share = (junk(backend, s) for s in ((2, 300), *((2, 5, 300),) * 3))
+    args = (x, scale, norm, y, 600, 5, 300, 1, 1e-3)
+    backend.kernels.elementwise("normalize", "normalize_forward", 600, args, 1)
+    args = (x, norm, scale, dy, dx, share, 600, 5, 300, 1)
+    backend.kernels.elementwise("normalize", "normalize_backward", 600, args, 1)
+    return down(backend, norm, y, dx, share)
+
+
 def strided(backend: CudaBackend) -> list[Host]:
     """A transposition of a mirrored window, and a sum of repeated elements."""
     x, y = up(backend, normal(3, 40, 29)), junk(backend, (40, 29, 3))
@@ -299,6 +309,7 @@ WORKS: dict[str, Work] = {
     "updates": updates(1031, 0),
     "updates off the alignment": updates(517, 1),
     "strided copies": strided,
+    "normalize": normalize,
     "gemm 64x64, splits": gemm(70, 33, 520, False, True, 1.0),
     "gemm 64x128": gemm(9, 70, 12, True, False, 0.0),
     "gemm 128x128": gemm(130, 131, 17, True, True, 0.5),

@@ -34,7 +34,7 @@ SOURCES = {
         name: name
         for name in (
             *("augment", "ave_pool", "bias", "dropout", "functions", "gemm", "lrn", "max_pool"),
-            *("pointwise", "relu", "sgd_update", "softmax", "softmax_loss"),
+            *("normalize", "pointwise", "relu", "sgd_update", "softmax", "softmax_loss"),
             *("solver_updates", "strided", "sums", "vectors"),
         )
     },
@@ -286,6 +286,24 @@ def _strided(bench: Bench) -> list[HostArray]:
     return bench.down(y)
 
 
+def _normalize(bench: Bench) -> list[HostArray]:
+    """Norms over channels by a kernel of layers; a backend without them uses NumPy."""
+    x, dy, scale = _numbers(2, 5, 300), _numbers(2, 5, 300, seed=1), _numbers(5)
+    kernels = bench.backend.kernels
+    if kernels is None:
+        norm = np.sqrt(np.square(x).sum(axis=1) + np.float32(1))
+        unit, slope = x / norm[:, None], dy * scale[:, None]
+        dx = (slope - unit * (slope * unit).sum(axis=1, keepdims=True)) / norm[:, None]
+        return [norm, unit * scale[:, None], dx, dy * unit]
+    given = [bench.up(array) for array in (x, scale)]
+    norm, y, dx, share = (bench.new(s) for s in ((2, 300), *((2, 5, 300),) * 3))
+    args = (*given, norm, y, 600, 5, 300, 1, 1.0)
+    kernels.elementwise("normalize", "normalize_forward", 600, args, per_thread=1)
+    slopes = (given[0], norm, given[1], bench.up(dy), dx, share, 600, 5, 300, 1)
+    kernels.elementwise("normalize", "normalize_backward", 600, slopes, per_thread=1)
+    return bench.down(norm, y, dx, share)
+
+
 def _augment(bench: Bench) -> list[HostArray]:
     pixels = np.random.default_rng(5).integers(0, 256, (2, 3, 6, 7), np.uint8)
     y = bench.new((2, 3, 6, 7))
@@ -313,6 +331,7 @@ KNOWN: dict[str, Work] = {
     "dropout": _dropout,
     "functions": _functions,
     "gemm": _products,
+    "normalize": _normalize,
     "pointwise": _channels,
     "relu": _relu,
     "sgd_update": _sgd,

@@ -43,7 +43,7 @@ def test_layers_that_only_call_ops() -> None:
             "SoftmaxWithLoss",
         ),
         *("Split", "Swish", "TanH", "Threshold"),
-        *("Crop", "CropCenter", "Flip", "Permute", "ShuffleChannel", "Tile"),
+        *("Crop", "CropCenter", "Flip", "Normalize", "Permute", "ShuffleChannel", "Tile"),
     }
 
 
