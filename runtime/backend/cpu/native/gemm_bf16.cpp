@@ -1,16 +1,11 @@
 // c = alpha op(a) op(b) + beta c with operands rounded to bf16, and the rounding of maps.
 
 #include "bf16_product.h"
+#include "product.h"
 #include "program.h"
 
 namespace verydeep::VD_ISA {
 namespace {
-
-void transpose_into(const float* line, Index stride, Index lines, Index depth, float* out,
-                    Index out_stride) {
-    for (Index k = 0; k < depth; ++k)
-        for (Index i = 0; i < lines; ++i) out[k * out_stride + i] = line[i * stride + k];
-}
 
 struct Gemm {
     bool trans_a, trans_b;
@@ -27,7 +22,9 @@ struct Gemm {
         const Index k = step * kStep, used = left(step);
         if (used < kStep) zero(out, count * kStep);
         if (trans_a)
-            transpose_into(a + k * row_count + row, row_count, used, count, out, kStep);
+            for (Index i = 0; i < used; ++i)
+                for (Index r = 0; r < count; ++r)
+                    out[r * kStep + i] = a[(k + i) * row_count + row + r];
         else
             for (Index i = 0; i < count; ++i)
                 std::memcpy(out + i * kStep, a + (row + i) * depth + k,
@@ -37,7 +34,8 @@ struct Gemm {
         const Index k = step * kStep, used = left(step);
         if (used < kStep) zero(out, kStep * stride);
         if (trans_b)
-            transpose_into(b + col * depth + k, depth, count, used, out, stride);
+            pack_transposed(b + col * depth + k, depth, count, used, b + col_count * depth, out,
+                            stride);
         else
             for (Index i = 0; i < used; ++i)
                 std::memcpy(out + i * stride, b + (k + i) * col_count + col,
