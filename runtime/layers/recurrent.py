@@ -250,4 +250,4 @@ class RNNLayer(RecurrentLayer):
             after = (result[step] @ weight) * self.cont[step]
         before = self.before.reshape(-1, self.width)
         self.add_gradient(index, result.reshape(-1, self.width).T @ before)
-        return result
+        return np.asarray(result)

@@ -11,6 +11,7 @@ from prototxt_gen.geometry import LRNGeometry, PoolGeometry
 from runtime.backend.base import (
     Array,
     Draw,
+    Function,
     Layout,
     LRNOps,
     NeuronOps,
@@ -95,6 +96,20 @@ class RoundedPointwise(PointwiseOps):
 
     def prelu_backward_slope(self, layout: Layout, x: Array, dy: Array, dslope: Array) -> None:
         self._ops.prelu_backward_slope(layout, x, dy, dslope)
+
+    def function_forward(self, function: Function, x: Array, y: Array) -> None:
+        self._ops.function_forward(function, x, y)
+        self._round(y)
+
+    def function_backward(
+        self, function: Function, x: Array, y: Array, dy: Array, dx: Array
+    ) -> None:
+        self._ops.function_backward(function, x, y, dy, dx)
+        self._round(dx)
+
+    def swish_backward(self, beta: float, gate: Array, y: Array, dy: Array, dx: Array) -> None:
+        self._ops.swish_backward(beta, gate, y, dy, dx)
+        self._round(dx)
 
 
 class RoundedPool(PoolOps):
