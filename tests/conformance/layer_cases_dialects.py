@@ -98,13 +98,6 @@ def reorganised(x: Array, stride: int) -> Array:
     return out.reshape(n, c * stride**2, h // stride, w // stride)
 
 
-def lstm_unit(cell: Array, gates: Array, cont: Array) -> tuple[Array, Array]:
-    i, f, o, g = np.split(gates, 4, axis=2)
-    kept = cell / (1 + np.exp(-f)) * cont[:, :, None]
-    after = kept + np.tanh(g) / (1 + np.exp(-i))
-    return after, np.tanh(after) / (1 + np.exp(-o))
-
-
 def centre_loss(x: Array, label: Array) -> float:
     return float(((x - 0.25) ** 2).sum() / (2 * len(label)))
 
@@ -123,25 +116,6 @@ CASES = [
         [(1, 8, 3, 2)],
         lambda x: x.reshape(2, 2, 2, 3, 2).transpose(2, 3, 0, 4, 1).reshape(1, 2, 6, 4),
         name="reverse",
-    ),
-    Case(
-        'type: "LSTMUnit"',
-        [(1, 2, 3), (1, 2, 12), (1, 2)],
-        lstm_unit,
-        given={2: [[1, 0]]},
-        gradients=(0, 1),
-        tops=2,
-    ),
-    Case(
-        'type: "LSTM" recurrent_param { num_output: 3 ' + GAUSSIAN + BIAS + "}",
-        [(3, 2, 4), (3, 2)],
-        given={1: [[0, 0], [1, 0], [1, 1]]},
-    ),
-    Case(
-        'type: "RNN" recurrent_param { num_output: 3 ' + GAUSSIAN + BIAS + "}",
-        [(3, 2, 4), (3, 2), (2, 5)],
-        given={1: [[0, 0], [1, 0], [1, 1]]},
-        gradients=(0, 2),
     ),
     Case(
         'type: "CenterLoss" param { lr_mult: 0 } center_loss_param { num_output: 4 '

@@ -171,10 +171,7 @@ def couplings(layers: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
-    sequences = "has time steps on the axis of the batch, and a state between batches"
     expected = {
-        "LSTM": sequences,
-        "RNN": sequences,
         "BN": "computes statistics over its batch",
         "BatchNorm": "computes statistics over its batch",
         "CenterLoss": "divides the gradient of a centre by the number of its samples in the batch",
@@ -246,5 +243,5 @@ def test_layers_without_an_onnx_form() -> None:
         *LOSSES,
         *(kind for kind in SOURCES if kind not in ("Input", "Parameter")),
         *("Accuracy", "BatchReindex", "Filter", "HDF5Output", "Python", "SPP"),
-        *("LSTM", "LSTMUnit", "RNN", "YoloDetectionOutput", "Yolov3DetectionOutput"),
+        *("YoloDetectionOutput", "Yolov3DetectionOutput"),
     }
