@@ -14,7 +14,12 @@ from prototxt_gen.locate import located
 from prototxt_gen.proto import Message
 from runtime.backend.registry import create_backend
 from runtime.cli.console import beside
-from runtime.cli.export_onnx import add_onnx_arguments, check_onnx_flags, save_onnx
+from runtime.cli.export_onnx import (
+    add_onnx_arguments,
+    check_onnx_flags,
+    save_onnx,
+    save_torch,
+)
 from runtime.cli.preparation_flags import add_net_arguments, bundle_of
 from runtime.core.context import RunContext
 from runtime.export.bvlc_net import bvlc_net
@@ -27,7 +32,7 @@ NAME = "export"
 SUMMARY = "write a net as ONNX, or its weights as safetensors, npz, HDF5 or .caffemodel"
 EXAMPLE = "verydeep export --model deploy.prototxt --weights d.caffemodel --to onnx --out d.onnx"
 
-ONNX, SAFETENSORS = "onnx", "safetensors"
+ONNX, SAFETENSORS, TORCH = "onnx", "safetensors", "torch"
 _FORMATS = {NPZ: NPZ, HDF5: HDF5, CAFFEMODEL: CAFFEMODEL, "v1": V1}
 
 
@@ -36,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         required=True,
-        choices=(ONNX, SAFETENSORS, BVLC, *_FORMATS),
-        help="onnx needs the extra [onnx]; v1 is the .caffemodel of older Caffe; "
+        choices=(ONNX, SAFETENSORS, TORCH, BVLC, *_FORMATS),
+        help="onnx and torch need the extra [onnx]; torch is a Python module and its state as "
+        "safetensors; v1 is the .caffemodel of older Caffe; "
         "bvlc is a .caffemodel, and its prototxt next to it, in which layers of other builds are "
         "replaced by equivalent ones of BVLC Caffe",
     )
@@ -68,6 +74,8 @@ def run(args: argparse.Namespace) -> int:
             result.update(save_onnx(net, args, bundle))
         elif args.to == SAFETENSORS:
             write_safetensors(args.out, tensors_of(net))
+        elif args.to == TORCH:
+            result.update(save_torch(net, args))
         elif args.to == BVLC:
             result["prototxt"] = _save_bvlc(net, param, args)
         else:

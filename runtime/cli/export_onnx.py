@@ -1,10 +1,11 @@
-"""The flags of `verydeep export --to onnx`."""
+"""The flags of `verydeep export --to onnx`, and its output to PyTorch."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from prototxt_gen.errors import UnsupportedError, UsageError
@@ -18,6 +19,7 @@ from runtime.export.onnx_graph import OPSET, OPSETS
 from runtime.export.onnx_images import metadata
 from runtime.export.onnx_model import export_onnx
 from runtime.export.onnx_options import OnnxOptions
+from runtime.export.torch_module import STATE_SUFFIX, export_torch
 from runtime.net import Net
 
 _ANY, _FIXED = "any", "fixed"
@@ -84,6 +86,21 @@ def save_onnx(net: Net, args: argparse.Namespace, bundle: Bundle | None) -> dict
     print(_verdict(difference), file=sys.stderr)
     batch = _ANY if options.any_batch else _FIXED
     return {"batch": batch, "opset": options.opset, "difference": difference}
+
+
+def save_torch(net: Net, args: argparse.Namespace) -> dict[str, Any]:
+    """Write the module and its state; returns what the result of the verb lists."""
+    path = Path(args.out)
+    if path.suffix != ".py":
+        raise UsageError(f"--out {args.out}: expected a name that ends in .py; rename it")
+    difference = export_torch(net, path)
+    if difference is None:
+        print("the module was not checked: torch is not installed", file=sys.stderr)
+    else:
+        print(
+            f"checked with torch: the outputs differ by at most {difference:.1e}", file=sys.stderr
+        )
+    return {"state": str(path.with_suffix(STATE_SUFFIX)), "difference": difference}
 
 
 def _options(net: Net, args: argparse.Namespace, bundle: Bundle | None) -> OnnxOptions:
