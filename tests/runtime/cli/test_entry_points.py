@@ -9,6 +9,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,14 +120,16 @@ sys.exit(main())
 """
 
 
-def test_ctrl_c_during_the_imports_ends_the_process() -> None:
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN])
+def test_ctrl_c_during_the_imports_ends_a_training(handler: Any) -> None:
+    """A script that starts `train &` makes it ignore SIGINT."""
     process = subprocess.Popen(
         [sys.executable, "-c", IMPORT_FOREVER],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
     )
     try:
         assert process.stdout is not None and process.stdout.readline() == "importing\n"
@@ -135,6 +138,19 @@ def test_ctrl_c_during_the_imports_ends_the_process() -> None:
     finally:
         process.kill()
     assert (process.returncode, out, err) == (130, "", "verydeep: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "ignored"), [(["train", "--help"], False), (["data", "info", "--help"], True)]
+)
+def test_only_a_training_handles_an_ignored_sigint(words: list[str], ignored: bool) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(SystemExit):
+            entry.main(words)
+    finally:
+        after = signal.signal(signal.SIGINT, before)
+    assert (after is signal.SIG_IGN) is ignored
 
 
 def test_the_handler_of_sigint_is_that_of_before(monkeypatch: pytest.MonkeyPatch) -> None:
