@@ -1,4 +1,4 @@
-"""One archive of the results of a run, which is replaced at intervals while the run goes on."""
+"""One archive of the results of a run, which is replaced at intervals during the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measure a server under load: percentiles of the time per request, beside a plain loop.
+"""Measure a server under load: percentiles of the time per request, and those of a plain loop.
 
     python benchmarks/serving.py --requests 10000 --clients 8
 

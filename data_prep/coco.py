@@ -62,14 +62,7 @@ def open_coco(files: Sequence[Path], split: Split | None = None) -> ListedSet:
     """
     base = files[0].parent
     root = base.parent if base.name == "annotations" or len(files) > 1 else base
-    parts = [_read(path, root) for path in files]
-    left_out = sum(part.left_out for part in parts)
-    if left_out:
-        _LOG.warning(
-            "%s: %d images with no object or with objects of several classes are left out",
-            root,
-            left_out,
-        )
+    parts = _read_all(files, root)
     classes = sorted(set(parts[0].names.values()))
     label_of = {name: label for label, name in enumerate(classes)}
     lists: list[list[Entry]] = []
@@ -86,6 +79,18 @@ def open_coco(files: Sequence[Path], split: Split | None = None) -> ListedSet:
     )
 
 
+def _read_all(files: Sequence[Path], root: Path) -> list[_Annotated]:
+    parts = [_read(path, root) for path in files]
+    left_out = sum(part.left_out for part in parts)
+    if left_out:
+        _LOG.warning(
+            "%s: %d images with no object or with objects of several classes are left out",
+            root,
+            left_out,
+        )
+    return parts
+
+
 def _read(path: Path, root: Path) -> _Annotated:
     try:
         content = read_json(path, _MOST_BYTES, regular=True)
@@ -98,15 +103,7 @@ def _read(path: Path, root: Path) -> _Annotated:
     )
     name_of = {_value(row, "id", int, path): _value(row, "name", str, path) for row in categories}
     file_of = {_value(row, "id", int, path): _value(row, "file_name", str, path) for row in images}
-    boxes: dict[int, list[Box]] = {image: [] for image in file_of}
-    for row in annotations:
-        image, category = (_value(row, key, int, path) for key in ("image_id", "category_id"))
-        if image not in boxes or category not in name_of:
-            raise DataError(
-                f"{path}: an annotation of image {image} and category {category}; expected ids of "
-                "`images` and `categories`; unpack the file again"
-            )
-        boxes[image].append(_box(name_of[category], row.get("bbox"), path))
+    boxes = _boxes(annotations, file_of, name_of, path)
     folder = _image_folder(path, root, next(iter(file_of.values()), ""))
     single = {
         image: found for image, found in boxes.items() if len({box.name for box in found}) == 1
@@ -117,6 +114,25 @@ def _read(path: Path, root: Path) -> _Annotated:
         {paths[image]: found for image, found in single.items()},
         len(file_of) - len(single),
     )
+
+
+def _boxes(
+    annotations: Sequence[Mapping[str, Any]],
+    file_of: Mapping[int, str],
+    name_of: Mapping[int, str],
+    path: Path,
+) -> dict[int, list[Box]]:
+    """The boxes of each image, by its id."""
+    boxes: dict[int, list[Box]] = {image: [] for image in file_of}
+    for row in annotations:
+        image, category = (_value(row, key, int, path) for key in ("image_id", "category_id"))
+        if image not in boxes or category not in name_of:
+            raise DataError(
+                f"{path}: an annotation of image {image} and category {category}; expected ids of "
+                "`images` and `categories`; unpack the file again"
+            )
+        boxes[image].append(_box(name_of[category], row.get("bbox"), path))
+    return boxes
 
 
 def _rows(content: Any, key: str, path: Path) -> list[Mapping[str, Any]]:

@@ -1,4 +1,4 @@
-"""Data sets of images with one class each, whatever their layout; `open_data_set` opens them."""
+"""Data sets of images with one class each, in any layout; `open_data_set` opens them."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
@@ -24,23 +25,27 @@ def to_half(graph: Graph, inputs: Iterable[str], outputs: Iterable[str], name: s
     for key, value in graph.constants.items():
         result.constants[key] = _half(key, value, name) if value.dtype == np.float32 else value
     names = {key: result.node("Cast", [key], key, to=HALF)[0] for key in inputs}
-    wanted = dict.fromkeys(outputs)
-    inner = {key: result.fresh(f"{key}/half") for key in wanted if key not in names}
+    inner = {key: result.fresh(f"{key}/half") for key in dict.fromkeys(outputs) if key not in names}
     for node in graph.nodes:
-        casts = [attribute for attribute in node.attribute if node.op_type == "Cast"]
-        if node.op_type in _WHOLE_NUMBERS or any(cast.i == INT64 for cast in casts):
-            raise UnsupportedError(
-                f"net '{name}': '{node.name}' has indices, which float16 does not hold exactly; "
-                "expected a net without them; export it without --fp16"
-            )
-        for cast in casts:
-            cast.i = HALF
+        _cast_to_half(node, name)
         node.input[:] = [inner.get(key, names.get(key, key)) for key in node.input]
         node.output[:] = [inner.get(key, key) for key in node.output]
         result.nodes.append(node)
     for key, half in inner.items():
         _cast_to(result, half, key)
     return result
+
+
+def _cast_to_half(node: Any, name: str) -> None:
+    """Let a Cast node give float16; nodes with indices are refused."""
+    casts = [attribute for attribute in node.attribute if node.op_type == "Cast"]
+    if node.op_type in _WHOLE_NUMBERS or any(cast.i == INT64 for cast in casts):
+        raise UnsupportedError(
+            f"net '{name}': '{node.name}' has indices, which float16 does not hold exactly; "
+            "expected a net without them; export it without --fp16"
+        )
+    for cast in casts:
+        cast.i = HALF
 
 
 def _cast_to(graph: Graph, value: str, output: str) -> None:

@@ -225,7 +225,7 @@ def _check(net: Net, options: OnnxOptions) -> None:
     if not OPSETS[0] <= options.opset <= newest:
         raise UnsupportedError(
             f"--opset {options.opset}: cannot be written; expected {OPSETS[0]} to {newest}, which "
-            "the installed onnx knows; choose one of them"
+            "the installed onnx supports; choose one of them"
         )
     if net.phase != proto.TEST:
         raise UnsupportedError(

@@ -37,7 +37,7 @@ class OnnxOptions:
 
 
 def shapes_to_trace(net: Net, options: OnnxOptions) -> Iterator[Shapes]:
-    """The shapes of inputs, besides the net's, at which a net is converted."""
+    """The shapes of inputs, in addition to the net's, at which a net is converted."""
     if not net.inputs or not net.blobs[net.inputs[0]].shape:
         return
     for more, larger in enumerate(_TRACED, 1):

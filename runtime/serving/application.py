@@ -168,7 +168,7 @@ async def _body(request: Any, limits: Limits) -> bytes:
         ) from cause
 
 
-# curl --data-binary sends the last one unless it is told another.
+# curl --data-binary sends the last one by default.
 _RAW_TYPES = ("application/octet-stream", "application/x-www-form-urlencoded")
 
 

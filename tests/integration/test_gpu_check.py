@@ -72,7 +72,7 @@ def rows_of_summary(out: Path) -> list[dict[str, str]]:
     return found
 
 
-def test_replayed_steps_are_held_against_launches_one_by_one(tmp_path: Path) -> None:
+def test_replayed_steps_are_compared_with_single_launches(tmp_path: Path) -> None:
     done = check(tmp_path, "launches")
     assert done.returncode == 0, done.stdout + done.stderr
     training, inference = rows(tmp_path, "launches")
@@ -113,12 +113,12 @@ import gpu_check
 from gpu_stages import Stage
 out = Path(sys.argv[1])
 def stages(device, size, work):
-    say = "import time; print('begun', flush=True); time.sleep({}); raise SystemExit({})"
+    script = "import time; print('begun', flush=True); time.sleep({}); raise SystemExit({})"
     return [
-        Stage("sleeps", 1, [sys.executable, "-c", say.format(60, 0)]),
-        Stage("fails", 60, [sys.executable, "-c", say.format(0, 3)]),
-        Stage("tests", 60, [sys.executable, "-c", say.format(0, 0)]),
-        Stage("works", 60, [sys.executable, "-c", say.format(0, 0)]),
+        Stage("sleeps", 1, [sys.executable, "-c", script.format(60, 0)]),
+        Stage("fails", 60, [sys.executable, "-c", script.format(0, 3)]),
+        Stage("tests", 60, [sys.executable, "-c", script.format(0, 0)]),
+        Stage("works", 60, [sys.executable, "-c", script.format(0, 0)]),
     ]
 gpu_check.stages = stages
 status = gpu_check.main(["--out", str(out), "--device", "emu"])
@@ -181,7 +181,7 @@ def test_a_run_that_is_cut_keeps_what_it_has(tmp_path: Path) -> None:
     assert "test_fails (call)" in text and "'the first' == 'expected'" in text
 
 
-def test_the_archive_is_replaced_while_the_run_goes_on(tmp_path: Path) -> None:
+def test_the_archive_is_replaced_during_the_run(tmp_path: Path) -> None:
     code = """
 import sys, tarfile, time
 from pathlib import Path
@@ -255,7 +255,7 @@ def test_a_rehearsal_on_the_emulator(tmp_path: Path, part: int) -> None:
     assert {f"{name}.log" for name, status in stages.items() if status == "ok"} <= names
 
 
-def test_what_is_missing_is_said() -> None:
+def test_what_is_missing_is_reported() -> None:
     code = "import gpu_needs; print(gpu_needs.advice(['lmdb', 'pycuda'], '/wheels'))"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True
@@ -268,7 +268,7 @@ def test_what_is_missing_is_said() -> None:
     )
 
 
-def test_without_a_gpu_one_sentence_says_so(tmp_path: Path) -> None:
+def test_without_a_gpu_the_error_is_one_sentence(tmp_path: Path) -> None:
     done = run("gpu_check.py", "--out", str(tmp_path), "--stages", "machine")
     if done.returncode == 0:
         pytest.skip("there is a GPU")
