@@ -221,13 +221,14 @@ def _train(
     if job.test_only:
         _check_test_only(job, param, resume)
     log_json = None if job.test_only else _json_path(job, param)
-    fresh = log_json is not None and not continues(log_json, resume, param.snapshot_prefix)
-    start_log_files(fresh=fresh or resume is None)
+    logs = [Path(path) for path in (log_json, job.log_file) if path is not None]
+    continued = [continues(path, resume, param.snapshot_prefix) for path in logs]
+    start_log_files(fresh=not any(continued))
     outcome, started = _Outcome(), time.perf_counter()
     if resume is not None:
         outcome.files = files_of(resume)
     watchers = [LossGuard(), outcome, progress_hook(), *hooks]
-    json_log = None if log_json is None else JsonLog(log_json, fresh)
+    json_log = None if log_json is None else JsonLog(log_json, fresh=not continued[0])
     watchers += [] if json_log is None else [json_log]
     options, plan = _plan(job, param, resume)
     with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from runtime.solvers.resume_state import ResumeState
 
 _LOG_HEAD = 4096
 _MARK = '"event": "snapshot"'
+_STATE_LINE = re.compile(
+    r"Snapshotting solver state to (?:binary proto file |HDF5 file )?(.*\.solverstate(?:\.h5)?)\s*$"
+)
 
 
 def log_path(prefix: str) -> Path:
@@ -89,11 +93,12 @@ def recorded(log: Path) -> set[str]:
 
 
 def continues(log: Path, resume: Path | None, prefix: str) -> bool:
-    """Whether a run that resumes from a solver state continues the run that a JSON log records.
+    """Whether a run that resumes from a solver state continues the run that a log records.
 
-    It does if the log names the state, and the state is in the folder of the run's snapshots.
+    It does if the log, in JSON or as text, names the state, and the state is in the folder of the
+    run's snapshots.
     """
-    if resume is None or resume.name not in _recorded_in(log):
+    if resume is None or resume.name not in _recorded_in(log) | _states_in(log):
         return False
     return not prefix or os.path.realpath(resume.parent) == os.path.realpath(Path(prefix).parent)
 
@@ -107,6 +112,16 @@ def _recorded_in(log: Path) -> set[str]:
                     if _MARK in line:
                         names.update(Path(name).name for name in _files_of(line))
     return names
+
+
+def _states_in(log: Path) -> set[str]:
+    """The names of the solver states that a log in Caffe's form records."""
+    with contextlib.suppress(OSError):
+        if is_file(log):
+            with log.open(encoding="utf-8", errors="replace") as lines:
+                matches = [_STATE_LINE.search(line) for line in lines]
+            return {Path(match[1]).name for match in matches if match}
+    return set()
 
 
 def _named_by(state: Path) -> set[str]:

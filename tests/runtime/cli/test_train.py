@@ -411,3 +411,14 @@ def test_a_run_that_does_not_start_adds_nothing_to_an_old_log(folder: Path) -> N
     (folder / "solver.prototxt").write_text(SOLVER.replace("net.prototxt", "none.prototxt"))
     assert main(command) == 2
     assert (folder / "train.log.1").read_text() == before
+
+
+def test_a_log_file_is_continued_if_it_records_the_snapshot(folder: Path) -> None:
+    command = ["train", "--solver", "solver.prototxt", "--log_file", "train.log"]
+    assert main(command) == 0
+    before = (folder / "train.log").read_text()
+    (folder / "solver.prototxt").write_text(SOLVER.replace("max_iter: 4", "max_iter: 6"))
+    assert main([*command, "--snapshot", "auto", "--log_json", "other.jsonl"]) == 0
+    assert (folder / "train.log").read_text().startswith(before)
+    assert [row["NumIters"] for row in read_log(folder / "train.log").train] == [0, 2, 4]
+    assert _starts(folder / "other.jsonl") == [4]
