@@ -103,11 +103,11 @@ def add_evaluation_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+def add_model_arguments(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """Add --model and --weights; a bundle as --model has weights of its own."""
     parser.add_argument(
         "--model",
-        required=True,
+        required=required,
         type=Path,
         metavar="FILE",
         help=f"train_val or deploy prototxt, {MODEL_HELP}",

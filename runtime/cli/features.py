@@ -19,6 +19,7 @@ from runtime.cli.evaluate import (
     add_model_arguments,
     mean_values,
 )
+from runtime.cli.features_apply import add_apply_arguments, apply
 from runtime.evaluate.flips import choose_flip
 from runtime.evaluate.protocol import parse_scales
 from runtime.logs.glog import setup_logging
@@ -29,8 +30,9 @@ from runtime.paper.features.feature_file import check_feature_path, read_feature
 from runtime.paper.features.images import LAYOUTS, SPLITS, open_images
 from runtime.paper.features.protocol import AGGREGATES, AVERAGE, FeatureProtocol
 from runtime.paper.features.report import outcome_json, outcome_lines
+from runtime.paper.features.saved_svm import SavedSvm, check_svm_path, write_svm
 from runtime.paper.features.svm import GRID
-from runtime.paper.features.tasks import RANDOM_SPLITS, TASKS, TaskOptions, open_task
+from runtime.paper.features.tasks import ALL_TASKS, RANDOM_SPLITS, TaskOptions, open_task
 
 NAME = "features"
 SUMMARY = "features of images, and linear SVMs on them for VOC, Caltech or the embedded data set"
@@ -43,9 +45,10 @@ DEMO_OUT = Path("build/features-demo")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    actions = parser.add_subparsers(dest="action", required=True, metavar="extract|evaluate|demo")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add_extract(actions.add_parser("extract", help="write the features of a set of images"))
     _add_evaluate(actions.add_parser("evaluate", help="solve a task by linear SVMs on features"))
+    add_apply_arguments(actions.add_parser("apply", help="classify images by a saved SVM"))
     _add_demo(
         actions.add_parser("demo", help="learn the digits 0 to 4, classify 5 to 9 by features")
     )
@@ -97,7 +100,7 @@ def _add_extract(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--task", required=True, choices=TASKS, help="the task")
+    parser.add_argument("--task", required=True, choices=ALL_TASKS, help="the task")
     parser.add_argument("--data", required=True, type=Path, metavar="DIR", help="the task's data")
     parser.add_argument(
         "--features",
@@ -119,6 +122,9 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="random splits of Caltech (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default: 0)")
+    parser.add_argument(
+        "--save", type=Path, metavar="FILE", help="write the trained SVMs: .npz, for `apply`"
+    )
     _add_grid(parser)
     _add_output(parser)
 
@@ -148,7 +154,8 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     setup_logging(terse=True)
-    return {"extract": _extract, "evaluate": _evaluate, "demo": _demo}[args.action](args)
+    actions = {"extract": _extract, "evaluate": _evaluate, "apply": apply, "demo": _demo}
+    return actions[args.action](args)
 
 
 def _extract(args: argparse.Namespace) -> int:
@@ -178,8 +185,19 @@ def _evaluate(args: argparse.Namespace) -> int:
     )
     grid = parse_grid(args.C)
     task = open_task(args.task, args.data, options)
+    if args.save is not None:
+        check_svm_path(args.save)
+        if len(task.splits) > 1:
+            raise UsageError(
+                f"--save: {len(task.splits)} splits have an SVM each; expected one; add --splits 1"
+            )
     features = [read_features(path) for path in args.features]
-    return _print(args, solve(task, features, grid, args.seed))
+    outcome = solve(task, features, grid, args.seed)
+    if args.save is not None:
+        chosen = outcome.splits[0].choice.C
+        saved = SavedSvm(outcome.svms[0], task.classes, outcome.members, chosen, task.name)
+        write_svm(args.save, saved)
+    return _print(args, outcome)
 
 
 def _demo(args: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ VERBS = verbs()
 HELPERS = {
     *("arguments", "caffe_programs", "completion", "console", "data_sets", "devices", "entry"),
     *("environment", "export_onnx", "main", "preparation_flags", "ranks", "shared_flags"),
-    *("bundles", "usage", "watch_flags"),
+    *("bundles", "features_apply", "usage", "watch_flags"),
 }
 """Modules of runtime/cli that are not verbs."""
 

@@ -16,7 +16,7 @@ from prototxt_gen.errors import DataError, ProtoError
 from runtime.paper.features.extraction import BOXES, Features
 from runtime.paper.features.images import region_name
 from runtime.paper.features.measures import RECALL, Scores, Targets, per_class
-from runtime.paper.features.svm import GRID, HELD_OUT, Choice, choose_c, fit_svm
+from runtime.paper.features.svm import GRID, HELD_OUT, Choice, LinearSvm, choose_c, fit_svm
 from runtime.paper.features.tasks import Samples, Split, Task
 
 _SHOWN = 3
@@ -42,6 +42,8 @@ class Outcome:
     splits: tuple[SplitResult, ...]
     dimension: int
     seed: int
+    svms: tuple[LinearSvm, ...] = ()
+    """The classifier of every split."""
 
     @property
     def mean(self) -> float:
@@ -120,9 +122,10 @@ def solve(
         ProtoError: there are no features, or a C is not positive.
     """
     stacked = Stacked(features)
-    splits = tuple(_solve_split(task, split, stacked, grid, seed) for split in task.splits)
+    solved = [_solve_split(task, split, stacked, grid, seed) for split in task.splits]
     members = tuple(dict(member.attributes) for member in features)
-    return Outcome(task, members, splits, stacked.dimension, seed)
+    splits, svms = (tuple(part) for part in zip(*solved))
+    return Outcome(task, members, splits, stacked.dimension, seed, svms)
 
 
 def mean_measure(measure: str, scores: Scores, targets: Targets) -> float:
@@ -141,7 +144,7 @@ def mean_measure(measure: str, scores: Scores, targets: Targets) -> float:
 
 def _solve_split(
     task: Task, split: Split, stacked: Stacked, grid: Sequence[float], seed: int
-) -> SplitResult:
+) -> tuple[SplitResult, LinearSvm]:
     values, targets = stacked.rows(split.train), split.train.targets
     choice = choose_c(
         values,
@@ -153,6 +156,7 @@ def _solve_split(
     )
     svm = fit_svm(values, targets, choice.C)
     measured = per_class(task.measure, svm.scores(stacked.rows(split.test)), split.test.targets)
-    return SplitResult(
+    result = SplitResult(
         float(measured.mean()), tuple(measured.tolist()), choice, len(split.train), len(split.test)
     )
+    return result, svm

@@ -13,6 +13,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.caltech import open_caltech
+from data_prep.data_set import Split as DataSplit
+from data_prep.data_set import class_names
+from data_prep.open_data_set import open_data_set
 from data_prep.voc import ACTION, MAIN, Listed, open_voc
 from prototxt_gen.errors import ProtoError
 from runtime.paper.features.measures import ALL_POINTS, ELEVEN_POINTS, RECALL, Targets
@@ -20,6 +23,10 @@ from runtime.paper.features.measures import ALL_POINTS, ELEVEN_POINTS, RECALL, T
 VOC2007, VOC2012, ACTION2012 = "voc2007", "voc2012", "action2012"
 CALTECH101, CALTECH256 = "caltech101", "caltech256"
 TASKS = (VOC2007, VOC2012, CALTECH101, CALTECH256, ACTION2012)
+"""The tasks of the paper."""
+FOLDER = "folder"
+"""Own classes, in any layout of a data set; not a task of the paper."""
+ALL_TASKS = (*TASKS, FOLDER)
 
 _VOC = {
     VOC2007: (MAIN, "trainval", "test", ELEVEN_POINTS),
@@ -91,13 +98,19 @@ def open_task(name: str, root: Path, options: TaskOptions | None = None) -> Task
     given_counts = [
         o for o in ("train_per_class", "test_per_class") if getattr(options, o) is not None
     ]
-    if name not in TASKS:
-        raise ProtoError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
+    if name not in ALL_TASKS:
+        raise ProtoError(f"task: expected one of {', '.join(ALL_TASKS)}, got {name!r}")
     wrong = given_counts if name in _VOC else given
+    if name == FOLDER:
+        wrong = [*given, *given_counts]
     if wrong:
         flags = ", ".join(f"--{option.replace('_', '-')}" for option in wrong)
         kind = "VOC has splits by name" if name in _VOC else "Caltech's splits are random"
+        if name == FOLDER:
+            kind = "the data set has its own split"
         raise ProtoError(f"task {name}: {kind}; expected no {flags}; omit it")
+    if name == FOLDER:
+        return _folder_task(root, options)
     return _voc_task(name, root, options) if name in _VOC else _caltech_task(name, root, options)
 
 
@@ -132,6 +145,23 @@ def _listed(lists: Mapping[str, Sequence[Listed]], file: Any) -> Samples:
         tuple(entry.person for entry in first),
         targets,
     )
+
+
+def _folder_task(root: Path, options: TaskOptions) -> Task:
+    data = open_data_set(root, DataSplit(seed=options.seed))
+    classes = class_names(data)
+
+    def samples(entries: Sequence[tuple[str, int]]) -> Samples:
+        targets = -np.ones((len(entries), len(classes)), np.int8)
+        targets[np.arange(len(entries)), [label for _, label in entries]] = 1
+        return Samples(tuple(name for name, _ in entries), (0,) * len(entries), targets)
+
+    split = Split(samples(data.train_list()), samples(data.val_list()))
+    words = (
+        f"not a protocol of the paper: trained on {len(split.train)} images of {len(classes)} "
+        f"classes, tested on {len(split.test)} held-out images"
+    )
+    return Task(FOLDER, classes, (split,), RECALL, words, str(root), {"seed": options.seed})
 
 
 def _caltech_task(name: str, root: Path, options: TaskOptions) -> Task:

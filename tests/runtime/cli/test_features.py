@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from prototxt_gen.errors import UsageError
 from runtime.cli.features import parse_grid
 from runtime.cli.main import main
 from runtime.paper.features.feature_file import read_features
+from tests.data_prep.class_folders import write_folders
 from tests.data_prep.small_trees import COLOURS, write_actions, write_caltech, write_voc
 from tests.runtime.evaluate.toy_net import write_net
 
@@ -149,3 +151,78 @@ def test_errors_of_bad_input(toy: Toy, capsys: Shown) -> None:
     )
     with pytest.raises(UsageError, match="--C: expected numbers separated by commas, got '1;"):
         parse_grid("1;2")
+
+
+def own_classes(toy: Toy, capsys: Shown) -> Path:
+    """A folder of classes, its features in own.h5, and SVMs on them in svm.npz."""
+    data = write_folders(toy.root / "set", 12)
+    printed(toy.extract(data, "own.h5", "--mean-value", "90,90,90"), capsys)
+    save = ("--save", str(toy.root / "svm.npz"))
+    found = printed(toy.evaluate("folder", data, ["own.h5"], *save), capsys)
+    assert found["mean"] > 0.9
+    assert found["protocol"].startswith("not a protocol of the paper: trained on 30 images")
+    assert found["paper"] == []
+    return data
+
+
+def test_a_saved_svm_classifies_new_images(toy: Toy, capsys: Shown) -> None:
+    own_classes(toy, capsys)
+    others = write_folders(toy.root / "new", 2, seed=5)
+    images = [str(others / name / f"{n}.jpg") for name in COLOURS for n in range(2)]
+    words = ["features", "apply", *images, "--svm", str(toy.root / "svm.npz")]
+    words += ["--model", str(toy.model), "--weights", str(toy.weights), "--mean-value", "90,90,90"]
+    results = printed(words, capsys)
+    assert [result["image"] for result in results] == images
+    best = [result["predictions"][0]["label"] for result in results]
+    assert best == [name for name in COLOURS for _ in range(2)]
+    assert main([*words, "--top", "1"]) == 0
+    assert capsys.readouterr().out.count(' - "') == len(images)
+
+
+def test_a_saved_svm_is_applied_to_a_file_of_features(toy: Toy, capsys: Shown) -> None:
+    own_classes(toy, capsys)
+    words = ["features", "apply", "--svm", str(toy.root / "svm.npz")]
+    results = printed([*words, "--features", str(toy.root / "own.h5")], capsys)
+    assert len(results) == 36
+    right = [r["image"].split("/")[0] == r["predictions"][0]["label"] for r in results]
+    assert sum(right) >= 34
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--mean-value", "1,1,1"), "another preprocessing; expected .*mean 90, 90, 90"),
+        (("--top", "0"), "--top: expected at least 1"),
+    ],
+)
+def test_an_svm_is_applied_to_its_own_features_only(
+    toy: Toy, capsys: Shown, more: tuple[str, ...], message: str
+) -> None:
+    data = own_classes(toy, capsys)
+    words = ["features", "apply", str(data / "cat" / "0.jpg"), "--svm", str(toy.root / "svm.npz")]
+    words += ["--model", str(toy.model), "--weights", str(toy.weights), *more]
+    assert main(words) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_images_and_features_exclude_each_other(toy: Toy, capsys: Shown) -> None:
+    own_classes(toy, capsys)
+    words = ["features", "apply", "--svm", str(toy.root / "svm.npz")]
+    assert main(words) == 2
+    assert "expected images with --model, or --features, got neither" in capsys.readouterr().err
+    assert main([*words, "x.jpg"]) == 2
+    assert "--model: missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"text"])
+def test_a_damaged_svm_is_refused(tmp_path: Path, capsys: Shown, content: bytes) -> None:
+    (tmp_path / "svm.npz").write_bytes(content)
+    assert main(["features", "apply", "x.jpg", "--svm", str(tmp_path / "svm.npz")]) == 2
+    assert "svm.npz: the SVM cannot be read" in capsys.readouterr().err
+
+
+def test_svms_of_several_splits_are_not_saved(toy: Toy, capsys: Shown) -> None:
+    data = write_caltech(toy.root / "caltech", 9)
+    words = toy.evaluate("caltech101", data, ["x.h5"], "--save", str(toy.root / "svm.npz"))
+    assert main([*words, "--train-per-class", "3"]) == 2
+    assert "--save: 3 splits have an SVM each; expected one" in capsys.readouterr().err
