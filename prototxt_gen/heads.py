@@ -12,15 +12,17 @@ from prototxt_gen import proto, vgg
 from prototxt_gen.errors import ProtoError
 from prototxt_gen.families import families
 from prototxt_gen.integers import ceil_div
+from prototxt_gen.layer_ranges import select_layers
 from prototxt_gen.net_layers import add_average, add_convolution, add_layer, learnt
 from prototxt_gen.proto import Message
-from prototxt_gen.spec import Initialisation, NetSpecification
+from prototxt_gen.spec import Finetuning, Initialisation, NetSpecification
 from prototxt_gen.vgg import Convolution
 
 CHANNELS = 3
 DEPLOY_BATCH = 10
 """The batch size of the released models: the ten crops of one image."""
 DENSE_SUFFIX = "-conv"
+NEW_SUFFIX = "-new"
 TOP_1, TOP_5 = "accuracy/top1", "accuracy/top5"
 
 
@@ -36,7 +38,29 @@ def train_val(spec: NetSpecification) -> Message:
         _accuracy(net, scores, TOP_5, 5)
     loss = add_layer(net, "SoftmaxWithLoss", "loss", scores, "loss")
     loss.bottom.append("label")
+    if spec.finetune is not None:
+        _set_rates(net, spec.finetune, scores)
     return net
+
+
+def _set_rates(net: Message, finetune: Finetuning, classifier: str) -> None:
+    """Raise the rates of the classifier, and set those of frozen layers to 0.
+
+    Raises:
+        ProtoError: a frozen layer does not exist, or is the classifier.
+    """
+    learnt_layers = {str(layer.name): layer for layer in net.layer if layer.param}
+    frozen = select_layers(finetune.freeze, list(learnt_layers), "finetune.freeze")
+    if classifier in frozen:
+        raise ProtoError(
+            f"finetune.freeze: '{classifier}' is the new classifier; expected layers before it; "
+            "end the range earlier"
+        )
+    for param in learnt_layers[classifier].param:
+        param.lr_mult *= finetune.rate
+    for name in frozen:
+        for param in learnt_layers[name].param:
+            param.lr_mult = param.decay_mult = 0
 
 
 def deploy(spec: NetSpecification) -> Message:
@@ -77,6 +101,8 @@ def map_side(spec: NetSpecification) -> int:
 def fc_names(spec: NetSpecification) -> tuple[str, ...]:
     """The names of the fully-connected layers, the classifier last: fc6, fc7, fc8.
 
+    The classifier of a fine-tuning has another name, so that old weights are not copied into it.
+
     Raises:
         ProtoError: the net belongs to a family without them.
     """
@@ -86,7 +112,10 @@ def fc_names(spec: NetSpecification) -> tuple[str, ...]:
             f"{spec.family}; use a net of the paper"
         )
     first = vgg.fc_number(spec.stages)
-    return tuple(f"fc{first + index}" for index in range(len(spec.fc) + 1))
+    names = [f"fc{first + index}" for index in range(len(spec.fc) + 1)]
+    if spec.finetune is not None:
+        names[-1] = spec.finetune.layer or f"{names[-1]}{NEW_SUFFIX}"
+    return tuple(names)
 
 
 def _scores(net: Message, spec: NetSpecification, init: Initialisation | None = None) -> str:

@@ -49,6 +49,8 @@ def solver_param(spec: NetSpecification, net_path: str, snapshot_prefix: str) ->
     solver.solver_mode = solver.GPU if values.solver_mode == "GPU" else solver.CPU
     if spec.init.weights:
         solver.weights.append(spec.init.weights)
+    if spec.finetune is not None:
+        solver.weights.append(spec.finetune.weights)
     return solver
 
 

@@ -90,6 +90,26 @@ class Initialisation:
 
 
 @dataclass(frozen=True)
+class Finetuning:
+    """The weights of another training that this one starts from; its classifier is new."""
+
+    weights: str
+    """The file of weights, written to the solver's field of that name."""
+    layer: str | None = None
+    """The name of the classifier; None for its usual name with the suffix `-new`."""
+    rate: float = 10.0
+    """The factor of the learning rate of the classifier."""
+    freeze: tuple[str, ...] = ()
+    """The layers that are not trained; see layer_ranges.py."""
+
+    def __post_init__(self) -> None:
+        require(bool(self.weights), "finetune.weights", "a file of weights", self.weights)
+        require(self.rate > 0, "finetune.rate", "more than 0", self.rate)
+        valid = self.layer is None or bool(_NAME.fullmatch(self.layer))
+        require(valid, "finetune.layer", "letters, digits, '_', '.' and '-'", self.layer)
+
+
+@dataclass(frozen=True)
 class TrainData:
     """The source of training images; `batch_size` is the batch of an iteration over all passes."""
 
@@ -206,6 +226,7 @@ class NetSpecification:
     precision: str = FP32
     family: str | None = None
     """A net of prototxt_gen/families, without stages; `fc` and `lrn` do not apply to it."""
+    finetune: Finetuning | None = None
 
     def __post_init__(self) -> None:
         pattern = "letters, digits, '_', '.' and '-', as it becomes part of file names"
@@ -229,6 +250,7 @@ class NetSpecification:
         _check_stages(self)
         _check_sizes(self)
         _check_net_a(self)
+        _check_finetuning(self)
 
     def scaled(self, width: int) -> int:
         """A width times the multiplier, rounded to the nearest integer and at least 1."""
@@ -298,6 +320,28 @@ def _check_net_a(spec: NetSpecification) -> None:
             "init.method: net A's layers do not fit this net; expected "
             f"{', '.join(vgg.INITIAL_NET.layers)} with 3x3 kernels, got {', '.join(got)}; "
             "choose gaussian or xavier"
+        )
+
+
+def _check_finetuning(spec: NetSpecification) -> None:
+    if spec.finetune is None:
+        return
+    if spec.family is not None:
+        raise ProtoError(
+            f"finetune: expected a net of stages, got {spec.family}; use `verydeep finetune`, "
+            "which accepts every net"
+        )
+    if spec.init.weights:
+        raise ProtoError(
+            "finetune.weights: the training already starts from init.weights; expected one of "
+            f"them, got {shown(spec.finetune.weights)} and {shown(spec.init.weights)}; remove one"
+        )
+    names = {f"fc{vgg.fc_number(spec.stages) + index}" for index in range(len(spec.fc) + 1)}
+    names |= {f"conv{name}" for units in vgg.numbered_units(spec.stages) for name, _ in units}
+    if spec.finetune.layer in names:
+        raise ProtoError(
+            f"finetune.layer: expected a name that no layer of the old net has, got "
+            f"{shown(spec.finetune.layer)}; the old weights would be copied into it; rename it"
         )
 
 

@@ -24,6 +24,7 @@ from prototxt_gen.sidecar import (
 )
 from prototxt_gen.spec import (
     Data,
+    Finetuning,
     Initialisation,
     LrnValues,
     NetSpecification,
@@ -95,6 +96,8 @@ def to_toml(spec: NetSpecification) -> str:
     ]
     if spec.shards is not None:
         lines += _section("parallel", [("shards", spec.shards)])
+    if spec.finetune is not None:
+        lines += _section("finetune", vars(spec.finetune).items())
     if spec.precision != FP32:
         lines += _section("compute", [("precision", spec.precision)])
     return "\n".join(lines) + "\n"
@@ -146,13 +149,15 @@ def _spec_of(root: Table) -> NetSpecification:
         _shards(root),
         _precision(root),
     )
+    finetune = _finetune(root)
     # A misspelt `stages` must be reported as an unknown key, not as missing.
     root.close()
     if name is None:
         raise root.error("name", "a name, as the stages are not those of a built-in net", name)
     with root.located():
         stages = _stages(net, rows if "stages" in root else None)
-        return NetSpecification(name, stages, *values, family=None if stages else net)
+        family = None if stages else net
+        return NetSpecification(name, stages, *values, family=family, finetune=finetune)
 
 
 def _stages(net: str | None, rows: list[list[str]] | None) -> Stages:
@@ -199,6 +204,21 @@ def _init(root: Table, default: Initialisation) -> Initialisation:
     table.close()
     with root.located():
         return Initialisation(*values)
+
+
+def _finetune(root: Table) -> Finetuning | None:
+    if "finetune" not in root:
+        return None
+    table = root.table("finetune")
+    values = (
+        table.text("weights", ""),
+        table.optional_text("layer"),
+        table.number("rate", 10.0),
+        table.texts("freeze", ()),
+    )
+    table.close()
+    with root.located():
+        return Finetuning(*values)
 
 
 def _data(root: Table, default: Data) -> Data:

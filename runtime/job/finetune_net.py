@@ -8,15 +8,15 @@ classes, a new name, so that old weights are not copied into it, and higher lear
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ProtoError, UnsupportedError
-from prototxt_gen.heads import DEPLOY_BATCH, TOP_1, TOP_5
+from prototxt_gen.heads import DEPLOY_BATCH, NEW_SUFFIX, TOP_1, TOP_5
+from prototxt_gen.layer_ranges import select_layers
 from prototxt_gen.proto import Message
 from runtime.backend.base import Backend
 from runtime.evaluate.surgery import crop_form
@@ -27,10 +27,8 @@ from runtime.weights.caffemodel import read_net
 from runtime.weights.weights_file import open_weights
 
 LABEL = "label"
-SUFFIX = "-new"
 _TOP_5_CLASSES = 5
 _FILLER_STD = 0.01
-_RANGE = ".."
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ def finetune_net(model: Message, heads: Heads, data: DataLayers, backend: Backen
         added.CopyFrom(layer)
         added.ClearField("blobs")
         if any(layer is classifier for classifier in classifiers):
-            new = heads.name if layer is main and heads.name else f"{layer.name}{SUFFIX}"
+            new = heads.name if layer is main and heads.name else f"{layer.name}{NEW_SUFFIX}"
             _rename(added, new, tops)
             replaced[str(layer.name)] = new
             _resize(added, heads)
@@ -306,7 +304,7 @@ def _freeze(
             probe.layer.add().CopyFrom(layer)
     counts = {name: len(shapes) for name, shapes in learnt_shapes(probe, backend).items()}
     names = [str(layer.name) for layer in net.layer if str(layer.name) in counts]
-    chosen = {name for word in words for name in _matches(word, names)}
+    chosen = set(select_layers(words, names, "--freeze"))
     new = sorted(chosen.intersection(replaced.values()))
     if new:
         raise ProtoError(
@@ -330,34 +328,6 @@ def _use_stored_statistics(layer: Message) -> None:
     kind = class_of(layer.type)
     if kind.coupling(layer) is not None and kind.coupling(stored) is None:
         layer.CopyFrom(stored)
-
-
-def _matches(word: str, names: Sequence[str]) -> Iterator[str]:
-    """The learnt layers that a word of --freeze selects, in the order of the net."""
-    first, _, last = word.partition(_RANGE)
-    starts = [place for place, name in enumerate(names) if _begins(name, first)]
-    ends = [place for place, name in enumerate(names) if _begins(name, last or first)]
-    for part, places in ((first, starts), (last or first, ends)):
-        if not places:
-            shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-            raise ProtoError(
-                f"--freeze {word}: no layer with weights is called '{part}' or begins so; expected "
-                f"one of {shown}; correct the name"
-            )
-    if starts[0] > ends[-1]:
-        raise ProtoError(
-            f"--freeze {word}: '{last}' comes before '{first}'; expected a range in the order of "
-            "the net; exchange the names"
-        )
-    if not last:
-        yield from (names[place] for place in starts)
-    else:
-        yield from names[starts[0] : ends[-1] + 1]
-
-
-def _begins(name: str, word: str) -> bool:
-    """Whether a name is a word, or continues it with something else than a digit."""
-    return bool(word) and re.match(rf"{re.escape(word)}(?![0-9])", name) is not None
 
 
 def _main_scores(net: Message, scores: str) -> str:
