@@ -28,6 +28,10 @@ struct Target {
 struct Convolution {
     Gather gather;
     Target target;
+    Index out_width;
+
+    Convolution(const Gather& columns, const Target& outputs)
+        : gather(columns.with_long_rows()), target(outputs), out_width(columns.out_width) {}
 
     void pack_b(Index group, Index col, Index cols, Index k, Index depth, float* out) const {
         gather_panel(gather, group, col, cols, k, depth, out);
@@ -55,7 +59,7 @@ struct Convolution {
     }
     void put_strided(float* y, const float* sums, Index pixel, Index count, bool first) const {
         for (Index j = 0; j < count; ++j) {
-            const Index row = (pixel + j) / gather.out_width, col = (pixel + j) % gather.out_width;
+            const Index row = (pixel + j) / out_width, col = (pixel + j) % out_width;
             float& to = y[(target.first_row + row * target.row_step) * target.width +
                           target.first_col + col * target.col_step];
             to = first ? sums[j] : to + sums[j];
@@ -69,10 +73,10 @@ struct Forward : Convolution {
 
     Forward(const ConvShape& g, const float* x, const float* w, const float* bias, bool relu,
             float* y)
-        : Convolution{{x, g.c, g.c / g.group,
+        : Convolution({x, g.c, g.c / g.group,
                        forward_axis(g.h, g.pad_h, g.stride_h, g.dilation_h, g.r),
                        forward_axis(g.w, g.pad_w, g.stride_w, g.dilation_w, g.s), g.p, g.q},
-                      {y, g.k, g.k / g.group, g.p, g.q, 0, 1, 0, 1, bias, relu}},
+                      {y, g.k, g.k / g.group, g.p, g.q, 0, 1, 0, 1, bias, relu}),
           weight(w),
           weight_end(w + g.k * (g.c / g.group) * g.r * g.s) {}
 
@@ -93,9 +97,9 @@ struct Phase : Convolution {
 
     Phase(const ConvShape& g, const PhaseAxis& down, const PhaseAxis& across, Index phase_h,
           Index phase_w, const float* dy, const float* w, float* dx)
-        : Convolution{{dy, g.k, g.k / g.group, down.axis, across.axis, down.outputs, across.outputs},
+        : Convolution({dy, g.k, g.k / g.group, down.axis, across.axis, down.outputs, across.outputs},
                       {dx, g.c, g.c / g.group, g.h, g.w, phase_h, g.stride_h, phase_w, g.stride_w,
-                       nullptr, false}},
+                       nullptr, false}),
           rows(down),
           cols(across),
           weight(w),

@@ -122,9 +122,10 @@ VD_EXPORT_COUNT(conv_weight_bytes)(const ConvShape* g, std::int64_t threads) {
 VD_EXPORT(conv_backward_weight)(Team* team, const ConvShape* g, const float* x, const float* dy,
                                 float* dw, void* workspace) {
     const Plan plan(*g);
-    const Gather gather{x, g->c, g->c / g->group,
-                        forward_axis(g->h, g->pad_h, g->stride_h, g->dilation_h, g->r),
-                        forward_axis(g->w, g->pad_w, g->stride_w, g->dilation_w, g->s), g->p, g->q};
+    const Gather columns{x, g->c, g->c / g->group,
+                         forward_axis(g->h, g->pad_h, g->stride_h, g->dilation_h, g->r),
+                         forward_axis(g->w, g->pad_w, g->stride_w, g->dilation_w, g->s), g->p, g->q};
+    const Gather gather = columns.with_long_rows();
     const bool direct = plan.groups == 1;
     Arena shared(workspace, plan.floats(team_size(team)));
     float* partial = shared.floats(direct ? 0 : plan.groups * plan.sum_floats);

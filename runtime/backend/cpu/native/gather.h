@@ -17,15 +17,20 @@ VD_INLINE Axis forward_axis(Index size, Index pad, Index stride, Index dilation,
 
 // Copy `count` values at source coordinates x, x + step, ...; zeros outside [0, size).
 VD_INLINE void copy_run(const float* line, Index size, Index x, Index step, Index count, float* to) {
-    if (step != 1) {
-        for (Index i = 0; i < count; ++i, x += step) to[i] = x >= 0 && x < size ? line[x] : 0.f;
-        return;
+    const Index lo = least(count, ceil_div(most(0, -x), step));
+    const Index hi = most(lo, least(count, ceil_div(most(0, size - x), step)));
+    Index i = 0;
+    for (; i < lo; ++i) to[i] = 0.f;
+    if (step == 1) {
+        for (; i + kLanes <= hi; i += kLanes) store(to + i, load(line + x + i));
+    } else if (step == 2) {
+        // The last load also reads the element after the last value.
+        for (; i + kLanes <= hi && x + 2 * (i + kLanes) <= size; i += kLanes) {
+            const float* from = line + x + 2 * i;
+            store(to + i, shuffle<Even>(load(from), load(from + kLanes)));
+        }
     }
-    const Index lo = least(most(0, -x), count), hi = most(lo, least(count, size - x));
-    for (Index i = 0; i < lo; ++i) to[i] = 0.f;
-    Index i = lo;
-    for (; i + kLanes <= hi; i += kLanes) store(to + i, load(line + x + i));
-    for (; i < hi; ++i) to[i] = line[x + i];
+    for (; i < hi; ++i) to[i] = line[x + i * step];
     for (; i < count; ++i) to[i] = 0.f;
 }
 
@@ -39,6 +44,18 @@ struct Gather {
 
     Index columns_of_image() const { return out_height * out_width; }
     Index depth() const { return group_channels * down.taps * across.taps; }
+
+    // The same, where 1x1 filters read all of a plane: as one long row.
+    Gather with_long_rows() const {
+        Gather flat = *this;
+        if (down.taps == 1 && across.taps == 1 && down.step == 1 && across.step == 1 &&
+            down.base == 0 && across.base == 0 && out_height == down.size &&
+            out_width == across.size) {
+            flat.across.size = flat.out_width = down.size * across.size;
+            flat.down.size = flat.out_height = 1;
+        }
+        return flat;
+    }
 };
 
 struct Run {  // consecutive outputs in one row of one image
