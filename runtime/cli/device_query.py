@@ -52,22 +52,20 @@ def run(args: argparse.Namespace) -> int:
     requirements = gpu_requirements()
     faults = {number: _check(number) for number in devices} if args.check else {}
     if args.json:
-        result = _as_dict(devices, requirements, failure)
-        if args.check:
-            result["self_check"] = {str(number): found for number, found in faults.items()}
-        print(json.dumps(result, indent=1))
+        checks = {"self_check": faults} if args.check else {}
+        print(json.dumps(_as_dict(devices, requirements, failure) | checks, indent=1))
     if failure is not None:
         states = "\n".join(f"  {requirement}" for requirement in requirements.values())
         raise DeviceError(f"{failure}\n{states}") from failure
     if not args.json:
         print(f"Querying GPUs {args.gpu}", file=sys.stderr)
         print("\n\n".join(_lines(number, info) for number, info in devices.items()))
-        for number, found in faults.items():
-            print("\n".join(check_lines(number, found)))
+        for number, families in faults.items():
+            print("\n".join(check_lines(number, families)))
     for requirement in requirements.values():
         if not requirement.available:
             print(f"verydeep {NAME}: {requirement}", file=sys.stderr)
-    return int(any(fault for found in faults.values() for fault in found.values()))
+    return int(any(any(families.values()) for families in faults.values()))
 
 
 def _check(number: int) -> Mapping[str, str]:

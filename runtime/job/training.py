@@ -210,6 +210,16 @@ def _written_paths(job: TrainJob) -> list[str | os.PathLike[str]]:
     return [*([prefix] if prefix else []), *files]
 
 
+def _run(solver: Solver, test_only: bool, outcome: _Outcome) -> None:
+    caffe_log("caffe.cpp:239", "Starting Optimization")
+    if test_only:
+        solver.test_all()
+        outcome.reason = "done" if outcome.scores else "stopped"
+    else:
+        solver.solve()
+    caffe_log("caffe.cpp:250", "Optimization Done.")
+
+
 def _train(
     job: TrainJob,
     open_backend: Callable[[Any], Backend],
@@ -227,9 +237,8 @@ def _train(
     outcome, started = _Outcome(), time.perf_counter()
     if resume is not None:
         outcome.files = files_of(resume)
-    watchers = [LossGuard(), outcome, progress_hook(), *hooks]
-    json_log = None if log_json is None else JsonLog(log_json, fresh=not continued[0])
-    watchers += [] if json_log is None else [json_log]
+    json_logs = [] if log_json is None else [JsonLog(log_json, fresh=not continued[0])]
+    watchers = [LossGuard(), outcome, progress_hook(), *hooks, *json_logs]
     options, plan = _plan(job, param, resume)
     with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:
         build_engine: BuildEngine = LocalEngine
@@ -246,20 +255,14 @@ def _train(
         if resume is not None:
             caffe_log("caffe.cpp:230", "Resuming from %s", resume)
             solver.restore(resume, strict=True)
-        caffe_log("caffe.cpp:239", "Starting Optimization")
-        if job.test_only:
-            solver.test_all()
-            outcome.reason = "done" if outcome.scores else "stopped"
-        else:
-            solver.solve()
-        caffe_log("caffe.cpp:250", "Optimization Done.")
+        _run(solver, job.test_only, outcome)
     return TrainResult(
         iterations=solver.iter,
         stopped=outcome.reason == "stopped",
         seconds=time.perf_counter() - started,
         files=outcome.files,
         log_json=log_json,
-        log_lost=json_log is not None and json_log.lost,
+        log_lost=any(json_log.lost for json_log in json_logs),
         terminated=signals.terminated,
         interrupted=signals.interrupted and outcome.reason == "stopped",
         test={score.name: score.value for score in outcome.scores},

@@ -173,11 +173,15 @@ def schedule(
         if forward:
             loss = any(layer.loss_weights)
             chain = folded.get(i, ())
-            relu, followers = fused.get((i, *chain)[-1]), tuple(wiring.layers[j] for j in chain)
+            relu, followers = fused.get((i, *chain)[-1]), _layers(wiring, chain)
             steps.append(ForwardStep(i, layer, bottom, top, relu, chain, loss, followers))
         else:
             steps.append(BackwardStep(i, layer, bottom, top, fused.get(i), (), needed))
     return tuple(steps)
+
+
+def _layers(wiring: Wiring, indices: Sequence[int]) -> tuple[Layer, ...]:
+    return tuple(wiring.layers[i] for i in indices)
 
 
 def run(steps: Sequence[Step]) -> float:
