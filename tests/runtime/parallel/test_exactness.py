@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import subprocess
 import sys
@@ -55,6 +56,18 @@ def test_any_number_of_replicas_writes_the_same_bytes(
 ) -> None:
     solver = write_case(tmp_path, solver_type)
     assert len({fresh(solver, replicas) for replicas in (1, 2, 4, 8)}) == 1
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_replicas_in_bf16_write_the_same_bytes(
+    case: Path, fresh: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = fresh(case, 1)
+    rounded = functools.partial(exactness.create_backend, precision="bf16")
+    monkeypatch.setattr(exactness, "create_backend", rounded)
+    files = {fresh(case, replicas) for replicas in (1, 4)}
+    assert len(files) == 1
+    assert plain not in files
 
 
 @pytest.mark.usefixtures("small_chunks")
