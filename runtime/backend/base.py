@@ -306,7 +306,7 @@ class Backend(Protocol):
     folds: bool
     """Whether layers may be folded into the filters before them, with other rounding errors."""
     precision: str
-    """The format of the operands of convolutions: fp32, tf32 or bf16."""
+    """The format of the operands of convolutions: fp32, tf32 or bf16; see precision.md."""
 
     lock: ProcessLock | None
     """Held by a net while it runs; None if threads may call the backend at any time."""

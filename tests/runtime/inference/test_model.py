@@ -115,6 +115,20 @@ def test_summary(tmp_path: Path) -> None:
     assert "Convolution" in text
 
 
+def test_bf16_on_the_cpu(tmp_path: Path) -> None:
+    """Predictions are float32 near those of fp32, and do not depend on the batch or the threads."""
+    model, weights = write(tmp_path, CLASSES)
+    with runtime.load(model, weights) as net:
+        plain = net.predict(images(5))["prob"]
+    with runtime.load(model, weights, precision="bf16") as net:
+        rounded = net.predict(images(5))["prob"]
+        assert net.predict(images(5)[3:4])["prob"].tobytes() == rounded[3:4].tobytes()
+    assert rounded.dtype == np.float32
+    assert 0 < np.abs(rounded - plain).max() < 0.01
+    with runtime.load(model, weights, precision="bf16", threads=1) as net:
+        assert net.predict(images(5))["prob"].tobytes() == rounded.tobytes()
+
+
 def test_other_devices(tmp_path: Path) -> None:
     model, weights = write(tmp_path, CLASSES)
     with runtime.load(model, weights) as cpu, runtime.load(model, weights, device="emu") as emu:
