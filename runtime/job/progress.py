@@ -24,12 +24,14 @@ class TimeLeft(SolverHook):
     def __init__(self, interval: float = 60.0) -> None:
         self.interval = interval
         self._pace: Pace | None = None
+        self._images = 0
         self._next = 0.0
 
     def on_solve(self, solver: RunView) -> None:
         """Start the clock; the first estimate is logged early."""
         now = time.monotonic()
         self._pace = Pace(solver.iter, solver.param.max_iter, now)
+        self._images = _images_of(solver)
         self._next = now + min(self.interval, 10.0)
 
     def on_iteration_end(self, solver: RunView) -> None:
@@ -40,16 +42,25 @@ class TimeLeft(SolverHook):
         self._next = now + self.interval
         left = self._pace.seconds_left(solver.iter, now)
         if left is not None:
-            log.info("%s", time_left_line(self._pace, solver.iter, left, now))
+            log.info("%s", time_left_line(self._pace, solver.iter, left, now, self._images))
 
 
-def time_left_line(pace: Pace, iteration: int, left: float, now: float) -> str:
-    """The log line, in a form that tools for Caffe's logs do not parse as one of Caffe's lines."""
-    rate = number(pace.per_second(iteration, now))
+def time_left_line(pace: Pace, iteration: int, left: float, now: float, images: int = 0) -> str:
+    """The log line, in a form that tools for Caffe's logs do not parse as one of Caffe's lines.
+
+    `images` is the number of images of an iteration; 0 if it is unknown.
+    """
+    rate = pace.per_second(iteration, now)
+    words = f", {number(rate * images)} images/s" if images else ""
     return (
         f"About {format_duration(left)} left: {iteration} of {pace.stop} iterations done, "
-        f"{rate} a second"
+        f"{number(rate)} a second{words}"
     )
+
+
+def _images_of(solver: RunView) -> int:
+    """The images of one iteration."""
+    return batch_of(solver.net) * solver.engine.shards * int(solver.param.iter_size)
 
 
 class ProgressBar(SolverHook):
@@ -69,7 +80,7 @@ class ProgressBar(SolverHook):
     def on_solve(self, solver: RunView) -> None:
         """Start the bar."""
         self._pace = Pace(solver.iter, solver.param.max_iter, time.monotonic())
-        self._images = batch_of(solver.net) * solver.engine.shards * solver.param.iter_size
+        self._images = _images_of(solver)
         self._bar = Progress(
             TextColumn("[bold]{task.completed:.0f}/{task.total:.0f}"),
             BarColumn(bar_width=None),

@@ -47,6 +47,8 @@ def test_the_pace_of_the_run_so_far() -> None:
 def test_the_estimate_is_no_line_of_caffes() -> None:
     line = time_left_line(Pace(0, 2000, 0.0), 400, 130.0, 32.0)
     assert line == "About 2 min 10 s left: 400 of 2000 iterations done, 12.5 a second"
+    line = time_left_line(Pace(0, 2000, 0.0), 400, 130.0, 32.0, 64)
+    assert line.endswith("12.5 a second, 800 images/s")
     for pattern in (_ITERATION, _TRAIN, _TEST):
         assert not pattern.search(line)
 
