@@ -67,6 +67,13 @@ def fill_weight(layer: Layer, index: int, param: Any) -> None:
         context.rng.postpone(_Draw(param.SerializeToString(deterministic=True), blob.shape))
 
 
+def skip_fill(layer: Layer, index: int, param: Any) -> None:
+    """Advance the random stream as filling a weight blob of a layer would."""
+    if layer.context.fill_weights and param.type in RANDOM:
+        shape = layer.blobs[index].shape
+        layer.context.rng.postpone(_Draw(param.SerializeToString(deterministic=True), shape))
+
+
 def _check(shape: Shape, param: Any, label: str) -> None:
     kind = param.type
     if kind not in _FILLERS:

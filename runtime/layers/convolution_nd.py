@@ -141,8 +141,7 @@ class ConvolutionNd:
         for element, window in self._elements():
             share = self._matrix(weight, element).swapaxes(-1, -2) @ rows
             padded[window] += share.reshape(len(padded), self.c, *self.out)
-        inside = tuple(slice(p, p + n) for p, n in zip(self.pad, self.size))
-        return padded[(slice(None), slice(None), *inside)].reshape(self.wide_shape)
+        return self._cropped(padded)
 
     def backward_weight(self, wide: HostArray, narrow: HostArray, gradient: Any) -> None:
         """Add the gradient of the weights to `gradient`. Shapes: see the class."""
@@ -152,6 +151,31 @@ class ConvolutionNd:
             products = rows @ self._part(padded, window).swapaxes(-1, -2)
             part = gradient[(slice(None), slice(None), *element)]
             part += products.sum(axis=0).reshape(part.shape)
+
+    @property
+    def columns_shape(self) -> Sizes:
+        """The shape of `columns`."""
+        return (*self.outer, self.c * math.prod(self.kernel), *self.out)
+
+    def columns(self, wide: HostArray) -> Any:
+        """The elements of each window of a wide blob, as channels (c, *kernel)."""
+        padded = self._padded(wide)
+        columns: Any = np.empty((len(padded), self.c, *self.kernel, *self.out), wide.dtype)
+        for element, window in self._elements():
+            columns[(slice(None), slice(None), *element)] = padded[window]
+        return columns.reshape(self.columns_shape)
+
+    def backward_columns(self, columns: HostArray) -> Any:
+        """The gradient of the wide blob from that of its columns."""
+        padded = np.zeros(self.padded_shape, columns.dtype)
+        parts: Any = columns.reshape(len(padded), self.c, *self.kernel, *self.out)
+        for element, window in self._elements():
+            padded[window] += parts[(slice(None), slice(None), *element)]
+        return self._cropped(padded)
+
+    def _cropped(self, padded: Any) -> Any:
+        inside = tuple(slice(p, p + n) for p, n in zip(self.pad, self.size))
+        return padded[(slice(None), slice(None), *inside)].reshape(self.wide_shape)
 
     def _grouped(self, channels: int) -> Sizes:
         return (math.prod(self.outer), self.group, channels // self.group)

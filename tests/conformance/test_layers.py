@@ -18,6 +18,7 @@ from tests.conformance import (
     layer_cases_dialects,
     layer_cases_loss,
     layer_cases_pointwise,
+    layer_cases_recurrent,
     layer_cases_spatial,
 )
 from tests.conformance.layer_case import Case
@@ -28,6 +29,7 @@ CASES = [
     *layer_cases_spatial.CASES,
     *layer_cases_loss.CASES,
     *layer_cases_dialects.CASES,
+    *layer_cases_recurrent.CASES,
 ]
 
 

@@ -89,7 +89,7 @@ def test_all_missing_types_are_listed_at_once() -> None:
     [
         ("Convolutoin", "did you mean Convolution"),
         ("MultiBoxLoss", "of SSD"),
-        ("LSTM", r"\(of BVLC Caffe\)"),
+        ("WindowData", r"\(of BVLC Caffe\)"),
     ],
 )
 def test_one_missing_type(kind: str, hint: str) -> None:

@@ -171,7 +171,10 @@ def couplings(layers: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", TYPES)
 def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
+    streams = "continues the sequences of the previous batch, with its streams on the second axis"
     expected = {
+        "LSTM": streams,
+        "RNN": streams,
         "BN": "computes statistics over its batch",
         "BatchNorm": "computes statistics over its batch",
         "CenterLoss": "divides the gradient of a centre by the number of its samples in the batch",
@@ -237,11 +240,14 @@ def test_a_fully_connected_layer_as_a_convolution(
 
 
 def test_layers_without_an_onnx_form() -> None:
-    """Sources other than Input, losses, measures, and what depends on the samples of a batch."""
+    """Sources other than Input, losses, measures, recurrences with flags of continuation, and what
+    depends on the samples of a batch.
+    """
     without = set(TYPES) - types_with("to_onnx")
     assert without == {
         *LOSSES,
         *(kind for kind in SOURCES if kind not in ("Input", "Parameter")),
         *("Accuracy", "BatchReindex", "Filter", "HDF5Output", "Python", "SPP"),
         *("YoloDetectionOutput", "Yolov3DetectionOutput"),
+        *("Im2col", "LSTM", "LSTMUnit", "RNN"),
     }
