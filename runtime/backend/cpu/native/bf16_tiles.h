@@ -106,12 +106,16 @@ struct TileUnit {
             for (Index k = 0; k < kStep; ++k) to[k] = half(in[i * kStep + k]);
         }
     }
-    // in: [kStep][kCols]
+    // in: [kStep][kCols]. A pair of places is a word of 32 bits.
     static void pack_b(const float* in, Index step, Index steps, Element* out) {
-        for (Index k = 0; k < kStep; ++k)
-            for (Index j = 0; j < kCols; ++j) {
-                Element* tile = out + (j / kTileCols * steps + step) * kTileElements;
-                tile[(k / 2 * kTileCols + j % kTileCols) * 2 + k % 2] = half(in[k * kCols + j]);
+        for (Index k = 0; k < kStep; k += 2, in += 2 * kCols)
+            for (Index col = 0; col < kCols; col += kTileCols) {
+                std::uint32_t pairs[kTileCols];
+                for (Index j = 0; j < kTileCols; ++j)
+                    pairs[j] = bf16_bits(bits_of(in[col + j])) >> 16 |
+                               bf16_bits(bits_of(in[kCols + col + j]));
+                Element* tile = out + (col / kTileCols * steps + step) * kTileElements;
+                std::memcpy(tile + k * kTileCols, pairs, sizeof pairs);
             }
     }
     static void multiply(Session& tiles, const Element* a, const Element* b, Index steps, Index,
