@@ -8,9 +8,10 @@ import numpy as np
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
-from runtime.backend.base import Layout
+from runtime.backend.base import LayerKernels, Layout
 from runtime.core.layer import Blobs
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 from runtime.layers.loss import LossLayer
 from runtime.layers.normalization import fixed_normalizer
 
@@ -21,6 +22,12 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
 
     Shapes: scores (N,...), targets in 0..1 of equal count; top scalar.
     """
+
+    host_only = False
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Create the memory that a device uses."""
+        self.terms, self.ones = SyncedMemory(self.backend), SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Check the shapes of the targets.
@@ -42,6 +49,9 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Compute the loss in a form that does not overflow."""
+        if self.backend.kernels is not None:
+            self._forward_on_device(self.backend.kernels, bottom, top)
+            return
         x = bottom[0].data.host().ravel()
         t = bottom[1].data.host().ravel()
         counted = np.ones(x.shape, bool) if self.ignore is None else t.astype(int) != self.ignore
@@ -57,8 +67,30 @@ class SigmoidCrossEntropyLossLayer(LossLayer):
             ProtoError: a gradient of the targets is requested.
         """
         self.refuse_label_gradient(propagate_down)
-        if propagate_down[0]:
+        if propagate_down[0] and self.backend.kernels is not None:
+            arrays = (bottom[0].data.dev(), bottom[1].data.dev(), self.ones.dev())
+            factor = self.loss_weight_of(top) / self.normalizer
+            count = bottom[0].count()
+            args = (*arrays, bottom[0].diff.mutable_dev(), count, factor)
+            self.backend.kernels.elementwise("losses", "sigmoid_loss_slopes", count, args)
+        elif propagate_down[0]:
             x = bottom[0].data.host().ravel()
             slope = 0.5 * np.tanh(0.5 * x) + 0.5 - bottom[1].data.host().ravel()
             slope *= self.counted * (self.loss_weight_of(top) / self.normalizer)
             bottom[0].diff.mutable_host()[...] = slope.reshape(bottom[0].shape)
+
+    def _forward_on_device(self, kernels: LayerKernels, bottom: Blobs, top: Blobs) -> None:
+        count, vectors = bottom[0].count(), self.backend.vectors
+        for memory in (self.terms, self.ones):
+            memory.reshape((count,))
+        arrays = (bottom[0].data.dev(), bottom[1].data.dev())
+        results = (self.terms.mutable_dev(), self.ones.mutable_dev())
+        ignores = int(self.ignore is not None), self.ignore or 0
+        kernels.elementwise(
+            "losses", "sigmoid_loss_terms", count, (*arrays, *results, count, *ignores)
+        )
+        total = vectors.dot(self.terms.dev(), self.ones.dev())
+        self.normalizer = (
+            max(1.0, vectors.asum(self.ones.dev())) if self.fixed is None else self.fixed
+        )
+        self.backend.memory.fill(top[0].data.mutable_dev(), total / self.normalizer)

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from prototxt_gen.errors import ShapeError
+from runtime.backend.base import LayerKernels
 from runtime.core.layer import Blobs, Layer, between
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("SmoothL1Loss")
@@ -24,10 +26,15 @@ class SmoothL1LossLayer(Layer):
 
     num_bottom = between(2, 4)
     auto_top_blobs = is_loss = True
+    host_only = False
 
     def allow_force_backward(self, bottom_index: int) -> bool:
         """True except for the weights."""
         return bottom_index < 2
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Create the memory that a device uses."""
+        self.terms = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Check that the bottoms agree.
@@ -56,6 +63,9 @@ class SmoothL1LossLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Sum the losses."""
+        if self.backend.kernels is not None:
+            self._forward_on_device(self.backend.kernels, bottom, top)
+            return
         size = np.abs(self._difference(bottom))
         squared = 0.5 * self.sigma2 * np.square(size)
         near = size * self.sigma2 < 1
@@ -65,6 +75,9 @@ class SmoothL1LossLayer(Layer):
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """The slope, with opposite signs for the two sides."""
+        if self.backend.kernels is not None:
+            self._backward_on_device(self.backend.kernels, top, propagate_down, bottom)
+            return
         difference = self._difference(bottom)
         slope = np.clip(difference * self.sigma2, -1, 1)
         scale = float(top[0].diff.host().ravel()[0]) / bottom[0].shape[0]
@@ -72,3 +85,30 @@ class SmoothL1LossLayer(Layer):
         for sign, blob, down in zip((1, -1), bottom, propagate_down):
             if down:
                 blob.diff.mutable_host()[...] = (sign * gradient).reshape(blob.shape)
+
+    def _arrays(self, bottom: Blobs) -> list[Any]:
+        """The bottoms on the device; None for weights that are not given."""
+        arrays = [blob.data.dev() for blob in bottom]
+        return arrays + [None] * (4 - len(arrays))
+
+    def _forward_on_device(self, kernels: LayerKernels, bottom: Blobs, top: Blobs) -> None:
+        count, vectors = bottom[0].count(), self.backend.vectors
+        self.terms.reshape((count,))
+        *given, outside = self._arrays(bottom)
+        args = (*given, self.terms.mutable_dev(), count, self.sigma2)
+        kernels.elementwise("losses", "smooth_l1_terms", count, args)
+        terms = self.terms.dev()
+        total = vectors.asum(terms) if outside is None else vectors.dot(terms, outside)
+        self.backend.memory.fill(top[0].data.mutable_dev(), total / bottom[0].shape[0])
+
+    def _backward_on_device(
+        self, kernels: LayerKernels, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs
+    ) -> None:
+        slopes = [
+            blob.diff.mutable_dev() if down else None
+            for blob, down in zip(bottom[:2], propagate_down)
+        ]
+        factor = float(top[0].diff.host().ravel()[0]) / bottom[0].shape[0]
+        count = bottom[0].count()
+        args = (*self._arrays(bottom), *slopes, count, self.sigma2, factor)
+        kernels.elementwise("losses", "smooth_l1_slopes", count, args)

@@ -130,6 +130,23 @@ def normalize(backend: CudaBackend) -> list[Host]:
     return down(backend, norm, y, dx, share)
 
 
+def losses(backend: CudaBackend) -> list[Host]:
+    count, launch = 1031, backend.kernels.elementwise
+    x, t, inside, outside = (up(backend, normal(count) + i) for i in range(4))
+    results = [junk(backend, (count,)) for _ in range(6)]
+    terms, counted, dx, smooth, da, db = results
+    launch("losses", "sigmoid_loss_terms", count, (x, t, terms, counted, count, 1, 1))
+    launch("losses", "sigmoid_loss_slopes", count, (x, t, counted, dx, count, 0.5))
+    launch("losses", "smooth_l1_terms", count, (x, t, inside, smooth, count, 4.0))
+    launch(
+        "losses",
+        "smooth_l1_slopes",
+        count,
+        (x, t, inside, outside, da, db, count, 4.0, 0.5),
+    )
+    return down(backend, *results)
+
+
 def strided(backend: CudaBackend) -> list[Host]:
     """A transposition of a mirrored window, and a sum of repeated elements."""
     x, y = up(backend, normal(3, 40, 29)), junk(backend, (40, 29, 3))
@@ -309,6 +326,7 @@ WORKS: dict[str, Work] = {
     "updates": updates(1031, 0),
     "updates off the alignment": updates(517, 1),
     "strided copies": strided,
+    "losses": losses,
     "normalize": normalize,
     "gemm 64x64, splits": gemm(70, 33, 520, False, True, 1.0),
     "gemm 64x128": gemm(9, 70, 12, True, False, 0.0),

@@ -34,7 +34,7 @@ SOURCES = {
         name: name
         for name in (
             *("augment", "ave_pool", "bias", "dropout", "functions", "gemm", "lrn", "max_pool"),
-            *("normalize", "pointwise", "relu", "sgd_update", "softmax", "softmax_loss"),
+            *("losses", "normalize", "pointwise", "relu", "sgd_update", "softmax", "softmax_loss"),
             *("solver_updates", "strided", "sums", "vectors"),
         )
     },
@@ -304,6 +304,26 @@ def _normalize(bench: Bench) -> list[HostArray]:
     return bench.down(norm, y, dx, share)
 
 
+def _losses(bench: Bench) -> list[HostArray]:
+    """A loss and its gradient by a kernel of layers; a backend without them uses NumPy."""
+    x, t, kernels = _numbers(1027), np.abs(_numbers(1027, seed=1)) / 4, bench.backend.kernels
+    if kernels is None:
+        slope = np.clip(x - t, -1, 1)
+        size = np.abs(x - t)
+        smooth = np.where(size < 1, size * size / 2, size - 0.5)
+        return [np.logaddexp(0, x) - x * t, 1 / (1 + np.exp(-x)) - t, smooth, slope, -slope]
+    given = [bench.up(array) for array in (x, t)]
+    terms, ones, dx, smooth, da, db = results = [bench.new((1027,)) for _ in range(6)]
+    launch = kernels.elementwise
+    launch("losses", "sigmoid_loss_terms", 1027, (*given, terms, ones, 1027, 0, 0))
+    launch("losses", "sigmoid_loss_slopes", 1027, (*given, ones, dx, 1027, 1.0))
+    launch("losses", "smooth_l1_terms", 1027, (*given, None, smooth, 1027, 1.0))
+    args = (*given, None, None, da, db, 1027, 1.0, 1.0)
+    launch("losses", "smooth_l1_slopes", 1027, args)
+    results.remove(ones)
+    return bench.down(*results)
+
+
 def _augment(bench: Bench) -> list[HostArray]:
     pixels = np.random.default_rng(5).integers(0, 256, (2, 3, 6, 7), np.uint8)
     y = bench.new((2, 3, 6, 7))
@@ -331,6 +351,7 @@ KNOWN: dict[str, Work] = {
     "dropout": _dropout,
     "functions": _functions,
     "gemm": _products,
+    "losses": _losses,
     "normalize": _normalize,
     "pointwise": _channels,
     "relu": _relu,

@@ -49,7 +49,7 @@ class CountingDriver(EmulatorDriver):
         return large
 
 
-def built(case: Case, driver: EmulatorDriver) -> Net:
+def built(case: Case, backend: Any) -> Net:
     lines = ["force_backward: true"] if case.gradients else []
     for i, shape in enumerate(case.bottoms):
         dims = " ".join(f"dim: {size}" for size in shape)
@@ -62,7 +62,7 @@ def built(case: Case, driver: EmulatorDriver) -> Net:
     lines.append(f'layer {{ name: "x"{blobs} {case.layer} }}')
     param = text.parse("\n".join(lines), proto.NetParameter, "case")
     context = RunContext(seed=3, rng=CaffeRandom(3))
-    return Net(param, case.phase, CudaBackend(driver, replay=False), context)
+    return Net(param, case.phase, backend, context)
 
 
 def copies_of_a_pass(case: Case, driver: CountingDriver, net: Net) -> list[int]:
@@ -97,11 +97,46 @@ def copies_of_a_pass(case: Case, driver: CountingDriver, net: Net) -> list[int]:
 @pytest.mark.parametrize("case", [c for c in CASES if c.bottoms], ids=str)
 def test_only_layers_on_the_host_copy_blobs(case: Case) -> None:
     driver = CountingDriver()
-    with built(case, driver) as net:
+    with built(case, CudaBackend(driver, replay=False)) as net:
         copies = copies_of_a_pass(case, driver, net)
         layer = net.layers[-1]
         larger = max(blob.count() * 4 for blob in [*net.bottoms[-1], *net.tops[-1]]) > SCALAR
         assert bool(copies) == (layer.host_only and larger), (copies, layer.host_only)
+    driver.close()
+
+
+def numbers(case: Case, backend: Any) -> list[Any]:
+    """Every blob and gradient of two passes."""
+    results: list[Any] = []
+    with built(case, backend) as net:
+        for number in range(2):
+            rng = np.random.default_rng(number)
+            for i, shape in enumerate(case.bottoms):
+                values = rng.uniform(case.low, case.high, shape)
+                if case.distinct:
+                    values = rng.permutation(values.size).reshape(shape) * 0.1 + 0.03 * i
+                net.blobs[f"b{i}"].data.mutable_host()[...] = case.given.get(i, values)
+            net.clear_param_diffs()
+            results.append(np.float32(net.forward()))
+            for i in range(case.tops):
+                if not net.layers[-1].loss_weights[i]:
+                    diff = net.blobs[f"t{i}"].diff.mutable_host()
+                    diff[...] = rng.standard_normal(diff.shape)
+            if net.layers[-1].is_loss or len(case.gradients) == len(case.bottoms):
+                net.backward()
+            kept = [*net.blobs.values(), *net.params.learnable]
+            results += [blob.data.host().copy() for blob in kept]
+            results += [blob.diff.host().copy() for blob in kept]
+    return results
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if c.bottoms], ids=str)
+def test_a_device_gives_the_numbers_of_the_host(case: Case) -> None:
+    driver = EmulatorDriver()
+    expected = numbers(case, create_backend("cpu", native=False, threads=1))
+    for got, want in zip(numbers(case, CudaBackend(driver)), expected, strict=True):
+        scale = max(1.0, float(np.abs(want).max(initial=0.0)))
+        np.testing.assert_allclose(got, want, rtol=0, atol=2e-5 * scale)
     driver.close()
 
 
