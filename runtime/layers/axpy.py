@@ -7,9 +7,13 @@ from typing import Any
 
 from prototxt_gen import proto
 from prototxt_gen.errors import ShapeError
+from runtime.backend.base import LayerKernels
 from runtime.core.description import OnnxStep, Places, PlainLayer
 from runtime.core.layer import Blobs, Layer, exactly
 from runtime.core.layer_registry import register
+
+_PRODUCTS = 3
+"""The operation of reduce_rows."""
 
 
 @register("Axpy")
@@ -21,6 +25,7 @@ class AxpyLayer(Layer):
 
     num_bottom = exactly(3)
     in_place = False
+    only_ops = True
     places = Places.SAME
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
@@ -44,11 +49,21 @@ class AxpyLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Multiply and add."""
+        kernels = self.backend.kernels
+        if kernels is not None:
+            a, x, y = (blob.data.dev() for blob in bottom)
+            result, count = top[0].data.mutable_dev(), top[0].count()
+            args = (a, x, y, result, count, bottom[1].count(2))
+            kernels.elementwise("rows", "scale_rows", count, args)
+            return
         product = self._factor(bottom) * bottom[1].data.host()
         top[0].data.mutable_host()[...] = product + bottom[2].data.host()
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of the three bottoms."""
+        if self.backend.kernels is not None:
+            self._backward_on_device(self.backend.kernels, top, propagate_down, bottom)
+            return
         dy = top[0].diff.host()
         if propagate_down[0]:
             share = (dy * bottom[1].data.host()).sum(axis=tuple(range(2, dy.ndim)))
@@ -57,6 +72,19 @@ class AxpyLayer(Layer):
             bottom[1].diff.mutable_host()[...] = self._factor(bottom) * dy
         if propagate_down[2]:
             bottom[2].diff.mutable_host()[...] = dy
+
+    def _backward_on_device(
+        self, kernels: LayerKernels, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs
+    ) -> None:
+        dy, count, cols = top[0].diff.dev(), top[0].count(), bottom[1].count(2)
+        if propagate_down[0]:
+            rows = (dy, bottom[1].data.dev(), bottom[0].diff.mutable_dev(), cols, _PRODUCTS, 1.0)
+            kernels.run("rows", "reduce_rows", bottom[0].count(), rows)
+        if propagate_down[1]:
+            args = (bottom[0].data.dev(), dy, None, bottom[1].diff.mutable_dev(), count, cols)
+            kernels.elementwise("rows", "scale_rows", count, args)
+        if propagate_down[2]:
+            self.backend.memory.copy(dy, bottom[2].diff.mutable_dev())
 
     def bvlc_form(self, param: Any) -> list[PlainLayer]:
         """A Flatten of a, a Scale of x by it, and an Eltwise sum with y."""

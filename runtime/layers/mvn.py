@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from runtime.backend.base import Array
 from runtime.core.description import OnnxStep, Places
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
+from runtime.core.synced_memory import SyncedMemory
 
 
 @register("MVN")
@@ -20,6 +22,11 @@ class MVNLayer(Layer):
     """
 
     places = Places.SAME
+    only_ops = True
+
+    def layer_setup(self, bottom: Blobs, top: Blobs) -> None:
+        """Create the memory that a device uses."""
+        self.divisors = SyncedMemory(self.backend)
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Set the top to the shape of the bottom, with four axes.
@@ -35,6 +42,13 @@ class MVNLayer(Layer):
         """Normalise."""
         if not bottom[0].count():
             return
+        kernels = self.backend.kernels
+        if kernels is not None:
+            arrays = (bottom[0].data.dev(), top[0].data.mutable_dev(), self._divisors(write=True))
+            args = (*arrays, bottom[0].count() // self.rows)
+            eps = float(self.param.mvn_param.eps)
+            kernels.run("rows", "mvn_forward", self.rows, (*args, eps))
+            return
         x = bottom[0].data.host().reshape(self.rows, -1)
         y: Any = x - x.mean(axis=1, keepdims=True)
         if self.param.mvn_param.normalize_variance:
@@ -47,12 +61,25 @@ class MVNLayer(Layer):
         """Gradient of the input; the term of the variance is without eps, as in Caffe."""
         if not propagate_down[0] or not bottom[0].count():
             return
+        kernels = self.backend.kernels
+        if kernels is not None:
+            arrays = (top[0].data.dev(), top[0].diff.dev(), self._divisors(write=False))
+            args = (*arrays, bottom[0].diff.mutable_dev(), bottom[0].count() // self.rows)
+            kernels.run("rows", "mvn_backward", self.rows, args)
+            return
         dy = top[0].diff.host().reshape(self.rows, -1)
         dx: Any = dy - dy.mean(axis=1, keepdims=True)
         if self.param.mvn_param.normalize_variance:
             y = top[0].data.host().reshape(self.rows, -1)
             dx = (dx - y * (dy * y).mean(axis=1, keepdims=True)) / self.divisor
         bottom[0].diff.mutable_host()[...] = dx.reshape(bottom[0].shape)
+
+    def _divisors(self, *, write: bool) -> Array | None:
+        """The divisor of each row on the device; None without normalize_variance."""
+        if not self.param.mvn_param.normalize_variance:
+            return None
+        self.divisors.reshape((self.rows,))
+        return self.divisors.mutable_dev() if write else self.divisors.dev()
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param, shape = self.param.mvn_param, step.bottom[0].shape

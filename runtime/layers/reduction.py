@@ -18,6 +18,8 @@ from runtime.core.layer_registry import register
 class ReductionLayer(Layer):
     """Reduces the axes from `axis` on to one number, times coeff."""
 
+    only_ops = True
+
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Shape the top: the axes before `axis`.
 
@@ -39,6 +41,12 @@ class ReductionLayer(Layer):
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Compute the reduction."""
+        kernels = self.backend.kernels
+        if kernels is not None:
+            result = top[0].data.mutable_dev()
+            args = (bottom[0].data.dev(), None, result, self.cols, *self._settings())
+            kernels.run("rows", "reduce_rows", self.rows, args)
+            return
         x: Any = bottom[0].data.host().reshape(self.rows, self.cols)
         if self.operation == proto.ReductionParameter.ASUM:
             x = np.abs(x)
@@ -51,6 +59,12 @@ class ReductionLayer(Layer):
         """Gradient of the bottom."""
         if not propagate_down[0]:
             return
+        kernels, count = self.backend.kernels, bottom[0].count()
+        if kernels is not None:
+            arrays = (bottom[0].data.dev(), top[0].diff.dev(), bottom[0].diff.mutable_dev())
+            args = (*arrays, count, self.cols, *self._settings())
+            kernels.elementwise("rows", "reduce_rows_backward", count, args)
+            return
         x = bottom[0].data.host().reshape(self.rows, self.cols)
         slope: Any = np.ones_like(x)
         if self.operation == proto.ReductionParameter.ASUM:
@@ -59,6 +73,14 @@ class ReductionLayer(Layer):
             slope = 2 * x
         dy = top[0].diff.host().reshape(self.rows, 1) * self.coeff
         bottom[0].diff.mutable_host()[...] = (dy * slope).reshape(bottom[0].shape)
+
+    def _settings(self) -> tuple[int, float]:
+        """The operation as the kernels number it, and the factor."""
+        kinds = {
+            proto.ReductionParameter.ASUM: 1,
+            proto.ReductionParameter.SUMSQ: 2,
+        }
+        return kinds.get(self.operation, 0), self.coeff
 
     def to_onnx(self, step: OnnxStep) -> list[str]:
         param = self.param.reduction_param

@@ -147,6 +147,24 @@ def losses(backend: CudaBackend) -> list[Host]:
     return down(backend, *results)
 
 
+def rows(backend: CudaBackend) -> list[Host]:
+    """Sums of rows and their gradient, normalised rows, and factors of rows."""
+    shape, count, launch = (5, 301), 1505, backend.kernels
+    x, other = up(backend, normal(*shape)), up(backend, normal(*shape)[::-1])
+    sums = [junk(backend, (5,)) for _ in range(4)]
+    for operation, out in enumerate(sums):
+        launch.run("rows", "reduce_rows", 5, (x, other, out, 301, operation, 0.5))
+    results = [junk(backend, shape) for _ in range(4)]
+    slopes, y, dx, scaled = results
+    divisor = junk(backend, (5,))
+    args = (x, sums[0], slopes, count, 301, 2, 0.5)
+    launch.elementwise("rows", "reduce_rows_backward", count, args)
+    launch.run("rows", "mvn_forward", 5, (x, y, divisor, 301, 1e-3))
+    launch.run("rows", "mvn_backward", 5, (y, other, divisor, dx, 301))
+    launch.elementwise("rows", "scale_rows", count, (sums[0], x, other, scaled, count, 301))
+    return down(backend, *sums, divisor, *results)
+
+
 def strided(backend: CudaBackend) -> list[Host]:
     """A transposition of a mirrored window, and a sum of repeated elements."""
     x, y = up(backend, normal(3, 40, 29)), junk(backend, (40, 29, 3))
@@ -326,6 +344,7 @@ WORKS: dict[str, Work] = {
     "updates": updates(1031, 0),
     "updates off the alignment": updates(517, 1),
     "strided copies": strided,
+    "rows": rows,
     "losses": losses,
     "normalize": normalize,
     "gemm 64x64, splits": gemm(70, 33, 520, False, True, 1.0),

@@ -34,7 +34,16 @@ SOURCES = {
         name: name
         for name in (
             *("augment", "ave_pool", "bias", "dropout", "functions", "gemm", "lrn", "max_pool"),
-            *("losses", "normalize", "pointwise", "relu", "sgd_update", "softmax", "softmax_loss"),
+            *(
+                "losses",
+                "normalize",
+                "pointwise",
+                "relu",
+                "rows",
+                "sgd_update",
+                "softmax",
+                "softmax_loss",
+            ),
             *("solver_updates", "strided", "sums", "vectors"),
         )
     },
@@ -324,6 +333,29 @@ def _losses(bench: Bench) -> list[HostArray]:
     return bench.down(*results)
 
 
+def _rows(bench: Bench) -> list[HostArray]:
+    """Sums, normalisation and factors of rows; a backend without these kernels uses NumPy."""
+    x, dy, kernels = _numbers(5, 300), _numbers(5, 300, seed=1), bench.backend.kernels
+    if kernels is None:
+        sums = x.sum(axis=1)
+        centred = x - x.mean(axis=1, keepdims=True)
+        divisor = np.sqrt(np.square(centred).mean(axis=1, keepdims=True)) + np.float32(1)
+        y = centred / divisor
+        slope = dy - dy.mean(axis=1, keepdims=True) - y * (dy * y).mean(axis=1, keepdims=True)
+        ones = np.repeat(sums[:, None], 300, axis=1)
+        return [sums, y, slope / divisor, sums[:, None] * x + dy, ones]
+    given = [bench.up(array) for array in (x, dy)]
+    sums, divisor = bench.new((5,)), bench.new((5,))
+    y, dx, scaled, spread = (bench.new((5, 300)) for _ in range(4))
+    kernels.run("rows", "reduce_rows", 5, (given[0], None, sums, 300, 0, 1.0))
+    kernels.run("rows", "mvn_forward", 5, (given[0], y, divisor, 300, 1.0))
+    kernels.run("rows", "mvn_backward", 5, (y, given[1], divisor, dx, 300))
+    kernels.elementwise("rows", "scale_rows", 1500, (sums, *given, scaled, 1500, 300))
+    backward = (given[0], sums, spread, 1500, 300, 0, 1.0)
+    kernels.elementwise("rows", "reduce_rows_backward", 1500, backward)
+    return bench.down(sums, y, dx, scaled, spread)
+
+
 def _augment(bench: Bench) -> list[HostArray]:
     pixels = np.random.default_rng(5).integers(0, 256, (2, 3, 6, 7), np.uint8)
     y = bench.new((2, 3, 6, 7))
@@ -355,6 +387,7 @@ KNOWN: dict[str, Work] = {
     "normalize": _normalize,
     "pointwise": _channels,
     "relu": _relu,
+    "rows": _rows,
     "sgd_update": _sgd,
     "softmax": _softmax,
     "softmax_loss": _softmax_loss,

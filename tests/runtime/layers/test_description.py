@@ -43,7 +43,8 @@ def test_layers_that_only_call_ops() -> None:
             "SoftmaxWithLoss",
         ),
         *("Split", "Swish", "TanH", "Threshold"),
-        *("Crop", "CropCenter", "Flip", "Normalize", "Permute", "ShuffleChannel", "Tile"),
+        *("Axpy", "Crop", "CropCenter", "Flip", "MVN", "Normalize", "Permute", "Reduction"),
+        *("ShuffleChannel", "Tile"),
     }
 
 
