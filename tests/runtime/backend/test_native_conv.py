@@ -47,6 +47,14 @@ ANY = [
     ConvGeometry(2, 4, 11, 8, 6, (5, 3), (2, 0), (2, 1)),
     ConvGeometry(2, 6, 13, 17, 9, (3, 3), (2, 2), (2, 3), (2, 1), 3),
     ConvGeometry(3, 40, 9, 9, 33, (1, 1)),
+    # Rows of stride 2 that end with the last element of x, and before it.
+    ConvGeometry(2, 3, 9, 65, 5, (1, 1), (0, 0), (2, 2)),
+    ConvGeometry(1, 3, 7, 64, 5, (1, 1), (0, 0), (2, 2)),
+    ConvGeometry(1, 2, 9, 71, 4, (5, 7), (2, 3), (2, 2)),
+    ConvGeometry(2, 6, 5, 40, 8, (1, 1), (0, 0), (1, 2), group=2),
+    # Planes as long rows, with panels of columns that cross images; not with a pad.
+    ConvGeometry(5, 6, 7, 7, 9, (1, 1), group=3),
+    ConvGeometry(2, 3, 6, 7, 4, (1, 1), (1, 0)),
     ConvGeometry(2, 8, 10, 10, 8, (3, 3), (1, 1), group=8),
     ConvGeometry(1, 3, 23, 27, 17, (7, 7), (3, 3), (4, 4)),
     ConvGeometry(3, 20, 7, 7, 30, (7, 7)),
