@@ -47,6 +47,7 @@ from runtime.net import Net
 from runtime.net.fillers import without_fillers
 from runtime.net.shape_net import shape_net
 from runtime.solvers.resume_state import sha256_of
+from runtime.solvers.run_lock import lock_run
 
 log = logging.getLogger("verydeep.job")
 
@@ -101,7 +102,18 @@ def run_finetune(
 
     Raises:
         VerydeepError: a step failed; the next run continues from the files written so far.
+        SnapshotError: another job writes to the folder.
     """
+    with lock_run(options.out / "job", advice="another folder"):
+        return _run_finetune(options, backend, open_replica, start)
+
+
+def _run_finetune(
+    options: FinetuneOptions,
+    backend: Backend,
+    open_replica: Callable[[int], Backend] | None,
+    start: StartReplicas | None,
+) -> Path:
     started = time.monotonic()
     begin = starting_point(options.weights, options.model)
     data, preprocessing = _prepare(options, begin, backend)

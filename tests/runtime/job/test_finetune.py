@@ -26,6 +26,7 @@ from runtime.bundle.preprocessing import Preprocessing
 from runtime.cli.main import main
 from runtime.job.finetune import FinetuneOptions, run_finetune
 from runtime.net import Net
+from runtime.solvers.run_lock import lock_run
 from runtime.weights.net_weights import copy_trained_layers, save
 from tests.data_prep.class_folders import write_folders
 from tests.runtime.job.finetune_nets import small
@@ -125,6 +126,14 @@ def test_a_second_start_does_not_train_again(
 def test_another_run_in_the_same_folder_is_refused(finished: Path) -> None:
     with pytest.raises(DataError, match=r"out: has a run with another freeze; expected \['conv1"):
         run_finetune(options_of(finished), BACKEND)
+
+
+def test_two_runs_in_one_folder_at_once_are_refused(tmp_path: Path) -> None:
+    with (
+        lock_run(tmp_path / "out" / "job"),
+        pytest.raises(SnapshotError, match="another folder"),
+    ):
+        run_finetune(options_of(tmp_path), BACKEND)
 
 
 def test_a_bundle_is_fine_tuned_again(finished: Path, tmp_path: Path) -> None:
