@@ -12,6 +12,10 @@ CHANNELS = (1, 2, 3)
 SCALES = 'scale_filler { type: "constant" value: 2 } shift_filler { type: "constant" value: 0.5 }'
 SLOPES = 'slope_filler { type: "constant" value: 2 } bias_filler { type: "constant" value: 0.5 }'
 ROIS = np.array([[0, 0, 0, 5, 5], [1, 3, 1, 9, 4], [0, 2, 2, 2, 2], [1, -4, -4, -3, -3]])
+SCORES = np.array(
+    [[0.5, 0.3125, 0.9, 0.375, 0.2, 0.9, 0.25, 0.875, 0.9], [0.375, 0, 1, 0.25, 0, 1, 0, 0, 1]]
+)
+PRIORS = np.array([[[0, 0, 0.5, 1, 0, 0, 0.5, 0.75, 0.5, 0, 1, 1], [0.1] * 12]])
 MASK = np.array([[[[0, 3, 8], [13, 15, 20]], [[1, 2, 4], [12, 23, 14]]]])
 
 
@@ -329,5 +333,52 @@ CASES = [
         lambda x: 2 * batch_normal(x, 0.01) + 0.5,
         phase=1,
         name="batch",
+    ),
+    Case(
+        'type: "DetectionOutput" detection_output_param { num_classes: 3 background_label_id: 2 '
+        "confidence_threshold: 0.25 nms_param { nms_threshold: 0.4 } keep_top_k: 2 }",
+        [(2, 12), (2, 9), (1, 2, 12)],
+        lambda *_: [
+            [0, 0, 0.5, 0, 0, 0.5, 1],
+            [0, 1, 0.875, 0.5, 0, 1, 1],
+            [1, 0, 0.375, 0, 0, 0.5, 1],
+        ],
+        given={0: np.zeros((2, 12)), 1: SCORES, 2: PRIORS},
+        gradients=(),
+    ),
+    Case(
+        'type: "DetectionOutput" detection_output_param { num_classes: 1 background_label_id: -1 '
+        "code_type: CORNER_SIZE variance_encoded_in_target: true }",
+        [(1, 4), (1, 1), (1, 2, 4)],
+        lambda *_: [0, 0, 0.75, 0.25, 1, 1, 1.75],
+        given={
+            0: [[0.5, 1, 1, 0.75]],
+            1: [[0.75]],
+            2: [[[0, 0, 0.5, 1], [0.1] * 4]],
+        },
+        gradients=(),
+        name="corner_size",
+    ),
+    Case(
+        'type: "DetectionOutput" detection_output_param { num_classes: 2 '
+        "confidence_threshold: 0.5 }",
+        [(2, 4), (2, 2), (1, 2, 4)],
+        lambda *_: [[0, -1, -1, -1, -1, -1, -1], [1, -1, -1, -1, -1, -1, -1]],
+        given={1: [[1, 0.5], [1, 0.25]]},
+        gradients=(),
+        name="nothing",
+    ),
+    Case(
+        'type: "DetectionOutput" detection_output_param { num_classes: 1 background_label_id: -1 '
+        "nms_param { nms_threshold: 0.8 eta: 0.75 } }",
+        [(1, 8), (1, 2), (1, 2, 8)],
+        lambda *_: [0, 0, 0.75, 0, 0, 1, 1],
+        given={
+            0: np.zeros((1, 8)),
+            1: [[0.5, 0.75]],
+            2: [[[0, 0, 0.7, 1, 0, 0, 1, 1], [0.1] * 8]],
+        },
+        gradients=(),
+        name="eta",
     ),
 ]

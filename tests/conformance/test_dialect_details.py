@@ -126,6 +126,24 @@ def test_bn_without_fields_takes_its_layout_from_the_param_entries(
             [NCHW, NCHW],
             "aspect_ratio is 0",
         ),
+        ('type: "DetectionOutput"', [(1, 4), (1, 1), (1, 2, 4)], "num_classes is 0"),
+        (
+            'type: "DetectionOutput" detection_output_param { num_classes: 1 '
+            "nms_param { eta: 0 } }",
+            [(1, 4), (1, 1), (1, 2, 4)],
+            "eta 0; expected",
+        ),
+        (
+            'type: "DetectionOutput" detection_output_param { num_classes: 2 }',
+            [(1, 4), (1, 1), (1, 2, 4)],
+            r"expected \(N,4\), \(N,2\) and \(1,2,4\) for 1 priors",
+        ),
+        (
+            'type: "DetectionOutput" detection_output_param { num_classes: 1 '
+            "background_label_id: 1 }",
+            [(1, 4), (1, 1), (1, 2, 4)],
+            "background_label_id is 1",
+        ),
     ],
 )
 def test_settings_of_other_builds_that_are_refused(

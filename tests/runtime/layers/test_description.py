@@ -174,6 +174,7 @@ def couplings(layers: str) -> list[str]:
 def test_why_samples_of_a_batch_are_coupled(kind: str) -> None:
     streams = "continues the sequences of the previous batch, with its streams on the second axis"
     expected = {
+        "DetectionOutput": "joins the detections of its batch",
         "LSTM": streams,
         "RNN": streams,
         "BN": "computes statistics over its batch",
@@ -250,5 +251,5 @@ def test_layers_without_an_onnx_form() -> None:
         *(kind for kind in SOURCES if kind not in ("Input", "Parameter")),
         *("Accuracy", "BatchReindex", "Filter", "HDF5Output", "Python", "SPP"),
         *("YoloDetectionOutput", "Yolov3DetectionOutput"),
-        *("Im2col", "LSTM", "LSTMUnit", "RNN"),
+        *("DetectionOutput", "Im2col", "LSTM", "LSTMUnit", "RNN"),
     }

@@ -83,3 +83,54 @@ def test_a_layer_computes_what_opencv_computes(name: str, tmp_path: Path) -> Non
         want = net.blobs["y"].data.host()
         got = other.forward("y").reshape(want.shape)
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+DETECTION = """
+layer { name: "loc" type: "Input" top: "loc" input_param { shape { dim: 1 dim: %d } } }
+layer { name: "conf" type: "Input" top: "conf" input_param { shape { dim: 1 dim: 120 } } }
+layer { name: "priors" type: "Input" top: "priors" input_param {
+  shape { dim: 1 dim: 2 dim: 160 } } }
+layer { name: "y" type: "DetectionOutput" bottom: "loc" bottom: "conf" bottom: "priors" top: "y"
+  detection_output_param { num_classes: 3 %s } }
+"""
+
+
+@needs_importer
+@pytest.mark.parametrize(
+    "settings",
+    [
+        "code_type: CENTER_SIZE nms_param { nms_threshold: 0.3 top_k: 20 } keep_top_k: 9",
+        "code_type: CENTER_SIZE confidence_threshold: 0.6 nms_param { nms_threshold: 0.45 }",
+        "nms_param { nms_threshold: 0.7 } confidence_threshold: 0.1",
+        "nms_param { nms_threshold: 0.5 } confidence_threshold: 0.2 background_label_id: 1",
+        "share_location: false nms_param { nms_threshold: 0.5 } confidence_threshold: 0.2",
+    ],
+)
+def test_detections_are_those_of_opencv(settings: str, tmp_path: Path) -> None:
+    # OpenCV requires these fields, and adds rows of zeros; keep_top_k: 100 has no effect here.
+    fields = ("keep_top_k: 100", "background_label_id: 0", "code_type: CORNER")
+    for field in (*fields, "share_location: true"):
+        settings += "" if field.split(":")[0] in settings else f" {field}"
+    content = DETECTION % (480 if "share_location: false" in settings else 160, settings)
+    (tmp_path / "net.prototxt").write_text(content)
+    rng = np.random.default_rng(2)
+    corners = rng.uniform(0, 0.6, (40, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(0.1, 0.4, (40, 2))])
+    variances = np.tile([0.1, 0.1, 0.2, 0.2], 40)
+    given = {
+        "loc": rng.uniform(-1, 1, (1, 480 if "share_location: false" in settings else 160)) * 0.5,
+        "conf": rng.uniform(0, 1, (1, 120)),
+        "priors": np.stack([boxes.ravel(), variances])[None],
+    }
+    with build(content, seed=4) as net:
+        other = cv2.dnn.readNetFromCaffe(str(tmp_path / "net.prototxt"))
+        for name, values in given.items():
+            net.blobs[name].data.mutable_host()[...] = values
+            other.setInput(values.astype(np.float32), name)
+        net.forward()
+        want = net.blobs["y"].data.host().reshape(-1, 7)
+        got = other.forward("y").reshape(-1, 7)
+        got = got[got[:, 2] > 0]
+    assert 3 < len(want) < 80
+    order = [np.lexsort((rows[:, 3], -rows[:, 2], rows[:, 1])) for rows in (want, got)]
+    np.testing.assert_allclose(got[order[1]], want[order[0]], rtol=1e-4, atol=1e-5)
