@@ -23,6 +23,7 @@ from runtime.cli.ranks import run_ranks
 from runtime.cli.usage import flag_group
 from runtime.cli.watch_flags import add_watch_arguments, watch_hooks
 from runtime.job.training import TrainJob, TrainResult, train
+from runtime.job.training_bundle import TrainingBundle
 from runtime.logs.glog import setup_logging
 from runtime.net.finite import sentence
 from runtime.parallel.collective import PATIENCE
@@ -65,6 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="EFFECT",
             help=f"on {name.upper()}: stop, snapshot or none (default: %(default)s)",
         )
+    parser.add_argument(
+        "--bundle",
+        metavar="PATH",
+        help="write a bundle of the trained net at the end: a folder, or a file that ends in .zip",
+    )
+    parser.add_argument(
+        "--labels", metavar="FILE", help="names of the classes for --bundle, one per line"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     add_watch_arguments(parser)
     add_device_arguments(parser)
@@ -152,6 +161,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         sighup=action_of(args.sighup_effect, "--sighup_effect"),
     )
     beside = local if world is None else world.local_size
+    bundle = TrainingBundle.of(args.solver, args.labels) if args.bundle else None
     result = train(
         job,
         lambda param: open_backend(args, param, 0, beside),
@@ -159,6 +169,8 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
         open_replica=lambda param, rank: open_backend(args, param, rank, beside),
         start=None if world is None else functools.partial(start_mpi, world),
     )
+    if bundle is not None:
+        bundle.write(args.bundle, result)
     _show(result, args.json)
     if result.not_finite:
         print(f"verydeep train: {sentence(result.not_finite)}", file=sys.stderr)
@@ -179,6 +191,8 @@ def _show(result: TrainResult, as_json: bool) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.replicas is not None and args.replicas < 1:
         raise UsageError(f"--replicas: expected at least 1, got {args.replicas}; correct it")
+    if args.labels and not args.bundle:
+        raise UsageError("--labels: used by --bundle only; expected --bundle; add it, or omit both")
     gpus = len(parse_gpus(args.gpu))
     if args.replicas is not None and gpus > 1 and args.replicas != gpus:
         raise UsageError(

@@ -117,6 +117,17 @@ def finetune_net(model: Message, heads: Heads, data: DataLayers, backend: Backen
     return FinetuneNet(net, deploy, scores, replaced, frozen, crop)
 
 
+def deploy_net(model: Message) -> Message:
+    """The net from images to the probabilities of a train_val net.
+
+    Raises:
+        ProtoError: the class scores or the size of the images are unknown.
+    """
+    model = _without_splits(model)
+    reader = _score_readers(_body(model))[-1]
+    return _deploy(_with_main_reader(model, reader), str(reader.bottom[0]))
+
+
 def learnt_shapes(net: Message, backend: Backend) -> dict[str, tuple[tuple[int, ...], ...]]:
     """The shapes of the weights of a deploy net, by layer."""
     built = shape_net(net, proto.TEST, backend)
