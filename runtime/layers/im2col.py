@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from runtime.core.description import Places, Window
 from runtime.core.layer import Blobs, Layer
 from runtime.core.layer_registry import register
 from runtime.layers.convolution_nd import ConvolutionNd
@@ -18,6 +19,7 @@ class Im2colLayer(Layer):
     """
 
     in_place = False
+    places = Places.WINDOW
 
     def reshape(self, bottom: Blobs, top: Blobs) -> None:
         """Shape the top.
@@ -40,3 +42,17 @@ class Im2colLayer(Layer):
         if propagate_down[0]:
             gradient = self.windows.backward_columns(top[0].diff.host())
             bottom[0].diff.mutable_host()[...] = gradient
+
+    def spatial_window(self) -> Window | None:
+        if len(self.windows.outer) != 1 or len(self.windows.kernel) != 2:
+            return None
+        kernel, stride, pad, dilation = (
+            (sizes[0], sizes[1])
+            for sizes in (
+                self.windows.kernel,
+                self.windows.stride,
+                self.windows.pad,
+                self.windows.dilation,
+            )
+        )
+        return Window(kernel, stride, pad, dilation)

@@ -71,7 +71,7 @@ def coord_map(fn: Function) -> Map:
         UndefinedMapException: the layer has no coordinate map, such as InnerProduct.
         AlignmentError: see conv_params.
     """
-    places = _places(fn)
+    places = class_of(fn.type_name).places
     if places is Places.WINDOW:
         axis, stride, extent, pad = conv_params(fn)
         return axis, 1 / stride, (pad - (extent - 1) / 2) / stride
@@ -87,11 +87,6 @@ def coord_map(fn: Function) -> Map:
         f"coord_map: {fn.type_name} has no coordinate map; expected a window layer, Crop or one of "
         f"{', '.join(_pass_through())}"
     )
-
-
-def _places(fn: Function) -> Places:
-    # Im2col is not a layer type here, but has a map in original Caffe.
-    return Places.WINDOW if fn.type_name == "Im2col" else class_of(fn.type_name).places
 
 
 def _pass_through() -> tuple[str, ...]:

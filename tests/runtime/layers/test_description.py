@@ -82,7 +82,7 @@ def test_layers_whose_tops_lie_over_their_bottoms() -> None:
     }
     assert {kind for kind in types_with("places") if kind not in same} == {
         *("Concat", "Convolution", "Crop", "Deconvolution", "Pooling", "Python", "Slice"),
-        *("ConvolutionDepthwise", "DepthwiseConvolution"),
+        *("ConvolutionDepthwise", "DepthwiseConvolution", "Im2col"),
     }
 
 
@@ -95,10 +95,12 @@ def test_windows() -> None:
         + layer("LRN", "across", "data", "lrn_param { local_size: 3 }")
         + conv("up", "data", 4, 4, "stride: 2 pad: 1").replace("Convolution", "Deconvolution")
         + product("ip", "data", 5)
+        + conv("columns", "data", 4, 3, "stride: 2 pad: 1").replace("Convolution", "Im2col")
     )
     windows = {str(each.param.name): each.spatial_window() for each in net.layers}
     assert windows["c"] == Window((3, 3), (2, 2), (2, 2), (2, 2))
     assert windows["c"].extent == (5, 5)
+    assert windows["columns"] == Window((3, 3), (2, 2), (1, 1), (1, 1))
     assert windows["p"] == Window((2, 3), (2, 2))
     assert windows["n"] == Window((3, 3), pad=(1, 1))
     assert windows["up"] == Window((4, 4), (2, 2), (1, 1), transposed=True)
