@@ -202,3 +202,42 @@ def test_weights_load_by_the_layers_name(tmp_path: Path) -> None:
 def test_refusals(content: str, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         build(content)
+
+
+CAPTIONS = """
+layer { name: "in" type: "Input" top: "words" top: "cont" top: "image" top: "next"
+  input_param { shape { dim: 5 dim: 3 } shape { dim: 5 dim: 3 } shape { dim: 3 dim: 3 }
+                shape { dim: 5 dim: 3 } } }
+layer { name: "embed" type: "Embed" bottom: "words" top: "embed"
+  embed_param { input_dim: 6 num_output: 8 weight_filler { type: "xavier" } } }
+layer { name: "lstm" type: "LSTM" bottom: "embed" bottom: "cont" bottom: "image" top: "lstm"
+  recurrent_param { num_output: 16 weight_filler { type: "uniform" min: -0.2 max: 0.2 } } }
+layer { name: "scores" type: "InnerProduct" bottom: "lstm" top: "scores"
+  inner_product_param { num_output: 6 axis: 2 weight_filler { type: "xavier" } } }
+layer { name: "loss" type: "SoftmaxWithLoss" bottom: "scores" bottom: "next" top: "loss"
+  softmax_param { axis: 2 } }
+"""
+
+
+@pytest.mark.slow
+def test_an_lstm_learns_captions() -> None:
+    """One sentence for each of three images; word 0 begins it. Chance gives a loss of log(6)."""
+    sentences = np.array([[1, 2, 3, 4, 5], [3, 3, 3, 1, 1], [3, 3, 1, 5, 2]]).T
+    with build(CAPTIONS) as net:
+        net.blobs["next"].data.mutable_host()[...] = sentences
+        words = np.vstack([np.zeros((1, 3)), sentences[:-1]])
+        net.blobs["words"].data.mutable_host()[...] = words
+        net.blobs["cont"].data.mutable_host()[...] = words > 0
+        net.blobs["image"].data.mutable_host()[...] = np.eye(3)
+        history = [np.zeros(blob.shape) for blob in net.params.learnable]
+        for _ in range(300):
+            net.clear_param_diffs()
+            net.forward()
+            net.backward()
+            for past, blob in zip(history, net.params.learnable):
+                past[...] = 0.9 * past + 0.2 * blob.diff.host()
+                blob.data.mutable_host()[...] -= past
+        scores = net.blobs["scores"].data.host()
+        loss = float(net.blobs["loss"].data.host().item())
+    assert loss < 0.05
+    np.testing.assert_array_equal(scores.argmax(axis=2), sentences)
