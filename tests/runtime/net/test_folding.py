@@ -10,6 +10,7 @@ import pytest
 
 from prototxt_gen import proto, text
 from runtime.backend.cpu.backend import CpuBackend
+from runtime.backend.registry import create_backend
 from runtime.core.context import RunContext
 from runtime.core.rng import CaffeRandom
 from runtime.core.sharing import Sharing
@@ -45,7 +46,8 @@ def build(*layers: str, phase: int = proto.TEST, **options: Any) -> Net:
     )
     source = "\n".join((DATA, *layers))
     param = text.parse(source, proto.NetParameter, "net")
-    net = Net(param, phase, CpuBackend(**{"threads": 2, **options}), context)
+    backend = options.pop("backend", None) or CpuBackend(**{"threads": 2, **options})
+    net = Net(param, phase, backend, context)
     rng = np.random.default_rng(7)
     for layer in net.layers:
         for i, blob in enumerate(layer.blobs):
@@ -107,6 +109,16 @@ def test_blobs_are_unchanged() -> None:
         before = [blob.data.host().tobytes() for blob in blobs]
         result(net)
         assert [blob.data.host().tobytes() for blob in blobs] == before
+
+
+def test_kernels_of_gpus_fold() -> None:
+    layers = (*CHAINS["norm, scale and relu"], END, TAIL)
+    with build(*layers) as net, build(*layers, backend=create_backend("emu")) as emulated:
+        assert steps(emulated) == steps(net)
+        for factor in (1.0, 0.5, 1.0, 1.0, 1.0):
+            for both in (net, emulated):
+                both.layers[1].blobs[0].data.mutable_host()[...] *= factor
+            np.testing.assert_allclose(result(emulated), result(net), rtol=0, atol=3e-6)
 
 
 @pytest.mark.parametrize("index", range(1, 4))
