@@ -1,7 +1,7 @@
 // A blocked product of bf16 operands with functors for operands and results, on one of the units of
 // bf16.h and bf16_tiles.h.
 //
-// A sum takes its steps in order, whatever the blocks, threads and unit are.
+// A sum takes its steps in order, independently of the blocks, the threads and the unit.
 #pragma once
 
 #include "bf16_tiles.h"

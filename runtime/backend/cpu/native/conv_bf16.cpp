@@ -1,6 +1,6 @@
 // Convolution with operands rounded to bf16: forward, backward to the data and to the weights.
 //
-// The depth of a sum over channels and taps is cut into steps as struct Depth says; the gradient of
+// Struct Depth divides the depth of a sum over channels and taps into steps; the gradient of
 // the weights takes the outputs (n, p, q) in order, in parts that depend only on the geometry.
 
 #include "bf16_product.h"
@@ -359,13 +359,15 @@ VD_EXPORT(conv_bf16_backward_weight)(Team* team, std::int64_t tiles, const ConvS
                                      const float* x, const float* dy, float* dw, void* workspace) {
     Weight weight(*g, x, dy);
     const Index parts = weight.parts, size = weight.size();
-    float* partial = static_cast<float*>(workspace);
+    float* rest = static_cast<float*>(workspace) + weight.sum_floats();
+    float* partial =
+        parts > 1 ? Arena(workspace, weight.sum_floats()).floats(parts * size) : nullptr;
     weight.sums = parts > 1 ? partial : dw;
     weight.adds = parts == 1;
     with_unit(tiles != 0, [&](auto unit) {
         using Unit = decltype(unit);
         bf16_product<Unit>(team, weight, weight.template plan<Unit>(team_size(team)),
-                           partial + weight.sum_floats());
+                           rest);
     });
     if (parts == 1) return;
     parallel_parts(team, size, 4096, [=](Index first, Index last) {

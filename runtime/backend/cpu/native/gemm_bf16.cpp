@@ -84,8 +84,9 @@ VD_EXPORT(gemm_bf16)(Team* team, std::int64_t tiles, std::int64_t trans_a, std::
                      const float* a, const float* b, float beta, float* c, void* workspace) {
     if (rows < 1 || cols < 1) return;
     const bool direct = is_direct(alpha, beta);
-    float* sums = direct ? c : static_cast<float*>(workspace);
-    float* rest = static_cast<float*>(workspace) + copy_floats(rows, cols, alpha, beta);
+    const Index copy = copy_floats(rows, cols, alpha, beta);
+    float* sums = direct ? c : Arena(workspace, copy).floats(rows * cols);
+    float* rest = static_cast<float*>(workspace) + copy;
     const Gemm problem{trans_a != 0, trans_b != 0, rows, cols, depth, a, b, sums,
                        direct && beta == 1.f};
     with_unit(tiles != 0, [&](auto unit) {
