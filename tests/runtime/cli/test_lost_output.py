@@ -63,6 +63,7 @@ COMMANDS = {
     "plot_log": "plot_log train.log --out OUT.png",
     "prototxt": "prototxt --net A --out OUT",
     "recipe": "recipe --help",
+    "report": "report --help",
     "run": "run --help",
     "serve": "serve --help",
     "summary": "summary deploy.prototxt",
@@ -70,6 +71,7 @@ COMMANDS = {
     "time": f"time {MODEL} --iterations 1",
     "train": "train --solver solver.prototxt --force",
     "upgrade": "upgrade net.prototxt OUT",
+    "visualise": "visualise --help",
     "zoo": "zoo",
 }
 WRITERS = {
