@@ -12,8 +12,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PERMITTED = {
     "tests/docs/test_words.py": "an example of the words",
     "tests/architecture/test_words.py": "an example of the words",
-    "runtime/backend/cpu/native/bf16_product.h": "an edit of the comment needs a new build",
-    "runtime/backend/cpu/native/conv_bf16.cpp": "an edit of the comment needs a new build",
 }
 """Files that need the words, with the reason."""
 
