@@ -100,7 +100,7 @@ class Prediction:
 
 
 def predict_step(net: Net, batch: int, name: str, precision: str = FP32) -> Prediction:
-    """Predict a training step of a net in its shapes, whatever its own batch, on one of GPUS."""
+    """Predict a training step of a net with a batch, which may not be its own, on one of GPUS."""
     gpu = GPUS[name]
     passes = [_convolution(geom, batch, gpu, precision) for geom in _geometries(net)]
     forward, data, weight = (sum(times) for times in zip(*passes)) if passes else (0.0, 0.0, 0.0)
