@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from prototxt_gen.geometry import LRNGeometry, PoolGeometry
-from runtime.backend.base import Draw, Epilogue, Layout
+from runtime.backend.base import Draw, Epilogue, Function, FunctionKind, Layout
 from runtime.backend.cpu.bf16 import round_bf16
 from tests.conformance.device import Device, open_device
 from tests.conformance.inputs import make
@@ -145,7 +145,17 @@ def pointwise_cases(ops: Any, a: Host, b: Host, out: Host) -> dict[str, Callable
 
         return run
 
+    gate = 1 / (1 + np.exp(-x))
+    sigmoid, gates = Function(FunctionKind.SIGMOID, 1.0), gate.astype(np.float32)
     return {
+        "function_forward": case(lambda: ops.function_forward(sigmoid, a, out), gate),
+        "function_backward": case(
+            lambda: ops.function_backward(sigmoid, a, gates, b, out), y * gate * (1 - gate)
+        ),
+        "swish_backward": case(
+            lambda: ops.swish_backward(0.5, gates, a, b, out),
+            y * (0.5 * x + gate * (1 - 0.5 * x)),
+        ),
         "affine": case(
             lambda: ops.affine(layout, a, slope, slope, slope, False, out), x * s - s * s + s
         ),
@@ -167,6 +177,9 @@ def pointwise_cases(ops: Any, a: Host, b: Host, out: Host) -> dict[str, Callable
 @pytest.mark.parametrize(
     "name",
     [
+        "function_forward",
+        "function_backward",
+        "swish_backward",
         "affine",
         "eltwise_sum",
         "eltwise_product",

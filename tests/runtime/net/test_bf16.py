@@ -39,6 +39,7 @@ VARIED = INPUTS + (
     + conv("left", "conv1", 8, 3, f"pad: 1 group: 2 {XAVIER}")
     + conv("right", "conv1", 8, 1, XAVIER)
     + layer("PReLU", "prelu", "right", top="right")
+    + layer("TanH", "tanh", "left", top="left")
     + layer("Eltwise", "sum", "left right")
     + layer("Concat", "both", "sum conv1")
     + layer("Pooling", "mean", "both", "pooling_param { pool: AVE kernel_size: 3 stride: 2 }")
