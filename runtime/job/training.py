@@ -220,6 +220,17 @@ def _run(solver: Solver, test_only: bool, outcome: _Outcome) -> None:
     caffe_log("caffe.cpp:250", "Optimization Done.")
 
 
+def _start_logs(job: TrainJob, param: Any, resume: Path | None) -> list[JsonLog]:
+    """Begin or continue the log files; returns the JSON log, if the job has one."""
+    if job.test_only:
+        _check_test_only(job, param, resume)
+    log_json = None if job.test_only else _json_path(job, param)
+    logs = [Path(path) for path in (log_json, job.log_file) if path is not None]
+    continued = [continues(path, resume, param.snapshot_prefix) for path in logs]
+    start_log_files(fresh=not any(continued))
+    return [] if log_json is None else [JsonLog(log_json, fresh=not continued[0])]
+
+
 def _train(
     job: TrainJob,
     open_backend: Callable[[Any], Backend],
@@ -228,16 +239,10 @@ def _train(
     start: StartReplicas | None,
 ) -> TrainResult:
     param, resume = prepare(job)
-    if job.test_only:
-        _check_test_only(job, param, resume)
-    log_json = None if job.test_only else _json_path(job, param)
-    logs = [Path(path) for path in (log_json, job.log_file) if path is not None]
-    continued = [continues(path, resume, param.snapshot_prefix) for path in logs]
-    start_log_files(fresh=not any(continued))
+    json_logs = _start_logs(job, param, resume)
     outcome, started = _Outcome(), time.perf_counter()
     if resume is not None:
         outcome.files = files_of(resume)
-    json_logs = [] if log_json is None else [JsonLog(log_json, fresh=not continued[0])]
     watchers = [LossGuard(), outcome, progress_hook(), *hooks, *json_logs]
     options, plan = _plan(job, param, resume)
     with SignalHandler(job.sigint, job.sighup) as signals, contextlib.ExitStack() as stack:
@@ -261,7 +266,7 @@ def _train(
         stopped=outcome.reason == "stopped",
         seconds=time.perf_counter() - started,
         files=outcome.files,
-        log_json=log_json,
+        log_json=json_logs[0].path if json_logs else None,
         log_lost=any(json_log.lost for json_log in json_logs),
         terminated=signals.terminated,
         interrupted=signals.interrupted and outcome.reason == "stopped",

@@ -49,7 +49,7 @@ class CenterLossLayer(LossLayer):
         """Sum the squares."""
         check_labels(bottom[1], self.classes, None, self.label)
         self.true = bottom[1].data.host().ravel().astype(np.int64)
-        x = bottom[0].data.host().reshape(len(self.true), -1)
+        x = bottom[0].data.host().reshape(len(self.true), bottom[0].count(1))
         self.distance = x - self.blobs[0].data.host()[self.true]
         total = np.square(self.distance, dtype=np.float64).sum()
         top[0].data.mutable_host()[...] = total / (2 * max(len(self.true), 1))

@@ -48,7 +48,7 @@ class LabelSpecificAddLayer(Layer):
         y[...] = bottom[0].data.host()
         if self.phase != proto.TRAIN and not param.transform_test:
             return
-        scores = y.reshape(len(y), -1)
+        scores = y.reshape(len(y), bottom[0].count(1))
         check_labels(bottom[1], scores.shape[1], None, self.label)
         true = bottom[1].data.host().ravel().astype(np.int64)
         samples = np.arange(len(true))

@@ -77,6 +77,14 @@ def test_nothing_beyond_caffes_messages() -> None:
         for field in getattr(proto, name).DESCRIPTOR.fields
         if field.number >= FIRST_NUMBER and field.message_type is not None
     }
+    # Messages of the fields of these messages.
+    while below := {
+        field.message_type.name
+        for name in added
+        for field in getattr(proto, name).DESCRIPTOR.fields
+        if field.message_type is not None
+    } - (bvlc | added):
+        added |= below
     assert set(proto.message_names()) == bvlc | added
 
 
