@@ -45,6 +45,15 @@ class CenterLossLayer(LossLayer):
         self.blobs = [Blob(self.backend, (self.classes, bottom[0].count(1)), "center")]
         fill_weight(self, 0, param.center_filler)
 
+    def reshape(self, bottom: Blobs, top: Blobs) -> None:
+        """Check that there are samples and labels.
+
+        Raises:
+            ShapeError: there are no samples, or another number of labels.
+        """
+        self.samples(bottom[0], least=1)
+        super().reshape(bottom, top)
+
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Sum the squares."""
         check_labels(bottom[1], self.classes, None, self.label)
@@ -52,7 +61,7 @@ class CenterLossLayer(LossLayer):
         x = bottom[0].data.host().reshape(len(self.true), bottom[0].count(1))
         self.distance = x - self.blobs[0].data.host()[self.true]
         total = np.square(self.distance, dtype=np.float64).sum()
-        top[0].data.mutable_host()[...] = total / (2 * max(len(self.true), 1))
+        top[0].data.mutable_host()[...] = total / (2 * len(self.true))
 
     def backward(self, top: Blobs, propagate_down: Sequence[bool], bottom: Blobs) -> None:
         """Gradients of the features and of the centres.
