@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prototxt_gen.errors import ProtoError
+from prototxt_gen.errors import ProtoError, ShapeError
 from runtime.core.blob import Blob
 from runtime.core.filler import fill_weight
 from runtime.core.layer import Blobs
@@ -49,10 +49,15 @@ class CenterLossLayer(LossLayer):
         """Check that there are samples and labels.
 
         Raises:
-            ShapeError: there are no samples, or another number of labels.
+            ShapeError: there are no samples, or the numbers of labels or features do not fit.
         """
         self.samples(bottom[0], least=1)
         super().reshape(bottom, top)
+        if bottom[0].count(1) != self.blobs[0].shape[1]:
+            raise ShapeError(
+                f"{self.label}: expected {self.blobs[0].shape[1]} features, as when the net was "
+                f"built, got shape {bottom[0].shape}; build a net for this shape"
+            )
 
     def forward(self, bottom: Blobs, top: Blobs) -> None:
         """Sum the squares."""
