@@ -93,14 +93,14 @@ def test_who_takes_factors_gets_them() -> None:
 
 
 def test_host_layers_are_never_in_a_graph() -> None:
-    mvn = layer("MVN", "mvn", "norm1")
+    host = layer("Interp", "interp", "norm1", "interp_param { zoom_factor: 1 }")
     within = LAYERS.replace("alpha: 0.1", "alpha: 0.1 norm_region: WITHIN_CHANNEL")
     for layers, outside in (
-        (LAYERS.replace('bottom: "norm1"', 'bottom: "mvn"'), "mvn"),
+        (LAYERS.replace('bottom: "norm1"', 'bottom: "interp"'), "interp"),
         (within, "norm1"),
     ):
         head, tail = layers.split('layer { name: "pool1"')
-        text = INPUTS + head + (mvn if outside == "mvn" else "") + 'layer { name: "pool1"'
+        text = INPUTS + head + (host if outside == "interp" else "") + 'layer { name: "pool1"'
         results = []
         for on in (True, False):
             with built(text + tail + LOSS, replay=on) as net:
