@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +184,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def caffe_name(files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The name `caffe`, and the folder, for one test."""
+    """The name `caffe`, the folder and the environment, for one test."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
     monkeypatch.chdir(files)
     monkeypatch.syspath_prepend(files)
     caffe.install_as_caffe()
