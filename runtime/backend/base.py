@@ -8,7 +8,6 @@ Where a contract names (outer, channels, inner), an array is read as that 3-D sh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +17,9 @@ from runtime.backend.abilities import DeviceCapacity as DeviceCapacity
 from runtime.backend.abilities import InputBatch as InputBatch
 from runtime.backend.abilities import LayerKernels as LayerKernels
 from runtime.backend.arrays import Array as Array
+from runtime.backend.arrays import ConvPlan as ConvPlan
+from runtime.backend.arrays import Draw as Draw
+from runtime.backend.arrays import Epilogue as Epilogue
 from runtime.backend.arrays import HostArray as HostArray
 from runtime.backend.arrays import Layout as Layout
 from runtime.backend.pointwise import Function as Function
@@ -25,43 +27,6 @@ from runtime.backend.pointwise import FunctionKind as FunctionKind
 from runtime.backend.pointwise import PointwiseOps as PointwiseOps
 from runtime.backend.recording import Recorder
 from runtime.process.process_lock import ProcessLock
-
-
-@dataclass
-class ConvPlan:
-    """The algorithm of a backend for one convolution, and its workspace.
-
-    The choice depends only on the geometry, not on measured times. `cache` is private to the
-    backend, which stores transformed filters there. Units: workspace in bytes.
-    """
-
-    geometry: ConvGeometry
-    algorithm: str
-    workspace_bytes: int
-    cache: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Epilogue:
-    """Applied to the sums of a convolution before they are written: + bias, then max(., 0).
-
-    Shapes: bias (K,).
-    """
-
-    bias: Array | None = None
-    relu: bool = False
-
-
-@dataclass(frozen=True)
-class Draw:
-    """The random numbers of one op: sample n of the array uses sample number `first_sample + n`.
-
-    Results do not depend on how a batch is split: see data_prep/philox.py.
-    """
-
-    seed: int
-    stream: int
-    first_sample: int
 
 
 class MemoryOps(Protocol):

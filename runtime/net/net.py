@@ -17,6 +17,7 @@ from runtime.core.context import RunContext
 from runtime.core.layer import Layer
 from runtime.layers.factory import create_layer, require_types
 from runtime.net.activation_memory import SharedActivations
+from runtime.net.backward_need import force_backward, limit_backward
 from runtime.net.building import filter_net, insert_splits, net_state
 from runtime.net.host_memory import naming_memory
 from runtime.net.parameters import ParamTable
@@ -98,9 +99,9 @@ class Net(NotCopyable):
         except BaseException:
             self.close()
             raise
-        self._mark_liveness()
+        limit_backward(self)
         if self.param.force_backward:
-            self._force_backward()
+            force_backward(self)
         self._sources = [
             (layer, top) for layer, top in zip(self.layers, self.tops) if not layer.param.bottom
         ]
@@ -199,42 +200,6 @@ class Net(NotCopyable):
                 self._unread.add(name)
             top.append(self.blobs[name])
         return top
-
-    def _mark_liveness(self) -> None:
-        """Limit backward to layers between a loss and a weight that learns. Caffe: Net::Init."""
-        under_loss: set[str] = set()
-        skip: set[str] = set()
-        for i in reversed(range(len(self.layers))):
-            layer, param = self.layers[i], self.layers[i].param
-            contributes = all_skipped = False
-            tops = list(param.top)
-            contributes = any(
-                name in under_loss or weight for name, weight in zip(tops, layer.loss_weights)
-            )
-            all_skipped = all(name in skip for name in tops)
-            if self.layer_need_backward[i] and all_skipped:
-                self.layer_need_backward[i] = False
-                self.bottom_need_backward[i] = [False] * len(param.bottom)
-            if not contributes:
-                self.layer_need_backward[i] = False
-            word = "needs" if self.layer_need_backward[i] else "does not need"
-            log.info("%s %s backward computation.", param.name, word)
-            for j, name in enumerate(param.bottom):
-                if contributes:
-                    under_loss.add(name)
-                else:
-                    self.bottom_need_backward[i][j] = False
-                if not self.bottom_need_backward[i][j]:
-                    skip.add(name)
-
-    def _force_backward(self) -> None:
-        for i, layer in enumerate(self.layers):
-            self.layer_need_backward[i] = True
-            self.bottom_need_backward[i] = [
-                need or layer.allow_force_backward(j)
-                for j, need in enumerate(self.bottom_need_backward[i])
-            ]
-            layer.param_propagate_down = [True] * len(layer.blobs)
 
     # Running.
 
