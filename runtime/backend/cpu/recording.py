@@ -22,7 +22,7 @@ _WORD = (1 << 64) - 1
 # A program returns to the interpreter after this time, so that signals are handled.
 _LIMIT_US = 100_000
 # Programs that last as long take turns if several threads run programs.
-_TURN_US = 1000
+_TURN_US = 10_000
 
 
 class KernelTape:
