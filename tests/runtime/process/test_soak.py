@@ -42,8 +42,12 @@ def output(net: Net) -> bytes:
     return net.blobs["prob"].data.host().tobytes()
 
 
-@pytest.mark.parametrize("turn_us", [recording._TURN_US, 0], ids=["at once", "in turns"])
-def test_passes_from_threads(monkeypatch: pytest.MonkeyPatch, turn_us: int) -> None:
+@pytest.mark.parametrize(
+    ("turn_us", "count"),
+    [(recording._TURN_US, PASSES), (0, PASSES // 8)],
+    ids=["at once", "in turns"],
+)
+def test_passes_from_threads(monkeypatch: pytest.MonkeyPatch, turn_us: int, count: int) -> None:
     monkeypatch.setattr(recording, "_TURN_US", turn_us)
     backend = CpuBackend(threads=2)
     nets = [net_of(backend, seed) for seed in range(THREADS)]
@@ -52,7 +56,7 @@ def test_passes_from_threads(monkeypatch: pytest.MonkeyPatch, turn_us: int) -> N
 
     def passes(index: int) -> int:
         net, expected = nets[index], alone[index]
-        return sum(output(net) != expected for _ in range(PASSES // THREADS))
+        return sum(output(net) != expected for _ in range(count // THREADS))
 
     assert run_threads([lambda i=i: passes(i) for i in range(THREADS)]) == [0] * THREADS
 
