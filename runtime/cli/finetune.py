@@ -10,9 +10,9 @@ from pathlib import Path
 from data_prep.open_data_set import open_data_set
 from prototxt_gen.errors import UsageError
 from runtime.cli.data_sets import DATA_HELP, add_split_arguments, split_of
-from runtime.cli.devices import add_device_arguments, open_backend, parse_gpus
+from runtime.cli.devices import add_device_arguments, open_backend
 from runtime.cli.evaluate import mean_values
-from runtime.cli.ranks import run_ranks
+from runtime.cli.ranks import replica_counts, run_ranks
 from runtime.cli.usage import flag_group
 from runtime.job.finetune import FinetuneOptions, run_finetune
 from runtime.logs.glog import setup_logging
@@ -127,16 +127,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, world: World | None) -> int:
-    options = _options(args)
+    local, replicas = replica_counts(args.gpu, world)
+    options = _options(args, replicas)
     # Wrong data is reported before the output folder is made.
     open_data_set(options.data, options.split)
     setup_logging(log_file=options.out / "finetune.log", terse=True, hold=True)
-    beside = max(1, len(parse_gpus(args.gpu))) if world is None else world.local_size
-    options = _options(args, beside if world is None else world.size)
     result = run_finetune(
         options,
-        open_backend(args, None, 0, beside),
-        lambda rank: open_backend(args, None, rank, beside),
+        open_backend(args, None, 0, local),
+        lambda rank: open_backend(args, None, rank, local),
         None if world is None else functools.partial(start_mpi, world),
     )
     summary = json.loads(result.read_text(encoding="utf-8"))
@@ -155,7 +154,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
     return 0
 
 
-def _options(args: argparse.Namespace, replicas: int = 1) -> FinetuneOptions:
+def _options(args: argparse.Namespace, replicas: int) -> FinetuneOptions:
     for name, least in (("max_iter", 1), ("batch_size", 1), ("short_side", 1), ("seed", 0)):
         value = getattr(args, name)
         if value is not None and value < least:

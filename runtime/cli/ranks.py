@@ -8,9 +8,18 @@ from typing import Any
 
 from prototxt_gen.errors import VerydeepError
 from runtime.backend.base import Backend
+from runtime.cli.devices import parse_gpus
 from runtime.parallel.collective import PATIENCE
 from runtime.parallel.mpi import World, find_world
 from runtime.parallel.mpi_group import follow
+
+
+def replica_counts(gpus: str | None, world: World | None) -> tuple[int, int]:
+    """The replicas on this machine, one for each GPU of --gpu, and those of all machines."""
+    if world is None:
+        local = max(1, len(parse_gpus(gpus)))
+        return local, local
+    return world.local_size, world.size
 
 
 def run_ranks(

@@ -9,8 +9,8 @@ import logging
 from pathlib import Path
 
 from prototxt_gen.spec import net_names
-from runtime.cli.devices import add_device_arguments, open_backend, parse_gpus
-from runtime.cli.ranks import run_ranks
+from runtime.cli.devices import add_device_arguments, open_backend
+from runtime.cli.ranks import replica_counts, run_ranks
 from runtime.logs.glog import setup_logging
 from runtime.parallel.mpi import World
 from runtime.parallel.mpi_group import start_mpi
@@ -58,9 +58,8 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
 
     out = args.out or Path("build", "demo" if args.data == "demo" else f"VGG-{args.net}")
     setup_logging(log_file=out / "run.log", terse=True, hold=True)
-    beside = max(1, len(parse_gpus(args.gpu))) if world is None else world.local_size
-    replicas = beside if world is None else world.size
-    backend = open_backend(args, None, 0, beside)
+    local, replicas = replica_counts(args.gpu, world)
+    backend = open_backend(args, None, 0, local)
     if args.data != "demo" and not args.gpu and args.device in (None, "cpu"):
         log.warning("Training a net of the paper takes weeks on a CPU; to use a GPU, give --gpu 0")
     options = JobOptions(
@@ -69,7 +68,7 @@ def _run(args: argparse.Namespace, world: World | None) -> int:
     result = run_job(
         options,
         backend,
-        lambda rank: open_backend(args, None, rank, beside),
+        lambda rank: open_backend(args, None, rank, local),
         None if world is None else functools.partial(start_mpi, world),
     )
     summary = json.loads(result.read_text(encoding="utf-8"))

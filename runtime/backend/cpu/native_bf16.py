@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import math
 
-from prototxt_gen.errors import ShapeError
 from prototxt_gen.geometry import ConvGeometry
 from runtime.backend.base import ConvOps, ConvPlan, Epilogue, HostArray, Layout
 from runtime.backend.conv_empty import EMPTY, EmptyConvolution, is_empty
@@ -13,7 +12,7 @@ from runtime.backend.cpu.bf16_numpy import ALGORITHM
 from runtime.backend.cpu.native_library import NativeLibrary, floats
 from runtime.backend.cpu.native_memory import NativeMemory
 from runtime.backend.cpu.native_neurons import NativeNeurons
-from runtime.backend.cpu.native_products import NativeProducts
+from runtime.backend.cpu.native_products import NativeProducts, product_sizes
 from runtime.backend.cpu.native_signatures import ConvShape
 
 AMX = "amx"
@@ -47,13 +46,7 @@ class NativeBf16Products(NativeProducts):
         beta: float,
         c: HostArray,
     ) -> None:
-        rows, depth = a.shape[::-1] if trans_a else a.shape
-        inner, cols = b.shape[::-1] if trans_b else b.shape
-        if inner != depth or c.shape != (rows, cols):
-            raise ShapeError(
-                f"gemm: op(a) is {rows}x{depth}, op(b) {inner}x{cols}, c {c.shape}; "
-                "expected (M,K), (K,N) and (M,N); check the shapes and the transpositions"
-            )
+        rows, cols, depth = product_sizes(trans_a, trans_b, a, b, c)
         library = self._library
         sizes = (rows, cols, alpha, beta, self._tiles, library.threads)
         left, right = floats("gemm: a", a, a.size), floats("gemm: b", b, b.size)

@@ -7,6 +7,26 @@ from runtime.backend.base import HostArray, Layout, ProductOps
 from runtime.backend.cpu.native_library import NativeLibrary, floats
 
 
+def product_sizes(
+    trans_a: bool, trans_b: bool, a: HostArray, b: HostArray, c: HostArray
+) -> tuple[int, int, int]:
+    """The rows and columns of op(a) op(b), and the depth of its sums.
+
+    Shapes: op(a) (M,K), op(b) (K,N), c (M,N).
+
+    Raises:
+        ShapeError: the shapes do not agree.
+    """
+    rows, depth = a.shape[::-1] if trans_a else a.shape
+    inner, cols = b.shape[::-1] if trans_b else b.shape
+    if inner != depth or c.shape != (rows, cols):
+        raise ShapeError(
+            f"gemm: op(a) is {rows}x{depth}, op(b) {inner}x{cols}, c {c.shape}; "
+            "expected (M,K), (K,N) and (M,N); check the shapes and the transpositions"
+        )
+    return rows, cols, depth
+
+
 class NativeProducts(ProductOps):
     """ProductOps by the compiled kernels."""
 
@@ -28,13 +48,7 @@ class NativeProducts(ProductOps):
         Raises:
             ShapeError: the shapes do not agree.
         """
-        rows, depth = a.shape[::-1] if trans_a else a.shape
-        inner, cols = b.shape[::-1] if trans_b else b.shape
-        if inner != depth or c.shape != (rows, cols):
-            raise ShapeError(
-                f"gemm: op(a) is {rows}x{depth}, op(b) {inner}x{cols}, c {c.shape}; "
-                "expected (M,K), (K,N) and (M,N); check the shapes and the transpositions"
-            )
+        rows, cols, depth = product_sizes(trans_a, trans_b, a, b, c)
         library = self._library
         size = library.count("gemm_bytes", rows, cols, depth, library.threads)
         left, right = floats("gemm: a", a, a.size), floats("gemm: b", b, b.size)
